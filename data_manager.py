@@ -1,0 +1,474 @@
+"""Any source → splits of clean rows → tokenised examples, through the task; each stage cached by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batching import Examples
+from config_manager import DataSettings, Settings
+from exceptions import DataError, with_particle
+from readers import is_supported, open_source
+from tasks.base import Column, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
+
+# Part of every cache key: a change in what cleaning or encoding does must change it.
+_FORMAT = "1"
+_ROWS_AT_A_TIME = 10_000
+_SHOWN = 5
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "학습": "train", "훈련": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "eval": "validation",
+    "검증": "validation", "test": "test", "testing": "test", "평가": "test", "시험": "test",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Rows as a source has them, before the task's columns are known. key: a hash of their content."""
+
+    where: str
+    columns: tuple[str, ...]
+    rows: Iterable[Mapping[str, Any]]
+    key: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One split, clean: a memory-mapped table of `row` (from 1, as in the source) and the task's columns as strings."""
+
+    where: str
+    table: Dataset
+    key: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def label_counts(self) -> Counter[str]:
+        """How often each label occurs; empty where the split has none."""
+        return Counter(self.table["label"]) if "label" in self.table.column_names else Counter()
+
+
+class DataManager:
+    """Reads the data of one run for one task."""
+
+    def __init__(self, settings: Settings, task: Task) -> None:
+        self.data, self.task, self.seed = settings.data, task, settings.training.seed
+        self.cache = Path(settings.data.dataset_cache_dir).expanduser() / "prepared"
+
+    # --- source → rows ---
+
+    def load_splits(self) -> dict[str, Rows]:
+        """`train`, `validation` and, where the source has one, `test`. Held-out rows make up for a missing validation."""
+        sources = self._sources()
+        if "train" not in sources:
+            raise DataError(
+                f"학습(train) 데이터가 없습니다. 찾은 것: {', '.join(sources)}",
+                where=f"data.dataset_name: {self.data.dataset_name}",
+                remedy="파일 이름에 train을 넣거나(예: train.csv), data.dataset_name에 학습 파일을 직접 쓰세요.",
+            )
+        splits = {name: self._clean(raw, name, with_target=True) for name, raw in sources.items()}
+        if "validation" not in splits:
+            splits["train"], splits["validation"] = self._hold_out(splits["train"])
+        return {name: splits[name] for name in ("train", "validation", "test") if name in splits}
+
+    def load_split(self, wanted: str | None) -> tuple[str, Rows]:
+        """One split with its labels, and its name: the wanted one, or else test, validation, or the only one."""
+        sources = self._sources()
+        names = [wanted] if wanted else ["test", "validation", *sources]
+        name = next((name for name in names if name in sources), None)
+        if name is None:
+            raise DataError(
+                f"'{wanted}' split이 없습니다.",
+                where=f"data.dataset_name: {self.data.dataset_name}",
+                remedy=f"있는 split: {', '.join(sources)}",
+            )
+        return name, self._clean(sources[name], name, with_target=True)
+
+    def load_unlabelled(self, path: Path | None, lines: Iterable[str]) -> tuple[Rows, list[dict[str, Any]]]:
+        """Rows to predict, out of a file or else lines of text; and every source row, those without text included."""
+        if path is not None:
+            source = open_source(path, self.data.encoding)
+            raw = Raw(str(path), source.columns, source.rows, _file_hash(path))
+        else:
+            raw = self._raw_lines(lines)
+        wanted = [column for column in self.task.columns() if not column.target]
+        names = self._resolve(wanted, raw)
+        originals = [{role: row.get(name) for role, name in names.items()} for row in raw.rows]
+        raw = Raw(raw.where, tuple(names), originals, raw.key)
+        rows = self._write(raw, {role: role for role in names}, limit=None, tolerated=1.0)
+        return rows, originals
+
+    def _raw_lines(self, lines: Iterable[str]) -> Raw:
+        roles = [column.role for column in self.task.columns() if not column.target]
+        found: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, 1):
+            fields = line.rstrip("\r\n").split("\t") if len(roles) > 1 else [line.rstrip("\r\n")]
+            if len(fields) != len(roles):
+                raise DataError(
+                    f"한 줄에 텍스트 {len(roles)}개가 tab으로 나뉘어 있어야 하는데 {len(fields)}개입니다.",
+                    where=f"표준 입력 {number}번째 줄",
+                    remedy="두 텍스트 사이에 tab을 하나 넣으세요.",
+                )
+            found.append(dict(zip(roles, fields, strict=True)))
+        names = {column.role: column.name or column.role for column in self.task.columns()}
+        columns = tuple(names[role] for role in roles)
+        rows = [{names[role]: value for role, value in row.items()} for row in found]
+        return Raw("표준 입력", columns, rows, _hash(json.dumps(found, ensure_ascii=False)))
+
+    def _sources(self) -> dict[str, Raw]:
+        name = self.data.dataset_name
+        path = Path(name).expanduser()
+        if path.is_file():
+            return {"train": self._raw_file(path)}
+        if path.is_dir():
+            return {split: self._raw_file(file) for split, file in self._files_by_split(path).items()}
+        if is_supported(path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+            raise DataError(
+                f"데이터 파일이 없습니다: {name}",
+                where="data.dataset_name",
+                remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
+            )
+        return self._from_hub(name)
+
+    def _raw_file(self, path: Path) -> Raw:
+        source = open_source(path, self.data.encoding)
+        for note in source.notes:
+            _log.info("%s: %s", path.name, note)
+        return Raw(str(path), source.columns, source.rows, _hash(_file_hash(path), str(self.data.encoding)))
+
+    def _files_by_split(self, folder: Path) -> dict[str, Path]:
+        """Files of a folder by the split that their names say, as `ratings_train.txt` and `dev.csv` do."""
+        found: dict[str, Path] = {}
+        for path in sorted(folder.iterdir()):
+            if not (path.is_file() and is_supported(path)):
+                continue
+            words = "".join(letter if letter.isalpha() else " " for letter in path.stem.casefold()).split()
+            for split in {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}:
+                if split in found:
+                    raise DataError(
+                        f"{split} 파일이 둘입니다: {found[split].name}, {path.name}",
+                        where=str(folder),
+                        remedy="하나만 남기거나, data.dataset_name에 파일을 직접 쓰세요.",
+                    )
+                found[split] = path
+        if not found:
+            raise DataError(
+                "폴더에서 데이터 파일을 찾지 못했습니다.",
+                where=str(folder),
+                remedy="파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
+            )
+        return found
+
+    def _from_hub(self, name: str) -> dict[str, Raw]:
+        import datasets
+
+        try:
+            loaded = datasets.load_dataset(name, self.data.dataset_config, cache_dir=self.data.dataset_cache_dir)
+        except Exception as error:
+            raise self._explain(error) from error
+        sources: dict[str, Raw] = {}
+        for split, table in loaded.items():
+            role = _SPLIT_WORDS.get(str(split).split("_")[0].casefold())
+            if role is not None and role not in sources:
+                classes = {
+                    column: feature.names
+                    for column, feature in table.features.items()
+                    if isinstance(feature, datasets.ClassLabel)
+                }
+                rows = _HubRows(table, classes)
+                sources[role] = Raw(f"{name} ({split})", tuple(table.column_names), rows, table._fingerprint)
+        return sources
+
+    def _explain(self, error: Exception) -> DataError:
+        """The reason a Hub dataset could not be loaded, told apart: login, spelling, configuration, connection."""
+        kinds, text = {cls.__name__ for cls in type(error).__mro__}, str(error)
+        where = f"data.dataset_name: {self.data.dataset_name}"
+        quick_start = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
+        if "gated" in text.lower():
+            return DataError(
+                "로그인과 사용 승인이 필요한 데이터셋입니다.",
+                where=where,
+                remedy="데이터셋 페이지에서 승인을 받은 뒤 `hf auth login`으로 로그인하거나 HF_TOKEN을 설정하세요.",
+            )
+        if "DatasetNotFoundError" in kinds:
+            return DataError(
+                f"Hugging Face Hub에 그런 데이터셋이 없습니다: {self.data.dataset_name}",
+                where=where,
+                remedy="철자(조직/이름)를 확인하세요. 비공개이면 `hf auth login`이 필요합니다. "
+                f"내 파일을 쓰려면 경로를 쓰세요(예: ./data/train.csv). {quick_start}",
+            )
+        if "ConnectionError" in kinds or "Offline" in text:
+            return DataError(
+                "Hugging Face Hub에 연결할 수 없고, 내려받아 둔 데이터도 없습니다.",
+                where=where,
+                remedy=f"인터넷 연결을 확인하거나, 내 파일의 경로를 쓰세요(예: ./data/train.csv). {quick_start}",
+            )
+        reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+        return DataError(
+            f"데이터셋을 읽지 못했습니다: {reason}",
+            where=where,
+            remedy="설정(config)이 여럿인 데이터셋이면 --dataset_config로 하나를 고르세요.",
+        )
+
+    # --- rows → clean rows ---
+
+    def _resolve(self, columns: Sequence[Column], raw: Raw) -> dict[str, str]:
+        """Which of the source's columns each role is: as named or, where the name is the default, a usual one."""
+        names: dict[str, str] = {}
+        for column in columns:
+            if column.name in raw.columns:
+                names[column.role] = str(column.name)
+                continue
+            is_default = column.name == DataSettings.model_fields[column.setting].default
+            fitting = [name for name in raw.columns if name.casefold() in column.usual] if is_default else []
+            if len(fitting) == 1:
+                names[column.role] = fitting[0]
+                _log.info("'%s' 열을 %s으로 씁니다. (%s)", fitting[0], _ROLE_NAMES.get(column.role, column.role), raw.where)
+                continue
+            several = f" 후보가 여럿입니다: {', '.join(fitting)}." if fitting else ""
+            raise DataError(
+                f"'{column.name}' 열이 없습니다.{several}",
+                where=raw.where,
+                remedy=f"있는 열: {', '.join(raw.columns)}. data.{column.setting}(또는 --{column.setting})에 쓰세요.",
+            )
+        return names
+
+    def _clean(self, raw: Raw, split: str, with_target: bool) -> Rows:
+        wanted = [column for column in self.task.columns() if with_target or not column.target]
+        limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
+        return self._write(raw, self._resolve(wanted, raw), limits.get(split), self.data.max_bad_rows)
+
+    def _write(self, raw: Raw, names: Mapping[str, str], limit: int | None, tolerated: float) -> Rows:
+        """Writes the clean rows to the cache as Arrow, unless they are there, and says what was found in them."""
+        import pyarrow as pa
+        from datasets import Dataset
+
+        key = _hash(_FORMAT, raw.key, json.dumps(names), str(limit), self.task.name)
+        path = self.cache / f"rows-{key}.arrow"
+        found_path = path.with_suffix(".json")
+        if not (path.exists() and found_path.exists()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            schema = pa.schema([("row", pa.int64()), *((role, pa.string()) for role in names)])
+            found = _Found()
+            partial = path.with_suffix(f".partial-{os.getpid()}")
+            with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+                for chunk in _chunks(_clean_rows(raw, names, limit, found), _ROWS_AT_A_TIME):
+                    writer.write_table(pa.Table.from_pylist(chunk, schema))
+            found_path.write_text(json.dumps(vars(found), ensure_ascii=False), encoding="utf-8")
+            os.replace(partial, path)
+        _Found(**json.loads(found_path.read_text(encoding="utf-8"))).report(raw.where, names, tolerated)
+        return Rows(raw.where, Dataset.from_file(str(path)), key)
+
+    def _hold_out(self, train: Rows) -> tuple[Rows, Rows]:
+        """Splits a seeded share off train for validation, the same share of every label."""
+        share, random = self.data.validation_split, np.random.default_rng([self.seed, len(train)])
+        labels = np.array(train.table["label"]) if "label" in train.table.column_names else np.zeros(len(train))
+        if len(train) < 2:
+            raise DataError("예제가 둘은 있어야 학습과 검증으로 나눌 수 있습니다.", where=train.where)
+        held: list[int] = []
+        for label in np.unique(labels):
+            positions = random.permutation(np.flatnonzero(labels == label))
+            held.extend(positions[: round(share * len(positions))].tolist())
+        if not held:
+            held = [int(random.integers(len(train)))]
+        is_held = np.zeros(len(train), dtype=bool)
+        is_held[held] = True
+        _log.info(
+            "검증 데이터가 없어 학습 데이터 %s행 가운데 %s행을 떼어 검증에 씁니다. (data.validation_split, seed %d)",
+            f"{len(train):,}", f"{len(held):,}", self.seed,
+        )  # fmt: skip
+        return tuple(  # type: ignore[return-value]
+            Rows(train.where, train.table.select(np.flatnonzero(mask)), _hash(train.key, str(self.seed), str(share), name))
+            for name, mask in (("train", ~is_held), ("validation", is_held))
+        )
+
+    # --- rows → examples ---
+
+    def label_names(self, splits: Mapping[str, Rows]) -> tuple[str, ...]:
+        """Label names found in train; DataError where another split has one that train does not."""
+        names = self.task.label_names(splits["train"].label_counts())
+        if names:
+            for rows in splits.values():
+                self.check_labels(rows, names)
+        return names
+
+    def check_labels(self, rows: Rows, names: Sequence[str]) -> None:
+        """DataError where a split has labels outside these names."""
+        unknown = rows.label_counts().keys() - set(names)
+        if unknown:
+            label = min(unknown)
+            position = rows.table["label"][:].index(label)
+            raise DataError(
+                f"학습 데이터에 없는 라벨이 있습니다: {', '.join(sorted(unknown)[:_SHOWN])}",
+                where=f"{rows.where}, {rows.table[position]['row']:,}번째 행",
+                remedy=f"학습한 라벨은 {', '.join(names[:20])}입니다. 라벨을 고치거나 그 행을 빼세요.",
+            )
+
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
+    ) -> Examples:
+        """Tokenises a split, in batches with the fast tokenizer, and says how many texts were cut."""
+        from transformers import PreTrainedTokenizerFast
+
+        options = self.task.settings.model_dump_json(include={"fill_mask"})
+        spelled = tokenizer.backend_tokenizer.to_str() if isinstance(tokenizer, PreTrainedTokenizerFast) else ""
+        key = _hash(
+            _FORMAT, rows.key, self.task.name, options, json.dumps(label_names), str(max_length),
+            spelled, str(tokenizer.init_kwargs),
+        )  # fmt: skip
+        self.cache.mkdir(parents=True, exist_ok=True)
+        table = rows.table.map(
+            lambda batch: {"row": batch["row"], **self.task.encode(batch, tokenizer, label_names, max_length)},
+            batched=True,
+            remove_columns=rows.table.column_names,
+            cache_file_name=str(self.cache / f"examples-{key}.arrow"),
+            new_fingerprint=key,
+        )
+        cut = int(np.sum(table["truncated"][:]))
+        if cut:
+            _log.info(
+                "%s: 텍스트 %s개(%.1f%%)가 %s 토큰을 넘어 잘렸습니다.",
+                rows.where, f"{cut:,}", 100 * cut / len(table), f"{max_length:,}",
+            )  # fmt: skip
+        return Examples(table, _lengths(table))
+
+
+_ROLE_NAMES = {"text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨"}
+
+
+class _HubRows:
+    """A Hub dataset's rows, class ids replaced by their names."""
+
+    def __init__(self, table: Dataset, classes: Mapping[str, Sequence[str]]) -> None:
+        self.table, self.classes = table, classes
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self.table.iter(_ROWS_AT_A_TIME):
+            for values in zip(*batch.values(), strict=True):
+                row = dict(zip(batch, values, strict=True))
+                for column, names in self.classes.items():
+                    if isinstance(row[column], int) and 0 <= row[column] < len(names):
+                        row[column] = names[row[column]]
+                yield row
+
+
+class _Found:
+    """What cleaning found: kept beside the cached rows, so that a second run says it too."""
+
+    def __init__(self, kept: int = 0, composed: int = 0, numeric: int = 0, skipped: Any = None, rows: Any = None) -> None:
+        self.kept, self.composed, self.numeric = kept, composed, numeric
+        self.skipped: dict[str, int] = skipped or {}
+        self.rows: dict[str, list[int]] = rows or {}
+
+    def skip(self, reason: str, row: int) -> None:
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        if len(self.rows.setdefault(reason, [])) < _SHOWN:
+            self.rows[reason].append(row)
+
+    def report(self, where: str, names: Mapping[str, str], tolerated: float) -> None:
+        """Logs what was skipped and changed; DataError where nothing is left, or more was skipped than is tolerated."""
+        total, skipped = self.kept + sum(self.skipped.values()), sum(self.skipped.values())
+        told = "; ".join(
+            f"{reason} {count:,}행 ({', '.join(map(str, self.rows[reason]))}번째{' 등' if count > _SHOWN else ''})"
+            for reason, count in self.skipped.items()
+        )
+        if total == 0:
+            raise DataError("데이터가 비어 있습니다.", where=where, remedy="내용이 있는 파일인지 확인하세요.")
+        if skipped > tolerated * total or (not self.kept and tolerated < 1):
+            raise DataError(
+                f"쓸 수 없는 행이 너무 많습니다: 전체 {total:,}행 가운데 {told}",
+                where=where,
+                remedy="열 이름이 맞는지 확인하고 데이터를 고치세요. "
+                f"그대로 빼고 쓰려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
+            )
+        if self.numeric > 0.9 * max(self.kept, 1):
+            raise DataError(
+                f"텍스트 열 '{names['text']}'의 값이 숫자입니다.",
+                where=where,
+                remedy="data.text_column에 문장이 들어 있는 열의 이름을 쓰세요.",
+            )
+        if skipped:
+            _log.warning("%s: %s을 건너뜁니다.", where, told)
+        if self.composed:
+            _log.info("%s: 자모가 풀린(NFD) 텍스트 %s개를 NFC로 모았습니다.", where, f"{self.composed:,}")
+
+
+def _clean_rows(
+    raw: Raw, names: Mapping[str, str], limit: int | None, found: _Found
+) -> Iterator[dict[str, Any]]:
+    """Rows by role, as NFC strings, with their number in the source; rows without a text or a label are counted out."""
+    for number, source in enumerate(raw.rows, 1):
+        if limit is not None and number > limit:
+            return
+        row: dict[str, Any] = {"row": number}
+        for role, name in names.items():
+            text = _as_text(source.get(name))
+            row[role] = unicodedata.normalize("NFC", text)
+            found.composed += row[role] != text
+        empty = next((role for role in names if not row[role].strip()), None)
+        if empty is not None:
+            found.skip(f"빈 {_ROLE_NAMES.get(empty, empty)}", number)
+            continue
+        found.kept += 1
+        found.numeric += _is_number(row.get("text", ""))
+        yield row
+
+
+def _as_text(value: Any) -> str:
+    """A cell as text; whole floats, as pandas leaves them in a column with gaps, are the integers they were."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _lengths(table: Dataset) -> np.ndarray:
+    """Tokens of each example, int32, without reading the tokens."""
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.list_value_length(table.data.column("input_ids"))).astype(np.int32)
+
+
+def _chunks(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    chunk: list[dict[str, Any]] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

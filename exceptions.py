@@ -1,0 +1,80 @@
+"""One family of errors: what happened, where, what to do, and the exit code that says it to a script."""
+
+from __future__ import annotations
+
+# Digits and Latin letters are read aloud in Korean, so the particle after them follows that reading.
+_ENDS_IN_CONSONANT = frozenset("013678lmnrLMNR")
+_ENDS_IN_RIEUL = frozenset("178lrLR")
+_RIEUL = 8
+_CLOSING_MARKS = "\"'`)]}>»”’"
+
+
+def with_particle(word: object, particles: str) -> str:
+    """Returns the word with the particle that fits its last sound: `with_particle("모델", "을/를")` is `"모델을"`.
+
+    `particles` is `after consonant/after vowel`, as in `은/는`, `이/가`, `과/와`, `으로/로`.
+    """
+    text = str(word)
+    after_consonant, after_vowel = particles.split("/")
+    last = text.rstrip(_CLOSING_MARKS)[-1:]
+    if "가" <= last <= "힣":
+        final = (ord(last) - ord("가")) % 28
+        closed, rieul = final != 0, final == _RIEUL
+    else:
+        closed, rieul = last in _ENDS_IN_CONSONANT, last in _ENDS_IN_RIEUL
+    if after_consonant == "으로" and rieul:
+        return text + after_vowel
+    return text + (after_consonant if closed else after_vowel)
+
+
+class FinetuningError(Exception):
+    """An error that the user can act on: the message is for reading, without a traceback.
+
+    what: what happened; where: the file, key or row; remedy: what to do about it. All in Korean.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where, self.remedy = what, where, remedy
+
+    def __str__(self) -> str:
+        lines = [f"오류: {self.what}"]
+        if self.where:
+            lines.append(f"  위치: {self.where}")
+        if self.remedy:
+            lines.append(f"  해결: {self.remedy}")
+        return "\n".join(lines)
+
+
+class SettingsError(FinetuningError):
+    """A flag or a setting is wrong."""
+
+    exit_code = 2
+
+
+class DataError(FinetuningError):
+    """The data cannot be read, or is not what the task needs."""
+
+    exit_code = 3
+
+
+class ModelError(FinetuningError):
+    """The model or tokenizer cannot be found, loaded or trained."""
+
+    exit_code = 4
+
+
+class ResourceError(FinetuningError):
+    """Memory or disk ran out after every remedy."""
+
+    exit_code = 5
+
+
+class StopRequested(Exception):
+    """The user asked the run to stop (SIGINT or SIGTERM); `exit_code` is 128 plus the signal's number."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"signal {signal_number}")
+        self.exit_code = 128 + signal_number

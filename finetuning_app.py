@@ -1,0 +1,451 @@
+"""The command line: flags → settings → managers → one command, and the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from exceptions import FinetuningError, ModelError, ResourceError, SettingsError, StopRequested
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from batching import Examples
+    from config_manager import Settings
+    from data_manager import DataManager, Rows
+    from evaluation import Evaluation, Evaluator
+    from model_manager import ModelManager
+    from tasks.base import Task
+
+_log = logging.getLogger("finetuning")
+_COMMANDS = ("train", "evaluate", "predict")
+_HERE = Path(__file__).resolve().parent
+
+# flag → (settings key, Korean help)
+_SETTING_FLAGS = {
+    "--model_name": ("model.name", "Hugging Face 모델 ID 또는 모델 폴더"),
+    "--task": ("model.task", "태스크 이름. 예: text-classification, fill-mask"),
+    "--output_dir": ("model.output_dir", "파인튜닝한 모델을 저장할 폴더"),
+    "--cache_dir": ("model.cache_dir", "사전학습 모델을 내려받아 둘 폴더"),
+    "--dataset": ("data.dataset_name", "Hugging Face 데이터셋 ID, 데이터 파일, 또는 split별 파일이 있는 폴더"),
+    "--dataset_config": ("data.dataset_config", "데이터셋의 설정(config) 이름"),
+    "--text_column": ("data.text_column", "텍스트 열 이름"),
+    "--text_pair_column": ("data.text_pair_column", "두 번째 텍스트 열 이름 (문장 쌍 분류)"),
+    "--label_column": ("data.label_column", "라벨 열 이름"),
+    "--max_length": ("data.max_length", "최대 토큰 수"),
+    "--batch_size": ("data.batch_size", "배치 크기"),
+    "--epochs": ("training.epochs", "전체 데이터를 반복할 횟수"),
+    "--learning_rate": ("training.learning_rate", "학습률"),
+    "--weight_decay": ("training.weight_decay", "가중치 감쇠"),
+    "--warmup_steps": ("training.warmup_steps", "학습률을 천천히 올릴 스텝 수"),
+    "--gradient_accumulation_steps": ("memory.gradient_accumulation_steps", "그래디언트 누적 스텝 수"),
+    "--seed": ("training.seed", "난수 seed"),
+    "--log_level": ("logging.level", "로그 수준: DEBUG, INFO, WARNING, ERROR"),
+}
+
+
+class _KoreanParser(argparse.ArgumentParser):
+    """Says what is wrong with the flags as every other error is said."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(
+            f"명령줄을 읽을 수 없습니다: {message}", remedy="python finetuning_app.py --help로 쓸 수 있는 플래그를 확인하세요."
+        )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of DESIGN.md section 5. Values stay text here: the settings check them."""
+    parser = _KoreanParser(
+        prog="python finetuning_app.py",
+        description="Hugging Face 모델을 한국어 텍스트로 파인튜닝합니다. 명령을 쓰지 않으면 train입니다.",
+        epilog="우선순위: 기본값 < --config 파일 < 플래그. 모든 설정은 config.yaml에 설명이 있습니다.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("command", nargs="?", choices=_COMMANDS, default="train", metavar="명령",
+                        help="train(학습), evaluate(평가), predict(예측)")  # fmt: skip
+    parser.add_argument("-h", "--help", action="help", help="이 도움말을 보여 주고 끝냅니다")
+    parser.add_argument("--config", type=Path, metavar="파일", help="설정 파일 (기본값: 프로그램 옆의 config.yaml)")
+    for flag, (key, text) in _SETTING_FLAGS.items():
+        parser.add_argument(flag, metavar="값", help=f"{text} ({key})")
+    parser.add_argument("--mixed_precision", action=argparse.BooleanOptionalAction, default=None,
+                        help="혼합 정밀도 학습 (memory.mixed_precision)")  # fmt: skip
+    parser.add_argument("--set", action="append", default=[], metavar="섹션.키=값", help="다른 모든 설정. 여러 번 쓸 수 있습니다")
+    parser.add_argument("--resume", action="store_true", help="저장된 체크포인트에서 이어서 학습합니다")
+    parser.add_argument("--checkpoint_path", type=Path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)")
+    parser.add_argument("--split", metavar="이름", help="evaluate: 평가할 split (기본값: test, 없으면 validation)")
+    parser.add_argument("--input", type=Path, metavar="파일", help="predict: 예측할 파일 (기본값: 표준 입력, 한 줄에 하나)")
+    parser.add_argument("--output", type=Path, metavar="파일", help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력)")
+    return parser
+
+
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    """Settings in force. For a saved model, its own settings.yaml stands in where no --config is given."""
+    from config_manager import ConfigManager, Override, parse_assignment
+
+    overrides: dict[str, Override] = {}
+    for flag, (key, _) in _SETTING_FLAGS.items():
+        value = getattr(arguments, flag.removeprefix("--"))
+        if value is not None:
+            overrides[key] = Override(value, flag)
+    if arguments.mixed_precision is not None:
+        overrides["memory.mixed_precision"] = Override(arguments.mixed_precision, "--mixed_precision")
+    for text in arguments.set:
+        key, value = parse_assignment(text)
+        overrides[key] = Override(value, "--set")
+    config = arguments.config or _HERE / "config.yaml"
+    if arguments.command != "train" and arguments.config is None:
+        saved = Path(arguments.model_name or ConfigManager.load(config, overrides).model.output_dir) / "settings.yaml"
+        config = saved if saved.is_file() else config
+    return ConfigManager.load(config, overrides)
+
+
+class StopSignal:
+    """SIGINT and SIGTERM: before training they end the program; in training the step finishes first; twice, at once."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.patient = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: Any) -> None:
+        if not self.patient:
+            raise StopRequested(number)
+        if self.number is not None:
+            os._exit(128 + number)
+        self.number = number
+        _log.warning("중단 요청을 받았습니다. 지금 스텝을 마치고 상태를 저장합니다. 한 번 더 누르면 바로 끝납니다.")
+
+    def pending(self) -> int | None:
+        """The signal that asked for a stop, or None."""
+        return self.number
+
+    def check(self) -> None:
+        """Raises StopRequested where a stop was asked for."""
+        if self.number is not None:
+            raise StopRequested(self.number)
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Everything that a command needs, built once from the settings."""
+
+    settings: Settings
+    task: Task
+    accelerator: Accelerator
+    data: DataManager
+    models: ModelManager
+    output_dir: Path
+    stop: StopSignal
+
+    def evaluator(self, model: Any, tokenizer: Any, label_names: Sequence[str], max_length: int) -> Evaluator:
+        from evaluation import Evaluator
+        from memory_utils import MemoryManager
+
+        memory = MemoryManager(self.settings, self.accelerator.device, max_length)
+        model.to(self.accelerator.device)
+        return Evaluator(self.task, model, tokenizer, label_names, self.accelerator, memory, self.stop.check)
+
+
+def build(settings: Settings, stop: StopSignal) -> Workbench:
+    """Settings → task, device, precision, processes and managers."""
+    from memory_utils import prepare_allocator
+
+    prepare_allocator(settings)
+    _notice_offline(settings)
+    from accelerate import Accelerator
+
+    from data_manager import DataManager
+    from model_manager import ModelManager
+    from reporting import quiet_libraries, set_up_logging
+    from tasks import find_task
+
+    accelerator = Accelerator(mixed_precision=_precision(settings))
+    set_up_logging(settings.logging, accelerator.is_main_process)
+    quiet_libraries()
+    task = find_task(settings)
+    output_dir = Path(settings.model.output_dir).expanduser()
+    return Workbench(
+        settings, task, accelerator, DataManager(settings, task), ModelManager(settings, task), output_dir, stop
+    )
+
+
+def _precision(settings: Settings) -> str:
+    """bfloat16 where the device computes in it, else float16 on CUDA, else none (float32)."""
+    import torch
+
+    if not settings.memory.mixed_precision:
+        return "no"
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    has = [getattr(torch.cpu, name, lambda: False) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return "bf16" if any(check() for check in has) else "no"
+
+
+def _notice_offline(settings: Settings) -> None:
+    """Tells the Hub's client at once that there is no network, which it would take half a minute to find out."""
+    import socket
+    from urllib.parse import urlparse
+
+    if all(Path(name).expanduser().exists() for name in (settings.model.name, settings.data.dataset_name)):
+        return
+    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or os.environ.get("HF_HUB_OFFLINE"):
+        return
+    host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+# --- commands ---
+
+
+def train(bench: Workbench, arguments: argparse.Namespace) -> None:
+    """Fine-tunes, keeps the best model in output_dir, evaluates it on held-out rows and writes the report."""
+    from checkpointing import CheckpointStore
+    from training_manager import TrainingManager
+
+    started = time.perf_counter()
+    settings, output_dir = bench.settings, bench.output_dir
+    tokenizer = bench.models.load_tokenizer()
+    max_length = bench.models.usable_length(tokenizer)
+    store = CheckpointStore(output_dir, settings.training.save_total_limit)
+    checkpoint = _checkpoint_to_resume(store, arguments, output_dir)
+    with bench.accelerator.main_process_first():
+        splits = bench.data.load_splits()
+        label_names = bench.data.label_names(splits)
+        examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
+    _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in splits.items()))
+    _seed(settings.training.seed)
+    evaluator = bench.evaluator(bench.models.load_model(label_names), tokenizer, label_names, max_length)
+    evaluator.memory.fit_model(evaluator.model)
+    fingerprint = _fingerprint(bench, splits, max_length, evaluator.model)
+    if checkpoint is not None:
+        _check_fingerprint(checkpoint.fingerprint, fingerprint)
+    _prepare_output(output_dir, settings, starts_anew=checkpoint is None)
+    manager = TrainingManager(
+        settings, evaluator, examples["train"], examples["validation"], store,
+        lambda model: bench.models.save(model, tokenizer, output_dir),
+        bench.stop.pending, fingerprint, output_dir,
+    )  # fmt: skip
+    if checkpoint is not None:
+        manager.restore(checkpoint)
+        _log.info("스텝 %s부터 이어서 학습합니다.", f"{manager.state.step + 1:,}")
+    bench.stop.patient = True
+    state = manager.run()
+    if bench.accelerator.is_main_process:
+        _log.info("가장 좋은 모델: 스텝 %s, 검증 %s %.4f", f"{state.best_step:,}", bench.task.best_metric, state.best_metric)
+    bench.models.name = str(output_dir)
+    best = bench.evaluator(bench.models.load_model(()), tokenizer, label_names, max_length)
+    split = "test" if "test" in splits else "validation"
+    evaluation = best.evaluate(examples[split], settings.training.seed)
+    if bench.accelerator.is_main_process:
+        _show_predictions(bench, splits[split], evaluation, label_names, tokenizer)
+        _write_report(bench, splits, split, evaluation, state, evaluator, time.perf_counter() - started)
+
+
+def _checkpoint_to_resume(store: Any, arguments: argparse.Namespace, output_dir: Path) -> Any:
+    """The checkpoint that --resume means; refuses to start anew over a run that is not finished."""
+    if arguments.resume or arguments.checkpoint_path is not None:
+        path = arguments.checkpoint_path or store.newest()
+        if path is None:
+            raise ModelError(
+                "이어서 학습할 체크포인트가 없습니다.",
+                where=str(output_dir / "checkpoints"),
+                remedy="--output_dir가 그 학습의 폴더인지 확인하거나, --resume 없이 처음부터 학습하세요.",
+            )
+        return store.load(path)
+    if not (output_dir / "summary.json").exists() and store.newest() is not None:
+        raise SettingsError(
+            "끝나지 않은 학습이 이 폴더에 있습니다. 덮어쓰지 않습니다.",
+            where=str(output_dir / "checkpoints"),
+            remedy="이어서 하려면 --resume을 붙이고, 새로 하려면 --output_dir를 바꾸거나 checkpoints 폴더를 지우세요.",
+        )
+    return None
+
+
+def _prepare_output(output_dir: Path, settings: Settings, starts_anew: bool) -> None:
+    """Makes output_dir, clears what a finished run left of its progress, and writes the settings in force."""
+    from reporting import write_atomically
+
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        if starts_anew:
+            for name in ("summary.json", "metrics.jsonl"):
+                (output_dir / name).unlink(missing_ok=True)
+            shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
+        write_atomically(output_dir / "settings.yaml", settings.to_yaml())
+    except OSError as error:
+        raise ResourceError(
+            f"output_dir에 쓸 수 없습니다: {error.strerror or error}",
+            where=str(output_dir),
+            remedy="쓰기 권한과 디스크의 남은 공간을 확인하거나, --output_dir로 다른 폴더를 고르세요.",
+        ) from error
+
+
+def _fingerprint(bench: Workbench, splits: dict[str, Rows], max_length: int, model: Any) -> dict[str, Any]:
+    """What a resumed run must share with its checkpoint for its steps to be the same steps."""
+    settings = bench.settings
+    window = (
+        settings.data.batch_size * settings.memory.gradient_accumulation_steps * bench.accelerator.num_processes
+    )
+    training = settings.training.model_dump(
+        include={"learning_rate", "weight_decay", "warmup_steps", "warmup_ratio", "lr_scheduler", "max_grad_norm",
+                 "adam_beta1", "adam_beta2", "adam_epsilon", "seed", "epochs"}
+    )  # fmt: skip
+    return {
+        "task": bench.task.name,
+        "model": f"{model.config.model_type} ({sum(p.numel() for p in model.parameters()):,})",
+        **{f"data.{name}": rows.key for name, rows in splits.items() if name != "test"},
+        "data.max_length": max_length,
+        "batch_size × gradient_accumulation_steps": window,
+        **{f"training.{name}": value for name, value in training.items()},
+    }
+
+
+def _check_fingerprint(saved: dict[str, Any], current: dict[str, Any]) -> None:
+    """SettingsError that sets the values side by side where a checkpoint is of other settings, data or model."""
+    different = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
+    if different:
+        lines = [f"{name}: 체크포인트 {saved.get(name)}, 지금 {current.get(name)}" for name in different]
+        raise SettingsError(
+            "체크포인트와 지금 설정이 달라 이어서 학습할 수 없습니다.",
+            where="\n        ".join(lines),
+            remedy="처음 학습할 때의 설정으로 되돌리거나, 다른 --output_dir에서 새로 학습하세요.",
+        )
+
+
+def _show_predictions(
+    bench: Workbench, rows: Rows, evaluation: Evaluation, label_names: Sequence[str], tokenizer: Any
+) -> None:
+    """Logs a few predictions of held-out rows beside their labels."""
+    _log.info("예측 보기 (%s)", rows.where)
+    for position in range(0, len(rows), max(1, len(rows) // 5))[:5]:
+        row = rows.table[position]
+        read = bench.task.readable(evaluation.outcomes[position], label_names, tokenizer)
+        found = ", ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in read.values())
+        truth = f" (정답 {row['label']})" if "label" in row else ""
+        _log.info("  %s → %s%s", row["text"][:80], found, truth)
+
+
+def _write_report(
+    bench: Workbench, splits: dict[str, Rows], split: str, evaluation: Evaluation, state: Any, evaluator: Evaluator,
+    seconds: float,
+) -> None:  # fmt: skip
+    from reporting import METRIC_NAMES, metrics_line, versions, write_json, write_model_card
+
+    counts = {name: len(rows) for name, rows in splits.items()}
+    write_model_card(bench.output_dir, bench.settings, bench.task.name, counts, evaluation.metrics)
+    write_json(
+        bench.output_dir / "summary.json",
+        {
+            "task": bench.task.name, "model": bench.settings.model.name, "rows": counts,
+            "steps": state.step, "best_step": state.best_step, "best_validation": state.best_metric,
+            f"{split}_metrics": evaluation.metrics, "last_validation_metrics": state.last_metrics,
+            "seconds": round(seconds, 1), "peak_memory_bytes": evaluator.memory.peak(),
+            "precision": bench.accelerator.mixed_precision, "seed": bench.settings.training.seed,
+            "versions": versions(),
+        },
+    )  # fmt: skip
+    for line in evaluation.details:
+        _log.info("%s", line)
+    _log.info("%s 데이터 %s행: %s", split, f"{counts[split]:,}", metrics_line(evaluation.metrics))
+    _log.info("걸린 시간 %.0f초, %s", seconds, evaluator.memory.describe())
+    _log.info("모델을 저장했습니다: %s (지표 이름: %s)", bench.output_dir, ", ".join(METRIC_NAMES.get(n, n) for n in evaluation.metrics))
+
+
+def evaluate(bench: Workbench, arguments: argparse.Namespace) -> None:
+    """Prints and saves the metrics of one split under a saved model."""
+    from reporting import metrics_line, write_json
+
+    evaluator, max_length = _saved_model(bench, arguments)
+    split, rows = bench.data.load_split(arguments.split)
+    if evaluator.label_names:
+        bench.data.check_labels(rows, evaluator.label_names)
+    examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, max_length)
+    evaluation = evaluator.evaluate(examples, bench.settings.training.seed)
+    for line in evaluation.details:
+        _log.info("%s", line)
+    path = Path(bench.models.name) / f"metrics-{split}.json"
+    write_json(path, {"split": split, "rows": len(rows), "source": rows.where, **evaluation.metrics})
+    print(f"{split} {len(rows):,}행: {metrics_line(evaluation.metrics)}")
+    _log.info("지표를 저장했습니다: %s", path)
+
+
+def predict(bench: Workbench, arguments: argparse.Namespace) -> None:
+    """Predicts the rows of a file, or lines from standard input, as JSONL or CSV in the order they came."""
+    from reporting import write_predictions
+
+    evaluator, max_length = _saved_model(bench, arguments)
+    rows, originals = bench.data.load_unlabelled(arguments.input, sys.stdin)
+    records: list[dict[str, Any]] = [dict(original) for original in originals]
+    if len(rows):
+        examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, max_length)
+        outcomes = evaluator.predict(examples)
+        for number, outcome in zip(rows.table["row"], outcomes, strict=True):
+            records[number - 1] |= bench.task.readable(outcome, evaluator.label_names, evaluator.tokenizer)
+    write_predictions(arguments.output, records)
+
+
+def _saved_model(bench: Workbench, arguments: argparse.Namespace) -> tuple[Evaluator, int]:
+    """The model that was fine-tuned: that of --model_name, or else of output_dir."""
+    if arguments.model_name is None:
+        bench.models.name = str(bench.output_dir)
+        if not (bench.output_dir / "config.json").is_file():
+            raise ModelError(
+                "아직 저장된 모델이 없습니다.",
+                where=str(bench.output_dir),
+                remedy="먼저 학습을 실행하거나, --output_dir 또는 --model_name으로 모델 폴더를 지정하세요.",
+            )
+    tokenizer = bench.models.load_tokenizer()
+    max_length = bench.models.usable_length(tokenizer)
+    label_names = bench.models.label_names()
+    return bench.evaluator(bench.models.load_model(()), tokenizer, label_names, max_length), max_length
+
+
+def _seed(seed: int) -> None:
+    import torch
+
+    torch.manual_seed(seed)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command; returns the exit code of DESIGN.md section 5."""
+    try:
+        stop = StopSignal()
+        arguments = build_parser().parse_args(argv)
+        commands: dict[str, Callable[[Workbench, argparse.Namespace], None]] = {
+            "train": train, "evaluate": evaluate, "predict": predict,
+        }  # fmt: skip
+        commands[arguments.command](build(read_settings(arguments), stop), arguments)
+    except StopRequested as stopped:
+        again = [word for word in argv if word != "--resume"]
+        if stop.patient:
+            print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {_command([*again, '--resume'])}", file=sys.stderr)
+        else:
+            print("학습을 시작하기 전에 멈췄습니다. 저장할 상태가 없습니다.", file=sys.stderr)
+        return stopped.exit_code
+    except FinetuningError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _command(argv: Sequence[str]) -> str:
+    return shlex.join(["python", "finetuning_app.py", *argv])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

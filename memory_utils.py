@@ -1,0 +1,155 @@
+"""Memory: its limit, how much is in use, cleaning up, and what to do when it runs out."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from config_manager import Settings
+from exceptions import ResourceError
+
+if TYPE_CHECKING:
+    import torch
+
+_log = logging.getLogger(__name__)
+_GIB = 1024**3
+
+# What CUDA, cuDNN, cuBLAS and the CPU allocator say when memory is gone.
+_OUT_OF_MEMORY_WORDS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cudnn_status_alloc_failed",
+    "cublas_status_alloc_failed",
+)
+
+
+def prepare_allocator(settings: Settings) -> None:
+    """Lets CUDA's allocator grow segments instead of fragmenting; must run before torch is first imported."""
+    if settings.memory.optimize_memory_usage:
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a device or of the machine is gone."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY_WORDS)
+
+
+def training_bytes(parameters: int, trained: int) -> int:
+    """Bytes that full fine-tuning keeps besides activations: float32 weights, gradients and AdamW's two moments."""
+    return 4 * (parameters + 3 * trained)
+
+
+class MemoryManager:
+    """Watches one device's memory for a run, and holds the token budget that micro-batches are cut to.
+
+    token_budget: padded tokens in a micro-batch at most; it starts at batch_size × max_length and only goes down.
+    """
+
+    def __init__(self, settings: Settings, device: torch.device, max_length: int) -> None:
+        import torch
+
+        self.settings, self.device = settings, device
+        self.token_budget = settings.data.batch_size * max_length
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(settings.memory.max_gpu_memory_usage, device)
+
+    def limit(self) -> int:
+        """Bytes that this run may use: the card's share by `max_gpu_memory_usage`, or the machine's memory."""
+        import psutil
+        import torch
+
+        if self.device.type == "cuda":
+            total = torch.cuda.get_device_properties(self.device).total_memory
+            return int(total * self.settings.memory.max_gpu_memory_usage)
+        return int(psutil.virtual_memory().total)
+
+    def used(self) -> int:
+        """Bytes in use now: allocated on the GPU, or resident in this process."""
+        import psutil
+        import torch
+
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        return int(psutil.Process().memory_info().rss)
+
+    def peak(self) -> int:
+        """The most bytes that were in use: allocated on the GPU, or resident in this process (as used() on Windows)."""
+        import torch
+
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        try:
+            import resource
+        except ImportError:
+            return self.used()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def describe(self) -> str:
+        """One phrase on memory for the log."""
+        name = "GPU 메모리" if self.device.type == "cuda" else "메모리"
+        return f"{name} {self.used() / _GIB:.2f}/{self.limit() / _GIB:.1f} GiB (최대 {self.peak() / _GIB:.2f})"
+
+    def fit_model(self, model: torch.nn.Module) -> None:
+        """Prints what the model needs besides activations and, where that is over half of a GPU, saves activations.
+
+        Gradient checkpointing costs a second forward pass, so it is for models that leave too little room without it.
+        """
+        parameters = sum(p.numel() for p in model.parameters())
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        needed, limit = training_bytes(parameters, trained), self.limit()
+        _log.info(
+            "모델 파라미터 %s개 (학습 %s개), 가중치·기울기·옵티마이저에 약 %.2f GiB / 한도 %.1f GiB",
+            f"{parameters:,}", f"{trained:,}", needed / _GIB, limit / _GIB,
+        )  # fmt: skip
+        wanted = self.settings.memory.optimize_memory_usage and self.device.type == "cuda" and needed > limit / 2
+        if wanted and getattr(model, "supports_gradient_checkpointing", False):
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+            _log.info("남는 메모리가 적어 gradient checkpointing을 켰습니다. (memory.optimize_memory_usage)")
+
+    def after_step(self, step: int) -> None:
+        """What is due after an optimizer step: `empty_cache_freq` gives unused blocks back, `cuda_cleanup_freq` cleans up."""
+        import torch
+
+        if _due(step, self.settings.memory.empty_cache_freq) and self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if _due(step, self.settings.training.cuda_cleanup_freq):
+            self.clean_up()
+            _log.info("스텝 %s: %s", f"{step:,}", self.describe())
+
+    def clean_up(self) -> None:
+        """Drops garbage that holds tensors, then gives unused blocks back to the device."""
+        import torch
+
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.ipc_collect()
+            torch.cuda.empty_cache()
+
+    def shrink_budget(self, largest: int, examples: int) -> None:
+        """Halves the token budget after memory ran out on a micro-batch of `largest` padded tokens.
+
+        Raises ResourceError where that micro-batch was a single example: nothing is left to cut.
+        """
+        if examples <= 1:
+            raise ResourceError(
+                f"토큰 {largest:,}개짜리 예제 하나도 메모리에 들어가지 않습니다.",
+                where=self.describe(),
+                remedy="data.max_length를 줄이고, 그래도 부족하면 더 작은 모델을 고르세요. "
+                "memory.mixed_precision과 memory.optimize_memory_usage는 true로 두세요.",
+            )
+        self.token_budget = max(1, min(self.token_budget, largest) // 2)
+        self.clean_up()
+        _log.warning(
+            "메모리가 부족하여 micro-batch를 토큰 %s개 이하로 다시 나눕니다. 학습 결과는 달라지지 않습니다.",
+            f"{self.token_budget:,}",
+        )
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

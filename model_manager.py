@@ -1,0 +1,198 @@
+"""A task's tokenizer and model: found, loaded, checked, and saved so that `from_pretrained` reads them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config_manager import Settings
+from exceptions import ModelError, ResourceError, with_particle
+from tasks.base import Task
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
+_QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
+
+
+class ModelManager:
+    """Loads and saves the model of one run. `name` is a Hub id or a local folder."""
+
+    def __init__(self, settings: Settings, task: Task) -> None:
+        self.settings, self.task = settings, task
+        model = settings.model
+        self.name = model.name
+        self._from = {
+            "revision": model.revision or "main",
+            "cache_dir": model.cache_dir,
+            "trust_remote_code": model.trust_remote_code,
+        }
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's own tokenizer; ModelError where it cannot be had."""
+        from transformers import AutoTokenizer
+
+        self._check_folder()
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.name, **self._from)
+        except Exception as error:
+            raise self._explain(error, "tokenizer") from error
+        if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
+            tokenizer.pad_token = tokenizer.eos_token  # padding is told by position, so any id serves
+        return tokenizer
+
+    def load_model(self, label_names: Sequence[str]) -> PreTrainedModel:
+        """The task's model in float32, its head sized and named by label_names (empty: as the model has it)."""
+        import torch
+        import transformers
+
+        labels = {}
+        if label_names:
+            labels = {
+                "num_labels": len(label_names),
+                "id2label": dict(enumerate(label_names)),
+                "label2id": {name: position for position, name in enumerate(label_names)},
+                "ignore_mismatched_sizes": True,  # a head of another number of labels is made anew
+            }
+        auto_class = getattr(transformers, self.task.auto_class)
+        try:
+            model: PreTrainedModel = auto_class.from_pretrained(self.name, dtype=torch.float32, **labels, **self._from)
+        except Exception as error:
+            raise self._explain(error, "모델") from error
+        return model
+
+    def load_config(self) -> PreTrainedConfig:
+        """The model's config alone, without weights."""
+        from transformers import AutoConfig
+
+        self._check_folder()
+        try:
+            config: PreTrainedConfig = AutoConfig.from_pretrained(self.name, **self._from)
+        except Exception as error:
+            raise self._explain(error, "config.json") from error
+        return config
+
+    def usable_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """`data.max_length`, or what the model has positions for where that is less; says so when it is."""
+        wanted, config = self.settings.data.max_length, self.load_config()
+        allowed = getattr(config, "max_position_embeddings", None) or wanted
+        if config.model_type in _POSITIONS_AFTER_PADDING:
+            allowed -= (config.pad_token_id or 0) + 1
+        allowed = min(allowed, tokenizer.model_max_length)
+        if wanted > allowed:
+            _log.warning(
+                "data.max_length는 %s이지만 이 모델의 최대 길이는 %s입니다. %s 토큰까지만 사용합니다.",
+                f"{wanted:,}", f"{allowed:,}", f"{allowed:,}",
+            )  # fmt: skip
+        return int(min(wanted, allowed))
+
+    def label_names(self) -> tuple[str, ...]:
+        """The labels of a model that was fine-tuned before, in the order of their ids."""
+        config = self.load_config()
+        return tuple(config.id2label[position] for position in range(config.num_labels))
+
+    def save(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path) -> None:
+        """Writes model and tokenizer into output_dir, each file whole or not at all."""
+        partial = output_dir / ".model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            model.save_pretrained(partial, state_dict=_cast(model, self.settings.model.save_dtype))
+            tokenizer.save_pretrained(partial)
+            if self.settings.model.save_dtype is not None:
+                _note_dtype(partial / "config.json", self.settings.model.save_dtype)
+            for path in sorted(partial.rglob("*")):
+                if path.is_file():
+                    target = output_dir / path.relative_to(partial)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(path, target)
+        except OSError as error:
+            raise ResourceError(
+                f"모델을 저장하지 못했습니다: {error.strerror or error}",
+                where=str(output_dir),
+                remedy="디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요.",
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _check_folder(self) -> None:
+        """ModelError where the name means a folder that is not there, or one without a model."""
+        path = Path(self.name).expanduser()
+        if path.is_dir():
+            self.name = str(path)
+            if not (path / "config.json").is_file():
+                raise ModelError(
+                    "폴더에 config.json이 없어 모델로 읽을 수 없습니다.",
+                    where=str(path),
+                    remedy="모델이 저장된 폴더(config.json과 model.safetensors가 있는 곳)를 지정하세요.",
+                )
+        elif self.name.startswith((".", "/", "~")) or self.name.count("/") > 1 or "\\" in self.name:
+            raise ModelError(
+                f"모델 폴더가 없습니다: {self.name}",
+                where="model.name",
+                remedy="경로의 철자를 확인하세요. 아직 학습하지 않았다면 먼저 학습을 실행하세요.",
+            )
+
+    def _explain(self, error: Exception, part: str) -> ModelError | ResourceError:
+        """The reason a model could not be loaded, told apart: login, spelling, connection, disk, or broken files."""
+        names = {type(link).__name__ for link in _causes(error)}
+        where = f"model.name: {self.name}"
+        if any(isinstance(link, OSError) and link.errno == 28 for link in _causes(error)):
+            return ResourceError("모델을 내려받다가 디스크가 가득 찼습니다.", where=str(self.settings.model.cache_dir))
+        if "GatedRepoError" in names:
+            return ModelError(
+                "로그인과 사용 승인이 필요한 모델입니다.",
+                where=where,
+                remedy="모델 페이지에서 사용 승인을 받은 뒤 `hf auth login`으로 로그인하거나 HF_TOKEN을 설정하세요.",
+            )
+        if names & {"RepositoryNotFoundError", "HFValidationError", "RevisionNotFoundError"}:
+            return ModelError(
+                f"Hugging Face Hub에 그런 모델이 없습니다: {self.name}",
+                where=where,
+                remedy="철자(조직/이름)와 model.revision을 확인하세요. "
+                f"비공개 모델이면 `hf auth login`이 필요합니다. {_QUICK_START}",
+            )
+        if names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"}:
+            return ModelError(
+                f"Hugging Face Hub에 연결할 수 없고, 내려받아 둔 {with_particle(part, '이/가')} 없습니다.",
+                where=where,
+                remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {_QUICK_START}",
+            )
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return ModelError(
+            f"{with_particle(part, '을/를')} 읽지 못했습니다: {reason}",
+            where=where,
+            remedy=f"{self.task.name} 태스크에 맞는 모델인지, 파일이 모두 온전한지 확인하세요.",
+        )
+
+
+# RoBERTa's family counts positions from its padding id plus one, so that many of the table are not for text.
+_POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text"}
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _cast(model: PreTrainedModel, dtype: str | None) -> dict[str, torch.Tensor] | None:
+    """The weights in the dtype to save them in; None lets the model save its own."""
+    import torch
+
+    if dtype is None:
+        return None
+    target = getattr(torch, dtype)
+    return {name: tensor.to(target) if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()}
+
+
+def _note_dtype(config_path: Path, dtype: str) -> None:
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    config["dtype"] = dtype
+    config_path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

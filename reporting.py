@@ -1,0 +1,191 @@
+"""What a run says and leaves behind: log lines, the progress bar, metrics.jsonl, summary.json and the model card."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from config_manager import LoggingSettings, Settings
+from exceptions import DataError
+
+METRIC_NAMES = {
+    "loss": "손실",
+    "accuracy": "정확도",
+    "macro_f1": "macro-F1",
+    "perplexity": "perplexity",
+    "masked_accuracy": "mask 정확도",
+}
+
+
+class _BarSafeHandler(logging.StreamHandler[Any]):
+    """Writes log lines above the progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def set_up_logging(settings: LoggingSettings, is_main_process: bool) -> None:
+    """Sends this program's log to stderr in the user's format; other libraries speak from WARNING up."""
+    handler = _BarSafeHandler()
+    handler.setFormatter(logging.Formatter(settings.format))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level if is_main_process else logging.ERROR)
+    for library in ("httpx", "httpx2", "httpcore", "urllib3", "filelock", "fsspec", "datasets", "accelerate", "torch"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def quiet_libraries() -> None:
+    """Turns off the other libraries' progress bars and advice: what a run says is ours to say."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def metrics_line(metrics: Mapping[str, float]) -> str:
+    """Metrics as one phrase: `손실 0.3120, 정확도 0.8712`."""
+    return ", ".join(f"{METRIC_NAMES.get(name, name)} {value:.4f}" for name, value in metrics.items())
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line. A resumed run cuts it back to where its checkpoint was."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.path = output_dir / "metrics.jsonl"
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Appends one record."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def size(self) -> int:
+        """Bytes written so far, safely on the disk."""
+        if not self.path.exists():
+            return 0
+        with self.path.open("ab") as file:
+            os.fsync(file.fileno())
+        return self.path.stat().st_size
+
+    def cut(self, size: int) -> None:
+        """Drops what was written after the file had this many bytes."""
+        if self.path.exists():
+            os.truncate(self.path, min(size, self.path.stat().st_size))
+
+
+def progress_bar(settings: LoggingSettings, total: int, done: int, is_main_process: bool) -> tqdm[Any]:
+    """The bar of a training run, in windows (optimizer steps)."""
+    hidden = not (settings.progress_bar and is_main_process)
+    return tqdm(total=total, initial=done, desc="학습", unit="스텝", disable=hidden, dynamic_ncols=True, file=sys.stderr)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that it is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON for people too: indented, Hangul as it is."""
+    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    import accelerate
+    import datasets
+    import torch
+    import transformers
+
+    modules = (accelerate, datasets, torch, transformers)
+    found = {module.__name__: str(module.__version__) for module in modules}
+    return {"python": sys.version.split()[0], **found}
+
+
+_PIPELINES = {"text-classification": "text-classification", "fill-mask": "fill-mask"}
+
+
+def write_model_card(
+    output_dir: Path, settings: Settings, task_name: str, splits: Mapping[str, int], metrics: Mapping[str, float]
+) -> None:
+    """Writes output_dir/README.md: what the model is, what it learned from, how well it does, how to use it."""
+    rows = "\n".join(f"| {METRIC_NAMES.get(name, name)} | {value:.4f} |" for name, value in metrics.items())
+    counts = ", ".join(f"{name} {count:,}행" for name, count in splits.items())
+    # a path of the user's machine says nothing to a reader of the card, and may say too much
+    base, dataset = _public_name(settings.model.name), _public_name(settings.data.dataset_name)
+    window = settings.data.batch_size * settings.memory.gradient_accumulation_steps
+    write_atomically(
+        output_dir / "README.md",
+        f"""---
+language: ko
+pipeline_tag: {_PIPELINES.get(task_name, task_name)}
+library_name: transformers
+---
+
+# {output_dir.name}
+
+`{base}` 모델을 {task_name} 태스크로 파인튜닝한 모델입니다.
+
+- 데이터: `{dataset}` ({counts})
+- 학습: {settings.training.epochs} epoch, learning rate {settings.training.learning_rate:g}, 스텝마다 예제 {window}개,
+  seed {settings.training.seed}
+- 전체 설정: `settings.yaml`, 학습 기록: `metrics.jsonl`, 요약: `summary.json`
+
+## 성능
+
+| 지표 | 값 |
+|---|---|
+{rows}
+
+## 사용 방법
+
+```python
+from transformers import pipeline
+
+model = pipeline("{_PIPELINES.get(task_name, task_name)}", model="이 폴더의 경로")
+```
+""",
+    )
+
+
+def _public_name(name: str) -> str:
+    return Path(name).name if Path(name).exists() else name
+
+
+def write_predictions(path: Path | None, records: Sequence[Mapping[str, Any]]) -> None:
+    """Writes predictions as JSONL to standard output, or to a .jsonl or .csv file by its suffix."""
+    if path is None:
+        for record in records:
+            print(json.dumps(record, ensure_ascii=False))
+    elif path.suffix.lower() in {".jsonl", ".ndjson"}:
+        write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    elif path.suffix.lower() == ".csv":
+        _write_csv(path, records)
+    else:
+        raise DataError(
+            f"예측 결과를 '{path.suffix or path.name}' 형식으로는 쓸 수 없습니다.",
+            where=f"--output {path}",
+            remedy=".jsonl 또는 .csv로 끝나는 이름을 쓰세요.",
+        )
+
+
+def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """UTF-8 with BOM, which Excel on Korean Windows opens without broken characters."""
+    import csv
+
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(records[0]) if records else [])
+        writer.writeheader()
+        writer.writerows(records)
+    os.replace(partial, path)

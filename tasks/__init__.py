@@ -1,0 +1,44 @@
+"""Tasks by name: every module of this package but `base` is one task, found by looking."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+
+from config_manager import Settings
+from exceptions import SettingsError
+from tasks.base import Task
+
+
+def task_classes() -> dict[str, type[Task]]:
+    """Every task class by its name, in the order of their names."""
+    found: dict[str, type[Task]] = {}
+    for module_info in pkgutil.iter_modules(__path__):
+        if module_info.name == "base":
+            continue
+        module = importlib.import_module(f"{__name__}.{module_info.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__:
+                found[value.name] = value
+    return dict(sorted(found.items()))
+
+
+def find_task(settings: Settings) -> Task:
+    """The task that `model.task` names, in any spelling, spacing and case; SettingsError where there is none."""
+    classes = task_classes()
+    spellings = {_squeeze(name): cls for cls in classes.values() for name in (cls.name, *cls.aliases)}
+    wanted = _squeeze(settings.model.task)
+    if wanted in spellings:
+        return spellings[wanted](settings)
+    near = difflib.get_close_matches(wanted, spellings, n=1)
+    guess = f"혹시 {spellings[near[0]].name}입니까? " if near else ""
+    raise SettingsError(
+        f"'{settings.model.task}' 태스크가 없습니다.",
+        where="model.task",
+        remedy=f"{guess}쓸 수 있는 태스크: {', '.join(classes)}",
+    )
+
+
+def _squeeze(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())

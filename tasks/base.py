@@ -1,0 +1,158 @@
+"""What a task is: its columns, how rows become token ids and labels, its loss, its metrics, and what a person reads."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from config_manager import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column a task reads. Rows reach the task under `role`, whatever the file calls it.
+
+    name: as the settings have it, None where the task does without; usual: names that people give it, tried when the
+    setting is at its default; target: what is to be predicted, so absent where there is nothing to compare with.
+    """
+
+    role: str
+    setting: str
+    name: str | None
+    usual: tuple[str, ...] = ()
+    target: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch as tensors.
+
+    inputs: what the model takes, each (rows, tokens) int64; labels: the task's own shape, or None in prediction;
+    items: how many terms its loss sums; tokens: real tokens, padding not counted.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    labels: torch.Tensor | None
+    items: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class RandomKey:
+    """What random choices in a batch are drawn from, so that they do not depend on how a window is cut."""
+
+    seed: int
+    epoch: int
+
+
+class Task(ABC):
+    """One kind of fine-tuning. A task holds settings only: no model, no data, no device."""
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    auto_class: ClassVar[str]
+    best_metric: ClassVar[str]
+    greater_is_better: ClassVar[bool]
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def columns(self) -> tuple[Column, ...]:
+        """The columns this task reads, under the settings in force."""
+
+    @abstractmethod
+    def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
+        """Label names in the order of their ids, out of each label's count in train; empty where there are none.
+
+        Raises DataError where the labels cannot be learned from.
+        """
+
+    @abstractmethod
+    def encode(
+        self,
+        rows: Mapping[str, Sequence[Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        label_names: Sequence[str],
+        max_length: int,
+    ) -> dict[str, list[Any]]:
+        """Turns columns of rows into columns of examples: `input_ids`, `truncated`, and what `collate` needs."""
+
+    @abstractmethod
+    def collate(
+        self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
+    ) -> Batch:
+        """Pads examples into one batch. Random choices come from the key and each example's `row` alone.
+
+        Without a key the batch is for prediction: nothing is drawn, and there may be no labels.
+        """
+
+    @abstractmethod
+    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Runs the model on a batch and returns its logits, for as many positions as the loss and metrics need."""
+
+    @abstractmethod
+    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The loss summed over the batch's items, a float32 scalar: the window divides it."""
+
+    @abstractmethod
+    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
+        """What evaluation keeps of each example, in the batch's order."""
+
+    @abstractmethod
+    def metrics(self, outcomes: Sequence[Any], examples: Mapping[str, Sequence[Any]], loss: float) -> dict[str, float]:
+        """The field's metrics over a whole split; `examples` has the columns that `encode` made, without input_ids."""
+
+    @abstractmethod
+    def readable(
+        self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
+        """One prediction as a person or a program reads it, in JSON types."""
+
+    def details(
+        self, outcomes: Sequence[Any], examples: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+    ) -> list[str]:
+        """Further lines of an evaluation's report, such as a confusion matrix; none unless a task has them."""
+        return []
+
+
+def pad(
+    examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
+) -> tuple[dict[str, torch.Tensor], int]:
+    """Pads the examples' token columns to the longest; returns the model's inputs and the number of real tokens."""
+    import torch
+
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    lengths = [len(example["input_ids"]) for example in examples]
+    shape = (len(examples), max(lengths))
+    inputs = {"input_ids": torch.full(shape, pad_id), "attention_mask": torch.zeros(shape, dtype=torch.long)}
+    if "token_type_ids" in examples[0]:
+        inputs["token_type_ids"] = torch.zeros(shape, dtype=torch.long)
+    for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):
+        inputs["attention_mask"][row, :length] = 1
+        for column in inputs.keys() - {"attention_mask"}:
+            inputs[column][row, :length] = torch.tensor(example[column])
+    return inputs, sum(lengths)
+
+
+def encode_text(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
+) -> tuple[dict[str, list[Any]], BatchEncoding]:
+    """Tokenises texts, or pairs of them, cut to max_length; the column `truncated` says which were."""
+    encoded = tokenizer(
+        list(texts), list(pairs) if pairs is not None else None, truncation=True, max_length=max_length
+    )
+    columns: dict[str, list[Any]] = {"input_ids": encoded["input_ids"]}
+    if "token_type_ids" in encoded:
+        columns["token_type_ids"] = encoded["token_type_ids"]
+    if encoded.encodings is not None:
+        columns["truncated"] = [bool(encoding.overflowing) for encoding in encoded.encodings]
+    else:  # a slow tokenizer does not say: a row as long as allowed counts as cut
+        columns["truncated"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
+    return columns, encoded

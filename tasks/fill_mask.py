@@ -1,0 +1,152 @@
+"""Masked-language-model training: continued pretraining of an encoder on the user's own texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from exceptions import ModelError
+from tasks.base import Batch, Column, RandomKey, Task, encode_text, pad
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_IGNORED = -100
+
+
+class FillMask(Task):
+    """BERT's masking (Devlin et al. 2019): of the chosen tokens 80% become the mask, 10% a random token, 10% stay.
+
+    Words (어절) are chosen whole, so that a subword cannot be read off the rest of its word. Masks are drawn anew each
+    epoch, from seed, epoch and row alone: they do not depend on how a window is cut or where a run was stopped.
+    """
+
+    name = "fill-mask"
+    aliases = ("masked-lm", "masked-language-modeling", "mlm", "마스크 채우기")
+    auto_class = "AutoModelForMaskedLM"
+    best_metric = "loss"
+    greater_is_better = False
+
+    def columns(self) -> tuple[Column, ...]:
+        usual = ("document", "sentence", "review", "content", "문장", "내용", "리뷰", "텍스트", "본문")
+        return (Column("text", "text_column", self.settings.data.text_column, usual),)
+
+    def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
+        return ()
+
+    def encode(
+        self,
+        rows: Mapping[str, Sequence[Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        label_names: Sequence[str],
+        max_length: int,
+    ) -> dict[str, list[Any]]:
+        if tokenizer.mask_token_id is None:
+            raise ModelError(
+                "이 모델의 tokenizer에는 mask 토큰이 없어 fill-mask로 학습할 수 없습니다.",
+                where="model.name",
+                remedy="BERT, RoBERTa, ELECTRA generator처럼 mask 토큰이 있는 인코더를 고르세요.",
+            )
+        columns, encoded = encode_text(tokenizer, rows["text"], None, max_length)
+        if encoded.encodings is None:
+            raise ModelError(
+                "fill-mask에는 fast tokenizer가 필요합니다. 이 모델에는 없습니다.",
+                where="model.name",
+                remedy="tokenizer.json이 있는 모델을 고르세요.",
+            )
+        columns["word"] = [[-1 if word is None else word for word in e.word_ids] for e in encoded.encodings]
+        return columns
+
+    def collate(
+        self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
+    ) -> Batch:
+        import numpy as np
+        import torch
+
+        inputs, tokens = pad(examples, tokenizer)
+        labels = torch.full_like(inputs["input_ids"], _IGNORED)
+        for position, example in enumerate(examples):
+            if key is None:  # prediction: the masks are those in the text
+                original = masked = np.array(example["input_ids"])
+                chosen = original == tokenizer.mask_token_id
+            else:
+                original, masked, chosen = self._mask(example, tokenizer, key)
+            inputs["input_ids"][position, : len(masked)] = torch.from_numpy(masked)
+            labels[position, : len(masked)][torch.from_numpy(chosen)] = torch.from_numpy(original[chosen])
+        return Batch(inputs, labels, items=int((labels != _IGNORED).sum()), tokens=tokens)
+
+    def _mask(
+        self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, key: RandomKey
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The example's ids, its ids masked, and which positions were chosen: at least one word of a text is."""
+        import numpy as np
+
+        options = self.settings.fill_mask
+        random = np.random.default_rng([key.seed, key.epoch, example["row"]])
+        original, word = np.array(example["input_ids"]), np.array(example["word"])
+        unit = word if options.whole_word else np.where(word >= 0, np.arange(len(word)), -1)
+        units = np.unique(unit[unit >= 0])
+        if not len(units):
+            return original, original, np.zeros(len(original), dtype=bool)
+        picked = units[random.random(len(units)) < options.mask_probability]
+        if not len(picked):
+            picked = random.choice(units, 1)
+        chosen = np.isin(unit, picked)
+        fate, anything = random.random(len(original)), random.integers(0, len(tokenizer), len(original))
+        masked = np.where(chosen & (fate < 0.8), tokenizer.mask_token_id, original)
+        masked = np.where(chosen & (fate >= 0.9), anything, masked)
+        return original, masked, chosen
+
+    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        with _only_positions(model.base_model, batch.labels != _IGNORED):
+            logits: torch.Tensor = model(**batch.inputs).logits
+        return logits[0]
+
+    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        import torch
+
+        assert batch.labels is not None
+        labels = batch.labels[batch.labels != _IGNORED]
+        return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+
+    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
+        """Each example's (predicted ids at its masks, how many of them are right)."""
+        assert batch.labels is not None
+        chosen = batch.labels != _IGNORED
+        counts = chosen.sum(1).tolist()
+        predicted = logits.argmax(-1).split(counts)
+        right = (logits.argmax(-1) == batch.labels[chosen]).split(counts)
+        return [(ids.tolist(), int(hits.sum())) for ids, hits in zip(predicted, right, strict=True)]
+
+    def metrics(self, outcomes: Sequence[Any], examples: Mapping[str, Sequence[Any]], loss: float) -> dict[str, float]:
+        masked = sum(len(predicted) for predicted, _ in outcomes)
+        correct = sum(right for _, right in outcomes)
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700)), "masked_accuracy": correct / max(masked, 1)}
+
+    def readable(
+        self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
+        predicted, _ = outcome
+        return {"tokens": tokenizer.convert_ids_to_tokens(predicted)}
+
+
+@contextmanager
+def _only_positions(encoder: torch.nn.Module, chosen: torch.Tensor) -> Iterator[None]:
+    """Hands the head only the hidden states at the chosen positions, as (1, chosen, hidden).
+
+    The vocabulary is projected for one token in seven instead of all, whatever the architecture's head looks like.
+    """
+
+    def select(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[chosen].unsqueeze(0)
+        return output
+
+    handle = encoder.register_forward_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,127 @@
+"""Classification of a text, or of a pair of texts, into one of several labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from exceptions import DataError
+from tasks.base import Batch, Column, RandomKey, Task, encode_text, pad
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_MAX_LABELS = 1000
+
+
+class TextClassification(Task):
+    """Cross-entropy over a sequence-classification head; the best model is the one of highest accuracy."""
+
+    name = "text-classification"
+    aliases = ("sequence-classification", "sentiment-analysis", "텍스트 분류", "문장 분류")
+    auto_class = "AutoModelForSequenceClassification"
+    best_metric = "accuracy"
+    greater_is_better = True
+
+    def columns(self) -> tuple[Column, ...]:
+        data = self.settings.data
+        texts = ("document", "sentence", "review", "content", "문장", "내용", "리뷰", "텍스트", "본문")
+        labels = ("labels", "gold_label", "sentiment", "category", "라벨", "레이블", "감정", "분류")
+        pair = (Column("text_pair", "text_pair_column", data.text_pair_column),) if data.text_pair_column else ()
+        return (
+            Column("text", "text_column", data.text_column, texts),
+            *pair,
+            Column("label", "label_column", data.label_column, labels, target=True),
+        )
+
+    def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
+        column = self.settings.data.label_column
+        if len(train_labels) < 2:
+            only = next(iter(train_labels), "없음")
+            raise DataError(
+                f"학습 데이터의 라벨이 한 가지뿐입니다: {only}",
+                where=f"라벨 열 '{column}'",
+                remedy="라벨이 둘 이상 있는 데이터인지, data.label_column이 맞는지 확인하세요.",
+            )
+        if len(train_labels) > _MAX_LABELS or len(train_labels) == sum(train_labels.values()) > 20:
+            raise DataError(
+                f"라벨이 {len(train_labels):,}가지나 됩니다. 분류 라벨이 아닌 열로 보입니다.",
+                where=f"라벨 열 '{column}'",
+                remedy="data.label_column에 라벨이 있는 열의 이름을 쓰세요.",
+            )
+        return tuple(sorted(train_labels, key=_label_order))
+
+    def encode(
+        self,
+        rows: Mapping[str, Sequence[Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        label_names: Sequence[str],
+        max_length: int,
+    ) -> dict[str, list[Any]]:
+        columns, _ = encode_text(tokenizer, rows["text"], rows.get("text_pair"), max_length)
+        if "label" in rows:
+            ids = {name: position for position, name in enumerate(label_names)}
+            columns["label"] = [ids[label] for label in rows["label"]]
+        return columns
+
+    def collate(
+        self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
+    ) -> Batch:
+        import torch
+
+        inputs, tokens = pad(examples, tokenizer)
+        labels = torch.tensor([example["label"] for example in examples]) if "label" in examples[0] else None
+        return Batch(inputs, labels, items=len(examples), tokens=tokens)
+
+    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        logits: torch.Tensor = model(**batch.inputs).logits
+        return logits
+
+    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        import torch
+
+        return torch.nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+
+    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
+        return list(logits.float().softmax(-1).cpu().numpy())
+
+    def metrics(self, outcomes: Sequence[Any], examples: Mapping[str, Sequence[Any]], loss: float) -> dict[str, float]:
+        from sklearn.metrics import accuracy_score, f1_score
+
+        predicted = [int(scores.argmax()) for scores in outcomes]
+        return {
+            "loss": loss,
+            "accuracy": float(accuracy_score(examples["label"], predicted)),
+            "macro_f1": float(f1_score(examples["label"], predicted, average="macro", zero_division=0)),
+        }
+
+    def readable(
+        self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
+        best = int(outcome.argmax())
+        return {"label": label_names[best], "score": float(outcome[best])}
+
+    def details(
+        self, outcomes: Sequence[Any], examples: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+    ) -> list[str]:
+        from sklearn.metrics import confusion_matrix
+
+        if len(label_names) > 20:
+            return []
+        predicted = [int(scores.argmax()) for scores in outcomes]
+        table = confusion_matrix(examples["label"], predicted, labels=range(len(label_names)))
+        lines = ["혼동 행렬 (행: 정답, 열: 예측)"]
+        lines += [
+            f"  {name}: " + ", ".join(f"{column} {count:,}" for column, count in zip(label_names, row, strict=True))
+            for name, row in zip(label_names, table, strict=True)
+        ]
+        return lines
+
+
+def _label_order(name: str) -> tuple[int, float, str]:
+    """Numbers by their value, before words by their spelling, so that ids agree with labels that are 0, 1, 2 ... 10."""
+    try:
+        return (0, float(name), name)
+    except ValueError:
+        return (1, 0.0, name)

@@ -1,0 +1,413 @@
+"""The training loop over windows: forward, loss over the window's items, backward, clip, step, schedule."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from batching import Examples, Window, epoch_order, partition, share_of, window_of, windows_per_epoch
+from checkpointing import Checkpoint, CheckpointStore, Progress, optimizer_tensors, restore_optimizer
+from config_manager import Settings, TrainingSettings
+from evaluation import Evaluator, to_device
+from exceptions import ModelError, StopRequested
+from memory_utils import is_out_of_memory
+from reporting import MetricsFile, metrics_line, progress_bar
+from tasks.base import Batch, RandomKey
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_log = logging.getLogger(__name__)
+_BAD_STEPS_IN_A_ROW = 5
+_NAMED_ROWS = 8
+
+
+class BestModelSaver(Protocol):
+    """Saves the model as it is now as the run's result."""
+
+    def __call__(self, model: PreTrainedModel) -> None: ...
+
+
+@dataclass
+class Tally:
+    """Sums over a stretch of training; a skipped window adds to `skipped` alone, never to the average."""
+
+    loss_sum: float = 0.0
+    items: int = 0
+    examples: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    skipped: int = 0
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / self.items if self.items else math.nan
+
+
+@dataclass
+class TrainingState:
+    """Where a run is: with the weights and the optimizer, all that a checkpoint keeps."""
+
+    epoch: int = 0
+    window: int = 0
+    step: int = 0
+    evaluated_step: int = 0
+    saved_step: int = 0
+    bad_steps: int = 0
+    best_metric: float | None = None
+    best_step: int = 0
+    last_metrics: dict[str, float] = field(default_factory=dict)
+    since_log: Tally = field(default_factory=Tally)
+    this_epoch: Tally = field(default_factory=Tally)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step: the window's loss sum and items over all processes, and the gradient's norm before clipping."""
+
+    loss_sum: float
+    items: int
+    grad_norm: float
+    tokens: int
+    padded_tokens: int
+
+
+def learning_rate_factor(settings: TrainingSettings, step: int, total_steps: int) -> float:
+    """What the learning rate is multiplied with at a step (from 0), as transformers.get_scheduler has it."""
+    warmup = settings.warmup_steps or math.ceil(settings.warmup_ratio * total_steps)
+    if step < warmup:
+        return step / warmup
+    if settings.lr_scheduler == "constant":
+        return 1.0
+    done = (step - warmup) / max(1, total_steps - warmup)
+    if settings.lr_scheduler == "cosine":
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * done)))
+    return max(0.0, 1.0 - done)
+
+
+def make_optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
+    """Fused AdamW; biases and norms, the parameters of one dimension, do not decay."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    betas = (settings.adam_beta1, settings.adam_beta2)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=True)
+
+
+class TrainingManager:
+    """Trains one model on one split, evaluating, saving and stopping where that is due."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        evaluator: Evaluator,
+        train: Examples,
+        validation: Examples,
+        store: CheckpointStore,
+        save_best: BestModelSaver,
+        stop_signal: Callable[[], int | None],
+        fingerprint: dict[str, Any],
+        output_dir: Path,
+    ) -> None:
+        self.settings, self.evaluator, self.train_examples, self.validation = settings, evaluator, train, validation
+        self.task, self.model, self.tokenizer = evaluator.task, evaluator.model, evaluator.tokenizer
+        self.accelerator, self.memory = evaluator.accelerator, evaluator.memory
+        self.store, self.save_best, self.stop_signal, self.fingerprint = store, save_best, stop_signal, fingerprint
+        self.metrics_file = MetricsFile(output_dir)
+        self.state = TrainingState()
+        self.optimizer = make_optimizer(self.model, settings.training)
+        self.scaler = self.accelerator.scaler or torch.amp.GradScaler(self.accelerator.device.type, enabled=False)
+        self.window_size = (
+            settings.data.batch_size * settings.memory.gradient_accumulation_steps * self.accelerator.num_processes
+        )
+        self.windows = windows_per_epoch(len(train), self.window_size)
+        self.total_steps = self.windows * settings.training.epochs
+
+    # --- the loop ---
+
+    def run(self) -> TrainingState:
+        """Trains to the end and returns the final state; raises StopRequested once a stop's state is saved."""
+        state, seed = self.state, self.settings.training.seed
+        bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.accelerator.is_main_process)
+        self.model.train()
+        self._finish_step()  # a resumed run may owe an evaluation
+        with bar:
+            for epoch in range(state.epoch, self.settings.training.epochs):
+                if epoch > state.epoch:
+                    state.epoch, state.window, state.this_epoch = epoch, 0, Tally()
+                order = epoch_order(len(self.train_examples), seed, epoch)
+                since = time.perf_counter()
+                for number in range(state.window, self.windows):
+                    result = self.train_window(window_of(order, self.window_size, epoch, number))
+                    self._count(result)
+                    state.window, state.step = number + 1, state.step + 1
+                    if state.step % self.settings.logging.log_steps == 0 or state.window == self.windows:
+                        self._log_progress(result, time.perf_counter() - since)
+                        since = time.perf_counter()
+                    bar.update()
+                    self.memory.after_step(state.step)
+                    self._finish_step()
+        return state
+
+    def train_window(self, window: Window) -> StepResult:
+        """One optimizer step. Its loss is the sum over the window's items divided by their number, however it is cut."""
+        mine = share_of(
+            window, self.train_examples.lengths, self.accelerator.process_index, self.accelerator.num_processes
+        )
+        batches = self._micro_batches(mine, window.epoch)
+        items = int(self._sum_over_processes(float(sum(batch.items for batch in batches))))
+        self._set_learning_rate()
+        while True:
+            try:
+                loss_sum = self._accumulate_gradients(batches, items)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                largest = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
+            self.optimizer.zero_grad(set_to_none=True)
+            self.memory.shrink_budget(largest.inputs["input_ids"].numel(), len(largest.inputs["input_ids"]))
+            batches = self._micro_batches(mine, window.epoch)
+        loss_sum = self._sum_over_processes(loss_sum)
+        grad_norm = self._step(loss_sum, window)
+        return StepResult(
+            loss_sum,
+            items,
+            grad_norm,
+            tokens=sum(batch.tokens for batch in batches),
+            padded_tokens=sum(batch.inputs["input_ids"].numel() for batch in batches),
+        )
+
+    def _micro_batches(self, indices: np.ndarray, epoch: int) -> list[Batch]:
+        key = RandomKey(self.settings.training.seed, epoch)
+        cuts = partition(indices, self.train_examples.lengths, self.memory.token_budget)
+        return [
+            self.task.collate(self.train_examples.fetch(cut.tolist()), self.tokenizer, key) for cut in cuts if len(cut)
+        ]
+
+    def _accumulate_gradients(self, batches: list[Batch], items: int) -> float:
+        """Adds every micro-batch's share of the window's gradient; returns this process's loss sum.
+
+        Dropout is seeded from the step, so that a resumed run draws what the run that was never stopped would have.
+        """
+        seed = np.random.SeedSequence([self.settings.training.seed, self.state.step, self.accelerator.process_index])
+        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+        total = torch.zeros((), device=self.accelerator.device)
+        with self.accelerator.autocast():  # around the whole window: weights are cast once, not once a micro-batch
+            for batch in batches:
+                batch = to_device(batch, self.accelerator.device)
+                loss_sum = self.task.loss_sum(self.task.forward(self.model, batch), batch)
+                self.scaler.scale(loss_sum / items).backward()
+                total += loss_sum.detach()
+        return float(total)
+
+    def _step(self, loss_sum: float, window: Window) -> float:
+        """Clips and applies the gradients, unless something in them is not finite; returns their norm."""
+        self.scaler.unscale_(self.optimizer)
+        self._sum_gradients_over_processes()
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.training.max_grad_norm, foreach=True)
+        grad_norm = float(norm)
+        if math.isfinite(loss_sum) and math.isfinite(grad_norm):
+            self.scaler.step(self.optimizer)
+            self.state.bad_steps = 0
+        elif math.isfinite(loss_sum) and self.scaler.is_enabled() and self.scaler.get_scale() > 1:
+            _log.debug("fp16 범위를 넘은 기울기가 있어 loss scale을 낮춥니다.")
+        else:
+            self._report_bad_window(loss_sum, window)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return grad_norm
+
+    # --- what is due after a step ---
+
+    def _finish_step(self) -> None:
+        """Evaluates and saves where that is due and not yet done, and stops where that was asked for."""
+        state, training = self.state, self.settings.training
+        if state.step == 0:
+            return
+        self._stop_if_asked()
+        epoch_ended = state.window == self.windows
+        evaluation_due = epoch_ended or (training.eval_steps is not None and state.step % training.eval_steps == 0)
+        if evaluation_due and state.evaluated_step < state.step:
+            try:
+                self._evaluate(epoch_ended)
+            except StopRequested:
+                self._save()
+                raise
+        save_due = epoch_ended if training.save_steps is None else state.step % training.save_steps == 0
+        if save_due and state.saved_step < state.step:
+            self._save()
+
+    def _stop_if_asked(self) -> None:
+        signal_number = int(self._sum_over_processes(float(self.stop_signal() or 0), maximum=True))
+        if signal_number:
+            if self.state.saved_step < self.state.step:
+                self._save()
+            raise StopRequested(signal_number)
+
+    def _evaluate(self, epoch_ended: bool) -> None:
+        state = self.state
+        evaluation = self.evaluator.evaluate(self.validation, self.settings.training.seed)
+        line = metrics_line(evaluation.metrics)
+        if epoch_ended:
+            _log.info(
+                "epoch %d/%d: 학습 손실 %.4f, 검증 %s",
+                state.epoch + 1, self.settings.training.epochs, state.this_epoch.loss, line,
+            )  # fmt: skip
+        else:
+            _log.info("스텝 %s: 검증 %s", f"{state.step:,}", line)
+        metric = evaluation.metrics[self.task.best_metric]
+        if self._is_better(metric):
+            state.best_metric, state.best_step = metric, state.step
+            if self.accelerator.is_main_process:
+                self.save_best(self.model)
+            self.accelerator.wait_for_everyone()
+        state.evaluated_step, state.last_metrics = state.step, evaluation.metrics
+        self._record(kind="eval", **evaluation.metrics, **({"train_loss": state.this_epoch.loss} if epoch_ended else {}))
+
+    def _is_better(self, metric: float) -> bool:
+        if self.state.best_metric is None:  # the first model is kept whatever its metric: a run must leave one
+            return True
+        if self.task.greater_is_better:
+            return metric > self.state.best_metric
+        return metric < self.state.best_metric
+
+    # --- checkpoints ---
+
+    def _save(self) -> None:
+        state = self.state
+        state.saved_step = state.step
+        if not self.accelerator.is_main_process:
+            return
+        tensors, scalars = optimizer_tensors(self.optimizer, self._names())
+        kept = {
+            "training": asdict(state),
+            "optimizer": scalars,
+            "scaler": self.scaler.state_dict(),
+            "token_budget": self.memory.token_budget,
+            "metrics_bytes": self.metrics_file.size(),
+        }
+        progress = Progress(state.epoch, state.window, state.step)
+        path = self.store.save(Checkpoint(self.model.state_dict(), tensors, kept, progress, self.fingerprint))
+        _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{state.step:,}", path)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Takes up a run where its checkpoint left it."""
+        kept = dict(checkpoint.state["training"])
+        since_log, this_epoch = Tally(**kept.pop("since_log")), Tally(**kept.pop("this_epoch"))
+        self.state = TrainingState(**kept, since_log=since_log, this_epoch=this_epoch)
+        self.model.load_state_dict(checkpoint.model)
+        restore_optimizer(self.optimizer, self._names(), checkpoint.optimizer, checkpoint.state["optimizer"])
+        self.scaler.load_state_dict(checkpoint.state["scaler"])
+        self.memory.token_budget = min(self.memory.token_budget, checkpoint.state["token_budget"])
+        if self.accelerator.is_main_process:
+            self.metrics_file.cut(checkpoint.state["metrics_bytes"])
+
+    def _names(self) -> dict[torch.nn.Parameter, str]:
+        return {parameter: name for name, parameter in self.model.named_parameters()}
+
+    # --- counting, naming, schedules ---
+
+    def _set_learning_rate(self) -> None:
+        factor = learning_rate_factor(self.settings.training, self.state.step, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.training.learning_rate * factor
+
+    def _count(self, result: StepResult) -> None:
+        good = math.isfinite(result.loss_sum) and math.isfinite(result.grad_norm)
+        for tally in (self.state.since_log, self.state.this_epoch):
+            if good:
+                tally.loss_sum += result.loss_sum
+                tally.items += result.items
+            else:
+                tally.skipped += 1
+            tally.examples += self.window_size
+            tally.tokens += result.tokens
+            tally.padded_tokens += result.padded_tokens
+
+    def _log_progress(self, result: StepResult, seconds: float) -> None:
+        tally, lr = self.state.since_log, self.optimizer.param_groups[0]["lr"]
+        padding = 1 - tally.tokens / max(tally.padded_tokens, 1)
+        skipped = f", 건너뛴 스텝 {tally.skipped}" if tally.skipped else ""
+        _log.info(
+            "epoch %d 스텝 %s/%s: 손실 %.4f, lr %.3g, grad_norm %.3f, %.0f 예제/초, 패딩 %.0f%%%s",
+            self.state.epoch + 1, f"{self.state.step:,}", f"{self.total_steps:,}", tally.loss, lr, result.grad_norm,
+            tally.examples / seconds, 100 * padding, skipped,
+        )  # fmt: skip
+        self._record(
+            kind="train", loss=tally.loss, lr=lr, grad_norm=result.grad_norm, skipped=tally.skipped,
+            examples_per_s=round(tally.examples / seconds, 2), tokens_per_s=round(tally.tokens / seconds, 1),
+            padding=round(padding, 4), memory_bytes=self.memory.used(),
+        )  # fmt: skip
+        self.state.since_log = Tally()
+
+    def _record(self, **fields: Any) -> None:
+        if self.accelerator.is_main_process:
+            where = {"step": self.state.step, "epoch": self.state.epoch + 1}
+            finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in fields.items()}
+            self.metrics_file.add({**where, **finite})
+
+    def _report_bad_window(self, loss_sum: float, window: Window) -> None:
+        """Says that a step was skipped and which rows made it; stops the run after several in a row."""
+        self.state.bad_steps += 1
+        what = "손실" if not math.isfinite(loss_sum) else "기울기"
+        rows = self._rows_without_finite_loss(window) or window.indices.tolist()
+        named = [self.train_examples.fetch([index])[0]["row"] for index in rows[:_NAMED_ROWS]]
+        more = f" 외 {len(rows) - _NAMED_ROWS}개" if len(rows) > _NAMED_ROWS else ""
+        shown = ", ".join(str(row) for row in named) + more
+        _log.warning(
+            "스텝 %s: %s에 NaN 또는 Inf가 있어 이 스텝을 건너뜁니다. 학습 데이터의 행: %s",
+            f"{self.state.step + 1:,}", what, shown,
+        )  # fmt: skip
+        if self.state.bad_steps >= _BAD_STEPS_IN_A_ROW:
+            raise ModelError(
+                f"{_BAD_STEPS_IN_A_ROW}스텝 연속으로 NaN 또는 Inf가 나와 학습을 멈춥니다.",
+                where=f"epoch {window.epoch + 1}, 스텝 {self.state.step + 1:,}, 학습 데이터의 행 {shown}",
+                remedy="training.learning_rate를 낮추거나(예: 10분의 1) training.warmup_steps를 늘리세요. "
+                "그래도 같으면 memory.mixed_precision을 false로 하고 위 행의 내용을 확인하세요.",
+            )
+
+    @torch.no_grad()
+    def _rows_without_finite_loss(self, window: Window) -> list[int]:
+        """Positions in the window whose loss, alone, is not finite."""
+        key = RandomKey(self.settings.training.seed, window.epoch)
+        bad: list[int] = []
+        for index in window.indices.tolist():
+            batch = self.task.collate(self.train_examples.fetch([index]), self.tokenizer, key)
+            batch = to_device(batch, self.accelerator.device)
+            with self.accelerator.autocast():
+                loss = self.task.loss_sum(self.task.forward(self.model, batch), batch)
+            if not bool(torch.isfinite(loss)):
+                bad.append(index)
+        return bad
+
+    # --- several processes ---
+
+    def _sum_over_processes(self, value: float, maximum: bool = False) -> float:
+        if self.accelerator.num_processes == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)
+        operation = torch.distributed.ReduceOp.MAX if maximum else torch.distributed.ReduceOp.SUM
+        torch.distributed.all_reduce(tensor, operation)
+        return float(tensor)
+
+    def _sum_gradients_over_processes(self) -> None:
+        """Adds the processes' gradients; a process whose share was empty adds zeros."""
+        if self.accelerator.num_processes == 1:
+            return
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                torch.distributed.all_reduce(parameter.grad)
