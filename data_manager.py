@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,10 @@ import numpy as np
 
 from batching import Examples
 from config_manager import DataSettings, Settings
-from exceptions import DataError, with_particle
+from exceptions import DataError
 from readers import is_supported, open_source
+from readers.cleaning import ROLE_NAMES, Findings, clean_rows
+from readers.hub import load_hub
 from tasks.base import Column, Task
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class DataManager:
     # --- source → rows ---
 
     def load_splits(self) -> dict[str, Rows]:
-        """`train`, `validation` and, where the source has one, `test`. Held-out rows make up for a missing validation."""
+        """`train`, `validation` (held out of train where there is none) and, where the source has one, `test`."""
         sources = self._sources()
         if "train" not in sources:
             raise DataError(
@@ -82,7 +84,7 @@ class DataManager:
                 where=f"data.dataset_name: {self.data.dataset_name}",
                 remedy="파일 이름에 train을 넣거나(예: train.csv), data.dataset_name에 학습 파일을 직접 쓰세요.",
             )
-        splits = {name: self._clean(raw, name, with_target=True) for name, raw in sources.items()}
+        splits = {name: self._clean(raw, name) for name, raw in sources.items()}
         if "validation" not in splits:
             splits["train"], splits["validation"] = self._hold_out(splits["train"])
         return {name: splits[name] for name in ("train", "validation", "test") if name in splits}
@@ -98,7 +100,7 @@ class DataManager:
                 where=f"data.dataset_name: {self.data.dataset_name}",
                 remedy=f"있는 split: {', '.join(sources)}",
             )
-        return name, self._clean(sources[name], name, with_target=True)
+        return name, self._clean(sources[name], name)
 
     def load_unlabelled(self, path: Path | None, lines: Iterable[str]) -> tuple[Rows, list[dict[str, Any]]]:
         """Rows to predict, out of a file or else lines of text; and every source row, those without text included."""
@@ -146,6 +148,14 @@ class DataManager:
             )
         return self._from_hub(name)
 
+    def _from_hub(self, name: str) -> dict[str, Raw]:
+        found: dict[str, Raw] = {}
+        for split, rows in load_hub(name, self.data.dataset_config, self.data.dataset_cache_dir).items():
+            role = _SPLIT_WORDS.get(split.split("_")[0].casefold())
+            if role is not None and role not in found:
+                found[role] = Raw(f"{name} ({split})", rows.columns, rows, rows.key)
+        return found
+
     def _raw_file(self, path: Path) -> Raw:
         source = open_source(path, self.data.encoding)
         for note in source.notes:
@@ -175,57 +185,6 @@ class DataManager:
             )
         return found
 
-    def _from_hub(self, name: str) -> dict[str, Raw]:
-        import datasets
-
-        try:
-            loaded = datasets.load_dataset(name, self.data.dataset_config, cache_dir=self.data.dataset_cache_dir)
-        except Exception as error:
-            raise self._explain(error) from error
-        sources: dict[str, Raw] = {}
-        for split, table in loaded.items():
-            role = _SPLIT_WORDS.get(str(split).split("_")[0].casefold())
-            if role is not None and role not in sources:
-                classes = {
-                    column: feature.names
-                    for column, feature in table.features.items()
-                    if isinstance(feature, datasets.ClassLabel)
-                }
-                rows = _HubRows(table, classes)
-                sources[role] = Raw(f"{name} ({split})", tuple(table.column_names), rows, table._fingerprint)
-        return sources
-
-    def _explain(self, error: Exception) -> DataError:
-        """The reason a Hub dataset could not be loaded, told apart: login, spelling, configuration, connection."""
-        kinds, text = {cls.__name__ for cls in type(error).__mro__}, str(error)
-        where = f"data.dataset_name: {self.data.dataset_name}"
-        quick_start = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
-        if "gated" in text.lower():
-            return DataError(
-                "로그인과 사용 승인이 필요한 데이터셋입니다.",
-                where=where,
-                remedy="데이터셋 페이지에서 승인을 받은 뒤 `hf auth login`으로 로그인하거나 HF_TOKEN을 설정하세요.",
-            )
-        if "DatasetNotFoundError" in kinds:
-            return DataError(
-                f"Hugging Face Hub에 그런 데이터셋이 없습니다: {self.data.dataset_name}",
-                where=where,
-                remedy="철자(조직/이름)를 확인하세요. 비공개이면 `hf auth login`이 필요합니다. "
-                f"내 파일을 쓰려면 경로를 쓰세요(예: ./data/train.csv). {quick_start}",
-            )
-        if "ConnectionError" in kinds or "Offline" in text:
-            return DataError(
-                "Hugging Face Hub에 연결할 수 없고, 내려받아 둔 데이터도 없습니다.",
-                where=where,
-                remedy=f"인터넷 연결을 확인하거나, 내 파일의 경로를 쓰세요(예: ./data/train.csv). {quick_start}",
-            )
-        reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-        return DataError(
-            f"데이터셋을 읽지 못했습니다: {reason}",
-            where=where,
-            remedy="설정(config)이 여럿인 데이터셋이면 --dataset_config로 하나를 고르세요.",
-        )
-
     # --- rows → clean rows ---
 
     def _resolve(self, columns: Sequence[Column], raw: Raw) -> dict[str, str]:
@@ -239,7 +198,9 @@ class DataManager:
             fitting = [name for name in raw.columns if name.casefold() in column.usual] if is_default else []
             if len(fitting) == 1:
                 names[column.role] = fitting[0]
-                _log.info("'%s' 열을 %s으로 씁니다. (%s)", fitting[0], _ROLE_NAMES.get(column.role, column.role), raw.where)
+                _log.info(
+                    "'%s' 열을 %s으로 씁니다. (%s)", fitting[0], ROLE_NAMES.get(column.role, column.role), raw.where
+                )
                 continue
             several = f" 후보가 여럿입니다: {', '.join(fitting)}." if fitting else ""
             raise DataError(
@@ -249,10 +210,10 @@ class DataManager:
             )
         return names
 
-    def _clean(self, raw: Raw, split: str, with_target: bool) -> Rows:
-        wanted = [column for column in self.task.columns() if with_target or not column.target]
+    def _clean(self, raw: Raw, split: str) -> Rows:
         limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
-        return self._write(raw, self._resolve(wanted, raw), limits.get(split), self.data.max_bad_rows)
+        names = self._resolve(self.task.columns(), raw)
+        return self._write(raw, names, limits.get(split), self.data.max_bad_rows)
 
     def _write(self, raw: Raw, names: Mapping[str, str], limit: int | None, tolerated: float) -> Rows:
         """Writes the clean rows to the cache as Arrow, unless they are there, and says what was found in them."""
@@ -261,18 +222,20 @@ class DataManager:
 
         key = _hash(_FORMAT, raw.key, json.dumps(names), str(limit), self.task.name)
         path = self.cache / f"rows-{key}.arrow"
-        found_path = path.with_suffix(".json")
-        if not (path.exists() and found_path.exists()):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        findings_path = path.with_suffix(".json")
+        if path.exists() and findings_path.exists():
+            findings = Findings(**json.loads(findings_path.read_text(encoding="utf-8")))
+        else:
+            findings, partial = Findings(), path.with_suffix(f".partial-{os.getpid()}")
             schema = pa.schema([("row", pa.int64()), *((role, pa.string()) for role in names)])
-            found = _Found()
-            partial = path.with_suffix(f".partial-{os.getpid()}")
+            clean = clean_rows(raw.rows, names, limit, findings)
             with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-                for chunk in _chunks(_clean_rows(raw, names, limit, found), _ROWS_AT_A_TIME):
+                while chunk := list(itertools.islice(clean, _ROWS_AT_A_TIME)):
                     writer.write_table(pa.Table.from_pylist(chunk, schema))
-            found_path.write_text(json.dumps(vars(found), ensure_ascii=False), encoding="utf-8")
+            findings_path.write_text(json.dumps(asdict(findings), ensure_ascii=False), encoding="utf-8")
             os.replace(partial, path)
-        _Found(**json.loads(found_path.read_text(encoding="utf-8"))).report(raw.where, names, tolerated)
+        findings.check(raw.where, names, tolerated)
+        findings.report(raw.where)
         return Rows(raw.where, Dataset.from_file(str(path)), key)
 
     def _hold_out(self, train: Rows) -> tuple[Rows, Rows]:
@@ -294,7 +257,11 @@ class DataManager:
             f"{len(train):,}", f"{len(held):,}", self.seed,
         )  # fmt: skip
         return tuple(  # type: ignore[return-value]
-            Rows(train.where, train.table.select(np.flatnonzero(mask)), _hash(train.key, str(self.seed), str(share), name))
+            Rows(
+                train.where,
+                train.table.select(np.flatnonzero(mask)),
+                _hash(train.key, str(self.seed), str(share), name),
+            )
             for name, mask in (("train", ~is_held), ("validation", is_held))
         )
 
@@ -349,120 +316,11 @@ class DataManager:
         return Examples(table, _lengths(table))
 
 
-_ROLE_NAMES = {"text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨"}
-
-
-class _HubRows:
-    """A Hub dataset's rows, class ids replaced by their names."""
-
-    def __init__(self, table: Dataset, classes: Mapping[str, Sequence[str]]) -> None:
-        self.table, self.classes = table, classes
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self.table.iter(_ROWS_AT_A_TIME):
-            for values in zip(*batch.values(), strict=True):
-                row = dict(zip(batch, values, strict=True))
-                for column, names in self.classes.items():
-                    if isinstance(row[column], int) and 0 <= row[column] < len(names):
-                        row[column] = names[row[column]]
-                yield row
-
-
-class _Found:
-    """What cleaning found: kept beside the cached rows, so that a second run says it too."""
-
-    def __init__(self, kept: int = 0, composed: int = 0, numeric: int = 0, skipped: Any = None, rows: Any = None) -> None:
-        self.kept, self.composed, self.numeric = kept, composed, numeric
-        self.skipped: dict[str, int] = skipped or {}
-        self.rows: dict[str, list[int]] = rows or {}
-
-    def skip(self, reason: str, row: int) -> None:
-        self.skipped[reason] = self.skipped.get(reason, 0) + 1
-        if len(self.rows.setdefault(reason, [])) < _SHOWN:
-            self.rows[reason].append(row)
-
-    def report(self, where: str, names: Mapping[str, str], tolerated: float) -> None:
-        """Logs what was skipped and changed; DataError where nothing is left, or more was skipped than is tolerated."""
-        total, skipped = self.kept + sum(self.skipped.values()), sum(self.skipped.values())
-        told = "; ".join(
-            f"{reason} {count:,}행 ({', '.join(map(str, self.rows[reason]))}번째{' 등' if count > _SHOWN else ''})"
-            for reason, count in self.skipped.items()
-        )
-        if total == 0:
-            raise DataError("데이터가 비어 있습니다.", where=where, remedy="내용이 있는 파일인지 확인하세요.")
-        if skipped > tolerated * total or (not self.kept and tolerated < 1):
-            raise DataError(
-                f"쓸 수 없는 행이 너무 많습니다: 전체 {total:,}행 가운데 {told}",
-                where=where,
-                remedy="열 이름이 맞는지 확인하고 데이터를 고치세요. "
-                f"그대로 빼고 쓰려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
-            )
-        if self.numeric > 0.9 * max(self.kept, 1):
-            raise DataError(
-                f"텍스트 열 '{names['text']}'의 값이 숫자입니다.",
-                where=where,
-                remedy="data.text_column에 문장이 들어 있는 열의 이름을 쓰세요.",
-            )
-        if skipped:
-            _log.warning("%s: %s을 건너뜁니다.", where, told)
-        if self.composed:
-            _log.info("%s: 자모가 풀린(NFD) 텍스트 %s개를 NFC로 모았습니다.", where, f"{self.composed:,}")
-
-
-def _clean_rows(
-    raw: Raw, names: Mapping[str, str], limit: int | None, found: _Found
-) -> Iterator[dict[str, Any]]:
-    """Rows by role, as NFC strings, with their number in the source; rows without a text or a label are counted out."""
-    for number, source in enumerate(raw.rows, 1):
-        if limit is not None and number > limit:
-            return
-        row: dict[str, Any] = {"row": number}
-        for role, name in names.items():
-            text = _as_text(source.get(name))
-            row[role] = unicodedata.normalize("NFC", text)
-            found.composed += row[role] != text
-        empty = next((role for role in names if not row[role].strip()), None)
-        if empty is not None:
-            found.skip(f"빈 {_ROLE_NAMES.get(empty, empty)}", number)
-            continue
-        found.kept += 1
-        found.numeric += _is_number(row.get("text", ""))
-        yield row
-
-
-def _as_text(value: Any) -> str:
-    """A cell as text; whole floats, as pandas leaves them in a column with gaps, are the integers they were."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _lengths(table: Dataset) -> np.ndarray:
     """Tokens of each example, int32, without reading the tokens."""
     import pyarrow.compute as pc
 
     return np.asarray(pc.list_value_length(table.data.column("input_ids"))).astype(np.int32)
-
-
-def _chunks(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    chunk: list[dict[str, Any]] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _file_hash(path: Path) -> str:

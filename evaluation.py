@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from batching import Examples, batches_by_length
 from memory_utils import MemoryManager, is_out_of_memory
 from tasks.base import Batch, RandomKey, Task
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -39,6 +38,7 @@ class Evaluator:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     label_names: Sequence[str]
+    max_length: int
     accelerator: Accelerator
     memory: MemoryManager
     check_stop: Callable[[], None]
@@ -55,9 +55,19 @@ class Evaluator:
         """Outcomes of examples that have no labels."""
         return self._run(examples, None)[0]
 
-    def _run(self, examples: Examples, key: RandomKey | None) -> tuple[list[Any], float, int]:
-        import torch
+    @torch.no_grad()
+    def without_finite_loss(self, examples: Examples, indices: Sequence[int], key: RandomKey) -> list[int]:
+        """Those of the positions whose loss, alone and with the model as it is, is NaN or Inf."""
+        bad: list[int] = []
+        for index in indices:
+            batch = to_device(self.task.collate(examples.fetch([index]), self.tokenizer, key), self.accelerator.device)
+            with self.accelerator.autocast():
+                loss = self.task.loss_sum(self.task.forward(self.model, batch), batch)
+            if not bool(torch.isfinite(loss)):
+                bad.append(index)
+        return bad
 
+    def _run(self, examples: Examples, key: RandomKey | None) -> tuple[list[Any], float, int]:
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         found: list[tuple[int, Any]] = []
         loss_sum, items = 0.0, 0
@@ -93,13 +103,10 @@ class Evaluator:
     def _budget(self) -> int:
         return _BUDGET_FACTOR * self.memory.token_budget
 
-    def _batch(
-        self, examples: Examples, indices: np.ndarray, key: RandomKey | None
-    ) -> tuple[Batch, list[Any], float]:
+    def _batch(self, examples: Examples, indices: np.ndarray, key: RandomKey | None) -> tuple[Batch, list[Any], float]:
         batch = self.task.collate(examples.fetch(indices.tolist()), self.tokenizer, key)
         batch = to_device(batch, self.accelerator.device)
-        autocast: AbstractContextManager[Any] = self.accelerator.autocast()
-        with autocast:
+        with self.accelerator.autocast():
             logits = self.task.forward(self.model, batch)
         loss = float(self.task.loss_sum(logits, batch)) if key is not None else 0.0
         return batch, self.task.outcomes(logits, batch), loss

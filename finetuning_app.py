@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from batching import Examples
     from config_manager import Settings
     from data_manager import DataManager, Rows
-    from evaluation import Evaluation, Evaluator
+    from evaluation import Evaluator
     from model_manager import ModelManager
     from tasks.base import Task
+    from training_manager import TrainingState
 
 _log = logging.getLogger("finetuning")
 _COMMANDS = ("train", "evaluate", "predict")
@@ -59,7 +60,8 @@ class _KoreanParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(
-            f"명령줄을 읽을 수 없습니다: {message}", remedy="python finetuning_app.py --help로 쓸 수 있는 플래그를 확인하세요."
+            f"명령줄을 읽을 수 없습니다: {message}",
+            remedy="python finetuning_app.py --help로 쓸 수 있는 플래그를 확인하세요.",
         )
 
 
@@ -80,12 +82,20 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(flag, metavar="값", help=f"{text} ({key})")
     parser.add_argument("--mixed_precision", action=argparse.BooleanOptionalAction, default=None,
                         help="혼합 정밀도 학습 (memory.mixed_precision)")  # fmt: skip
-    parser.add_argument("--set", action="append", default=[], metavar="섹션.키=값", help="다른 모든 설정. 여러 번 쓸 수 있습니다")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="섹션.키=값", help="다른 모든 설정. 여러 번 쓸 수 있습니다"
+    )
     parser.add_argument("--resume", action="store_true", help="저장된 체크포인트에서 이어서 학습합니다")
-    parser.add_argument("--checkpoint_path", type=Path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)")
+    parser.add_argument(
+        "--checkpoint_path", type=Path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)"
+    )
     parser.add_argument("--split", metavar="이름", help="evaluate: 평가할 split (기본값: test, 없으면 validation)")
-    parser.add_argument("--input", type=Path, metavar="파일", help="predict: 예측할 파일 (기본값: 표준 입력, 한 줄에 하나)")
-    parser.add_argument("--output", type=Path, metavar="파일", help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력)")
+    parser.add_argument(
+        "--input", type=Path, metavar="파일", help="predict: 예측할 파일 (기본값: 표준 입력, 한 줄에 하나)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="파일", help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력)"
+    )
     return parser
 
 
@@ -155,15 +165,20 @@ class Workbench:
 
         memory = MemoryManager(self.settings, self.accelerator.device, max_length)
         model.to(self.accelerator.device)
-        return Evaluator(self.task, model, tokenizer, label_names, self.accelerator, memory, self.stop.check)
+        return Evaluator(
+            self.task, model, tokenizer, label_names, max_length, self.accelerator, memory, self.stop.check
+        )
 
 
 def build(settings: Settings, stop: StopSignal) -> Workbench:
     """Settings → task, device, precision, processes and managers."""
-    from memory_utils import prepare_allocator
+    from memory_utils import autocast_precision, prepare_allocator
 
     prepare_allocator(settings)
-    _notice_offline(settings)
+    if not all(Path(name).expanduser().exists() for name in (settings.model.name, settings.data.dataset_name)):
+        from readers.hub import notice_offline
+
+        notice_offline()
     from accelerate import Accelerator
 
     from data_manager import DataManager
@@ -171,7 +186,7 @@ def build(settings: Settings, stop: StopSignal) -> Workbench:
     from reporting import quiet_libraries, set_up_logging
     from tasks import find_task
 
-    accelerator = Accelerator(mixed_precision=_precision(settings))
+    accelerator = Accelerator(mixed_precision=autocast_precision(settings))
     set_up_logging(settings.logging, accelerator.is_main_process)
     quiet_libraries()
     task = find_task(settings)
@@ -179,34 +194,6 @@ def build(settings: Settings, stop: StopSignal) -> Workbench:
     return Workbench(
         settings, task, accelerator, DataManager(settings, task), ModelManager(settings, task), output_dir, stop
     )
-
-
-def _precision(settings: Settings) -> str:
-    """bfloat16 where the device computes in it, else float16 on CUDA, else none (float32)."""
-    import torch
-
-    if not settings.memory.mixed_precision:
-        return "no"
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    has = [getattr(torch.cpu, name, lambda: False) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-    return "bf16" if any(check() for check in has) else "no"
-
-
-def _notice_offline(settings: Settings) -> None:
-    """Tells the Hub's client at once that there is no network, which it would take half a minute to find out."""
-    import socket
-    from urllib.parse import urlparse
-
-    if all(Path(name).expanduser().exists() for name in (settings.model.name, settings.data.dataset_name)):
-        return
-    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy") or os.environ.get("HF_HUB_OFFLINE"):
-        return
-    host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError:
-        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 # --- commands ---
@@ -217,8 +204,7 @@ def train(bench: Workbench, arguments: argparse.Namespace) -> None:
     from checkpointing import CheckpointStore
     from training_manager import TrainingManager
 
-    started = time.perf_counter()
-    settings, output_dir = bench.settings, bench.output_dir
+    started, settings, output_dir = time.perf_counter(), bench.settings, bench.output_dir
     tokenizer = bench.models.load_tokenizer()
     max_length = bench.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, settings.training.save_total_limit)
@@ -228,32 +214,54 @@ def train(bench: Workbench, arguments: argparse.Namespace) -> None:
         label_names = bench.data.label_names(splits)
         examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in splits.items()))
-    _seed(settings.training.seed)
+    _seed_head(settings.training.seed)
     evaluator = bench.evaluator(bench.models.load_model(label_names), tokenizer, label_names, max_length)
     evaluator.memory.fit_model(evaluator.model)
-    fingerprint = _fingerprint(bench, splits, max_length, evaluator.model)
-    if checkpoint is not None:
-        _check_fingerprint(checkpoint.fingerprint, fingerprint)
-    _prepare_output(output_dir, settings, starts_anew=checkpoint is None)
     manager = TrainingManager(
         settings, evaluator, examples["train"], examples["validation"], store,
-        lambda model: bench.models.save(model, tokenizer, output_dir),
-        bench.stop.pending, fingerprint, output_dir,
+        save_best=lambda model: bench.models.save(model, tokenizer, output_dir),
+        stop_signal=bench.stop.pending,
+        data_keys={**{name: splits[name].key for name in ("train", "validation")}, "max_length": str(max_length)},
+        output_dir=output_dir,
     )  # fmt: skip
     if checkpoint is not None:
         manager.restore(checkpoint)
-        _log.info("스텝 %s부터 이어서 학습합니다.", f"{manager.state.step + 1:,}")
+        _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
+    _prepare_output(output_dir, settings, starts_anew=checkpoint is None)
     bench.stop.patient = True
     state = manager.run()
-    if bench.accelerator.is_main_process:
-        _log.info("가장 좋은 모델: 스텝 %s, 검증 %s %.4f", f"{state.best_step:,}", bench.task.best_metric, state.best_metric)
+    _report(bench, splits, examples, evaluator, state, time.perf_counter() - started)
+
+
+def _report(
+    bench: Workbench, splits: dict[str, Rows], examples: dict[str, Examples], trained: Evaluator,
+    state: TrainingState, seconds: float,
+) -> None:  # fmt: skip
+    """Evaluates the best model as it was saved, on test or else validation; says and writes what the run came to."""
+    from reporting import log_evaluation, log_predictions, summary, write_json, write_model_card
+
+    split, settings, output_dir = "test" if "test" in splits else "validation", bench.settings, bench.output_dir
     bench.models.name = str(output_dir)
-    best = bench.evaluator(bench.models.load_model(()), tokenizer, label_names, max_length)
-    split = "test" if "test" in splits else "validation"
+    best = bench.evaluator(bench.models.load_model(()), trained.tokenizer, trained.label_names, trained.max_length)
     evaluation = best.evaluate(examples[split], settings.training.seed)
-    if bench.accelerator.is_main_process:
-        _show_predictions(bench, splits[split], evaluation, label_names, tokenizer)
-        _write_report(bench, splits, split, evaluation, state, evaluator, time.perf_counter() - started)
+    if not bench.accelerator.is_main_process:
+        return
+    counts = {name: len(rows) for name, rows in splits.items()}
+    texts = [splits[split].table[position] for position in range(0, counts[split], max(1, counts[split] // 5))][:5]
+    outcomes = [evaluation.outcomes[position] for position in range(0, counts[split], max(1, counts[split] // 5))][:5]
+    log_predictions(texts, [bench.task.readable(o, trained.label_names, trained.tokenizer) for o in outcomes])
+    log_evaluation(split, counts[split], evaluation.metrics, evaluation.details)
+    write_model_card(output_dir, settings, bench.task.name, counts, evaluation.metrics)
+    facts = {
+        "task": bench.task.name, "model": settings.model.name, "rows": counts, "steps": state.step,
+        "best_step": state.best_step, f"best_validation_{bench.task.best_metric}": state.best_metric,
+        "last_validation": state.last_metrics, split: evaluation.metrics, "seconds": round(seconds, 1),
+        "peak_memory_bytes": trained.memory.peak(), "precision": bench.accelerator.mixed_precision,
+        "seed": settings.training.seed,
+    }  # fmt: skip
+    write_json(output_dir / "summary.json", summary(facts))
+    _log.info("걸린 시간 %.0f초, %s", seconds, trained.memory.describe())
+    _log.info("가장 좋은 모델(스텝 %s)을 저장했습니다: %s", f"{state.best_step:,}", output_dir)
 
 
 def _checkpoint_to_resume(store: Any, arguments: argparse.Namespace, output_dir: Path) -> Any:
@@ -295,89 +303,17 @@ def _prepare_output(output_dir: Path, settings: Settings, starts_anew: bool) -> 
         ) from error
 
 
-def _fingerprint(bench: Workbench, splits: dict[str, Rows], max_length: int, model: Any) -> dict[str, Any]:
-    """What a resumed run must share with its checkpoint for its steps to be the same steps."""
-    settings = bench.settings
-    window = (
-        settings.data.batch_size * settings.memory.gradient_accumulation_steps * bench.accelerator.num_processes
-    )
-    training = settings.training.model_dump(
-        include={"learning_rate", "weight_decay", "warmup_steps", "warmup_ratio", "lr_scheduler", "max_grad_norm",
-                 "adam_beta1", "adam_beta2", "adam_epsilon", "seed", "epochs"}
-    )  # fmt: skip
-    return {
-        "task": bench.task.name,
-        "model": f"{model.config.model_type} ({sum(p.numel() for p in model.parameters()):,})",
-        **{f"data.{name}": rows.key for name, rows in splits.items() if name != "test"},
-        "data.max_length": max_length,
-        "batch_size × gradient_accumulation_steps": window,
-        **{f"training.{name}": value for name, value in training.items()},
-    }
-
-
-def _check_fingerprint(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """SettingsError that sets the values side by side where a checkpoint is of other settings, data or model."""
-    different = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
-    if different:
-        lines = [f"{name}: 체크포인트 {saved.get(name)}, 지금 {current.get(name)}" for name in different]
-        raise SettingsError(
-            "체크포인트와 지금 설정이 달라 이어서 학습할 수 없습니다.",
-            where="\n        ".join(lines),
-            remedy="처음 학습할 때의 설정으로 되돌리거나, 다른 --output_dir에서 새로 학습하세요.",
-        )
-
-
-def _show_predictions(
-    bench: Workbench, rows: Rows, evaluation: Evaluation, label_names: Sequence[str], tokenizer: Any
-) -> None:
-    """Logs a few predictions of held-out rows beside their labels."""
-    _log.info("예측 보기 (%s)", rows.where)
-    for position in range(0, len(rows), max(1, len(rows) // 5))[:5]:
-        row = rows.table[position]
-        read = bench.task.readable(evaluation.outcomes[position], label_names, tokenizer)
-        found = ", ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in read.values())
-        truth = f" (정답 {row['label']})" if "label" in row else ""
-        _log.info("  %s → %s%s", row["text"][:80], found, truth)
-
-
-def _write_report(
-    bench: Workbench, splits: dict[str, Rows], split: str, evaluation: Evaluation, state: Any, evaluator: Evaluator,
-    seconds: float,
-) -> None:  # fmt: skip
-    from reporting import METRIC_NAMES, metrics_line, versions, write_json, write_model_card
-
-    counts = {name: len(rows) for name, rows in splits.items()}
-    write_model_card(bench.output_dir, bench.settings, bench.task.name, counts, evaluation.metrics)
-    write_json(
-        bench.output_dir / "summary.json",
-        {
-            "task": bench.task.name, "model": bench.settings.model.name, "rows": counts,
-            "steps": state.step, "best_step": state.best_step, "best_validation": state.best_metric,
-            f"{split}_metrics": evaluation.metrics, "last_validation_metrics": state.last_metrics,
-            "seconds": round(seconds, 1), "peak_memory_bytes": evaluator.memory.peak(),
-            "precision": bench.accelerator.mixed_precision, "seed": bench.settings.training.seed,
-            "versions": versions(),
-        },
-    )  # fmt: skip
-    for line in evaluation.details:
-        _log.info("%s", line)
-    _log.info("%s 데이터 %s행: %s", split, f"{counts[split]:,}", metrics_line(evaluation.metrics))
-    _log.info("걸린 시간 %.0f초, %s", seconds, evaluator.memory.describe())
-    _log.info("모델을 저장했습니다: %s (지표 이름: %s)", bench.output_dir, ", ".join(METRIC_NAMES.get(n, n) for n in evaluation.metrics))
-
-
 def evaluate(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Prints and saves the metrics of one split under a saved model."""
-    from reporting import metrics_line, write_json
+    from reporting import log_evaluation, metrics_line, write_json
 
-    evaluator, max_length = _saved_model(bench, arguments)
+    evaluator = _saved_model(bench, arguments)
     split, rows = bench.data.load_split(arguments.split)
     if evaluator.label_names:
         bench.data.check_labels(rows, evaluator.label_names)
-    examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, max_length)
+    examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
     evaluation = evaluator.evaluate(examples, bench.settings.training.seed)
-    for line in evaluation.details:
-        _log.info("%s", line)
+    log_evaluation(split, len(rows), evaluation.metrics, evaluation.details)
     path = Path(bench.models.name) / f"metrics-{split}.json"
     write_json(path, {"split": split, "rows": len(rows), "source": rows.where, **evaluation.metrics})
     print(f"{split} {len(rows):,}행: {metrics_line(evaluation.metrics)}")
@@ -388,18 +324,18 @@ def predict(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Predicts the rows of a file, or lines from standard input, as JSONL or CSV in the order they came."""
     from reporting import write_predictions
 
-    evaluator, max_length = _saved_model(bench, arguments)
+    evaluator = _saved_model(bench, arguments)
     rows, originals = bench.data.load_unlabelled(arguments.input, sys.stdin)
     records: list[dict[str, Any]] = [dict(original) for original in originals]
     if len(rows):
-        examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, max_length)
+        examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
         outcomes = evaluator.predict(examples)
         for number, outcome in zip(rows.table["row"], outcomes, strict=True):
             records[number - 1] |= bench.task.readable(outcome, evaluator.label_names, evaluator.tokenizer)
     write_predictions(arguments.output, records)
 
 
-def _saved_model(bench: Workbench, arguments: argparse.Namespace) -> tuple[Evaluator, int]:
+def _saved_model(bench: Workbench, arguments: argparse.Namespace) -> Evaluator:
     """The model that was fine-tuned: that of --model_name, or else of output_dir."""
     if arguments.model_name is None:
         bench.models.name = str(bench.output_dir)
@@ -412,10 +348,11 @@ def _saved_model(bench: Workbench, arguments: argparse.Namespace) -> tuple[Evalu
     tokenizer = bench.models.load_tokenizer()
     max_length = bench.models.usable_length(tokenizer)
     label_names = bench.models.label_names()
-    return bench.evaluator(bench.models.load_model(()), tokenizer, label_names, max_length), max_length
+    return bench.evaluator(bench.models.load_model(()), tokenizer, label_names, max_length)
 
 
-def _seed(seed: int) -> None:
+def _seed_head(seed: int) -> None:
+    """Makes the new head's random weights the same for the same seed."""
     import torch
 
     torch.manual_seed(seed)

@@ -32,6 +32,18 @@ def prepare_allocator(settings: Settings) -> None:
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 
+def autocast_precision(settings: Settings) -> str:
+    """What `mixed_precision` means here: bf16 where the device computes in it, else fp16 on CUDA, else no."""
+    import torch
+
+    if not settings.memory.mixed_precision:
+        return "no"
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    has = [getattr(torch.cpu, name, lambda: False) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return "bf16" if any(check() for check in has) else "no"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of a device or of the machine is gone."""
     if isinstance(error, MemoryError):
@@ -113,7 +125,7 @@ class MemoryManager:
             _log.info("남는 메모리가 적어 gradient checkpointing을 켰습니다. (memory.optimize_memory_usage)")
 
     def after_step(self, step: int) -> None:
-        """What is due after an optimizer step: `empty_cache_freq` gives unused blocks back, `cuda_cleanup_freq` cleans up."""
+        """What is due after a step: `empty_cache_freq` gives unused blocks back, `cuda_cleanup_freq` cleans up."""
         import torch
 
         if _due(step, self.settings.memory.empty_cache_freq) and self.device.type == "cuda":

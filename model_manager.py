@@ -173,7 +173,15 @@ class ModelManager:
 
 
 # RoBERTa's family counts positions from its padding id plus one, so that many of the table are not for text.
-_POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text"}
+_POSITIONS_AFTER_PADDING = {
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "longformer",
+    "mpnet",
+    "data2vec-text",
+}
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -189,7 +197,9 @@ def _cast(model: PreTrainedModel, dtype: str | None) -> dict[str, torch.Tensor] 
     if dtype is None:
         return None
     target = getattr(torch, dtype)
-    return {name: tensor.to(target) if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()}
+    return {
+        name: tensor.to(target) if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()
+    }
 
 
 def _note_dtype(config_path: Path, dtype: str) -> None:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from config_manager import LoggingSettings, Settings
 from exceptions import DataError
 
+_log = logging.getLogger(__name__)
 METRIC_NAMES = {
     "loss": "손실",
     "accuracy": "정확도",
@@ -85,7 +86,9 @@ class MetricsFile:
 def progress_bar(settings: LoggingSettings, total: int, done: int, is_main_process: bool) -> tqdm[Any]:
     """The bar of a training run, in windows (optimizer steps)."""
     hidden = not (settings.progress_bar and is_main_process)
-    return tqdm(total=total, initial=done, desc="학습", unit="스텝", disable=hidden, dynamic_ncols=True, file=sys.stderr)
+    return tqdm(
+        total=total, initial=done, desc="학습", unit="스텝", disable=hidden, dynamic_ncols=True, file=sys.stderr
+    )
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -100,8 +103,24 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
+def log_predictions(rows: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]) -> None:
+    """Logs a few rows with what the model makes of them, beside the label where there is one."""
+    _log.info("예측 보기")
+    for row, prediction in zip(rows, predictions, strict=True):
+        found = ", ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in prediction.values())
+        truth = f" (정답 {row['label']})" if "label" in row else ""
+        _log.info("  %s → %s%s", row["text"][:80], found, truth)
+
+
+def log_evaluation(split: str, rows: int, metrics: Mapping[str, float], details: Sequence[str]) -> None:
+    """Logs a split's metrics after the lines that explain them."""
+    for line in details:
+        _log.info("%s", line)
+    _log.info("%s 데이터 %s행: %s", split, f"{rows:,}", metrics_line(metrics))
+
+
+def summary(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What summary.json holds: the facts of a run, and the versions that its result depends on."""
     import accelerate
     import datasets
     import torch
@@ -109,7 +128,7 @@ def versions() -> dict[str, str]:
 
     modules = (accelerate, datasets, torch, transformers)
     found = {module.__name__: str(module.__version__) for module in modules}
-    return {"python": sys.version.split()[0], **found}
+    return {**facts, "versions": {"python": sys.version.split()[0], **found}}
 
 
 _PIPELINES = {"text-classification": "text-classification", "fill-mask": "fill-mask"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +17,7 @@ from batching import Examples, Window, epoch_order, partition, share_of, window_
 from checkpointing import Checkpoint, CheckpointStore, Progress, optimizer_tensors, restore_optimizer
 from config_manager import Settings, TrainingSettings
 from evaluation import Evaluator, to_device
-from exceptions import ModelError, StopRequested
+from exceptions import ModelError, SettingsError, StopRequested
 from memory_utils import is_out_of_memory
 from reporting import MetricsFile, metrics_line, progress_bar
 from tasks.base import Batch, RandomKey
@@ -71,7 +71,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer step: the window's loss sum and items over all processes, and the gradient's norm before clipping."""
+    """One optimizer step: loss sum and items over all processes; the gradient's norm before clipping."""
 
     loss_sum: float
     items: int
@@ -104,6 +104,16 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=True)
 
 
+def _check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    different = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
+    if different:
+        raise SettingsError(
+            "체크포인트와 지금 설정이 달라 이어서 학습할 수 없습니다.",
+            where="; ".join(f"{name}: 체크포인트 {saved.get(name)} / 지금 {current.get(name)}" for name in different),
+            remedy="처음 학습할 때의 설정으로 되돌리거나, 다른 --output_dir에서 새로 학습하세요.",
+        )
+
+
 class TrainingManager:
     """Trains one model on one split, evaluating, saving and stopping where that is due."""
 
@@ -116,13 +126,13 @@ class TrainingManager:
         store: CheckpointStore,
         save_best: BestModelSaver,
         stop_signal: Callable[[], int | None],
-        fingerprint: dict[str, Any],
+        data_keys: Mapping[str, str],
         output_dir: Path,
     ) -> None:
         self.settings, self.evaluator, self.train_examples, self.validation = settings, evaluator, train, validation
         self.task, self.model, self.tokenizer = evaluator.task, evaluator.model, evaluator.tokenizer
         self.accelerator, self.memory = evaluator.accelerator, evaluator.memory
-        self.store, self.save_best, self.stop_signal, self.fingerprint = store, save_best, stop_signal, fingerprint
+        self.store, self.save_best, self.stop_signal, self.data_keys = store, save_best, stop_signal, data_keys
         self.metrics_file = MetricsFile(output_dir)
         self.state = TrainingState()
         self.optimizer = make_optimizer(self.model, settings.training)
@@ -160,12 +170,12 @@ class TrainingManager:
         return state
 
     def train_window(self, window: Window) -> StepResult:
-        """One optimizer step. Its loss is the sum over the window's items divided by their number, however it is cut."""
+        """One optimizer step: the loss is the sum over the window's items by their number, however it is cut."""
         mine = share_of(
             window, self.train_examples.lengths, self.accelerator.process_index, self.accelerator.num_processes
         )
         batches = self._micro_batches(mine, window.epoch)
-        items = int(self._sum_over_processes(float(sum(batch.items for batch in batches))))
+        items = int(self._over_processes(float(sum(batch.items for batch in batches)), "sum"))
         self._set_learning_rate()
         while True:
             try:
@@ -178,7 +188,7 @@ class TrainingManager:
             self.optimizer.zero_grad(set_to_none=True)
             self.memory.shrink_budget(largest.inputs["input_ids"].numel(), len(largest.inputs["input_ids"]))
             batches = self._micro_batches(mine, window.epoch)
-        loss_sum = self._sum_over_processes(loss_sum)
+        loss_sum = self._over_processes(loss_sum, "sum")
         grad_norm = self._step(loss_sum, window)
         return StepResult(
             loss_sum,
@@ -208,7 +218,7 @@ class TrainingManager:
                 batch = to_device(batch, self.accelerator.device)
                 loss_sum = self.task.loss_sum(self.task.forward(self.model, batch), batch)
                 self.scaler.scale(loss_sum / items).backward()
-                total += loss_sum.detach()
+                total = total + loss_sum.detach()
         return float(total)
 
     def _step(self, loss_sum: float, window: Window) -> float:
@@ -250,7 +260,7 @@ class TrainingManager:
             self._save()
 
     def _stop_if_asked(self) -> None:
-        signal_number = int(self._sum_over_processes(float(self.stop_signal() or 0), maximum=True))
+        signal_number = int(self._over_processes(float(self.stop_signal() or 0), "max"))
         if signal_number:
             if self.state.saved_step < self.state.step:
                 self._save()
@@ -274,7 +284,9 @@ class TrainingManager:
                 self.save_best(self.model)
             self.accelerator.wait_for_everyone()
         state.evaluated_step, state.last_metrics = state.step, evaluation.metrics
-        self._record(kind="eval", **evaluation.metrics, **({"train_loss": state.this_epoch.loss} if epoch_ended else {}))
+        self._record(
+            kind="eval", **evaluation.metrics, **({"train_loss": state.this_epoch.loss} if epoch_ended else {})
+        )
 
     def _is_better(self, metric: float) -> bool:
         if self.state.best_metric is None:  # the first model is kept whatever its metric: a run must leave one
@@ -299,11 +311,12 @@ class TrainingManager:
             "metrics_bytes": self.metrics_file.size(),
         }
         progress = Progress(state.epoch, state.window, state.step)
-        path = self.store.save(Checkpoint(self.model.state_dict(), tensors, kept, progress, self.fingerprint))
+        path = self.store.save(Checkpoint(self.model.state_dict(), tensors, kept, progress, self._fingerprint()))
         _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{state.step:,}", path)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes up a run where its checkpoint left it."""
+        """Takes up a run where its checkpoint left it; SettingsError where it is another run's."""
+        _check_same_run(checkpoint.fingerprint, self._fingerprint())
         kept = dict(checkpoint.state["training"])
         since_log, this_epoch = Tally(**kept.pop("since_log")), Tally(**kept.pop("this_epoch"))
         self.state = TrainingState(**kept, since_log=since_log, this_epoch=this_epoch)
@@ -313,6 +326,18 @@ class TrainingManager:
         self.memory.token_budget = min(self.memory.token_budget, checkpoint.state["token_budget"])
         if self.accelerator.is_main_process:
             self.metrics_file.cut(checkpoint.state["metrics_bytes"])
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """What a resumed run must share with its checkpoint for its steps to be the same steps."""
+        not_steps = {"eval_steps", "save_steps", "save_total_limit", "cuda_cleanup_freq"}
+        return {
+            "model.task": self.task.name,
+            "model.name": f"{self.model.config.model_type}, 파라미터 {self.model.num_parameters():,}개",
+            "data": dict(self.data_keys),
+            "data.batch_size × memory.gradient_accumulation_steps × 프로세스 수": self.window_size,
+            "memory.mixed_precision": self.accelerator.mixed_precision,
+            **{f"training.{k}": v for k, v in self.settings.training.model_dump(exclude=not_steps).items()},
+        }
 
     def _names(self) -> dict[torch.nn.Parameter, str]:
         return {parameter: name for name, parameter in self.model.named_parameters()}
@@ -362,7 +387,9 @@ class TrainingManager:
         """Says that a step was skipped and which rows made it; stops the run after several in a row."""
         self.state.bad_steps += 1
         what = "손실" if not math.isfinite(loss_sum) else "기울기"
-        rows = self._rows_without_finite_loss(window) or window.indices.tolist()
+        indices = window.indices.tolist()
+        key = RandomKey(self.settings.training.seed, window.epoch)
+        rows = self.evaluator.without_finite_loss(self.train_examples, indices, key) or indices
         named = [self.train_examples.fetch([index])[0]["row"] for index in rows[:_NAMED_ROWS]]
         more = f" 외 {len(rows) - _NAMED_ROWS}개" if len(rows) > _NAMED_ROWS else ""
         shown = ", ".join(str(row) for row in named) + more
@@ -378,36 +405,20 @@ class TrainingManager:
                 "그래도 같으면 memory.mixed_precision을 false로 하고 위 행의 내용을 확인하세요.",
             )
 
-    @torch.no_grad()
-    def _rows_without_finite_loss(self, window: Window) -> list[int]:
-        """Positions in the window whose loss, alone, is not finite."""
-        key = RandomKey(self.settings.training.seed, window.epoch)
-        bad: list[int] = []
-        for index in window.indices.tolist():
-            batch = self.task.collate(self.train_examples.fetch([index]), self.tokenizer, key)
-            batch = to_device(batch, self.accelerator.device)
-            with self.accelerator.autocast():
-                loss = self.task.loss_sum(self.task.forward(self.model, batch), batch)
-            if not bool(torch.isfinite(loss)):
-                bad.append(index)
-        return bad
-
     # --- several processes ---
 
-    def _sum_over_processes(self, value: float, maximum: bool = False) -> float:
+    def _over_processes(self, value: float, operation: str) -> float:
+        """The sum or max of the processes' values."""
         if self.accelerator.num_processes == 1:
             return value
-        tensor = torch.tensor(value, dtype=torch.float64, device=self.accelerator.device)
-        operation = torch.distributed.ReduceOp.MAX if maximum else torch.distributed.ReduceOp.SUM
-        torch.distributed.all_reduce(tensor, operation)
-        return float(tensor)
+        values = self.accelerator.gather(torch.tensor([value], dtype=torch.float64, device=self.accelerator.device))
+        return float(values.max() if operation == "max" else values.sum())
 
     def _sum_gradients_over_processes(self) -> None:
-        """Adds the processes' gradients; a process whose share was empty adds zeros."""
+        """Adds the processes' gradients; a process whose share of the window was empty adds zeros."""
         if self.accelerator.num_processes == 1:
             return
         for parameter in self.model.parameters():
             if parameter.requires_grad:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                torch.distributed.all_reduce(parameter.grad)
+                gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                parameter.grad = self.accelerator.reduce(gradient, reduction="sum")

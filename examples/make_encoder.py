@@ -68,6 +68,8 @@ def blank_model(vocabulary_size: int) -> BertForMaskedLM:
             intermediate_size=768,
             max_position_embeddings=256,
             pad_token_id=0,
+            hidden_dropout_prob=0.0,  # four passes over the texts leave nothing to regularise
+            attention_probs_dropout_prob=0.0,
         )
     )
 

@@ -110,9 +110,7 @@ class Task(ABC):
         """The field's metrics over a whole split; `examples` has the columns that `encode` made, without input_ids."""
 
     @abstractmethod
-    def readable(
-        self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, Any]:
+    def readable(self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         """One prediction as a person or a program reads it, in JSON types."""
 
     def details(
@@ -145,9 +143,7 @@ def encode_text(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
 ) -> tuple[dict[str, list[Any]], BatchEncoding]:
     """Tokenises texts, or pairs of them, cut to max_length; the column `truncated` says which were."""
-    encoded = tokenizer(
-        list(texts), list(pairs) if pairs is not None else None, truncation=True, max_length=max_length
-    )
+    encoded = tokenizer(list(texts), list(pairs) if pairs is not None else None, truncation=True, max_length=max_length)
     columns: dict[str, list[Any]] = {"input_ids": encoded["input_ids"]}
     if "token_type_ids" in encoded:
         columns["token_type_ids"] = encoded["token_type_ids"]
@@ -156,3 +152,10 @@ def encode_text(
     else:  # a slow tokenizer does not say: a row as long as allowed counts as cut
         columns["truncated"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
     return columns, encoded
+
+
+def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
+    """Logits in the precision that a loss is summed in: float32, or float64 where the model computes in that."""
+    import torch
+
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

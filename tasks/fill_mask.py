@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
-from tasks.base import Batch, Column, RandomKey, Task, encode_text, pad
+from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +111,7 @@ class FillMask(Task):
 
         assert batch.labels is not None
         labels = batch.labels[batch.labels != _IGNORED]
-        return torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+        return torch.nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="sum")
 
     def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
         """Each example's (predicted ids at its masks, how many of them are right)."""
@@ -127,9 +127,7 @@ class FillMask(Task):
         correct = sum(right for _, right in outcomes)
         return {"loss": loss, "perplexity": math.exp(min(loss, 700)), "masked_accuracy": correct / max(masked, 1)}
 
-    def readable(
-        self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, Any]:
+    def readable(self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         predicted, _ = outcome
         return {"tokens": tokenizer.convert_ids_to_tokens(predicted)}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exceptions import DataError
-from tasks.base import Batch, Column, RandomKey, Task, encode_text, pad
+from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ class TextClassification(Task):
     def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         import torch
 
-        return torch.nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+        return torch.nn.functional.cross_entropy(at_least_float32(logits), batch.labels, reduction="sum")
 
     def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
         return list(logits.float().softmax(-1).cpu().numpy())
@@ -96,9 +96,7 @@ class TextClassification(Task):
             "macro_f1": float(f1_score(examples["label"], predicted, average="macro", zero_division=0)),
         }
 
-    def readable(
-        self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, Any]:
+    def readable(self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         best = int(outcome.argmax())
         return {"label": label_names[best], "score": float(outcome[best])}
 

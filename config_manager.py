@@ -1,0 +1,378 @@
+"""The settings of a run: one typed, frozen model for each section of config.yaml, and how they are read and checked."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from exceptions import SettingsError
+
+
+def _number(value: object) -> object:
+    """A text that is a number, as YAML 1.1 leaves `2e-5` and as every flag comes; a bool is no number."""
+    if isinstance(value, bool):
+        raise ValueError("숫자를 써야 합니다")
+    if isinstance(value, str):
+        try:
+            return float(value) if any(letter in value.casefold() for letter in ".enf") else int(value)
+        except ValueError:
+            raise ValueError("숫자를 써야 합니다") from None
+    return value
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("유한한 숫자를 써야 합니다")
+    return value
+
+
+def _truth(value: object) -> object:
+    """true or false, also as a flag spells it."""
+    if isinstance(value, str) and value.casefold() in {"true", "false"}:
+        return value.casefold() == "true"
+    return value
+
+
+def _log_format(value: str) -> str:
+    try:
+        logging.Formatter(value).format(logging.makeLogRecord({"msg": "", "levelname": "INFO"}))
+    except (ValueError, KeyError, TypeError):
+        raise ValueError("logging 모듈의 형식이 아닙니다. 예: %(asctime)s - %(levelname)s - %(message)s") from None
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+Text = Annotated[str, Field(min_length=1, strict=True)]
+Whole = Annotated[int, BeforeValidator(_number), Field(strict=True)]
+Real = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
+Truth = Annotated[bool, BeforeValidator(_truth), Field(strict=True)]
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
+LogFormat = Annotated[Text, AfterValidator(_log_format)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(_Section):
+    """Which model, for which task, and where it is kept."""
+
+    name: Text = "bert-base-uncased"
+    task: Text = "text-classification"
+    output_dir: Text = "./models/fine_tuned_model"
+    cache_dir: Text = "./models/pretrained"
+    revision: Text | None = None
+    trust_remote_code: Truth = False
+    save_dtype: Literal["float32", "float16", "bfloat16"] | None = None
+
+
+class DataSettings(_Section):
+    """Which data, which columns, and how many of its tokens and rows."""
+
+    dataset_name: Text = "imdb"
+    dataset_config: Text | None = None
+    dataset_cache_dir: Text = "./datasets"
+    text_column: Text = "text"
+    text_pair_column: Text | None = None
+    label_column: Text = "label"
+    max_length: Annotated[Whole, Field(ge=8)] = 1024
+    batch_size: Annotated[Whole, Field(ge=1)] = 16
+    validation_split: Annotated[Real, Field(gt=0, lt=0.5)] = 0.1
+    max_bad_rows: Annotated[Real, Field(ge=0, le=1)] = 0.01
+    encoding: Text | None = None
+    train_rows: Annotated[Whole, Field(ge=1)] | None = None
+    validation_rows: Annotated[Whole, Field(ge=1)] | None = None
+    test_rows: Annotated[Whole, Field(ge=1)] | None = None
+
+
+class TrainingSettings(_Section):
+    """The optimizer, its schedule, and when to evaluate and save."""
+
+    epochs: Annotated[Whole, Field(ge=1)] = 3
+    learning_rate: Annotated[Real, Field(gt=0)] = 2e-5
+    weight_decay: Annotated[Real, Field(ge=0)] = 0.01
+    warmup_steps: Annotated[Whole, Field(ge=0)] = 0
+    warmup_ratio: Annotated[Real, Field(ge=0, le=1)] = 0.0
+    lr_scheduler: Literal["linear", "cosine", "constant"] = "linear"
+    max_grad_norm: Annotated[Real, Field(gt=0)] = 1.0
+    adam_beta1: Annotated[Real, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[Real, Field(ge=0, lt=1)] = 0.999
+    adam_epsilon: Annotated[Real, Field(gt=0)] = 1e-8
+    eval_steps: Annotated[Whole, Field(ge=1)] | None = None
+    save_steps: Annotated[Whole, Field(ge=1)] | None = None
+    save_total_limit: Annotated[Whole, Field(ge=1)] = 2
+    cuda_cleanup_freq: Annotated[Whole, Field(ge=0)] = 100
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 42
+
+
+class MemorySettings(_Section):
+    """How little memory to use for the same training."""
+
+    gradient_accumulation_steps: Annotated[Whole, Field(ge=1)] = 4
+    max_gpu_memory_usage: Annotated[Real, Field(gt=0, le=1)] = 0.95
+    empty_cache_freq: Annotated[Whole, Field(ge=0)] = 50
+    mixed_precision: Truth = True
+    optimize_memory_usage: Truth = True
+
+
+class FillMaskSettings(_Section):
+    """How the fill-mask task masks."""
+
+    mask_probability: Annotated[Real, Field(gt=0, lt=1)] = 0.15
+    whole_word: Truth = True
+
+
+class LoggingSettings(_Section):
+    """What a run says, and how often."""
+
+    level: Level = "INFO"
+    format: LogFormat = "%(asctime)s - %(levelname)s - %(message)s"
+    log_steps: Annotated[Whole, Field(ge=1)] = 10
+    progress_bar: Truth = True
+
+
+class Settings(_Section):
+    """Everything a run is told, checked and frozen."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+    memory: MemorySettings = MemorySettings()
+    fill_mask: FillMaskSettings = FillMaskSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+    def to_yaml(self) -> str:
+        """The complete settings as YAML that reads back as the same settings."""
+        return yaml.safe_dump(self.model_dump(), allow_unicode=True, sort_keys=False)
+
+
+@dataclass(frozen=True)
+class Override:
+    """A setting that was given on the command line; source: the flag, for messages."""
+
+    value: object
+    source: str
+
+
+class ConfigManager:
+    """Reads settings: built-in defaults < YAML file < overrides."""
+
+    @staticmethod
+    def load(config_path: Path | None, overrides: Mapping[str, Override]) -> Settings:
+        """The settings in force; overrides: dotted keys such as `training.learning_rate`.
+
+        Raises SettingsError that names every wrong key at once: its file or flag, its value, and what to write.
+        """
+        values = _read_yaml(config_path) if config_path is not None else {}
+        sources: dict[str, str] = {}
+        for key, override in overrides.items():
+            section, _, name = key.partition(".")
+            values.setdefault(section, {})[name] = override.value
+            sources[key] = override.source
+        try:
+            return Settings.model_validate(values)
+        except ValidationError as error:
+            raise _explain(error, config_path, sources) from None
+
+
+def parse_assignment(text: str) -> tuple[str, object]:
+    """`section.key=value` of --set as its dotted key and the value that YAML reads; SettingsError where malformed."""
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or key.count(".") != 1:
+        raise SettingsError(
+            f"--set {text}: 형식이 다릅니다.",
+            where="명령줄 플래그 --set",
+            remedy="섹션.키=값으로 쓰세요. 예: --set training.lr_scheduler=cosine",
+        )
+    if key not in all_keys():
+        raise SettingsError(f"'{key}' 설정이 없습니다.", where="명령줄 플래그 --set", remedy=_nearest(key))
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return key, value
+
+
+def all_keys() -> list[str]:
+    """Every setting as `section.key`, in the order of config.yaml."""
+    return [
+        f"{section}.{key}"
+        for section, field in Settings.model_fields.items()
+        for key in field.annotation.model_fields  # type: ignore[union-attr]
+    ]
+
+
+# --- the file ---
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without duplicate keys: of two values for one key, one would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen and isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"'{key_node.value}' 키가 두 번 있습니다", key_node.start_mark
+                )
+            if isinstance(key_node, yaml.ScalarNode):
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """The file's sections; SettingsError where it cannot be read as a mapping of sections."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SettingsError("설정 파일이 없습니다.", where=str(path), remedy="--config의 경로를 확인하세요.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(
+            "설정 파일이 UTF-8이 아닙니다.", where=str(path), remedy="편집기에서 UTF-8로 다시 저장하세요."
+        ) from None
+    except OSError as error:
+        reason = "폴더입니다" if path.is_dir() else str(error.strerror or error)
+        raise SettingsError(
+            f"설정 파일을 읽을 수 없습니다: {reason}", where=str(path), remedy="파일 경로와 읽기 권한을 확인하세요."
+        ) from None
+    try:
+        loaded = yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path} {mark.line + 1}번째 줄 {mark.column + 1}번째 칸" if mark else str(path)
+        raise SettingsError(
+            f"YAML 문법이 틀렸습니다: {error.problem or error.context}",
+            where=place,
+            remedy="그 줄과 바로 윗줄의 들여쓰기, 콜론(:), 따옴표를 확인하세요.",
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        raise SettingsError(
+            f"YAML로 읽을 수 없습니다: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            where=str(path),
+            remedy="config.yaml을 본보기로 다시 쓰세요.",
+        ) from None
+    return _sections(loaded, path)
+
+
+def _sections(loaded: object, path: Path) -> dict[str, Any]:
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise SettingsError(
+            "설정 파일이 '섹션: 키: 값' 모양이 아닙니다.", where=str(path), remedy="config.yaml을 본보기로 쓰세요."
+        )
+    sections: dict[str, Any] = {}
+    for name, content in loaded.items():
+        if content is not None and not isinstance(content, dict) and name in Settings.model_fields:
+            raise SettingsError(
+                f"'{name}' 섹션 아래에는 '키: 값'이 있어야 합니다. 지금 값: {content!r}",
+                where=f"{path}, {name}",
+                remedy="값을 다음 줄에 들여 써서 '키: 값'으로 쓰세요.",
+            )
+        sections[str(name)] = (
+            {str(key): value for key, value in content.items()} if isinstance(content, dict) else content
+        )
+        if content is None:
+            sections[str(name)] = {}
+    return sections
+
+
+# --- messages ---
+
+
+def _explain(error: ValidationError, path: Path | None, sources: Mapping[str, str]) -> SettingsError:
+    """Every wrong key in one error, a line each: where it was written, its value, and what to write instead."""
+    file = str(path) if path is not None else "기본값"
+    problems = list(_problems(error))
+    places = [f"{sources.get(key, file)}, {key}" for key, _, _ in problems]
+    if len(problems) == 1:
+        return SettingsError(problems[0][1], where=places[0], remedy=problems[0][2])
+    lines = [f"\n  - {place}: {what} {fix}" for place, (_, what, fix) in zip(places, problems, strict=True)]
+    return SettingsError(f"설정 {len(problems)}개가 틀렸습니다.{''.join(lines)}", where=file)
+
+
+def _problems(error: ValidationError) -> Iterator[tuple[str, str, str]]:
+    """(key, what is wrong, what to write) of each wrong setting, once a key."""
+    seen: set[str] = set()
+    for detail in error.errors():
+        key = ".".join(str(part) for part in detail["loc"][:2])
+        if key in seen:
+            continue
+        seen.add(key)
+        if detail["type"] == "extra_forbidden":
+            yield key, f"'{key}' 설정이 없습니다.", _nearest(key)
+        else:
+            yield key, f"값 {_shown(detail['input'])}: {_wanted(detail)}.", f"예: {_default(key)}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _wanted(detail: ErrorDetails) -> str:
+    """What a value should have been, in one phrase."""
+    context, kind = detail.get("ctx", {}), detail["type"]
+    bounds = {
+        "greater_than": "{gt}보다 커야 합니다",
+        "greater_than_equal": "{ge} 이상이어야 합니다",
+        "less_than": "{lt}보다 작아야 합니다",
+        "less_than_equal": "{le} 이하여야 합니다",
+    }
+    if kind in bounds:
+        return bounds[kind].format(**context)
+    if kind == "literal_error":
+        return f"다음 가운데 하나를 쓰세요: {context['expected'].replace(' or ', ', ')}"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_too_short":
+        return "비워 둘 수 없습니다"
+    if kind.startswith("string"):
+        is_word = isinstance(detail["input"], bool)
+        return "글자를 써야 합니다" + (" (on, off, yes, no는 따옴표로 감싸세요)" if is_word else "")
+    if kind.startswith("bool"):
+        return "true 또는 false를 써야 합니다"
+    if kind.startswith("int"):
+        return "정수를 써야 합니다"
+    if kind.startswith("float"):
+        return "숫자를 써야 합니다"
+    return "쓸 수 없는 값입니다"
+
+
+def _default(key: str) -> str:
+    section, _, name = key.partition(".")
+    model: Any = Settings.model_fields[section].annotation
+    if name not in getattr(model, "model_fields", {}):
+        return f"{section}:"
+    default = model.model_fields[name].default
+    return f"{name}: {'null' if default is None else str(default).lower() if isinstance(default, bool) else default}"
+
+
+def _nearest(key: str) -> str:
+    """The setting that was probably meant: the same name in another section, or else the most alike."""
+    keys, (section, _, name) = all_keys(), key.partition(".")
+    if not name:
+        near = difflib.get_close_matches(section, Settings.model_fields, n=1)
+        return f"혹시 {near[0]}입니까? 섹션: {', '.join(Settings.model_fields)}" if near else (
+            f"쓸 수 있는 섹션: {', '.join(Settings.model_fields)}"
+        )  # fmt: skip
+    elsewhere = [known for known in keys if known.endswith(f".{name}")]
+    if elsewhere:
+        return f"{elsewhere[0]} 자리에 쓰세요."
+    siblings = [known for known in keys if known.startswith(f"{section}.")]
+    near = difflib.get_close_matches(key, siblings, n=1) or difflib.get_close_matches(key, keys, n=1)
+    if near:
+        return f"혹시 {near[0]}입니까?"
+    return f"쓸 수 있는 키: {', '.join(siblings or keys)}"

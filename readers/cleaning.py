@@ -1,0 +1,108 @@
+"""Rows of any source → clean rows: text as NFC strings, unusable rows counted and named, nothing changed in silence."""
+
+from __future__ import annotations
+
+import json
+import logging
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from exceptions import DataError
+
+_log = logging.getLogger(__name__)
+_SHOWN = 5
+ROLE_NAMES = {"text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨"}
+
+
+@dataclass
+class Findings:
+    """What cleaning found in a source. Kept beside the cached rows, so that a second run says it too."""
+
+    kept: int = 0
+    composed: int = 0
+    numeric: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    skipped_rows: dict[str, list[int]] = field(default_factory=dict)
+
+    def skip(self, reason: str, row: int) -> None:
+        """Counts a row out, and remembers the first few."""
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        if len(self.skipped_rows.setdefault(reason, [])) < _SHOWN:
+            self.skipped_rows[reason].append(row)
+
+    def check(self, where: str, columns: Mapping[str, str], tolerated: float) -> None:
+        """DataError where nothing is left, more was skipped than tolerated (a share), or the texts are numbers."""
+        skipped = sum(self.skipped.values())
+        total = self.kept + skipped
+        if total == 0:
+            raise DataError("데이터가 비어 있습니다.", where=where, remedy="내용이 있는 파일인지 확인하세요.")
+        if skipped > tolerated * total:
+            raise DataError(
+                f"쓸 수 없는 행이 너무 많습니다. 전체 {total:,}행 가운데 {self._told()}",
+                where=where,
+                remedy="열 이름이 맞는지 확인하고 데이터를 고치세요. "
+                f"그대로 빼고 쓰려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
+            )
+        if "text" in columns and self.numeric > 0.9 * self.kept > 0:
+            raise DataError(
+                f"텍스트 열 '{columns['text']}'의 값이 숫자입니다.",
+                where=where,
+                remedy="data.text_column에 문장이 들어 있는 열의 이름을 쓰세요.",
+            )
+
+    def report(self, where: str) -> None:
+        """Logs what was skipped and what was changed."""
+        if self.skipped:
+            _log.warning("%s: 다음 행을 건너뜁니다. %s", where, self._told())
+        if self.composed:
+            _log.info("%s: 자모가 풀린(NFD) 값 %s개를 NFC로 모았습니다.", where, f"{self.composed:,}")
+
+    def _told(self) -> str:
+        told = []
+        for reason, count in self.skipped.items():
+            rows = ", ".join(map(str, self.skipped_rows[reason]))
+            told.append(f"{reason} {count:,}행({rows}번째{' 등' if count > _SHOWN else ''})")
+        return "; ".join(told)
+
+
+def clean_rows(
+    rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], limit: int | None, findings: Findings
+) -> Iterator[dict[str, Any]]:
+    """Rows by role, with `row`, their number in the source from 1; columns: role → the source's column.
+
+    Rows beyond the first `limit` are left out, and those without a text or a label are counted in findings.
+    """
+    for number, source in enumerate(rows, 1):
+        if limit is not None and number > limit:
+            return
+        row: dict[str, Any] = {"row": number}
+        for role, name in columns.items():
+            text = as_text(source.get(name))
+            row[role] = unicodedata.normalize("NFC", text)
+            findings.composed += row[role] != text
+        empty = next((role for role in columns if not row[role].strip()), None)
+        if empty is not None:
+            findings.skip(f"빈 {ROLE_NAMES.get(empty, empty)}", number)
+            continue
+        findings.kept += 1
+        findings.numeric += _is_number(row.get("text", ""))
+        yield row
+
+
+def as_text(value: Any) -> str:
+    """A cell as text; whole floats, as a column of integers with gaps has them, are the integers they were."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

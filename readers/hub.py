@@ -1,0 +1,98 @@
+"""Datasets of the Hugging Face Hub, through `datasets`, with the reason told apart where one cannot be had."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from exceptions import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_ROWS_AT_A_TIME = 10_000
+
+
+def notice_offline() -> None:
+    """Tells the Hub's client at once that there is no network: it would take half a minute to find out.
+
+    Must run before huggingface_hub is imported. Behind a proxy names need not resolve, so there it is left alone.
+    """
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_HUB_OFFLINE")):
+        return
+    host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+class HubSplit:
+    """One split's rows, class ids replaced by their names. Nothing is held in memory: the table is on disk."""
+
+    def __init__(self, table: Dataset) -> None:
+        import datasets
+
+        self.table = table
+        self.columns: tuple[str, ...] = tuple(table.column_names)
+        self.key: str = table._fingerprint
+        self.classes: Mapping[str, Sequence[str]] = {
+            column: feature.names
+            for column, feature in table.features.items()
+            if isinstance(feature, datasets.ClassLabel)
+        }
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self.table.iter(_ROWS_AT_A_TIME):
+            for values in zip(*batch.values(), strict=True):
+                row = dict(zip(batch, values, strict=True))
+                for column, names in self.classes.items():
+                    if isinstance(row[column], int) and 0 <= row[column] < len(names):
+                        row[column] = names[row[column]]
+                yield row
+
+
+def load_hub(name: str, config: str | None, cache_dir: str) -> dict[str, HubSplit]:
+    """A Hub dataset's splits by their published names; DataError where it cannot be had. No dataset script is run."""
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, config, cache_dir=cache_dir)
+    except Exception as error:
+        raise _explain(error, name) from error
+    return {str(split): HubSplit(table) for split, table in loaded.items()}
+
+
+def _explain(error: Exception, name: str) -> DataError:
+    """The reason, told apart: login, spelling, connection, configuration."""
+    kinds, text = {cls.__name__ for cls in type(error).__mro__}, str(error)
+    where = f"data.dataset_name: {name}"
+    own_file = "내 파일을 쓰려면 경로를 쓰세요(예: ./data/train.csv)."
+    quick_start = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
+    if "gated" in text.lower():
+        return DataError(
+            "로그인과 사용 승인이 필요한 데이터셋입니다.",
+            where=where,
+            remedy="데이터셋 페이지에서 승인을 받은 뒤 `hf auth login`으로 로그인하거나 HF_TOKEN을 설정하세요.",
+        )
+    if "DatasetNotFoundError" in kinds:
+        return DataError(
+            f"Hugging Face Hub에 그런 데이터셋이 없습니다: {name}",
+            where=where,
+            remedy=f"철자(조직/이름)를 확인하세요. 비공개이면 `hf auth login`이 필요합니다. {own_file} {quick_start}",
+        )
+    if "ConnectionError" in kinds or "Offline" in text:
+        return DataError(
+            f"Hugging Face Hub에 연결할 수 없고, 내려받아 둔 데이터도 없습니다: {name}",
+            where=where,
+            remedy=f"인터넷 연결을 확인하세요. {own_file} {quick_start}",
+        )
+    reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return DataError(
+        f"데이터셋을 읽지 못했습니다: {reason}",
+        where=where,
+        remedy="설정(config)이 여럿인 데이터셋이면 --dataset_config로 하나를 고르세요.",
+    )

@@ -1,0 +1,106 @@
+"""Shared fixtures: tiny models and data made here, and real ones where they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+ROOT = Path(__file__).resolve().parents[1]
+REAL_DATA = ROOT.parent / "shared" / "data"
+POSITIVE = ["정말 재미있다", "최고의 영화다", "감동적이고 좋다", "또 보고 싶다", "배우 연기가 훌륭하다"]
+NEGATIVE = ["너무 지루하다", "최악의 영화다", "돈이 아깝다", "보다가 잤다", "연기가 형편없다"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Run]
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    """Runs the program as a user does, in a process of its own."""
+
+    def run(*arguments: object, cwd: Path = ROOT, stdin: str = "") -> Run:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "finetuning_app.py"), *map(str, arguments)],
+            cwd=cwd, input=stdin, capture_output=True, text=True, encoding="utf-8", timeout=300,
+        )  # fmt: skip
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of train.csv and test.csv: 80 and 20 short reviews, text and label."""
+    folder = tmp_path_factory.mktemp("reviews")
+    for name, start, count in (("train", 0, 80), ("test", 1000, 20)):
+        rows = [
+            (f"{(POSITIVE if number % 2 else NEGATIVE)[number // 2 % 5]} {'ㅋ' * (number % 7)} {number}", number % 2)
+            for number in range(start, start + count)
+        ]
+        text = "text,label\n" + "".join(f"{text},{'긍정' if label else '부정'}\n" for text, label in rows)
+        (folder / f"{name}.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a two-layer BERT of random weights, dropout on, and a character WordPiece tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+    letters = sorted(set("".join(POSITIVE + NEGATIVE)) - {" "}) + list("0123456789ㅋ")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters)]
+    backend = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=64, model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(pieces), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    BertForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real Korean data, which is not part of this project."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("the folder of real Korean data is not beside this project")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def e5_small() -> Path:
+    """The real multilingual encoder, made by shared/models/make_models.py into $REAL_MODELS."""
+    folder = Path(os.environ.get("REAL_MODELS", "")) / "e5-small"
+    if not (os.environ.get("REAL_MODELS") and (folder / "config.json").is_file()):
+        pytest.skip("$REAL_MODELS names no folder with e5-small")
+    return folder

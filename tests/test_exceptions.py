@@ -1,0 +1,36 @@
+"""Particles after any word, and the text of an error."""
+
+from __future__ import annotations
+
+import pytest
+
+from exceptions import DataError, with_particle
+
+
+@pytest.mark.parametrize(
+    ("word", "particles", "expected"),
+    [
+        ("모델", "을/를", "모델을"),
+        ("데이터", "을/를", "데이터를"),
+        ("파일", "으로/로", "파일로"),
+        ("학습", "으로/로", "학습으로"),
+        ("train.csv", "은/는", "train.csv는"),
+        ("label", "이/가", "label이"),
+        ("512", "은/는", "512는"),
+        ("16", "이/가", "16이"),
+        ("7", "으로/로", "7로"),
+        ("'라벨'", "이/가", "'라벨'이"),
+    ],
+)
+def test_a_particle_fits_the_last_sound(word: str, particles: str, expected: str) -> None:
+    assert with_particle(word, particles) == expected
+
+
+def test_an_error_says_what_where_and_what_to_do() -> None:
+    error = DataError("'review' 열이 없습니다.", where="train.csv", remedy="열 이름을 확인하세요.")
+    assert str(error).splitlines() == [
+        "오류: 'review' 열이 없습니다.",
+        "  위치: train.csv",
+        "  해결: 열 이름을 확인하세요.",
+    ]
+    assert error.exit_code == 3

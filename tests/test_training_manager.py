@@ -1,0 +1,200 @@
+"""The window's mathematics: gradients whatever the cut, the schedule, and steps that are not finite."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+
+from batching import Examples, Window
+from checkpointing import CheckpointStore
+from config_manager import Settings, TrainingSettings
+from evaluation import Evaluator
+from exceptions import ModelError, ResourceError
+from memory_utils import MemoryManager
+from tasks import find_task
+from training_manager import TrainingManager, learning_rate_factor, make_optimizer
+
+WORDS = ["정말", "재미있다", "너무", "지루하다", "최고의", "영화다", "또", "보고", "싶다", "연기가", "형편없다"]
+
+
+def make_manager(
+    model_folder: Path, output_dir: Path, task_name: str, dtype: torch.dtype, rows: int = 23, **training: Any
+) -> TrainingManager:
+    """A manager over texts of very different lengths, dropout off so that a cut alone may differ."""
+    import transformers
+
+    settings = Settings.model_validate(
+        {
+            "model": {"task": task_name},
+            "data": {"batch_size": 4, "max_length": 64},
+            "training": {"epochs": 2, "max_grad_norm": 1e9, **training},
+            "memory": {"gradient_accumulation_steps": 2, "mixed_precision": False},
+            "logging": {"progress_bar": False},
+        }
+    )
+    task = find_task(settings)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder)
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(WORDS, random.integers(1, 14))) for _ in range(rows)]
+    columns = {
+        "row": list(range(1, rows + 1)),
+        "text": texts,
+        "label": [("긍정", "부정")[n % 5 == 0] for n in range(rows)],
+    }
+    encoded = {"row": columns["row"], **task.encode(columns, tokenizer, ("긍정", "부정"), 64)}
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int32)
+    examples = Examples(Dataset.from_dict(encoded), lengths)
+    torch.manual_seed(1)
+    auto_class = getattr(transformers, task.auto_class)
+    model = auto_class.from_pretrained(
+        model_folder, dtype=dtype, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    accelerator = Accelerator(cpu=True)
+    memory = MemoryManager(settings, accelerator.device, 64)
+    evaluator = Evaluator(task, model, tokenizer, ("긍정", "부정"), 64, accelerator, memory, lambda: None)
+    store = CheckpointStore(output_dir, 2)
+    return TrainingManager(settings, evaluator, examples, examples, store, lambda _: None, lambda: None, {}, output_dir)
+
+
+def gradient_at(manager: TrainingManager, window: Window, budget: int) -> torch.Tensor:
+    """The window's whole gradient when it is cut to a token budget."""
+    manager.memory.token_budget = budget
+    batches = manager._micro_batches(window.indices, window.epoch)
+    manager._accumulate_gradients(batches, sum(batch.items for batch in batches))
+    gradient = torch.cat([p.grad.flatten() for p in manager.model.parameters() if p.grad is not None])
+    manager.optimizer.zero_grad(set_to_none=True)
+    return gradient
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("task_name", ["text-classification", "fill-mask"])
+@pytest.mark.parametrize("size", [8, 7, 1])
+def test_gradient_of_a_window_is_the_same_for_every_cut(
+    tiny_model: Path, tmp_path: Path, task_name: str, size: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    manager = make_manager(tiny_model, tmp_path, task_name, dtype)
+    window = Window(0, 0, np.arange(23)[-size:])  # 8 is a whole window, 7 the last of 23, 1 the smallest
+    whole = gradient_at(manager, window, 10**6)
+    for budget in (1, 30, 64, 100, 200):
+        cut = gradient_at(manager, window, budget)
+        error = float((cut - whole).norm() / whole.norm())
+        assert error <= tolerance
+
+
+def test_gradient_of_a_window_is_that_of_the_mean_loss(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float64)
+    window = Window(0, 0, np.arange(8))
+    batch = manager.task.collate(manager.train_examples.fetch(list(range(8))), manager.tokenizer, None)
+    manager.model.train()
+    manager.model(**batch.inputs, labels=batch.labels).loss.backward()
+    reference = torch.cat([p.grad.flatten() for p in manager.model.parameters() if p.grad is not None])
+    manager.optimizer.zero_grad(set_to_none=True)
+    torch.testing.assert_close(gradient_at(manager, window, 64), reference, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("warmup", [0, 7])
+def test_schedule_is_that_of_transformers(schedule: str, warmup: int) -> None:
+    from transformers import get_scheduler
+
+    settings = TrainingSettings.model_validate({"lr_scheduler": schedule, "warmup_steps": warmup})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    reference = get_scheduler(name, optimizer, warmup, 40)
+    for step in range(40):
+        assert learning_rate_factor(settings, step, 40) == pytest.approx(reference.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        reference.step()
+
+
+def test_biases_and_norms_do_not_decay(tiny_model: Path) -> None:
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(tiny_model)
+    decayed, kept = make_optimizer(model, TrainingSettings(weight_decay=0.1)).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert decayed["weight_decay"] == 0.1
+    assert kept["weight_decay"] == 0.0
+    assert all("bias" in names[id(p)] or "LayerNorm" in names[id(p)] for p in kept["params"])
+    assert not any("bias" in names[id(p)] or "LayerNorm" in names[id(p)] for p in decayed["params"])
+    assert len(decayed["params"]) + len(kept["params"]) == len(names)
+
+
+def fail_above(manager: TrainingManager, tokens: int, message: str) -> None:
+    """Makes the model run out of memory on a micro-batch of more padded tokens than this."""
+    forward = manager.model.forward
+
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        if kwargs["input_ids"].numel() > tokens:
+            raise RuntimeError(message)
+        return forward(*args, **kwargs)
+
+    manager.model.forward = limited
+
+
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory. Tried to allocate 20 MiB", "DefaultCPUAllocator: not enough memory"]
+)
+def test_out_of_memory_cuts_smaller_and_changes_nothing(tiny_model: Path, tmp_path: Path, message: str) -> None:
+    plain = make_manager(tiny_model, tmp_path, "text-classification", torch.float64)
+    short = make_manager(tiny_model, tmp_path, "text-classification", torch.float64)
+    fail_above(short, 70, message)
+    window = Window(0, 0, np.arange(16))
+    expected, result = plain.train_window(window), short.train_window(window)
+    assert short.memory.token_budget <= 70 < plain.memory.token_budget
+    assert result.loss_sum == pytest.approx(expected.loss_sum, rel=1e-12)
+    for name, parameter in plain.model.named_parameters():
+        torch.testing.assert_close(dict(short.model.named_parameters())[name], parameter, rtol=1e-7, atol=1e-9)
+
+
+def test_an_example_that_does_not_fit_alone_ends_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    fail_above(manager, 1, "CUDA out of memory.")
+    with pytest.raises(ResourceError, match="예제 하나") as error:
+        manager.train_window(Window(0, 0, np.arange(8)))
+    assert "max_length" in error.value.remedy
+
+
+def test_another_error_is_not_taken_for_memory(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    fail_above(manager, 1, "shape mismatch")
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        manager.train_window(Window(0, 0, np.arange(8)))
+
+
+def test_a_window_that_is_not_finite_is_skipped_and_named(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    loss_sum = manager.task.loss_sum
+    bad_row = manager.train_examples.fetch([5])[0]["input_ids"]
+
+    def poisoned(logits: torch.Tensor, batch: Any) -> torch.Tensor:
+        has_bad = any(ids[: len(bad_row)].tolist() == bad_row for ids in batch.inputs["input_ids"])
+        return loss_sum(logits, batch) * (math.nan if has_bad else 1.0)
+
+    manager.task.loss_sum = poisoned
+    before = {name: p.detach().clone() for name, p in manager.model.named_parameters()}
+    result = manager.train_window(Window(0, 0, np.arange(8)))
+    manager._count(result)
+    assert manager.state.since_log.skipped == 1
+    assert manager.state.since_log.items == 0
+    assert "행: 6" in caplog.text  # rows count from 1
+    assert all(torch.equal(before[name], p) for name, p in manager.model.named_parameters())
+    with pytest.raises(ModelError, match="5스텝 연속"):
+        for _ in range(4):
+            manager.train_window(Window(0, 0, np.arange(8)))
+
+
+def test_a_good_window_ends_a_row_of_bad_ones(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    manager.state.bad_steps = 4
+    manager.train_window(Window(0, 0, np.arange(8)))
+    assert manager.state.bad_steps == 0
