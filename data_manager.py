@@ -17,7 +17,7 @@ import numpy as np
 
 from batching import Examples
 from config_manager import DataSettings, Settings
-from exceptions import DataError
+from exceptions import DataError, ResourceError
 from readers import is_supported, open_source
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
 from readers.hub import load_hub
@@ -226,6 +226,7 @@ class DataManager:
         if path.exists() and findings_path.exists():
             findings = Findings(**json.loads(findings_path.read_text(encoding="utf-8")))
         else:
+            self._make_cache()
             findings, partial = Findings(), path.with_suffix(f".partial-{os.getpid()}")
             schema = pa.schema([("row", pa.int64()), *((role, pa.string()) for role in names)])
             clean = clean_rows(raw.rows, names, limit, findings)
@@ -237,6 +238,16 @@ class DataManager:
         findings.check(raw.where, names, tolerated)
         findings.report(raw.where)
         return Rows(raw.where, Dataset.from_file(str(path)), key)
+
+    def _make_cache(self) -> None:
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(
+                f"데이터 캐시 폴더를 만들 수 없습니다: {error.strerror or error}",
+                where=f"data.dataset_cache_dir: {self.cache}",
+                remedy="쓰기 권한을 확인하거나 data.dataset_cache_dir로 다른 폴더를 고르세요.",
+            ) from error
 
     def _hold_out(self, train: Rows) -> tuple[Rows, Rows]:
         """Splits a seeded share off train for validation, the same share of every label."""
@@ -299,7 +310,7 @@ class DataManager:
             _FORMAT, rows.key, self.task.name, options, json.dumps(label_names), str(max_length),
             spelled, str(tokenizer.init_kwargs),
         )  # fmt: skip
-        self.cache.mkdir(parents=True, exist_ok=True)
+        self._make_cache()
         table = rows.table.map(
             lambda batch: {"row": batch["row"], **self.task.encode(batch, tokenizer, label_names, max_length)},
             batched=True,

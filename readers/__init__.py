@@ -1,0 +1,68 @@
+"""Any local file → rows: one module a format, chosen by looking at the file as well as at its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exceptions import DataError
+from readers import delimited, json_records, lines, parquet
+from readers.base import Source
+from readers.encoding import find_encoding
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
+_MAGIC = {
+    b"PK\x03\x04": "엑셀(.xlsx)이나 zip",
+    b"\x1f\x8b": "gzip",
+    b"%PDF": "PDF",
+    b"\xd0\xcf\x11\xe0": "옛 엑셀(.xls)",
+}
+
+
+def is_supported(path: Path) -> bool:
+    """Whether the name says a format that can be read."""
+    return path.suffix.casefold() in SUFFIXES
+
+
+def open_source(path: Path, encoding: str | None) -> Source:
+    """A file's columns and rows; encoding: None finds it by reading. Raises DataError where it cannot be read."""
+    if not path.exists():
+        raise DataError(f"파일이 없습니다: {path}", where=str(path), remedy="경로의 철자를 확인하세요.")
+    if not path.is_file():
+        raise DataError("파일이 아니라 폴더입니다.", where=str(path), remedy="폴더 안의 파일을 지정하세요.")
+    if not is_supported(path):
+        raise DataError(
+            f"'{path.suffix or path.name}' 형식은 읽을 수 없습니다.",
+            where=str(path),
+            remedy=f"읽을 수 있는 형식: {', '.join(SUFFIXES)}",
+        )
+    try:
+        return _open(path, encoding)
+    except OSError as error:
+        raise DataError(
+            f"파일을 읽을 수 없습니다: {error.strerror or error}", where=str(path), remedy="읽기 권한을 확인하세요."
+        ) from error
+
+
+def _open(path: Path, encoding: str | None) -> Source:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start:
+        raise DataError("빈 파일입니다.", where=str(path), remedy="내용이 있는 파일을 지정하세요.")
+    if path.suffix.casefold() == ".parquet":
+        return parquet.read(path)
+    for magic, name in _MAGIC.items():
+        if start.startswith(magic):
+            raise DataError(
+                f"이름은 {path.suffix}이지만 {name} 파일로 보입니다.",
+                where=str(path),
+                remedy="프로그램에서 열어 CSV(UTF-8)로 저장하거나 압축을 푸세요.",
+            )
+    found, note = find_encoding(path, encoding)
+    notes = (note,) if note else ()
+    if path.suffix.casefold() in {".json", ".jsonl", ".ndjson"}:
+        return json_records.read(path, found, notes)
+    if path.suffix.casefold() == ".csv":
+        return delimited.read_csv(path, found, notes)
+    if path.suffix.casefold() == ".tsv" or lines.is_table(path, found):
+        return delimited.read_tsv(path, found, notes)
+    return lines.read(path, found, notes)

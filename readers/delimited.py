@@ -1,0 +1,87 @@
+"""CSV with quotes, and TSV without: published Korean sets have bare quotation marks in their tab-separated texts."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from exceptions import DataError
+from readers.base import Source
+
+_FIELD_LIMIT = 1 << 30
+
+
+def read_csv(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
+    """A comma-separated file with a header row; `;` or tab where the header has those and no comma."""
+    with path.open(encoding=encoding, newline="") as file:
+        header = file.readline(1 << 20)
+    delimiter = next((mark for mark in ",;\t" if mark in header), ",")
+    return _read(path, encoding, notes, delimiter, csv.QUOTE_MINIMAL)
+
+
+def read_tsv(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
+    """A tab-separated file with a header row, quotation marks being text."""
+    return _read(path, encoding, notes, "\t", csv.QUOTE_NONE)
+
+
+def _read(path: Path, encoding: str, notes: tuple[str, ...], delimiter: str, quoting: int) -> Source:
+    rows = _rows(path, encoding, delimiter, quoting)
+    header = next(rows, None)
+    if header is None:
+        raise DataError("빈 파일입니다.", where=str(path), remedy="첫 줄에 열 이름이 있는 파일을 지정하세요.")
+    _, columns = header
+    repeated = {name for name in columns if columns.count(name) > 1}
+    if repeated or any(not name.strip() for name in columns):
+        what = (
+            f"같은 열 이름이 여러 번 있습니다: {', '.join(sorted(repeated))}"
+            if repeated
+            else "이름이 빈 열이 있습니다."
+        )
+        raise DataError(what, where=f"{path}, 1번째 줄", remedy="첫 줄에 열 이름을 서로 다르게 쓰세요.")
+    return Source(path, tuple(columns), _Records(path, encoding, delimiter, quoting, tuple(columns)), notes)
+
+
+class _Records:
+    """The rows below the header, read anew each time they are gone through."""
+
+    def __init__(self, path: Path, encoding: str, delimiter: str, quoting: int, columns: tuple[str, ...]) -> None:
+        self.path, self.encoding, self.delimiter, self.quoting = path, encoding, delimiter, quoting
+        self.columns = columns
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        rows = _rows(self.path, self.encoding, self.delimiter, self.quoting)
+        next(rows, None)
+        for line, fields in rows:
+            if len(fields) != len(self.columns):
+                mark = "tab" if self.delimiter == "\t" else f"'{self.delimiter}'"
+                quotes = "" if self.quoting == csv.QUOTE_NONE else ' 값 안에 있으면 값을 큰따옴표(")로 감싸세요.'
+                raise DataError(
+                    f"열이 {len(self.columns)}개여야 하는데 {len(fields)}개입니다.",
+                    where=f"{self.path}, {line:,}번째 줄",
+                    remedy=f"그 줄의 구분 문자 {mark}의 수를 확인하세요.{quotes}",
+                )
+            yield dict(zip(self.columns, fields, strict=True))
+
+
+def _rows(path: Path, encoding: str, delimiter: str, quoting: int) -> Iterator[tuple[int, list[str]]]:
+    """(line where it begins, fields) of each row that is not blank."""
+    csv.field_size_limit(_FIELD_LIMIT)
+    with path.open(encoding=encoding, newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=quoting != csv.QUOTE_NONE)  # type: ignore[call-overload]
+        begin = 1
+        while True:
+            try:
+                fields = next(reader, None)
+            except csv.Error as error:
+                unclosed = "unexpected end of data" in str(error)
+                raise DataError(
+                    "닫히지 않은 큰따옴표가 있습니다." if unclosed else f"CSV로 읽을 수 없습니다: {error}",
+                    where=f"{path}, {begin:,}번째 줄부터",
+                    remedy='값 안의 큰따옴표는 두 번("") 쓰고, 값 전체를 큰따옴표로 감싸세요.',
+                ) from None
+            if fields is None:
+                return
+            if fields:
+                yield begin, fields
+            begin = reader.line_num + 1

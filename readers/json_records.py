@@ -1,0 +1,99 @@
+"""JSON and JSON Lines, told apart by looking: an array, an object that holds one, or one object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from exceptions import DataError
+from readers.base import Source
+
+
+def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
+    """The file's records; columns are the union of their keys, in the order they first come."""
+    records = _Lines(path, encoding) if _is_json_lines(path, encoding) else _whole(path, encoding)
+    columns: dict[str, None] = {}
+    for record in records:
+        columns.update(dict.fromkeys(record))
+    if not columns:
+        raise DataError("데이터가 비어 있습니다.", where=str(path), remedy="내용이 있는 파일을 지정하세요.")
+    return Source(path, tuple(columns), records, notes)
+
+
+def _is_json_lines(path: Path, encoding: str) -> bool:
+    """Whether the first line that is not blank is an object by itself, and not the only one of a .json file."""
+    with path.open(encoding=encoding) as file:
+        first = next((line for line in file if line.strip()), "")
+        has_more = any(line.strip() for line in file)
+    try:
+        is_object = isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return path.suffix.casefold() != ".json" and not first.lstrip().startswith("[")
+    return is_object and (has_more or path.suffix.casefold() != ".json")
+
+
+class _Lines:
+    """One object a line, read anew each time they are gone through."""
+
+    def __init__(self, path: Path, encoding: str) -> None:
+        self.path, self.encoding = path, encoding
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with self.path.open(encoding=self.encoding) as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                value = _parse(line, f"{self.path}, {number:,}번째 줄")
+                if not isinstance(value, dict):
+                    raise _not_an_object(value, f"{self.path}, {number:,}번째 줄")
+                yield value
+
+
+def _whole(path: Path, encoding: str) -> Sequence[dict[str, Any]]:
+    """The records of an array, or of the one list of objects in an object, as KLUE and its like are published."""
+    value = _parse(path.read_text(encoding=encoding), str(path))
+    if isinstance(value, dict):
+        lists = {
+            key: item for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)
+        }
+        if len(lists) != 1:
+            raise DataError(
+                f"행이 될 목록을 고를 수 없습니다. 객체의 목록인 키: {', '.join(lists) or '없음'}",
+                where=str(path),
+                remedy='[{"text": ..., "label": ...}, ...] 모양이나 JSONL(한 줄에 객체 하나)로 바꾸세요.',
+            )
+        value = next(iter(lists.values()))
+    if not isinstance(value, list):
+        raise _not_an_object(value, str(path))
+    for number, record in enumerate(value, 1):
+        if not isinstance(record, dict):
+            raise _not_an_object(record, f"{path}, {number:,}번째 항목")
+    return value
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = (
+            f"{where}, {error.lineno:,}번째 줄 {error.colno:,}번째 칸"
+            if "번째 줄" not in where
+            else f"{where} {error.colno:,}번째 칸"
+        )
+        raise DataError(
+            f"JSON 문법이 틀렸습니다: {error.msg}", where=place, remedy="따옴표, 쉼표, 괄호의 짝을 확인하세요."
+        ) from None
+    except (RecursionError, ValueError):
+        raise DataError(
+            "JSON이 너무 깊거나 숫자가 너무 큽니다.", where=where, remedy="평평한 객체의 목록으로 바꾸세요."
+        ) from None
+
+
+def _not_an_object(value: Any, where: str) -> DataError:
+    return DataError(
+        f"객체가 아니라 {type(value).__name__} 값이 있습니다.",
+        where=where,
+        remedy='행마다 {"text": ..., "label": ...}처럼 쓰세요.',
+    )

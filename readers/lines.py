@@ -1,0 +1,36 @@
+"""Plain text, one text a line; and how to tell it from a table."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from readers.base import Source
+
+_LOOKED_AT = 100
+
+
+def is_table(path: Path, encoding: str) -> bool:
+    """Whether a .txt file is tab-separated: its first lines that are not blank all have as many tabs, at least one."""
+    with path.open(encoding=encoding) as file:
+        tabs = {line.count("\t") for line in itertools.islice((line for line in file if line.strip()), _LOOKED_AT)}
+    return len(tabs) == 1 and tabs != {0}
+
+
+def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
+    """Every line that is not blank as a row of the one column `text`."""
+    return Source(path, ("text",), _Lines(path, encoding), notes)
+
+
+class _Lines:
+    """The lines, read anew each time they are gone through."""
+
+    def __init__(self, path: Path, encoding: str) -> None:
+        self.path, self.encoding = path, encoding
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        with self.path.open(encoding=self.encoding) as file:
+            for line in file:
+                if line.strip():
+                    yield {"text": line.rstrip("\r\n")}
