@@ -150,9 +150,9 @@ def optimizer_tensors(
     """The optimizer's state as tensors by `<what>/<parameter name>`, and its numbers as JSON values."""
     tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, Any] = {}
-    for parameter, state in optimizer.state.items():
-        for what, value in state.items():
-            (tensors if isinstance(value, torch.Tensor) else numbers)[f"{what}/{names[parameter]}"] = value
+    for parameter, name in names.items():
+        for what, value in optimizer.state.get(parameter, {}).items():
+            (tensors if isinstance(value, torch.Tensor) else numbers)[f"{what}/{name}"] = value
     return tensors, numbers
 
 

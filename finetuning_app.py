@@ -179,6 +179,7 @@ def build(settings: Settings, stop: StopSignal) -> Workbench:
         from readers.hub import notice_offline
 
         notice_offline()
+    import torch
     from accelerate import Accelerator
 
     from data_manager import DataManager
@@ -186,7 +187,8 @@ def build(settings: Settings, stop: StopSignal) -> Workbench:
     from reporting import quiet_libraries, set_up_logging
     from tasks import find_task
 
-    accelerator = Accelerator(mixed_precision=autocast_precision(settings))
+    on_cpu = not torch.accelerator.is_available()  # said outright, so that several processes find each other on CPUs
+    accelerator = Accelerator(mixed_precision=autocast_precision(settings), cpu=on_cpu)
     set_up_logging(settings.logging, accelerator.is_main_process)
     quiet_libraries()
     task = find_task(settings)

@@ -95,8 +95,8 @@ class ModelManager:
 
     def label_names(self) -> tuple[str, ...]:
         """The labels of a model that was fine-tuned before, in the order of their ids."""
-        config = self.load_config()
-        return tuple(config.id2label[position] for position in range(config.num_labels))
+        names = self.load_config().id2label or {}
+        return tuple(str(names[position]) for position in sorted(names))  # type: ignore[index]
 
     def save(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path) -> None:
         """Writes model and tokenizer into output_dir, each file whole or not at all."""

@@ -10,11 +10,14 @@ from readers.base import Source
 from readers.encoding import find_encoding
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
+_EXPORT = "엑셀 파일이면 엑셀에서 열어 CSV(UTF-8)로 저장하고, 압축 파일이면 압축을 푸세요."
 _MAGIC = {
-    b"PK\x03\x04": "엑셀(.xlsx)이나 zip",
-    b"\x1f\x8b": "gzip",
-    b"%PDF": "PDF",
-    b"\xd0\xcf\x11\xe0": "옛 엑셀(.xls)",
+    b"PK\x03\x04": ("엑셀(.xlsx)이나 zip", _EXPORT),
+    b"\xd0\xcf\x11\xe0": ("옛 엑셀(.xls)", _EXPORT),
+    b"\x1f\x8b": ("gzip", "압축을 푸세요."),
+    b"PAR1": ("Parquet", "파일 이름을 .parquet으로 끝나게 바꾸세요."),
+    b"%PDF": ("PDF", "텍스트나 CSV로 저장한 파일을 지정하세요."),
+    b"\x89PNG": ("PNG 그림", "텍스트나 CSV 파일을 지정하세요."),
 }
 
 
@@ -25,22 +28,34 @@ def is_supported(path: Path) -> bool:
 
 def open_source(path: Path, encoding: str | None) -> Source:
     """A file's columns and rows; encoding: None finds it by reading. Raises DataError where it cannot be read."""
+    try:
+        _check_path(path)
+        return _open(path, encoding)
+    except PermissionError as error:
+        raise DataError("파일을 읽을 권한이 없습니다.", where=str(path), remedy="읽기 권한을 확인하세요.") from error
+    except OSError as error:
+        raise DataError(
+            f"파일을 읽을 수 없습니다: {error.strerror or error}",
+            where=str(path),
+            remedy="경로와 디스크의 상태를 확인하세요.",
+        ) from error
+
+
+def _check_path(path: Path) -> None:
     if not path.exists():
         raise DataError(f"파일이 없습니다: {path}", where=str(path), remedy="경로의 철자를 확인하세요.")
-    if not path.is_file():
+    if path.is_dir():
         raise DataError("파일이 아니라 폴더입니다.", where=str(path), remedy="폴더 안의 파일을 지정하세요.")
+    if not path.is_file():
+        raise DataError(
+            "파이프나 장치는 읽을 수 없습니다.", where=str(path), remedy="내용을 파일로 저장해 그 파일을 지정하세요."
+        )
     if not is_supported(path):
         raise DataError(
             f"'{path.suffix or path.name}' 형식은 읽을 수 없습니다.",
             where=str(path),
             remedy=f"읽을 수 있는 형식: {', '.join(SUFFIXES)}",
         )
-    try:
-        return _open(path, encoding)
-    except OSError as error:
-        raise DataError(
-            f"파일을 읽을 수 없습니다: {error.strerror or error}", where=str(path), remedy="읽기 권한을 확인하세요."
-        ) from error
 
 
 def _open(path: Path, encoding: str | None) -> Source:
@@ -50,12 +65,12 @@ def _open(path: Path, encoding: str | None) -> Source:
         raise DataError("빈 파일입니다.", where=str(path), remedy="내용이 있는 파일을 지정하세요.")
     if path.suffix.casefold() == ".parquet":
         return parquet.read(path)
-    for magic, name in _MAGIC.items():
+    for magic, (name, remedy) in _MAGIC.items():
         if start.startswith(magic):
             raise DataError(
                 f"이름은 {path.suffix}이지만 {name} 파일로 보입니다.",
                 where=str(path),
-                remedy="프로그램에서 열어 CSV(UTF-8)로 저장하거나 압축을 푸세요.",
+                remedy=remedy,
             )
     found, note = find_encoding(path, encoding)
     notes = (note,) if note else ()

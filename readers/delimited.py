@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from exceptions import DataError
 from readers.base import Source
 
-_FIELD_LIMIT = 1 << 30
+Quoting = Literal[0, 1, 2, 3]
+_FIELD_LIMIT = 1 << 27  # characters: what a quote that never closes may take into memory
 
 
 def read_csv(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
     """A comma-separated file with a header row; `;` or tab where the header has those and no comma."""
     with path.open(encoding=encoding, newline="") as file:
-        header = file.readline(1 << 20)
-    delimiter = next((mark for mark in ",;\t" if mark in header), ",")
+        header = next((line for line in file if line.strip()), "")
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    delimiter = next((mark for mark in ",;\t" if mark in unquoted), ",")
     return _read(path, encoding, notes, delimiter, csv.QUOTE_MINIMAL)
 
 
@@ -25,12 +31,12 @@ def read_tsv(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
     return _read(path, encoding, notes, "\t", csv.QUOTE_NONE)
 
 
-def _read(path: Path, encoding: str, notes: tuple[str, ...], delimiter: str, quoting: int) -> Source:
+def _read(path: Path, encoding: str, notes: tuple[str, ...], delimiter: str, quoting: Quoting) -> Source:
     rows = _rows(path, encoding, delimiter, quoting)
     header = next(rows, None)
     if header is None:
         raise DataError("빈 파일입니다.", where=str(path), remedy="첫 줄에 열 이름이 있는 파일을 지정하세요.")
-    _, columns = header
+    line, columns = header
     repeated = {name for name in columns if columns.count(name) > 1}
     if repeated or any(not name.strip() for name in columns):
         what = (
@@ -38,14 +44,24 @@ def _read(path: Path, encoding: str, notes: tuple[str, ...], delimiter: str, quo
             if repeated
             else "이름이 빈 열이 있습니다."
         )
-        raise DataError(what, where=f"{path}, 1번째 줄", remedy="첫 줄에 열 이름을 서로 다르게 쓰세요.")
+        raise DataError(
+            what,
+            where=f"{path}, {line:,}번째 줄",
+            remedy="첫 줄에 열 이름을 서로 다르게 쓰세요. pandas에서는 to_csv(..., index=False)로 저장하세요.",
+        )
+    if next(rows, None) is None:
+        raise DataError(
+            "열 이름만 있고 데이터가 없는 빈 파일입니다.",
+            where=str(path),
+            remedy="첫 줄이 열 이름이고 그 아래에 데이터가 있는 파일을 지정하세요.",
+        )
     return Source(path, tuple(columns), _Records(path, encoding, delimiter, quoting, tuple(columns)), notes)
 
 
 class _Records:
     """The rows below the header, read anew each time they are gone through."""
 
-    def __init__(self, path: Path, encoding: str, delimiter: str, quoting: int, columns: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, encoding: str, delimiter: str, quoting: Quoting, columns: tuple[str, ...]) -> None:
         self.path, self.encoding, self.delimiter, self.quoting = path, encoding, delimiter, quoting
         self.columns = columns
 
@@ -64,24 +80,47 @@ class _Records:
             yield dict(zip(self.columns, fields, strict=True))
 
 
-def _rows(path: Path, encoding: str, delimiter: str, quoting: int) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, encoding: str, delimiter: str, quoting: Quoting) -> Iterator[tuple[int, list[str]]]:
     """(line where it begins, fields) of each row that is not blank."""
-    csv.field_size_limit(_FIELD_LIMIT)
+    csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
     with path.open(encoding=encoding, newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=quoting != csv.QUOTE_NONE)  # type: ignore[call-overload]
+        reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=quoting != csv.QUOTE_NONE)
         begin = 1
         while True:
             try:
                 fields = next(reader, None)
             except csv.Error as error:
-                unclosed = "unexpected end of data" in str(error)
+                what, line = _explain(error), begin
+                if "unexpected end of data" in str(error):
+                    line = _unclosed_line(path, encoding, delimiter, begin)
                 raise DataError(
-                    "닫히지 않은 큰따옴표가 있습니다." if unclosed else f"CSV로 읽을 수 없습니다: {error}",
-                    where=f"{path}, {begin:,}번째 줄부터",
+                    what,
+                    where=f"{path}, {line:,}번째 줄부터",
                     remedy='값 안의 큰따옴표는 두 번("") 쓰고, 값 전체를 큰따옴표로 감싸세요.',
                 ) from None
             if fields is None:
                 return
-            if fields:
+            is_blank = not fields or (len(fields) == 1 and fields[0].isspace())
+            if not is_blank:
                 yield begin, fields
             begin = reader.line_num + 1
+
+
+def _explain(error: csv.Error) -> str:
+    text = str(error)
+    if "unexpected end of data" in text:
+        return "닫히지 않은 큰따옴표가 있습니다."
+    if "expected after" in text:
+        return "닫는 큰따옴표 바로 뒤에 다른 글자가 있습니다."
+    if "field limit" in text:
+        return f"값 하나가 {_FIELD_LIMIT:,}자를 넘습니다. 큰따옴표가 닫히지 않은 것 같습니다."
+    return f"CSV로 읽을 수 없습니다: {text}"
+
+
+def _unclosed_line(path: Path, encoding: str, delimiter: str, begin: int) -> int:
+    """The line where the quoted field that runs to the end begins: the last field of the row that begins at `begin`."""
+    with path.open(encoding=encoding, newline="") as file:
+        reader = csv.reader(itertools.islice(file, begin - 1, None), delimiter=delimiter)
+        field = next(reader)[-1]
+        spanned = sum(1 for _ in io.StringIO(field, newline=""))
+        return begin + reader.line_num - max(spanned, 1)

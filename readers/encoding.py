@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import codecs
+import io
 from pathlib import Path
 
-from exceptions import DataError
+from exceptions import DataError, with_particle
 
 _CHUNK = 1 << 20
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16: it begins with that one's mark
+    codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_KOREAN = frozenset({"johab", "iso2022_kr"})
 _SHOWN = 3
 
 
@@ -22,23 +25,26 @@ def find_encoding(path: Path, wanted: str | None) -> tuple[str, str]:
 
     `wanted` overrules what the file looks like. Raises DataError, with line numbers, where bytes are of no encoding.
     """
-    if wanted is not None:
-        return _check_wanted(path, wanted), ""
     with path.open("rb") as file:
         start = file.read(4096)
-    for mark, name in _BYTE_ORDER_MARKS.items():
-        if start.startswith(mark) and _decodes(path, name):
-            return name, "" if name == "utf-8-sig" else f"인코딩 {name.upper()}로 읽었습니다."
-    for name in ("utf-16-le", "utf-16-be"):
-        if _looks_like_utf16(start, name) and _decodes(path, name):
-            return name, f"인코딩 {name.upper()}로 읽었습니다."
-    if _decodes(path, "utf-8"):
+    marked = next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), None)
+    if wanted is not None:
+        return _check_wanted(path, wanted, marked), ""
+    if marked == "utf-8-sig" and _broken_line(path, marked) is None:
+        return marked, ""
+    if marked in {"utf-16", "utf-32"}:
+        _check_decodes(path, marked, marked.upper(), "파일이 잘렸거나 섞였습니다. UTF-8로 다시 저장하세요.")
+        return marked, _note(marked)
+    for name in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        if _looks_like(start, name) and _broken_line(path, name) is None:
+            return name, _note(name)
+    if _broken_line(path, "utf-8") is None:
         return "utf-8", ""
-    if _decodes(path, "cp949"):
-        return "cp949", "인코딩 CP949로 읽었습니다."
+    if _broken_line(path, "cp949") is None:
+        return "cp949", _note("cp949")
     rare = _rare_encoding(start)
-    if rare is not None and _decodes(path, rare):
-        return rare, f"인코딩 {rare}로 읽었습니다."
+    if rare is not None and _broken_line(path, rare) is None:
+        return rare, _note(rare)
     raise DataError(
         "글자로 읽을 수 없는 바이트가 있습니다. UTF-8도 CP949도 아닙니다.",
         where=f"{path}, {_shown_lines(path)}",
@@ -46,7 +52,12 @@ def find_encoding(path: Path, wanted: str | None) -> tuple[str, str]:
     )
 
 
-def _check_wanted(path: Path, wanted: str) -> str:
+def _note(name: str) -> str:
+    return f"인코딩 {with_particle(name.upper().replace('_', '-'), '으로/로')} 읽었습니다."
+
+
+def _check_wanted(path: Path, wanted: str, marked: str | None) -> str:
+    """The codec of that name; where the file begins with that encoding's byte order mark, the one that drops it."""
     try:
         name = codecs.lookup(wanted).name
         is_text = codecs.lookup(wanted)._is_text_encoding
@@ -58,63 +69,89 @@ def _check_wanted(path: Path, wanted: str) -> str:
             where="data.encoding",
             remedy="utf-8, cp949, euc-kr, utf-16 가운데 하나를 쓰세요.",
         )
-    if not _decodes(path, name):
-        raise DataError(
-            f"{wanted} 인코딩으로 읽을 수 없는 바이트가 있습니다.",
-            where=str(path),
-            remedy="data.encoding을 null로 두면 파일을 읽어 알아냅니다.",
-        )
+    if marked is not None and name.startswith(marked.removesuffix("-sig")):
+        name = marked
+    wider = "한글 윈도에서 저장한 파일이면 cp949로 읽어 보세요. " if name == "euc_kr" else ""
+    _check_decodes(path, name, wanted, f"{wider}data.encoding을 null로 두면 파일을 읽어 알아냅니다.")
     return name
 
 
-def _decodes(path: Path, encoding: str) -> bool:
-    """Whether the whole file is of this encoding, read in chunks."""
-    decoder = codecs.getincrementaldecoder(encoding)(errors="strict")
+def _check_decodes(path: Path, encoding: str, shown: str, remedy: str) -> None:
+    line = _broken_line(path, encoding)
+    if line is not None:
+        raise DataError(
+            f"{shown} 인코딩으로 읽을 수 없는 바이트가 있습니다.", where=f"{path}, {line:,}번째 줄", remedy=remedy
+        )
+
+
+def _broken_line(path: Path, encoding: str) -> int | None:
+    """The line of the first bytes that are not of this encoding, read in chunks; None where the whole file is."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(errors="strict"), translate=True)
+    line = 1
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
-                decoder.decode(chunk)
+                line += decoder.decode(chunk).count("\n")
             decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode(error.encoding, errors="replace")
+        return line + sum(1 for text in io.StringIO(before, newline=None) if text.endswith("\n"))
     except UnicodeError:
+        return line
+    return None
+
+
+def _looks_like(start: bytes, encoding: str) -> bool:
+    """Whether NULs fall where ASCII has them in UTF-16 or UTF-32; a UTF-8 or CP949 text has none."""
+    if len(start) < 4 or "\0" in start.decode(encoding, errors="replace"):
         return False
-    return True
-
-
-def _looks_like_utf16(start: bytes, encoding: str) -> bool:
-    """Half of ASCII's bytes in UTF-16 are NUL; a UTF-8 or CP949 text has none."""
+    if encoding.startswith("utf-32"):
+        return True
     zeros = start[1::2] if encoding == "utf-16-le" else start[0::2]
-    return len(start) >= 4 and zeros.count(0) > len(zeros) // 5
+    return zeros.count(0) > len(zeros) // 5
 
 
 def _rare_encoding(start: bytes) -> str | None:
-    """charset-normalizer's word for what is neither UTF nor CP949, where it is a Korean codec."""
+    """charset-normalizer's word for what is none of the usual, where it is UTF-16, UTF-32 or a Korean codec."""
     import charset_normalizer
 
     best = charset_normalizer.from_bytes(start).best()
-    korean = {"johab", "iso2022_kr", "utf_32", "utf_16", "utf_7", "mac_korean"}
-    return best.encoding if best is not None and best.encoding in korean else None
+    if best is None or not (best.encoding in _KOREAN or best.encoding.startswith(("utf_16", "utf_32"))):
+        return None
+    return best.encoding
 
 
 def _shown_lines(path: Path) -> str:
     """The first lines that are neither UTF-8 nor CP949; where each is one of them, the lines of the rarer."""
     broken: list[int] = []
-    cp949: list[int] = []
-    with path.open("rb") as file:
+    found: dict[str, list[int]] = {"UTF-8": [], "CP949": []}
+    counts = dict.fromkeys(found, 0)
+    # Bytes that are not UTF-8 come as lone surrogates, so lines are told apart by any line ending.
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
-            if _is_valid(line, "utf-8"):
+            if line.isascii():
                 continue
-            (cp949 if _is_valid(line, "cp949") else broken).append(number)
-            if len(broken) > _SHOWN:
-                break
-    lines = broken or cp949
+            name = _encoding_of(line.encode("utf-8", "surrogateescape"))
+            if name is None:
+                broken.append(number)
+                if len(broken) > _SHOWN:
+                    break
+                continue
+            counts[name] += 1
+            if len(found[name]) <= _SHOWN:
+                found[name].append(number)
+    rarer = min(counts, key=lambda name: counts[name])
+    lines = broken or found[rarer]
     more = " 등" if len(lines) > _SHOWN else ""
-    mixed = "" if broken else " (CP949가 섞임)"
+    mixed = "" if broken else f" ({with_particle(rarer, '이/가')} 섞임)"
     return f"{', '.join(map(str, lines[:_SHOWN]))}번째 줄{more}{mixed}"
 
 
-def _is_valid(line: bytes, encoding: str) -> bool:
-    try:
-        line.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
+def _encoding_of(line: bytes) -> str | None:
+    for name in ("UTF-8", "CP949"):
+        try:
+            line.decode(name)
+        except UnicodeDecodeError:
+            continue
+        return name
+    return None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from exceptions import DataError
 from readers.base import Source
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
@@ -19,19 +23,36 @@ def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
         columns.update(dict.fromkeys(record))
     if not columns:
         raise DataError("데이터가 비어 있습니다.", where=str(path), remedy="내용이 있는 파일을 지정하세요.")
-    return Source(path, tuple(columns), records, notes)
+    return Source(path, tuple(columns), _Filled(records, tuple(columns)), notes)
 
 
 def _is_json_lines(path: Path, encoding: str) -> bool:
-    """Whether the first line that is not blank is an object by itself, and not the only one of a .json file."""
+    """Whether one of the first two lines that are not blank is an object by itself, and not all of a .json file."""
     with path.open(encoding=encoding) as file:
-        first = next((line for line in file if line.strip()), "")
-        has_more = any(line.strip() for line in file)
+        first, second = [*itertools.islice((line for line in file if line.strip()), 2), "", ""][:2]
+    if first.lstrip().startswith("["):
+        return False
+    if _is_object(first):
+        return bool(second) or path.suffix.casefold() != ".json"
+    return _is_object(second)
+
+
+def _is_object(line: str) -> bool:
     try:
-        is_object = isinstance(json.loads(first), dict)
+        return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
-        return path.suffix.casefold() != ".json" and not first.lstrip().startswith("[")
-    return is_object and (has_more or path.suffix.casefold() != ".json")
+        return False
+
+
+class _Filled:
+    """The records with every column, None where a record has no such key."""
+
+    def __init__(self, records: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> None:
+        self.records, self.columns = records, columns
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for record in self.records:
+            yield {column: record.get(column) for column in self.columns}
 
 
 class _Lines:
@@ -51,7 +72,7 @@ class _Lines:
                 yield value
 
 
-def _whole(path: Path, encoding: str) -> Sequence[dict[str, Any]]:
+def _whole(path: Path, encoding: str) -> list[dict[str, Any]]:
     """The records of an array, or of the one list of objects in an object, as KLUE and its like are published."""
     value = _parse(path.read_text(encoding=encoding), str(path))
     if isinstance(value, dict):
@@ -75,7 +96,16 @@ def _whole(path: Path, encoding: str) -> Sequence[dict[str, Any]]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # half of a pair is no character, and cannot be written
+        return value
+    except UnicodeEncodeError:
+        raise DataError(
+            "짝이 없는 surrogate(\\ud800 같은 escape)가 있습니다.",
+            where=where,
+            remedy="글자가 중간에 잘린 값인지 확인하고 고치세요.",
+        ) from None
     except json.JSONDecodeError as error:
         place = (
             f"{where}, {error.lineno:,}번째 줄 {error.colno:,}번째 칸"

@@ -13,7 +13,7 @@ _ROWS_AT_A_TIME = 10_000
 
 
 def read(path: Path) -> Source:
-    """The file's rows, in batches from the disk."""
+    """The file's rows, in batches from the disk; dates and decimals come as text, bytes as the UTF-8 they hold."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -37,9 +37,33 @@ class _Records:
         try:
             with pq.ParquetFile(self.path) as file:
                 for batch in file.iter_batches(_ROWS_AT_A_TIME):
-                    yield from batch.to_pylist()
+                    names = batch.schema.names
+                    cells = [_readable(column).to_pylist() for column in batch.columns]
+                    for values in zip(*cells, strict=True):
+                        yield {name: _plain(value) for name, value in zip(names, values, strict=True)}
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _broken(self.path, error) from None
+
+
+def _readable(column: Any) -> Any:
+    """A column of points in time as text: Python's own types cannot hold nanoseconds."""
+    import pyarrow as pa
+
+    kinds = (pa.types.is_timestamp, pa.types.is_date, pa.types.is_time)
+    return column.cast(pa.string()) if any(is_kind(column.type) for is_kind in kinds) else column
+
+
+def _plain(value: Any) -> Any:
+    """A cell as a value of JSON."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="backslashreplace")
+    return str(value)
 
 
 def _broken(path: Path, error: Exception) -> DataError:

@@ -102,6 +102,7 @@ class FillMask(Task):
         return original, masked, chosen
 
     def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        assert batch.labels is not None
         with _only_positions(model.base_model, batch.labels != _IGNORED):
             logits: torch.Tensor = model(**batch.inputs).logits
         return logits[0]

@@ -81,6 +81,7 @@ class TextClassification(Task):
     def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         import torch
 
+        assert batch.labels is not None
         return torch.nn.functional.cross_entropy(at_least_float32(logits), batch.labels, reduction="sum")
 
     def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +34,31 @@ def refused(path: Path, encoding: str | None = None) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp949"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be", "cp949"]
+)
 def test_every_encoding_gives_the_same_rows(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "data.csv"
     path.write_bytes(CSV.encode(encoding))
     source = open_source(path, None)
     assert [dict(row) for row in source.rows] == ROWS
     assert bool(source.notes) == (not encoding.startswith("utf-8"))
+
+
+def test_the_note_on_an_encoding_has_the_right_particle(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_bytes(CSV.encode("utf-16"))
+    assert open_source(path, None).notes == ("인코딩 UTF-16으로 읽었습니다.",)
+    path.write_bytes(CSV.encode("cp949"))
+    assert open_source(path, None).notes == ("인코딩 CP949로 읽었습니다.",)
+
+
+def test_text_is_decoded_whole_where_a_character_crosses_chunks(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    text = "a" + "가" * 700_000
+    for encoding in ("utf-8", "cp949"):
+        path.write_bytes(text.encode(encoding))
+        assert rows_of(path) == [{"text": text}]
 
 
 def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
@@ -56,13 +77,77 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         "a.json": json.dumps(ROWS),
         "nested.json": json.dumps({"version": "1.0", "data": ROWS}, indent=2),
         "array.jsonl": json.dumps(ROWS, indent=1),
+        "nested.jsonl": json.dumps({"version": "1.0", "data": ROWS}, indent=2),
+        "returns.csv": CSV.replace("\n", "\r"),
+        "blank-first.tsv": "\n" + tabs,
     }
     for name, text in texts.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
+        (tmp_path / name).write_bytes(text.encode())
         expected = [{**row, "text": row["text"].replace("라고, 했다", "라고 했다")} for row in ROWS]
         assert rows_of(tmp_path / name) == (expected if name == "semicolons.csv" else ROWS), name
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     assert rows_of(tmp_path / "a.parquet") == ROWS
+
+
+def test_the_delimiter_is_the_header_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for header in ("\ntext;label", '"text";"label"'):
+        path.write_text(f"{header}\n좋다, 정말;1\n", encoding="utf-8")
+        assert rows_of(path) == [{"text": "좋다, 정말", "label": "1"}]
+    path.write_text('"a,b";label\n좋다;1\n', encoding="utf-8")
+    assert rows_of(path) == [{"a,b": "좋다", "label": "1"}]
+
+
+def test_blank_lines_are_skipped_and_empty_values_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n\n   \n,\n좋다,1\n", encoding="utf-8")
+    assert rows_of(tmp_path / "a.csv") == [{"text": "", "label": ""}, {"text": "좋다", "label": "1"}]
+    (tmp_path / "a.tsv").write_text("text\tlabel\n\n\t\n좋다\t1\n", encoding="utf-8")
+    assert rows_of(tmp_path / "a.tsv") == [{"text": "", "label": ""}, {"text": "좋다", "label": "1"}]
+
+
+def test_a_huge_value_is_read(tmp_path: Path) -> None:
+    text = "가" * 200_000
+    (tmp_path / "a.csv").write_text(f'text,label\n"{text}",1\n', encoding="utf-8")
+    assert rows_of(tmp_path / "a.csv") == [{"text": text, "label": "1"}]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_key_that_a_record_lacks_is_none(tmp_path: Path, name: str) -> None:
+    records = ['{"a": 1}', '{"b": NaN}']
+    text = "\n".join(records) if name == "a.jsonl" else f"[{','.join(records)}]"
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    source = open_source(tmp_path / name, None)
+    first, second = source.rows
+    assert source.columns == ("a", "b")
+    assert first == {"a": 1, "b": None}
+    assert second["a"] is None and second["b"] != second["b"]
+
+
+def test_rows_can_be_gone_through_again(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(CSV, encoding="utf-8")
+    source = open_source(tmp_path / "a.csv", None)
+    assert list(source.rows) == list(source.rows) == ROWS
+
+
+def test_parquet_values_are_values_of_json(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = {
+        "time": pa.array([1], pa.timestamp("ns")),
+        "day": [datetime.date(2024, 1, 2)],
+        "price": [decimal.Decimal("1.50")],
+        "bytes": ["좋다".encode()],
+        "list": [[{"day": datetime.date(2024, 1, 2)}]],
+        "none": pa.array([None], pa.string()),
+        "number": [1],
+    }
+    pq.write_table(pa.table(values), tmp_path / "a.parquet")
+    (row,) = rows_of(tmp_path / "a.parquet")
+    assert json.loads(json.dumps(row)) == row
+    assert row["day"] == "2024-01-02" and row["list"] == [{"day": "2024-01-02"}]
+    assert (row["price"], row["bytes"], row["none"], row["number"]) == ("1.50", "좋다", None, 1)
+    assert row["time"].startswith("1970-01-01") and row["time"].endswith("001")
 
 
 def test_plain_text_is_one_text_a_line(tmp_path: Path) -> None:
@@ -76,6 +161,16 @@ def test_plain_text_is_one_text_a_line(tmp_path: Path) -> None:
         ("a.csv", "text,label\n좋다,1\n나쁘다\n", ["3번째 줄", "2개여야", "1개"]),
         ("a.csv", 'text,label\n"두 줄\n짜리",1\n나쁘다,0,9\n', ["4번째 줄", "3개"]),
         ("a.csv", 'text,label\n좋다,1\n"안 닫힘,0\n끝,1\n', ["큰따옴표", "3번째 줄"]),
+        ("a.csv", 'text,label\n"두 줄\n짜리","안 닫힘\n끝,1\n', ["닫히지 않은", "3번째 줄"]),
+        ("a.csv", 'text,label\r"두 줄\r짜리","안 닫힘\r끝,1', ["닫히지 않은", "3번째 줄"]),
+        ("a.csv", 'text,label\n좋다,"', ["닫히지 않은", "2번째 줄"]),
+        ("a.csv", 'text,label\n"좋다" 정말,1\n', ["큰따옴표 바로 뒤", "2번째 줄"]),
+        ("a.csv", "text,label\n\n\n나쁘다\n", ["4번째 줄"]),
+        ("a.csv", "text,label\r좋다,1\r나쁘다\r", ["3번째 줄"]),
+        ("a.csv", "text,label\n", ["빈 파일"]),
+        ("a.csv", "\ufeff", ["빈 파일"]),
+        ("a.tsv", "text\tlabel\n\n", ["빈 파일"]),
+        ("a.csv", "\ntext,text\n좋다,1\n", ["2번째 줄"]),
         ("a.csv", "text,text\n좋다,1\n", ["text", "여러 번"]),
         ("a.csv", "text,\n좋다,1\n", ["빈 열"]),
         ("a.csv", "", ["빈 파일"]),
@@ -87,12 +182,15 @@ def test_plain_text_is_one_text_a_line(tmp_path: Path) -> None:
         ("a.json", "[1, 2]", ["1번째 항목"]),
         ("a.json", "[]", ["비어"]),
         ("a.json", "[" * 100_000, ["깊"]),
+        ("a.jsonl", '{"a": 1}\n{"a": ' + "[" * 100_000 + "}\n", ["2번째 줄", "깊"]),
+        ("a.jsonl", '{"a": \n{"a": 1}\n', ["1번째 줄", "JSON"]),
+        ("a.json", '[{"text": "\\ud83d"}]', ["surrogate"]),
         ("a.parquet", "not parquet", ["Parquet"]),
         ("a.docx", "x", [".docx", ".csv"]),
     ],
 )
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, content: str, said: list[str]) -> None:
-    (tmp_path / name).write_text(content, encoding="utf-8")
+    (tmp_path / name).write_bytes(content.encode())
     message = refused(tmp_path / name)
     assert name in message
     for words in said:
@@ -110,6 +208,32 @@ def test_mixed_encodings_are_told_with_their_lines(tmp_path: Path) -> None:
     path.write_bytes("text,label\n가각간갇갈,1\n".encode() + "끝,1\n".encode("cp949") + "똠\n".encode())
     assert "3번째 줄" in refused(path)
     assert "CP949가 섞임" in refused(path)
+    path.write_bytes("좋다,1\n끝,1\n".encode("cp949") + "가각간갇갈\n".encode())
+    assert "3번째 줄 (UTF-8이 섞임)" in refused(path)
+
+
+def test_a_cut_utf16_file_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(CSV.encode("utf-16")[:-1])
+    assert "UTF-16 인코딩" in refused(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_bytes_not_of_the_named_encoding_are_told_with_their_line(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"text,label{end}좋다,1{end}".encode() + b"\xb0\xa1,0")
+    assert "3번째 줄" in refused(path, "utf-8")
+    path.write_bytes(f"text,label{end}뷁,1{end}".encode("cp949"))
+    assert "2번째 줄" in refused(path, "euc-kr")
+    assert "cp949" in refused(path, "euc-kr")
+
+
+@pytest.mark.parametrize("saved", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_the_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path, saved: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(("\ufeff" + CSV).encode(saved))
+    assert rows_of(path, saved) == ROWS
+    assert rows_of(path) == ROWS
 
 
 def test_an_encoding_that_is_named_overrules(tmp_path: Path) -> None:
@@ -121,14 +245,38 @@ def test_an_encoding_that_is_named_overrules(tmp_path: Path) -> None:
     assert "인코딩이 없습니다" in refused(path, "base64")
 
 
-def test_a_workbook_named_csv_is_told(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b"PK\x03\x04\x14\x00")
-    assert "엑셀" in refused(tmp_path / "a.csv")
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"PK\x03\x04\x14\x00", "CSV(UTF-8)로 저장"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "CSV(UTF-8)로 저장"),
+        (b"PAR1\x15\x04", ".parquet"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"\x89PNG\r\n\x1a\n", "PNG"),
+    ],
+)
+def test_a_binary_file_named_csv_is_told(tmp_path: Path, start: bytes, said: str) -> None:
+    (tmp_path / "a.csv").write_bytes(start)
+    assert said in refused(tmp_path / "a.csv")
 
 
-def test_missing_files_and_folders_are_told_apart(tmp_path: Path) -> None:
-    assert "없습니다" in refused(tmp_path / "no.csv")
+def test_what_is_no_file_is_told_apart(tmp_path: Path) -> None:
+    assert "파일이 없습니다" in refused(tmp_path / "no.csv")
     assert "폴더" in refused(tmp_path)
+    assert "읽을 수 없습니다" in refused(tmp_path / f"{'x' * 300}.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    assert "파이프" in refused(tmp_path / "a.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(CSV, encoding="utf-8")
+    (tmp_path / "a.csv").chmod(0)
+    assert "권한이 없습니다" in refused(tmp_path / "a.csv")
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
