@@ -72,8 +72,11 @@ class ResourceError(FinetuningError):
     exit_code = 5
 
 
-class StopRequested(Exception):
-    """The user asked the run to stop (SIGINT or SIGTERM); `exit_code` is 128 plus the signal's number."""
+class StopRequested(BaseException):
+    """The user asked the run to stop (SIGINT or SIGTERM); `exit_code` is 128 plus the signal's number.
+
+    Like KeyboardInterrupt it is no Exception: code that explains a library's failures must not take it for one.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"signal {signal_number}")

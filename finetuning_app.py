@@ -135,7 +135,11 @@ class StopSignal:
         if self.number is not None:
             os._exit(128 + number)
         self.number = number
-        _log.warning("중단 요청을 받았습니다. 지금 스텝을 마치고 상태를 저장합니다. 한 번 더 누르면 바로 끝납니다.")
+        # not through the log: the signal may have come in the middle of a write to the same stream
+        os.write(
+            2,
+            "\n중단 요청을 받았습니다. 지금 스텝을 마치고 상태를 저장합니다. 한 번 더 누르면 바로 끝납니다.\n".encode(),
+        )
 
     def pending(self) -> int | None:
         """The signal that asked for a stop, or None."""
@@ -207,6 +211,7 @@ def train(bench: Workbench, arguments: argparse.Namespace) -> None:
     from training_manager import TrainingManager
 
     started, settings, output_dir = time.perf_counter(), bench.settings, bench.output_dir
+    _check_writable(output_dir)
     tokenizer = bench.models.load_tokenizer()
     max_length = bench.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, settings.training.save_total_limit)
@@ -284,6 +289,17 @@ def _checkpoint_to_resume(store: Any, arguments: argparse.Namespace, output_dir:
             remedy="이어서 하려면 --resume을 붙이고, 새로 하려면 --output_dir를 바꾸거나 checkpoints 폴더를 지우세요.",
         )
     return None
+
+
+def _check_writable(output_dir: Path) -> None:
+    """ResourceError where output_dir cannot be made or written, before time goes into anything else."""
+    nearest = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ResourceError(
+            "output_dir에 쓸 수 없습니다.",
+            where=f"model.output_dir: {output_dir}",
+            remedy=f"{nearest} 경로가 폴더인지, 쓰기 권한이 있는지 확인하거나 --output_dir로 다른 폴더를 고르세요.",
+        )
 
 
 def _prepare_output(output_dir: Path, settings: Settings, starts_anew: bool) -> None:
@@ -374,7 +390,7 @@ def main(argv: Sequence[str]) -> int:
         if stop.patient:
             print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {_command([*again, '--resume'])}", file=sys.stderr)
         else:
-            print("학습을 시작하기 전에 멈췄습니다. 저장할 상태가 없습니다.", file=sys.stderr)
+            print("멈췄습니다. 저장할 학습 상태는 없습니다.", file=sys.stderr)
         return stopped.exit_code
     except FinetuningError as error:
         print(error, file=sys.stderr)

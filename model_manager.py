@@ -100,10 +100,14 @@ class ModelManager:
 
     def save(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path) -> None:
         """Writes model and tokenizer into output_dir, each file whole or not at all."""
+        from transformers import PreTrainedTokenizerFast
+
         partial = output_dir / ".model.partial"
         shutil.rmtree(partial, ignore_errors=True)
         try:
             model.save_pretrained(partial, state_dict=_cast(model, self.settings.model.save_dtype))
+            if isinstance(tokenizer, PreTrainedTokenizerFast):
+                tokenizer.backend_tokenizer.no_truncation()  # it would write down the length this run cut texts at
             tokenizer.save_pretrained(partial)
             if self.settings.model.save_dtype is not None:
                 _note_dtype(partial / "config.json", self.settings.model.save_dtype)
@@ -197,8 +201,12 @@ def _cast(model: PreTrainedModel, dtype: str | None) -> dict[str, torch.Tensor] 
     if dtype is None:
         return None
     target = getattr(torch, dtype)
+    cast: dict[tuple[int, torch.Size], torch.Tensor] = {}  # tied weights stay one tensor, and are written once
     return {
-        name: tensor.to(target) if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()
+        name: cast.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(target))
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in model.state_dict().items()
     }
 
 

@@ -22,10 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def write_rows(source: Path, target: Path, rows: int) -> None:
-    """The published file's header and its first rows."""
+def write_rows(source: Path, target: Path, rows: int, skipped: int = 0) -> None:
+    """The published file's header and its first rows, after those skipped."""
     with source.open(encoding="utf-8") as lines:
-        target.write_text("".join(islice(lines, rows + 1)), encoding="utf-8")
+        header = next(lines)
+        target.write_text(header + "".join(islice(lines, skipped, skipped + rows)), encoding="utf-8")
 
 
 def run_ours(data: Path, model: Path, output_dir: Path, seed: int) -> float:
@@ -100,7 +101,7 @@ def compare(arguments: argparse.Namespace) -> None:
         write_rows(arguments.nsmc / "ratings_train.txt", data / "train.txt", arguments.rows)
         write_rows(arguments.nsmc / "ratings_test.txt", data / "test.txt", arguments.test_rows)
         # this program chooses its best epoch on validation; with one epoch the choice is empty, so a few rows will do
-        write_rows(arguments.nsmc / "ratings_test.txt", data / "validation.txt", 100)
+        write_rows(arguments.nsmc / "ratings_train.txt", data / "validation.txt", 100, skipped=arguments.rows)
         for seed in arguments.seeds:
             for number, (name, runner) in enumerate(runners.items()):
                 began = time.perf_counter()

@@ -1,0 +1,39 @@
+"""Models as they are saved: what others load, and nothing of this run's that should not be in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from config_manager import Settings
+from model_manager import ModelManager
+from tasks import find_task
+
+
+def manager_of(model: Path, **settings: object) -> ModelManager:
+    made = Settings.model_validate({"model": {"name": str(model), "task": "fill-mask", **settings}})
+    return ModelManager(made, find_task(made))
+
+
+def test_tied_weights_are_written_once_in_another_dtype(tiny_model: Path, tmp_path: Path) -> None:
+    manager = manager_of(tiny_model, save_dtype="float16")
+    model, tokenizer = manager.load_model(()), manager.load_tokenizer()
+    manager.save(model, tokenizer, tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+        assert {str(file.get_tensor(name).dtype) for name in names} == {"torch.float16"}
+    assert "cls.predictions.decoder.weight" not in names
+    again = manager_of(tmp_path).load_model(())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor.half().float()), name
+
+
+def test_the_length_texts_were_cut_at_is_not_saved_with_the_tokenizer(tiny_model: Path, tmp_path: Path) -> None:
+    manager = manager_of(tiny_model)
+    tokenizer = manager.load_tokenizer()
+    tokenizer("정말 재미있다", truncation=True, max_length=4)
+    manager.save(manager.load_model(()), tokenizer, tmp_path)
+    assert json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["truncation"] is None
