@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import os
+import re
 import shlex
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from exceptions import FinetuningError, ModelError, ResourceError, SettingsError, StopRequested
+from exceptions import FinetuningError, ModelError, ResourceError, SettingsError, StopRequested, with_particle
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("finetuning")
 _COMMANDS = ("train", "evaluate", "predict")
 _HERE = Path(__file__).resolve().parent
+_SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
 
 # flag → (settings key, Korean help)
 _SETTING_FLAGS = {
@@ -58,11 +61,26 @@ _SETTING_FLAGS = {
 class _KoreanParser(argparse.ArgumentParser):
     """Says what is wrong with the flags as every other error is said."""
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for word in args:
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and flag not in self._option_string_actions:
+                raise _unknown("플래그", flag, self._option_string_actions)
+        arguments = super().parse_args(args, namespace)
+        if arguments.command not in _COMMANDS:
+            raise _unknown("명령", arguments.command, _COMMANDS)
+        return arguments
+
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(
-            f"명령줄을 읽을 수 없습니다: {message}",
-            remedy="python finetuning_app.py --help로 쓸 수 있는 플래그를 확인하세요.",
-        )
+        lacking = re.fullmatch(r"argument (.+): expected one argument", message)
+        what = f"{lacking[1]} 뒤에 값이 없습니다." if lacking else f"명령줄을 읽을 수 없습니다: {message}"
+        raise SettingsError(what, where="명령줄", remedy=_SEE_HELP)
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
+    near = difflib.get_close_matches(name, known, n=1)
+    guess = f"혹시 {near[0]}입니까? " if near else ""
+    return SettingsError(f"'{name}' {with_particle(kind, '이/가')} 없습니다.", where="명령줄", remedy=guess + _SEE_HELP)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         add_help=False,
     )
-    parser.add_argument("command", nargs="?", choices=_COMMANDS, default="train", metavar="명령",
+    parser.add_argument("command", nargs="?", default="train", metavar="명령",
                         help="train(학습), evaluate(평가), predict(예측)")  # fmt: skip
     parser.add_argument("-h", "--help", action="help", help="이 도움말을 보여 주고 끝냅니다")
     parser.add_argument("--config", type=Path, metavar="파일", help="설정 파일 (기본값: 프로그램 옆의 config.yaml)")

@@ -105,11 +105,12 @@ def test_an_output_folder_that_cannot_be_written(cli: Cli, tiny_model: Path, rev
 
 
 SETTINGS: dict[str, tuple[list[str], list[str]]] = {
-    "an unknown flag": (["--learning_rat", "1"], ["--learning_rat", "--help"]),
+    "an unknown flag": (["--learning_rat", "1"], ["--learning_rat", "혹시 --learning_rate입니까?"]),
+    "a flag without its value": (["--epochs"], ["--epochs", "값"]),
     "a flag out of range": (["--epochs", "0"], ["--epochs", "training.epochs", "1 이상"]),
     "an unknown setting": (["--set", "training.epoch=1"], ["training.epochs"]),
     "a missing file": (["--config", "no.yaml"], ["no.yaml", "없습니다"]),
-    "an unknown command": (["tarin"], ["tarin"]),
+    "an unknown command": (["tarin"], ["tarin", "혹시 train입니까?"]),
 }
 
 
@@ -149,13 +150,11 @@ def test_evaluate_before_training_says_so(cli: Cli, tmp_path: Path) -> None:
 
 def hub_error(name: str) -> Exception:
     """An OSError as transformers raises it over an error of the Hub's client."""
-    import httpx
     from huggingface_hub import errors
 
-    response = httpx.Response(404, request=httpx.Request("GET", "https://example.invalid/model"))
-    cause: Any = getattr(errors, name)
+    kind: Any = getattr(errors, name)
     outer = OSError("no such thing")
-    outer.__cause__ = cause("no", response=response) if name != "OfflineModeIsEnabled" else cause("offline")
+    outer.__cause__ = kind.__new__(kind)
     return outer
 
 
