@@ -18,10 +18,14 @@ MICRO_BATCH_COST = 64
 
 @dataclass(frozen=True)
 class Examples:
-    """The tokenised examples of a split: a memory-mapped table, and each example's number of tokens (int32)."""
+    """The tokenised examples of a split: a memory-mapped table, and each example's number of tokens (int32).
+
+    rows: the clean rows that they were made of, in the order of the examples.
+    """
 
     table: Dataset
     lengths: np.ndarray
+    rows: Dataset
 
     def __len__(self) -> int:
         return len(self.lengths)

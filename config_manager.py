@@ -76,6 +76,7 @@ class ModelSettings(_Section):
     revision: Text | None = None
     trust_remote_code: Truth = False
     save_dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    num_labels: Annotated[Whole, Field(ge=1)] | None = None
 
 
 class DataSettings(_Section):
@@ -89,7 +90,10 @@ class DataSettings(_Section):
     label_column: Text = "label"
     max_length: Annotated[Whole, Field(ge=8)] = 1024
     batch_size: Annotated[Whole, Field(ge=1)] = 16
+    multi_label: Truth = False
+    label_separator: Text = ","
     validation_split: Annotated[Real, Field(gt=0, lt=0.5)] = 0.1
+    test_split: Annotated[Real, Field(ge=0, lt=0.5)] = 0.0
     max_bad_rows: Annotated[Real, Field(ge=0, le=1)] = 0.01
     encoding: Text | None = None
     train_rows: Annotated[Whole, Field(ge=1)] | None = None
@@ -134,6 +138,17 @@ class FillMaskSettings(_Section):
     whole_word: Truth = True
 
 
+class GenerationSettings(_Section):
+    """How a generating task makes its texts."""
+
+    max_new_tokens: Annotated[Whole, Field(ge=1)] = 128
+    num_beams: Annotated[Whole, Field(ge=1)] = 1
+    temperature: Annotated[Real, Field(ge=0)] = 0.0
+    top_p: Annotated[Real, Field(gt=0, le=1)] = 1.0
+    repetition_penalty: Annotated[Real, Field(gt=0)] = 1.0
+    validation_rows: Annotated[Whole, Field(ge=0)] | None = None
+
+
 class LoggingSettings(_Section):
     """What a run says, and how often."""
 
@@ -151,6 +166,7 @@ class Settings(_Section):
     training: TrainingSettings = TrainingSettings()
     memory: MemorySettings = MemorySettings()
     fill_mask: FillMaskSettings = FillMaskSettings()
+    generation: GenerationSettings = GenerationSettings()
     logging: LoggingSettings = LoggingSettings()
 
     def to_yaml(self) -> str:

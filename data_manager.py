@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Part of every cache key: a change in what cleaning or encoding does must change it.
-_FORMAT = "1"
+_FORMAT = "2"
 _ROWS_AT_A_TIME = 10_000
 _SHOWN = 5
+_ROWS_A_LABEL = 10  # with fewer, on the average, there is nothing to stratify by
+_DROPPED_LOUDLY = 0.01
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "학습": "train", "훈련": "train",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "eval": "validation",
@@ -61,9 +63,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.table)
 
-    def label_counts(self) -> Counter[str]:
-        """How often each label occurs; empty where the split has none."""
-        return Counter(self.table["label"]) if "label" in self.table.column_names else Counter()
+    def labels(self) -> Sequence[str]:
+        """The label cell of each row; empty where the split has none."""
+        cells: Sequence[str] = self.table["label"][:] if "label" in self.table.column_names else []
+        return cells
 
 
 class DataManager:
@@ -85,22 +88,29 @@ class DataManager:
                 remedy="파일 이름에 train을 넣거나(예: train.csv), data.dataset_name에 학습 파일을 직접 쓰세요.",
             )
         splits = {name: self._clean(raw, name) for name, raw in sources.items()}
+        if "test" not in splits and self.data.test_split > 0:
+            splits["train"], splits["test"] = self._hold_out(splits["train"], "test", self.data.test_split)
         if "validation" not in splits:
-            splits["train"], splits["validation"] = self._hold_out(splits["train"])
+            splits["train"], splits["validation"] = self._hold_out(
+                splits["train"], "validation", self.data.validation_split
+            )
         return {name: splits[name] for name in ("train", "validation", "test") if name in splits}
 
     def load_split(self, wanted: str | None) -> tuple[str, Rows]:
         """One split with its labels, and its name: the wanted one, or else test, validation, or the only one."""
         sources = self._sources()
-        names = [wanted] if wanted else ["test", "validation", *sources]
-        name = next((name for name in names if name in sources), None)
-        if name is None:
+        if "train" in sources:
+            splits = self.load_splits()
+        else:
+            splits = {name: self._clean(raw, name) for name, raw in sources.items()}
+        name = wanted or next(name for name in ("test", "validation") if name in splits)
+        if name not in splits:
             raise DataError(
                 f"'{wanted}' split이 없습니다.",
                 where=f"data.dataset_name: {self.data.dataset_name}",
-                remedy=f"있는 split: {', '.join(sources)}",
+                remedy=f"있는 split: {', '.join(splits)}",
             )
-        return name, self._clean(sources[name], name)
+        return name, splits[name]
 
     def load_unlabelled(self, path: Path | None, lines: Iterable[str]) -> tuple[Rows, list[dict[str, Any]]]:
         """Rows to predict, out of a file or else lines of text; and every source row, those without text included."""
@@ -109,15 +119,15 @@ class DataManager:
             raw = Raw(str(path), source.columns, source.rows, _file_hash(path))
         else:
             raw = self._raw_lines(lines)
-        wanted = [column for column in self.task.columns() if not column.target]
+        wanted = [column for column in self.task.columns(raw.columns) if not column.target]
         names = self._resolve(wanted, raw)
-        originals = [{role: row.get(name) for role, name in names.items()} for row in raw.rows]
-        raw = Raw(raw.where, tuple(names), originals, raw.key)
-        rows = self._write(raw, {role: role for role in names}, limit=None, tolerated=1.0)
-        return rows, originals
+        originals = [{name: row.get(name) for name in names.values()} for row in raw.rows]
+        raw = Raw(raw.where, raw.columns, originals, raw.key)
+        return self._write(raw, wanted, names, limit=None, tolerated=1.0), originals
 
     def _raw_lines(self, lines: Iterable[str]) -> Raw:
-        roles = [column.role for column in self.task.columns() if not column.target]
+        asked = [column for column in self.task.columns(()) if not (column.target or column.optional)]
+        roles = [column.role for column in asked]
         found: list[dict[str, Any]] = []
         for number, line in enumerate(lines, 1):
             fields = line.rstrip("\r\n").split("\t") if len(roles) > 1 else [line.rstrip("\r\n")]
@@ -128,7 +138,7 @@ class DataManager:
                     remedy="두 텍스트 사이에 tab을 하나 넣으세요.",
                 )
             found.append(dict(zip(roles, fields, strict=True)))
-        names = {column.role: column.name or column.role for column in self.task.columns()}
+        names = {column.role: column.name or column.role for column in asked}
         columns = tuple(names[role] for role in roles)
         rows = [{names[role]: value for role, value in row.items()} for row in found]
         return Raw("표준 입력", columns, rows, _hash(json.dumps(found, ensure_ascii=False)))
@@ -196,6 +206,8 @@ class DataManager:
                 continue
             is_default = column.name == DataSettings.model_fields[column.setting].default
             fitting = [name for name in raw.columns if name.casefold() in column.usual] if is_default else []
+            if not fitting and column.optional and is_default:
+                continue
             if len(fitting) == 1:
                 names[column.role] = fitting[0]
                 _log.info(
@@ -212,15 +224,17 @@ class DataManager:
 
     def _clean(self, raw: Raw, split: str) -> Rows:
         limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
-        names = self._resolve(self.task.columns(), raw)
-        return self._write(raw, names, limits.get(split), self.data.max_bad_rows)
+        columns = self.task.columns(raw.columns)
+        return self._write(raw, columns, self._resolve(columns, raw), limits.get(split), self.data.max_bad_rows)
 
-    def _write(self, raw: Raw, names: Mapping[str, str], limit: int | None, tolerated: float) -> Rows:
+    def _write(
+        self, raw: Raw, columns: Sequence[Column], names: Mapping[str, str], limit: int | None, tolerated: float
+    ) -> Rows:
         """Writes the clean rows to the cache as Arrow, unless they are there, and says what was found in them."""
         import pyarrow as pa
         from datasets import Dataset
 
-        key = _hash(_FORMAT, raw.key, json.dumps(names), str(limit), self.task.name)
+        key = _hash(_FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, self._task_options())
         path = self.cache / f"rows-{key}.arrow"
         findings_path = path.with_suffix(".json")
         if path.exists() and findings_path.exists():
@@ -228,11 +242,15 @@ class DataManager:
         else:
             self._make_cache()
             findings, partial = Findings(), path.with_suffix(f".partial-{os.getpid()}")
-            schema = pa.schema([("row", pa.int64()), *((role, pa.string()) for role in names)])
-            clean = clean_rows(raw.rows, names, limit, findings)
+            optional = [column.role for column in columns if column.optional]
+            clean = clean_rows(raw.rows, names, optional, self.task.prepare, limit, findings)
+            chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
+            roles = [role for role in (chunk[0] if chunk else names) if role != "row"]
+            schema = pa.schema([("row", pa.int64()), *((role, pa.string()) for role in roles)])
             with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-                while chunk := list(itertools.islice(clean, _ROWS_AT_A_TIME)):
+                while chunk:
                     writer.write_table(pa.Table.from_pylist(chunk, schema))
+                    chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
             findings_path.write_text(json.dumps(asdict(findings), ensure_ascii=False), encoding="utf-8")
             os.replace(partial, path)
         findings.check(raw.where, names, tolerated)
@@ -249,12 +267,14 @@ class DataManager:
                 remedy="쓰기 권한을 확인하거나 data.dataset_cache_dir로 다른 폴더를 고르세요.",
             ) from error
 
-    def _hold_out(self, train: Rows) -> tuple[Rows, Rows]:
-        """Splits a seeded share off train for validation, the same share of every label."""
-        share, random = self.data.validation_split, np.random.default_rng([self.seed, len(train)])
-        labels = np.array(train.table["label"]) if "label" in train.table.column_names else np.zeros(len(train))
+    def _hold_out(self, train: Rows, name: str, share: float) -> tuple[Rows, Rows]:
+        """Splits a seeded share off train, the same share of every label where rows share labels."""
+        random = np.random.default_rng([self.seed, len(train), len(name)])
+        labels = np.array(train.labels() or [""] * len(train))
         if len(train) < 2:
             raise DataError("예제가 둘은 있어야 학습과 검증으로 나눌 수 있습니다.", where=train.where)
+        if len(np.unique(labels)) * _ROWS_A_LABEL > len(train):
+            labels[:] = ""
         held: list[int] = []
         for label in np.unique(labels):
             positions = random.permutation(np.flatnonzero(labels == label))
@@ -264,23 +284,27 @@ class DataManager:
         is_held = np.zeros(len(train), dtype=bool)
         is_held[held] = True
         _log.info(
-            "검증 데이터가 없어 학습 데이터 %s행 가운데 %s행을 떼어 검증에 씁니다. (data.validation_split, seed %d)",
-            f"{len(train):,}", f"{len(held):,}", self.seed,
+            "%s 데이터가 없어 학습 데이터 %s행 가운데 %s행을 떼어 씁니다. (data.%s_split, seed %d)",
+            {"validation": "검증", "test": "테스트"}[name], f"{len(train):,}", f"{len(held):,}", name, self.seed,
         )  # fmt: skip
         return tuple(  # type: ignore[return-value]
             Rows(
                 train.where,
                 train.table.select(np.flatnonzero(mask)),
-                _hash(train.key, str(self.seed), str(share), name),
+                _hash(train.key, str(self.seed), str(share), name, part),
             )
-            for name, mask in (("train", ~is_held), ("validation", is_held))
+            for part, mask in (("kept", ~is_held), ("held", is_held))
         )
 
     # --- rows → examples ---
 
+    def label_counts(self, rows: Rows) -> Counter[str]:
+        """How often each label occurs; empty where the split has none."""
+        return Counter(label for cell in rows.labels() for label in self.task.labels_in(cell))
+
     def label_names(self, splits: Mapping[str, Rows]) -> tuple[str, ...]:
         """Label names found in train; DataError where another split has one that train does not."""
-        names = self.task.label_names(splits["train"].label_counts())
+        names = self.task.label_names(self.label_counts(splits["train"]))
         if names:
             for rows in splits.values():
                 self.check_labels(rows, names)
@@ -288,26 +312,28 @@ class DataManager:
 
     def check_labels(self, rows: Rows, names: Sequence[str]) -> None:
         """DataError where a split has labels outside these names."""
-        unknown = rows.label_counts().keys() - set(names)
-        if unknown:
-            label = min(unknown)
-            position = rows.table["label"][:].index(label)
-            raise DataError(
-                f"학습 데이터에 없는 라벨이 있습니다: {', '.join(sorted(unknown)[:_SHOWN])}",
-                where=f"{rows.where}, {rows.table[position]['row']:,}번째 행",
-                remedy=f"학습한 라벨은 {', '.join(names[:20])}입니다. 라벨을 고치거나 그 행을 빼세요.",
-            )
+        known = set(names)
+        for position, cell in enumerate(rows.labels()):
+            unknown = [label for label in self.task.labels_in(cell) if label not in known]
+            if unknown:
+                raise DataError(
+                    f"학습 데이터에 없는 라벨이 있습니다: {', '.join(unknown[:_SHOWN])}",
+                    where=f"{rows.where}, {rows.table[position]['row']:,}번째 행",
+                    remedy=f"학습한 라벨은 {', '.join(names[:20])}입니다. 라벨을 고치거나 그 행을 빼세요.",
+                )
 
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> Examples:
-        """Tokenises a split, in batches with the fast tokenizer, and says how many texts were cut."""
+        """Tokenises a split, in batches with the fast tokenizer, and says how many texts were cut or dropped."""
         from transformers import PreTrainedTokenizerFast
 
-        options = self.task.settings.model_dump_json(include={"fill_mask"})
-        spelled = tokenizer.backend_tokenizer.to_str() if isinstance(tokenizer, PreTrainedTokenizerFast) else ""
+        spelled = ""
+        if isinstance(tokenizer, PreTrainedTokenizerFast):
+            tokenizer.backend_tokenizer.no_truncation()  # what an earlier split left there is no part of the key
+            spelled = tokenizer.backend_tokenizer.to_str()
         key = _hash(
-            _FORMAT, rows.key, self.task.name, options, json.dumps(label_names), str(max_length),
+            _FORMAT, rows.key, self.task.name, self._task_options(), json.dumps(label_names), str(max_length),
             spelled, str(tokenizer.init_kwargs),
         )  # fmt: skip
         self._make_cache()
@@ -318,13 +344,46 @@ class DataManager:
             cache_file_name=str(self.cache / f"examples-{key}.arrow"),
             new_fingerprint=key,
         )
-        cut = int(np.sum(table["truncated"][:]))
+        lengths = _lengths(table)
+        self._report_lengths(rows, table, lengths, max_length)
+        if not lengths.all():
+            table, lengths = table.select(np.flatnonzero(lengths)), lengths[lengths > 0]
+        if not len(lengths):
+            raise DataError("학습할 것이 남은 예제가 없습니다.", where=rows.where, remedy="data.max_length를 늘리세요.")
+        numbers = np.unique(table["row"][:])
+        kept = rows.table
+        if len(numbers) < len(rows):
+            kept = kept.select(np.flatnonzero(np.isin(kept["row"][:], numbers)))
+        return Examples(table, lengths, kept)
+
+    def _report_lengths(self, rows: Rows, table: Dataset, lengths: np.ndarray, max_length: int) -> None:
+        """Says how many texts were cut and how many examples were dropped; loudly where it is more than one in 100."""
+        cut, dropped = int(np.sum(table["truncated"][:])), int((lengths == 0).sum())
         if cut:
             _log.info(
                 "%s: 텍스트 %s개(%.1f%%)가 %s 토큰을 넘어 잘렸습니다.",
                 rows.where, f"{cut:,}", 100 * cut / len(table), f"{max_length:,}",
             )  # fmt: skip
-        return Examples(table, _lengths(table))
+        if not dropped:
+            return
+        numbers = np.array(table["row"][:])[lengths == 0]
+        shown = ", ".join(map(str, numbers[:_SHOWN])) + (" 등" if dropped > _SHOWN else "")
+        _log.warning(
+            "%s: 학습할 토큰이 max_length에서 모두 잘린 %s행(%s번째)을 뺍니다.", rows.where, f"{dropped:,}", shown
+        )
+        if dropped > _DROPPED_LOUDLY * len(table) and "full_length" in table.column_names:
+            quantiles = np.percentile(table["full_length"][:], (50, 90, 99, 100)).astype(int)
+            _log.warning(
+                "%.1f%%나 빠집니다. 토큰 길이는 50%% %s, 90%% %s, 99%% %s, 최대 %s입니다. "
+                "data.max_length(지금 %s)를 늘리세요.",
+                100 * dropped / len(table), *(f"{value:,}" for value in quantiles), f"{max_length:,}",
+            )  # fmt: skip
+
+    def _task_options(self) -> str:
+        """The settings that rows and examples may depend on besides those of data: the tasks' own sections."""
+        general = {"model", "training", "memory", "logging", "data"}
+        shape = self.data.model_dump_json(include={"multi_label", "label_separator"})
+        return self.task.settings.model_dump_json(exclude=general) + shape
 
 
 def _lengths(table: Dataset) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""One pass over a split without gradients: outcomes of every example in their order, and metrics."""
+"""One pass over a split without gradients: outcomes of every row in their order, and metrics."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import torch
 
 from batching import Examples, batches_by_length
 from memory_utils import MemoryManager, is_out_of_memory
-from tasks.base import Batch, RandomKey, Task
+from tasks.base import Answer, Batch, RandomKey, Task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -23,7 +24,7 @@ _BUDGET_FACTOR = 2
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A split's metrics, further lines for a report, and the task's outcome of each example in the split's order."""
+    """A split's metrics, further lines for a report, and the task's outcome of each row in the split's order."""
 
     metrics: dict[str, float]
     details: list[str]
@@ -43,17 +44,28 @@ class Evaluator:
     memory: MemoryManager
     check_stop: Callable[[], None]
 
-    def evaluate(self, examples: Examples, seed: int) -> Evaluation:
-        """Metrics over a split with labels; random choices (masks) are those of epoch 0, the same every time."""
-        outcomes, loss_sum, items = self._run(examples, RandomKey(seed, 0))
-        hidden = {"input_ids", "attention_mask", "token_type_ids"}
-        columns = {name: examples.table[name][:] for name in examples.table.column_names if name not in hidden}
-        metrics = self.task.metrics(outcomes, columns, loss_sum / max(items, 1))
-        return Evaluation(metrics, self.task.details(outcomes, columns, self.label_names), outcomes)
+    def evaluate(self, examples: Examples, seed: int, generated_rows: int) -> Evaluation:
+        """Metrics over a split with labels; random choices (masks) are those of epoch 0, the same every time.
+
+        Of a task that generates, the first `generated_rows` rows get a generated text.
+        """
+        outcomes, loss = self._with_loss(examples, seed, generated_rows)
+        return self._measure(outcomes, examples, loss)
+
+    def validate(self, examples: Examples, seed: int, generated_rows: int) -> Evaluation:
+        """Like evaluate, after the task has chosen on this split what it is to choose, such as a threshold."""
+        outcomes, loss = self._with_loss(examples, seed, generated_rows)
+        for name, value in self.task.tune(outcomes, examples.rows, self.label_names).items():
+            setattr(self.model.config, name, value)
+        self.task.adopt(self.model.config)
+        return self._measure(outcomes, examples, loss)
 
     def predict(self, examples: Examples) -> list[Any]:
-        """Outcomes of examples that have no labels."""
-        return self._run(examples, None)[0]
+        """The outcome of each row, of examples that have no labels."""
+        if self.task.generates:
+            return self._generate(examples, len(examples))
+        outcomes = self._pass(examples.lengths, lambda indices: self._outcomes(examples, indices, None)[0])
+        return self.task.gather(outcomes, examples.table, examples.rows)
 
     @torch.no_grad()
     def without_finite_loss(self, examples: Examples, indices: Sequence[int], key: RandomKey) -> list[int]:
@@ -67,49 +79,83 @@ class Evaluator:
                 bad.append(index)
         return bad
 
-    def _run(self, examples: Examples, key: RandomKey | None) -> tuple[list[Any], float, int]:
+    def _measure(self, outcomes: list[Any], examples: Examples, loss: float) -> Evaluation:
+        metrics = self.task.metrics(outcomes, examples.rows, self.label_names, loss)
+        return Evaluation(metrics, self.task.details(outcomes, examples.rows, self.label_names), outcomes)
+
+    def _with_loss(self, examples: Examples, seed: int, generated_rows: int) -> tuple[list[Any], float]:
+        """Each row's outcome, and the mean loss over all items."""
+        losses: list[tuple[float, int]] = []
+
+        def work(indices: np.ndarray) -> list[Any]:
+            outcomes, loss_sum, items = self._outcomes(examples, indices, RandomKey(seed, 0))
+            losses.append((loss_sum, items))
+            return outcomes
+
+        found = self._pass(examples.lengths, work)
+        sums = [sum(part) for part in zip(*self._over_processes(losses), strict=True)]
+        outcomes = self.task.gather(found, examples.table, examples.rows)
+        if self.task.generates and generated_rows:
+            answers = self._generate(examples, min(generated_rows, len(examples)))
+            for position, answer in enumerate(answers):
+                outcomes[position] = dataclasses.replace(outcomes[position], text=answer.text)
+        return outcomes, sums[0] / max(sums[1], 1)
+
+    def _generate(self, examples: Examples, count: int) -> list[Any]:
+        """Answers with the text that the model makes of each of the first examples."""
+
+        def work(indices: np.ndarray) -> list[str]:
+            with self.accelerator.autocast():
+                return self.task.generate(self.model, examples.fetch(indices.tolist()), self.tokenizer)
+
+        room = self.task.settings.generation.max_new_tokens
+        return [Answer(0.0, 0, text) for text in self._pass(examples.lengths[:count] + room, work)]
+
+    def _pass(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
+        """What `work` makes of every position, in their order: in batches by length, shared among the processes."""
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         found: list[tuple[int, Any]] = []
-        loss_sum, items = 0.0, 0
         was_training = self.model.training
         self.model.eval()
         try:
             with torch.inference_mode():
-                pending = batches_by_length(examples.lengths, self._budget())[rank::processes]
+                pending = batches_by_length(lengths, self._budget())[rank::processes]
                 while pending:
                     self.check_stop()
                     indices = pending.pop(0)
                     try:
-                        batch, outcomes, batch_loss = self._batch(examples, indices, key)
+                        made = work(indices)
                     except (RuntimeError, MemoryError) as error:
                         if not is_out_of_memory(error):
                             raise
-                        self.memory.shrink_budget(int(examples.lengths[indices].max()) * len(indices), len(indices))
+                        self.memory.shrink_budget(int(lengths[indices].max()) * len(indices), len(indices))
                         rest = np.concatenate([indices, *pending])
-                        pending = [rest[cut] for cut in batches_by_length(examples.lengths[rest], self._budget())]
+                        pending = [rest[cut] for cut in batches_by_length(lengths[rest], self._budget())]
                         continue
-                    found.extend(zip(indices.tolist(), outcomes, strict=True))
-                    loss_sum, items = loss_sum + batch_loss, items + batch.items
+                    found.extend(zip(indices.tolist(), made, strict=True))
         finally:
             self.model.train(was_training)
-        if processes > 1:
-            from accelerate.utils import gather_object
+        return [made for _, made in sorted(self._over_processes(found), key=lambda pair: pair[0])]
 
-            found = gather_object(found)
-            shares = gather_object([(loss_sum, items)])
-            loss_sum, items = sum(share[0] for share in shares), sum(share[1] for share in shares)
-        return [outcome for _, outcome in sorted(found, key=lambda pair: pair[0])], loss_sum, items
+    def _over_processes(self, mine: list[Any]) -> list[Any]:
+        if self.accelerator.num_processes == 1:
+            return mine
+        from accelerate.utils import gather_object
+
+        gathered: list[Any] = gather_object(mine)
+        return gathered
 
     def _budget(self) -> int:
         return _BUDGET_FACTOR * self.memory.token_budget
 
-    def _batch(self, examples: Examples, indices: np.ndarray, key: RandomKey | None) -> tuple[Batch, list[Any], float]:
+    def _outcomes(self, examples: Examples, indices: np.ndarray, key: RandomKey | None) -> tuple[list[Any], float, int]:
+        """(outcomes, loss sum, items) of one batch; without a key there are no labels, and no loss."""
         batch = self.task.collate(examples.fetch(indices.tolist()), self.tokenizer, key)
         batch = to_device(batch, self.accelerator.device)
         with self.accelerator.autocast():
             logits = self.task.forward(self.model, batch)
         loss = float(self.task.loss_sum(logits, batch)) if key is not None else 0.0
-        return batch, self.task.outcomes(logits, batch), loss
+        return self.task.outcomes(logits, batch), loss, batch.items
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -72,6 +72,10 @@ class ResourceError(FinetuningError):
     exit_code = 5
 
 
+class BadRow(Exception):
+    """A row that its task cannot use; the message is the reason in Korean, in a few words, to be counted by."""
+
+
 class StopRequested(BaseException):
     """The user asked the run to stop (SIGINT or SIGTERM); `exit_code` is 128 plus the signal's number.
 

@@ -48,22 +48,17 @@ class ModelManager:
             tokenizer.pad_token = tokenizer.eos_token  # padding is told by position, so any id serves
         return tokenizer
 
-    def load_model(self, label_names: Sequence[str]) -> PreTrainedModel:
-        """The task's model in float32, its head sized and named by label_names (empty: as the model has it)."""
+    def load_model(self, label_names: Sequence[str] | None) -> PreTrainedModel:
+        """The task's model in float32, its head made for these labels (None: as the model has it)."""
         import torch
         import transformers
 
-        labels = {}
-        if label_names:
-            labels = {
-                "num_labels": len(label_names),
-                "id2label": dict(enumerate(label_names)),
-                "label2id": {name: position for position, name in enumerate(label_names)},
-                "ignore_mismatched_sizes": True,  # a head of another number of labels is made anew
-            }
+        options = self.task.config_options(label_names) if label_names is not None else {}
+        if options:
+            options["ignore_mismatched_sizes"] = True  # a head of another number of labels is made anew
         auto_class = getattr(transformers, self.task.auto_class)
         try:
-            model: PreTrainedModel = auto_class.from_pretrained(self.name, dtype=torch.float32, **labels, **self._from)
+            model: PreTrainedModel = auto_class.from_pretrained(self.name, dtype=torch.float32, **options, **self._from)
         except Exception as error:
             raise self._explain(error, "모델") from error
         return model
@@ -94,7 +89,9 @@ class ModelManager:
         return int(min(wanted, allowed))
 
     def label_names(self) -> tuple[str, ...]:
-        """The labels of a model that was fine-tuned before, in the order of their ids."""
+        """The labels of a model that was fine-tuned before, in the order of their ids; empty for a task without."""
+        if not self.task.has_labels:
+            return ()
         names = self.load_config().id2label or {}
         return tuple(str(names[position]) for position in sorted(names))  # type: ignore[index]
 

@@ -8,20 +8,31 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from config_manager import LoggingSettings, Settings
 from exceptions import DataError
+from tasks.base import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
+_SAMPLES = 5
 METRIC_NAMES = {
     "loss": "손실",
     "accuracy": "정확도",
     "macro_f1": "macro-F1",
     "perplexity": "perplexity",
     "masked_accuracy": "mask 정확도",
+    "micro_f1": "micro-F1",
+    "threshold": "임계값",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "f1_at_3": "F1(3점 기준)",
 }
 
 
@@ -103,13 +114,25 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def log_predictions(rows: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]) -> None:
-    """Logs a few rows with what the model makes of them, beside the label where there is one."""
+def log_samples(
+    task: Task, rows: Dataset, outcomes: Sequence[Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Logs a few rows of a split with what the model makes of them, beside the truth where there is one."""
     _log.info("예측 보기")
-    for row, prediction in zip(rows, predictions, strict=True):
-        found = ", ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in prediction.values())
-        truth = f" (정답 {row['label']})" if "label" in row else ""
-        _log.info("  %s → %s%s", row["text"][:80], found, truth)
+    for position in range(0, len(rows), max(1, len(rows) // _SAMPLES))[:_SAMPLES]:
+        row = rows[position]
+        given, truth = task.show(row)
+        found = _phrase(list(task.readable(outcomes[position], row, label_names, tokenizer).values()))
+        _log.info("  %s → %s%s", given[:80], found, f" (정답 {truth})" if truth else "")
+
+
+def _phrase(value: Any) -> str:
+    """JSON values as a person reads them."""
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, dict):
+        return f"{{{_phrase(list(value.values()))}}}"
+    return ", ".join(_phrase(item) for item in value) if isinstance(value, list) else str(value)
 
 
 def log_evaluation(split: str, rows: int, metrics: Mapping[str, float], details: Sequence[str]) -> None:
@@ -131,11 +154,8 @@ def summary(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, "versions": {"python": sys.version.split()[0], **found}}
 
 
-_PIPELINES = {"text-classification": "text-classification", "fill-mask": "fill-mask"}
-
-
 def write_model_card(
-    output_dir: Path, settings: Settings, task_name: str, splits: Mapping[str, int], metrics: Mapping[str, float]
+    output_dir: Path, settings: Settings, task: Task, splits: Mapping[str, int], metrics: Mapping[str, float]
 ) -> None:
     """Writes output_dir/README.md: what the model is, what it learned from, how well it does, how to use it."""
     rows = "\n".join(f"| {METRIC_NAMES.get(name, name)} | {value:.4f} |" for name, value in metrics.items())
@@ -147,13 +167,13 @@ def write_model_card(
         output_dir / "README.md",
         f"""---
 language: ko
-pipeline_tag: {_PIPELINES.get(task_name, task_name)}
+pipeline_tag: {task.pipeline or task.name}
 library_name: transformers
 ---
 
 # {output_dir.name}
 
-`{base}` 모델을 {task_name} 태스크로 파인튜닝한 모델입니다.
+`{base}` 모델을 {task.name} 태스크로 파인튜닝한 모델입니다.
 
 - 데이터: `{dataset}` ({counts})
 - 학습: {settings.training.epochs} epoch, learning rate {settings.training.learning_rate:g}, 스텝마다 예제 {window}개,
@@ -168,13 +188,24 @@ library_name: transformers
 
 ## 사용 방법
 
-```python
-from transformers import pipeline
-
-model = pipeline("{_PIPELINES.get(task_name, task_name)}", model="이 폴더의 경로")
-```
+{_usage(task)}
 """,
     )
+
+
+def _usage(task: Task) -> str:
+    if task.pipeline is None:
+        return f"""```python
+from transformers import {task.auto_class}, AutoTokenizer
+
+model = {task.auto_class}.from_pretrained("이 폴더의 경로")
+tokenizer = AutoTokenizer.from_pretrained("이 폴더의 경로")
+```"""
+    return f"""```python
+from transformers import pipeline
+
+model = pipeline("{task.pipeline}", model="이 폴더의 경로")
+```"""
 
 
 def _public_name(name: str) -> str:

@@ -268,7 +268,9 @@ class TrainingManager:
 
     def _evaluate(self, epoch_ended: bool) -> None:
         state = self.state
-        evaluation = self.evaluator.evaluate(self.validation, self.settings.training.seed)
+        asked = self.settings.generation.validation_rows
+        texts = self.task.validation_texts if asked is None else asked
+        evaluation = self.evaluator.validate(self.validation, self.settings.training.seed, texts)
         line = metrics_line(evaluation.metrics)
         if epoch_ended:
             _log.info(

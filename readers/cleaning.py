@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from exceptions import DataError
+from exceptions import BadRow, DataError
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
-ROLE_NAMES = {"text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨"}
+ROLE_NAMES = {
+    "text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨", "tokens": "토큰", "question": "질문",
+    "context": "지문", "answers": "정답", "messages": "대화", "prompt": "프롬프트", "completion": "답",
+    "instruction": "지시문", "output": "답", "target": "출력 텍스트",
+}  # fmt: skip
 
 
 @dataclass
@@ -68,24 +72,36 @@ class Findings:
 
 
 def clean_rows(
-    rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], limit: int | None, findings: Findings
+    rows: Iterable[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    optional: Sequence[str],
+    prepare: Callable[[dict[str, Any]], dict[str, Any]],
+    limit: int | None,
+    findings: Findings,
 ) -> Iterator[dict[str, Any]]:
-    """Rows by role, with `row`, their number in the source from 1; columns: role → the source's column.
+    """Rows as a task prepares them, with `row`, their number in the source from 1; columns: role → source's column.
 
-    Rows beyond the first `limit` are left out, and those without a text or a label are counted in findings.
+    Rows beyond the first `limit` are left out; those that lack a role that is not optional, or that the task cannot
+    use, are counted in findings.
     """
     for number, source in enumerate(rows, 1):
         if limit is not None and number > limit:
             return
-        row: dict[str, Any] = {"row": number}
-        for role, name in columns.items():
-            text = as_text(source.get(name))
-            row[role] = unicodedata.normalize("NFC", text)
-            findings.composed += row[role] != text
-        empty = next((role for role in columns if not row[role].strip()), None)
+        cells = {role: source.get(name) for role, name in columns.items()}
+        empty = next((role for role in columns if role not in optional and not as_text(cells[role]).strip()), None)
         if empty is not None:
             findings.skip(f"빈 {ROLE_NAMES.get(empty, empty)}", number)
             continue
+        try:
+            prepared = prepare(cells)
+        except BadRow as reason:
+            findings.skip(str(reason), number)
+            continue
+        row: dict[str, Any] = {"row": number}
+        for role, value in prepared.items():
+            text = as_text(value)
+            row[role] = unicodedata.normalize("NFC", text)
+            findings.composed += row[role] != text
         findings.kept += 1
         findings.numeric += _is_number(row.get("text", ""))
         yield row

@@ -30,7 +30,7 @@ def find_task(settings: Settings) -> Task:
     spellings = {_squeeze(name): cls for cls in classes.values() for name in (cls.name, *cls.aliases)}
     wanted = _squeeze(settings.model.task)
     if wanted in spellings:
-        return spellings[wanted](settings)
+        return spellings[wanted].for_settings(settings)
     near = difflib.get_close_matches(wanted, spellings, n=1)
     guess = f"혹시 {spellings[near[0]].name}입니까? " if near else ""
     raise SettingsError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +12,8 @@ from config_manager import Settings
 
 if TYPE_CHECKING:
     import torch
-    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+    from datasets import Dataset
+    from transformers import BatchEncoding, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Column:
     """A column a task reads. Rows reach the task under `role`, whatever the file calls it.
 
     name: as the settings have it, None where the task does without; usual: names that people give it, tried when the
-    setting is at its default; target: what is to be predicted, so absent where there is nothing to compare with.
+    setting is at its default; target: what is to be predicted, so absent where there is nothing to compare with;
+    optional: a row may leave it empty.
     """
 
     role: str
@@ -27,13 +30,14 @@ class Column:
     name: str | None
     usual: tuple[str, ...] = ()
     target: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch as tensors.
 
-    inputs: what the model takes, each (rows, tokens) int64; labels: the task's own shape, or None in prediction;
+    inputs: what the model takes, (rows, tokens) int64; labels: the task's own shape, or None in prediction;
     items: how many terms its loss sums; tokens: real tokens, padding not counted.
     """
 
@@ -51,28 +55,82 @@ class RandomKey:
     epoch: int
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What evaluation keeps of an example of a generating task: its loss, and the text where one was generated."""
+
+    loss_sum: float
+    items: int
+    text: str | None = None
+
+
 class Task(ABC):
-    """One kind of fine-tuning. A task holds settings only: no model, no data, no device."""
+    """One kind of fine-tuning. A task holds settings only: no model, no data, no device.
+
+    name, aliases: how `model.task` may spell it; auto_class, pipeline: transformers' names for loading and using the
+    model (pipeline None: there is none); best_metric: what picks the best model; has_labels: whether there are label
+    names in the model's config; generates: whether a prediction is a generated text (then outcomes are Answers);
+    validation_texts, final_texts: how many rows are generated for after an epoch, and in a run's last evaluation.
+    """
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
     auto_class: ClassVar[str]
+    pipeline: ClassVar[str | None]
     best_metric: ClassVar[str]
     greater_is_better: ClassVar[bool]
+    has_labels: ClassVar[bool] = False
+    generates: ClassVar[bool] = False
+    validation_texts: ClassVar[int] = 0
+    final_texts: ClassVar[int] = 0
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    @abstractmethod
-    def columns(self) -> tuple[Column, ...]:
-        """The columns this task reads, under the settings in force."""
+    @classmethod
+    def for_settings(cls, settings: Settings) -> Task:
+        """The task under these settings: itself, or a relative that they mean more exactly."""
+        return cls(settings)
+
+    def for_labels(self, train_labels: Mapping[str, int]) -> Task:
+        """The task for labels such as train has: itself, or a relative that they mean more exactly."""
+        return self
+
+    # --- rows ---
 
     @abstractmethod
+    def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
+        """The columns this task reads, under the settings in force, out of a source that has `available`."""
+
+    def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A source's cells by role, checked and brought into the form that `encode` reads; raises BadRow.
+
+        Cells that are no text are kept as JSON. In prediction the roles that are targets are not there.
+        """
+        return row
+
+    def labels_in(self, cell: str) -> Sequence[str]:
+        """The labels in a row's `label` cell."""
+        return (cell,)
+
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
         """Label names in the order of their ids, out of each label's count in train; empty where there are none.
 
         Raises DataError where the labels cannot be learned from.
         """
+        return ()
+
+    def config_options(self, label_names: Sequence[str]) -> dict[str, Any]:
+        """What the model's config is told of the task: the number and names of labels, where there are any."""
+        if not label_names:
+            return {}
+        return {
+            "num_labels": len(label_names),
+            "id2label": dict(enumerate(label_names)),
+            "label2id": {name: position for position, name in enumerate(label_names)},
+        }
+
+    # --- examples ---
 
     @abstractmethod
     def encode(
@@ -82,7 +140,11 @@ class Task(ABC):
         label_names: Sequence[str],
         max_length: int,
     ) -> dict[str, list[Any]]:
-        """Turns columns of rows into columns of examples: `input_ids`, `truncated`, and what `collate` needs."""
+        """Turns columns of rows into columns of examples: `input_ids`, `truncated`, and what `collate` needs.
+
+        An example without input_ids is dropped and counted. Where a row makes several examples, or the text's length
+        before it was cut is known, the columns `row` and `full_length` say so.
+        """
 
     @abstractmethod
     def collate(
@@ -101,20 +163,51 @@ class Task(ABC):
     def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The loss summed over the batch's items, a float32 scalar: the window divides it."""
 
+    # --- predictions ---
+
     @abstractmethod
     def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
         """What evaluation keeps of each example, in the batch's order."""
 
-    @abstractmethod
-    def metrics(self, outcomes: Sequence[Any], examples: Mapping[str, Sequence[Any]], loss: float) -> dict[str, float]:
-        """The field's metrics over a whole split; `examples` has the columns that `encode` made, without input_ids."""
+    def generate(
+        self, model: PreTrainedModel, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
+    ) -> list[str]:
+        """The text that the model makes of each example; asked of tasks that generate."""
+        raise NotImplementedError
+
+    def gather(self, outcomes: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+        """One outcome for each row, out of its examples' outcomes in order."""
+        return list(outcomes)
+
+    def tune(
+        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+    ) -> dict[str, Any]:
+        """What is to be chosen on the validation split, such as a threshold, as entries of the model's config."""
+        return {}
+
+    def adopt(self, config: PreTrainedConfig) -> None:
+        """Takes up what `tune` left in a model's config."""
+        return
 
     @abstractmethod
-    def readable(self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    def metrics(
+        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+    ) -> dict[str, float]:
+        """The field's metrics over a whole split, out of each row's outcome and columns; loss: the mean over items."""
+
+    def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """A row as a line of a report has it: what is given, and what is to be predicted (empty: unknown)."""
+        given = " / ".join(str(row[role]) for role in ("text", "text_pair") if role in row)
+        return given, str(row.get("label", ""))
+
+    @abstractmethod
+    def readable(
+        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
         """One prediction as a person or a program reads it, in JSON types."""
 
     def details(
-        self, outcomes: Sequence[Any], examples: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
     ) -> list[str]:
         """Further lines of an evaluation's report, such as a confusion matrix; none unless a task has them."""
         return []
@@ -152,6 +245,24 @@ def encode_text(
     else:  # a slow tokenizer does not say: a row as long as allowed counts as cut
         columns["truncated"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
     return columns, encoded
+
+
+@contextmanager
+def only_positions(module: torch.nn.Module, chosen: torch.Tensor) -> Iterator[None]:
+    """Hands what follows `module` only its hidden states at the chosen (rows, tokens), as (1, chosen, hidden).
+
+    The vocabulary is projected for the tokens that are trained instead of all, whatever the architecture's head is.
+    """
+
+    def select(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[chosen].unsqueeze(0)
+        return output
+
+    handle = module.register_forward_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:

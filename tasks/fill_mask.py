@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
-from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
+from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, only_positions, pad
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,15 +27,13 @@ class FillMask(Task):
     name = "fill-mask"
     aliases = ("masked-lm", "masked-language-modeling", "mlm", "마스크 채우기")
     auto_class = "AutoModelForMaskedLM"
+    pipeline = "fill-mask"
     best_metric = "loss"
     greater_is_better = False
 
-    def columns(self) -> tuple[Column, ...]:
+    def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         usual = ("document", "sentence", "review", "content", "문장", "내용", "리뷰", "텍스트", "본문")
         return (Column("text", "text_column", self.settings.data.text_column, usual),)
-
-    def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
-        return ()
 
     def encode(
         self,
@@ -103,7 +100,7 @@ class FillMask(Task):
 
     def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
-        with _only_positions(model.base_model, batch.labels != _IGNORED):
+        with only_positions(model.base_model, batch.labels != _IGNORED):
             logits: torch.Tensor = model(**batch.inputs).logits
         return logits[0]
 
@@ -123,29 +120,15 @@ class FillMask(Task):
         right = (logits.argmax(-1) == batch.labels[chosen]).split(counts)
         return [(ids.tolist(), int(hits.sum())) for ids, hits in zip(predicted, right, strict=True)]
 
-    def metrics(self, outcomes: Sequence[Any], examples: Mapping[str, Sequence[Any]], loss: float) -> dict[str, float]:
+    def metrics(
+        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+    ) -> dict[str, float]:
         masked = sum(len(predicted) for predicted, _ in outcomes)
         correct = sum(right for _, right in outcomes)
         return {"loss": loss, "perplexity": math.exp(min(loss, 700)), "masked_accuracy": correct / max(masked, 1)}
 
-    def readable(self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    def readable(
+        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
         predicted, _ = outcome
         return {"tokens": tokenizer.convert_ids_to_tokens(predicted)}
-
-
-@contextmanager
-def _only_positions(encoder: torch.nn.Module, chosen: torch.Tensor) -> Iterator[None]:
-    """Hands the head only the hidden states at the chosen positions, as (1, chosen, hidden).
-
-    The vocabulary is projected for one token in seven instead of all, whatever the architecture's head looks like.
-    """
-
-    def select(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[chosen].unsqueeze(0)
-        return output
-
-    handle = encoder.register_forward_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()

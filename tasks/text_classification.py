@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from config_manager import Settings
 from exceptions import DataError
 from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
 
@@ -13,26 +14,49 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _MAX_LABELS = 1000
+_TEXTS = ("document", "sentence", "review", "content", "문장", "내용", "리뷰", "텍스트", "본문")
+_LABELS = ("labels", "gold_label", "sentiment", "category", "라벨", "레이블", "감정", "분류")
 
 
 class TextClassification(Task):
     """Cross-entropy over a sequence-classification head; the best model is the one of highest accuracy."""
 
     name = "text-classification"
-    aliases = ("sequence-classification", "sentiment-analysis", "텍스트 분류", "문장 분류")
+    aliases: ClassVar[tuple[str, ...]] = ("sequence-classification", "sentiment-analysis", "텍스트 분류", "문장 분류")
     auto_class = "AutoModelForSequenceClassification"
+    pipeline = "text-classification"
     best_metric = "accuracy"
     greater_is_better = True
+    has_labels = True
 
-    def columns(self) -> tuple[Column, ...]:
+    @classmethod
+    def for_settings(cls, settings: Settings) -> Task:
+        """Regression where `model.num_labels` is 1; several labels for one text where `data.multi_label` is on."""
+        from tasks.multi_label_classification import MultiLabelClassification
+        from tasks.text_regression import TextRegression
+
+        if cls is TextClassification and settings.model.num_labels == 1:
+            return TextRegression(settings)
+        if cls is TextClassification and settings.data.multi_label:
+            return MultiLabelClassification(settings)
+        return cls(settings)
+
+    def for_labels(self, train_labels: Mapping[str, int]) -> Task:
+        """Regression where every label is a number and one of them has a fraction."""
+        from tasks.text_regression import TextRegression
+
+        numbers = [_number(label) for label in train_labels]
+        if all(number is not None for number in numbers) and any(number != int(number) for number in numbers if number):
+            return TextRegression(self.settings)
+        return self
+
+    def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         data = self.settings.data
-        texts = ("document", "sentence", "review", "content", "문장", "내용", "리뷰", "텍스트", "본문")
-        labels = ("labels", "gold_label", "sentiment", "category", "라벨", "레이블", "감정", "분류")
         pair = (Column("text_pair", "text_pair_column", data.text_pair_column),) if data.text_pair_column else ()
         return (
-            Column("text", "text_column", data.text_column, texts),
+            Column("text", "text_column", data.text_column, _TEXTS),
             *pair,
-            Column("label", "label_column", data.label_column, labels, target=True),
+            Column("label", "label_column", data.label_column, _LABELS, target=True),
         )
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
@@ -50,7 +74,7 @@ class TextClassification(Task):
                 where=f"라벨 열 '{column}'",
                 remedy="data.label_column에 라벨이 있는 열의 이름을 쓰세요.",
             )
-        return tuple(sorted(train_labels, key=_label_order))
+        return tuple(sorted(train_labels, key=label_order))
 
     def encode(
         self,
@@ -85,31 +109,36 @@ class TextClassification(Task):
         return torch.nn.functional.cross_entropy(at_least_float32(logits), batch.labels, reduction="sum")
 
     def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
+        """Each example's probability of every label."""
         return list(logits.float().softmax(-1).cpu().numpy())
 
-    def metrics(self, outcomes: Sequence[Any], examples: Mapping[str, Sequence[Any]], loss: float) -> dict[str, float]:
+    def metrics(
+        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+    ) -> dict[str, float]:
         from sklearn.metrics import accuracy_score, f1_score
 
-        predicted = [int(scores.argmax()) for scores in outcomes]
+        truth, predicted = list(rows["label"]), [label_names[int(scores.argmax())] for scores in outcomes]
         return {
             "loss": loss,
-            "accuracy": float(accuracy_score(examples["label"], predicted)),
-            "macro_f1": float(f1_score(examples["label"], predicted, average="macro", zero_division=0)),
+            "accuracy": float(accuracy_score(truth, predicted)),
+            "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0)),
         }
 
-    def readable(self, outcome: Any, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    def readable(
+        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
         best = int(outcome.argmax())
         return {"label": label_names[best], "score": float(outcome[best])}
 
     def details(
-        self, outcomes: Sequence[Any], examples: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
     ) -> list[str]:
         from sklearn.metrics import confusion_matrix
 
         if len(label_names) > 20:
             return []
-        predicted = [int(scores.argmax()) for scores in outcomes]
-        table = confusion_matrix(examples["label"], predicted, labels=range(len(label_names)))
+        predicted = [label_names[int(scores.argmax())] for scores in outcomes]
+        table = confusion_matrix(list(rows["label"]), predicted, labels=list(label_names))
         lines = ["혼동 행렬 (행: 정답, 열: 예측)"]
         lines += [
             f"  {name}: " + ", ".join(f"{column} {count:,}" for column, count in zip(label_names, row, strict=True))
@@ -118,9 +147,14 @@ class TextClassification(Task):
         return lines
 
 
-def _label_order(name: str) -> tuple[int, float, str]:
+def label_order(name: str) -> tuple[int, float, str]:
     """Numbers by their value, before words by their spelling, so that ids agree with labels that are 0, 1, 2 ... 10."""
+    number = _number(name)
+    return (1, 0.0, name) if number is None else (0, number, name)
+
+
+def _number(text: str) -> float | None:
     try:
-        return (0, float(name), name)
+        return float(text)
     except ValueError:
-        return (1, 0.0, name)
+        return None

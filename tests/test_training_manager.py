@@ -50,7 +50,7 @@ def make_manager(
     }
     encoded = {"row": columns["row"], **task.encode(columns, tokenizer, ("긍정", "부정"), 64)}
     lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int32)
-    examples = Examples(Dataset.from_dict(encoded), lengths)
+    examples = Examples(Dataset.from_dict(encoded), lengths, Dataset.from_dict(columns))
     torch.manual_seed(1)
     auto_class = getattr(transformers, task.auto_class)
     model = auto_class.from_pretrained(

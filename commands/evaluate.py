@@ -1,0 +1,28 @@
+"""evaluate: the metrics of one split under a saved model."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from commands.workbench import Workbench, saved_model
+
+_log = logging.getLogger(__name__)
+
+
+def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+    """Prints and saves the metrics of one split under a saved model."""
+    from reporting import log_evaluation, metrics_line, write_json
+
+    evaluator = saved_model(bench, arguments)
+    split, rows = bench.data.load_split(arguments.split)
+    if evaluator.label_names:
+        bench.data.check_labels(rows, evaluator.label_names)
+    examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+    evaluation = evaluator.evaluate(examples, bench.settings.training.seed, bench.task.final_texts)
+    log_evaluation(split, len(rows), evaluation.metrics, evaluation.details)
+    path = Path(bench.models.name) / f"metrics-{split}.json"
+    write_json(path, {"split": split, "rows": len(rows), "source": rows.where, **evaluation.metrics})
+    print(f"{split} {len(rows):,}행: {metrics_line(evaluation.metrics)}")
+    _log.info("지표를 저장했습니다: %s", path)

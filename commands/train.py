@@ -1,0 +1,146 @@
+"""train: fine-tunes, keeps the best model in output_dir, and says what the run came to."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commands.workbench import Workbench
+from config_manager import Settings
+from exceptions import ModelError, ResourceError, SettingsError
+
+if TYPE_CHECKING:
+    from batching import Examples
+    from data_manager import Rows
+    from evaluation import Evaluator
+    from training_manager import TrainingState
+
+_log = logging.getLogger(__name__)
+
+
+def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+    """Fine-tunes, keeps the best model in output_dir, evaluates it on held-out rows and writes the report."""
+    from checkpointing import CheckpointStore
+    from training_manager import TrainingManager
+
+    started, output_dir = time.perf_counter(), bench.output_dir
+    _check_writable(output_dir)
+    tokenizer = bench.models.load_tokenizer()
+    max_length = bench.models.usable_length(tokenizer)
+    store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)
+    checkpoint = _checkpoint_to_resume(store, arguments, output_dir)
+    with bench.accelerator.main_process_first():
+        splits = bench.data.load_splits()
+        bench = bench.with_task(bench.task.for_labels(bench.data.label_counts(splits["train"])))
+        label_names = bench.data.label_names(splits)
+        examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
+    settings = bench.settings
+    _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in splits.items()))
+    _seed_head(settings.training.seed)
+    evaluator = bench.evaluator(bench.models.load_model(label_names), tokenizer, label_names, max_length)
+    evaluator.memory.fit_model(evaluator.model)
+    manager = TrainingManager(
+        settings, evaluator, examples["train"], examples["validation"], store,
+        save_best=lambda model: bench.models.save(model, tokenizer, output_dir),
+        stop_signal=bench.stop.pending,
+        data_keys={**{name: splits[name].key for name in ("train", "validation")}, "max_length": str(max_length)},
+        output_dir=output_dir,
+    )  # fmt: skip
+    if checkpoint is not None:
+        manager.restore(checkpoint)
+        _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
+    _prepare_output(output_dir, settings, starts_anew=checkpoint is None)
+    bench.stop.patient = True
+    state = manager.run()
+    _report(bench, splits, examples, evaluator, state, time.perf_counter() - started)
+
+
+def _report(
+    bench: Workbench, splits: dict[str, Rows], examples: dict[str, Examples], trained: Evaluator,
+    state: TrainingState, seconds: float,
+) -> None:  # fmt: skip
+    """Evaluates the best model as it was saved, on test or else validation; says and writes what the run came to."""
+    from reporting import log_evaluation, log_samples, summary, write_json, write_model_card
+
+    split, settings, output_dir = "test" if "test" in splits else "validation", bench.settings, bench.output_dir
+    bench.models.name = str(output_dir)
+    best = bench.evaluator(bench.models.load_model(None), trained.tokenizer, trained.label_names, trained.max_length)
+    evaluation = best.evaluate(examples[split], settings.training.seed, bench.task.final_texts)
+    if not bench.accelerator.is_main_process:
+        return
+    counts = {name: len(rows) for name, rows in splits.items()}
+    log_samples(bench.task, examples[split].rows, evaluation.outcomes, trained.label_names, trained.tokenizer)
+    log_evaluation(split, counts[split], evaluation.metrics, evaluation.details)
+    write_model_card(output_dir, settings, bench.task, counts, evaluation.metrics)
+    facts = {
+        "task": bench.task.name, "model": settings.model.name, "rows": counts, "steps": state.step,
+        "best_step": state.best_step, f"best_validation_{bench.task.best_metric}": state.best_metric,
+        "last_validation": state.last_metrics, split: evaluation.metrics, "seconds": round(seconds, 1),
+        "peak_memory_bytes": trained.memory.peak(), "precision": bench.accelerator.mixed_precision,
+        "seed": settings.training.seed,
+    }  # fmt: skip
+    write_json(output_dir / "summary.json", summary(facts))
+    _log.info("걸린 시간 %.0f초, %s", seconds, trained.memory.describe())
+    _log.info("가장 좋은 모델(스텝 %s)을 저장했습니다: %s", f"{state.best_step:,}", output_dir)
+
+
+def _checkpoint_to_resume(store: Any, arguments: argparse.Namespace, output_dir: Path) -> Any:
+    """The checkpoint that --resume means; refuses to start anew over a run that is not finished."""
+    if arguments.resume or arguments.checkpoint_path is not None:
+        path = arguments.checkpoint_path or store.newest()
+        if path is None:
+            raise ModelError(
+                "이어서 학습할 체크포인트가 없습니다.",
+                where=str(output_dir / "checkpoints"),
+                remedy="--output_dir가 그 학습의 폴더인지 확인하거나, --resume 없이 처음부터 학습하세요.",
+            )
+        return store.load(path)
+    if not (output_dir / "summary.json").exists() and store.newest() is not None:
+        raise SettingsError(
+            "끝나지 않은 학습이 이 폴더에 있습니다. 덮어쓰지 않습니다.",
+            where=str(output_dir / "checkpoints"),
+            remedy="이어서 하려면 --resume을 붙이고, 새로 하려면 --output_dir를 바꾸거나 checkpoints 폴더를 지우세요.",
+        )
+    return None
+
+
+def _check_writable(output_dir: Path) -> None:
+    """ResourceError where output_dir cannot be made or written, before time goes into anything else."""
+    nearest = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ResourceError(
+            "output_dir에 쓸 수 없습니다.",
+            where=f"model.output_dir: {output_dir}",
+            remedy=f"{nearest} 경로가 폴더인지, 쓰기 권한이 있는지 확인하거나 --output_dir로 다른 폴더를 고르세요.",
+        )
+
+
+def _prepare_output(output_dir: Path, settings: Settings, starts_anew: bool) -> None:
+    """Makes output_dir, clears what a finished run left of its progress, and writes the settings in force."""
+    from reporting import write_atomically
+
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        if starts_anew:
+            for name in ("summary.json", "metrics.jsonl"):
+                (output_dir / name).unlink(missing_ok=True)
+            shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
+        write_atomically(output_dir / "settings.yaml", settings.to_yaml())
+    except OSError as error:
+        raise ResourceError(
+            f"output_dir에 쓸 수 없습니다: {error.strerror or error}",
+            where=str(output_dir),
+            remedy="쓰기 권한과 디스크의 남은 공간을 확인하거나, --output_dir로 다른 폴더를 고르세요.",
+        ) from error
+
+
+def _seed_head(seed: int) -> None:
+    """Makes the new head's random weights the same for the same seed."""
+    import torch
+
+    torch.manual_seed(seed)

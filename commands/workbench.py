@@ -1,0 +1,112 @@
+"""What every command works with: task, device, data and model managers, built once from the settings."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from config_manager import Settings
+from exceptions import ModelError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from data_manager import DataManager
+    from evaluation import Evaluator
+    from model_manager import ModelManager
+    from tasks.base import Task
+
+
+class StopSignal(Protocol):
+    """Tells whether the user asked the run to stop."""
+
+    patient: bool
+
+    def pending(self) -> int | None:
+        """The signal that asked for a stop, or None."""
+
+    def check(self) -> None:
+        """Raises StopRequested where a stop was asked for."""
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Everything that a command needs, built once from the settings."""
+
+    settings: Settings
+    task: Task
+    accelerator: Accelerator
+    data: DataManager
+    models: ModelManager
+    output_dir: Path
+    stop: StopSignal
+
+    def with_task(self, task: Task) -> Workbench:
+        """The same with a task that the data showed to be meant more exactly, also in the settings to be kept."""
+        from data_manager import DataManager
+        from model_manager import ModelManager
+
+        model = self.settings.model.model_copy(update={"task": task.name})
+        settings = self.settings.model_copy(update={"model": model})
+        task = type(task)(settings)
+        return replace(
+            self, settings=settings, task=task, data=DataManager(settings, task), models=ModelManager(settings, task)
+        )
+
+    def evaluator(self, model: Any, tokenizer: Any, label_names: Sequence[str], max_length: int) -> Evaluator:
+        from evaluation import Evaluator
+        from memory_utils import MemoryManager
+
+        memory = MemoryManager(self.settings, self.accelerator.device, max_length)
+        self.task.adopt(model.config)
+        model.to(self.accelerator.device)
+        return Evaluator(
+            self.task, model, tokenizer, label_names, max_length, self.accelerator, memory, self.stop.check
+        )
+
+
+def build(settings: Settings, stop: StopSignal) -> Workbench:
+    """Settings → task, device, precision, processes and managers."""
+    from memory_utils import autocast_precision, prepare_allocator
+
+    prepare_allocator(settings)
+    if not all(Path(name).expanduser().exists() for name in (settings.model.name, settings.data.dataset_name)):
+        from readers.hub import notice_offline
+
+        notice_offline()
+    import torch
+    from accelerate import Accelerator
+
+    from data_manager import DataManager
+    from model_manager import ModelManager
+    from reporting import quiet_libraries, set_up_logging
+    from tasks import find_task
+
+    on_cpu = not torch.accelerator.is_available()  # said outright, so that several processes find each other on CPUs
+    accelerator = Accelerator(mixed_precision=autocast_precision(settings), cpu=on_cpu)
+    set_up_logging(settings.logging, accelerator.is_main_process)
+    quiet_libraries()
+    task = find_task(settings)
+    output_dir = Path(settings.model.output_dir).expanduser()
+    return Workbench(
+        settings, task, accelerator, DataManager(settings, task), ModelManager(settings, task), output_dir, stop
+    )
+
+
+def saved_model(bench: Workbench, arguments: argparse.Namespace) -> Evaluator:
+    """The model that was fine-tuned: that of --model_name, or else of output_dir."""
+    if arguments.model_name is None:
+        bench.models.name = str(bench.output_dir)
+        if not (bench.output_dir / "config.json").is_file():
+            raise ModelError(
+                "아직 저장된 모델이 없습니다.",
+                where=str(bench.output_dir),
+                remedy="먼저 학습을 실행하거나, --output_dir 또는 --model_name으로 모델 폴더를 지정하세요.",
+            )
+    tokenizer = bench.models.load_tokenizer()
+    max_length = bench.models.usable_length(tokenizer)
+    label_names = bench.models.label_names()
+    return bench.evaluator(bench.models.load_model(None), tokenizer, label_names, max_length)
