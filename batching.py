@@ -30,7 +30,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def fetch(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    def fetch(self, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """The examples at these positions, each a dict of its columns."""
         columns = self.table[[int(index) for index in indices]]
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

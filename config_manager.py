@@ -88,6 +88,8 @@ class DataSettings(_Section):
     text_column: Text = "text"
     text_pair_column: Text | None = None
     label_column: Text = "label"
+    prompt_column: Text = "prompt"
+    response_column: Text = "response"
     max_length: Annotated[Whole, Field(ge=8)] = 1024
     batch_size: Annotated[Whole, Field(ge=1)] = 16
     multi_label: Truth = False
@@ -99,6 +101,7 @@ class DataSettings(_Section):
     train_rows: Annotated[Whole, Field(ge=1)] | None = None
     validation_rows: Annotated[Whole, Field(ge=1)] | None = None
     test_rows: Annotated[Whole, Field(ge=1)] | None = None
+    packing: Truth | None = None
 
 
 class TrainingSettings(_Section):
@@ -138,6 +141,21 @@ class FillMaskSettings(_Section):
     whole_word: Truth = True
 
 
+class TextGenerationSettings(_Section):
+    """What a language model is trained on."""
+
+    format: Literal["text", "chat"] | None = None
+    train_on: Literal["answer", "all"] = "answer"
+    system_prompt: Text | None = None
+    chat_template: Text | None = None
+
+
+class Text2TextSettings(_Section):
+    """What a text-to-text model is trained on."""
+
+    max_target_length: Annotated[Whole, Field(ge=2)] = 128
+
+
 class GenerationSettings(_Section):
     """How a generating task makes its texts."""
 
@@ -166,6 +184,8 @@ class Settings(_Section):
     training: TrainingSettings = TrainingSettings()
     memory: MemorySettings = MemorySettings()
     fill_mask: FillMaskSettings = FillMaskSettings()
+    text_generation: TextGenerationSettings = TextGenerationSettings()
+    text2text: Text2TextSettings = Text2TextSettings()
     generation: GenerationSettings = GenerationSettings()
     logging: LoggingSettings = LoggingSettings()
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from batching import Examples
 from config_manager import DataSettings, Settings
-from exceptions import DataError, ResourceError
+from exceptions import DataError, ResourceError, with_particle
 from readers import is_supported, open_source
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
 from readers.hub import load_hub
@@ -210,9 +210,8 @@ class DataManager:
                 continue
             if len(fitting) == 1:
                 names[column.role] = fitting[0]
-                _log.info(
-                    "'%s' 열을 %s으로 씁니다. (%s)", fitting[0], ROLE_NAMES.get(column.role, column.role), raw.where
-                )
+                role = with_particle(ROLE_NAMES.get(column.role, column.role), "으로/로")
+                _log.info("'%s' 열을 %s 씁니다. (%s)", fitting[0], role, raw.where)
                 continue
             several = f" 후보가 여럿입니다: {', '.join(fitting)}." if fitting else ""
             raise DataError(
@@ -301,6 +300,10 @@ class DataManager:
     def label_counts(self, rows: Rows) -> Counter[str]:
         """How often each label occurs; empty where the split has none."""
         return Counter(label for cell in rows.labels() for label in self.task.labels_in(cell))
+
+    def nature(self, rows: Rows) -> tuple[list[str], Counter[str]]:
+        """The roles and the label counts of a split, by which a task may be meant more exactly."""
+        return rows.table.column_names, self.label_counts(rows)
 
     def label_names(self, splits: Mapping[str, Rows]) -> tuple[str, ...]:
         """Label names found in train; DataError where another split has one that train does not."""

@@ -55,15 +55,15 @@ class Evaluator:
     def validate(self, examples: Examples, seed: int, generated_rows: int) -> Evaluation:
         """Like evaluate, after the task has chosen on this split what it is to choose, such as a threshold."""
         outcomes, loss = self._with_loss(examples, seed, generated_rows)
-        for name, value in self.task.tune(outcomes, examples.rows, self.label_names).items():
+        for name, value in self.task.tune(outcomes, _columns(examples), self.label_names).items():
             setattr(self.model.config, name, value)
-        self.task.adopt(self.model.config)
+        self.task.fit_model(self.model, self.tokenizer)
         return self._measure(outcomes, examples, loss)
 
     def predict(self, examples: Examples) -> list[Any]:
         """The outcome of each row, of examples that have no labels."""
         if self.task.generates:
-            return self._generate(examples, len(examples))
+            return [Answer(text=text) for text in self._generate(examples, len(examples.rows))]
         outcomes = self._pass(examples.lengths, lambda indices: self._outcomes(examples, indices, None)[0])
         return self.task.gather(outcomes, examples.table, examples.rows)
 
@@ -80,8 +80,9 @@ class Evaluator:
         return bad
 
     def _measure(self, outcomes: list[Any], examples: Examples, loss: float) -> Evaluation:
-        metrics = self.task.metrics(outcomes, examples.rows, self.label_names, loss)
-        return Evaluation(metrics, self.task.details(outcomes, examples.rows, self.label_names), outcomes)
+        rows = _columns(examples)
+        metrics = self.task.metrics(outcomes, rows, self.label_names, loss)
+        return Evaluation(metrics, self.task.details(outcomes, rows, self.label_names), outcomes)
 
     def _with_loss(self, examples: Examples, seed: int, generated_rows: int) -> tuple[list[Any], float]:
         """Each row's outcome, and the mean loss over all items."""
@@ -96,20 +97,23 @@ class Evaluator:
         sums = [sum(part) for part in zip(*self._over_processes(losses), strict=True)]
         outcomes = self.task.gather(found, examples.table, examples.rows)
         if self.task.generates and generated_rows:
-            answers = self._generate(examples, min(generated_rows, len(examples)))
-            for position, answer in enumerate(answers):
-                outcomes[position] = dataclasses.replace(outcomes[position], text=answer.text)
+            texts = self._generate(examples, min(generated_rows, len(outcomes)))
+            for position, text in enumerate(texts):
+                outcomes[position] = dataclasses.replace(outcomes[position], text=text)
         return outcomes, sums[0] / max(sums[1], 1)
 
-    def _generate(self, examples: Examples, count: int) -> list[Any]:
-        """Answers with the text that the model makes of each of the first examples."""
+    def _generate(self, examples: Examples, count: int) -> list[str]:
+        """The text that the model makes of each of the first rows."""
 
         def work(indices: np.ndarray) -> list[str]:
+            rows = [examples.rows[int(index)] for index in indices]
             with self.accelerator.autocast():
-                return self.task.generate(self.model, examples.fetch(indices.tolist()), self.tokenizer)
+                return self.task.generate(self.model, rows, self.tokenizer, self.max_length)
 
-        room = self.task.settings.generation.max_new_tokens
-        return [Answer(0.0, 0, text) for text in self._pass(examples.lengths[:count] + room, work)]
+        lengths = np.zeros(len(examples.rows), dtype=np.int64)
+        numbers = np.array(examples.rows["row"][:])
+        np.maximum.at(lengths, np.searchsorted(numbers, examples.table["row"][:]), examples.lengths)
+        return self._pass(lengths[:count] + self.task.settings.generation.max_new_tokens, work)
 
     def _pass(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
         """What `work` makes of every position, in their order: in batches by length, shared among the processes."""
@@ -158,8 +162,12 @@ class Evaluator:
         return self.task.outcomes(logits, batch), loss, batch.items
 
 
+def _columns(examples: Examples) -> dict[str, Sequence[Any]]:
+    return {name: examples.rows[name] for name in examples.rows.column_names}
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on a device."""
     inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
     labels = batch.labels.to(device, non_blocking=True) if batch.labels is not None else None
-    return Batch(inputs, labels, batch.items, batch.tokens)
+    return dataclasses.replace(batch, inputs=inputs, labels=labels)

@@ -46,6 +46,7 @@ class ModelManager:
             raise self._explain(error, "tokenizer") from error
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token  # padding is told by position, so any id serves
+        self.task.fit_tokenizer(tokenizer)
         return tokenizer
 
     def load_model(self, label_names: Sequence[str] | None) -> PreTrainedModel:

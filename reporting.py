@@ -28,6 +28,8 @@ METRIC_NAMES = {
     "macro_f1": "macro-F1",
     "perplexity": "perplexity",
     "masked_accuracy": "mask 정확도",
+    "loss_per_char": "글자당 손실",
+    "perplexity_per_char": "글자당 perplexity",
     "micro_f1": "micro-F1",
     "threshold": "임계값",
     "pearson": "Pearson",

@@ -19,6 +19,7 @@ from config_manager import Settings, TrainingSettings
 from evaluation import Evaluator, to_device
 from exceptions import ModelError, SettingsError, StopRequested
 from memory_utils import is_out_of_memory
+from packing import isolates, pack_window
 from reporting import MetricsFile, metrics_line, progress_bar
 from tasks.base import Batch, RandomKey
 
@@ -142,6 +143,9 @@ class TrainingManager:
         )
         self.windows = windows_per_epoch(len(train), self.window_size)
         self.total_steps = self.windows * settings.training.epochs
+        self.packs = self.task.packs() and isolates(self.model)
+        if self.task.packs() and not self.packs:
+            _log.warning("이 모델은 한 행에 모은 예제를 서로 떼어 놓지 못해 packing 없이 학습합니다.")
 
     # --- the loop ---
 
@@ -186,7 +190,7 @@ class TrainingManager:
                     raise
                 largest = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
             self.optimizer.zero_grad(set_to_none=True)
-            self.memory.shrink_budget(largest.inputs["input_ids"].numel(), len(largest.inputs["input_ids"]))
+            self.memory.shrink_budget(largest.inputs["input_ids"].numel(), largest.examples())
             batches = self._micro_batches(mine, window.epoch)
         loss_sum = self._over_processes(loss_sum, "sum")
         grad_norm = self._step(loss_sum, window)
@@ -200,10 +204,17 @@ class TrainingManager:
 
     def _micro_batches(self, indices: np.ndarray, epoch: int) -> list[Batch]:
         key = RandomKey(self.settings.training.seed, epoch)
-        cuts = partition(indices, self.train_examples.lengths, self.memory.token_budget)
-        return [
-            self.task.collate(self.train_examples.fetch(cut.tolist()), self.tokenizer, key) for cut in cuts if len(cut)
-        ]
+        lengths, budget = self.train_examples.lengths, self.memory.token_budget
+        if not len(indices):
+            return []
+        if self.packs:
+            packed = pack_window(indices, lengths, self.evaluator.max_length, budget)
+            return [
+                self.task.collate_rows([self.train_examples.fetch(row) for row in rows], self.tokenizer)
+                for rows in packed
+            ]
+        cuts = partition(indices, lengths, budget)
+        return [self.task.collate(self.train_examples.fetch(cut), self.tokenizer, key) for cut in cuts]
 
     def _accumulate_gradients(self, batches: list[Batch], items: int) -> float:
         """Adds every micro-batch's share of the window's gradient; returns this process's loss sum.
@@ -279,6 +290,9 @@ class TrainingManager:
             )  # fmt: skip
         else:
             _log.info("스텝 %s: 검증 %s", f"{state.step:,}", line)
+        if self.task.generates:
+            for line in evaluation.details:
+                _log.info("%s", line)
         metric = evaluation.metrics[self.task.best_metric]
         if self._is_better(metric):
             state.best_metric, state.best_step = metric, state.step

@@ -36,7 +36,7 @@ def accuracy_of(model: Path, nsmc: Path, output_dir: Path, seed: int) -> float:
     """Fine-tunes through the command line and returns the accuracy on the test rows."""
     flags = [
         "--config", ROOT / "recipes" / "nsmc.yaml", "--model_name", model, "--dataset", nsmc,
-        "--output_dir", output_dir, "--learning_rate", "5e-4", "--epochs", "4", "--seed", seed,
+        "--output_dir", output_dir, "--learning_rate", "2e-4", "--epochs", "3", "--seed", seed,
         "--set", "data.train_rows=10000", "--set", "data.test_rows=5000", "--set", "logging.progress_bar=false",
         "--set", f"data.dataset_cache_dir={output_dir.parent.parent / 'cache'}",
     ]  # fmt: skip

@@ -36,7 +36,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     checkpoint = _checkpoint_to_resume(store, arguments, output_dir)
     with bench.accelerator.main_process_first():
         splits = bench.data.load_splits()
-        bench = bench.with_task(bench.task.for_labels(bench.data.label_counts(splits["train"])))
+        bench = bench.with_task(bench.task.for_data(*bench.data.nature(splits["train"])))
         label_names = bench.data.label_names(splits)
         examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
     settings = bench.settings
@@ -74,7 +74,8 @@ def _report(
     if not bench.accelerator.is_main_process:
         return
     counts = {name: len(rows) for name, rows in splits.items()}
-    log_samples(bench.task, examples[split].rows, evaluation.outcomes, trained.label_names, trained.tokenizer)
+    if not bench.task.generates:  # its report shows texts already
+        log_samples(bench.task, examples[split].rows, evaluation.outcomes, trained.label_names, trained.tokenizer)
     log_evaluation(split, counts[split], evaluation.metrics, evaluation.details)
     write_model_card(output_dir, settings, bench.task, counts, evaluation.metrics)
     facts = {

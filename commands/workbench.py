@@ -45,12 +45,12 @@ class Workbench:
     stop: StopSignal
 
     def with_task(self, task: Task) -> Workbench:
-        """The same with a task that the data showed to be meant more exactly, also in the settings to be kept."""
+        """The same with a task that the data showed to be meant more exactly, its settings to be kept."""
         from data_manager import DataManager
         from model_manager import ModelManager
 
-        model = self.settings.model.model_copy(update={"task": task.name})
-        settings = self.settings.model_copy(update={"model": model})
+        model = task.settings.model.model_copy(update={"task": task.name})
+        settings = task.settings.model_copy(update={"model": model})
         task = type(task)(settings)
         return replace(
             self, settings=settings, task=task, data=DataManager(settings, task), models=ModelManager(settings, task)
@@ -61,7 +61,7 @@ class Workbench:
         from memory_utils import MemoryManager
 
         memory = MemoryManager(self.settings, self.accelerator.device, max_length)
-        self.task.adopt(model.config)
+        self.task.fit_model(model, tokenizer)
         model.to(self.accelerator.device)
         return Evaluator(
             self.task, model, tokenizer, label_names, max_length, self.accelerator, memory, self.stop.check

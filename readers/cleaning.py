@@ -15,8 +15,8 @@ _log = logging.getLogger(__name__)
 _SHOWN = 5
 ROLE_NAMES = {
     "text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨", "tokens": "토큰", "question": "질문",
-    "context": "지문", "answers": "정답", "messages": "대화", "prompt": "프롬프트", "completion": "답",
-    "instruction": "지시문", "output": "답", "target": "출력 텍스트",
+    "context": "지문", "answers": "정답", "messages": "대화", "conversations": "대화", "instruction": "지시문",
+    "input": "입력", "output": "답", "prompt": "입력", "response": "출력",
 }  # fmt: skip
 
 

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from config_manager import Settings
+from config_manager import GenerationSettings, Settings
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import BatchEncoding, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,19 @@ class Batch:
     """One micro-batch as tensors.
 
     inputs: what the model takes, (rows, tokens) int64; labels: the task's own shape, or None in prediction;
-    items: how many terms its loss sums; tokens: real tokens, padding not counted.
+    items: how many terms its loss sums; tokens: real tokens, padding not counted; sequences: how many examples its
+    rows hold, where that is not one each.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor | None
     items: int
     tokens: int
+    sequences: int | None = None
+
+    def examples(self) -> int:
+        """How many examples it is made of."""
+        return len(self.inputs["input_ids"]) if self.sequences is None else self.sequences
 
 
 @dataclass(frozen=True)
@@ -57,10 +63,14 @@ class RandomKey:
 
 @dataclass(frozen=True)
 class Answer:
-    """What evaluation keeps of an example of a generating task: its loss, and the text where one was generated."""
+    """What evaluation keeps of a row of a generating task: its loss over trained tokens, and a text it generated.
 
-    loss_sum: float
-    items: int
+    characters: of the text that was trained on, so that models of other tokenizers compare.
+    """
+
+    loss_sum: float = 0.0
+    items: int = 0
+    characters: int = 0
     text: str | None = None
 
 
@@ -92,9 +102,17 @@ class Task(ABC):
         """The task under these settings: itself, or a relative that they mean more exactly."""
         return cls(settings)
 
-    def for_labels(self, train_labels: Mapping[str, int]) -> Task:
-        """The task for labels such as train has: itself, or a relative that they mean more exactly."""
+    def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
+        """The task for rows of these roles and labels such as train has: itself, or one that they mean more exactly."""
         return self
+
+    def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Gives a tokenizer what the task needs and it lacks, such as a chat template."""
+        return
+
+    def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Gives a model what the task needs, such as the token that ends an answer; takes up what `tune` left in it."""
+        return
 
     # --- rows ---
 
@@ -155,6 +173,18 @@ class Task(ABC):
         Without a key the batch is for prediction: nothing is drawn, and there may be no labels.
         """
 
+    def packs(self) -> bool:
+        """Whether windows are packed into rows of several sequences, through `collate_rows`."""
+        return False
+
+    def collate_rows(self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+        """Like collate, each row several examples that do not see each other; asked of tasks that pack."""
+        raise NotImplementedError
+
+    def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+        """One example as the model reads it, for `plan`."""
+        return str(tokenizer.decode(example["input_ids"]))
+
     @abstractmethod
     def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Runs the model on a batch and returns its logits, for as many positions as the loss and metrics need."""
@@ -170,9 +200,10 @@ class Task(ABC):
         """What evaluation keeps of each example, in the batch's order."""
 
     def generate(
-        self, model: PreTrainedModel, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase
-    ) -> list[str]:
-        """The text that the model makes of each example; asked of tasks that generate."""
+        self, model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+    ) -> list[str]:  # fmt: skip
+        """The text that the model makes of each row, out of max_length tokens of it; asked of tasks that generate."""
         raise NotImplementedError
 
     def gather(self, outcomes: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
@@ -184,10 +215,6 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """What is to be chosen on the validation split, such as a threshold, as entries of the model's config."""
         return {}
-
-    def adopt(self, config: PreTrainedConfig) -> None:
-        """Takes up what `tune` left in a model's config."""
-        return
 
     @abstractmethod
     def metrics(
@@ -245,6 +272,22 @@ def encode_text(
     else:  # a slow tokenizer does not say: a row as long as allowed counts as cut
         columns["truncated"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
     return columns, encoded
+
+
+def generate_texts(
+    model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase,
+    settings: GenerationSettings, prompt_tokens: int,
+) -> list[str]:  # fmt: skip
+    """What the model generates for a batch, without its first prompt_tokens tokens and without special tokens."""
+    samples = settings.temperature > 0
+    chosen = {"temperature": settings.temperature, "top_p": settings.top_p} if samples else {}
+    generate: Any = model.generate
+    made = generate(
+        **inputs, max_new_tokens=settings.max_new_tokens, num_beams=settings.num_beams, do_sample=samples,
+        repetition_penalty=settings.repetition_penalty, **chosen,
+    )  # fmt: skip
+    texts: list[str] = tokenizer.batch_decode(made[:, prompt_tokens:], skip_special_tokens=True)
+    return [text.strip() for text in texts]
 
 
 @contextmanager

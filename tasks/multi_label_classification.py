@@ -15,7 +15,7 @@ from tasks.text_classification import TextClassification, label_order
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _THRESHOLDS = np.arange(0.05, 1.0, 0.05)
 
@@ -68,8 +68,8 @@ class MultiLabelClassification(TextClassification):
     def config_options(self, label_names: Sequence[str]) -> dict[str, Any]:
         return {**super().config_options(label_names), "problem_type": "multi_label_classification"}
 
-    def adopt(self, config: PreTrainedConfig) -> None:
-        self.threshold = getattr(config, "decision_threshold", self.threshold)
+    def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.threshold = getattr(model.config, "decision_threshold", self.threshold)
 
     def tune(
         self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]

@@ -41,7 +41,7 @@ class TextClassification(Task):
             return MultiLabelClassification(settings)
         return cls(settings)
 
-    def for_labels(self, train_labels: Mapping[str, int]) -> Task:
+    def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
         """Regression where every label is a number and one of them has a fraction."""
         from tasks.text_regression import TextRegression
 

@@ -1,0 +1,210 @@
+"""Text to text with an encoder and a decoder: translation, summaries, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exceptions import ModelError
+from tasks.base import (
+    Answer,
+    Batch,
+    Column,
+    RandomKey,
+    Task,
+    at_least_float32,
+    encode_text,
+    generate_texts,
+    only_positions,
+    pad,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_IGNORED = -100
+_SHOWN = 5
+_PROMPTS = ("source", "src", "input", "text", "document", "question", "q", "ko", "질문", "입력", "원문", "본문", "문장")
+_RESPONSES = (
+    "target",
+    "tgt",
+    "output",
+    "summary",
+    "answer",
+    "a",
+    "en",
+    "답변",
+    "대답",
+    "출력",
+    "요약",
+    "번역",
+    "번역문",
+)
+
+
+class Text2TextGeneration(Task):
+    """Cross-entropy over the target's tokens, the one that ends it included.
+
+    chrF and BLEU are sacrebleu's with its defaults; ROUGE-L is F1 of the longest common subsequence of characters.
+    """
+
+    name = "text2text-generation"
+    aliases = ("seq2seq", "seq2seq-lm", "translation", "summarization", "번역", "요약")
+    auto_class = "AutoModelForSeq2SeqLM"
+    pipeline = None
+    best_metric = "loss"
+    greater_is_better = False
+    generates = True
+    validation_texts = 100
+    final_texts = 1 << 62  # every row: a test score is of the whole split
+
+    def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
+        data = self.settings.data
+        return (
+            Column("prompt", "prompt_column", data.prompt_column, _PROMPTS),
+            Column("response", "response_column", data.response_column, _RESPONSES, target=True),
+        )
+
+    def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        if _start_of(model) is None:
+            raise ModelError(
+                "이 모델의 설정에 decoder_start_token_id가 없어 text2text-generation으로 학습할 수 없습니다.",
+                where="model.name",
+                remedy="T5, BART처럼 encoder와 decoder가 있는 모델을 고르세요.",
+            )
+
+    def encode(
+        self,
+        rows: Mapping[str, Sequence[Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        label_names: Sequence[str],
+        max_length: int,
+    ) -> dict[str, list[Any]]:
+        columns, _ = encode_text(tokenizer, rows["prompt"], None, max_length)
+        columns.pop("token_type_ids", None)
+        if "response" in rows:
+            limit = self.settings.text2text.max_target_length
+            whole = [_ended(ids, tokenizer) for ids in tokenizer(text_target=list(rows["response"]))["input_ids"]]
+            columns["label"] = [ids[:limit] for ids in whole]
+            cut = [len(ids) > limit for ids in whole]
+            columns["truncated"] = [first or second for first, second in zip(columns["truncated"], cut, strict=True)]
+        return columns
+
+    def collate(
+        self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
+    ) -> Batch:
+        """labels: (rows, target tokens) int64, -100 where padded."""
+        import torch
+
+        inputs, tokens = pad(examples, tokenizer)
+        if "label" not in examples[0]:
+            return Batch(inputs, None, items=0, tokens=tokens)
+        lengths = [len(example["label"]) for example in examples]
+        labels = torch.full((len(examples), max(lengths)), _IGNORED)
+        for row, example in enumerate(examples):
+            labels[row, : lengths[row]] = torch.tensor(example["label"])
+        return Batch(inputs, labels, items=sum(lengths), tokens=tokens + sum(lengths))
+
+    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Logits of the target's tokens alone, (target tokens, vocabulary)."""
+        assert batch.labels is not None
+        shifted = batch.labels.roll(1, dims=1)
+        shifted[:, 0] = _start_of(model) or 0
+        decoder_ids = shifted.masked_fill(shifted == _IGNORED, model.config.pad_token_id or 0)
+        with only_positions(model.get_decoder(), batch.labels != _IGNORED):
+            logits: torch.Tensor = model(**batch.inputs, decoder_input_ids=decoder_ids, use_cache=False).logits
+        return logits[0]
+
+    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        import torch
+
+        assert batch.labels is not None
+        labels = batch.labels[batch.labels != _IGNORED]
+        return torch.nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="sum")
+
+    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
+        import torch
+
+        assert batch.labels is not None
+        chosen = batch.labels != _IGNORED
+        counts = chosen.sum(1).tolist()
+        losses = torch.nn.functional.cross_entropy(at_least_float32(logits), batch.labels[chosen], reduction="none")
+        return [Answer(float(part.sum()), count) for part, count in zip(losses.split(counts), counts, strict=True)]
+
+    def generate(
+        self,
+        model: PreTrainedModel,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+    ) -> list[str]:
+        encoded = tokenizer(
+            [row["prompt"] for row in rows], padding=True, truncation=True, max_length=max_length,
+            return_tensors="pt", return_token_type_ids=False,
+        ).to(model.device)  # fmt: skip
+        return generate_texts(model, dict(encoded), tokenizer, self.settings.generation, prompt_tokens=1)
+
+    def metrics(
+        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+    ) -> dict[str, float]:
+        """The loss over all rows; chrF, BLEU (both 0 to 100) and ROUGE-L (0 to 1) over those that were generated."""
+        from sacrebleu.metrics import BLEU, CHRF
+
+        pairs = [(o.text, truth) for o, truth in zip(outcomes, rows["response"], strict=True) if o.text is not None]
+        if not pairs:
+            return {"loss": loss}
+        made, truths = [text for text, _ in pairs], [truth for _, truth in pairs]
+        return {
+            "loss": loss,
+            "chrf": float(CHRF().corpus_score(made, [truths]).score),
+            "bleu": float(BLEU().corpus_score(made, [truths]).score),
+            "rouge_l": float(np.mean([rouge_l(text, truth) for text, truth in pairs])),
+        }
+
+    def details(
+        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+    ) -> list[str]:
+        lines = [
+            f"  {given[:80]} → {outcome.text[:100]} (정답 {truth[:80]})"
+            for outcome, given, truth in list(zip(outcomes, rows["prompt"], rows["response"], strict=True))[:_SHOWN]
+            if outcome.text is not None
+        ]
+        return ["생성 보기", *lines] if lines else []
+
+    def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        return row["prompt"], row.get("response", "")
+
+    def readable(
+        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
+        return {"generated": outcome.text}
+
+
+def rouge_l(made: str, truth: str) -> float:
+    """F1 of the longest common subsequence of two texts' characters, white space aside (Lin 2004)."""
+    first, second = "".join(made.split()), "".join(truth.split())
+    if not first or not second:
+        return float(first == second)
+    row = np.zeros(len(second) + 1, dtype=np.int64)
+    letters = np.array(list(second))
+    for letter in first:
+        grown = np.maximum(row[1:], row[:-1] + (letters == letter))
+        row[1:] = np.maximum.accumulate(grown)
+    common = int(row[-1])
+    precision, recall = common / len(first), common / len(second)
+    return 0.0 if common == 0 else 2 * precision * recall / (precision + recall)
+
+
+def _ended(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Target ids with the token that ends a text, which some tokenizers (KoBART's) do not add."""
+    end = tokenizer.eos_token_id
+    return list(ids) if end is None or list(ids[-1:]) == [end] else [*ids, end]
+
+
+def _start_of(model: PreTrainedModel) -> int | None:
+    """The token that a target is begun with; None where the model has no decoder of that kind."""
+    ids = [getattr(model.config, name, None) for name in ("decoder_start_token_id", "bos_token_id")]
+    return next((token for token in ids if token is not None), None) if model.config.is_encoder_decoder else None

@@ -1,0 +1,318 @@
+"""Causal language models: continued pretraining on plain text, and instruction tuning on questions and answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from config_manager import DataSettings
+from exceptions import BadRow, ModelError, SettingsError
+from tasks.base import Answer, Batch, Column, RandomKey, Task, at_least_float32, generate_texts, only_positions
+from tasks.conversations import (
+    PLAIN_TEMPLATE,
+    encode_rendered,
+    end_of_turn,
+    prompt_of,
+    render,
+    to_messages,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_IGNORED = -100
+_TEXTS = ("document", "sentence", "review", "content", "문장", "내용", "리뷰", "텍스트", "본문")
+_PROMPTS = ("question", "q", "input", "질문", "입력")
+_RESPONSES = ("completion", "answer", "a", "output", "답변", "대답", "출력")
+
+
+class TextGeneration(Task):
+    """Cross-entropy over the trained tokens: every token of plain text, the answers of a conversation.
+
+    Rows are `messages`, ShareGPT's `conversations`, Alpaca's `instruction`, `input` and `output`, a prompt and a
+    response, or else plain text.
+    """
+
+    name = "text-generation"
+    aliases = ("causal-lm", "causal-language-modeling", "instruction-tuning", "sft", "chat", "텍스트 생성", "언어 모델")
+    auto_class = "AutoModelForCausalLM"
+    pipeline = "text-generation"
+    best_metric = "loss"
+    greater_is_better = False
+    generates = True
+    validation_texts = 5
+    final_texts = 5
+
+    def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
+        data, wanted = self.settings.data, self.settings.text_generation.format
+        if wanted != "text":
+            for shape in ("messages", "conversations"):
+                if shape in available:
+                    return (Column(shape, "text_column", shape),)
+            if {"instruction", "output"} <= set(available):
+                return (
+                    Column("instruction", "prompt_column", "instruction"),
+                    *((Column("input", "prompt_column", "input", optional=True),) if "input" in available else ()),
+                    Column("output", "response_column", "output", target=True),
+                )
+            pair = (
+                Column("prompt", "prompt_column", data.prompt_column, _PROMPTS),
+                Column("response", "response_column", data.response_column, _RESPONSES, target=True),
+            )
+            if wanted == "chat" or all(_is_there(column, available) for column in pair):
+                return pair
+        return (Column("text", "text_column", data.text_column, _TEXTS),)
+
+    def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
+        kind = "text" if "text" in roles else "chat"
+        options = self.settings.text_generation.model_copy(update={"format": kind})
+        return TextGeneration(self.settings.model_copy(update={"text_generation": options}))
+
+    def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
+        if "text" in row:
+            return row
+        messages = to_messages(row, self.settings.text_generation.system_prompt)
+        is_training = "output" in row or "response" in row
+        if is_training and messages[-1]["role"] != "assistant":
+            raise BadRow("답이 없는 대화")
+        return {"messages": messages}
+
+    # --- the tokenizer and the model ---
+
+    def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """The user's chat template, the tokenizer's own, or a plain one; the tokenizer is saved with it."""
+        path = self.settings.text_generation.chat_template
+        if path is not None:
+            try:
+                tokenizer.chat_template = Path(path).expanduser().read_text(encoding="utf-8")
+            except OSError as error:
+                raise SettingsError(
+                    f"chat template 파일을 읽을 수 없습니다: {error.strerror or error}",
+                    where=f"text_generation.chat_template: {path}",
+                    remedy="Jinja 파일의 경로를 확인하세요.",
+                ) from error
+        elif tokenizer.chat_template is None and self.settings.text_generation.format != "text":
+            tokenizer.chat_template = PLAIN_TEMPLATE
+        if tokenizer.eos_token_id is None or not tokenizer.is_fast:
+            raise ModelError(
+                "text-generation에는 끝 토큰(eos)이 있는 fast tokenizer가 필요합니다.",
+                where="model.name",
+                remedy="tokenizer.json이 있고 eos_token이 정해진 모델을 고르세요.",
+            )
+
+    def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Lets `generate` stop by itself: at the end of text, and at what ends an answer."""
+        ends = {tokenizer.eos_token_id}
+        if self.settings.text_generation.format != "text" and tokenizer.chat_template is not None:
+            ends.add(end_of_turn(tokenizer))
+        known = model.generation_config.eos_token_id
+        ends |= set(known if isinstance(known, list) else [known])
+        model.generation_config.eos_token_id = sorted(end for end in ends if end is not None)
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+    # --- examples ---
+
+    def encode(
+        self,
+        rows: Mapping[str, Sequence[Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        label_names: Sequence[str],
+        max_length: int,
+    ) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {
+            name: [] for name in ("row", "input_ids", "trained", "truncated", "full_length", "characters")
+        }
+        for number, text in zip(rows["row"], rows.get("text") or rows["messages"], strict=True):
+            if "text" in rows:
+                made = _text_examples(text, tokenizer, max_length)
+            else:
+                made = self._answer_examples(json.loads(text), tokenizer, max_length)
+            for ids, trained, full_length, characters in made:
+                columns["row"].append(number)
+                columns["input_ids"].append(ids)
+                columns["trained"].append(trained)
+                columns["truncated"].append(full_length > len(ids))
+                columns["full_length"].append(full_length)
+                columns["characters"].append(characters)
+        return columns
+
+    def _answer_examples(
+        self, messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> list[tuple[list[int], list[bool], int, int]]:
+        """(input_ids, trained, full length, trained characters); no ids where the cut leaves nothing to train."""
+        if messages[-1]["role"] != "assistant":
+            ids = tokenizer(prompt_of(messages, tokenizer), add_special_tokens=False)["input_ids"]
+            return [(ids[-max_length:], [False] * min(len(ids), max_length), len(ids), 0)]
+        made = []
+        for rendered in render(messages, tokenizer, whole=self.settings.text_generation.train_on == "all"):
+            ids, trained, full_length = encode_rendered(rendered, tokenizer, max_length)
+            characters = sum(end - start for start, end in rendered.trained)
+            is_cut_away = not any(trained[1:])
+            made.append(([], [], full_length, 0) if is_cut_away else (ids, trained, full_length, characters))
+        return made
+
+    def collate(
+        self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
+    ) -> Batch:
+        return self._collate([[example] for example in examples], tokenizer, shows_padding=True)
+
+    def packs(self) -> bool:
+        return self.settings.data.packing is not False
+
+    def collate_rows(self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+        """Positions that start again tell the sequences apart: transformers isolates them where there is no mask."""
+        return self._collate(rows, tokenizer, shows_padding=False)
+
+    def _collate(
+        self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase, shows_padding: bool
+    ) -> Batch:
+        """labels: (rows, tokens), at each position the token that is to follow it there, -100 where none is trained."""
+        import torch
+
+        width = max(sum(len(example["input_ids"]) for example in row) for row in rows)
+        shape, tokens = (len(rows), width), 0
+        input_ids = torch.full(shape, tokenizer.pad_token_id or 0)
+        labels, positions = torch.full(shape, _IGNORED), torch.zeros(shape, dtype=torch.long)
+        mask = torch.zeros(shape, dtype=torch.long)
+        for number, row in enumerate(rows):
+            start = 0
+            for example in row:
+                ids, trained = torch.tensor(example["input_ids"]), torch.tensor(example["trained"])
+                end = start + len(ids)
+                input_ids[number, start:end] = ids
+                positions[number, start:end] = torch.arange(len(ids))
+                labels[number, start : end - 1] = torch.where(trained[1:], ids[1:], _IGNORED)
+                mask[number, start:end] = 1
+                start, tokens = end, tokens + len(ids)
+        inputs = {"input_ids": input_ids, "position_ids": positions}
+        if shows_padding:
+            inputs["attention_mask"] = mask
+        items = int((labels != _IGNORED).sum())
+        return Batch(inputs, labels, items, tokens, sequences=sum(map(len, rows)))
+
+    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        assert batch.labels is not None
+        with only_positions(model.base_model, batch.labels != _IGNORED):
+            logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits
+        return logits[0]
+
+    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        import torch
+
+        assert batch.labels is not None
+        labels = batch.labels[batch.labels != _IGNORED]
+        return torch.nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="sum")
+
+    # --- predictions ---
+
+    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
+        """Each example's (loss sum, trained tokens)."""
+        import torch
+
+        assert batch.labels is not None
+        chosen = batch.labels != _IGNORED
+        counts = chosen.sum(1).tolist()
+        losses = torch.nn.functional.cross_entropy(at_least_float32(logits), batch.labels[chosen], reduction="none")
+        return [(float(part.sum()), count) for part, count in zip(losses.split(counts), counts, strict=True)]
+
+    def gather(self, outcomes: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+        found: dict[int, Answer] = {number: Answer() for number in rows["row"]}
+        for number, characters, (loss, items) in zip(examples["row"], examples["characters"], outcomes, strict=True):
+            sums = found[number]
+            found[number] = Answer(sums.loss_sum + loss, sums.items + items, sums.characters + characters)
+        return list(found.values())
+
+    def generate(
+        self,
+        model: PreTrainedModel,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+    ) -> list[str]:
+        """The answer to each conversation, or what follows the first third of each plain text."""
+        prompts = [
+            prompt_of(json.loads(row["messages"]), tokenizer) if "messages" in row else _beginning(row["text"])
+            for row in rows
+        ]
+        encoded = tokenizer(
+            prompts, add_special_tokens="text" in rows[0], padding=True, padding_side="left", truncation=True,
+            max_length=max_length, return_tensors="pt", return_token_type_ids=False,
+        ).to(model.device)  # fmt: skip
+        return generate_texts(model, dict(encoded), tokenizer, self.settings.generation, encoded["input_ids"].shape[1])
+
+    def metrics(
+        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+    ) -> dict[str, float]:
+        """Loss and perplexity per trained token, and per character, which compares models of other tokenizers."""
+        found = {"loss": loss, "perplexity": math.exp(min(loss, 700))}
+        characters = sum(outcome.characters for outcome in outcomes)
+        if characters:
+            found["loss_per_char"] = sum(outcome.loss_sum for outcome in outcomes) / characters
+            found["perplexity_per_char"] = math.exp(min(found["loss_per_char"], 700))
+        return found
+
+    def details(
+        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+    ) -> list[str]:
+        lines: list[str] = []
+        for position, outcome in enumerate(outcomes):
+            if outcome.text is not None:
+                given, truth = self.show({name: rows[name][position] for name in ("text", "messages") if name in rows})
+                lines += [f"  {given[:100]} → {outcome.text[:200]}" + (f" (정답 {truth[:100]})" if truth else "")]
+        return ["생성 보기", *lines] if lines else []
+
+    def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        if "text" in row:
+            return _beginning(row["text"]), ""
+        messages = json.loads(row["messages"])
+        has_answer = messages[-1]["role"] == "assistant"
+        asked = messages[-2] if has_answer else messages[-1]
+        return asked["content"], messages[-1]["content"] if has_answer else ""
+
+    def readable(
+        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
+        return {"generated": outcome.text if outcome.text is not None else ""}
+
+    def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+        """The example with what is trained between ⟦ and ⟧."""
+        pieces: list[str] = []
+        start = 0
+        trained = [False, *example["trained"][1:]]  # nothing comes before the first token to predict it from
+        for position in range(1, len(trained) + 1):
+            if position == len(trained) or trained[position] != trained[start]:
+                text = str(tokenizer.decode(example["input_ids"][start:position]))
+                pieces.append(f"⟦{text}⟧" if trained[start] else text)
+                start = position
+        return "".join(pieces)
+
+
+def _is_there(column: Column, available: Sequence[str]) -> bool:
+    is_default = column.name == DataSettings.model_fields[column.setting].default
+    return column.name in available or (is_default and any(name.casefold() in column.usual for name in available))
+
+
+def _beginning(text: str) -> str:
+    return text[: max(1, len(text) // 3)]
+
+
+def _text_examples(
+    text: str, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[tuple[list[int], list[bool], int, int]]:
+    """A text and its end token, in pieces of max_length: nothing of a long text is lost."""
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
+    if ids[-1:] != [tokenizer.eos_token_id]:
+        ids, offsets = [*ids, tokenizer.eos_token_id], [*offsets, (0, 0)]
+    made = []
+    for start in range(0, len(ids), max_length):
+        piece, spans = ids[start : start + max_length], offsets[start : start + max_length]
+        characters = sum(end - begin for begin, end in spans[1:])
+        if len(piece) > 1:
+            made.append((piece, [True] * len(piece), len(piece), characters))
+    return made or [([], [], len(ids), 0)]

@@ -1,0 +1,123 @@
+"""Rows of several sequences: filled well, and the same loss and gradients as one sequence a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config_manager import Settings
+from packing import best_fit, isolates, pack_window
+from tasks import find_task
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=50), st.integers(60, 200))
+def test_every_sequence_is_in_one_row_that_it_fits(lengths: list[int], capacity: int) -> None:
+    made = best_fit(np.arange(len(lengths)), np.array(lengths), capacity)
+    assert sorted(index for row in made for index in row.tolist()) == list(range(len(lengths)))
+    assert all(sum(lengths[index] for index in row) <= capacity for row in made)
+    if len(made) > 1:  # best fit never leaves two rows that would have been one
+        fullest = sorted(sum(lengths[index] for index in row) for row in made)
+        assert fullest[0] + fullest[1] > capacity
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=50), st.integers(1, 500))
+def test_micro_batches_keep_to_the_budget(lengths: list[int], budget: int) -> None:
+    sizes = np.array(lengths)
+    batches = pack_window(np.arange(len(lengths)), sizes, 64, budget)
+    assert sorted(i for rows in batches for row in rows for i in row.tolist()) == list(range(len(lengths)))
+    for rows in batches:
+        padded = len(rows) * max(int(sizes[row].sum()) for row in rows)
+        assert padded <= budget or (len(rows) == 1 and padded <= max(lengths))
+
+
+def architectures() -> dict[str, Any]:
+    from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, Qwen2Config
+
+    common = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    wide = {**common, "intermediate_size": 64, "max_position_embeddings": 128}
+    return {
+        "llama": LlamaConfig(**wide, num_key_value_heads=2),
+        "qwen2": Qwen2Config(**wide, num_key_value_heads=2),
+        "gpt_neox": GPTNeoXConfig(**wide, hidden_dropout=0.0, attention_dropout=0.0),
+        "gpt2": GPT2Config(
+            vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=128, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+        ),
+    }
+
+
+class _Pad:
+    pad_token_id = 0
+
+
+def examples_of(seed: int, count: int) -> list[dict[str, Any]]:
+    random = np.random.default_rng(seed)
+    made = []
+    for length in random.integers(2, 30, count):
+        trained = random.random(length) < 0.6
+        trained[-1] = True
+        made.append({"input_ids": random.integers(1, 97, length).tolist(), "trained": trained.tolist()})
+    return made
+
+
+def loss_and_gradient(model: Any, task: Any, batches: list[Any]) -> tuple[float, torch.Tensor]:
+    items, total = sum(batch.items for batch in batches), 0.0
+    model.zero_grad()
+    for batch in batches:
+        loss = task.loss_sum(task.forward(model, batch), batch) / items
+        loss.backward()
+        total += float(loss.detach())
+    return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt_neox", "gpt2"])
+def test_packed_rows_have_the_loss_and_gradient_of_single_ones(name: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(architectures()[name]).train()
+    task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
+    examples = examples_of(1, 12)
+    lengths = np.array([len(example["input_ids"]) for example in examples])
+    alone = loss_and_gradient(model, task, [task.collate([example], _Pad(), None) for example in examples])
+    packed = pack_window(np.arange(12), lengths, 64, 128)
+    assert any(len(row) > 1 for rows in packed for row in rows)
+    batches = [task.collate_rows([[examples[i] for i in row] for row in rows], _Pad()) for rows in packed]
+    together = loss_and_gradient(model, task, batches)
+    assert sum(batch.items for batch in batches) == sum(sum(example["trained"][1:]) for example in examples)
+    assert together[0] == pytest.approx(alone[0], rel=1e-5)
+    assert float((together[1] - alone[1]).norm() / alone[1].norm()) < 1e-5
+    assert isolates(model)
+
+
+def test_a_model_that_leaks_is_found_out() -> None:
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(architectures()["llama"])
+    forward = model.forward
+
+    def leaking(**inputs: Any) -> Any:
+        return forward(**{**inputs, "use_cache": True})  # with a cache transformers does not isolate
+
+    model.forward = leaking
+    assert not isolates(model)
+
+
+def test_a_packed_loss_that_leaks_differs() -> None:
+    """The comparison above is sharp enough: positions that do not start again change the loss by far more."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(architectures()["llama"]).train()
+    task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
+    examples = examples_of(1, 4)
+    alone = loss_and_gradient(model, task, [task.collate([example], _Pad(), None) for example in examples])
+    batch = task.collate_rows([examples], _Pad())
+    batch.inputs["position_ids"][:] = torch.arange(batch.inputs["input_ids"].shape[1])
+    leaked = loss_and_gradient(model, task, [batch])
+    assert float((leaked[1] - alone[1]).norm() / alone[1].norm()) > 1e-3

@@ -1,0 +1,179 @@
+"""Conversations: shapes, what is trained under any template, cuts, and models that stop by themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config_manager import Settings
+from exceptions import BadRow
+from tasks import find_task
+from tasks.conversations import PLAIN_TEMPLATE, encode_rendered, end_of_turn, prompt_of, render, to_messages
+
+TURNS = [
+    {"role": "user", "content": "안녕"},
+    {"role": "assistant", "content": "네, 안녕하세요"},
+    {"role": "user", "content": "배고파"},
+    {"role": "assistant", "content": "밥 먹어요"},
+]
+CHATML = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '</s>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+FORGETFUL = (  # earlier answers lose what comes before '|', as templates do that leave old thoughts out
+    "{% for m in messages %}{% if m['role'] == 'assistant' and not loop.last %}"
+    "{{ '<|assistant|>' + m['content'].split(',')[-1] + '</s>' }}"
+    "{% else %}{{ '<|' + m['role'] + '|>' + m['content'] + '</s>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+NO_END = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"  # noqa: E501
+
+
+def task_of(**options: Any) -> Any:
+    return find_task(Settings.model_validate({"model": {"task": "text-generation"}, **options}))
+
+
+@pytest.fixture
+def tokenizer(tiny_causal: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    made = AutoTokenizer.from_pretrained(tiny_causal)
+    made.pad_token = made.eos_token
+    return made
+
+
+def trained_texts(tokenizer: Any, messages: list[dict[str, str]], template: str, **options: Any) -> list[str]:
+    """What is trained of each example, decoded."""
+    tokenizer.chat_template = template
+    task = task_of(text_generation={"format": "chat", **options})
+    columns = task.encode({"row": [1], "messages": [json.dumps(messages)]}, tokenizer, (), 1000)
+    return [
+        tokenizer.decode([token for token, is_trained in zip(ids, trained, strict=True) if is_trained])
+        for ids, trained in zip(columns["input_ids"], columns["trained"], strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"messages": TURNS}, TURNS),
+        ({"messages": json.dumps(TURNS)}, TURNS),
+        (
+            {"conversations": [{"from": "human", "value": "안녕"}, {"from": "gpt", "value": "네, 안녕하세요"}]},
+            TURNS[:2],
+        ),
+        ({"prompt": "안녕", "response": "네, 안녕하세요"}, TURNS[:2]),
+        ({"prompt": "안녕"}, TURNS[:1]),
+        ({"instruction": "안녕", "input": "", "output": "네, 안녕하세요"}, TURNS[:2]),
+        (
+            {"instruction": "요약해", "input": "긴 글", "output": "글"},
+            [{"role": "user", "content": "요약해\n\n긴 글"}, {"role": "assistant", "content": "글"}],
+        ),
+    ],
+)
+def test_every_shape_comes_to_messages(row: dict[str, Any], expected: list[dict[str, str]]) -> None:
+    assert to_messages(row, None) == expected
+    assert to_messages(row, "친절히")[0] == {"role": "system", "content": "친절히"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        (TURNS[1:], "assistant로 시작"),
+        ([TURNS[0], TURNS[2]], "번갈아"),
+        ([{"role": "tool", "content": "x"}], "role 'tool'"),
+        ([{"role": "user", "content": " "}], "빈 메시지"),
+        ([{"role": "user", "content": 3}], "글자가 아닌"),
+        ([TURNS[0], TURNS[1], {"role": "system", "content": "x"}], "system"),
+        ("[{", "JSON"),
+        ([], "목록이 아닌"),
+    ],
+)
+def test_conversations_that_are_none_are_told_why(messages: Any, reason: str) -> None:
+    with pytest.raises(BadRow, match=reason):
+        to_messages({"messages": messages}, None)
+
+
+@pytest.mark.parametrize("template", [CHATML, PLAIN_TEMPLATE])
+def test_answers_alone_are_trained_with_their_end(tokenizer: Any, template: str) -> None:
+    assert trained_texts(tokenizer, TURNS, template) == ["네, 안녕하세요</s>밥 먹어요</s>"]
+
+
+def test_an_answer_that_a_template_changes_later_is_trained_as_it_was_given(tokenizer: Any) -> None:
+    assert trained_texts(tokenizer, TURNS, FORGETFUL) == ["네, 안녕하세요</s>", "밥 먹어요</s>"]
+
+
+def test_a_template_without_an_end_gets_one(tokenizer: Any) -> None:
+    assert trained_texts(tokenizer, TURNS[:2], NO_END) == ["네, 안녕하세요</s>"]
+    assert end_of_turn(tokenizer) == tokenizer.eos_token_id
+
+
+def test_everything_is_trained_where_that_is_asked(tokenizer: Any) -> None:
+    texts = trained_texts(tokenizer, TURNS, CHATML, train_on="all")
+    assert texts == [
+        "<|user|>안녕</s>\n<|assistant|>네, 안녕하세요</s>\n<|user|>배고파</s>\n<|assistant|>밥 먹어요</s>"
+    ]
+
+
+def test_a_prompt_is_the_beginning_of_its_training_example(tokenizer: Any) -> None:
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    prompt = tokenizer(prompt_of(TURNS, tokenizer), add_special_tokens=False)["input_ids"]
+    ids, trained, _ = encode_rendered(render(TURNS, tokenizer, whole=False)[0], tokenizer, 1000)
+    assert ids[: len(prompt)] == prompt
+    assert trained[len(prompt)] and not trained[len(prompt) - 1]
+
+
+def test_the_end_is_a_label_though_pad_is_the_same_token(tokenizer: Any) -> None:
+    """Padding is told by position: the label that ends an answer is kept, and padding has none."""
+    tokenizer.chat_template = CHATML
+    task = task_of(text_generation={"format": "chat"})
+    rows = {"row": [1, 2], "messages": [json.dumps(TURNS), json.dumps(TURNS[:2])]}
+    columns = task.encode(rows, tokenizer, (), 1000)
+    examples = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    batch = task.collate(examples, tokenizer, None)
+    assert int((batch.labels == tokenizer.eos_token_id).sum()) == 3
+    assert (batch.labels[batch.inputs["attention_mask"] == 0] == -100).all()
+    assert batch.items == int((batch.labels != -100).sum())
+
+
+def test_an_answer_that_is_cut_away_leaves_no_example(tokenizer: Any) -> None:
+    tokenizer.chat_template = CHATML
+    task = task_of(text_generation={"format": "chat"})
+    columns = task.encode({"row": [1], "messages": [json.dumps(TURNS[:2])]}, tokenizer, (), 20)
+    assert columns["input_ids"] == [[]]
+    assert columns["full_length"][0] > 20
+
+
+def test_a_long_text_is_divided_and_nothing_is_lost(tokenizer: Any) -> None:
+    task = task_of(text_generation={"format": "text"})
+    columns = task.encode({"row": [1], "text": ["가" * 50]}, tokenizer, (), 40)
+    ids = [token for piece in columns["input_ids"] for token in piece]
+    assert tokenizer.decode(ids) == "가" * 50 + "</s>"
+    assert max(map(len, columns["input_ids"])) <= 40
+
+
+def test_loss_is_that_of_transformers(tokenizer: Any, tiny_causal: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_causal).eval()
+    tokenizer.chat_template = CHATML
+    task = task_of(text_generation={"format": "chat"})
+    columns = task.encode({"row": [1], "messages": [json.dumps(TURNS)]}, tokenizer, (), 1000)
+    example = {name: values[0] for name, values in columns.items()}
+    batch = task.collate([example], tokenizer, None)
+    ids = torch.tensor([example["input_ids"]])
+    labels = torch.where(torch.tensor([example["trained"]]), ids, -100)
+    reference = model(input_ids=ids, labels=labels).loss
+    torch.testing.assert_close(task.loss_sum(task.forward(model, batch), batch) / batch.items, reference)
+
+
+def test_the_trained_part_is_shown_between_brackets(tokenizer: Any) -> None:
+    tokenizer.chat_template = CHATML
+    task = task_of(text_generation={"format": "chat"})
+    columns = task.encode({"row": [1], "messages": [json.dumps(TURNS[:2])]}, tokenizer, (), 1000)
+    shown = task.describe({name: values[0] for name, values in columns.items()}, tokenizer)
+    assert shown.rstrip() == "<|user|>안녕</s>\n<|assistant|>⟦네, 안녕하세요</s>⟧"
