@@ -19,7 +19,7 @@ from exceptions import FinetuningError, SettingsError, StopRequested, with_parti
 if TYPE_CHECKING:
     from config_manager import Settings
 
-_COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측"}
+_COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기"}
 _HERE = Path(__file__).resolve().parent
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
 

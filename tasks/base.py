@@ -274,17 +274,22 @@ def encode_text(
     return columns, encoded
 
 
+def sampling_of(settings: GenerationSettings) -> dict[str, Any]:
+    """What `generate` is told of drawing tokens: greedy at temperature 0."""
+    if settings.temperature == 0:
+        return {"do_sample": False}
+    return {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
+
+
 def generate_texts(
     model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase,
     settings: GenerationSettings, prompt_tokens: int,
 ) -> list[str]:  # fmt: skip
     """What the model generates for a batch, without its first prompt_tokens tokens and without special tokens."""
-    samples = settings.temperature > 0
-    chosen = {"temperature": settings.temperature, "top_p": settings.top_p} if samples else {}
     generate: Any = model.generate
     made = generate(
-        **inputs, max_new_tokens=settings.max_new_tokens, num_beams=settings.num_beams, do_sample=samples,
-        repetition_penalty=settings.repetition_penalty, **chosen,
+        **inputs, max_new_tokens=settings.max_new_tokens, num_beams=settings.num_beams,
+        repetition_penalty=settings.repetition_penalty, **sampling_of(settings),
     )  # fmt: skip
     texts: list[str] = tokenizer.batch_decode(made[:, prompt_tokens:], skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -1,0 +1,69 @@
+"""plan: what a run would do, before anything is trained."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from commands.workbench import Workbench
+
+if TYPE_CHECKING:
+    from batching import Examples
+
+_SAMPLED_WINDOWS = 50
+
+
+def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+    """Prints the rows, text lengths, windows, padding and one example as the model will read it; loads no weights."""
+    from batching import windows_per_epoch
+
+    tokenizer = bench.models.load_tokenizer()
+    max_length = bench.models.usable_length(tokenizer)
+    splits = bench.data.load_splits()
+    bench = bench.with_task(bench.task.for_data(*bench.data.nature(splits["train"])))
+    label_names = bench.data.label_names(splits)
+    examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
+    settings, train = bench.settings, examples["train"]
+    window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * bench.accelerator.num_processes
+    windows = windows_per_epoch(len(train), window)
+    lines = [
+        f"태스크: {bench.task.name}, 모델: {settings.model.name}",
+        *(f"{name}: {len(splits[name]):,}행 → 예제 {len(made):,}개" for name, made in examples.items()),
+    ]
+    if label_names:
+        counts = bench.data.label_counts(splits["train"])
+        lines.append("라벨: " + ", ".join(f"{name} {counts[name]:,}" for name in label_names))
+    quantiles = np.percentile(train.lengths, (50, 90, 99, 100)).astype(int)
+    lines += [
+        "토큰 길이: 50% {:,}, 90% {:,}, 99% {:,}, 최대 {:,}".format(*quantiles) + f" (max_length {max_length:,})",
+        f"윈도(한 스텝): 예제 {window:,}개, epoch마다 {windows:,}스텝, 모두 {windows * settings.training.epochs:,}스텝",
+        _padding(bench, train, window, max_length),
+        "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if bench.task.generates else "첫 예제:",
+        bench.task.describe(train.fetch([0])[0], tokenizer),
+    ]
+    print("\n".join(lines))
+
+
+def _padding(bench: Workbench, train: Examples, window: int, max_length: int) -> str:
+    """Padding's share of all tokens: cut as the program cuts windows, against batches in the order they come."""
+    from batching import epoch_order, partition, window_of, windows_per_epoch
+    from packing import pack_window
+
+    settings = bench.settings
+    order, budget = epoch_order(len(train), settings.training.seed, 0), settings.data.batch_size * max_length
+    real = ours = plain = 0
+    for number in range(min(_SAMPLED_WINDOWS, windows_per_epoch(len(train), window))):
+        indices = window_of(order, window, 0, number).indices
+        real += int(train.lengths[indices].sum())
+        if bench.task.packs():
+            for rows in pack_window(indices, train.lengths, max_length, budget):
+                ours += len(rows) * max(int(train.lengths[row].sum()) for row in rows)
+        else:
+            ours += sum(len(cut) * int(train.lengths[cut].max()) for cut in partition(indices, train.lengths, budget))
+        for start in range(0, len(indices), settings.data.batch_size):
+            batch = train.lengths[indices[start : start + settings.data.batch_size]]
+            plain += len(batch) * int(batch.max())
+    way = "packing" if bench.task.packs() else "길이별로 나눔"
+    return f"패딩: {100 * (1 - real / ours):.1f}% ({way}), 순서대로 나누면 {100 * (1 - real / plain):.1f}%"
