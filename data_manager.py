@@ -17,7 +17,7 @@ import numpy as np
 
 from batching import Examples
 from config_manager import DataSettings, Settings
-from exceptions import DataError, ResourceError
+from exceptions import DataError, ResourceError, with_particle
 from readers import is_supported, open_source
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
 from readers.hub import load_hub
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Part of every cache key: a change in what cleaning or encoding does must change it.
-_FORMAT = "2"
+_FORMAT = "3"
 _ROWS_AT_A_TIME = 10_000
 _SHOWN = 5
 _ROWS_A_LABEL = 10  # with fewer, on the average, there is nothing to stratify by
@@ -210,9 +210,8 @@ class DataManager:
                 continue
             if len(fitting) == 1:
                 names[column.role] = fitting[0]
-                _log.info(
-                    "'%s' 열을 %s으로 씁니다. (%s)", fitting[0], ROLE_NAMES.get(column.role, column.role), raw.where
-                )
+                role = with_particle(ROLE_NAMES.get(column.role, column.role), "으로/로")
+                _log.info("'%s' 열을 %s 씁니다. (%s)", fitting[0], role, raw.where)
                 continue
             several = f" 후보가 여럿입니다: {', '.join(fitting)}." if fitting else ""
             raise DataError(
@@ -279,6 +278,8 @@ class DataManager:
         for label in np.unique(labels):
             positions = random.permutation(np.flatnonzero(labels == label))
             held.extend(positions[: round(share * len(positions))].tolist())
+        if self.task.has_labels:
+            held = self._leaving_every_label(train.labels(), held)
         if not held:
             held = [int(random.integers(len(train)))]
         is_held = np.zeros(len(train), dtype=bool)
@@ -295,6 +296,17 @@ class DataManager:
             )
             for part, mask in (("kept", ~is_held), ("held", is_held))
         )
+
+    def _leaving_every_label(self, cells: Sequence[str], held: Sequence[int]) -> list[int]:
+        """The held positions without those that would leave train no row of a label."""
+        left = Counter(label for cell in cells for label in self.task.labels_in(cell))
+        still_held: list[int] = []
+        for position in held:
+            labels = self.task.labels_in(cells[position])
+            if all(left[label] > 1 for label in labels):
+                left.subtract(labels)
+                still_held.append(position)
+        return still_held
 
     # --- rows → examples ---
 

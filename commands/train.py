@@ -36,7 +36,10 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     checkpoint = _checkpoint_to_resume(store, arguments, output_dir)
     with bench.accelerator.main_process_first():
         splits = bench.data.load_splits()
+        asked = bench.task.name
         bench = bench.with_task(bench.task.for_labels(bench.data.label_counts(splits["train"])))
+        if bench.task.name != asked:
+            splits = bench.data.load_splits()  # what a good row is, is the task's to say
         label_names = bench.data.label_names(splits)
         examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
     settings = bench.settings
