@@ -68,7 +68,7 @@ class MultiLabelClassification(TextClassification):
             raise DataError(
                 f"학습 데이터의 라벨이 두 가지가 안 됩니다: {next(iter(train_labels), '없음')}",
                 where=f"라벨 열 '{self.settings.data.label_column}'",
-                remedy=f"라벨 칸이 JSON 목록인지, 또는 data.label_separator(지금 '{separator}')로 나뉘어 있는지 확인하세요. "
+                remedy=f"라벨 칸이 JSON 목록이거나 data.label_separator(지금 '{separator}')로 나뉘었는지 보세요. "
                 "라벨 하나가 있고 없음을 가리는 것이면 text-classification을 쓰세요.",
             )
         return self.in_order(train_labels)
@@ -129,7 +129,7 @@ class MultiLabelClassification(TextClassification):
 
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
         given, cell = super().show(row)
-        return given, ", ".join(self.labels_in(cell)) if cell else ""
+        return given, (", ".join(self.labels_in(cell)) or "없음") if cell else ""
 
     def readable(
         self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
