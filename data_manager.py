@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Part of every cache key: a change in what cleaning or encoding does must change it.
-_FORMAT = "2"
+_FORMAT = "3"
 _ROWS_AT_A_TIME = 10_000
 _SHOWN = 5
 _ROWS_A_LABEL = 10  # with fewer, on the average, there is nothing to stratify by
@@ -278,6 +278,8 @@ class DataManager:
         for label in np.unique(labels):
             positions = random.permutation(np.flatnonzero(labels == label))
             held.extend(positions[: round(share * len(positions))].tolist())
+        if self.task.has_labels:
+            held = self._leaving_every_label(train.labels(), held)
         if not held:
             held = [int(random.integers(len(train)))]
         is_held = np.zeros(len(train), dtype=bool)
@@ -294,6 +296,17 @@ class DataManager:
             )
             for part, mask in (("kept", ~is_held), ("held", is_held))
         )
+
+    def _leaving_every_label(self, cells: Sequence[str], held: Sequence[int]) -> list[int]:
+        """The held positions without those that would leave train no row of a label."""
+        left = Counter(label for cell in cells for label in self.task.labels_in(cell))
+        still_held: list[int] = []
+        for position in held:
+            labels = self.task.labels_in(cells[position])
+            if all(left[label] > 1 for label in labels):
+                left.subtract(labels)
+                still_held.append(position)
+        return still_held
 
     # --- rows → examples ---
 

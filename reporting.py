@@ -125,7 +125,7 @@ def log_samples(
         row = rows[position]
         given, truth = task.show(row)
         found = _phrase(list(task.readable(outcomes[position], row, label_names, tokenizer).values()))
-        _log.info("  %s → %s%s", given[:80], found, f" (정답 {truth})" if truth else "")
+        _log.info("  %s → %s%s", given[:80], found or "없음", f" (정답 {truth})" if truth else "")
 
 
 def _phrase(value: Any) -> str:
@@ -134,7 +134,7 @@ def _phrase(value: Any) -> str:
         return f"{value:.2f}"
     if isinstance(value, dict):
         return f"{{{_phrase(list(value.values()))}}}"
-    return ", ".join(_phrase(item) for item in value) if isinstance(value, list) else str(value)
+    return ", ".join(_phrase(item) for item in value if item != []) if isinstance(value, list) else str(value)
 
 
 def log_evaluation(split: str, rows: int, metrics: Mapping[str, float], details: Sequence[str]) -> None:
@@ -237,7 +237,14 @@ def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(records[0]) if records else [])
+        # the first row may be one without text, and so without a prediction
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for record in records for name in record)))
         writer.writeheader()
-        writer.writerows(records)
+        for record in records:
+            writer.writerow({name: _csv_cell(value) for name, value in record.items()})
     os.replace(partial, path)
+
+
+def _csv_cell(value: Any) -> Any:
+    """A list or an object as JSON, which reads back, instead of as Python spells it."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commands.workbench import Workbench
+from commands.workbench import Workbench, prepare
 
 if TYPE_CHECKING:
     from batching import Examples
@@ -21,10 +21,8 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
 
     tokenizer = bench.models.load_tokenizer()
     max_length = bench.models.usable_length(tokenizer)
-    splits = bench.data.load_splits()
-    bench = bench.with_task(bench.task.for_data(*bench.data.nature(splits["train"])))
-    label_names = bench.data.label_names(splits)
-    examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
+    prepared = prepare(bench, tokenizer, max_length)
+    bench, splits, label_names, examples = prepared.bench, prepared.splits, prepared.label_names, prepared.examples
     settings, train = bench.settings, examples["train"]
     window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * bench.accelerator.num_processes
     windows = windows_per_epoch(len(train), window)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.workbench import Workbench
+from commands.workbench import Workbench, prepare
 from config_manager import Settings
 from exceptions import ModelError, ResourceError, SettingsError
 
@@ -35,10 +35,8 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)
     checkpoint = _checkpoint_to_resume(store, arguments, output_dir)
     with bench.accelerator.main_process_first():
-        splits = bench.data.load_splits()
-        bench = bench.with_task(bench.task.for_data(*bench.data.nature(splits["train"])))
-        label_names = bench.data.label_names(splits)
-        examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
+        prepared = prepare(bench, tokenizer, max_length)
+    bench, splits, label_names, examples = prepared.bench, prepared.splits, prepared.label_names, prepared.examples
     settings = bench.settings
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in splits.items()))
     _seed_head(settings.training.seed)

@@ -13,8 +13,10 @@ from exceptions import ModelError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerBase
 
-    from data_manager import DataManager
+    from batching import Examples
+    from data_manager import DataManager, Rows
     from evaluation import Evaluator
     from model_manager import ModelManager
     from tasks.base import Task
@@ -94,6 +96,28 @@ def build(settings: Settings, stop: StopSignal) -> Workbench:
     return Workbench(
         settings, task, accelerator, DataManager(settings, task), ModelManager(settings, task), output_dir, stop
     )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a run, and the workbench whose task it showed to be meant."""
+
+    bench: Workbench
+    splits: dict[str, Rows]
+    label_names: tuple[str, ...]
+    examples: dict[str, Examples]
+
+
+def prepare(bench: Workbench, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Prepared:
+    """Source → splits, the task that they are for, labels and examples."""
+    splits = bench.data.load_splits()
+    asked = bench.task.name
+    bench = bench.with_task(bench.task.for_data(*bench.data.nature(splits["train"])))
+    if bench.task.name != asked:
+        splits = bench.data.load_splits()  # what a good row is, is the task's to say
+    label_names = bench.data.label_names(splits)
+    examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
+    return Prepared(bench, splits, label_names, examples)
 
 
 def saved_model(bench: Workbench, arguments: argparse.Namespace) -> Evaluator:

@@ -10,14 +10,15 @@ import numpy as np
 
 from config_manager import Settings
 from exceptions import BadRow, DataError
-from tasks.base import Batch, at_least_float32, encode_text
-from tasks.text_classification import TextClassification, label_order
+from readers.cleaning import as_text
+from tasks.base import Batch, Task, at_least_float32, encode_text
+from tasks.text_classification import TextClassification
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_THRESHOLDS = np.arange(0.05, 1.0, 0.05)
+_THRESHOLDS = (np.arange(1, 20) / 20).tolist()  # 0.05 to 0.95
 
 
 class MultiLabelClassification(TextClassification):
@@ -34,6 +35,9 @@ class MultiLabelClassification(TextClassification):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.threshold = 0.5
+
+    def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
+        return self
 
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         if "label" in row:
@@ -52,18 +56,22 @@ class MultiLabelClassification(TextClassification):
             cell = [cell]
         if any(isinstance(label, list | dict) for label in cell):
             raise BadRow("문자열의 목록이 아닌 라벨")
-        return sorted({str(label).strip() for label in cell} - {""})
+        return sorted({as_text(label).strip() for label in cell} - {""})
 
     def labels_in(self, cell: str) -> Sequence[str]:
         labels: list[str] = json.loads(cell)
         return labels
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
-        if not train_labels:
+        separator = self.settings.data.label_separator
+        if len(train_labels) < 2:
             raise DataError(
-                "학습 데이터에 라벨이 하나도 없습니다.", where=f"라벨 열 '{self.settings.data.label_column}'"
+                f"학습 데이터의 라벨이 두 가지가 안 됩니다: {next(iter(train_labels), '없음')}",
+                where=f"라벨 열 '{self.settings.data.label_column}'",
+                remedy=f"라벨 칸이 JSON 목록이거나 data.label_separator(지금 '{separator}')로 나뉘었는지 보세요. "
+                "라벨 하나가 있고 없음을 가리는 것이면 text-classification을 쓰세요.",
             )
-        return tuple(sorted(train_labels, key=label_order))
+        return self.in_order(train_labels)
 
     def config_options(self, label_names: Sequence[str]) -> dict[str, Any]:
         return {**super().config_options(label_names), "problem_type": "multi_label_classification"}
@@ -74,11 +82,12 @@ class MultiLabelClassification(TextClassification):
     def tune(
         self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
     ) -> dict[str, Any]:
+        """The threshold of highest micro-F1; of several, the one nearest to a half."""
         from sklearn.metrics import f1_score
 
         truth, scores = self._indicators(rows, label_names), np.array(outcomes)
-        found = [f1_score(truth, scores >= edge, average="micro", zero_division=0) for edge in _THRESHOLDS]
-        return {"decision_threshold": round(float(_THRESHOLDS[int(np.argmax(found))]), 2)}
+        found = {edge: f1_score(truth, scores >= edge, average="micro", zero_division=0) for edge in _THRESHOLDS}
+        return {"decision_threshold": max(found, key=lambda edge: (found[edge], -abs(edge - 0.5)))}
 
     def encode(
         self,
@@ -117,6 +126,10 @@ class MultiLabelClassification(TextClassification):
             "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0)),
             "threshold": self.threshold,
         }
+
+    def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        given, cell = super().show(row)
+        return given, (", ".join(self.labels_in(cell)) or "없음") if cell else ""
 
     def readable(
         self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase

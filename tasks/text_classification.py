@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from config_manager import Settings
-from exceptions import DataError
+from exceptions import BadRow, DataError, SettingsError
 from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_log = logging.getLogger(__name__)
 _MAX_LABELS = 1000
+_MOSTLY = 0.9
 _TEXTS = ("document", "sentence", "review", "content", "문장", "내용", "리뷰", "텍스트", "본문")
 _LABELS = ("labels", "gold_label", "sentiment", "category", "라벨", "레이블", "감정", "분류")
 
@@ -35,20 +39,36 @@ class TextClassification(Task):
         from tasks.multi_label_classification import MultiLabelClassification
         from tasks.text_regression import TextRegression
 
-        if cls is TextClassification and settings.model.num_labels == 1:
+        if cls is not TextClassification:
+            return cls(settings)
+        if settings.model.num_labels == 1 and settings.data.multi_label:
+            raise SettingsError(
+                "회귀(model.num_labels: 1)와 다중 라벨 분류(data.multi_label: true)를 함께 할 수 없습니다.",
+                where="model.num_labels, data.multi_label",
+                remedy="점수를 맞히려면 multi_label을, 라벨을 여럿 고르려면 num_labels를 지우세요.",
+            )
+        if settings.model.num_labels == 1:
             return TextRegression(settings)
-        if cls is TextClassification and settings.data.multi_label:
-            return MultiLabelClassification(settings)
-        return cls(settings)
+        return MultiLabelClassification(settings) if settings.data.multi_label else cls(settings)
 
     def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
-        """Regression where every label is a number and one of them has a fraction."""
+        """Regression where labels are numbers, some with a fraction, and `model.num_labels` does not say classes.
+
+        A few rows whose label is no number leave it at that: regression counts them and names them.
+        """
         from tasks.text_regression import TextRegression
 
-        numbers = [_number(label) for label in train_labels]
-        if all(number is not None for number in numbers) and any(number != int(number) for number in numbers if number):
-            return TextRegression(self.settings)
-        return self
+        numbers = {label: number for label in train_labels if (number := _number(label)) is not None}
+        rows = sum(train_labels[label] for label in numbers)
+        if self.settings.model.num_labels is not None or rows < _MOSTLY * sum(train_labels.values()):
+            return self
+        if all(number.is_integer() for number in numbers.values()):
+            return self
+        _log.info(
+            "라벨이 소수이므로 점수를 맞히는 회귀(text-regression)로 데이터를 다시 읽습니다. "
+            "라벨로 분류하려면 model.num_labels에 라벨의 수를 쓰세요."
+        )
+        return TextRegression(self.settings)
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         data = self.settings.data
@@ -58,6 +78,11 @@ class TextClassification(Task):
             *pair,
             Column("label", "label_column", data.label_column, _LABELS, target=True),
         )
+
+    def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(row.get("label"), list | dict):
+            raise BadRow("목록인 라벨(라벨이 여럿이면 data.multi_label: true)")
+        return row
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
         column = self.settings.data.label_column
@@ -74,7 +99,21 @@ class TextClassification(Task):
                 where=f"라벨 열 '{column}'",
                 remedy="data.label_column에 라벨이 있는 열의 이름을 쓰세요.",
             )
-        return tuple(sorted(train_labels, key=label_order))
+        return self.in_order(train_labels)
+
+    def in_order(self, labels: Mapping[str, int]) -> tuple[str, ...]:
+        """Labels in the order of their ids; DataError where there are not as many as `model.num_labels` says."""
+        asked = self.settings.model.num_labels
+        if asked not in (None, len(labels)):
+            raise DataError(
+                f"학습 데이터의 라벨은 {len(labels):,}가지인데 model.num_labels는 {asked:,}입니다.",
+                where=f"라벨 열 '{self.settings.data.label_column}'",
+                remedy="데이터를 확인하거나, model.num_labels를 지우고 데이터에서 찾게 하세요.",
+            )
+        return tuple(sorted(labels, key=label_order))
+
+    def config_options(self, label_names: Sequence[str]) -> dict[str, Any]:
+        return {**super().config_options(label_names), "problem_type": "single_label_classification"}
 
     def encode(
         self,
@@ -155,6 +194,7 @@ def label_order(name: str) -> tuple[int, float, str]:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None  # `nan` and `inf` are words here: they have no place in an order

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import BadRow, DataError
-from tasks.base import Batch, at_least_float32, encode_text
+from tasks.base import Batch, Task, at_least_float32, encode_text
 from tasks.text_classification import TextClassification
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-# KLUE-STS counts a pair of sentences as alike from a score of 3 (of 5) on, in the labels and in the predictions.
-_ALIKE = 3.0
+# KLUE-STS counts a pair of sentences as alike from a score of 3 (of 0 to 5) on, in the labels and in the predictions.
+_ALIKE, _MOST_ALIKE = 3.0, 5.0
 
 
 class TextRegression(TextClassification):
@@ -28,8 +28,11 @@ class TextRegression(TextClassification):
     best_metric = "pearson"
     has_labels = False
 
+    def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
+        return self
+
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
-        if "label" in row and not math.isfinite(_as_float(row["label"])):
+        if "label" in row and not _is_score(row["label"]):
             raise BadRow("숫자가 아닌 라벨")
         return row
 
@@ -39,6 +42,12 @@ class TextRegression(TextClassification):
                 f"학습 데이터의 라벨이 한 가지뿐입니다: {next(iter(train_labels), '없음')}",
                 where=f"라벨 열 '{self.settings.data.label_column}'",
                 remedy="서로 다른 점수가 있는 데이터인지 확인하세요.",
+            )
+        if self.settings.model.num_labels not in (None, 1):
+            raise DataError(
+                f"회귀는 점수 하나를 맞히는데 model.num_labels는 {self.settings.model.num_labels}입니다.",
+                where="model.num_labels",
+                remedy="model.num_labels를 지우세요. 라벨로 분류하려면 model.task를 text-classification으로 쓰세요.",
             )
         return ()
 
@@ -54,10 +63,7 @@ class TextRegression(TextClassification):
     ) -> dict[str, list[Any]]:
         columns, _ = encode_text(tokenizer, rows["text"], rows.get("text_pair"), max_length)
         if "label" in rows:
-            columns["label"] = [_as_float(label) for label in rows["label"]]
-            for row, label in zip(rows["row"], columns["label"], strict=True):
-                if not math.isfinite(label):
-                    raise DataError("숫자가 아닌 라벨이 있습니다.", where=f"{row:,}번째 행", remedy="라벨을 고치세요.")
+            columns["label"] = [float(label) for label in rows["label"]]
         return columns
 
     def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -75,7 +81,7 @@ class TextRegression(TextClassification):
     def metrics(
         self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
-        """Pearson, Spearman and, where the labels lie on both sides of 3, KLUE-STS's F1 (both sides cut at 3)."""
+        """Pearson, Spearman and, of labels from 0 to 5 on both sides of 3, KLUE-STS's F1 (alike from 3 on)."""
         from scipy.stats import pearsonr, spearmanr
         from sklearn.metrics import f1_score
 
@@ -86,7 +92,7 @@ class TextRegression(TextClassification):
             "pearson": 0.0 if constant else float(pearsonr(truth, scores)[0]),
             "spearman": 0.0 if constant else float(spearmanr(truth, scores)[0]),
         }
-        if truth.min() < _ALIKE <= truth.max():
+        if 0 <= truth.min() < _ALIKE <= truth.max() <= _MOST_ALIKE:
             found["f1_at_3"] = float(f1_score(truth >= _ALIKE, scores >= _ALIKE, zero_division=0))
         return found
 
@@ -101,8 +107,8 @@ class TextRegression(TextClassification):
         return []
 
 
-def _as_float(value: Any) -> float:
+def _is_score(cell: Any) -> bool:
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
+        return not isinstance(cell, bool) and math.isfinite(float(cell))
+    except (TypeError, ValueError, OverflowError):
+        return False

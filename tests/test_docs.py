@@ -1,0 +1,72 @@
+"""The README in both languages: the same sections, and only what the program has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from config_manager import ConfigManager, Settings
+from finetuning_app import build_parser
+from tasks import task_classes
+from tests.conftest import ROOT
+
+README = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.en.md")}
+ANOTHER_PROGRAMS = {"--nproc_per_node"}
+in_both = pytest.mark.parametrize("text", README.values(), ids=README)
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """The cells of every row of every table."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+
+
+def code_in(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+def test_both_languages_have_the_same_headings_keys_and_commands() -> None:
+    def shape(text: str) -> list[list[str]]:
+        headings = re.findall(r"^(#+) ", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+        keys = [code for row in table_rows(text) for code in code_in(row[0]) if not code.startswith("-")]
+        commands = re.findall(r"^(?:python|make|pip|git|  --)[^#\n]*[^#\s]", text, re.M)
+        return [headings, keys, commands]
+
+    korean, english = (shape(text) for text in README.values())
+    for ours, theirs in zip(korean[:2], english[:2], strict=True):
+        assert ours == theirs
+    assert len(korean[2]) == len(english[2])
+
+
+@in_both
+def test_flags_and_files_that_are_named_are_there(text: str) -> None:
+    flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+    assert flags - ANOTHER_PROGRAMS <= set(build_parser()._option_string_actions)
+    files = re.findall(r"\b(?:recipes|examples|benchmarks|tasks)/[a-z]\w*(?:\.\w+)?", text, re.ASCII)
+    tree = re.findall(r"^[├└]── (\S+) +#", text, re.M)
+    assert len(tree) > 20
+    assert [name for name in files + tree if not (ROOT / name).exists()] == []
+
+
+@in_both
+def test_every_task_has_a_row_and_every_recipe_is_in_one(text: str) -> None:
+    rows = [row for row in table_rows(text) if row[0].strip("`") in task_classes()]
+    assert sorted(row[0].strip("`") for row in rows) == sorted(task_classes())
+    assert sorted(name for row in rows for name in code_in(row[3])) == sorted(
+        path.stem for path in (ROOT / "recipes").glob("*.yaml")
+    )
+
+
+@in_both
+def test_the_defaults_are_those_of_the_settings(text: str, tmp_path: Path) -> None:
+    parts = re.split(r"^### (model|data|training|memory)$", text, flags=re.M)[1:]
+    written = ""
+    for section, content in zip(parts[::2], parts[1::2], strict=True):
+        written += f"{section}:\n"
+        for keys, _, defaults in table_rows(content.split("\n#")[0])[2:]:
+            for key, default in zip(code_in(keys), code_in(defaults), strict=True):
+                written += f"  {key}: {default}\n"
+    assert written.count("\n") > 30
+    (tmp_path / "stated.yaml").write_text(written, encoding="utf-8")
+    assert ConfigManager.load(tmp_path / "stated.yaml", {}) == Settings()

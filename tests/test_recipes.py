@@ -1,0 +1,34 @@
+"""Recipes: each loads, names a task that there is, and says how it is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from config_manager import ConfigManager
+from tasks import find_task, task_classes
+from tests.conftest import ROOT
+
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_loads_and_says_how_to_run_it(path: Path) -> None:
+    settings = ConfigManager.load(path, {})
+    assert find_task(settings).name in task_classes()
+    header = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert any(f"python finetuning_app.py --config recipes/{path.name}" in line for line in header)
+
+
+def test_no_two_recipes_write_into_one_folder() -> None:
+    folders = [ConfigManager.load(path, {}).model.output_dir for path in RECIPES]
+    assert len(set(folders)) == len(folders)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "task"),
+    [("klue-nli", "text-classification"), ("korsts", "text-regression"), ("multi-label", "multi-label-classification")],
+)
+def test_a_recipe_means_its_task(recipe: str, task: str) -> None:
+    assert find_task(ConfigManager.load(ROOT / "recipes" / f"{recipe}.yaml", {})).name == task
