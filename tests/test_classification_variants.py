@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,7 @@ def test_a_threshold_in_the_config_is_used() -> None:
     from transformers import BertConfig
 
     task = task_of("multi-label-classification")
-    task.adopt(BertConfig(decision_threshold=0.15))
+    task.fit_model(SimpleNamespace(config=BertConfig(decision_threshold=0.15)), None)
     found = task.readable(SCORES[0], {}, NAMES, None)
     assert found["label"] == ["a", "b"]
     assert found["score"] == pytest.approx([0.9, 0.2])
