@@ -54,7 +54,9 @@ def test_pairs_of_klue_nli(cli: Cli, tiny_model: Path, real_data: Path, tmp_path
     check_evaluate_repeats_training(cli, output_dir)
 
     pairs = [(record["premise"], record["hypothesis"]) for record in records[300:305]]
-    predicted = cli("predict", "--output_dir", output_dir, stdin="".join(f"{a}\t{b}\n" for a, b in pairs))
+    predicted = cli(
+        "predict", "--no-mixed_precision", "--output_dir", output_dir, stdin="".join(f"{a}\t{b}\n" for a, b in pairs)
+    )
     assert predicted.code == 0, predicted.err
     records = [json.loads(line) for line in predicted.out.splitlines()]
     expected = pipeline_scores(output_dir, [{"text": a, "text_pair": b} for a, b in pairs])
@@ -78,7 +80,7 @@ def test_scores_of_korsts(cli: Cli, tiny_model: Path, real_data: Path, tmp_path:
 
     with (data / "sts-test.tsv").open(encoding="utf-8") as lines:
         pairs = [tuple(line.rstrip("\n").split("\t")[5:7]) for line in itertools.islice(lines, 1, 6)]
-    predicted = cli("predict", "--output_dir", output_dir, "--input", data / "sts-test.tsv")
+    predicted = cli("predict", "--no-mixed_precision", "--output_dir", output_dir, "--input", data / "sts-test.tsv")
     assert predicted.code == 0, predicted.err
     records = [json.loads(line) for line in predicted.out.splitlines()]
     assert len(records) == 100
@@ -99,7 +101,9 @@ def test_several_labels_for_a_review(cli: Cli, tiny_model: Path, real_data: Path
     assert 0.05 <= threshold <= 0.95
     assert check_evaluate_repeats_training(cli, output_dir)["threshold"] == threshold
 
-    predicted = cli("predict", "--output_dir", output_dir, stdin="".join(f"{text}\n" for text in texts[:20]))
+    predicted = cli(
+        "predict", "--no-mixed_precision", "--output_dir", output_dir, stdin="".join(f"{text}\n" for text in texts[:20])
+    )
     assert predicted.code == 0, predicted.err
     records = [json.loads(line) for line in predicted.out.splitlines()]
     for record, scores in zip(records, pipeline_scores(output_dir, texts[:20]), strict=True):

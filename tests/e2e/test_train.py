@@ -144,7 +144,7 @@ def test_evaluate_prints_and_saves_what_training_reported(cli: Cli, trained: Pat
 def test_predict_agrees_with_pipeline(cli: Cli, trained: Path, tmp_path: Path) -> None:
     texts = ["정말 재미있다", "너무 지루하다", "", "배우 연기가 훌륭하다"]
     (tmp_path / "in.txt").write_text("text\n", encoding="utf-8")
-    run = cli("predict", "--output_dir", trained, stdin="\n".join(texts) + "\n")
+    run = cli("predict", "--no-mixed_precision", "--output_dir", trained, stdin="\n".join(texts) + "\n")
     assert run.code == 0, run.err
     records = [json.loads(line) for line in run.out.splitlines()]
     assert [record["text"] for record in records] == texts
