@@ -12,7 +12,8 @@ import torch
 
 from batching import Examples, batches_by_length
 from memory_utils import MemoryManager, is_out_of_memory
-from tasks.base import Answer, Batch, RandomKey, Task
+from tasks.base import Batch, RandomKey, Task
+from tasks.language_modeling import Answer, GeneratingTask
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -62,8 +63,8 @@ class Evaluator:
 
     def predict(self, examples: Examples) -> list[Any]:
         """The outcome of each row, of examples that have no labels."""
-        if self.task.generates:
-            return [Answer(text=text) for text in self._generate(examples, len(examples.rows))]
+        if isinstance(self.task, GeneratingTask):
+            return [Answer(text=text) for text in self._generate(self.task, examples, len(examples.rows))]
         outcomes = self._pass(examples.lengths, lambda indices: self._outcomes(examples, indices, None)[0])
         return self.task.gather(outcomes, examples.table, examples.rows)
 
@@ -96,24 +97,24 @@ class Evaluator:
         found = self._pass(examples.lengths, work)
         sums = [sum(part) for part in zip(*self._over_processes(losses), strict=True)]
         outcomes = self.task.gather(found, examples.table, examples.rows)
-        if self.task.generates and generated_rows:
-            texts = self._generate(examples, min(generated_rows, len(outcomes)))
+        if isinstance(self.task, GeneratingTask) and generated_rows:
+            texts = self._generate(self.task, examples, min(generated_rows, len(outcomes)))
             for position, text in enumerate(texts):
                 outcomes[position] = dataclasses.replace(outcomes[position], text=text)
         return outcomes, sums[0] / max(sums[1], 1)
 
-    def _generate(self, examples: Examples, count: int) -> list[str]:
+    def _generate(self, task: GeneratingTask, examples: Examples, count: int) -> list[str]:
         """The text that the model makes of each of the first rows."""
 
         def work(indices: np.ndarray) -> list[str]:
             rows = [examples.rows[int(index)] for index in indices]
             with self.accelerator.autocast():
-                return self.task.generate(self.model, rows, self.tokenizer, self.max_length)
+                return task.generate(self.model, rows, self.tokenizer, self.max_length)
 
         lengths = np.zeros(len(examples.rows), dtype=np.int64)
         numbers = np.array(examples.rows["row"][:])
         np.maximum.at(lengths, np.searchsorted(numbers, examples.table["row"][:]), examples.lengths)
-        return self._pass(lengths[:count] + self.task.settings.generation.max_new_tokens, work)
+        return self._pass(lengths[:count] + task.settings.generation.max_new_tokens, work)
 
     def _pass(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
         """What `work` makes of every position, in their order: in batches by length, shared among the processes."""

@@ -290,7 +290,7 @@ class TrainingManager:
             )  # fmt: skip
         else:
             _log.info("스텝 %s: 검증 %s", f"{state.step:,}", line)
-        if self.task.generates:
+        if self.task.validation_texts:
             for line in evaluation.details:
                 _log.info("%s", line)
         metric = evaluation.metrics[self.task.best_metric]

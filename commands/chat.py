@@ -29,6 +29,12 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
             where="model.task",
             remedy="text-generation으로 학습한 모델의 폴더를 --output_dir로 지정하세요.",
         )
+    if bench.settings.text_generation.format == "text":
+        raise SettingsError(
+            "질문과 답이 아니라 텍스트만으로 학습한 모델과는 대화할 수 없습니다.",
+            where="text_generation.format: text",
+            remedy="텍스트를 이어 쓰게 하려면 predict를 쓰세요. 대화는 질문과 답으로 학습한 뒤에 할 수 있습니다.",
+        )
     evaluator = saved_model(bench, arguments)
     evaluator.model.eval()
     print(f"대화를 시작합니다. {_AGAIN}: 처음부터 다시, {_QUIT} 또는 Ctrl+D: 끝", file=sys.stderr)
@@ -46,17 +52,15 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
 
 
 def answer(evaluator: Evaluator, messages: Sequence[dict[str, str]]) -> str:
-    """Generates the next answer, printing it as it comes; earlier turns that do not fit are left out of the prompt."""
+    """Generates the next answer, printing it as it comes."""
     import torch
 
-    from tasks.base import sampling_of
-    from tasks.conversations import prompt_of
+    from tasks.language_modeling import sampling_of
 
     tokenizer, model = evaluator.tokenizer, evaluator.model
     options = evaluator.task.settings.generation
-    room = max(1, evaluator.max_length - options.max_new_tokens)
-    ids: Any = tokenizer(prompt_of(messages, tokenizer), add_special_tokens=False)["input_ids"]
-    inputs = torch.tensor([ids[-room:]], device=evaluator.accelerator.device)
+    ids = prompt_ids(messages, tokenizer, max(1, evaluator.max_length - options.max_new_tokens))
+    inputs = torch.tensor([ids], device=evaluator.accelerator.device)
     streamer = HangulStreamer(tokenizer)
     generate: Any = model.generate
     with torch.inference_mode(), evaluator.accelerator.autocast():
@@ -65,6 +69,19 @@ def answer(evaluator: Evaluator, messages: Sequence[dict[str, str]]) -> str:
             repetition_penalty=options.repetition_penalty, streamer=streamer, **sampling_of(options),
         )  # fmt: skip
     return streamer.shown.strip()
+
+
+def prompt_ids(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
+    """The conversation as it asks for the next answer; its oldest turns are left out, whole, until it fits the room."""
+    from tasks.conversations import prompt_of
+
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    turns = list(messages[len(system) :])
+    while True:
+        ids: list[int] = list(tokenizer(prompt_of([*system, *turns], tokenizer), add_special_tokens=False)["input_ids"])
+        if len(ids) <= room or len(turns) == 1:
+            return ids[-room:]
+        turns = turns[2:]
 
 
 class HangulStreamer:

@@ -22,7 +22,11 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
     evaluation = evaluator.evaluate(examples, bench.settings.training.seed, bench.task.final_texts)
     log_evaluation(split, len(rows), evaluation.metrics, evaluation.details)
-    path = Path(bench.models.name) / f"metrics-{split}.json"
+    folder = Path(bench.models.name)
+    if not folder.is_dir():  # a model of the Hub has no folder of its own
+        folder = bench.output_dir
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"metrics-{split}.json"
     write_json(path, {"split": split, "rows": len(rows), "source": rows.where, **evaluation.metrics})
     print(f"{split} {len(rows):,}행: {metrics_line(evaluation.metrics)}")
     _log.info("지표를 저장했습니다: %s", path)

@@ -38,7 +38,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
         "토큰 길이: 50% {:,}, 90% {:,}, 99% {:,}, 최대 {:,}".format(*quantiles) + f" (max_length {max_length:,})",
         f"윈도(한 스텝): 예제 {window:,}개, epoch마다 {windows:,}스텝, 모두 {windows * settings.training.epochs:,}스텝",
         _padding(bench, train, window, max_length),
-        "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if bench.task.generates else "첫 예제:",
+        "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if bench.task.final_texts else "첫 예제:",
         bench.task.describe(train.fetch([0])[0], tokenizer),
     ]
     print("\n".join(lines))

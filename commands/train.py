@@ -72,7 +72,7 @@ def _report(
     if not bench.accelerator.is_main_process:
         return
     counts = {name: len(rows) for name, rows in splits.items()}
-    if not bench.task.generates:  # its report shows texts already
+    if not bench.task.final_texts:  # its report shows texts already
         log_samples(bench.task, examples[split].rows, evaluation.outcomes, trained.label_names, trained.tokenizer)
     log_evaluation(split, counts[split], evaluation.metrics, evaluation.details)
     write_model_card(output_dir, settings, bench.task, counts, evaluation.metrics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 
 from config_manager import Settings
@@ -19,7 +20,8 @@ def task_classes() -> dict[str, type[Task]]:
             continue
         module = importlib.import_module(f"{__name__}.{module_info.name}")
         for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__:
+            is_task = isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
+            if is_task and not inspect.isabstract(value):
                 found[value.name] = value
     return dict(sorted(found.items()))
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from config_manager import GenerationSettings, Settings
+from config_manager import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -61,26 +60,13 @@ class RandomKey:
     epoch: int
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What evaluation keeps of a row of a generating task: its loss over trained tokens, and a text it generated.
-
-    characters: of the text that was trained on, so that models of other tokenizers compare.
-    """
-
-    loss_sum: float = 0.0
-    items: int = 0
-    characters: int = 0
-    text: str | None = None
-
-
 class Task(ABC):
     """One kind of fine-tuning. A task holds settings only: no model, no data, no device.
 
     name, aliases: how `model.task` may spell it; auto_class, pipeline: transformers' names for loading and using the
     model (pipeline None: there is none); best_metric: what picks the best model; has_labels: whether there are label
-    names in the model's config; generates: whether a prediction is a generated text (then outcomes are Answers);
-    validation_texts, final_texts: how many rows are generated for after an epoch, and in a run's last evaluation.
+    names in the model's config; validation_texts, final_texts: for how many rows a text is generated after an epoch,
+    and in a run's last evaluation (0: the task generates none).
     """
 
     name: ClassVar[str]
@@ -90,7 +76,6 @@ class Task(ABC):
     best_metric: ClassVar[str]
     greater_is_better: ClassVar[bool]
     has_labels: ClassVar[bool] = False
-    generates: ClassVar[bool] = False
     validation_texts: ClassVar[int] = 0
     final_texts: ClassVar[int] = 0
 
@@ -178,8 +163,8 @@ class Task(ABC):
         return False
 
     def collate_rows(self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase) -> Batch:
-        """Like collate, each row several examples that do not see each other; asked of tasks that pack."""
-        raise NotImplementedError
+        """Like collate, each row several examples that do not see each other; a task that packs puts them there."""
+        return self.collate([example for row in rows for example in row], tokenizer, None)
 
     def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
         """One example as the model reads it, for `plan`."""
@@ -198,13 +183,6 @@ class Task(ABC):
     @abstractmethod
     def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
         """What evaluation keeps of each example, in the batch's order."""
-
-    def generate(
-        self, model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
-    ) -> list[str]:  # fmt: skip
-        """The text that the model makes of each row, out of max_length tokens of it; asked of tasks that generate."""
-        raise NotImplementedError
 
     def gather(self, outcomes: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
         """One outcome for each row, out of its examples' outcomes in order."""
@@ -272,45 +250,6 @@ def encode_text(
     else:  # a slow tokenizer does not say: a row as long as allowed counts as cut
         columns["truncated"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
     return columns, encoded
-
-
-def sampling_of(settings: GenerationSettings) -> dict[str, Any]:
-    """What `generate` is told of drawing tokens: greedy at temperature 0."""
-    if settings.temperature == 0:
-        return {"do_sample": False}
-    return {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
-
-
-def generate_texts(
-    model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase,
-    settings: GenerationSettings, prompt_tokens: int,
-) -> list[str]:  # fmt: skip
-    """What the model generates for a batch, without its first prompt_tokens tokens and without special tokens."""
-    generate: Any = model.generate
-    made = generate(
-        **inputs, max_new_tokens=settings.max_new_tokens, num_beams=settings.num_beams,
-        repetition_penalty=settings.repetition_penalty, **sampling_of(settings),
-    )  # fmt: skip
-    texts: list[str] = tokenizer.batch_decode(made[:, prompt_tokens:], skip_special_tokens=True)
-    return [text.strip() for text in texts]
-
-
-@contextmanager
-def only_positions(module: torch.nn.Module, chosen: torch.Tensor) -> Iterator[None]:
-    """Hands what follows `module` only its hidden states at the chosen (rows, tokens), as (1, chosen, hidden).
-
-    The vocabulary is projected for the tokens that are trained instead of all, whatever the architecture's head is.
-    """
-
-    def select(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[chosen].unsqueeze(0)
-        return output
-
-    handle = module.register_forward_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:

@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
-from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, only_positions, pad
+from tasks.base import Batch, Column, RandomKey, encode_text, pad
+from tasks.language_modeling import IGNORED, VocabularyTask, only_positions
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_IGNORED = -100
 
-
-class FillMask(Task):
+class FillMask(VocabularyTask):
     """BERT's masking (Devlin et al. 2019): of the chosen tokens 80% become the mask, 10% a random token, 10% stay.
 
     Words (어절) are chosen whole, so that a subword cannot be read off the rest of its word. Masks are drawn anew each
@@ -65,7 +64,7 @@ class FillMask(Task):
         import torch
 
         inputs, tokens = pad(examples, tokenizer)
-        labels = torch.full_like(inputs["input_ids"], _IGNORED)
+        labels = torch.full_like(inputs["input_ids"], IGNORED)
         for position, example in enumerate(examples):
             if key is None:  # prediction: the masks are those in the text
                 original = masked = np.array(example["input_ids"])
@@ -74,7 +73,7 @@ class FillMask(Task):
                 original, masked, chosen = self._mask(example, tokenizer, key)
             inputs["input_ids"][position, : len(masked)] = torch.from_numpy(masked)
             labels[position, : len(masked)][torch.from_numpy(chosen)] = torch.from_numpy(original[chosen])
-        return Batch(inputs, labels, items=int((labels != _IGNORED).sum()), tokens=tokens)
+        return Batch(inputs, labels, items=int((labels != IGNORED).sum()), tokens=tokens)
 
     def _mask(
         self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, key: RandomKey
@@ -100,21 +99,14 @@ class FillMask(Task):
 
     def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
-        with only_positions(model.base_model, batch.labels != _IGNORED):
+        with only_positions(model.base_model, batch.labels != IGNORED):
             logits: torch.Tensor = model(**batch.inputs).logits
         return logits[0]
-
-    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        import torch
-
-        assert batch.labels is not None
-        labels = batch.labels[batch.labels != _IGNORED]
-        return torch.nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="sum")
 
     def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
         """Each example's (predicted ids at its masks, how many of them are right)."""
         assert batch.labels is not None
-        chosen = batch.labels != _IGNORED
+        chosen = batch.labels != IGNORED
         counts = chosen.sum(1).tolist()
         predicted = logits.argmax(-1).split(counts)
         right = (logits.argmax(-1) == batch.labels[chosen]).split(counts)

@@ -8,25 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import ModelError
-from tasks.base import (
+from tasks.base import Batch, Column, RandomKey, encode_text, pad
+from tasks.language_modeling import (
+    IGNORED,
     Answer,
-    Batch,
-    Column,
-    RandomKey,
-    Task,
-    at_least_float32,
-    encode_text,
+    GeneratingTask,
     generate_texts,
+    losses_by_example,
     only_positions,
-    pad,
 )
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_IGNORED = -100
-_SHOWN = 5
 _PROMPTS = ("source", "src", "input", "text", "document", "question", "q", "ko", "질문", "입력", "원문", "본문", "문장")
 _RESPONSES = (
     "target",
@@ -45,7 +40,7 @@ _RESPONSES = (
 )
 
 
-class Text2TextGeneration(Task):
+class Text2TextGeneration(GeneratingTask):
     """Cross-entropy over the target's tokens, the one that ends it included.
 
     chrF and BLEU are sacrebleu's with its defaults; ROUGE-L is F1 of the longest common subsequence of characters.
@@ -55,9 +50,6 @@ class Text2TextGeneration(Task):
     aliases = ("seq2seq", "seq2seq-lm", "translation", "summarization", "번역", "요약")
     auto_class = "AutoModelForSeq2SeqLM"
     pipeline = None
-    best_metric = "loss"
-    greater_is_better = False
-    generates = True
     validation_texts = 100
     final_texts = 1 << 62  # every row: a test score is of the whole split
 
@@ -103,7 +95,7 @@ class Text2TextGeneration(Task):
         if "label" not in examples[0]:
             return Batch(inputs, None, items=0, tokens=tokens)
         lengths = [len(example["label"]) for example in examples]
-        labels = torch.full((len(examples), max(lengths)), _IGNORED)
+        labels = torch.full((len(examples), max(lengths)), IGNORED)
         for row, example in enumerate(examples):
             labels[row, : lengths[row]] = torch.tensor(example["label"])
         return Batch(inputs, labels, items=sum(lengths), tokens=tokens + sum(lengths))
@@ -113,26 +105,13 @@ class Text2TextGeneration(Task):
         assert batch.labels is not None
         shifted = batch.labels.roll(1, dims=1)
         shifted[:, 0] = _start_of(model) or 0
-        decoder_ids = shifted.masked_fill(shifted == _IGNORED, model.config.pad_token_id or 0)
-        with only_positions(model.get_decoder(), batch.labels != _IGNORED):
+        decoder_ids = shifted.masked_fill(shifted == IGNORED, model.config.pad_token_id or 0)
+        with only_positions(model.get_decoder(), batch.labels != IGNORED):
             logits: torch.Tensor = model(**batch.inputs, decoder_input_ids=decoder_ids, use_cache=False).logits
         return logits[0]
 
-    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        import torch
-
-        assert batch.labels is not None
-        labels = batch.labels[batch.labels != _IGNORED]
-        return torch.nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="sum")
-
     def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
-        import torch
-
-        assert batch.labels is not None
-        chosen = batch.labels != _IGNORED
-        counts = chosen.sum(1).tolist()
-        losses = torch.nn.functional.cross_entropy(at_least_float32(logits), batch.labels[chosen], reduction="none")
-        return [Answer(float(part.sum()), count) for part, count in zip(losses.split(counts), counts, strict=True)]
+        return [Answer(loss_sum, items) for loss_sum, items in losses_by_example(logits, batch)]
 
     def generate(
         self,
@@ -164,23 +143,12 @@ class Text2TextGeneration(Task):
             "rouge_l": float(np.mean([rouge_l(text, truth) for text, truth in pairs])),
         }
 
-    def details(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> list[str]:
-        lines = [
-            f"  {given[:80]} → {outcome.text[:100]} (정답 {truth[:80]})"
-            for outcome, given, truth in list(zip(outcomes, rows["prompt"], rows["response"], strict=True))[:_SHOWN]
-            if outcome.text is not None
-        ]
-        return ["생성 보기", *lines] if lines else []
-
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
         return row["prompt"], row.get("response", "")
 
-    def readable(
-        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, Any]:
-        return {"generated": outcome.text}
+    def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+        """The input, and between ⟦ and ⟧ the target."""
+        return f"{tokenizer.decode(example['input_ids'])} ⟦{tokenizer.decode(example['label'])}⟧"
 
 
 def rouge_l(made: str, truth: str) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from config_manager import DataSettings
 from exceptions import BadRow, ModelError, SettingsError
-from tasks.base import Answer, Batch, Column, RandomKey, Task, at_least_float32, generate_texts, only_positions
+from tasks.base import Batch, Column, RandomKey, Task
 from tasks.conversations import (
     PLAIN_TEMPLATE,
     encode_rendered,
@@ -19,19 +19,26 @@ from tasks.conversations import (
     render,
     to_messages,
 )
+from tasks.language_modeling import (
+    IGNORED,
+    Answer,
+    GeneratingTask,
+    generate_texts,
+    losses_by_example,
+    only_positions,
+)
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_IGNORED = -100
 _TEXTS = ("document", "sentence", "review", "content", "문장", "내용", "리뷰", "텍스트", "본문")
 _PROMPTS = ("question", "q", "input", "질문", "입력")
 _RESPONSES = ("completion", "answer", "a", "output", "답변", "대답", "출력")
 
 
-class TextGeneration(Task):
+class TextGeneration(GeneratingTask):
     """Cross-entropy over the trained tokens: every token of plain text, the answers of a conversation.
 
     Rows are `messages`, ShareGPT's `conversations`, Alpaca's `instruction`, `input` and `output`, a prompt and a
@@ -42,9 +49,6 @@ class TextGeneration(Task):
     aliases = ("causal-lm", "causal-language-modeling", "instruction-tuning", "sft", "chat", "텍스트 생성", "언어 모델")
     auto_class = "AutoModelForCausalLM"
     pipeline = "text-generation"
-    best_metric = "loss"
-    greater_is_better = False
-    generates = True
     validation_texts = 5
     final_texts = 5
 
@@ -177,7 +181,7 @@ class TextGeneration(Task):
         width = max(sum(len(example["input_ids"]) for example in row) for row in rows)
         shape, tokens = (len(rows), width), 0
         input_ids = torch.full(shape, tokenizer.pad_token_id or 0)
-        labels, positions = torch.full(shape, _IGNORED), torch.zeros(shape, dtype=torch.long)
+        labels, positions = torch.full(shape, IGNORED), torch.zeros(shape, dtype=torch.long)
         mask = torch.zeros(shape, dtype=torch.long)
         for number, row in enumerate(rows):
             start = 0
@@ -186,39 +190,26 @@ class TextGeneration(Task):
                 end = start + len(ids)
                 input_ids[number, start:end] = ids
                 positions[number, start:end] = torch.arange(len(ids))
-                labels[number, start : end - 1] = torch.where(trained[1:], ids[1:], _IGNORED)
+                labels[number, start : end - 1] = torch.where(trained[1:], ids[1:], IGNORED)
                 mask[number, start:end] = 1
                 start, tokens = end, tokens + len(ids)
         inputs = {"input_ids": input_ids, "position_ids": positions}
         if shows_padding:
             inputs["attention_mask"] = mask
-        items = int((labels != _IGNORED).sum())
+        items = int((labels != IGNORED).sum())
         return Batch(inputs, labels, items, tokens, sequences=sum(map(len, rows)))
 
     def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
-        with only_positions(model.base_model, batch.labels != _IGNORED):
+        with only_positions(model.base_model, batch.labels != IGNORED):
             logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits
         return logits[0]
-
-    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        import torch
-
-        assert batch.labels is not None
-        labels = batch.labels[batch.labels != _IGNORED]
-        return torch.nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="sum")
 
     # --- predictions ---
 
     def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
         """Each example's (loss sum, trained tokens)."""
-        import torch
-
-        assert batch.labels is not None
-        chosen = batch.labels != _IGNORED
-        counts = chosen.sum(1).tolist()
-        losses = torch.nn.functional.cross_entropy(at_least_float32(logits), batch.labels[chosen], reduction="none")
-        return [(float(part.sum()), count) for part, count in zip(losses.split(counts), counts, strict=True)]
+        return list(losses_by_example(logits, batch))
 
     def gather(self, outcomes: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
         found: dict[int, Answer] = {number: Answer() for number in rows["row"]}
@@ -256,16 +247,6 @@ class TextGeneration(Task):
             found["perplexity_per_char"] = math.exp(min(found["loss_per_char"], 700))
         return found
 
-    def details(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> list[str]:
-        lines: list[str] = []
-        for position, outcome in enumerate(outcomes):
-            if outcome.text is not None:
-                given, truth = self.show({name: rows[name][position] for name in ("text", "messages") if name in rows})
-                lines += [f"  {given[:100]} → {outcome.text[:200]}" + (f" (정답 {truth[:100]})" if truth else "")]
-        return ["생성 보기", *lines] if lines else []
-
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
         if "text" in row:
             return _beginning(row["text"]), ""
@@ -273,11 +254,6 @@ class TextGeneration(Task):
         has_answer = messages[-1]["role"] == "assistant"
         asked = messages[-2] if has_answer else messages[-1]
         return asked["content"], messages[-1]["content"] if has_answer else ""
-
-    def readable(
-        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, Any]:
-        return {"generated": outcome.text if outcome.text is not None else ""}
 
     def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
         """The example with what is trained between ⟦ and ⟧."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands.chat import HangulStreamer
+from commands.chat import HangulStreamer, prompt_ids
 
 
 def test_a_syllable_is_shown_once_all_its_bytes_are_there(tiny_causal: Path, capsys: pytest.CaptureFixture) -> None:
@@ -39,3 +39,19 @@ def test_bytes_that_never_become_a_character_are_not_shown(tiny_causal: Path, ca
         streamer.put(torch.tensor([token]))
     streamer.end()
     assert capsys.readouterr().out == "가가\n"
+
+
+def test_a_conversation_that_outgrows_the_model_loses_its_oldest_turns_whole(tiny_causal: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_causal)
+    tokenizer.chat_template = "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content'] }}{% endfor %}"
+    roles = ("system", "user", "assistant", "user", "assistant", "user")
+    messages = [{"role": role, "content": f"말{number}"} for number, role in enumerate(roles)]
+    whole = tokenizer.decode(prompt_ids(messages, tokenizer, 1000))
+    assert whole == "[system]말0[user]말1[assistant]말2[user]말3[assistant]말4[user]말5"
+    for left_out in (whole, whole.replace("[user]말1[assistant]말2", "")):
+        room = len(tokenizer(left_out, add_special_tokens=False)["input_ids"]) - 1
+        fitting = tokenizer.decode(prompt_ids(messages, tokenizer, room))
+        assert fitting.startswith("[system]말0[user]") and fitting.endswith("[user]말5")
+        assert len(fitting) < len(left_out)

@@ -10,7 +10,7 @@ import torch
 
 from config_manager import Settings
 from tasks import find_task
-from tasks.base import Answer
+from tasks.language_modeling import Answer
 from tasks.text2text_generation import rouge_l
 
 ROWS = {"row": [1, 2], "prompt": ["안녕하세요", "배고파"], "response": ["hello", "I am very hungry"]}
