@@ -1,10 +1,11 @@
 """This program beside transformers.Trainer on NSMC: the same rows, settings and seeds; held-out accuracy of each.
 
-usage: python benchmarks/parity.py NSMC_FOLDER MODEL_FOLDER [--rows 6400] [--test-rows 2000] [--seeds 0 1 2]
+usage: python benchmarks/parity.py NSMC_FOLDER MODEL_FOLDER [--rows 6400] [--test-rows 2000] [--seeds 0 1 2] [--bf16]
 
 Both train one epoch of windows of 32 with AdamW, learning rate 5e-5 decaying linearly, no warm-up, weight decay 0.01,
-clipping at 1, float32, max_length 128, and are measured on the test rows after it. Runs are interleaved. Each runs in
-a process of its own, through this program's command line or through Trainer as its examples have it.
+clipping at 1, max_length 128, in float32 or (--bf16) under bfloat16 autocast, and are measured on the test rows after
+it. Runs are interleaved. Each runs in a process of its own, through this program's command line or through Trainer as
+its examples have it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def write_rows(source: Path, target: Path, rows: int, skipped: int = 0) -> None:
         target.write_text(header + "".join(islice(lines, skipped, skipped + rows)), encoding="utf-8")
 
 
-def run_ours(data: Path, model: Path, output_dir: Path, seed: int) -> float:
+def run_ours(data: Path, model: Path, output_dir: Path, seed: int, bf16: bool) -> float:
     """Trains through the command line and returns the accuracy on test."""
     arguments = {
         "--config": ROOT / "recipes" / "nsmc.yaml", "--model_name": model, "--dataset": data,
@@ -44,19 +45,20 @@ def run_ours(data: Path, model: Path, output_dir: Path, seed: int) -> float:
     ]
     for option in options:
         flags += ["--set", option]
-    command = [sys.executable, str(ROOT / "finetuning_app.py"), *flags, "--no-mixed_precision"]
+    command = [sys.executable, str(ROOT / "finetuning_app.py"), *flags, *([] if bf16 else ["--no-mixed_precision"])]
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     return float(json.loads((output_dir / "summary.json").read_text(encoding="utf-8"))["test"]["accuracy"])
 
 
-def run_trainer(data: Path, model: Path, output_dir: Path, seed: int) -> float:
+def run_trainer(data: Path, model: Path, output_dir: Path, seed: int, bf16: bool) -> float:
     """Trains through transformers.Trainer, in a process of its own, and returns the accuracy on test."""
     command = [sys.executable, __file__, str(data), str(model), "--trainer-seed", str(seed), "--out", str(output_dir)]
+    command += ["--bf16"] if bf16 else []
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.splitlines()[-1])
 
 
-def train_with_trainer(data: Path, model_folder: Path, output_dir: Path, seed: int) -> float:
+def train_with_trainer(data: Path, model_folder: Path, output_dir: Path, seed: int, bf16: bool) -> float:
     """transformers.Trainer as its text-classification example has it."""
     import numpy as np
     from datasets import load_dataset
@@ -77,7 +79,7 @@ def train_with_trainer(data: Path, model_folder: Path, output_dir: Path, seed: i
     arguments = TrainingArguments(
         output_dir=str(output_dir), num_train_epochs=1, per_device_train_batch_size=32, per_device_eval_batch_size=64,
         learning_rate=5e-5, weight_decay=0.01, max_grad_norm=1.0, seed=seed, save_strategy="no", report_to=[],
-        disable_tqdm=True, use_cpu=True,
+        disable_tqdm=True, use_cpu=True, bf16=bf16,
     )  # fmt: skip
     trainer = Trainer(
         model=AutoModelForSequenceClassification.from_pretrained(model_folder, num_labels=2),
@@ -105,7 +107,9 @@ def compare(arguments: argparse.Namespace) -> None:
         for seed in arguments.seeds:
             for number, (name, runner) in enumerate(runners.items()):
                 began = time.perf_counter()
-                found = runner(data, arguments.model.resolve(), Path(scratch) / f"{seed}-{number}" / "model", seed)
+                found = runner(
+                    data, arguments.model.resolve(), Path(scratch) / f"{seed}-{number}" / "model", seed, arguments.bf16
+                )
                 accuracy[name].append(found)
                 seconds[name].append(time.perf_counter() - began)
                 print(f"seed {seed}  {name}: accuracy {found:.4f}, {seconds[name][-1]:.0f} s", flush=True)
@@ -122,13 +126,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6400)
     parser.add_argument("--test-rows", type=int, default=2000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--trainer-seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.trainer_seed is None:
         compare(arguments)
     else:
-        print(train_with_trainer(arguments.nsmc, arguments.model, arguments.out, arguments.trainer_seed))
+        print(
+            train_with_trainer(arguments.nsmc, arguments.model, arguments.out, arguments.trainer_seed, arguments.bf16)
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+"""Each task on real Korean data with a real model, beside what is had for nothing: majority, zero, or no training.
+
+usage: python benchmarks/tasks.py DATA_FOLDER MODELS_FOLDER [klue-nli korsts klue-ner korquad chatbot]
+
+DATA_FOLDER holds klue-nli/, korsts/, klue-ner/, korquad/ and chatbot/ as they are published; MODELS_FOLDER holds
+e5-small and smollm2-135m. Every run is this program's own command line with the recipe of the task, seed 42: the
+published dev files are split by that seed as the recipe says, KorSTS has its own splits, and of the chatbot's pairs,
+shuffled by seed 0, the first 300 are held out for test and the next 300 for validation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+ANSWERS = 10
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run. data: below DATA_FOLDER; options: further settings; metrics: what the table shows."""
+
+    recipe: str
+    model: str
+    data: str
+    options: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+
+JOBS = {
+    job.recipe: job
+    for job in (
+        Job("klue-nli", "e5-small", "klue-nli/klue-nli-v1.1_dev.json", ("training.learning_rate=1e-4",),
+            ("accuracy", "macro_f1")),
+        Job("korsts", "e5-small", "korsts", ("training.learning_rate=1e-4", "training.epochs=3"),
+            ("pearson", "spearman", "f1_at_3")),
+        Job("klue-ner", "e5-small", "klue-ner/klue-ner-v1.1_dev.tsv",
+            ("training.learning_rate=1e-4", "training.epochs=3", "data.test_split=0.1"),
+            ("entity_f1", "char_f1")),
+        Job("korquad", "e5-small", "korquad/KorQuAD_v1.0_dev.json",
+            ("training.learning_rate=1e-4", "training.epochs=2", "data.test_split=0.1"),
+            ("exact_match", "f1", "rouge_w")),
+    )
+}  # fmt: skip
+CHATBOT = ("training.epochs=1", "training.learning_rate=2e-4", "data.batch_size=16", "data.train_rows=3000",
+           "generation.max_new_tokens=60")  # fmt: skip
+
+
+def program(command: str, *flags: object, stdin: str = "") -> str:
+    """Runs this program; its log goes to stderr as it comes. Returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "finetuning_app.py"), command, *map(str, flags)],
+        cwd=ROOT, input=stdin, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def flags_of(recipe: str, model: Path, data: Path, scratch: Path, options: tuple[str, ...]) -> list[str]:
+    flags = ["--config", ROOT / "recipes" / f"{recipe}.yaml", "--model_name", model, "--dataset", data,
+             "--output_dir", scratch / "model", "--seed", 42]  # fmt: skip
+    every = (*options, f"data.dataset_cache_dir={scratch / 'cache'}", "logging.progress_bar=false")
+    return [*map(str, flags), *(part for option in every for part in ("--set", option))]
+
+
+def measure(job: Job, data: Path, models: Path, scratch: Path) -> list[str]:
+    """Trains and returns a row of the table for each metric: its value, and what is had for nothing."""
+    flags = flags_of(job.recipe, models / job.model, data / job.data, scratch, job.options)
+    program("train", *flags)
+    summary = json.loads((scratch / "model" / "summary.json").read_text(encoding="utf-8"))
+    rows = ", ".join(f"{name} {count:,}" for name, count in summary["rows"].items())
+    baseline = majority(flags) if job.recipe == "klue-nli" else {}
+    return [
+        f"| {job.recipe} | {rows} | {name} | {summary['test'][name]:.4f} | {baseline.get(name, 0.0):.4f} |"
+        for name in job.metrics
+    ]
+
+
+def majority(flags: list[str]) -> dict[str, float]:
+    """Accuracy and macro-F1 on the test rows of answering what is most frequent in train."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    from data_manager import DataManager
+    from finetuning_app import build_parser, read_settings
+    from tasks import find_task
+
+    settings = read_settings(build_parser().parse_args(["train", *flags]))
+    splits = DataManager(settings, find_task(settings)).load_splits()
+    most = Counter(splits["train"].labels()).most_common(1)[0][0]
+    truth = list(splits["test"].labels())
+    guess = [most] * len(truth)
+    return {
+        "accuracy": float(accuracy_score(truth, guess)),
+        "macro_f1": float(f1_score(truth, guess, average="macro", zero_division=0)),
+    }
+
+
+def measure_chatbot(data: Path, models: Path, scratch: Path) -> list[str]:
+    """Loss on held-out pairs before and after training, and answers to held-out questions as they come."""
+    with (data / "chatbot" / "ChatbotData.csv").open(encoding="utf-8-sig", newline="") as file:
+        pairs = list(csv.DictReader(file))
+    random.Random(0).shuffle(pairs)
+    folder = scratch / "chatbot"
+    folder.mkdir()
+    for name, part in (("test", pairs[:300]), ("validation", pairs[300:600]), ("train", pairs[600:])):
+        write_csv(folder / f"{name}.csv", part)
+    model = Path(shutil.copytree(models / "smollm2-135m", scratch / "untrained"))  # evaluate writes beside the model
+    flags = flags_of("chatbot", model, folder, scratch, CHATBOT)
+    program("evaluate", *flags)
+    before = json.loads((model / "metrics-test.json").read_text(encoding="utf-8"))
+    program("train", *flags)
+    after = json.loads((scratch / "model" / "summary.json").read_text(encoding="utf-8"))["test"]
+    questions = "".join(f"{pair['Q']}\n" for pair in pairs[:ANSWERS])
+    print("\nanswers to held-out questions")
+    for line in program("predict", "--output_dir", scratch / "model", stdin=questions).splitlines():
+        record = json.loads(line)
+        print(f"  {record['Q']} → {record['generated']}")
+    return [
+        f"| chatbot | train 3,000, test 300 | {name} | {after[name]:.4f} | {before[name]:.4f} (untrained) |"
+        for name in ("loss", "loss_per_char")
+    ]
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("tasks", nargs="*", default=[*JOBS, "chatbot"])
+    arguments = parser.parse_args()
+    data, models = arguments.data.resolve(), arguments.models.resolve()
+    table: list[str] = []
+    for name in arguments.tasks:
+        with tempfile.TemporaryDirectory() as folder:
+            if name == "chatbot":
+                table += measure_chatbot(data, models, Path(folder))
+            else:
+                table += measure(JOBS[name], data, models, Path(folder))
+    print("\n| task | rows | metric | trained | for nothing |\n|---|---|---|---|---|")
+    print("\n".join(table))
+
+
+if __name__ == "__main__":
+    main()
