@@ -46,6 +46,11 @@ class ModelManager:
             raise self._explain(error, "tokenizer") from error
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token  # padding is told by position, so any id serves
+        if getattr(self.load_config(), "type_vocab_size", None) in (0, 1) and "token_type_ids" in (
+            names := tokenizer.model_input_names
+        ):  # klue/roberta: a BERT tokenizer, whose second segment such a model has no embedding for
+            tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
+            tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
         self.task.fit_tokenizer(tokenizer)
         return tokenizer
 
