@@ -295,7 +295,7 @@ class DataManager:
             Rows(
                 train.where,
                 train.table.select(np.flatnonzero(mask)),
-                _hash(train.key, str(self.seed), str(share), name, part, str(group)),
+                _hash(train.key, str(self.seed), str(share), name, part, *([group] if group else [])),
             )
             for part, mask in (("kept", ~is_held), ("held", is_held))
         )
