@@ -19,9 +19,10 @@ from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, pad
 
 if TYPE_CHECKING:
     import torch
-    from datasets import Dataset
     from tokenizers import Encoding
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from datasets import Dataset
 
 _QUESTIONS = ("질문", "query")
 _CONTEXTS = ("passage", "paragraph", "지문", "본문", "문단")
@@ -95,19 +96,17 @@ class QuestionAnswering(Task):
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         data = self.settings.data
-        known = [name for name in ("id", "guid") if name in available][:1]
-        impossible = "is_impossible"
-        return (
-            *(Column("id", "question_column", name, optional=True) for name in known),
+        found = [
             Column("question", "question_column", data.question_column, _QUESTIONS),
             Column("context", "context_column", data.context_column, _CONTEXTS),
             Column("answers", "answers_column", data.answers_column, _ANSWERS, target=True),
-            *(
-                Column(impossible, "answers_column", name, target=True, optional=True)
-                for name in available
-                if name == impossible
-            ),
-        )
+        ]
+        if "is_impossible" in available:
+            found.append(Column("is_impossible", "answers_column", "is_impossible", target=True, optional=True))
+        identity = next((name for name in ("id", "guid") if name in available), None)
+        if identity is not None:  # not for the model: predictions are told apart by it
+            found.insert(0, Column("id", "question_column", identity, optional=True))
+        return tuple(found)
 
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         found = {"question": row["question"], "context": row["context"]}
@@ -299,7 +298,8 @@ class QuestionAnswering(Task):
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
         if "answers" not in row:
             return row["question"], ""
-        return row["question"], " 또는 ".join(dict.fromkeys(*_texts([row["answers"]]))) or _NONE
+        (answers,) = _texts([row["answers"]])
+        return row["question"], " 또는 ".join(dict.fromkeys(answers)) or _NONE
 
     def told(
         self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
