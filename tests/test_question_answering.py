@@ -91,6 +91,7 @@ def model(tokenizer: Any) -> Any:
 def test_windows_cover_every_context_and_the_answer_is_where_they_say(tokenizer: Any) -> None:
     long = " ".join(f"{number}번 문장이다." for number in range(60))
     rows = [row_of("몇 번?", long, "37번"), row_of("언제?", CONTEXT, "1443년"), row_of("?" * 90, long, "3번", "37번")]
+    rows += [row_of("처음은?", long, long[:2]), row_of("끝은?", long, long[-9:])]
     task = task_of(doc_stride=9)
     examples = examples_of(task, tokenizer, rows, 48)
     for number, row in enumerate(rows, 1):
