@@ -90,6 +90,9 @@ class DataSettings(_Section):
     label_column: Text = "label"
     prompt_column: Text = "prompt"
     response_column: Text = "response"
+    question_column: Text = "question"
+    context_column: Text = "context"
+    answers_column: Text = "answers"
     max_length: Annotated[Whole, Field(ge=8)] = 1024
     batch_size: Annotated[Whole, Field(ge=1)] = 16
     multi_label: Truth = False
@@ -141,6 +144,13 @@ class FillMaskSettings(_Section):
     whole_word: Truth = True
 
 
+class QuestionAnsweringSettings(_Section):
+    """How the question-answering task cuts long contexts, and how long an answer may be."""
+
+    doc_stride: Annotated[Whole, Field(ge=1)] = 128
+    max_answer_length: Annotated[Whole, Field(ge=1)] = 50
+
+
 class TextGenerationSettings(_Section):
     """What a language model is trained on."""
 
@@ -184,6 +194,7 @@ class Settings(_Section):
     training: TrainingSettings = TrainingSettings()
     memory: MemorySettings = MemorySettings()
     fill_mask: FillMaskSettings = FillMaskSettings()
+    question_answering: QuestionAnsweringSettings = QuestionAnsweringSettings()
     text_generation: TextGenerationSettings = TextGenerationSettings()
     text2text: Text2TextSettings = Text2TextSettings()
     generation: GenerationSettings = GenerationSettings()

@@ -21,6 +21,7 @@ from exceptions import DataError, ResourceError, with_particle
 from readers import is_supported, open_source
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
 from readers.hub import load_hub
+from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
 from tasks.base import Column, Task
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ _log = logging.getLogger(__name__)
 _FORMAT = "3"
 _ROWS_AT_A_TIME = 10_000
 _SHOWN = 5
-_ROWS_A_LABEL = 10  # with fewer, on the average, there is nothing to stratify by
 _DROPPED_LOUDLY = 0.01
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "학습": "train", "훈련": "train",
@@ -267,21 +267,24 @@ class DataManager:
             ) from error
 
     def _hold_out(self, train: Rows, name: str, share: float) -> tuple[Rows, Rows]:
-        """Splits a seeded share off train, the same share of every label where rows share labels."""
+        """Splits a seeded share off train: whole groups where the task has such, or else of every label the same."""
         random = np.random.default_rng([self.seed, len(train), len(name)])
-        labels = np.array(train.labels() or [""] * len(train))
         if len(train) < 2:
             raise DataError("예제가 둘은 있어야 학습과 검증으로 나눌 수 있습니다.", where=train.where)
-        if len(np.unique(labels)) * _ROWS_A_LABEL > len(train):
-            labels[:] = ""
-        held: list[int] = []
-        for label in np.unique(labels):
-            positions = random.permutation(np.flatnonzero(labels == label))
-            held.extend(positions[: round(share * len(positions))].tolist())
-        if self.task.has_labels:
-            held = self._leaving_every_label(train.labels(), held)
-        if not held:
-            held = [int(random.integers(len(train)))]
+        group = self.task.grouped_by
+        if group is not None:
+            held = hold_out_groups(train.table[group][:], share, random)
+            if not held:
+                raise DataError(
+                    f"서로 다른 {with_particle(ROLE_NAMES.get(group, group), '이/가')} 둘은 있어야 나눌 수 있습니다.",
+                    where=train.where,
+                    remedy="검증 데이터를 따로 준비하세요.",
+                )
+        else:
+            held = hold_out_rows(train.labels() or [""] * len(train), share, random)
+            if self.task.has_labels:
+                held = leaving_every_label(train.labels(), held, self.task.labels_in)
+            held = held or [int(random.integers(len(train)))]
         is_held = np.zeros(len(train), dtype=bool)
         is_held[held] = True
         _log.info(
@@ -292,21 +295,10 @@ class DataManager:
             Rows(
                 train.where,
                 train.table.select(np.flatnonzero(mask)),
-                _hash(train.key, str(self.seed), str(share), name, part),
+                _hash(train.key, str(self.seed), str(share), name, part, *([group] if group else [])),
             )
             for part, mask in (("kept", ~is_held), ("held", is_held))
         )
-
-    def _leaving_every_label(self, cells: Sequence[str], held: Sequence[int]) -> list[int]:
-        """The held positions without those that would leave train no row of a label."""
-        left = Counter(label for cell in cells for label in self.task.labels_in(cell))
-        still_held: list[int] = []
-        for position in held:
-            labels = self.task.labels_in(cells[position])
-            if all(left[label] > 1 for label in labels):
-                left.subtract(labels)
-                still_held.append(position)
-        return still_held
 
     # --- rows → examples ---
 

@@ -73,7 +73,14 @@ class ResourceError(FinetuningError):
 
 
 class BadRow(Exception):
-    """A row that its task cannot use; the message is the reason in Korean, in a few words, to be counted by."""
+    """A row that its task cannot use; the message is the reason in Korean, in a few words, to be counted by.
+
+    found: what this very row has, where the reason alone does not show the mistake.
+    """
+
+    def __init__(self, reason: str, found: str = "") -> None:
+        super().__init__(reason)
+        self.found = found
 
 
 class StopRequested(BaseException):

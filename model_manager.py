@@ -46,6 +46,8 @@ class ModelManager:
             raise self._explain(error, "tokenizer") from error
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token  # padding is told by position, so any id serves
+        if getattr(self.load_config(), "type_vocab_size", 2) < 2:
+            _without_segments(tokenizer)
         self.task.fit_tokenizer(tokenizer)
         return tokenizer
 
@@ -184,6 +186,12 @@ _POSITIONS_AFTER_PADDING = {
     "mpnet",
     "data2vec-text",
 }
+
+
+def _without_segments(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Leaves out token_type_ids: klue/roberta has a BERT tokenizer, and no embedding for a pair's second segment."""
+    names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -35,6 +35,11 @@ METRIC_NAMES = {
     "pearson": "Pearson",
     "spearman": "Spearman",
     "f1_at_3": "F1(3점 기준)",
+    "exact_match": "EM",
+    "f1": "F1",
+    "rouge_w": "ROUGE-W",
+    "klue_exact_match": "EM(KLUE)",
+    "null_threshold": "답 없음 임계값",
 }
 
 
@@ -124,7 +129,7 @@ def log_samples(
     for position in range(0, len(rows), max(1, len(rows) // _SAMPLES))[:_SAMPLES]:
         row = rows[position]
         given, truth = task.show(row)
-        found = _phrase(list(task.readable(outcomes[position], row, label_names, tokenizer).values()))
+        found = _phrase(task.told(outcomes[position], row, label_names, tokenizer))
         _log.info("  %s → %s%s", given[:80], found or "없음", f" (정답 {truth})" if truth else "")
 
 
@@ -202,7 +207,7 @@ from transformers import {task.auto_class}, AutoTokenizer
 
 model = {task.auto_class}.from_pretrained("이 폴더의 경로")
 tokenizer = AutoTokenizer.from_pretrained("이 폴더의 경로")
-```"""
+{task.usage}```"""
     return f"""```python
 from transformers import pipeline
 

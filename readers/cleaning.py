@@ -29,10 +29,13 @@ class Findings:
     numeric: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     skipped_rows: dict[str, list[int]] = field(default_factory=dict)
+    first_found: dict[str, str] = field(default_factory=dict)
 
-    def skip(self, reason: str, row: int) -> None:
-        """Counts a row out, and remembers the first few."""
+    def skip(self, reason: str, row: int, found: str = "") -> None:
+        """Counts a row out, and remembers the first few, and what was found in the first."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        if found:
+            self.first_found.setdefault(reason, f"{row:,}번째 행: {found}")
         if len(self.skipped_rows.setdefault(reason, [])) < _SHOWN:
             self.skipped_rows[reason].append(row)
 
@@ -67,7 +70,8 @@ class Findings:
         told = []
         for reason, count in self.skipped.items():
             rows = ", ".join(map(str, self.skipped_rows[reason]))
-            told.append(f"{reason} {count:,}행({rows}번째{' 등' if count > _SHOWN else ''})")
+            found = f" [{self.first_found[reason]}]" if reason in self.first_found else ""
+            told.append(f"{reason} {count:,}행({rows}번째{' 등' if count > _SHOWN else ''}){found}")
         return "; ".join(told)
 
 
@@ -95,7 +99,7 @@ def clean_rows(
         try:
             prepared = prepare(cells)
         except BadRow as reason:
-            findings.skip(str(reason), number)
+            findings.skip(str(reason), number, reason.found)
             continue
         row: dict[str, Any] = {"row": number}
         for role, value in prepared.items():

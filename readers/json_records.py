@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exceptions import DataError
+from readers import squad
 from readers.base import Source
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -75,6 +76,8 @@ class _Lines:
 def _whole(path: Path, encoding: str) -> list[dict[str, Any]]:
     """The records of an array, or of the one list of objects in an object, as KLUE and its like are published."""
     value = _parse(path.read_text(encoding=encoding), str(path))
+    if squad.is_squad(value):
+        return squad.records(value, str(path))
     if isinstance(value, dict):
         lists = {
             key: item for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)

@@ -38,7 +38,8 @@ class Batch:
 
     inputs: what the model takes, (rows, tokens) int64; labels: the task's own shape, or None in prediction;
     items: how many terms its loss sums; tokens: real tokens, padding not counted; sequences: how many examples its
-    rows hold, where that is not one each.
+    rows hold, where that is not one each; scope: (rows, tokens) int64, what a task marks positions as that its
+    predictions may not all be at.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -46,6 +47,7 @@ class Batch:
     items: int
     tokens: int
     sequences: int | None = None
+    scope: torch.Tensor | None = None
 
     def examples(self) -> int:
         """How many examples it is made of."""
@@ -66,7 +68,9 @@ class Task(ABC):
     name, aliases: how `model.task` may spell it; auto_class, pipeline: transformers' names for loading and using the
     model (pipeline None: there is none); best_metric: what picks the best model; has_labels: whether there are label
     names in the model's config; validation_texts, final_texts: for how many rows a text is generated after an epoch,
-    and in a run's last evaluation (0: the task generates none).
+    and in a run's last evaluation (0: the task generates none); grouped_by: a role whose rows of one value must not be
+    divided between train and held-out data; usage: Python lines that use `model` and `tokenizer`, for the model card
+    of a task without a pipeline.
     """
 
     name: ClassVar[str]
@@ -78,6 +82,8 @@ class Task(ABC):
     has_labels: ClassVar[bool] = False
     validation_texts: ClassVar[int] = 0
     final_texts: ClassVar[int] = 0
+    grouped_by: ClassVar[str | None] = None
+    usage: ClassVar[str] = ""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -210,6 +216,12 @@ class Task(ABC):
         self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Any]:
         """One prediction as a person or a program reads it, in JSON types."""
+
+    def told(
+        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> list[Any]:
+        """One prediction as a line of a report has it, beside what `show` says of its row."""
+        return list(self.readable(outcome, row, label_names, tokenizer).values())
 
     def details(
         self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]

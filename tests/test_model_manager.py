@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
+from transformers import AutoTokenizer
 
 from config_manager import Settings
 from model_manager import ModelManager
@@ -37,3 +40,17 @@ def test_the_length_texts_were_cut_at_is_not_saved_with_the_tokenizer(tiny_model
     tokenizer("정말 재미있다", truncation=True, max_length=4)
     manager.save(manager.load_model(()), tokenizer, tmp_path)
     assert json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["truncation"] is None
+
+
+@pytest.mark.parametrize("segments", [1, 2])
+def test_a_pair_has_only_the_segments_that_the_model_has(tiny_model: Path, tmp_path: Path, segments: int) -> None:
+    folder = tmp_path / "one"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "type_vocab_size": segments}), encoding="utf-8")
+    manager = manager_of(folder)
+    tokenizer = manager.load_tokenizer()
+    assert ("token_type_ids" in tokenizer("정말", "좋다")) == (segments == 2)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert ("token_type_ids" in again("정말", "좋다")) == (segments == 2)

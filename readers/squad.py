@@ -1,0 +1,69 @@
+"""SQuAD-shaped JSON, as KorQuAD 1.0 and KLUE-MRC are published: documents of paragraphs with questions → rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from exceptions import DataError
+
+_SHAPE = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"question": "...", "answers": [...]}]}]}]}'
+
+
+def is_squad(value: Any) -> bool:
+    """Whether parsed JSON is an object whose `data` is a list of documents with `paragraphs`."""
+    documents = value.get("data") if isinstance(value, dict) else None
+    return isinstance(documents, list) and any(
+        isinstance(document, dict) and "paragraphs" in document for document in documents
+    )
+
+
+def records(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """A row for each question: `id`, `title`, `question`, `context`, `answers`, those that the file has.
+
+    `answers` is empty where the question is marked impossible: plausible answers are no answers. Raises DataError
+    where the nesting is broken.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, document in enumerate(value["data"], 1):
+        place = f"{where}, data의 {number:,}번째 문서"
+        for paragraph_place, paragraph in _objects(document, "paragraphs", "문단", place):
+            if not isinstance(paragraph.get("context"), str):
+                raise _broken("context가 글자가 아닙니다", paragraph.get("context"), paragraph_place)
+            for _, question in _objects(paragraph, "qas", "질문", paragraph_place):
+                rows.append(_row(document, paragraph, question))
+    if not rows:
+        raise DataError("질문이 하나도 없습니다.", where=where, remedy="내용이 있는 파일을 지정하세요.")
+    return rows
+
+
+def _row(document: dict[str, Any], paragraph: dict[str, Any], question: dict[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    if "id" in question or "guid" in question:
+        row["id"] = question.get("id", question.get("guid"))
+    if "title" in document:
+        row["title"] = document["title"]
+    row |= {"question": question.get("question"), "context": paragraph["context"]}
+    if question.get("is_impossible") is True:
+        row["answers"] = []
+    elif "answers" in question:
+        row["answers"] = question["answers"]
+    return row
+
+
+def _objects(parent: Any, key: str, name: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of the list `parent[key]`, each with its place."""
+    if not isinstance(parent, dict):
+        raise _broken("객체가 아닙니다", parent, where)
+    if not isinstance(parent.get(key), list):
+        raise _broken(f"{key}가 목록이 아닙니다", parent.get(key), where)
+    for number, item in enumerate(parent[key], 1):
+        place = f"{where}, {number:,}번째 {name}"
+        if not isinstance(item, dict):
+            raise _broken("객체가 아닙니다", item, place)
+        yield place, item
+
+
+def _broken(what: str, value: Any, where: str) -> DataError:
+    kind = "없음" if value is None else type(value).__name__
+    return DataError(f"SQuAD 모양이 깨졌습니다: {what}. 지금 값: {kind}", where=where, remedy=f"모양: {_SHAPE}")
