@@ -35,6 +35,10 @@ METRIC_NAMES = {
     "pearson": "Pearson",
     "spearman": "Spearman",
     "f1_at_3": "F1(3점 기준)",
+    "entity_macro_f1": "개체 macro-F1",
+    "entity_micro_f1": "개체 micro-F1",
+    "char_macro_f1": "글자 macro-F1",
+    "char_macro_f1_without_o": "글자 macro-F1(O 제외)",
 }
 
 
