@@ -188,8 +188,8 @@ class TokenClassification(Task):
         inside = sorted({tag for side in characters for tag in side} - {"O"})
         return {
             "loss": loss,
-            "entity_macro_f1": report["macro avg"]["f1-score"] if inside else 0.0,
-            "entity_micro_f1": report["micro avg"]["f1-score"] if inside else 0.0,
+            "entity_macro_f1": float(report["macro avg"]["f1-score"]) if inside else 0.0,
+            "entity_micro_f1": float(report["micro avg"]["f1-score"]) if inside else 0.0,
             "char_macro_f1": float(f1_score(*characters, average="macro", zero_division=0)),
             "char_macro_f1_without_o": float(f1_score(*characters, labels=inside, average="macro", zero_division=0))
             if inside
