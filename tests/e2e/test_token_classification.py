@@ -1,4 +1,4 @@
-"""Named entities on real rows of KLUE-NER: train, stop, resume, evaluate and predict through the command line."""
+"""Named entities on real rows of KLUE-NER: train, evaluate and predict through the command line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import pytest
 
 from tests.conftest import ROOT, Cli
 
-ENCODER = ROOT / "examples" / "encoder"
 LINES = (
     "경찰은 또 자금을 관리한 박씨의 딸(32)과 김모(33)씨 등 16명을 입건했다.\n\n수학 A형의 1등급 커트라인은 평균 96점\n"
 )
 
 
 @pytest.fixture(scope="module")
-def trained(cli: Cli, real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(cli: Cli, tiny_model: Path, real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder, made with the recipe from sentences that it learns by heart."""
     folder = tmp_path_factory.mktemp("ner")
     (folder / "data").mkdir()
@@ -27,10 +26,11 @@ def trained(cli: Cli, real_data: Path, tmp_path_factory: pytest.TempPathFactory)
     for name, start, end in (("train", 0, 100), ("dev", 0, 20), ("test", 0, 30)):
         (folder / "data" / f"klue-ner_{name}.tsv").write_text("\n\n".join(sentences[start:end]), encoding="utf-8")
     run = cli(
-        "--config", ROOT / "recipes" / "klue-ner.yaml", "--model_name", ENCODER, "--dataset", folder / "data",
-        "--output_dir", folder / "model", "--learning_rate", "2e-3", "--max_length", "128", "--batch_size", "4",
+        "--config", ROOT / "recipes" / "klue-ner.yaml", "--model_name", tiny_model, "--dataset", folder / "data",
+        "--output_dir", folder / "model", "--learning_rate", "5e-3", "--max_length", "64", "--batch_size", "4",
         "--epochs", "8",
         "--set", f"data.dataset_cache_dir={folder / 'cache'}", "--set", "logging.progress_bar=false",
+        "--set", "training.save_steps=1000", "--no-mixed_precision",
     )  # fmt: skip
     assert run.code == 0, run.err
     assert "정답 " in run.err
@@ -86,12 +86,3 @@ def test_predictions_for_tokens_are_those_for_their_text(cli: Cli, trained: Path
     characters, words = (json.loads(line) for line in run.out.splitlines())
     assert characters["tokens"] == list(text)
     assert characters["entities"] == words["entities"] != []
-
-
-def test_plan_counts_rows_by_tag(cli: Cli, trained: Path) -> None:
-    run = cli("plan", "--config", trained / "settings.yaml")
-    assert run.code == 0, run.err
-    assert "라벨: O 100, B-DT " in run.out
-    counts = [int(part.split()[-1]) for part in run.out.split("라벨: ")[1].splitlines()[0].split(", ")]
-    assert len(counts) == 13
-    assert all(0 < inside <= begun for begun, inside in zip(counts[1::2], counts[2::2], strict=True))
