@@ -40,6 +40,10 @@ METRIC_NAMES = {
     "rouge_w": "ROUGE-W",
     "klue_exact_match": "EM(KLUE)",
     "null_threshold": "답 없음 임계값",
+    "entity_macro_f1": "개체 macro-F1",
+    "entity_micro_f1": "개체 micro-F1",
+    "char_macro_f1": "글자 macro-F1",
+    "char_macro_f1_without_o": "글자 macro-F1(O 제외)",
 }
 
 

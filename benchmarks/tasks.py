@@ -48,7 +48,7 @@ JOBS = {
             ("pearson", "spearman", "f1_at_3")),
         Job("klue-ner", "e5-small", "klue-ner/klue-ner-v1.1_dev.tsv",
             ("training.learning_rate=1e-4", "training.epochs=3", "data.test_split=0.1"),
-            ("entity_f1", "char_f1")),
+            ("entity_macro_f1", "char_macro_f1")),
         Job("korquad", "e5-small", "korquad/KorQuAD_v1.0_dev.json",
             ("training.learning_rate=1e-4", "training.epochs=2", "data.test_split=0.1"),
             ("exact_match", "f1", "rouge_w")),

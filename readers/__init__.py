@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from exceptions import DataError
-from readers import delimited, json_records, lines, parquet
+from readers import delimited, json_records, lines, parquet, tagged
 from readers.base import Source
 from readers.encoding import find_encoding
 
@@ -78,6 +78,8 @@ def _open(path: Path, encoding: str | None) -> Source:
         return json_records.read(path, found, notes)
     if path.suffix.casefold() == ".csv":
         return delimited.read_csv(path, found, notes)
+    if path.suffix.casefold() in {".tsv", ".txt"} and tagged.is_tagged(path, found):
+        return tagged.read(path, found, notes)
     if path.suffix.casefold() == ".tsv" or lines.is_table(path, found):
         return delimited.read_tsv(path, found, notes)
     return lines.read(path, found, notes)

@@ -39,10 +39,9 @@ class HubSplit:
         self.table = table
         self.columns: tuple[str, ...] = tuple(table.column_names)
         self.key: str = table._fingerprint
-        self.classes: Mapping[str, Sequence[str]] = {
-            column: feature.names
-            for column, feature in table.features.items()
-            if isinstance(feature, datasets.ClassLabel)
+        features = {column: getattr(feature, "feature", feature) for column, feature in table.features.items()}
+        self.classes: Mapping[str, Sequence[str]] = {  # of a cell, or of each item of a cell that is a list
+            column: feature.names for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)
         }
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -50,9 +49,14 @@ class HubSplit:
             for values in zip(*batch.values(), strict=True):
                 row = dict(zip(batch, values, strict=True))
                 for column, names in self.classes.items():
-                    if isinstance(row[column], int) and 0 <= row[column] < len(names):
-                        row[column] = names[row[column]]
+                    row[column] = _named(row[column], names)
                 yield row
+
+
+def _named(cell: Any, names: Sequence[str]) -> Any:
+    if isinstance(cell, list):
+        return [_named(item, names) for item in cell]
+    return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else cell
 
 
 def load_hub(name: str, config: str | None, cache_dir: str) -> dict[str, HubSplit]:

@@ -1,0 +1,72 @@
+"""One token and its tag a line, tab between, a blank line between sentences: KLUE-NER as published, and CoNLL files."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from exceptions import DataError
+from readers.base import Source
+
+_LOOKED_AT = 2000
+_MOSTLY = 0.9
+_COMMENT = "##"
+_TAG = re.compile(r"O|[BIELSUM]-\S+")  # wider than IOB2: what is wrong with a tag is the task's to say, with its row
+
+
+def is_tagged(path: Path, encoding: str) -> bool:
+    """Whether the first lines of content are a token, a tab and a tag, but for a few, and one of the tags begins one.
+
+    A table of texts with a column of labels `O` is none: it has no `B-`.
+    """
+    with path.open(encoding=encoding) as file:
+        content = (line for line in file if not _is_between(line) and not line.startswith(_COMMENT))
+        tags = [line.rstrip("\r\n").partition("\t")[2] for line in itertools.islice(content, _LOOKED_AT)]
+    fitting = [tag for tag in tags if _TAG.fullmatch(tag)]
+    return len(fitting) >= _MOSTLY * len(tags) > 0 and any(tag.startswith("B-") for tag in fitting)
+
+
+def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
+    """A row a sentence: `tokens`, of which a space may be one, and as many `ner_tags`."""
+    return Source(path, ("tokens", "ner_tags"), _Sentences(path, encoding), notes)
+
+
+class _Sentences:
+    """The sentences, read anew each time they are gone through."""
+
+    def __init__(self, path: Path, encoding: str) -> None:
+        self.path, self.encoding = path, encoding
+
+    def __iter__(self) -> Iterator[dict[str, list[str]]]:
+        tokens: list[str] = []
+        tags: list[str] = []
+        with self.path.open(encoding=self.encoding) as file:
+            for number, line in enumerate(file, 1):
+                if _is_between(line):
+                    if tokens:
+                        yield {"tokens": tokens, "ner_tags": tags}
+                    tokens, tags = [], []
+                elif not line.startswith(_COMMENT):
+                    token, tag = self._fields(line.rstrip("\r\n"), number)
+                    tokens.append(token)
+                    tags.append(tag)
+        if tokens:
+            yield {"tokens": tokens, "ner_tags": tags}
+
+    def _fields(self, line: str, number: int) -> tuple[str, str]:
+        fields = line.split("\t")
+        if len(fields) != 2 or not all(fields):
+            what = f"열이 둘이어야 하는데 {len(fields)}개입니다." if len(fields) != 2 else "토큰이나 태그가 비었습니다."
+            raise DataError(
+                what,
+                where=f"{self.path}, {number:,}번째 줄",
+                remedy="줄마다 '토큰(tab)태그'로 쓰고, 문장 사이에 빈 줄을 두세요. 주석은 ##로 시작합니다.",
+            )
+        return fields[0], fields[1].strip()
+
+
+def _is_between(line: str) -> bool:
+    """Whether a line ends a sentence: blank, or white space without a tag."""
+    return not line.strip()
