@@ -45,18 +45,18 @@ class Window:
     ends: list[int]
 
 
-def cut_into_pieces(tokenizer: PreTrainedTokenizerBase) -> None:
+def cut_into_pieces(tokenizer: PreTrainedTokenizerBase, task: str) -> None:
     """Makes a tokenizer cut before a word's particle (조사) and around marks and numbers, and keep that when saved.
 
-    Entities end before the particle, and a subword such as `일부터` holds both. A cut too many, as in `고양|이`, costs
-    a token. Cutting around every syllable leaves nothing to straddle, but models know subwords: with it they learned
-    less. A tokenizer that was cut before stays as it is.
+    Entities and answers end before the particle, and a subword such as `일부터` holds both. A cut too many, as in
+    `고양|이`, costs a token. Cutting around every syllable leaves nothing to straddle, but models know subwords: they
+    learned less with it. A tokenizer that was cut before stays as it is.
     """
     from tokenizers import Regex, pre_tokenizers
 
     if not tokenizer.is_fast:
         raise ModelError(
-            "token-classification에는 fast tokenizer가 필요합니다. 이 모델에는 없습니다.",
+            f"{task}에는 fast tokenizer가 필요합니다. 이 모델에는 없습니다.",
             where="model.name",
             remedy="tokenizer.json이 있는 모델을 고르세요.",
         )

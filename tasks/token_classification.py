@@ -42,7 +42,7 @@ class TokenClassification(Task):
 
     def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Keeps a token from holding the end of an entity and the particle (조사) after it."""
-        cut_into_pieces(tokenizer)
+        cut_into_pieces(tokenizer, self.name)
 
     # --- rows ---
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -129,11 +130,8 @@ def test_a_question_without_an_answer_points_at_the_first_token(tokenizer: Any) 
 
 
 def test_a_slow_tokenizer_is_refused() -> None:
-    class Slow:
-        is_fast = False
-
-    with pytest.raises(ModelError, match="fast tokenizer"):
-        task_of().encode(columns_of([row_of("왜?", CONTEXT)]), Slow(), [], 64)
+    with pytest.raises(ModelError, match="question-answering에는 fast tokenizer"):
+        task_of().fit_tokenizer(SimpleNamespace(is_fast=False))
 
 
 def test_gold_spans_of_real_rows_read_back_as_the_gold_answers(e5_small: Path, real_data: Path) -> None:
