@@ -141,7 +141,25 @@ class CheckpointStore:
         os.replace(partial, self.latest)
 
 
-# --- the optimizer as tensors ---
+# --- a run's state as tensors ---
+
+
+def trained_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The model's state but for the weights that are not trained: these come from where the model came from."""
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+
+def restore_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Puts back what trained_tensors took out; ModelError where these are not the same weights."""
+    expected = trained_tensors(model).keys()
+    if expected != tensors.keys():
+        different = sorted(expected ^ tensors.keys())
+        raise ModelError(
+            f"체크포인트의 가중치가 이 모델의 것이 아닙니다: {', '.join(different[:3])} 등 {len(different):,}개",
+            remedy="처음 학습할 때의 모델과 어댑터 설정으로 이어서 학습하세요.",
+        )
+    model.load_state_dict(tensors, strict=False)
 
 
 def optimizer_tensors(

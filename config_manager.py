@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -66,6 +66,22 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _nothing_is_empty(value: object) -> object:
+    """A section whose name stands alone in YAML, without keys."""
+    return {} if value is None else value
+
+
+class AdapterSettings(_Section):
+    """Which part of the model is trained."""
+
+    method: Literal["none", "lora", "dora", "freeze"] = "none"
+    r: Annotated[Whole, Field(ge=1)] = 16
+    alpha: Annotated[Whole, Field(ge=1)] = 32
+    dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.05
+    target_modules: Literal["auto"] | list[Text] = "auto"
+    layers: Annotated[Whole, Field(ge=1)] = 2
+
+
 class ModelSettings(_Section):
     """Which model, for which task, and where it is kept."""
 
@@ -77,6 +93,7 @@ class ModelSettings(_Section):
     trust_remote_code: Truth = False
     save_dtype: Literal["float32", "float16", "bfloat16"] | None = None
     num_labels: Annotated[Whole, Field(ge=1)] | None = None
+    adapter: Annotated[AdapterSettings, BeforeValidator(_nothing_is_empty)] = AdapterSettings()
 
 
 class DataSettings(_Section):
@@ -225,8 +242,13 @@ class ConfigManager:
         values = _read_yaml(config_path) if config_path is not None else {}
         sources: dict[str, str] = {}
         for key, override in overrides.items():
-            section, _, name = key.partition(".")
-            values.setdefault(section, {})[name] = override.value
+            *sections, name = key.split(".")
+            place = values
+            for section in sections:
+                if not isinstance(place.get(section), dict):
+                    place[section] = {}
+                place = place[section]
+            place[name] = override.value
             sources[key] = override.source
         try:
             return Settings.model_validate(values)
@@ -238,7 +260,7 @@ def parse_assignment(text: str) -> tuple[str, object]:
     """`section.key=value` of --set as its dotted key and the value that YAML reads; SettingsError where malformed."""
     key, equals, value = text.partition("=")
     key = key.strip()
-    if not equals or key.count(".") != 1:
+    if not equals or "." not in key:
         raise SettingsError(
             f"--set {text}: 형식이 다릅니다.",
             where="명령줄 플래그 --set",
@@ -254,11 +276,15 @@ def parse_assignment(text: str) -> tuple[str, object]:
 
 def all_keys() -> list[str]:
     """Every setting as `section.key`, in the order of config.yaml."""
-    return [
-        f"{section}.{key}"
-        for section, field in Settings.model_fields.items()
-        for key in field.annotation.model_fields  # type: ignore[union-attr]
-    ]
+    return list(_keys_of(Settings))
+
+
+def _keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys_of(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 # --- the file ---
@@ -354,7 +380,7 @@ def _problems(error: ValidationError) -> Iterator[tuple[str, str, str]]:
     """(key, what is wrong, what to write) of each wrong setting, once a key."""
     seen: set[str] = set()
     for detail in error.errors():
-        key = ".".join(str(part) for part in detail["loc"][:2])
+        key = _key_at(detail["loc"])
         if key in seen:
             continue
         seen.add(key)
@@ -362,6 +388,13 @@ def _problems(error: ValidationError) -> Iterator[tuple[str, str, str]]:
             yield key, f"'{key}' 설정이 없습니다.", _nearest(key)
         else:
             yield key, f"값 {_shown(detail['input'])}: {_wanted(detail)}.", f"예: {_default(key)}"
+
+
+def _key_at(place: Sequence[int | str]) -> str:
+    """The setting that pydantic's place of an error is in: below a key it names a list's items, or a union's types."""
+    parts = [str(part) for part in place]
+    known = all_keys()
+    return next((key for end in range(len(parts)) if (key := ".".join(parts[: end + 1])) in known), ".".join(parts))
 
 
 def _shown(value: object) -> str:
@@ -399,18 +432,22 @@ def _wanted(detail: ErrorDetails) -> str:
 
 
 def _default(key: str) -> str:
-    section, _, name = key.partition(".")
-    model: Any = Settings.model_fields[section].annotation
-    if name not in getattr(model, "model_fields", {}):
-        return f"{section}:"
-    default = model.model_fields[name].default
+    """A setting at its default, as YAML has it; a section by its name alone."""
+    *sections, name = key.split(".")
+    place: Any = Settings()
+    for section in sections:
+        place = getattr(place, section)
+    default = getattr(place, name)
+    if isinstance(default, BaseModel):
+        return f"{name}:"
     return f"{name}: {'null' if default is None else str(default).lower() if isinstance(default, bool) else default}"
 
 
 def _nearest(key: str) -> str:
     """The setting that was probably meant: the same name in another section, or else the most alike."""
-    keys, (section, _, name) = all_keys(), key.partition(".")
-    if not name:
+    keys, (section, _, name) = all_keys(), key.rpartition(".")
+    if not section:
+        section = name
         near = difflib.get_close_matches(section, Settings.model_fields, n=1)
         return f"혹시 {near[0]}입니까? 섹션: {', '.join(Settings.model_fields)}" if near else (
             f"쓸 수 있는 섹션: {', '.join(Settings.model_fields)}"

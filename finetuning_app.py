@@ -19,7 +19,8 @@ from exceptions import FinetuningError, SettingsError, StopRequested, with_parti
 if TYPE_CHECKING:
     from config_manager import Settings
 
-_COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기"}
+_COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
+             "export": "어댑터를 합친 모델 저장"}  # fmt: skip
 _HERE = Path(__file__).resolve().parent
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
 
@@ -100,8 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--input", type=Path, metavar="파일", help="predict: 예측할 파일 (기본값: 표준 입력, 한 줄에 하나)"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="파일", help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력)"
-    )
+        "--output", type=Path, metavar="경로",
+        help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/merged)",
+    )  # fmt: skip
     return parser
 
 

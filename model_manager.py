@@ -6,11 +6,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from config_manager import Settings
+from config_manager import AdapterSettings, Settings
 from exceptions import ModelError, ResourceError, with_particle
 from tasks.base import Task
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
+_ADAPTER_CONFIG = "adapter_config.json"
+_WEIGHTS = ("model.safetensors", "model-", "adapter_")
 _QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
 
 
@@ -51,20 +53,46 @@ class ModelManager:
         self.task.fit_tokenizer(tokenizer)
         return tokenizer
 
-    def load_model(self, label_names: Sequence[str] | None) -> PreTrainedModel:
-        """The task's model in float32, its head made for these labels (None: as the model has it)."""
+    def load_model(self, label_names: Sequence[str]) -> PreTrainedModel:
+        """The task's model in float32 to be trained: its head made for these labels, an adapter where asked for."""
+        options = self.task.config_options(label_names)
+        if options:
+            options["ignore_mismatched_sizes"] = True  # a head of another number of labels is made anew
+        model, new = self._from_pretrained(self.name, options)
+        choose_trained(model, self.settings.model.adapter, new)
+        return model
+
+    def load_saved(self) -> PreTrainedModel:
+        """A model that was fine-tuned before, in float32; one that was saved as an adapter is merged into its base."""
+        if not self.is_adapter():
+            return self._from_pretrained(self.name, {})[0]
+        from peft import PeftModel
+
+        described = json.loads((Path(self.name) / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        base, _ = self._from_pretrained(described["base_model_name_or_path"], {"config": self.load_config()})
+        try:
+            merged: PreTrainedModel = PeftModel.from_pretrained(base, self.name).merge_and_unload()
+        except Exception as error:
+            raise self._explain(error, "어댑터") from error
+        return merged
+
+    def is_adapter(self) -> bool:
+        """Whether what is to be loaded was saved as an adapter, without its base's weights."""
+        return (Path(self.name) / _ADAPTER_CONFIG).is_file()
+
+    def _from_pretrained(self, name: str, options: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+        """The task's model in float32, and the names of its weights that the folder or repository does not have."""
         import torch
         import transformers
 
-        options = self.task.config_options(label_names) if label_names is not None else {}
-        if options:
-            options["ignore_mismatched_sizes"] = True  # a head of another number of labels is made anew
         auto_class = getattr(transformers, self.task.auto_class)
         try:
-            model: PreTrainedModel = auto_class.from_pretrained(self.name, dtype=torch.float32, **options, **self._from)
+            model, found = auto_class.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True, **options, **self._from
+            )
         except Exception as error:
             raise self._explain(error, "모델") from error
-        return model
+        return model, {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
 
     def load_config(self) -> PreTrainedConfig:
         """The model's config alone, without weights."""
@@ -106,16 +134,19 @@ class ModelManager:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             model.save_pretrained(partial, state_dict=_cast(model, self.settings.model.save_dtype))
+            model.config.save_pretrained(partial)  # an adapter is saved without its base's, which has the labels
             if isinstance(tokenizer, PreTrainedTokenizerFast):
                 tokenizer.backend_tokenizer.no_truncation()  # it would write down the length this run cut texts at
             tokenizer.save_pretrained(partial)
             if self.settings.model.save_dtype is not None:
                 _note_dtype(partial / "config.json", self.settings.model.save_dtype)
-            for path in sorted(partial.rglob("*")):
-                if path.is_file():
-                    target = output_dir / path.relative_to(partial)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(path, target)
+            files = [path.relative_to(partial) for path in sorted(partial.rglob("*")) if path.is_file()]
+            for file in files:
+                (output_dir / file).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(partial / file, output_dir / file)
+            for path in output_dir.iterdir():  # an adapter beside whole weights, say, would be loaded into them
+                if path.name.startswith(_WEIGHTS) and Path(path.name) not in files:
+                    path.unlink()
         except OSError as error:
             raise ResourceError(
                 f"모델을 저장하지 못했습니다: {error.strerror or error}",
@@ -192,6 +223,93 @@ def _without_segments(tokenizer: PreTrainedTokenizerBase) -> None:
     """Leaves out token_type_ids: klue/roberta has a BERT tokenizer, and no embedding for a pair's second segment."""
     names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+
+
+# --- which weights are trained ---
+
+
+def choose_trained(model: PreTrainedModel, adapter: AdapterSettings, new: Set[str]) -> None:
+    """Leaves those weights to be trained that `adapter.method` says; new weights and heads are trained under each.
+
+    lora, dora: low-rank additions to linear layers (Hu et al. 2021, Liu et al. 2024), set in place through peft;
+    freeze: the last `layers` blocks of each stack. new: names of the weights that were not loaded.
+    """
+    if adapter.method == "none":
+        return
+    heads = _heads(model, new)
+    if adapter.method == "freeze":
+        _freeze(model, adapter.layers, heads)
+        return
+    from peft import LoraConfig
+
+    targets = linear_layers(model) if adapter.target_modules == "auto" else adapter.target_modules
+    try:
+        model.add_adapter(
+            LoraConfig(
+                r=adapter.r, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=targets,
+                modules_to_save=heads or None, use_dora=adapter.method == "dora",
+            )
+        )  # fmt: skip
+    except ValueError as error:
+        raise ModelError(
+            f"어댑터를 붙일 층을 찾지 못했습니다: {str(error).splitlines()[0]}",
+            where=f"model.adapter.target_modules: {adapter.target_modules}",
+            remedy="auto로 두거나, 이 모델에 있는 linear 층의 이름을 쓰세요. 예: [q_proj, v_proj]",
+        ) from error
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """The linear layers of the model's blocks, named from within a block; ModelError where there are none."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    names = {
+        name
+        for stack in _stacks(model).values()
+        for block in stack
+        for name, module in block.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+    }
+    if not names:
+        raise ModelError(
+            "이 모델에서 되풀이되는 층(block)을 찾지 못했습니다.",
+            where="model.adapter.target_modules: auto",
+            remedy="어댑터를 붙일 linear 층의 이름을 직접 쓰세요. 예: [q_proj, v_proj]",
+        )
+    return sorted(names)
+
+
+def _stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
+    """The model's stacks of blocks by name: lists of modules of one class that are within no other such list."""
+    import torch
+
+    found: dict[str, torch.nn.ModuleList] = {}
+    for name, module in model.named_modules():
+        is_stack = isinstance(module, torch.nn.ModuleList) and len({type(block) for block in module}) == 1
+        if is_stack and not any(name.startswith(f"{outer}.") for outer in found):
+            found[name] = module
+    return found
+
+
+def _heads(model: PreTrainedModel, new: Set[str]) -> list[str]:
+    """Modules that are trained whole: those outside the blocks and the vocabulary, and those with new weights."""
+    others = {model.get_output_embeddings(), model.get_input_embeddings(), *_stacks(model).values()}
+    heads = [
+        name
+        for name, module in model.named_children()
+        if others.isdisjoint(module.modules()) and any(True for _ in module.parameters())
+    ]
+    owners = sorted({key.rpartition(".")[0] for key in new} - {""})
+    return heads + [owner for owner in owners if not any(f"{owner}.".startswith(f"{head}.") for head in heads)]
+
+
+def _freeze(model: PreTrainedModel, layers: int, heads: Sequence[str]) -> None:
+    model.requires_grad_(False)
+    for stack in _stacks(model).values():
+        for block in stack[-layers:]:
+            block.requires_grad_(True)
+    for name in heads:
+        model.get_submodule(name).requires_grad_(True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

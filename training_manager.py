@@ -14,7 +14,15 @@ import numpy as np
 import torch
 
 from batching import Examples, Window, epoch_order, partition, share_of, window_of, windows_per_epoch
-from checkpointing import Checkpoint, CheckpointStore, Progress, optimizer_tensors, restore_optimizer
+from checkpointing import (
+    Checkpoint,
+    CheckpointStore,
+    Progress,
+    optimizer_tensors,
+    restore_model,
+    restore_optimizer,
+    trained_tensors,
+)
 from config_manager import Settings, TrainingSettings
 from evaluation import Evaluator, to_device
 from exceptions import ModelError, SettingsError, StopRequested
@@ -327,7 +335,7 @@ class TrainingManager:
             "metrics_bytes": self.metrics_file.size(),
         }
         progress = Progress(state.epoch, state.window, state.step)
-        path = self.store.save(Checkpoint(self.model.state_dict(), tensors, kept, progress, self._fingerprint()))
+        path = self.store.save(Checkpoint(trained_tensors(self.model), tensors, kept, progress, self._fingerprint()))
         _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{state.step:,}", path)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -336,7 +344,7 @@ class TrainingManager:
         kept = dict(checkpoint.state["training"])
         since_log, this_epoch = Tally(**kept.pop("since_log")), Tally(**kept.pop("this_epoch"))
         self.state = TrainingState(**kept, since_log=since_log, this_epoch=this_epoch)
-        self.model.load_state_dict(checkpoint.model)
+        restore_model(self.model, checkpoint.model)
         restore_optimizer(self.optimizer, self._names(), checkpoint.optimizer, checkpoint.state["optimizer"])
         self.scaler.load_state_dict(checkpoint.state["scaler"])
         self.memory.token_budget = min(self.memory.token_budget, checkpoint.state["token_budget"])
@@ -349,6 +357,7 @@ class TrainingManager:
         return {
             "model.task": self.task.name,
             "model.name": f"{self.model.config.model_type}, 파라미터 {self.model.num_parameters():,}개",
+            "model.adapter": self.settings.model.adapter.model_dump(),
             "data": dict(self.data_keys),
             "data.batch_size × memory.gradient_accumulation_steps × 프로세스 수": self.window_size,
             "memory.mixed_precision": self.accelerator.mixed_precision,
@@ -356,7 +365,7 @@ class TrainingManager:
         }
 
     def _names(self) -> dict[torch.nn.Parameter, str]:
-        return {parameter: name for name, parameter in self.model.named_parameters()}
+        return {parameter: name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     # --- counting, naming, schedules ---
 

@@ -67,7 +67,7 @@ def _report(
 
     split, settings, output_dir = "test" if "test" in splits else "validation", bench.settings, bench.output_dir
     bench.models.name = str(output_dir)
-    best = bench.evaluator(bench.models.load_model(None), trained.tokenizer, trained.label_names, trained.max_length)
+    best = bench.evaluator(bench.models.load_saved(), trained.tokenizer, trained.label_names, trained.max_length)
     evaluation = best.evaluate(examples[split], settings.training.seed, bench.task.final_texts)
     if not bench.accelerator.is_main_process:
         return

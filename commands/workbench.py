@@ -122,6 +122,15 @@ def prepare(bench: Workbench, tokenizer: PreTrainedTokenizerBase, max_length: in
 
 def saved_model(bench: Workbench, arguments: argparse.Namespace) -> Evaluator:
     """The model that was fine-tuned: that of --model_name, or else of output_dir."""
+    find_saved(bench, arguments)
+    tokenizer = bench.models.load_tokenizer()
+    max_length = bench.models.usable_length(tokenizer)
+    label_names = bench.models.label_names()
+    return bench.evaluator(bench.models.load_saved(), tokenizer, label_names, max_length)
+
+
+def find_saved(bench: Workbench, arguments: argparse.Namespace) -> None:
+    """Points the model manager at the model that was fine-tuned; ModelError where there is none yet."""
     if arguments.model_name is None:
         bench.models.name = str(bench.output_dir)
         if not (bench.output_dir / "config.json").is_file():
@@ -130,7 +139,3 @@ def saved_model(bench: Workbench, arguments: argparse.Namespace) -> Evaluator:
                 where=str(bench.output_dir),
                 remedy="먼저 학습을 실행하거나, --output_dir 또는 --model_name으로 모델 폴더를 지정하세요.",
             )
-    tokenizer = bench.models.load_tokenizer()
-    max_length = bench.models.usable_length(tokenizer)
-    label_names = bench.models.label_names()
-    return bench.evaluator(bench.models.load_model(None), tokenizer, label_names, max_length)

@@ -1,0 +1,26 @@
+"""export: a model that was saved as an adapter, merged into its base, as a model that everything loads."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from commands.workbench import Workbench, find_saved
+from exceptions import SettingsError
+
+_log = logging.getLogger(__name__)
+
+
+def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+    """Merges the adapter in float32 and saves model and tokenizer to --output, or else to output_dir/merged."""
+    find_saved(bench, arguments)
+    target = arguments.output or bench.output_dir / "merged"
+    if not bench.models.is_adapter():
+        raise SettingsError(
+            "어댑터가 아니라 온전한 모델이어서 합칠 것이 없습니다.",
+            where=bench.models.name,
+            remedy="이 폴더를 그대로 쓰세요.",
+        )
+    tokenizer = bench.models.load_tokenizer()
+    bench.models.save(bench.models.load_saved(), tokenizer, target)
+    _log.info("어댑터를 바탕 모델에 합쳐 저장했습니다: %s", target)
