@@ -112,6 +112,10 @@ class DataManager:
             )
         return name, splits[name]
 
+    def load_file(self, path: Path) -> Rows:
+        """All of a file's rows, with their labels."""
+        return self._clean(self._raw_file(path), "test")
+
     def load_unlabelled(self, path: Path | None, lines: Iterable[str]) -> tuple[Rows, list[dict[str, Any]]]:
         """Rows to predict, out of a file or else lines of text; and every source row, those without text included."""
         if path is not None:
