@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
-_WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.md", "metrics.jsonl", "checkpoints")
+_WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.md")
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
