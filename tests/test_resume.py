@@ -128,6 +128,15 @@ def test_a_run_stopped_within_an_evaluation(task: str, flags_for: Callable[[str]
     check_resumed_is_whole(flags_for(task), StopAfter(looks_in_evaluation=0), tmp_path)
 
 
+def test_continued_pretraining_on_plain_text(
+    flags_for: Callable[[str], list[str]], tiny_causal: Path, tmp_path: Path
+) -> None:
+    flags = [*flags_for("fill-mask"), "--task", "text-generation", "--model_name", str(tiny_causal)]
+    check_resumed_is_whole(flags, StopAfter(looks=3), tmp_path)
+    settings = (tmp_path / "whole" / "model" / "settings.yaml").read_text(encoding="utf-8")
+    assert "format: text" in settings  # told by the columns
+
+
 @pytest.mark.parametrize("method", ["dora", "freeze"])
 def test_a_run_that_trains_a_part_of_the_model(
     method: str, flags_for: Callable[[str], list[str]], tmp_path: Path

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Cli
+from tests.conftest import ROOT, Cli
 
 
 def flags_for(model: Path, data: Path, output_dir: Path, *more: object) -> list[str]:
@@ -78,13 +79,20 @@ def test_answers_that_are_cut_away_are_counted_loudly(cli: Cli, tiny_causal: Pat
     assert "50%" in run.err and "max_length" in run.err
 
 
-def test_text_to_text_on_real_pairs(cli: Cli, tiny_seq2seq: Path, real_data: Path, tmp_path: Path) -> None:
-    with (real_data / "chatbot" / "ChatbotData.csv").open(encoding="utf-8") as lines:
-        (tmp_path / "train.csv").write_text("".join(islice(lines, 201)), encoding="utf-8")
-    output_dir = tmp_path / "model"
-    run = cli("--task", "Text2Text Generation", "--model_name", tiny_seq2seq, "--dataset", tmp_path / "train.csv",
+def test_text_to_text_on_real_sentences(cli: Cli, tiny_seq2seq: Path, real_data: Path, tmp_path: Path) -> None:
+    data, output_dir = tmp_path / "ko-en", tmp_path / "model"
+    data.mkdir()
+    with tarfile.open(real_data / "ko-en" / "korean-english-park.dev.tar.gz") as archive:
+        korean, english = (
+            archive.extractfile(f"korean-english-park.dev.{language}").read().decode("utf-8").splitlines()  # type: ignore[union-attr]
+            for language in ("ko", "en")
+        )
+    rows = [f"{ko}\t{en}\n" for ko, en in zip(korean, english, strict=True) if len(ko) < 60][:200]
+    (data / "train.tsv").write_text("ko\ten\n" + "".join(rows), encoding="utf-8")
+    run = cli("--config", ROOT / "recipes" / "ko-en.yaml", "--model_name", tiny_seq2seq, "--dataset", data,
               "--output_dir", output_dir, "--set", f"data.dataset_cache_dir={tmp_path / 'cache'}", "--epochs", "2",
-              "--learning_rate", "1e-2", "--max_length", "96", "--set", "generation.max_new_tokens=12")  # fmt: skip
+              "--learning_rate", "1e-2", "--max_length", "96", "--set", "generation.max_new_tokens=12",
+              "--set", "generation.num_beams=1")  # fmt: skip
     assert run.code == 0, run.err
     assert "생성 보기" in run.err
     summary = json.loads((output_dir / "summary.json").read_text(encoding="utf-8"))
@@ -97,6 +105,6 @@ def test_text_to_text_on_real_pairs(cli: Cli, tiny_seq2seq: Path, real_data: Pat
     saved = json.loads((output_dir / "metrics-validation.json").read_text(encoding="utf-8"))
     assert saved["loss"] == pytest.approx(summary["validation"]["loss"], rel=1e-4)
     assert saved["chrf"] == pytest.approx(summary["validation"]["chrf"])
-    answered = cli("predict", "--output_dir", output_dir, stdin="12시 땡!\n")
+    answered = cli("predict", "--output_dir", output_dir, stdin="어제 비가 왔다.\n")
     assert answered.code == 0, answered.err
     assert isinstance(json.loads(answered.out)["generated"], str)
