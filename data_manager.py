@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import logging
@@ -18,9 +17,8 @@ import numpy as np
 from batching import Examples
 from config_manager import DataSettings, Settings
 from exceptions import DataError, ResourceError, with_particle
-from readers import is_supported, open_source
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
-from readers.hub import load_hub
+from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
 from tasks.base import Column, Task
 
@@ -35,21 +33,6 @@ _FORMAT = "3"
 _ROWS_AT_A_TIME = 10_000
 _SHOWN = 5
 _DROPPED_LOUDLY = 0.01
-_SPLIT_WORDS = {
-    "train": "train", "training": "train", "학습": "train", "훈련": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "eval": "validation",
-    "검증": "validation", "test": "test", "testing": "test", "평가": "test", "시험": "test",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Raw:
-    """Rows as a source has them, before the task's columns are known. key: a hash of their content."""
-
-    where: str
-    columns: tuple[str, ...]
-    rows: Iterable[Mapping[str, Any]]
-    key: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +63,7 @@ class DataManager:
 
     def load_splits(self) -> dict[str, Rows]:
         """`train`, `validation` (held out of train where there is none) and, where the source has one, `test`."""
-        sources = self._sources()
+        sources = find_sources(self.data)
         if "train" not in sources:
             raise DataError(
                 f"학습(train) 데이터가 없습니다. 찾은 것: {', '.join(sources)}",
@@ -98,7 +81,7 @@ class DataManager:
 
     def load_split(self, wanted: str | None) -> tuple[str, Rows]:
         """One split with its labels, and its name: the wanted one, or else test, validation, or the only one."""
-        sources = self._sources()
+        sources = find_sources(self.data)
         if "train" in sources:
             splits = self.load_splits()
         else:
@@ -115,85 +98,15 @@ class DataManager:
     def load_unlabelled(self, path: Path | None, lines: Iterable[str]) -> tuple[Rows, list[dict[str, Any]]]:
         """Rows to predict, out of a file or else lines of text; and every source row, those without text included."""
         if path is not None:
-            source = open_source(path, self.data.encoding)
-            raw = Raw(str(path), source.columns, source.rows, _file_hash(path))
+            raw = raw_file(path, self.data.encoding)
         else:
-            raw = self._raw_lines(lines)
+            asked = [column for column in self.task.columns(()) if not (column.target or column.optional)]
+            raw = raw_lines(lines, [column.name or column.role for column in asked])
         wanted = [column for column in self.task.columns(raw.columns) if not column.target]
         names = self._resolve(wanted, raw)
         originals = [{name: row.get(name) for name in names.values()} for row in raw.rows]
         raw = Raw(raw.where, raw.columns, originals, raw.key)
         return self._write(raw, wanted, names, limit=None, tolerated=1.0), originals
-
-    def _raw_lines(self, lines: Iterable[str]) -> Raw:
-        asked = [column for column in self.task.columns(()) if not (column.target or column.optional)]
-        roles = [column.role for column in asked]
-        found: list[dict[str, Any]] = []
-        for number, line in enumerate(lines, 1):
-            fields = line.rstrip("\r\n").split("\t") if len(roles) > 1 else [line.rstrip("\r\n")]
-            if len(fields) != len(roles):
-                raise DataError(
-                    f"한 줄에 텍스트 {len(roles)}개가 tab으로 나뉘어 있어야 하는데 {len(fields)}개입니다.",
-                    where=f"표준 입력 {number}번째 줄",
-                    remedy="두 텍스트 사이에 tab을 하나 넣으세요.",
-                )
-            found.append(dict(zip(roles, fields, strict=True)))
-        names = {column.role: column.name or column.role for column in asked}
-        columns = tuple(names[role] for role in roles)
-        rows = [{names[role]: value for role, value in row.items()} for row in found]
-        return Raw("표준 입력", columns, rows, _hash(json.dumps(found, ensure_ascii=False)))
-
-    def _sources(self) -> dict[str, Raw]:
-        name = self.data.dataset_name
-        path = Path(name).expanduser()
-        if path.is_file():
-            return {"train": self._raw_file(path)}
-        if path.is_dir():
-            return {split: self._raw_file(file) for split, file in self._files_by_split(path).items()}
-        if is_supported(path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-            raise DataError(
-                f"데이터 파일이 없습니다: {name}",
-                where="data.dataset_name",
-                remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
-            )
-        return self._from_hub(name)
-
-    def _from_hub(self, name: str) -> dict[str, Raw]:
-        found: dict[str, Raw] = {}
-        for split, rows in load_hub(name, self.data.dataset_config, self.data.dataset_cache_dir).items():
-            role = _SPLIT_WORDS.get(split.split("_")[0].casefold())
-            if role is not None and role not in found:
-                found[role] = Raw(f"{name} ({split})", rows.columns, rows, rows.key)
-        return found
-
-    def _raw_file(self, path: Path) -> Raw:
-        source = open_source(path, self.data.encoding)
-        for note in source.notes:
-            _log.info("%s: %s", path.name, note)
-        return Raw(str(path), source.columns, source.rows, _hash(_file_hash(path), str(self.data.encoding)))
-
-    def _files_by_split(self, folder: Path) -> dict[str, Path]:
-        """Files of a folder by the split that their names say, as `ratings_train.txt` and `dev.csv` do."""
-        found: dict[str, Path] = {}
-        for path in sorted(folder.iterdir()):
-            if not (path.is_file() and is_supported(path)):
-                continue
-            words = "".join(letter if letter.isalpha() else " " for letter in path.stem.casefold()).split()
-            for split in {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}:
-                if split in found:
-                    raise DataError(
-                        f"{split} 파일이 둘입니다: {found[split].name}, {path.name}",
-                        where=str(folder),
-                        remedy="하나만 남기거나, data.dataset_name에 파일을 직접 쓰세요.",
-                    )
-                found[split] = path
-        if not found:
-            raise DataError(
-                "폴더에서 데이터 파일을 찾지 못했습니다.",
-                where=str(folder),
-                remedy="파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
-            )
-        return found
 
     # --- rows → clean rows ---
 
@@ -233,7 +146,7 @@ class DataManager:
         import pyarrow as pa
         from datasets import Dataset
 
-        key = _hash(_FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, self._task_options())
+        key = content_key(_FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, self._task_options())
         path = self.cache / f"rows-{key}.arrow"
         findings_path = path.with_suffix(".json")
         if path.exists() and findings_path.exists():
@@ -295,7 +208,7 @@ class DataManager:
             Rows(
                 train.where,
                 train.table.select(np.flatnonzero(mask)),
-                _hash(train.key, str(self.seed), str(share), name, part, *([group] if group else [])),
+                content_key(train.key, str(self.seed), str(share), name, part, *([group] if group else [])),
             )
             for part, mask in (("kept", ~is_held), ("held", is_held))
         )
@@ -340,7 +253,7 @@ class DataManager:
         if isinstance(tokenizer, PreTrainedTokenizerFast):
             tokenizer.backend_tokenizer.no_truncation()  # what an earlier split left there is no part of the key
             spelled = tokenizer.backend_tokenizer.to_str()
-        key = _hash(
+        key = content_key(
             _FORMAT, rows.key, self.task.name, self._task_options(), json.dumps(label_names), str(max_length),
             spelled, str(tokenizer.init_kwargs),
         )  # fmt: skip
@@ -399,12 +312,3 @@ def _lengths(table: Dataset) -> np.ndarray:
     import pyarrow.compute as pc
 
     return np.asarray(pc.list_value_length(table.data.column("input_ids"))).astype(np.int32)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
