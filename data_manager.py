@@ -17,6 +17,7 @@ import numpy as np
 from batching import Examples
 from config_manager import DataSettings, Settings
 from exceptions import DataError, ResourceError, with_particle
+from readers.base import clean_name
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
 from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Part of every cache key: a change in what cleaning or encoding does must change it.
-_FORMAT = "3"
+_FORMAT = "4"
 _ROWS_AT_A_TIME = 10_000
 _SHOWN = 5
 _DROPPED_LOUDLY = 0.01
+_FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # settings of columns that have a flag
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class DataManager:
                 where=f"data.dataset_name: {self.data.dataset_name}",
                 remedy="파일 이름에 train을 넣거나(예: train.csv), data.dataset_name에 학습 파일을 직접 쓰세요.",
             )
-        splits = {name: self._clean(raw, name) for name, raw in sources.items()}
+        splits = {name: self._clean(raw, name) for name, raw in self._labelled(sources).items()}
+        splits = {name: rows for name, rows in splits.items() if name == "train" or len(rows)}
         if "test" not in splits and self.data.test_split > 0:
             splits["train"], splits["test"] = self._hold_out(splits["train"], "test", self.data.test_split)
         if "validation" not in splits:
@@ -85,7 +88,14 @@ class DataManager:
         if "train" in sources:
             splits = self.load_splits()
         else:
-            splits = {name: self._clean(raw, name) for name, raw in sources.items()}
+            cleaned = {name: self._clean(raw, name) for name, raw in sources.items()}
+            splits = {name: rows for name, rows in cleaned.items() if len(rows)}
+        if not splits:
+            raise DataError(
+                "라벨이 있는 평가할 데이터가 없습니다.",
+                where=f"data.dataset_name: {self.data.dataset_name}",
+                remedy="정답이 있는 데이터를 지정하거나, 정답 없이 예측하려면 predict를 쓰세요.",
+            )
         name = wanted or next(name for name in ("test", "validation") if name in splits)
         if name not in splits:
             raise DataError(
@@ -104,9 +114,11 @@ class DataManager:
             raw = raw_lines(lines, [column.name or column.role for column in asked])
         wanted = [column for column in self.task.columns(raw.columns) if not column.target]
         names = self._resolve(wanted, raw)
-        originals = [{name: row.get(name) for name in names.values()} for row in raw.rows]
-        raw = Raw(raw.where, raw.columns, originals, raw.key)
-        return self._write(raw, wanted, names, limit=None, tolerated=1.0), originals
+        originals = [{name: None if cell != cell else cell for name, cell in row.items()} for row in raw.rows]  # NaN
+        rows, findings = self._write(Raw(raw.where, raw.columns, originals, raw.key), wanted, names, limit=None)
+        findings.check(raw.where, {}, tolerated=1.0)  # no column is named: a text to predict may well be a number
+        findings.report(raw.where)
+        return rows, originals
 
     # --- rows → clean rows ---
 
@@ -114,12 +126,11 @@ class DataManager:
         """Which of the source's columns each role is: as named or, where the name is the default, a usual one."""
         names: dict[str, str] = {}
         for column in columns:
-            if column.name in raw.columns:
-                names[column.role] = str(column.name)
+            fitting = _fitting(column, raw.columns)
+            if fitting == [clean_name(column.name or "")]:
+                names[column.role] = fitting[0]
                 continue
-            is_default = column.name == DataSettings.model_fields[column.setting].default
-            fitting = [name for name in raw.columns if name.casefold() in column.usual] if is_default else []
-            if not fitting and column.optional and is_default:
+            if not fitting and column.optional and _is_default(column):
                 continue
             if len(fitting) == 1:
                 names[column.role] = fitting[0]
@@ -127,22 +138,44 @@ class DataManager:
                 _log.info("'%s' 열을 %s 씁니다. (%s)", fitting[0], role, raw.where)
                 continue
             several = f" 후보가 여럿입니다: {', '.join(fitting)}." if fitting else ""
+            flag = f"--{column.setting} 열이름" if column.setting in _FLAGS else f"--set data.{column.setting}=열이름"
             raise DataError(
                 f"'{column.name}' 열이 없습니다.{several}",
                 where=raw.where,
-                remedy=f"있는 열: {', '.join(raw.columns)}. data.{column.setting}(또는 --{column.setting})에 쓰세요.",
+                remedy=f"있는 열: {', '.join(raw.columns)}. data.{column.setting}에 쓰거나 {flag} 플래그로 고르세요.",
             )
         return names
 
     def _clean(self, raw: Raw, split: str) -> Rows:
         limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
         columns = self.task.columns(raw.columns)
-        return self._write(raw, columns, self._resolve(columns, raw), limits.get(split), self.data.max_bad_rows)
+        names = self._resolve(columns, raw)
+        rows, findings = self._write(raw, columns, names, limits.get(split))
+        targets = [column.role for column in columns if column.target and not column.optional]
+        if split != "train" and findings.all_lack(targets):
+            _leave_out(raw, split, f"'{names[targets[0]]}' 열이 모두 비어")
+            return rows
+        findings.check(raw.where, names, self.data.max_bad_rows)
+        findings.report(raw.where)
+        return rows
+
+    def _labelled(self, sources: Mapping[str, Raw]) -> dict[str, Raw]:
+        """The sources but for those that lack the column of what is to be predicted, as competitions' test files do."""
+        labelled: dict[str, Raw] = {}
+        for split, raw in sources.items():
+            shapes = [self.task.columns(source.columns) for source in (raw, sources["train"])]
+            own, trained = ([c for c in shape if not (c.optional or _fitting(c, raw.columns))] for shape in shapes)
+            lacking = [column for column in trained if column.target]
+            if split == "train" or not (own and lacking):
+                labelled[split] = raw
+            else:
+                _leave_out(raw, split, f"{with_particle(repr(lacking[0].name), '이/가')} 없어")
+        return labelled
 
     def _write(
-        self, raw: Raw, columns: Sequence[Column], names: Mapping[str, str], limit: int | None, tolerated: float
-    ) -> Rows:
-        """Writes the clean rows to the cache as Arrow, unless they are there, and says what was found in them."""
+        self, raw: Raw, columns: Sequence[Column], names: Mapping[str, str], limit: int | None
+    ) -> tuple[Rows, Findings]:
+        """Writes the clean rows to the cache as Arrow, unless they are there; and what was found in them."""
         import pyarrow as pa
         from datasets import Dataset
 
@@ -165,9 +198,7 @@ class DataManager:
                     chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
             findings_path.write_text(json.dumps(asdict(findings), ensure_ascii=False), encoding="utf-8")
             os.replace(partial, path)
-        findings.check(raw.where, names, tolerated)
-        findings.report(raw.where)
-        return Rows(raw.where, Dataset.from_file(str(path)), key)
+        return Rows(raw.where, Dataset.from_file(str(path)), key), findings
 
     def _make_cache(self) -> None:
         try:
@@ -305,6 +336,24 @@ class DataManager:
         general = {"model", "training", "memory", "logging", "data"}
         shape = self.data.model_dump_json(include={"multi_label", "label_separator"})
         return self.task.settings.model_dump_json(exclude=general) + shape
+
+
+def _is_default(column: Column) -> bool:
+    return bool(column.name == DataSettings.model_fields[column.setting].default)
+
+
+def _fitting(column: Column, available: Sequence[str]) -> list[str]:
+    """The one that is named so or, where the name is the default, those of usual names."""
+    name = clean_name(column.name or "")
+    if name in available:
+        return [name]
+    return [other for other in available if other.casefold() in column.usual] if _is_default(column) else []
+
+
+def _leave_out(raw: Raw, split: str, why: str) -> None:
+    _log.warning(
+        "%s: %s %s 데이터로 쓰지 않습니다. 예측하려면 학습한 뒤 predict --input에 쓰세요.", raw.where, why, split
+    )
 
 
 def _lengths(table: Dataset) -> np.ndarray:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from exceptions import DataError
+from readers.base import clean_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _ROWS_AT_A_TIME = 10_000
+_NO_CLASS = -1  # what test splits have whose labels are not published, as those of GLUE
 
 
 def notice_offline() -> None:
@@ -36,7 +38,8 @@ class HubSplit:
     def __init__(self, table: Dataset) -> None:
         import datasets
 
-        self.table = table
+        names = {column: name for column in table.column_names if (name := clean_name(column)) != column}
+        self.table = table = table.rename_columns(names)
         self.columns: tuple[str, ...] = tuple(table.column_names)
         self.key: str = table._fingerprint
         features = {column: getattr(feature, "feature", feature) for column, feature in table.features.items()}
@@ -56,6 +59,8 @@ class HubSplit:
 def _named(cell: Any, names: Sequence[str]) -> Any:
     if isinstance(cell, list):
         return [_named(item, names) for item in cell]
+    if cell == _NO_CLASS:
+        return None
     return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else cell
 
 

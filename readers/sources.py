@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from readers.hub import load_hub
 
 _log = logging.getLogger(__name__)
 _SPLIT_WORDS = {
-    "train": "train", "training": "train", "학습": "train", "훈련": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "eval": "validation",
-    "검증": "validation", "test": "test", "testing": "test", "평가": "test", "시험": "test",
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "eval": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+_SPLIT_PREFIXES = {  # a Korean noun takes others on: 학습데이터, 검증용
+    "학습": "train", "훈련": "train", "검증": "validation", "테스트": "test", "평가": "test", "시험": "test",
 }  # fmt: skip
 
 
@@ -55,7 +58,8 @@ def raw_file(path: Path, encoding: str | None) -> Raw:
     source = open_source(path, encoding)
     for note in source.notes:
         _log.info("%s: %s", path.name, note)
-    return Raw(str(path), source.columns, source.rows, content_key(_file_hash(path), str(encoding)))
+    key = content_key(_file_hash(path), str(encoding), path.suffix.casefold())  # the suffix says the format
+    return Raw(str(path), source.columns, source.rows, key)
 
 
 def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:
@@ -82,8 +86,7 @@ def _from_hub(data: DataSettings) -> dict[str, Raw]:
     found: dict[str, Raw] = {}
     name = data.dataset_name
     for split, rows in load_hub(name, data.dataset_config, data.dataset_cache_dir).items():
-        role = _SPLIT_WORDS.get(split.split("_")[0].casefold())
-        if role is not None and role not in found:
+        for role in _splits_in(split.split("_")[0]) - found.keys():
             found[role] = Raw(f"{name} ({split})", rows.columns, rows, rows.key)
     return found
 
@@ -94,8 +97,7 @@ def _files_by_split(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if not (path.is_file() and is_supported(path)):
             continue
-        words = "".join(letter if letter.isalpha() else " " for letter in path.stem.casefold()).split()
-        for split in {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}:
+        for split in _splits_in(path.stem):
             if split in found:
                 raise DataError(
                     f"{split} 파일이 둘입니다: {found[split].name}, {path.name}",
@@ -110,6 +112,14 @@ def _files_by_split(folder: Path) -> dict[str, Path]:
             remedy="파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
         )
     return found
+
+
+def _splits_in(name: str) -> set[str]:
+    """The splits that a name's words say; by the beginnings of Korean words where no whole word says one."""
+    composed = unicodedata.normalize("NFC", name).casefold()
+    words = "".join(letter if letter.isalpha() else " " for letter in composed).split()
+    exact = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    return exact or {split for word in words for start, split in _SPLIT_PREFIXES.items() if word.startswith(start)}
 
 
 def _file_hash(path: Path) -> str:
