@@ -7,7 +7,8 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ import numpy as np
 
 from batching import Examples
 from config_manager import DataSettings, Settings
-from exceptions import DataError, ResourceError, with_particle
+from exceptions import DataError, with_particle
 from readers.base import clean_name
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
 from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
+from storage import discard, writing
 from tasks.base import Column, Task
 
 if TYPE_CHECKING:
@@ -185,30 +187,28 @@ class DataManager:
         if path.exists() and findings_path.exists():
             findings = Findings(**json.loads(findings_path.read_text(encoding="utf-8")))
         else:
-            self._make_cache()
             findings, partial = Findings(), path.with_suffix(f".partial-{os.getpid()}")
             optional = [column.role for column in columns if column.optional]
             clean = clean_rows(raw.rows, names, optional, self.task.prepare, limit, findings)
             chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
             roles = [role for role in (chunk[0] if chunk else names) if role != "row"]
             schema = pa.schema([("row", pa.int64()), *((role, pa.string()) for role in roles)])
-            with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-                while chunk:
-                    writer.write_table(pa.Table.from_pylist(chunk, schema))
-                    chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
-            findings_path.write_text(json.dumps(asdict(findings), ensure_ascii=False), encoding="utf-8")
-            os.replace(partial, path)
+            with self._caching(partial):
+                with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+                    while chunk:
+                        writer.write_table(pa.Table.from_pylist(chunk, schema))
+                        chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
+                findings_path.write_text(json.dumps(asdict(findings), ensure_ascii=False), encoding="utf-8")
+                os.replace(partial, path)
         return Rows(raw.where, Dataset.from_file(str(path)), key), findings
 
-    def _make_cache(self) -> None:
-        try:
+    @contextmanager
+    def _caching(self, partial: Path | None = None) -> Iterator[None]:
+        """What is written to the cache, its folder made; a disk that fails is told, and `partial` removed."""
+        remedy = "남은 공간과 쓰기 권한을 확인하거나 data.dataset_cache_dir로 다른 폴더를 고르세요."
+        with writing("데이터 캐시에 쓰지 못했습니다", f"data.dataset_cache_dir: {self.cache}", remedy, partial):
             self.cache.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResourceError(
-                f"데이터 캐시 폴더를 만들 수 없습니다: {error.strerror or error}",
-                where=f"data.dataset_cache_dir: {self.cache}",
-                remedy="쓰기 권한을 확인하거나 data.dataset_cache_dir로 다른 폴더를 고르세요.",
-            ) from error
+            yield
 
     def _hold_out(self, train: Rows, name: str, share: float) -> tuple[Rows, Rows]:
         """Splits a seeded share off train: whole groups where the task has such, or else of every label the same."""
@@ -278,6 +278,7 @@ class DataManager:
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> Examples:
         """Tokenises a split, in batches with the fast tokenizer, and says how many texts were cut or dropped."""
+        from datasets import Dataset
         from transformers import PreTrainedTokenizerFast
 
         spelled = ""
@@ -288,14 +289,21 @@ class DataManager:
             _FORMAT, rows.key, self.task.name, self._task_options(), json.dumps(label_names), str(max_length),
             spelled, str(tokenizer.init_kwargs),
         )  # fmt: skip
-        self._make_cache()
-        table = rows.table.map(
-            lambda batch: {"row": batch["row"], **self.task.encode(batch, tokenizer, label_names, max_length)},
-            batched=True,
-            remove_columns=rows.table.column_names,
-            cache_file_name=str(self.cache / f"examples-{key}.arrow"),
-            new_fingerprint=key,
-        )
+        path = self.cache / f"examples-{key}.arrow"
+        if not path.exists():
+            partial = path.with_suffix(f".partial-{os.getpid()}")  # a folder: a map that fails leaves a file behind
+            with self._caching(partial):
+                partial.mkdir(exist_ok=True)
+                rows.table.map(
+                    lambda batch: {"row": batch["row"], **self.task.encode(batch, tokenizer, label_names, max_length)},
+                    batched=True,
+                    remove_columns=rows.table.column_names,
+                    cache_file_name=str(partial / path.name),
+                    new_fingerprint=key,
+                )
+                os.replace(partial / path.name, path)
+            discard(partial)
+        table = Dataset.from_file(str(path))
         lengths = _lengths(table)
         self._report_lengths(rows, table, lengths, max_length)
         if not lengths.all():

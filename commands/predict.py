@@ -11,8 +11,9 @@ from commands.workbench import Workbench, saved_model
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Predicts the rows of a file, or lines from standard input, as JSONL or CSV in the order they came."""
-    from reporting import write_predictions
+    from reporting import beside, check_output, write_predictions
 
+    check_output(arguments.output)
     evaluator = saved_model(bench, arguments)
     rows, originals = bench.data.load_unlabelled(arguments.input, sys.stdin)
     records: list[dict[str, Any]] = [dict(original) for original in originals]
@@ -21,5 +22,5 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
         outcomes = evaluator.predict(examples)
         for row, outcome in zip(examples.rows, outcomes, strict=True):
             found = bench.task.readable(outcome, row, evaluator.label_names, evaluator.tokenizer)
-            records[row["row"] - 1] |= found
+            records[row["row"] - 1] = beside(records[row["row"] - 1], found)
     write_predictions(arguments.output, records)
