@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from commands.workbench import Workbench, saved_model
+from console import input_lines
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
@@ -15,7 +15,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
 
     check_output(arguments.output)
     evaluator = saved_model(bench, arguments)
-    rows, originals = bench.data.load_unlabelled(arguments.input, sys.stdin)
+    rows, originals = bench.data.load_unlabelled(arguments.input, input_lines())
     records: list[dict[str, Any]] = [dict(original) for original in originals]
     if len(rows):
         examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
