@@ -53,8 +53,8 @@ class CheckpointStore:
 
     def __init__(self, output_dir: Path, keep: int) -> None:
         self.folder, self.keep = output_dir / "checkpoints", keep
-        self.latest = output_dir.parent / "checkpoint-latest"
         self._told_latest = False
+        self.latest = output_dir.resolve().parent / "checkpoint-latest"  # of the folder `.`, too
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Writes a checkpoint beside the others, makes it theirs by one rename, then drops the oldest.

@@ -269,9 +269,11 @@ def parse_assignment(text: str) -> tuple[str, object]:
     if key not in all_keys():
         raise SettingsError(f"'{key}' 설정이 없습니다.", where="명령줄 플래그 --set", remedy=_nearest(key))
     try:
-        return key, yaml.safe_load(value)
+        loaded = yaml.safe_load(value)
     except yaml.YAMLError:
         return key, value
+    is_mark = loaded == "" and value.strip() not in {'""', "''"}  # `|` and `>` begin a text block in YAML
+    return key, value.strip() if is_mark else loaded
 
 
 def all_keys() -> list[str]:
@@ -446,15 +448,13 @@ def _default(key: str) -> str:
 def _nearest(key: str) -> str:
     """The setting that was probably meant: the same name in another section, or else the most alike."""
     keys, (section, _, name) = all_keys(), key.rpartition(".")
-    if not section:
-        section = name
-        near = difflib.get_close_matches(section, Settings.model_fields, n=1)
-        return f"혹시 {near[0]}입니까? 섹션: {', '.join(Settings.model_fields)}" if near else (
-            f"쓸 수 있는 섹션: {', '.join(Settings.model_fields)}"
-        )  # fmt: skip
     elsewhere = [known for known in keys if known.endswith(f".{name}")]
     if elsewhere:
         return f"{elsewhere[0]} 자리에 쓰세요."
+    if not section:
+        near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        sections = ", ".join(Settings.model_fields)
+        return f"혹시 {near[0]}입니까? 섹션: {sections}" if near else f"쓸 수 있는 섹션: {sections}"
     siblings = [known for known in keys if known.startswith(f"{section}.")]
     near = difflib.get_close_matches(key, siblings, n=1) or difflib.get_close_matches(key, keys, n=1)
     if near:

@@ -93,11 +93,7 @@ class DataManager:
             cleaned = {name: self._clean(raw, name) for name, raw in sources.items()}
             splits = {name: rows for name, rows in cleaned.items() if len(rows)}
         if not splits:
-            raise DataError(
-                "라벨이 있는 평가할 데이터가 없습니다.",
-                where=f"data.dataset_name: {self.data.dataset_name}",
-                remedy="정답이 있는 데이터를 지정하거나, 정답 없이 예측하려면 predict를 쓰세요.",
-            )
+            raise _nothing_to_score(f"data.dataset_name: {self.data.dataset_name}")
         name = wanted or next(name for name in ("test", "validation") if name in splits)
         if name not in splits:
             raise DataError(
@@ -106,6 +102,13 @@ class DataManager:
                 remedy=f"있는 split: {', '.join(splits)}",
             )
         return name, splits[name]
+
+    def load_file(self, path: Path) -> Rows:
+        """All of a file's rows, with their labels."""
+        rows = self._clean(raw_file(path, self.data.encoding), "test")
+        if not len(rows):
+            raise _nothing_to_score(str(path))
+        return rows
 
     def load_unlabelled(self, path: Path | None, lines: Iterable[str]) -> tuple[Rows, list[dict[str, Any]]]:
         """Rows to predict, out of a file or else lines of text; and every source row, those without text included."""
@@ -361,6 +364,14 @@ def _fitting(column: Column, available: Sequence[str]) -> list[str]:
 def _leave_out(raw: Raw, split: str, why: str) -> None:
     _log.warning(
         "%s: %s %s 데이터로 쓰지 않습니다. 예측하려면 학습한 뒤 predict --input에 쓰세요.", raw.where, why, split
+    )
+
+
+def _nothing_to_score(where: str) -> DataError:
+    return DataError(
+        "라벨이 있는 평가할 데이터가 없습니다.",
+        where=where,
+        remedy="정답이 있는 데이터를 지정하거나, 정답 없이 예측하려면 predict를 쓰세요.",
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
              "export": "어댑터를 합친 모델 저장"}  # fmt: skip
 _CLOSED_PIPE = 141  # 128 + SIGPIPE, which Windows does not have
+_ABOUT_A_RUN_TO_COME = ("train", "plan")  # the others are about a model that a run has saved, with its settings
 _HERE = Path(__file__).resolve().parent
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
 
@@ -49,6 +50,23 @@ _SETTING_FLAGS = {
 }
 
 
+# flags that a command has and the others have not
+_COMMAND_FLAGS = {
+    "--resume": ("train",),
+    "--checkpoint_path": ("train",),
+    "--split": ("evaluate",),
+    "--input": ("predict",),
+    "--output": ("predict", "export"),
+}
+
+
+class _KoreanHelp(argparse.HelpFormatter):
+    """Help under Korean headings."""
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, prefix or "사용법: ")
+
+
 class _KoreanParser(argparse.ArgumentParser):
     """Says what is wrong with the flags as every other error is said."""
 
@@ -60,11 +78,24 @@ class _KoreanParser(argparse.ArgumentParser):
         arguments = super().parse_args(args, namespace)
         if arguments.command not in _COMMANDS:
             raise _unknown("명령", arguments.command, _COMMANDS)
+        for flag, commands in _COMMAND_FLAGS.items():
+            if getattr(arguments, flag.removeprefix("--")) and arguments.command not in commands:
+                raise SettingsError(
+                    f"{flag} 플래그는 {arguments.command} 명령에 쓸 수 없습니다.",
+                    where="명령줄",
+                    remedy=f"{', '.join(commands)} 명령의 플래그입니다. {_SEE_HELP}",
+                )
         return arguments
 
     def error(self, message: str) -> NoReturn:
         lacking = re.fullmatch(r"argument (.+): expected one argument", message)
-        what = f"{lacking[1]} 뒤에 값이 없습니다." if lacking else f"명령줄을 읽을 수 없습니다: {message}"
+        surplus = re.fullmatch(r"unrecognized arguments: (.+)", message)
+        if lacking:
+            what = f"{lacking[1]} 뒤에 값이 없습니다."
+        elif surplus:
+            what = f"무슨 뜻인지 알 수 없는 말이 있습니다: {surplus[1]}"
+        else:
+            what = f"명령줄을 읽을 수 없습니다: {message}"
         raise SettingsError(what, where="명령줄", remedy=_SEE_HELP)
 
 
@@ -82,7 +113,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="우선순위: 기본값 < --config 파일 < 플래그. 모든 설정은 config.yaml에 설명이 있습니다.",
         allow_abbrev=False,
         add_help=False,
+        formatter_class=_KoreanHelp,
     )
+    parser._positionals.title, parser._optionals.title = "명령", "플래그"
     parser.add_argument("command", nargs="?", default="train", metavar="명령",
                         help=", ".join(f"{name}({text})" for name, text in _COMMANDS.items()))  # fmt: skip
     parser.add_argument("-h", "--help", action="help", help="이 도움말을 보여 주고 끝냅니다")
@@ -124,9 +157,9 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         key, value = parse_assignment(text)
         overrides[key] = Override(value, "--set")
     config = arguments.config or _HERE / "config.yaml"
-    if arguments.command != "train" and arguments.config is None:
-        saved = Path(arguments.model_name or ConfigManager.load(config, overrides).model.output_dir) / "settings.yaml"
-        config = saved if saved.is_file() else config
+    if arguments.command not in _ABOUT_A_RUN_TO_COME and arguments.config is None:
+        folder = Path(arguments.model_name or ConfigManager.load(config, overrides).model.output_dir).expanduser()
+        config = folder / "settings.yaml" if (folder / "settings.yaml").is_file() else config
     return ConfigManager.load(config, overrides)
 
 
@@ -172,9 +205,8 @@ def main(argv: Sequence[str]) -> int:
         command.run(importlib.import_module("commands.workbench").build(settings, stop), arguments)
         sys.stdout.flush()
     except StopRequested as stopped:
-        again = [word for word in argv if word != "--resume"]
         if stop.patient:
-            print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {_command([*again, '--resume'])}", file=sys.stderr)
+            print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {_resuming(argv)}", file=sys.stderr)
         else:
             print("멈췄습니다. 저장할 학습 상태는 없습니다.", file=sys.stderr)
         return stopped.exit_code
@@ -187,8 +219,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _command(argv: Sequence[str]) -> str:
-    return shlex.join(["python", "finetuning_app.py", *argv])
+def _resuming(argv: Sequence[str]) -> str:
+    """The command that goes on from the newest checkpoint, whatever this one began from."""
+    words: list[str] = []
+    following = iter(argv)
+    for word in following:
+        if word == "--checkpoint_path":
+            next(following, None)
+        elif word != "--resume" and not word.startswith("--checkpoint_path="):
+            words.append(word)
+    return shlex.join(["python", sys.argv[0], *words, "--resume"])
 
 
 if __name__ == "__main__":

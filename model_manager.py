@@ -65,7 +65,9 @@ class ModelManager:
     def load_saved(self) -> PreTrainedModel:
         """A model that was fine-tuned before, in float32; one that was saved as an adapter is merged into its base."""
         if not self.is_adapter():
-            return self._from_pretrained(self.name, {})[0]
+            model, missing = self._from_pretrained(self.name, {})
+            self._check_trained(model.config, missing)
+            return model
         from peft import PeftModel
 
         described = json.loads((Path(self.name) / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
@@ -74,7 +76,20 @@ class ModelManager:
             merged: PreTrainedModel = PeftModel.from_pretrained(base, self.name).merge_and_unload()
         except Exception as error:
             raise self._explain(error, "어댑터") from error
+        self._check_trained(merged.config, set())
         return merged
+
+    def _check_trained(self, config: PreTrainedConfig, missing: Set[str]) -> None:
+        """ModelError where a model was not trained for the task: it lacks weights, or is of another kind."""
+        kind = self.task.config_options(self.label_names()).get("problem_type")
+        if not missing and config.problem_type in (None, kind):
+            return
+        what = f"없는 가중치: {', '.join(sorted(missing)[:3])}" if missing else f"이 모델의 종류: {config.problem_type}"
+        raise ModelError(
+            f"{self.task.name} 태스크로 학습한 모델이 아닙니다.",
+            where=f"{self.name} ({what})",
+            remedy="먼저 이 태스크로 학습하거나, 모델을 학습한 태스크를 --task로 지정하세요.",
+        )
 
     def is_adapter(self) -> bool:
         """Whether what is to be loaded was saved as an adapter, without its base's weights."""
@@ -166,7 +181,8 @@ class ModelManager:
             raise ModelError(
                 f"모델 폴더가 없습니다: {self.name}",
                 where="model.name",
-                remedy="경로의 철자를 확인하세요. 아직 학습하지 않았다면 먼저 학습을 실행하세요.",
+                remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다. "
+                "아직 학습하지 않았다면 먼저 학습을 실행하세요.",
             )
 
     def _explain(self, error: Exception, part: str) -> ModelError | ResourceError:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +84,58 @@ def metrics_line(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{METRIC_NAMES.get(name, name)} {value:.4f}" for name, value in metrics.items())
 
 
+@dataclass
+class Tally:
+    """Sums over a stretch of training; a skipped window adds to `skipped` and to the work, never to the loss.
+
+    seconds: of the training steps alone, without evaluating and saving.
+    """
+
+    loss_sum: float = 0.0
+    items: int = 0
+    examples: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    def add_loss(self, loss_sum: float, items: int) -> None:
+        """Counts one window's loss."""
+        self.loss_sum += loss_sum
+        self.items += items
+
+    def add_work(self, examples: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        """Counts what one window took."""
+        self.examples += examples
+        self.tokens += tokens
+        self.padded_tokens += padded_tokens
+        self.seconds += seconds
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / self.items if self.items else math.nan
+
+    @property
+    def padding(self) -> float:
+        return 1 - self.tokens / max(self.padded_tokens, 1)
+
+    @property
+    def examples_per_s(self) -> float:
+        return self.examples / max(self.seconds, 1e-9)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / max(self.seconds, 1e-9)
+
+    def line(self, lr: float, grad_norm: float) -> str:
+        """The stretch as a line of the log."""
+        skipped = f", 건너뛴 스텝 {self.skipped}" if self.skipped else ""
+        return (
+            f"손실 {self.loss:.4f}, lr {lr:.3g}, grad_norm {grad_norm:.3f}, "
+            f"{self.examples_per_s:.0f} 예제/초, 패딩 {100 * self.padding:.0f}%{skipped}"
+        )
+
+
 class MetricsFile:
     """metrics.jsonl: one JSON object a line. A resumed run cuts it back to where its checkpoint was."""
 
@@ -129,8 +183,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON for people too: indented, Hangul as it is."""
-    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """Writes JSON for people too: indented, Hangul as it is, null where a number is none."""
+    write_atomically(path, json.dumps(_finite(value), ensure_ascii=False, indent=2) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def log_samples(

@@ -28,7 +28,7 @@ from evaluation import Evaluator, to_device
 from exceptions import ModelError, SettingsError, StopRequested
 from memory_utils import is_out_of_memory
 from packing import isolates, pack_window
-from reporting import MetricsFile, metrics_line, progress_bar
+from reporting import MetricsFile, Tally, metrics_line, progress_bar
 from tasks.base import Batch, RandomKey
 
 if TYPE_CHECKING:
@@ -37,28 +37,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _BAD_STEPS_IN_A_ROW = 5
 _NAMED_ROWS = 8
+_CONTENT = "데이터의 내용"
 
 
 class BestModelSaver(Protocol):
     """Saves the model as it is now as the run's result."""
 
     def __call__(self, model: PreTrainedModel) -> None: ...
-
-
-@dataclass
-class Tally:
-    """Sums over a stretch of training; a skipped window adds to `skipped` alone, never to the average."""
-
-    loss_sum: float = 0.0
-    items: int = 0
-    examples: int = 0
-    tokens: int = 0
-    padded_tokens: int = 0
-    skipped: int = 0
-
-    @property
-    def loss(self) -> float:
-        return self.loss_sum / self.items if self.items else math.nan
 
 
 @dataclass
@@ -116,9 +101,15 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.
 def _check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     different = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
     if different:
+        told = (
+            f"{name}이 다릅니다"  # a hash says nothing to a person
+            if name.endswith(_CONTENT)
+            else f"{name}: 체크포인트 {saved.get(name)} / 지금 {current.get(name)}"
+            for name in different
+        )
         raise SettingsError(
             "체크포인트와 지금 설정이 달라 이어서 학습할 수 없습니다.",
-            where="; ".join(f"{name}: 체크포인트 {saved.get(name)} / 지금 {current.get(name)}" for name in different),
+            where="; ".join(told),
             remedy="처음 학습할 때의 설정으로 되돌리거나, 다른 --output_dir에서 새로 학습하세요.",
         )
 
@@ -168,14 +159,13 @@ class TrainingManager:
                 if epoch > state.epoch:
                     state.epoch, state.window, state.this_epoch = epoch, 0, Tally()
                 order = epoch_order(len(self.train_examples), seed, epoch)
-                since = time.perf_counter()
                 for number in range(state.window, self.windows):
-                    result = self.train_window(window_of(order, self.window_size, epoch, number))
-                    self._count(result)
+                    window, since = window_of(order, self.window_size, epoch, number), time.perf_counter()
+                    result = self.train_window(window)
+                    self._count(result, len(window.indices), time.perf_counter() - since)
                     state.window, state.step = number + 1, state.step + 1
                     if state.step % self.settings.logging.log_steps == 0 or state.window == self.windows:
-                        self._log_progress(result, time.perf_counter() - since)
-                        since = time.perf_counter()
+                        self._log_progress(result)
                     bar.update()
                     self.memory.after_step(state.step)
                     self._finish_step()
@@ -267,16 +257,18 @@ class TrainingManager:
             return
         self._stop_if_asked()
         epoch_ended = state.window == self.windows
+        by_epoch = training.save_steps is None
+        save_due = epoch_ended if by_epoch else state.step % (training.save_steps or 1) == 0
+        if (save_due or state.step == self.total_steps) and state.saved_step < state.step:
+            self._save()  # first: what comes after may fail, and a resumed run makes up for an evaluation it owes
         evaluation_due = epoch_ended or (training.eval_steps is not None and state.step % training.eval_steps == 0)
         if evaluation_due and state.evaluated_step < state.step:
             try:
                 self._evaluate(epoch_ended)
             except StopRequested:
-                self._save()
+                if state.saved_step < state.step:
+                    self._save()
                 raise
-        save_due = epoch_ended if training.save_steps is None else state.step % training.save_steps == 0
-        if save_due and state.saved_step < state.step:
-            self._save()
 
     def _stop_if_asked(self) -> None:
         signal_number = int(self._over_processes(float(self.stop_signal() or 0), "max"))
@@ -303,7 +295,7 @@ class TrainingManager:
                 _log.info("%s", line)
         metric = evaluation.metrics[self.task.best_metric]
         if self._is_better(metric):
-            state.best_metric, state.best_step = metric, state.step
+            state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
             if self.accelerator.is_main_process:
                 self.save_best(self.model)
             self.accelerator.wait_for_everyone()
@@ -314,7 +306,7 @@ class TrainingManager:
 
     def _is_better(self, metric: float) -> bool:
         if self.state.best_metric is None:  # the first model is kept whatever its metric: a run must leave one
-            return True
+            return math.isfinite(metric) or self.state.best_step == 0
         if self.task.greater_is_better:
             return metric > self.state.best_metric
         return metric < self.state.best_metric
@@ -338,12 +330,17 @@ class TrainingManager:
         path = self.store.save(Checkpoint(trained_tensors(self.model), tensors, kept, progress, self._fingerprint()))
         _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{state.step:,}", path)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes up a run where its checkpoint left it; SettingsError where it is another run's."""
+    def restore(self, checkpoint: Checkpoint, keeps_best: bool) -> None:
+        """Takes up a run where its checkpoint left it; SettingsError where it is another run's.
+
+        keeps_best: whether the best model so far is where this run saves; else the next evaluation's is the best.
+        """
         _check_same_run(checkpoint.fingerprint, self._fingerprint())
         kept = dict(checkpoint.state["training"])
         since_log, this_epoch = Tally(**kept.pop("since_log")), Tally(**kept.pop("this_epoch"))
         self.state = TrainingState(**kept, since_log=since_log, this_epoch=this_epoch)
+        if not keeps_best:
+            self.state.best_metric, self.state.best_step, self.state.evaluated_step = None, 0, 0
         restore_model(self.model, checkpoint.model)
         restore_optimizer(self.optimizer, self._names(), checkpoint.optimizer, checkpoint.state["optimizer"])
         self.scaler.load_state_dict(checkpoint.state["scaler"])
@@ -358,7 +355,8 @@ class TrainingManager:
             "model.task": self.task.name,
             "model.name": f"{self.model.config.model_type}, 파라미터 {self.model.num_parameters():,}개",
             "model.adapter": self.settings.model.adapter.model_dump(),
-            "data": dict(self.data_keys),
+            **{f"{name} {_CONTENT}": key for name, key in self.data_keys.items()},
+            "data.max_length": self.evaluator.max_length,
             "data.batch_size × memory.gradient_accumulation_steps × 프로세스 수": self.window_size,
             "memory.mixed_precision": self.accelerator.mixed_precision,
             **{f"training.{k}": v for k, v in self.settings.training.model_dump(exclude=not_steps).items()},
@@ -374,31 +372,23 @@ class TrainingManager:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.training.learning_rate * factor
 
-    def _count(self, result: StepResult) -> None:
-        good = math.isfinite(result.loss_sum) and math.isfinite(result.grad_norm)
+    def _count(self, result: StepResult, examples: int, seconds: float) -> None:
+        is_good = math.isfinite(result.loss_sum) and math.isfinite(result.grad_norm)
         for tally in (self.state.since_log, self.state.this_epoch):
-            if good:
-                tally.loss_sum += result.loss_sum
-                tally.items += result.items
+            if is_good:
+                tally.add_loss(result.loss_sum, result.items)
             else:
                 tally.skipped += 1
-            tally.examples += self.window_size
-            tally.tokens += result.tokens
-            tally.padded_tokens += result.padded_tokens
+            tally.add_work(examples, result.tokens, result.padded_tokens, seconds)
 
-    def _log_progress(self, result: StepResult, seconds: float) -> None:
+    def _log_progress(self, result: StepResult) -> None:
         tally, lr = self.state.since_log, self.optimizer.param_groups[0]["lr"]
-        padding = 1 - tally.tokens / max(tally.padded_tokens, 1)
-        skipped = f", 건너뛴 스텝 {tally.skipped}" if tally.skipped else ""
-        _log.info(
-            "epoch %d 스텝 %s/%s: 손실 %.4f, lr %.3g, grad_norm %.3f, %.0f 예제/초, 패딩 %.0f%%%s",
-            self.state.epoch + 1, f"{self.state.step:,}", f"{self.total_steps:,}", tally.loss, lr, result.grad_norm,
-            tally.examples / seconds, 100 * padding, skipped,
-        )  # fmt: skip
+        where = f"epoch {self.state.epoch + 1} 스텝 {self.state.step:,}/{self.total_steps:,}"
+        _log.info("%s: %s", where, tally.line(lr, result.grad_norm))
         self._record(
             kind="train", loss=tally.loss, lr=lr, grad_norm=result.grad_norm, skipped=tally.skipped,
-            examples_per_s=round(tally.examples / seconds, 2), tokens_per_s=round(tally.tokens / seconds, 1),
-            padding=round(padding, 4), memory_bytes=self.memory.used(),
+            examples_per_s=round(tally.examples_per_s, 2), tokens_per_s=round(tally.tokens_per_s, 1),
+            padding=round(tally.padding, 4), memory_bytes=self.memory.used(),
         )  # fmt: skip
         self.state.since_log = Tally()
 

@@ -56,6 +56,7 @@ def answer(evaluator: Evaluator, messages: Sequence[dict[str, str]]) -> str:
     """Generates the next answer, printing it as it comes."""
     import torch
 
+    from tasks.conversations import prompt_ids
     from tasks.language_modeling import sampling_of
 
     tokenizer, model = evaluator.tokenizer, evaluator.model
@@ -70,19 +71,6 @@ def answer(evaluator: Evaluator, messages: Sequence[dict[str, str]]) -> str:
             repetition_penalty=options.repetition_penalty, streamer=streamer, **sampling_of(options),
         )  # fmt: skip
     return streamer.shown.strip()
-
-
-def prompt_ids(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
-    """The conversation as it asks for the next answer; its oldest turns are left out, whole, until it fits the room."""
-    from tasks.conversations import prompt_of
-
-    system = [message for message in messages[:1] if message["role"] == "system"]
-    turns = list(messages[len(system) :])
-    while True:
-        ids: list[int] = list(tokenizer(prompt_of([*system, *turns], tokenizer), add_special_tokens=False)["input_ids"])
-        if len(ids) <= room or len(turns) == 1:
-            return ids[-room:]
-        turns = turns[2:]
 
 
 class HangulStreamer:

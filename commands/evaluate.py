@@ -18,7 +18,11 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     from storage import writing
 
     evaluator = saved_model(bench, arguments)
-    split, rows = bench.data.load_split(arguments.split)
+    given = Path(arguments.dataset or "").expanduser()
+    if arguments.dataset and arguments.split is None and given.is_file():  # a file that was given is scored whole
+        split, rows = given.stem, bench.data.load_file(given)
+    else:
+        split, rows = bench.data.load_split(arguments.split)
     if evaluator.label_names:
         bench.data.check_labels(rows, evaluator.label_names)
     examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)

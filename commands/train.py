@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.workbench import Workbench, prepare
-from config_manager import Settings
 from exceptions import ModelError, ResourceError, SettingsError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from batching import Examples
     from data_manager import Rows
     from evaluation import Evaluator
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
+_WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.md")
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
@@ -30,6 +32,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
 
     started, output_dir = time.perf_counter(), bench.output_dir
     _check_writable(output_dir)
+    _check_not_foreign(output_dir)
     tokenizer = bench.models.load_tokenizer()
     max_length = bench.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)
@@ -44,17 +47,23 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     evaluator.memory.fit_model(evaluator.model)
     manager = TrainingManager(
         settings, evaluator, examples["train"], examples["validation"], store,
-        save_best=lambda model: bench.models.save(model, tokenizer, output_dir),
+        save_best=lambda model: _keep_model(bench, model, tokenizer),
         stop_signal=bench.stop.pending,
-        data_keys={**{name: splits[name].key for name in ("train", "validation")}, "max_length": str(max_length)},
+        data_keys={name: splits[name].key for name in ("train", "validation")},
         output_dir=output_dir,
     )  # fmt: skip
     if checkpoint is not None:
-        manager.restore(checkpoint)
+        manager.restore(checkpoint, keeps_best=(output_dir / "config.json").exists())
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
-    _prepare_output(output_dir, settings, starts_anew=checkpoint is None)
+    _prepare_output(output_dir, starts_anew=checkpoint is None)
     bench.stop.patient = True
     state = manager.run()
+    if state.best_metric is None:
+        raise ModelError(
+            "검증 손실이나 지표가 NaN 또는 Inf여서 쓸 수 있는 모델이 나오지 않았습니다.",
+            where=f"{output_dir}, 스텝 {state.step:,}",
+            remedy="training.learning_rate를 낮추고(예: 10분의 1) 다른 --output_dir에서 다시 학습하세요.",
+        )
     _report(bench, splits, examples, evaluator, state, time.perf_counter() - started)
 
 
@@ -119,23 +128,43 @@ def _check_writable(output_dir: Path) -> None:
         )
 
 
-def _prepare_output(output_dir: Path, settings: Settings, starts_anew: bool) -> None:
-    """Makes output_dir, clears what a finished run left of its progress, and writes the settings in force."""
-    from reporting import write_atomically
-
+def _prepare_output(output_dir: Path, starts_anew: bool) -> None:
+    """Makes output_dir, and clears what a finished run left of its progress."""
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         if starts_anew:
             for name in ("summary.json", "metrics.jsonl"):
                 (output_dir / name).unlink(missing_ok=True)
-            shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
-        write_atomically(output_dir / "settings.yaml", settings.to_yaml())
+            for folder in (output_dir / "checkpoints").glob("*step-*"):
+                shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise ResourceError(
             f"output_dir에 쓸 수 없습니다: {error.strerror or error}",
             where=str(output_dir),
             remedy="쓰기 권한과 디스크의 남은 공간을 확인하거나, --output_dir로 다른 폴더를 고르세요.",
         ) from error
+
+
+def _keep_model(bench: Workbench, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Saves the model as the run's result, the settings that made it beside it, and drops what told of another."""
+    from reporting import write_atomically
+
+    bench.models.save(model, tokenizer, bench.output_dir)
+    write_atomically(bench.output_dir / "settings.yaml", bench.settings.to_yaml())
+    for path in (bench.output_dir / "README.md", *bench.output_dir.glob("metrics-*.json")):
+        path.unlink(missing_ok=True)
+
+
+def _check_not_foreign(output_dir: Path) -> None:
+    """SettingsError where output_dir has files of another's that a run would overwrite."""
+    ours = [output_dir / "settings.yaml", *(output_dir / "checkpoints").glob("step-*/manifest.json")]
+    theirs = [name for name in _WRITTEN if (output_dir / name).exists()]
+    if theirs and not any(path.exists() for path in ours):
+        raise SettingsError(
+            f"이 프로그램이 만들지 않은 파일이 있어 덮어쓰지 않습니다: {', '.join(theirs)}",
+            where=f"model.output_dir: {output_dir}",
+            remedy="--output_dir로 비어 있거나 새로 만들 폴더를 지정하세요.",
+        )
 
 
 def _seed_head(seed: int) -> None:

@@ -63,6 +63,8 @@ class Workbench:
         from memory_utils import MemoryManager
 
         memory = MemoryManager(self.settings, self.accelerator.device, max_length)
+        if model.config.pad_token_id is None:  # a classifier on a causal model finds each text's end by it
+            model.config.pad_token_id = tokenizer.pad_token_id
         self.task.fit_model(model, tokenizer)
         model.to(self.accelerator.device)
         return Evaluator(

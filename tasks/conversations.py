@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exceptions import BadRow, ModelError
+from readers.cleaning import as_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,10 +46,10 @@ def to_messages(row: Mapping[str, Any], system_prompt: str | None) -> list[Messa
     if "messages" in row or "conversations" in row:
         messages = _from_list(row.get("messages", row.get("conversations")))
     elif "instruction" in row:
-        question = "\n\n".join(str(row[role]).strip() for role in ("instruction", "input") if row.get(role))
-        messages = _pair(question, row.get("output"))
+        parts = [as_text(row.get(role)).strip() for role in ("instruction", "input")]
+        messages = _pair("\n\n".join(part for part in parts if part), row.get("output"))
     else:
-        messages = _pair(str(row["prompt"]), row.get("response"))
+        messages = _pair(as_text(row["prompt"]), row.get("response"))
     _check(messages)
     if system_prompt and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system_prompt})
@@ -57,7 +58,7 @@ def to_messages(row: Mapping[str, Any], system_prompt: str | None) -> list[Messa
 
 def _pair(question: str, answer: Any) -> list[Message]:
     asked: list[Message] = [{"role": "user", "content": question}]
-    return asked if answer is None else [*asked, {"role": "assistant", "content": str(answer)}]
+    return asked if answer is None else [*asked, {"role": "assistant", "content": as_text(answer)}]
 
 
 def _from_list(value: Any) -> list[Message]:
@@ -71,7 +72,7 @@ def _from_list(value: Any) -> list[Message]:
     messages: list[Message] = []
     for message in value:
         role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
-        if role not in _ROLES:
+        if not isinstance(role, str) or role not in _ROLES:
             raise BadRow(f"모르는 role '{role}'")
         if not isinstance(content, str):
             raise BadRow("content가 글자가 아닌 메시지")
@@ -122,6 +123,21 @@ def prompt_of(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -
     return _apply(asked, tokenizer, True)
 
 
+def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
+    """The tokens that ask for the next answer; the oldest turns are left out, whole, until they fit the room.
+
+    Of a last turn that is too long by itself its beginning goes: what asks for the answer stands at the end.
+    """
+    asked = list(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
+    system = [message for message in asked[:1] if message["role"] == "system"]
+    turns = asked[len(system) :]
+    while True:
+        ids: list[int] = list(tokenizer(prompt_of([*system, *turns], tokenizer), add_special_tokens=False)["input_ids"])
+        if len(ids) <= room or len(turns) == 1:
+            return ids[-room:]
+        turns = turns[2:]
+
+
 def _apply(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, asks: bool) -> str:
     try:
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asks))
@@ -140,29 +156,59 @@ def _common_prefix(first: str, second: str) -> int:
     return min(len(first), len(second))
 
 
-def encode_rendered(
-    rendered: Rendered, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> tuple[list[int], list[bool], int]:
-    """(input_ids, which of them are trained, how many there were before the cut to max_length).
+@dataclass(frozen=True)
+class Encoded:
+    """An example's tokens, cut to what the model takes.
+
+    trained: which of them are labels; full_length: how many there were; characters: of the text that is trained on,
+    special tokens not counted.
+    """
+
+    input_ids: list[int]
+    trained: list[bool]
+    full_length: int
+    characters: int
+
+
+def encode_rendered(rendered: Rendered, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    """The conversation's tokens.
 
     The end of the last answer is always a trained token that ends a turn: the tokenizer's end token where the template
     has none.
     """
     encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
-    ids: list[int] = list(encoded["input_ids"])
+    ids, places = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     trained = [
-        any(end > start_char and start < end_char for start_char, end_char in rendered.trained)
-        for start, end in encoded["offset_mapping"]
+        any(end > start_char and start < end_char for start_char, end_char in rendered.trained) for start, end in places
     ]
     last = max((position for position, is_trained in enumerate(trained) if is_trained), default=-1)
     if last >= 0 and ids[last] not in tokenizer.all_special_ids and tokenizer.eos_token_id is not None:
         ids, trained = [*ids[: last + 1], tokenizer.eos_token_id], [*trained[: last + 1], True]
-    return ids[:max_length], trained[:max_length], len(ids)
+        places = [*places[: last + 1], (0, 0)]
+    kept = slice(0, max_length)
+    return Encoded(ids[kept], trained[kept], len(ids), trained_characters(ids[kept], trained[kept], places, tokenizer))
+
+
+def trained_characters(
+    input_ids: Sequence[int], trained: Sequence[bool], places: Sequence[tuple[int, int]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> int:  # fmt: skip
+    """How many characters the trained tokens stand for; of a character whose bytes are several tokens, one.
+
+    The first token is never counted: nothing comes before it to predict it from.
+    """
+    special = set(tokenizer.all_special_ids)
+    count, done = 0, places[0][1] if places else 0
+    for token, is_trained, (start, end) in list(zip(input_ids, trained, places, strict=False))[1:]:
+        if is_trained and token not in special:
+            count += max(0, end - max(start, done))
+        done = max(done, end)
+    return count
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token that ends an answer: the last one trained of a rendered turn."""
     messages: list[Message] = [{"role": "user", "content": "안녕"}, {"role": "assistant", "content": "네"}]
-    ids, trained, _ = encode_rendered(render(messages, tokenizer, whole=False)[-1], tokenizer, 1 << 30)
-    last = max((position for position, is_trained in enumerate(trained) if is_trained), default=None)
-    return None if last is None else ids[last]
+    encoded = encode_rendered(render(messages, tokenizer, whole=False)[-1], tokenizer, 1 << 30)
+    last = max((position for position, is_trained in enumerate(encoded.trained) if is_trained), default=None)
+    return None if last is None else encoded.input_ids[last]

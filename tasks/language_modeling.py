@@ -95,10 +95,15 @@ def generate_texts(
     model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase,
     settings: GenerationSettings, prompt_tokens: int,
 ) -> list[str]:  # fmt: skip
-    """What the model generates for a batch, without its first prompt_tokens tokens and without special tokens."""
+    """What the model generates for a batch, without its first prompt_tokens tokens and without special tokens.
+
+    A model with positions for fewer tokens than `max_new_tokens` generates as many as it has.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None) or prompt_tokens + settings.max_new_tokens
+    most = max(1, min(settings.max_new_tokens, positions - prompt_tokens))
     generate: Any = model.generate
     made = generate(
-        **inputs, max_new_tokens=settings.max_new_tokens, num_beams=settings.num_beams,
+        **inputs, max_new_tokens=most, num_beams=settings.num_beams,
         repetition_penalty=settings.repetition_penalty, **sampling_of(settings),
     )  # fmt: skip
     texts: list[str] = tokenizer.batch_decode(made[:, prompt_tokens:], skip_special_tokens=True)

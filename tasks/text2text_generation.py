@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exceptions import ModelError
+from exceptions import ModelError, SettingsError
 from tasks.base import Batch, Column, RandomKey, encode_text, pad
 from tasks.language_modeling import (
     IGNORED,
@@ -66,6 +66,13 @@ class Text2TextGeneration(GeneratingTask):
                 "이 모델의 설정에 decoder_start_token_id가 없어 text2text-generation으로 학습할 수 없습니다.",
                 where="model.name",
                 remedy="T5, BART처럼 encoder와 decoder가 있는 모델을 고르세요.",
+            )
+        positions, wanted = getattr(model.config, "max_position_embeddings", None), self.settings.text2text
+        if positions is not None and wanted.max_target_length > positions:
+            raise SettingsError(
+                f"이 모델은 출력을 {positions:,} 토큰까지만 만들 수 있습니다.",
+                where=f"text2text.max_target_length: {wanted.max_target_length:,}",
+                remedy=f"text2text.max_target_length를 {positions:,} 이하로 쓰세요.",
             )
 
     def encode(

@@ -13,11 +13,13 @@ from exceptions import BadRow, ModelError, SettingsError
 from tasks.base import Batch, Column, RandomKey, Task
 from tasks.conversations import (
     PLAIN_TEMPLATE,
+    Encoded,
     encode_rendered,
     end_of_turn,
-    prompt_of,
+    prompt_ids,
     render,
     to_messages,
+    trained_characters,
 )
 from tasks.language_modeling import (
     IGNORED,
@@ -53,24 +55,29 @@ class TextGeneration(GeneratingTask):
     final_texts = 5
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
+        """A column that the settings name comes first; then the shapes that people have, then plain text."""
         data, wanted = self.settings.data, self.settings.text_generation.format
-        if wanted != "text":
-            for shape in ("messages", "conversations"):
-                if shape in available:
-                    return (Column(shape, "text_column", shape),)
-            if {"instruction", "output"} <= set(available):
-                return (
-                    Column("instruction", "prompt_column", "instruction"),
-                    *((Column("input", "prompt_column", "input", optional=True),) if "input" in available else ()),
-                    Column("output", "response_column", "output", target=True),
-                )
-            pair = (
-                Column("prompt", "prompt_column", data.prompt_column, _PROMPTS),
-                Column("response", "response_column", data.response_column, _RESPONSES, target=True),
+        text = Column("text", "text_column", data.text_column, _TEXTS)
+        pair = (
+            Column("prompt", "prompt_column", data.prompt_column, _PROMPTS),
+            Column("response", "response_column", data.response_column, _RESPONSES, target=True),
+        )
+        named = {column.role for column in (text, *pair) if column.name in available and not _is_default(column)}
+        if wanted == "text" or (wanted is None and "text" in named and "prompt" not in named):
+            return (text,)
+        if "prompt" in named:
+            return pair
+        for shape in ("messages", "conversations"):
+            if shape in available:
+                return (Column(shape, "text_column", shape),)
+        if {"instruction", "output"} <= set(available):
+            return (
+                Column("instruction", "prompt_column", "instruction"),
+                *((Column("input", "prompt_column", "input", optional=True),) if "input" in available else ()),
+                Column("output", "response_column", "output", target=True),
             )
-            if wanted == "chat" or all(_is_there(column, available) for column in pair):
-                return pair
-        return (Column("text", "text_column", data.text_column, _TEXTS),)
+        is_pair = wanted == "chat" or all(_is_there(column, available) for column in pair)
+        return pair if is_pair else (text,)
 
     def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
         kind = "text" if "text" in roles else "chat"
@@ -136,28 +143,26 @@ class TextGeneration(GeneratingTask):
                 made = _text_examples(text, tokenizer, max_length)
             else:
                 made = self._answer_examples(json.loads(text), tokenizer, max_length)
-            for ids, trained, full_length, characters in made:
+            for encoded in made:
                 columns["row"].append(number)
-                columns["input_ids"].append(ids)
-                columns["trained"].append(trained)
-                columns["truncated"].append(full_length > len(ids))
-                columns["full_length"].append(full_length)
-                columns["characters"].append(characters)
+                columns["input_ids"].append(encoded.input_ids)
+                columns["trained"].append(encoded.trained)
+                columns["truncated"].append(encoded.full_length > len(encoded.input_ids))
+                columns["full_length"].append(encoded.full_length)
+                columns["characters"].append(encoded.characters)
         return columns
 
     def _answer_examples(
         self, messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int
-    ) -> list[tuple[list[int], list[bool], int, int]]:
-        """(input_ids, trained, full length, trained characters); no ids where the cut leaves nothing to train."""
+    ) -> list[Encoded]:
+        """A conversation's examples; one of them has no tokens where the cut leaves nothing to train."""
         if messages[-1]["role"] != "assistant":
-            ids = tokenizer(prompt_of(messages, tokenizer), add_special_tokens=False)["input_ids"]
-            return [(ids[-max_length:], [False] * min(len(ids), max_length), len(ids), 0)]
+            ids = prompt_ids(messages, tokenizer, max_length)
+            return [Encoded(ids, [False] * len(ids), len(ids), 0)]
         made = []
         for rendered in render(messages, tokenizer, whole=self.settings.text_generation.train_on == "all"):
-            ids, trained, full_length = encode_rendered(rendered, tokenizer, max_length)
-            characters = sum(end - start for start, end in rendered.trained)
-            is_cut_away = not any(trained[1:])
-            made.append(([], [], full_length, 0) if is_cut_away else (ids, trained, full_length, characters))
+            encoded = encode_rendered(rendered, tokenizer, max_length)
+            made.append(encoded if any(encoded.trained[1:]) else Encoded([], [], encoded.full_length, 0))
         return made
 
     def collate(
@@ -226,15 +231,17 @@ class TextGeneration(GeneratingTask):
         max_length: int,
     ) -> list[str]:
         """The answer to each conversation, or what follows the first third of each plain text."""
-        prompts = [
-            prompt_of(json.loads(row["messages"]), tokenizer) if "messages" in row else _beginning(row["text"])
+        options = self.settings.generation
+        positions = getattr(model.config, "max_position_embeddings", None) or max_length + options.max_new_tokens
+        room = max(1, min(max_length, positions - options.max_new_tokens))
+        ids = [
+            prompt_ids(json.loads(row["messages"]), tokenizer, room)
+            if "messages" in row
+            else tokenizer(_beginning(row["text"]))["input_ids"][-room:]
             for row in rows
         ]
-        encoded = tokenizer(
-            prompts, add_special_tokens="text" in rows[0], padding=True, padding_side="left", truncation=True,
-            max_length=max_length, return_tensors="pt", return_token_type_ids=False,
-        ).to(model.device)  # fmt: skip
-        return generate_texts(model, dict(encoded), tokenizer, self.settings.generation, encoded["input_ids"].shape[1])
+        inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
+        return generate_texts(model, dict(inputs), tokenizer, options, inputs["input_ids"].shape[1])
 
     def metrics(
         self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
@@ -268,27 +275,29 @@ class TextGeneration(GeneratingTask):
         return "".join(pieces)
 
 
+def _is_default(column: Column) -> bool:
+    return bool(column.name == DataSettings.model_fields[column.setting].default)
+
+
 def _is_there(column: Column, available: Sequence[str]) -> bool:
-    is_default = column.name == DataSettings.model_fields[column.setting].default
-    return column.name in available or (is_default and any(name.casefold() in column.usual for name in available))
+    usual = _is_default(column) and any(name.casefold() in column.usual for name in available)
+    return column.name in available or usual
 
 
 def _beginning(text: str) -> str:
     return text[: max(1, len(text) // 3)]
 
 
-def _text_examples(
-    text: str, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> list[tuple[list[int], list[bool], int, int]]:
+def _text_examples(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
     """A text and its end token, in pieces of max_length: nothing of a long text is lost."""
     encoded = tokenizer(text, return_offsets_mapping=True)
-    ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
+    ids, places = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     if ids[-1:] != [tokenizer.eos_token_id]:
-        ids, offsets = [*ids, tokenizer.eos_token_id], [*offsets, (0, 0)]
+        ids, places = [*ids, tokenizer.eos_token_id], [*places, (0, 0)]
     made = []
     for start in range(0, len(ids), max_length):
-        piece, spans = ids[start : start + max_length], offsets[start : start + max_length]
-        characters = sum(end - begin for begin, end in spans[1:])
+        piece, spans = ids[start : start + max_length], places[start : start + max_length]
+        trained = [True] * len(piece)
         if len(piece) > 1:
-            made.append((piece, [True] * len(piece), len(piece), characters))
-    return made or [([], [], len(ids), 0)]
+            made.append(Encoded(piece, trained, len(piece), trained_characters(piece, trained, spans, tokenizer)))
+    return made or [Encoded([], [], len(ids), 0)]

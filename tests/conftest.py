@@ -127,3 +127,21 @@ def tiny_causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_seq2seq(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a two-layer T5 of random weights, dropout on, and the byte-level tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_causal)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0,
+        eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("seq2seq") / "model"
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

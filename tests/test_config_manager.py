@@ -66,6 +66,10 @@ def test_a_number_in_any_spelling_is_a_number(load: Any, written: str) -> None:
         ("training: {learning_rat: 1}", ["training.learning_rat", "training.learning_rate입니까"]),
         ("training: {batch_size: 8}", ["training.batch_size", "data.batch_size"]),
         ("trainin: {epochs: 1}", ["trainin", "training"]),
+        ("learning_rate: 1e-5", ["learning_rate", "training.learning_rate"]),
+        ("model: {adapter: {rank: 8}}", ["model.adapter.rank", "model.adapter."]),
+        ("model: {adapter: {r: 0}}", ["model.adapter.r", "1 이상", "예: r: 16"]),
+        ("model: {adapter: lora}", ["model.adapter"]),
         ("training: {epochs: three}", ["training.epochs", "'three'", "숫자"]),
         ("training: {epochs: 1.5}", ["training.epochs", "정수"]),
         ("training: {epochs: true}", ["training.epochs", "숫자"]),
@@ -112,6 +116,11 @@ def test_a_malformed_assignment_is_refused(text: str) -> None:
 def test_an_assignment_is_read_as_yaml() -> None:
     assert parse_assignment("training.save_steps=null") == ("training.save_steps", None)
     assert parse_assignment("memory.mixed_precision=false") == ("memory.mixed_precision", False)
+
+
+def test_an_assignment_of_a_mark_is_that_mark() -> None:
+    assert parse_assignment("data.label_separator=|") == ("data.label_separator", "|")
+    assert parse_assignment("data.label_separator='; '") == ("data.label_separator", "; ")
 
 
 def test_an_unreadable_file_is_told_apart(tmp_path: Path) -> None:

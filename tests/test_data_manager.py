@@ -122,9 +122,11 @@ def test_a_split_without_answers_is_left_out(manager: Make) -> None:
     assert set(manager(files, task="text2text-generation").load_splits()) == {"train", "validation"}
 
 
-def test_there_is_nothing_to_evaluate_without_labels(manager: Make) -> None:
+def test_there_is_nothing_to_evaluate_without_labels(manager: Make, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="평가할"):
         manager({"test.csv": "text,label\n좋다,\n"}).load_split(None)
+    with pytest.raises(DataError, match="평가할"):
+        manager({}).load_file(tmp_path / "data" / "test.csv")
 
 
 def test_train_without_labels_is_told_still(manager: Make) -> None:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from config_manager import Settings
+from exceptions import ModelError
 from model_manager import ModelManager
 from tasks import find_task
 
@@ -54,3 +55,24 @@ def test_a_pair_has_only_the_segments_that_the_model_has(tiny_model: Path, tmp_p
     tokenizer.save_pretrained(tmp_path / "saved")
     again = AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert ("token_type_ids" in again("정말", "좋다")) == (segments == 2)
+
+
+def test_a_model_that_was_not_trained_for_the_task_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="text-classification 태스크로 학습한 모델이 아닙니다") as error:
+        manager_of(tiny_model, task="text-classification").load_saved()
+    assert "없는 가중치: " in error.value.where
+    scorer = manager_of(tiny_model, task="text-regression")
+    scorer.save(scorer.load_model(()), scorer.load_tokenizer(), tmp_path)
+    assert manager_of(tmp_path, task="text-regression").load_saved().config.num_labels == 1
+    with pytest.raises(ModelError) as error:
+        manager_of(tmp_path, task="text-classification").load_saved()
+    assert "regression" in error.value.where
+
+
+def test_a_run_leaves_weights_of_one_kind(tiny_model: Path, tmp_path: Path) -> None:
+    """Whole weights beside an adapter would be loaded into each other."""
+    kinds = {"none": "model.safetensors", "lora": "adapter_model.safetensors"}
+    for method in ("none", "lora", "none"):
+        manager = manager_of(tiny_model, adapter={"method": method})
+        manager.save(manager.load_model(()), manager.load_tokenizer(), tmp_path)
+        assert [path.name for path in tmp_path.glob("*.safetensors")] == [kinds[method]]

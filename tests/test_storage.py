@@ -28,9 +28,9 @@ BIG = "가" * 10_000
 
 @pytest.fixture
 def full_disk() -> Iterator[None]:
-    """No file may grow past a few bytes, as on a disk that is full."""
+    """No file may grow past 8 KiB, as on a disk that is full; what pytest captures is less."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -48,7 +48,7 @@ def models() -> ModelManager:
 
 
 def checkpoint() -> Checkpoint:
-    weights = {"weight": torch.zeros(1000)}
+    weights = {"weight": torch.zeros(10_000)}
     return Checkpoint(weights, weights, {"note": "x"}, Progress(0, 1, 1), {})
 
 
@@ -89,7 +89,7 @@ def test_a_checkpoint_is_saved_whole_or_not_at_all(tmp_path: Path, full_disk: No
 
 @pytest.mark.parametrize("stage", ["rows", "examples"])
 def test_a_cache_that_is_full_is_told(loaded: tuple[Any, Any], tmp_path: Path, stage: str, request: Any) -> None:
-    (tmp_path / "train.csv").write_text("text,label\n" + "좋은 영화,1\n나쁜 영화,0\n" * 50, encoding="utf-8")
+    (tmp_path / "train.csv").write_text("text,label\n" + "좋은 영화,1\n나쁜 영화,0\n" * 1000, encoding="utf-8")
     data = {"dataset_name": str(tmp_path / "train.csv"), "dataset_cache_dir": str(tmp_path / "cache")}
     settings = Settings.model_validate({"data": data})
     manager = DataManager(settings, find_task(settings))

@@ -11,7 +11,15 @@ import pytest
 from config_manager import Settings
 from exceptions import BadRow
 from tasks import find_task
-from tasks.conversations import PLAIN_TEMPLATE, encode_rendered, end_of_turn, prompt_of, render, to_messages
+from tasks.conversations import (
+    PLAIN_TEMPLATE,
+    encode_rendered,
+    end_of_turn,
+    prompt_ids,
+    prompt_of,
+    render,
+    to_messages,
+)
 
 TURNS = [
     {"role": "user", "content": "안녕"},
@@ -68,6 +76,7 @@ def trained_texts(tokenizer: Any, messages: list[dict[str, str]], template: str,
         ({"prompt": "안녕", "response": "네, 안녕하세요"}, TURNS[:2]),
         ({"prompt": "안녕"}, TURNS[:1]),
         ({"instruction": "안녕", "input": "", "output": "네, 안녕하세요"}, TURNS[:2]),
+        ({"instruction": "안녕", "input": float("nan"), "output": "네, 안녕하세요"}, TURNS[:2]),
         (
             {"instruction": "요약해", "input": "긴 글", "output": "글"},
             [{"role": "user", "content": "요약해\n\n긴 글"}, {"role": "assistant", "content": "글"}],
@@ -85,6 +94,7 @@ def test_every_shape_comes_to_messages(row: dict[str, Any], expected: list[dict[
         (TURNS[1:], "assistant로 시작"),
         ([TURNS[0], TURNS[2]], "번갈아"),
         ([{"role": "tool", "content": "x"}], "role 'tool'"),
+        ([{"role": ["user"], "content": "x"}], "모르는 role"),
         ([{"role": "user", "content": " "}], "빈 메시지"),
         ([{"role": "user", "content": 3}], "글자가 아닌"),
         ([TURNS[0], TURNS[1], {"role": "system", "content": "x"}], "system"),
@@ -121,9 +131,9 @@ def test_everything_is_trained_where_that_is_asked(tokenizer: Any) -> None:
 def test_a_prompt_is_the_beginning_of_its_training_example(tokenizer: Any) -> None:
     tokenizer.chat_template = PLAIN_TEMPLATE
     prompt = tokenizer(prompt_of(TURNS, tokenizer), add_special_tokens=False)["input_ids"]
-    ids, trained, _ = encode_rendered(render(TURNS, tokenizer, whole=False)[0], tokenizer, 1000)
-    assert ids[: len(prompt)] == prompt
-    assert trained[len(prompt)] and not trained[len(prompt) - 1]
+    encoded = encode_rendered(render(TURNS, tokenizer, whole=False)[0], tokenizer, 1000)
+    assert encoded.input_ids[: len(prompt)] == prompt
+    assert encoded.trained[len(prompt)] and not encoded.trained[len(prompt) - 1]
 
 
 def test_the_end_is_a_label_though_pad_is_the_same_token(tokenizer: Any) -> None:
@@ -177,3 +187,65 @@ def test_the_trained_part_is_shown_between_brackets(tokenizer: Any) -> None:
     columns = task.encode({"row": [1], "messages": [json.dumps(TURNS[:2])]}, tokenizer, (), 1000)
     shown = task.describe({name: values[0] for name, values in columns.items()}, tokenizer)
     assert shown.rstrip() == "<|user|>안녕</s>\n<|assistant|>⟦네, 안녕하세요</s>⟧"
+
+
+def test_characters_are_those_of_the_trained_text_that_is_kept(tokenizer: Any) -> None:
+    """A Korean letter is three tokens of this tokenizer, and the token that ends an answer is no letter."""
+    for template in (CHATML, PLAIN_TEMPLATE, NO_END):
+        tokenizer.chat_template = template
+        rendered = render(TURNS, tokenizer, whole=False)[-1]
+        whole = encode_rendered(rendered, tokenizer, 1000)
+        assert whole.characters == len("네, 안녕하세요밥 먹어요")
+        first = encode_rendered(render(TURNS[:2], tokenizer, whole=False)[0], tokenizer, 1000)
+        assert first.characters == len("네, 안녕하세요")
+        start = first.trained.index(True)
+        assert encode_rendered(rendered, tokenizer, start + 5).characters == len("네, ")
+
+
+def test_characters_of_a_plain_text_are_counted_once(tokenizer: Any) -> None:
+    task = task_of(text_generation={"format": "text"})
+    columns = task.encode({"row": [1], "text": ["가나다 라"]}, tokenizer, (), 1000)
+    assert columns["characters"] == [len("나다 라")]  # nothing comes before the first to predict it from
+
+
+@pytest.mark.parametrize(
+    ("data", "available", "roles"),
+    [
+        ({}, ["text"], ["text"]),
+        ({}, ["질문", "답변"], ["prompt", "response"]),
+        ({}, ["messages", "id"], ["messages"]),
+        ({}, ["instruction", "input", "output"], ["instruction", "input", "output"]),
+        ({"text_column": "본글"}, ["본글", "질문", "답변"], ["text"]),
+        ({"text_column": "본글"}, ["본글", "messages"], ["text"]),
+        ({"prompt_column": "물음", "response_column": "답"}, ["물음", "답", "messages"], ["prompt", "response"]),
+        ({"prompt_column": "물음"}, ["물음", "instruction", "output"], ["prompt", "response"]),
+    ],
+)
+def test_a_column_that_is_named_wins_over_shapes(data: Any, available: list[str], roles: list[str]) -> None:
+    assert [column.role for column in task_of(data=data).columns(available)] == roles
+
+
+def test_the_end_of_a_prompt_that_is_too_long_is_kept(tokenizer: Any) -> None:
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    messages = [{"role": "user", "content": "가" * 100}]
+    ids = prompt_ids(messages, tokenizer, 40)
+    assert len(ids) == 40
+    assert tokenizer.decode(ids).endswith("가\n\n### 답변\n")
+
+
+@pytest.mark.parametrize("new_tokens", [8, 500])
+def test_generation_stays_within_the_positions_a_model_has(tokenizer: Any, new_tokens: int) -> None:
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=32, bos_token_id=0,
+                   eos_token_id=0)
+    ).eval()  # fmt: skip
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    rows = [{"messages": json.dumps([{"role": "user", "content": "길다 " * 50}])}, {"messages": json.dumps(TURNS[:1])}]
+    for options in ({"format": "chat"}, {"format": "text"}):
+        task = task_of(text_generation=options, generation={"max_new_tokens": new_tokens})
+        given = rows if options["format"] == "chat" else [{"text": "길다 " * 50}, {"text": "안녕"}]
+        assert len(task.generate(model, given, tokenizer, 32)) == 2

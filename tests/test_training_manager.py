@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from batching import Examples, Window
 from checkpointing import CheckpointStore
 from config_manager import Settings, TrainingSettings
 from evaluation import Evaluator
-from exceptions import ModelError, ResourceError
+from exceptions import ModelError, ResourceError, SettingsError
 from memory_utils import MemoryManager
 from tasks import find_task
 from training_manager import TrainingManager, learning_rate_factor, make_optimizer
@@ -183,7 +184,7 @@ def test_a_window_that_is_not_finite_is_skipped_and_named(
     manager.task.loss_sum = poisoned
     before = {name: p.detach().clone() for name, p in manager.model.named_parameters()}
     result = manager.train_window(Window(0, 0, np.arange(8)))
-    manager._count(result)
+    manager._count(result, 8, 1.0)
     assert manager.state.since_log.skipped == 1
     assert manager.state.since_log.items == 0
     assert "행: 6" in caplog.text  # rows count from 1
@@ -198,3 +199,72 @@ def test_a_good_window_ends_a_row_of_bad_ones(tiny_model: Path, tmp_path: Path) 
     manager.state.bad_steps = 4
     manager.train_window(Window(0, 0, np.arange(8)))
     assert manager.state.bad_steps == 0
+
+
+def test_the_last_step_is_saved_whatever_save_steps_says(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32, epochs=1, save_steps=1000)
+    manager.run()
+    newest = manager.store.newest()
+    assert newest is not None
+    assert manager.store.load(newest).progress.step == manager.total_steps == 3
+
+
+def test_a_checkpoint_is_there_before_an_evaluation_that_fails(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("evaluation failed")
+
+    monkeypatch.setattr(Evaluator, "validate", fail)
+    with pytest.raises(RuntimeError, match="evaluation failed"):
+        manager.run()
+    newest = manager.store.newest()
+    assert newest is not None
+    again = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    again.restore(manager.store.load(newest), keeps_best=True)
+    monkeypatch.undo()
+    state = again.run()  # makes up for the evaluation that it owes
+    kinds = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [record["epoch"] for record in kinds if record["kind"] == "eval"] == [1, 2]
+    assert state.step == again.total_steps
+
+
+def test_a_metric_that_is_no_number_is_never_the_best(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    assert manager._is_better(math.nan)  # a run must leave a model
+    manager.state.best_step = 5
+    assert not manager._is_better(math.nan)
+    assert manager._is_better(0.1)
+    manager.state.best_metric = 0.1
+    assert not manager._is_better(math.nan)
+    assert not manager._is_better(0.05)
+
+
+def test_a_run_that_saves_elsewhere_finds_its_best_model_anew(tiny_model: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    manager = make_manager(tiny_model, tmp_path / "first", "text-classification", torch.float32)
+    manager.run()
+    newest = manager.store.newest()
+    assert newest is not None
+    elsewhere = make_manager(tiny_model, tmp_path / "second", "text-classification", torch.float32)
+    saved: list[int] = []
+    elsewhere.save_best = lambda _: saved.append(elsewhere.state.step)
+    elsewhere.restore(manager.store.load(newest), keeps_best=False)
+    elsewhere.run()
+    assert saved
+
+
+def test_a_resumed_run_of_other_data_is_refused_without_hashes(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    manager.run()
+    newest = manager.store.newest()
+    assert newest is not None
+    other = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    other.data_keys = {"train": "0123456789abcdef" * 2}
+    with pytest.raises(SettingsError) as error:
+        other.restore(manager.store.load(newest), keeps_best=True)
+    assert "train 데이터의 내용이 다릅니다" in str(error.value)
+    assert "0123456789abcdef" not in str(error.value)

@@ -76,3 +76,27 @@ def test_answers_that_are_cut_away_are_counted_loudly(cli: Cli, tiny_causal: Pat
     assert run.code == 0, run.err
     assert "1행(4번째)을 뺍니다" in run.err
     assert "50%" in run.err and "max_length" in run.err
+
+
+def test_text_to_text_on_real_pairs(cli: Cli, tiny_seq2seq: Path, real_data: Path, tmp_path: Path) -> None:
+    with (real_data / "chatbot" / "ChatbotData.csv").open(encoding="utf-8") as lines:
+        (tmp_path / "train.csv").write_text("".join(islice(lines, 201)), encoding="utf-8")
+    output_dir = tmp_path / "model"
+    run = cli("--task", "Text2Text Generation", "--model_name", tiny_seq2seq, "--dataset", tmp_path / "train.csv",
+              "--output_dir", output_dir, "--set", f"data.dataset_cache_dir={tmp_path / 'cache'}", "--epochs", "2",
+              "--learning_rate", "1e-2", "--max_length", "96", "--set", "generation.max_new_tokens=12")  # fmt: skip
+    assert run.code == 0, run.err
+    assert "생성 보기" in run.err
+    summary = json.loads((output_dir / "summary.json").read_text(encoding="utf-8"))
+    assert {"loss", "chrf", "bleu", "rouge_l"} == set(summary["validation"])
+    losses = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    first, second = (record["loss"] for record in losses if record["kind"] == "eval")
+    assert second < first
+    evaluated = cli("evaluate", "--output_dir", output_dir, "--split", "validation")
+    assert evaluated.code == 0, evaluated.err
+    saved = json.loads((output_dir / "metrics-validation.json").read_text(encoding="utf-8"))
+    assert saved["loss"] == pytest.approx(summary["validation"]["loss"], rel=1e-4)
+    assert saved["chrf"] == pytest.approx(summary["validation"]["chrf"])
+    answered = cli("predict", "--output_dir", output_dir, stdin="12시 땡!\n")
+    assert answered.code == 0, answered.err
+    assert isinstance(json.loads(answered.out)["generated"], str)

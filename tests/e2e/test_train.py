@@ -141,6 +141,13 @@ def test_evaluate_prints_and_saves_what_training_reported(cli: Cli, trained: Pat
     assert saved["loss"] == pytest.approx(reported["loss"])
 
 
+def test_evaluate_scores_all_of_a_file_that_is_given(cli: Cli, trained: Path, reviews: Path) -> None:
+    run = cli("evaluate", "--output_dir", trained, "--dataset", reviews / "train.csv")
+    assert run.code == 0, run.err
+    assert "train 80행" in run.out
+    assert json.loads((trained / "metrics-train.json").read_text(encoding="utf-8"))["rows"] == 80
+
+
 def test_predict_agrees_with_pipeline(cli: Cli, trained: Path, tmp_path: Path) -> None:
     texts = ["정말 재미있다", "너무 지루하다", "", "배우 연기가 훌륭하다"]
     (tmp_path / "in.txt").write_text("text\n", encoding="utf-8")

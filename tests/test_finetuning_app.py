@@ -1,0 +1,70 @@
+"""The command line: flags of one command, where settings come from, and the command that resumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from config_manager import Settings
+from exceptions import SettingsError
+from finetuning_app import _resuming, build_parser, read_settings
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "--input", "new.csv"],
+        ["evaluate", "--resume"],
+        ["train", "--split", "test"],
+        ["--output", "out.csv"],
+        ["chat", "--checkpoint_path", "x"],
+    ],
+)
+def test_a_flag_of_another_command_is_refused(words: list[str]) -> None:
+    flag = next(word for word in words if word.startswith("--"))
+    with pytest.raises(SettingsError, match=f"{flag} 플래그는") as error:
+        build_parser().parse_args(words)
+    assert "명령의 플래그입니다" in error.value.remedy
+
+
+def test_help_is_korean(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("사용법: ")
+    for heading in ("usage", "options", "positional"):
+        assert heading not in shown
+
+
+def test_words_that_mean_nothing_are_told_in_korean() -> None:
+    with pytest.raises(SettingsError, match="무슨 뜻인지 알 수 없는 말이 있습니다: extra"):
+        build_parser().parse_args(["train", "extra"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--epochs", "3", "--resume", "--checkpoint_path", "old/step-1"],
+        ["--epochs", "3", "--checkpoint_path=old/step-1", "--resume"],
+        ["--epochs", "3"],
+    ],
+)
+def test_the_command_that_goes_on_names_no_old_checkpoint(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["tools/finetuning_app.py", *words])
+    assert _resuming(words) == "python tools/finetuning_app.py --epochs 3 --resume"
+
+
+def test_a_saved_model_brings_its_settings_but_a_plan_is_of_a_run_to_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    saved = Settings.model_validate({"data": {"max_length": 77}})
+    (tmp_path / "model" / "settings.yaml").write_text(saved.to_yaml(), encoding="utf-8")
+    lengths = {
+        command: read_settings(build_parser().parse_args([command, "--output_dir", "~/model"])).data.max_length
+        for command in ("train", "plan", "evaluate", "predict", "chat", "export")
+    }
+    default = Settings().data.max_length
+    assert lengths == {"train": default, "plan": default, "evaluate": 77, "predict": 77, "chat": 77, "export": 77}

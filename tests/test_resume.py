@@ -1,0 +1,145 @@
+"""A run of every task, stopped and resumed, ends with the very weights and losses of one that was never stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exceptions import StopRequested
+from tasks import task_classes
+from tests.conftest import NEGATIVE, POSITIVE
+
+ROWS = 40
+
+
+class StopAfter:
+    """Asks for a stop once a run has looked so many times, at each step or in evaluation, whether one is asked for."""
+
+    def __init__(self, looks: int = 10_000, looks_in_evaluation: int = 10_000) -> None:
+        self.looks, self.looks_in_evaluation, self.patient = looks, looks_in_evaluation, False
+
+    def pending(self) -> int | None:
+        self.looks -= 1
+        return signal.SIGINT if self.looks < 0 else None
+
+    def check(self) -> None:
+        self.looks_in_evaluation -= 1
+        if self.looks < 0 or self.looks_in_evaluation < 0:
+            raise StopRequested(signal.SIGINT)
+
+
+def texts() -> list[str]:
+    return [f"{(POSITIVE if number % 2 else NEGATIVE)[number // 2 % 5]} {number}" for number in range(ROWS)]
+
+
+def write_csv(path: Path, first: str, second: str, cells: list[str]) -> Path:
+    lines = [f'"{text}","{cell}"' for text, cell in zip(texts(), cells, strict=True)]
+    path.write_text("\n".join([f"{first},{second}", *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def data_of(task: str, folder: Path) -> Path:
+    """A small file of the task's shape."""
+    labels = ["긍정" if number % 2 else "부정" for number in range(ROWS)]
+    if task == "multi-label-classification":
+        return write_csv(folder / "train.csv", "text", "label", [f"{label},글" for label in labels])
+    if task == "text-regression":
+        return write_csv(folder / "train.csv", "text", "label", [str(number / 8) for number in range(ROWS)])
+    if task in {"text-generation", "text2text-generation"}:
+        return write_csv(folder / "train.csv", "prompt", "response", labels)
+    if task == "token-classification":
+        path = folder / "train.tsv"
+        tagged = ("\n".join(f"{letter}\t{'B-PS' if letter == '영' else 'O'}" for letter in text) for text in texts())
+        path.write_text("\n\n".join(tagged) + "\n", encoding="utf-8")
+        return path
+    if task == "question-answering":
+        path = folder / "train.json"
+        paragraphs = [
+            {"context": text, "qas": [{"id": text, "question": "무엇?", "answers": [
+                {"text": text.split()[0], "answer_start": 0}]}]}
+            for text in texts()
+        ]  # fmt: skip
+        path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}, ensure_ascii=False), encoding="utf-8")
+        return path
+    return write_csv(folder / "train.csv", "text", "label", labels)
+
+
+def run_train(flags: list[str], stop: StopAfter) -> None:
+    """The train command in this process: a process of its own would spend its time on imports."""
+    from commands import train, workbench
+    from finetuning_app import build_parser, read_settings
+
+    arguments = build_parser().parse_args(flags)
+    train.run(workbench.build(read_settings(arguments), stop), arguments)
+
+
+def losses(output_dir: Path) -> list[dict[str, Any]]:
+    timed = {"examples_per_s", "tokens_per_s", "memory_bytes"}
+    lines = (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+
+
+@pytest.fixture
+def flags_for(
+    tiny_model: Path, tiny_causal: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], list[str]]:
+    """The flags of a short run of a task, but for its output_dir."""
+    monkeypatch.setattr("reporting.set_up_logging", lambda *_: None)  # it would take the log from the other tests
+    models = {"text-generation": tiny_causal, "text2text-generation": tiny_seq2seq}
+
+    def flags(task: str) -> list[str]:
+        model = models.get(task, tiny_model)
+        return [
+            "--task", task, "--model_name", str(model), "--dataset", str(data_of(task, tmp_path)),
+            "--batch_size", "4", "--gradient_accumulation_steps", "2", "--epochs", "2", "--learning_rate", "3e-3",
+            "--max_length", "48", "--set", "logging.progress_bar=false", "--set", "logging.log_steps=2",
+            "--set", f"data.dataset_cache_dir={tmp_path / 'cache'}", "--set", "generation.max_new_tokens=4",
+        ]  # fmt: skip
+
+    return flags
+
+
+def check_resumed_is_whole(flags: list[str], stop: StopAfter, folder: Path) -> None:
+    whole, halved = folder / "whole" / "model", folder / "halved" / "model"
+    run_train([*flags, "--output_dir", str(whole)], StopAfter())
+    with pytest.raises(StopRequested):
+        run_train([*flags, "--output_dir", str(halved)], stop)
+    assert len(list((halved / "checkpoints").iterdir())) == 1
+    run_train([*flags, "--output_dir", str(halved), "--resume"], StopAfter())
+    assert losses(halved) == losses(whole)
+    weights = next(path.name for path in whole.glob("*.safetensors"))
+    assert (halved / weights).read_bytes() == (whole / weights).read_bytes()
+
+
+@pytest.mark.parametrize("task", sorted(task_classes()))
+def test_a_run_of_every_task_stopped_in_an_epoch(
+    task: str, flags_for: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    check_resumed_is_whole(flags_for(task), StopAfter(looks=3), tmp_path)
+
+
+@pytest.mark.parametrize("task", ["text-classification", "text-generation"])
+def test_a_run_stopped_within_an_evaluation(task: str, flags_for: Callable[[str], list[str]], tmp_path: Path) -> None:
+    check_resumed_is_whole(flags_for(task), StopAfter(looks_in_evaluation=0), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["dora", "freeze"])
+def test_a_run_that_trains_a_part_of_the_model(
+    method: str, flags_for: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    flags = [*flags_for("text-classification"), "--set", f"model.adapter.method={method}"]
+    check_resumed_is_whole([*flags, "--set", "model.adapter.layers=1"], StopAfter(looks=3), tmp_path)
+
+
+def test_a_causal_model_without_a_padding_token_classifies(
+    flags_for: Callable[[str], list[str]], tiny_causal: Path, tmp_path: Path
+) -> None:
+    flags = [*flags_for("text-classification"), "--model_name", str(tiny_causal)]
+    check_resumed_is_whole(flags, StopAfter(looks=3), tmp_path)
+    config = json.loads((tmp_path / "whole" / "model" / "config.json").read_text(encoding="utf-8"))
+    assert config["pad_token_id"] == 0

@@ -1,0 +1,62 @@
+"""What train does around the loop: folders that are not its own, and what it keeps and drops beside a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from commands.train import _check_not_foreign, _keep_model, _prepare_output
+from config_manager import ConfigManager, Settings
+from exceptions import SettingsError
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json"])
+def test_a_folder_with_files_of_anothers_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(SettingsError, match=name):
+        _check_not_foreign(tmp_path)
+
+
+@pytest.mark.parametrize("left", ["settings.yaml", "checkpoints/step-00000003/manifest.json", None])
+def test_a_folder_of_our_own_or_an_empty_one_may_be_used(tmp_path: Path, left: str | None) -> None:
+    (tmp_path / ".gitkeep").touch()
+    if left is not None:
+        (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / left).touch()
+        (tmp_path / "config.json").touch()
+    _check_not_foreign(tmp_path)
+    assert (tmp_path / ".gitkeep").exists()
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_may_begin_again(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "checkpoints" / ".step-00000004.partial-1").mkdir(parents=True)
+    _check_not_foreign(tmp_path)
+    _prepare_output(tmp_path, starts_anew=True)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "checkpoints"]
+
+
+def test_a_new_run_clears_its_own_checkpoints_alone(tmp_path: Path) -> None:
+    for name in ("step-00000003", ".step-00000004.partial-1", "mine"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    (tmp_path / "metrics.jsonl").touch()
+    _prepare_output(tmp_path, starts_anew=True)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["mine"]
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_model_is_kept_with_its_settings_and_nothing_that_tells_of_another(tmp_path: Path) -> None:
+    for name in ("README.md", "metrics-test.json", "config.json"):
+        (tmp_path / name).write_text("old", encoding="utf-8")
+
+    def save(model: Any, tokenizer: Any, output_dir: Path) -> None:
+        (output_dir / "config.json").write_text(f"{model}", encoding="utf-8")
+
+    settings = Settings.model_validate({"data": {"max_length": 33}})
+    bench: Any = SimpleNamespace(models=SimpleNamespace(save=save), output_dir=tmp_path, settings=settings)
+    _keep_model(bench, "new", None)  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "settings.yaml"]
+    assert ConfigManager.load(tmp_path / "settings.yaml", {}) == settings
