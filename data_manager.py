@@ -174,7 +174,7 @@ class DataManager:
             if split == "train" or not (own and lacking):
                 labelled[split] = raw
             else:
-                _leave_out(raw, split, f"{with_particle(repr(lacking[0].name), '이/가')} 없어")
+                _leave_out(raw, split, f"'{lacking[0].name}' 열이 없어")
         return labelled
 
     def _write(

@@ -18,6 +18,7 @@ _CHECK_DISK = "디스크의 남은 공간과 쓰기 권한을 확인하세요."
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _REASONS = {
     errno.ENOSPC: "디스크가 가득 찼습니다.",
+    errno.EDQUOT: "디스크 할당량을 다 썼습니다.",
     errno.EROFS: "읽기 전용 디스크입니다.",
     errno.EACCES: "쓰기 권한이 없습니다.",
     errno.EPERM: "쓰기 권한이 없습니다.",
@@ -47,6 +48,15 @@ def disk_reason(error: BaseException) -> str | None:
         return _REASONS.get(error.errno or 0, str(error.strerror or error))
     found = _OS_ERROR.search(str(error)) if isinstance(error, SafetensorError) else None  # it is no OSError
     return _REASONS.get(int(found[1]), os.strerror(int(found[1]))) if found else None
+
+
+def full_or_read_only(error: BaseException | None) -> str | None:
+    """Why a library could not write, where the cause of its error is a disk that is full or read-only."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return disk_reason(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def discard(path: Path) -> None:

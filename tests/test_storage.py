@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from config_manager import Settings
 from data_manager import DataManager
 from exceptions import ResourceError, SettingsError
 from model_manager import ModelManager
+from readers.hub import load_hub
 from reporting import MetricsFile, beside, check_output, write_json, write_predictions
 from storage import writing
 from tasks import find_task
@@ -29,6 +29,7 @@ BIG = "가" * 10_000
 @pytest.fixture
 def full_disk() -> Iterator[None]:
     """No file may grow past 8 KiB, as on a disk that is full; what pytest captures is less."""
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
     yield
@@ -117,6 +118,18 @@ def test_what_a_run_writes_down_is_told_where_it_cannot(tmp_path: Path, full_dis
         with pytest.raises(ResourceError) as caught:
             write(tmp_path / name)
         check_full(caught, tmp_path, name)
+
+
+def test_a_disk_too_full_to_download_to_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("An error occurred while generating the dataset") from OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as caught:
+        load_hub("nsmc", None, str(tmp_path))
+    assert str(tmp_path) in caught.value.where
 
 
 def test_only_the_disk_s_failures_are_told_as_such(tmp_path: Path) -> None:
