@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exceptions import ModelError, ResourceError
+from storage import discard, disk_reason, give_usual_mode, writing
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
@@ -52,6 +53,7 @@ class CheckpointStore:
 
     def __init__(self, output_dir: Path, keep: int) -> None:
         self.folder, self.keep = output_dir / "checkpoints", keep
+        self._told_latest = False
         self.latest = output_dir.resolve().parent / "checkpoint-latest"  # of the folder `.`, too
 
     def save(self, checkpoint: Checkpoint) -> Path:
@@ -61,7 +63,11 @@ class CheckpointStore:
         """
         target = self.folder / f"step-{checkpoint.progress.step:08d}"
         partial = self.folder / f".{target.name}.partial-{os.getpid()}"
-        try:
+        remedy = (
+            "디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요. "
+            "이전 체크포인트는 그대로 있습니다."
+        )
+        with writing("체크포인트를 저장하지 못했습니다", target, remedy, partial):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
             self._check_space(checkpoint)
@@ -69,15 +75,14 @@ class CheckpointStore:
             _write(partial, checkpoint)
             _replace_folder(partial, target)
             _sync_folder(self.folder)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise ResourceError(
-                f"체크포인트를 저장하지 못했습니다: {error.strerror or error}",
-                where=str(target),
-                remedy="디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요. "
-                "이전 체크포인트는 그대로 있습니다.",
-            ) from error
-        self._point_latest_to(target)
+        try:
+            self._point_latest_to(target)
+        except OSError as error:  # the checkpoint itself is saved
+            if not self._told_latest:
+                _log.warning(
+                    "%s 링크를 만들지 못했습니다: %s --resume은 그대로 쓸 수 있습니다.", self.latest, disk_reason(error)
+                )
+            self._told_latest = True
         for old in self._folders()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
         return target
@@ -135,10 +140,13 @@ class CheckpointStore:
         partial = self.latest.with_name(f".{self.latest.name}.partial-{os.getpid()}")
         partial.unlink(missing_ok=True)
         try:
-            partial.symlink_to(relative, target_is_directory=True)
-        except (OSError, NotImplementedError):
-            partial.write_text(relative + "\n", encoding="utf-8")
-        os.replace(partial, self.latest)
+            try:
+                partial.symlink_to(relative, target_is_directory=True)
+            except (OSError, NotImplementedError):
+                partial.write_text(relative + "\n", encoding="utf-8")
+            os.replace(partial, self.latest)
+        finally:
+            discard(partial)
 
 
 # --- a run's state as tensors ---
@@ -207,6 +215,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     save_file(
         {name: tensor.contiguous() for name, tensor in checkpoint.optimizer.items()}, folder / "optimizer.safetensors"
     )
+    give_usual_mode(folder.glob("*.safetensors"))
     (folder / "state.json").write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
     facts = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": _sync_and_hash(folder / name)} for name in _FILES

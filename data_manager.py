@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,12 @@ import numpy as np
 
 from batching import Examples
 from config_manager import DataSettings, Settings
-from exceptions import DataError, ResourceError, with_particle
-from readers import is_supported, open_source
+from exceptions import DataError, with_particle
+from readers.base import clean_name
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
-from readers.hub import load_hub
+from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
+from storage import discard, writing
 from tasks.base import Column, Task
 
 if TYPE_CHECKING:
@@ -31,25 +32,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Part of every cache key: a change in what cleaning or encoding does must change it.
-_FORMAT = "3"
+_FORMAT = "4"
 _ROWS_AT_A_TIME = 10_000
 _SHOWN = 5
 _DROPPED_LOUDLY = 0.01
-_SPLIT_WORDS = {
-    "train": "train", "training": "train", "학습": "train", "훈련": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation", "eval": "validation",
-    "검증": "validation", "test": "test", "testing": "test", "평가": "test", "시험": "test",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Raw:
-    """Rows as a source has them, before the task's columns are known. key: a hash of their content."""
-
-    where: str
-    columns: tuple[str, ...]
-    rows: Iterable[Mapping[str, Any]]
-    key: str
+_FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # settings of columns that have a flag
 
 
 @dataclass(frozen=True)
@@ -80,14 +67,15 @@ class DataManager:
 
     def load_splits(self) -> dict[str, Rows]:
         """`train`, `validation` (held out of train where there is none) and, where the source has one, `test`."""
-        sources = self._sources()
+        sources = find_sources(self.data)
         if "train" not in sources:
             raise DataError(
                 f"학습(train) 데이터가 없습니다. 찾은 것: {', '.join(sources)}",
                 where=f"data.dataset_name: {self.data.dataset_name}",
                 remedy="파일 이름에 train을 넣거나(예: train.csv), data.dataset_name에 학습 파일을 직접 쓰세요.",
             )
-        splits = {name: self._clean(raw, name) for name, raw in sources.items()}
+        splits = {name: self._clean(raw, name) for name, raw in self._labelled(sources).items()}
+        splits = {name: rows for name, rows in splits.items() if name == "train" or len(rows)}
         if "test" not in splits and self.data.test_split > 0:
             splits["train"], splits["test"] = self._hold_out(splits["train"], "test", self.data.test_split)
         if "validation" not in splits:
@@ -98,11 +86,14 @@ class DataManager:
 
     def load_split(self, wanted: str | None) -> tuple[str, Rows]:
         """One split with its labels, and its name: the wanted one, or else test, validation, or the only one."""
-        sources = self._sources()
+        sources = find_sources(self.data)
         if "train" in sources:
             splits = self.load_splits()
         else:
-            splits = {name: self._clean(raw, name) for name, raw in sources.items()}
+            cleaned = {name: self._clean(raw, name) for name, raw in sources.items()}
+            splits = {name: rows for name, rows in cleaned.items() if len(rows)}
+        if not splits:
+            raise _nothing_to_score(f"data.dataset_name: {self.data.dataset_name}")
         name = wanted or next(name for name in ("test", "validation") if name in splits)
         if name not in splits:
             raise DataError(
@@ -114,90 +105,25 @@ class DataManager:
 
     def load_file(self, path: Path) -> Rows:
         """All of a file's rows, with their labels."""
-        return self._clean(self._raw_file(path), "test")
+        rows = self._clean(raw_file(path, self.data.encoding), "test")
+        if not len(rows):
+            raise _nothing_to_score(str(path))
+        return rows
 
     def load_unlabelled(self, path: Path | None, lines: Iterable[str]) -> tuple[Rows, list[dict[str, Any]]]:
         """Rows to predict, out of a file or else lines of text; and every source row, those without text included."""
         if path is not None:
-            source = open_source(path, self.data.encoding)
-            raw = Raw(str(path), source.columns, source.rows, _file_hash(path))
+            raw = raw_file(path, self.data.encoding)
         else:
-            raw = self._raw_lines(lines)
+            asked = [column for column in self.task.columns(()) if not (column.target or column.optional)]
+            raw = raw_lines(lines, [column.name or column.role for column in asked])
         wanted = [column for column in self.task.columns(raw.columns) if not column.target]
         names = self._resolve(wanted, raw)
-        originals = [{name: row.get(name) for name in names.values()} for row in raw.rows]
-        raw = Raw(raw.where, raw.columns, originals, raw.key)
-        return self._write(raw, wanted, names, limit=None, tolerated=1.0), originals
-
-    def _raw_lines(self, lines: Iterable[str]) -> Raw:
-        asked = [column for column in self.task.columns(()) if not (column.target or column.optional)]
-        roles = [column.role for column in asked]
-        found: list[dict[str, Any]] = []
-        for number, line in enumerate(lines, 1):
-            fields = line.rstrip("\r\n").split("\t") if len(roles) > 1 else [line.rstrip("\r\n")]
-            if len(fields) != len(roles):
-                raise DataError(
-                    f"한 줄에 텍스트 {len(roles)}개가 tab으로 나뉘어 있어야 하는데 {len(fields)}개입니다.",
-                    where=f"표준 입력 {number}번째 줄",
-                    remedy="두 텍스트 사이에 tab을 하나 넣으세요.",
-                )
-            found.append(dict(zip(roles, fields, strict=True)))
-        names = {column.role: column.name or column.role for column in asked}
-        columns = tuple(names[role] for role in roles)
-        rows = [{names[role]: value for role, value in row.items()} for row in found]
-        return Raw("표준 입력", columns, rows, _hash(json.dumps(found, ensure_ascii=False)))
-
-    def _sources(self) -> dict[str, Raw]:
-        name = self.data.dataset_name
-        path = Path(name).expanduser()
-        if path.is_file():
-            return {"train": self._raw_file(path)}
-        if path.is_dir():
-            return {split: self._raw_file(file) for split, file in self._files_by_split(path).items()}
-        if is_supported(path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-            raise DataError(
-                f"데이터 파일이 없습니다: {name}",
-                where="data.dataset_name",
-                remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
-            )
-        return self._from_hub(name)
-
-    def _from_hub(self, name: str) -> dict[str, Raw]:
-        found: dict[str, Raw] = {}
-        for split, rows in load_hub(name, self.data.dataset_config, self.data.dataset_cache_dir).items():
-            role = _SPLIT_WORDS.get(split.split("_")[0].casefold())
-            if role is not None and role not in found:
-                found[role] = Raw(f"{name} ({split})", rows.columns, rows, rows.key)
-        return found
-
-    def _raw_file(self, path: Path) -> Raw:
-        source = open_source(path, self.data.encoding)
-        for note in source.notes:
-            _log.info("%s: %s", path.name, note)
-        return Raw(str(path), source.columns, source.rows, _hash(_file_hash(path), str(self.data.encoding)))
-
-    def _files_by_split(self, folder: Path) -> dict[str, Path]:
-        """Files of a folder by the split that their names say, as `ratings_train.txt` and `dev.csv` do."""
-        found: dict[str, Path] = {}
-        for path in sorted(folder.iterdir()):
-            if not (path.is_file() and is_supported(path)):
-                continue
-            words = "".join(letter if letter.isalpha() else " " for letter in path.stem.casefold()).split()
-            for split in {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}:
-                if split in found:
-                    raise DataError(
-                        f"{split} 파일이 둘입니다: {found[split].name}, {path.name}",
-                        where=str(folder),
-                        remedy="하나만 남기거나, data.dataset_name에 파일을 직접 쓰세요.",
-                    )
-                found[split] = path
-        if not found:
-            raise DataError(
-                "폴더에서 데이터 파일을 찾지 못했습니다.",
-                where=str(folder),
-                remedy="파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
-            )
-        return found
+        originals = [{name: None if cell != cell else cell for name, cell in row.items()} for row in raw.rows]  # NaN
+        rows, findings = self._write(Raw(raw.where, raw.columns, originals, raw.key), wanted, names, limit=None)
+        findings.check(raw.where, {}, tolerated=1.0)  # no column is named: a text to predict may well be a number
+        findings.report(raw.where)
+        return rows, originals
 
     # --- rows → clean rows ---
 
@@ -205,12 +131,11 @@ class DataManager:
         """Which of the source's columns each role is: as named or, where the name is the default, a usual one."""
         names: dict[str, str] = {}
         for column in columns:
-            if column.name in raw.columns:
-                names[column.role] = str(column.name)
+            fitting = _fitting(column, raw.columns)
+            if fitting == [clean_name(column.name or "")]:
+                names[column.role] = fitting[0]
                 continue
-            is_default = column.name == DataSettings.model_fields[column.setting].default
-            fitting = [name for name in raw.columns if name.casefold() in column.usual] if is_default else []
-            if not fitting and column.optional and is_default:
+            if not fitting and column.optional and _is_default(column):
                 continue
             if len(fitting) == 1:
                 names[column.role] = fitting[0]
@@ -218,57 +143,75 @@ class DataManager:
                 _log.info("'%s' 열을 %s 씁니다. (%s)", fitting[0], role, raw.where)
                 continue
             several = f" 후보가 여럿입니다: {', '.join(fitting)}." if fitting else ""
+            flag = f"--{column.setting} 열이름" if column.setting in _FLAGS else f"--set data.{column.setting}=열이름"
             raise DataError(
                 f"'{column.name}' 열이 없습니다.{several}",
                 where=raw.where,
-                remedy=f"있는 열: {', '.join(raw.columns)}. data.{column.setting}(또는 --{column.setting})에 쓰세요.",
+                remedy=f"있는 열: {', '.join(raw.columns)}. data.{column.setting}에 쓰거나 {flag} 플래그로 고르세요.",
             )
         return names
 
     def _clean(self, raw: Raw, split: str) -> Rows:
         limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
         columns = self.task.columns(raw.columns)
-        return self._write(raw, columns, self._resolve(columns, raw), limits.get(split), self.data.max_bad_rows)
+        names = self._resolve(columns, raw)
+        rows, findings = self._write(raw, columns, names, limits.get(split))
+        targets = [column.role for column in columns if column.target and not column.optional]
+        if split != "train" and findings.all_lack(targets):
+            _leave_out(raw, split, f"'{names[targets[0]]}' 열이 모두 비어")
+            return rows
+        findings.check(raw.where, names, self.data.max_bad_rows)
+        findings.report(raw.where)
+        return rows
+
+    def _labelled(self, sources: Mapping[str, Raw]) -> dict[str, Raw]:
+        """The sources but for those that lack the column of what is to be predicted, as competitions' test files do."""
+        labelled: dict[str, Raw] = {}
+        for split, raw in sources.items():
+            shapes = [self.task.columns(source.columns) for source in (raw, sources["train"])]
+            own, trained = ([c for c in shape if not (c.optional or _fitting(c, raw.columns))] for shape in shapes)
+            lacking = [column for column in trained if column.target]
+            if split == "train" or not (own and lacking):
+                labelled[split] = raw
+            else:
+                _leave_out(raw, split, f"'{lacking[0].name}' 열이 없어")
+        return labelled
 
     def _write(
-        self, raw: Raw, columns: Sequence[Column], names: Mapping[str, str], limit: int | None, tolerated: float
-    ) -> Rows:
-        """Writes the clean rows to the cache as Arrow, unless they are there, and says what was found in them."""
+        self, raw: Raw, columns: Sequence[Column], names: Mapping[str, str], limit: int | None
+    ) -> tuple[Rows, Findings]:
+        """Writes the clean rows to the cache as Arrow, unless they are there; and what was found in them."""
         import pyarrow as pa
         from datasets import Dataset
 
-        key = _hash(_FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, self._task_options())
+        key = content_key(_FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, self._task_options())
         path = self.cache / f"rows-{key}.arrow"
         findings_path = path.with_suffix(".json")
         if path.exists() and findings_path.exists():
             findings = Findings(**json.loads(findings_path.read_text(encoding="utf-8")))
         else:
-            self._make_cache()
             findings, partial = Findings(), path.with_suffix(f".partial-{os.getpid()}")
             optional = [column.role for column in columns if column.optional]
             clean = clean_rows(raw.rows, names, optional, self.task.prepare, limit, findings)
             chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
             roles = [role for role in (chunk[0] if chunk else names) if role != "row"]
             schema = pa.schema([("row", pa.int64()), *((role, pa.string()) for role in roles)])
-            with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-                while chunk:
-                    writer.write_table(pa.Table.from_pylist(chunk, schema))
-                    chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
-            findings_path.write_text(json.dumps(asdict(findings), ensure_ascii=False), encoding="utf-8")
-            os.replace(partial, path)
-        findings.check(raw.where, names, tolerated)
-        findings.report(raw.where)
-        return Rows(raw.where, Dataset.from_file(str(path)), key)
+            with self._caching(partial):
+                with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+                    while chunk:
+                        writer.write_table(pa.Table.from_pylist(chunk, schema))
+                        chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
+                findings_path.write_text(json.dumps(asdict(findings), ensure_ascii=False), encoding="utf-8")
+                os.replace(partial, path)
+        return Rows(raw.where, Dataset.from_file(str(path)), key), findings
 
-    def _make_cache(self) -> None:
-        try:
+    @contextmanager
+    def _caching(self, partial: Path | None = None) -> Iterator[None]:
+        """What is written to the cache, its folder made; a disk that fails is told, and `partial` removed."""
+        remedy = "남은 공간과 쓰기 권한을 확인하거나 data.dataset_cache_dir로 다른 폴더를 고르세요."
+        with writing("데이터 캐시에 쓰지 못했습니다", f"data.dataset_cache_dir: {self.cache}", remedy, partial):
             self.cache.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResourceError(
-                f"데이터 캐시 폴더를 만들 수 없습니다: {error.strerror or error}",
-                where=f"data.dataset_cache_dir: {self.cache}",
-                remedy="쓰기 권한을 확인하거나 data.dataset_cache_dir로 다른 폴더를 고르세요.",
-            ) from error
+            yield
 
     def _hold_out(self, train: Rows, name: str, share: float) -> tuple[Rows, Rows]:
         """Splits a seeded share off train: whole groups where the task has such, or else of every label the same."""
@@ -299,7 +242,7 @@ class DataManager:
             Rows(
                 train.where,
                 train.table.select(np.flatnonzero(mask)),
-                _hash(train.key, str(self.seed), str(share), name, part, *([group] if group else [])),
+                content_key(train.key, str(self.seed), str(share), name, part, *([group] if group else [])),
             )
             for part, mask in (("kept", ~is_held), ("held", is_held))
         )
@@ -338,24 +281,32 @@ class DataManager:
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> Examples:
         """Tokenises a split, in batches with the fast tokenizer, and says how many texts were cut or dropped."""
+        from datasets import Dataset
         from transformers import PreTrainedTokenizerFast
 
         spelled = ""
         if isinstance(tokenizer, PreTrainedTokenizerFast):
             tokenizer.backend_tokenizer.no_truncation()  # what an earlier split left there is no part of the key
             spelled = tokenizer.backend_tokenizer.to_str()
-        key = _hash(
+        key = content_key(
             _FORMAT, rows.key, self.task.name, self._task_options(), json.dumps(label_names), str(max_length),
             spelled, str(tokenizer.init_kwargs),
         )  # fmt: skip
-        self._make_cache()
-        table = rows.table.map(
-            lambda batch: {"row": batch["row"], **self.task.encode(batch, tokenizer, label_names, max_length)},
-            batched=True,
-            remove_columns=rows.table.column_names,
-            cache_file_name=str(self.cache / f"examples-{key}.arrow"),
-            new_fingerprint=key,
-        )
+        path = self.cache / f"examples-{key}.arrow"
+        if not path.exists():
+            partial = path.with_suffix(f".partial-{os.getpid()}")  # a folder: a map that fails leaves a file behind
+            with self._caching(partial):
+                partial.mkdir(exist_ok=True)
+                rows.table.map(
+                    lambda batch: {"row": batch["row"], **self.task.encode(batch, tokenizer, label_names, max_length)},
+                    batched=True,
+                    remove_columns=rows.table.column_names,
+                    cache_file_name=str(partial / path.name),
+                    new_fingerprint=key,
+                )
+                os.replace(partial / path.name, path)
+            discard(partial)
+        table = Dataset.from_file(str(path))
         lengths = _lengths(table)
         self._report_lengths(rows, table, lengths, max_length)
         if not lengths.all():
@@ -398,17 +349,34 @@ class DataManager:
         return self.task.settings.model_dump_json(exclude=general) + shape
 
 
+def _is_default(column: Column) -> bool:
+    return bool(column.name == DataSettings.model_fields[column.setting].default)
+
+
+def _fitting(column: Column, available: Sequence[str]) -> list[str]:
+    """The one that is named so or, where the name is the default, those of usual names."""
+    name = clean_name(column.name or "")
+    if name in available:
+        return [name]
+    return [other for other in available if other.casefold() in column.usual] if _is_default(column) else []
+
+
+def _leave_out(raw: Raw, split: str, why: str) -> None:
+    _log.warning(
+        "%s: %s %s 데이터로 쓰지 않습니다. 예측하려면 학습한 뒤 predict --input에 쓰세요.", raw.where, why, split
+    )
+
+
+def _nothing_to_score(where: str) -> DataError:
+    return DataError(
+        "라벨이 있는 평가할 데이터가 없습니다.",
+        where=where,
+        remedy="정답이 있는 데이터를 지정하거나, 정답 없이 예측하려면 predict를 쓰세요.",
+    )
+
+
 def _lengths(table: Dataset) -> np.ndarray:
     """Tokens of each example, int32, without reading the tokens."""
     import pyarrow.compute as pc
 
     return np.asarray(pc.list_value_length(table.data.column("input_ids"))).astype(np.int32)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from console import abandon_output, prepare_output
 from exceptions import FinetuningError, SettingsError, StopRequested, with_particle
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
              "export": "어댑터를 합친 모델 저장"}  # fmt: skip
+_CLOSED_PIPE = 141  # 128 + SIGPIPE, which Windows does not have
 _ABOUT_A_RUN_TO_COME = ("train", "plan")  # the others are about a model that a run has saved, with its settings
 _HERE = Path(__file__).resolve().parent
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
@@ -194,12 +196,14 @@ class StopSignal:
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command; returns the exit code of DESIGN.md section 5."""
+    prepare_output()
     try:
         stop = StopSignal()
         arguments = build_parser().parse_args(argv)
         settings = read_settings(arguments)
         command = importlib.import_module(f"commands.{arguments.command}")
         command.run(importlib.import_module("commands.workbench").build(settings, stop), arguments)
+        sys.stdout.flush()
     except StopRequested as stopped:
         if stop.patient:
             print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {_resuming(argv)}", file=sys.stderr)
@@ -209,6 +213,9 @@ def main(argv: Sequence[str]) -> int:
     except FinetuningError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # as `| head` leaves it
+        abandon_output()
+        return _CLOSED_PIPE
     return 0
 
 

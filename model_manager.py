@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config_manager import AdapterSettings, Settings
 from exceptions import ModelError, ResourceError, with_particle
+from storage import discard, give_usual_mode, writing
 from tasks.base import Task
 
 if TYPE_CHECKING:
@@ -146,8 +146,9 @@ class ModelManager:
         from transformers import PreTrainedTokenizerFast
 
         partial = output_dir / ".model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
+        discard(partial)
+        remedy = "디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요."
+        with writing("모델을 저장하지 못했습니다", output_dir, remedy, partial):
             model.save_pretrained(partial, state_dict=_cast(model, self.settings.model.save_dtype))
             model.config.save_pretrained(partial)  # an adapter is saved without its base's, which has the labels
             if isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -156,20 +157,14 @@ class ModelManager:
             if self.settings.model.save_dtype is not None:
                 _note_dtype(partial / "config.json", self.settings.model.save_dtype)
             files = [path.relative_to(partial) for path in sorted(partial.rglob("*")) if path.is_file()]
+            give_usual_mode(partial / file for file in files)
             for file in files:
                 (output_dir / file).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(partial / file, output_dir / file)
             for path in output_dir.iterdir():  # an adapter beside whole weights, say, would be loaded into them
                 if path.name.startswith(_WEIGHTS) and Path(path.name) not in files:
                     path.unlink()
-        except OSError as error:
-            raise ResourceError(
-                f"모델을 저장하지 못했습니다: {error.strerror or error}",
-                where=str(output_dir),
-                remedy="디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요.",
-            ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        discard(partial)
 
     def _check_folder(self) -> None:
         """ModelError where the name means a folder that is not there, or one without a model."""

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from config_manager import LoggingSettings, Settings
-from exceptions import DataError
+from exceptions import ResourceError, SettingsError
+from storage import writing
 from tasks.base import Task
 
 if TYPE_CHECKING:
@@ -142,21 +144,26 @@ class MetricsFile:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Appends one record."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with self._writing(), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def size(self) -> int:
         """Bytes written so far, safely on the disk."""
         if not self.path.exists():
             return 0
-        with self.path.open("ab") as file:
+        with self._writing(), self.path.open("ab") as file:
             os.fsync(file.fileno())
         return self.path.stat().st_size
 
     def cut(self, size: int) -> None:
         """Drops what was written after the file had this many bytes."""
         if self.path.exists():
-            os.truncate(self.path, min(size, self.path.stat().st_size))
+            with self._writing():
+                os.truncate(self.path, min(size, self.path.stat().st_size))
+
+    def _writing(self) -> AbstractContextManager[None]:
+        remedy = "디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요."
+        return writing("학습 기록을 쓰지 못했습니다", self.path, remedy)
 
 
 def progress_bar(settings: LoggingSettings, total: int, done: int, is_main_process: bool) -> tqdm[Any]:
@@ -168,10 +175,11 @@ def progress_bar(settings: LoggingSettings, total: int, done: int, is_main_proce
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that it is there whole or not at all."""
+    """Writes a text file so that it is there whole or not at all; ResourceError where the disk does not let it."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with writing("파일을 쓰지 못했습니다", path, partial=partial):
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -284,21 +292,47 @@ def _public_name(name: str) -> str:
     return Path(name).name if Path(name).exists() else name
 
 
+def check_output(path: Path | None) -> None:
+    """SettingsError or ResourceError where predictions could not be written, before any time goes into them."""
+    if path is None:
+        return
+    if path.suffix.lower() not in {".csv", ".jsonl", ".ndjson"}:
+        raise SettingsError(
+            f"예측 결과를 '{path.suffix or path.name}' 형식으로는 쓸 수 없습니다.",
+            where=f"--output {path}",
+            remedy=".jsonl 또는 .csv로 끝나는 이름을 쓰세요.",
+        )
+    if path.is_dir() or not path.parent.is_dir():
+        raise SettingsError(
+            "파일이 아니라 폴더입니다." if path.is_dir() else f"결과를 쓸 폴더가 없습니다: {path.parent}",
+            where=f"--output {path}",
+            remedy="있는 폴더 안의 파일 이름을 쓰세요.",
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise ResourceError(
+            "결과를 쓸 폴더에 쓰기 권한이 없습니다.", where=f"--output {path}", remedy="다른 폴더를 고르세요."
+        )
+
+
+def beside(row: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """A row and its prediction; what the row has by the same name stays, and is predicted as `predicted_<name>`."""
+    found = dict(row)
+    for name, value in prediction.items():
+        while name in row:
+            name = f"predicted_{name}"
+        found[name] = value
+    return found
+
+
 def write_predictions(path: Path | None, records: Sequence[Mapping[str, Any]]) -> None:
     """Writes predictions as JSONL to standard output, or to a .jsonl or .csv file by its suffix."""
     if path is None:
         for record in records:
             print(json.dumps(record, ensure_ascii=False))
-    elif path.suffix.lower() in {".jsonl", ".ndjson"}:
-        write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     elif path.suffix.lower() == ".csv":
         _write_csv(path, records)
     else:
-        raise DataError(
-            f"예측 결과를 '{path.suffix or path.name}' 형식으로는 쓸 수 없습니다.",
-            where=f"--output {path}",
-            remedy=".jsonl 또는 .csv로 끝나는 이름을 쓰세요.",
-        )
+        write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -306,13 +340,14 @@ def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     import csv
 
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8-sig", newline="") as file:
-        # the first row may be one without text, and so without a prediction
-        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for record in records for name in record)))
-        writer.writeheader()
-        for record in records:
-            writer.writerow({name: _csv_cell(value) for name, value in record.items()})
-    os.replace(partial, path)
+    with writing("예측 결과를 쓰지 못했습니다", path, partial=partial):
+        with partial.open("w", encoding="utf-8-sig", newline="") as file:
+            # the first row may be one without text, and so without a prediction
+            writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for record in records for name in record)))
+            writer.writeheader()
+            for record in records:
+                writer.writerow({name: _csv_cell(value) for name, value in record.items()})
+        os.replace(partial, path)
 
 
 def _csv_cell(value: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from commands.workbench import Workbench, saved_model
+from console import read_line
 from exceptions import SettingsError
 
 if TYPE_CHECKING:
@@ -103,5 +104,5 @@ class HangulStreamer:
 def _read_line() -> str | None:
     if sys.stdin.isatty():
         print("> ", end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
-    return line.strip() if line else None
+    line = read_line()
+    return line.strip() if line is not None else None

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from commands.workbench import Workbench, saved_model
+from exceptions import ResourceError
 
 _log = logging.getLogger(__name__)
 
@@ -14,6 +15,7 @@ _log = logging.getLogger(__name__)
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Prints and saves the metrics of one split under a saved model."""
     from reporting import log_evaluation, metrics_line, write_json
+    from storage import writing
 
     evaluator = saved_model(bench, arguments)
     given = Path(arguments.dataset or "").expanduser()
@@ -29,8 +31,13 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     folder = Path(bench.models.name)
     if not folder.is_dir():  # a model of the Hub has no folder of its own
         folder = bench.output_dir
-        folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"metrics-{split}.json"
-    write_json(path, {"split": split, "rows": len(rows), "source": rows.where, **evaluation.metrics})
     print(f"{split} {len(rows):,}행: {metrics_line(evaluation.metrics)}")
+    try:
+        with writing("폴더를 만들지 못했습니다", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"split": split, "rows": len(rows), "source": rows.where, **evaluation.metrics})
+    except ResourceError as error:
+        _log.warning("지표를 파일에 저장하지 않습니다. %s (%s)", error.what, error.where)
+        return
     _log.info("지표를 저장했습니다: %s", path)

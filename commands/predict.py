@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from commands.workbench import Workbench, saved_model
+from console import input_lines
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Predicts the rows of a file, or lines from standard input, as JSONL or CSV in the order they came."""
-    from reporting import write_predictions
+    from reporting import beside, check_output, write_predictions
 
+    check_output(arguments.output)
     evaluator = saved_model(bench, arguments)
-    rows, originals = bench.data.load_unlabelled(arguments.input, sys.stdin)
+    rows, originals = bench.data.load_unlabelled(arguments.input, input_lines())
     records: list[dict[str, Any]] = [dict(original) for original in originals]
     if len(rows):
         examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
         outcomes = evaluator.predict(examples)
         for row, outcome in zip(examples.rows, outcomes, strict=True):
             found = bench.task.readable(outcome, row, evaluator.label_names, evaluator.tokenizer)
-            records[row["row"] - 1] |= found
+            records[row["row"] - 1] = beside(records[row["row"] - 1], found)
     write_predictions(arguments.output, records)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from exceptions import DataError
 from readers import delimited, json_records, lines, parquet, tagged
-from readers.base import Source
+from readers.base import Source, with_clean_names
 from readers.encoding import find_encoding
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
@@ -30,7 +31,7 @@ def open_source(path: Path, encoding: str | None) -> Source:
     """A file's columns and rows; encoding: None finds it by reading. Raises DataError where it cannot be read."""
     try:
         _check_path(path)
-        return _open(path, encoding)
+        source = _open(path, encoding)
     except PermissionError as error:
         raise DataError("파일을 읽을 권한이 없습니다.", where=str(path), remedy="읽기 권한을 확인하세요.") from error
     except OSError as error:
@@ -39,6 +40,8 @@ def open_source(path: Path, encoding: str | None) -> Source:
             where=str(path),
             remedy="경로와 디스크의 상태를 확인하세요.",
         ) from error
+    columns, rows = with_clean_names(source.columns, source.rows)
+    return replace(source, columns=columns, rows=rows)
 
 
 def _check_path(path: Path) -> None:

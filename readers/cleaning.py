@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from exceptions import BadRow, DataError
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
+_WHOLE_FLOAT = re.compile(r"([+-]?[0-9]{1,30})\.0+")
 ROLE_NAMES = {
     "text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨", "tokens": "토큰", "question": "질문",
     "context": "지문", "answers": "정답", "messages": "대화", "conversations": "대화", "instruction": "지시문",
@@ -59,6 +61,11 @@ class Findings:
                 remedy="data.text_column에 문장이 들어 있는 열의 이름을 쓰세요.",
             )
 
+    def all_lack(self, roles: Iterable[str]) -> bool:
+        """Whether no row is left, for most of them lack one of these roles: it is there in name only."""
+        lacking = sum(self.skipped.get(_empty(role), 0) for role in roles)
+        return self.kept == 0 and 2 * lacking > sum(self.skipped.values())
+
     def report(self, where: str) -> None:
         """Logs what was skipped and what was changed."""
         if self.skipped:
@@ -94,7 +101,7 @@ def clean_rows(
         cells = {role: source.get(name) for role, name in columns.items()}
         empty = next((role for role in columns if role not in optional and not as_text(cells[role]).strip()), None)
         if empty is not None:
-            findings.skip(f"빈 {ROLE_NAMES.get(empty, empty)}", number)
+            findings.skip(_empty(empty), number)
             continue
         try:
             prepared = prepare(cells)
@@ -111,6 +118,10 @@ def clean_rows(
         yield row
 
 
+def _empty(role: str) -> str:
+    return f"빈 {ROLE_NAMES.get(role, role)}"
+
+
 def as_text(value: Any) -> str:
     """A cell as text; whole floats, as a column of integers with gaps has them, are the integers they were."""
     if value is None or value != value:
@@ -118,6 +129,13 @@ def as_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def as_label(value: Any) -> str:
+    """A label's cell as text, without white space; `1.0`, as pandas writes integers with gaps, is the `1` it was."""
+    text = as_text(value).strip()
+    whole = _WHOLE_FLOAT.fullmatch(text)
+    return str(int(whole[1])) if whole else text
 
 
 def _is_number(text: str) -> bool:

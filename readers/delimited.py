@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from exceptions import DataError
-from readers.base import Source
+from readers.base import Source, clean_name
 
 Quoting = Literal[0, 1, 2, 3]
 _FIELD_LIMIT = 1 << 27  # characters: what a quote that never closes may take into memory
@@ -36,9 +36,9 @@ def _read(path: Path, encoding: str, notes: tuple[str, ...], delimiter: str, quo
     header = next(rows, None)
     if header is None:
         raise DataError("빈 파일입니다.", where=str(path), remedy="첫 줄에 열 이름이 있는 파일을 지정하세요.")
-    line, columns = header
+    line, columns = header[0], [clean_name(name) for name in header[1]]
     repeated = {name for name in columns if columns.count(name) > 1}
-    if repeated or any(not name.strip() for name in columns):
+    if repeated or "" in columns:
         what = (
             f"같은 열 이름이 여러 번 있습니다: {', '.join(sorted(repeated))}"
             if repeated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from exceptions import DataError, with_particle
@@ -18,6 +19,7 @@ _BYTE_ORDER_MARKS = {
 }
 _KOREAN = frozenset({"johab", "iso2022_kr"})
 _SHOWN = 3
+_NO_TEXT = "글자로 읽을 수 없는 바이트가 있습니다. UTF-8도 CP949도 아닙니다."
 
 
 def find_encoding(path: Path, wanted: str | None) -> tuple[str, str]:
@@ -45,11 +47,26 @@ def find_encoding(path: Path, wanted: str | None) -> tuple[str, str]:
     rare = _rare_encoding(start)
     if rare is not None and _broken_line(path, rare) is None:
         return rare, _note(rare)
+    # Bytes that are not UTF-8 come as lone surrogates, so lines are told apart by any line ending.
+    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+        where = f"{path}, {_shown_lines(lines)}"
     raise DataError(
-        "글자로 읽을 수 없는 바이트가 있습니다. UTF-8도 CP949도 아닙니다.",
-        where=f"{path}, {_shown_lines(path)}",
+        _NO_TEXT,
+        where=where,
         remedy="그 줄을 고치거나, 파일 전체의 인코딩을 알면 data.encoding에 쓰세요(예: cp949, utf-8).",
     )
+
+
+def decode(content: bytes, where: str) -> str:
+    """Text that is in no file, without its byte order mark: UTF-8 or CP949; DataError, with line numbers, otherwise."""
+    marked = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    for name in (marked, "cp949"):
+        try:
+            return content.decode(name)
+        except UnicodeDecodeError:
+            continue
+    lines = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", errors="surrogateescape")
+    raise DataError(_NO_TEXT, where=f"{where}, {_shown_lines(lines)}", remedy="UTF-8이나 CP949인 텍스트를 넣으세요.")
 
 
 def _note(name: str) -> str:
@@ -121,30 +138,28 @@ def _rare_encoding(start: bytes) -> str | None:
     return best.encoding
 
 
-def _shown_lines(path: Path) -> str:
+def _shown_lines(lines: Iterable[str]) -> str:
     """The first lines that are neither UTF-8 nor CP949; where each is one of them, the lines of the rarer."""
     broken: list[int] = []
     found: dict[str, list[int]] = {"UTF-8": [], "CP949": []}
     counts = dict.fromkeys(found, 0)
-    # Bytes that are not UTF-8 come as lone surrogates, so lines are told apart by any line ending.
-    with path.open(encoding="utf-8", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            if line.isascii():
-                continue
-            name = _encoding_of(line.encode("utf-8", "surrogateescape"))
-            if name is None:
-                broken.append(number)
-                if len(broken) > _SHOWN:
-                    break
-                continue
-            counts[name] += 1
-            if len(found[name]) <= _SHOWN:
-                found[name].append(number)
+    for number, line in enumerate(lines, 1):
+        if line.isascii():
+            continue
+        name = _encoding_of(line.encode("utf-8", "surrogateescape"))
+        if name is None:
+            broken.append(number)
+            if len(broken) > _SHOWN:
+                break
+            continue
+        counts[name] += 1
+        if len(found[name]) <= _SHOWN:
+            found[name].append(number)
     rarer = min(counts, key=lambda name: counts[name])
-    lines = broken or found[rarer]
-    more = " 등" if len(lines) > _SHOWN else ""
+    shown = broken or found[rarer]
+    more = " 등" if len(shown) > _SHOWN else ""
     mixed = "" if broken else f" ({with_particle(rarer, '이/가')} 섞임)"
-    return f"{', '.join(map(str, lines[:_SHOWN]))}번째 줄{more}{mixed}"
+    return f"{', '.join(map(str, shown[:_SHOWN]))}번째 줄{more}{mixed}"
 
 
 def _encoding_of(line: bytes) -> str | None:

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from exceptions import DataError
+from exceptions import DataError, ResourceError
+from readers.base import clean_name
+from storage import full_or_read_only
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _ROWS_AT_A_TIME = 10_000
+_NO_CLASS = -1  # what test splits have whose labels are not published, as those of GLUE
 
 
 def notice_offline() -> None:
@@ -36,7 +39,8 @@ class HubSplit:
     def __init__(self, table: Dataset) -> None:
         import datasets
 
-        self.table = table
+        names = {column: name for column in table.column_names if (name := clean_name(column)) != column}
+        self.table = table = table.rename_columns(names)
         self.columns: tuple[str, ...] = tuple(table.column_names)
         self.key: str = table._fingerprint
         features = {column: getattr(feature, "feature", feature) for column, feature in table.features.items()}
@@ -56,16 +60,28 @@ class HubSplit:
 def _named(cell: Any, names: Sequence[str]) -> Any:
     if isinstance(cell, list):
         return [_named(item, names) for item in cell]
+    if cell == _NO_CLASS:
+        return None
     return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else cell
 
 
 def load_hub(name: str, config: str | None, cache_dir: str) -> dict[str, HubSplit]:
-    """A Hub dataset's splits by their published names; DataError where it cannot be had. No dataset script is run."""
+    """A Hub dataset's splits by their published names; DataError where it cannot be had. No dataset script is run.
+
+    ResourceError where the disk cannot hold it.
+    """
     import datasets
 
     try:
         loaded = datasets.load_dataset(name, config, cache_dir=cache_dir)
     except Exception as error:
+        reason = full_or_read_only(error)
+        if reason is not None:
+            raise ResourceError(
+                f"데이터셋을 내려받아 둘 수 없습니다: {reason}",
+                where=f"data.dataset_cache_dir: {cache_dir}",
+                remedy="남은 공간을 확인하거나 data.dataset_cache_dir로 다른 폴더를 고르세요.",
+            ) from error
         raise _explain(error, name) from error
     return {str(split): HubSplit(table) for split, table in loaded.items()}
 

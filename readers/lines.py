@@ -12,10 +12,13 @@ _LOOKED_AT = 100
 
 
 def is_table(path: Path, encoding: str) -> bool:
-    """Whether a .txt file is tab-separated: its first lines that are not blank all have as many tabs, at least one."""
+    """Whether a .txt file is tab-separated: its first line has tabs, and most of the next have as many.
+
+    Not all: a table with a ragged line is told as such, and not read as plain text.
+    """
     with path.open(encoding=encoding) as file:
-        tabs = {line.count("\t") for line in itertools.islice((line for line in file if line.strip()), _LOOKED_AT)}
-    return len(tabs) == 1 and tabs != {0}
+        tabs = [line.count("\t") for line in itertools.islice((line for line in file if line.strip()), _LOOKED_AT)]
+    return bool(tabs) and tabs[0] > 0 and 2 * tabs.count(tabs[0]) > len(tabs)
 
 
 def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:

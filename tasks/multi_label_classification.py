@@ -10,7 +10,7 @@ import numpy as np
 
 from config_manager import Settings
 from exceptions import BadRow, DataError
-from readers.cleaning import as_text
+from readers.cleaning import as_label
 from tasks.base import Batch, Task, at_least_float32, encode_text
 from tasks.text_classification import TextClassification
 
@@ -56,7 +56,7 @@ class MultiLabelClassification(TextClassification):
             cell = [cell]
         if any(isinstance(label, list | dict) for label in cell):
             raise BadRow("문자열의 목록이 아닌 라벨")
-        return sorted({as_text(label).strip() for label in cell} - {""})
+        return sorted({as_label(label) for label in cell} - {""})
 
     def labels_in(self, cell: str) -> Sequence[str]:
         labels: list[str] = json.loads(cell)

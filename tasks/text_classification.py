@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from config_manager import Settings
 from exceptions import BadRow, DataError, SettingsError
+from readers.cleaning import as_label
 from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class TextClassification(Task):
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(row.get("label"), list | dict):
             raise BadRow("목록인 라벨(라벨이 여럿이면 data.multi_label: true)")
+        if "label" in row:
+            row["label"] = as_label(row["label"])
         return row
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:

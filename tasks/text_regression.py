@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import BadRow, DataError
+from readers.cleaning import as_label
 from tasks.base import Batch, Task, at_least_float32, encode_text
 from tasks.text_classification import TextClassification
 
@@ -34,6 +35,8 @@ class TextRegression(TextClassification):
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         if "label" in row and not _is_score(row["label"]):
             raise BadRow("숫자가 아닌 라벨")
+        if "label" in row:
+            row["label"] = as_label(row["label"])
         return row
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:

@@ -184,6 +184,24 @@ def test_a_folder_of_the_users_own_is_left_alone(store: CheckpointStore, caplog:
     assert "checkpoint-latest" in caplog.text
 
 
+def test_a_folder_that_takes_no_link_is_told_once(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if target == store.latest:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    saved(store, 1, 2)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "checkpoint-latest" in caplog.text and "쓰기 권한" in caplog.text
+    assert store.newest() == store.folder / "step-00000002"
+    assert [path.name for path in store.latest.parent.iterdir()] == ["run"]
+
+
 def test_a_path_that_is_no_checkpoint_is_refused(store: CheckpointStore, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="체크포인트가 없습니다"):
         store.load(tmp_path / "nowhere")

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import json
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,27 @@ def test_parquet_values_are_values_of_json(tmp_path: Path) -> None:
     assert row["day"] == "2024-01-02" and row["list"] == [{"day": "2024-01-02"}]
     assert (row["price"], row["bytes"], row["none"], row["number"]) == ("1.50", "좋다", None, 1)
     assert row["time"].startswith("1970-01-01") and row["time"].endswith("001")
+
+
+@pytest.mark.parametrize("ragged", [2, 50])
+def test_a_ragged_line_makes_a_table_no_plain_text(tmp_path: Path, ragged: int) -> None:
+    lines = ["id\tdocument\tlabel", *(f"{n}\t글 {n}\t1" for n in range(98))]
+    lines[ragged - 1] = "7\t탭이\t더\t있다"
+    (tmp_path / "ratings_train.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert f"{ragged}번째 줄" in refused(tmp_path / "ratings_train.txt")
+
+
+def test_names_of_columns_are_composed_and_without_white_space(tmp_path: Path) -> None:
+    names = [" text", unicodedata.normalize("NFD", "라벨 ")]
+    (tmp_path / "a.csv").write_text(f"{names[0]},{names[1]}\n 좋다 ,1\n", encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text(json.dumps(dict(zip(names, (" 좋다 ", "1"), strict=True))), encoding="utf-8")
+    for name in ("a.csv", "a.jsonl"):
+        assert open_source(tmp_path / name, None).columns == ("text", "라벨")
+        assert rows_of(tmp_path / name) == [{"text": " 좋다 ", "라벨": "1"}]
+    (tmp_path / "a.csv").write_text("text, text\n좋다,1\n", encoding="utf-8")
+    assert "여러 번" in refused(tmp_path / "a.csv")
+    (tmp_path / "a.jsonl").write_text('{"text": 1, " text": 2}\n', encoding="utf-8")
+    assert rows_of(tmp_path / "a.jsonl") == [{"text": 1, " text": 2}]
 
 
 def test_plain_text_is_one_text_a_line(tmp_path: Path) -> None:

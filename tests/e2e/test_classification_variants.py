@@ -87,7 +87,7 @@ def test_scores_of_korsts(cli: Cli, tiny_model: Path, real_data: Path, tmp_path:
     expected = pipeline_scores(output_dir, [{"text": a, "text_pair": b} for a, b in pairs])
     for record, pair, scores in zip(records, pairs, expected, strict=False):
         assert (record["sentence1"], record["sentence2"]) == pair
-        assert [record["score"]] == pytest.approx(list(scores.values()), abs=1e-4)
+        assert [record["predicted_score"]] == pytest.approx(list(scores.values()), abs=1e-4)
 
 
 def test_several_labels_for_a_review(cli: Cli, tiny_model: Path, real_data: Path, tmp_path: Path) -> None:

@@ -176,7 +176,8 @@ def test_predict_reads_a_file_and_writes_csv(cli: Cli, trained: Path, reviews: P
     with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 20
-    assert {"text", "label", "score"} == set(rows[0])
+    assert {"text", "label", "predicted_label", "score"} == set(rows[0])
+    assert {row["label"] for row in rows} == {"긍정", "부정"}
 
 
 def test_continued_pretraining_then_fine_tuning(cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path) -> None:

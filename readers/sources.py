@@ -1,0 +1,127 @@
+"""Where the rows of a run come from: a file, a folder of files by split, a dataset of the Hub, or lines of text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config_manager import DataSettings
+from exceptions import DataError
+from readers import is_supported, open_source
+from readers.hub import load_hub
+
+_log = logging.getLogger(__name__)
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "eval": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+_SPLIT_PREFIXES = {  # a Korean noun takes others on: 학습데이터, 검증용
+    "학습": "train", "훈련": "train", "검증": "validation", "테스트": "test", "평가": "test", "시험": "test",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Rows as a source has them, before the task's columns are known. key: a hash of their content."""
+
+    where: str
+    columns: tuple[str, ...]
+    rows: Iterable[Mapping[str, Any]]
+    key: str
+
+
+def find_sources(data: DataSettings) -> dict[str, Raw]:
+    """What `data.dataset_name` means, by split: one file is `train`."""
+    name = data.dataset_name
+    path = Path(name).expanduser()
+    if path.is_file():
+        return {"train": raw_file(path, data.encoding)}
+    if path.is_dir():
+        return {split: raw_file(file, data.encoding) for split, file in _files_by_split(path).items()}
+    if is_supported(path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise DataError(
+            f"데이터 파일이 없습니다: {name}",
+            where="data.dataset_name",
+            remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
+        )
+    return _from_hub(data)
+
+
+def raw_file(path: Path, encoding: str | None) -> Raw:
+    """One file, and the log line on how it was read where that is not plain."""
+    source = open_source(path, encoding)
+    for note in source.notes:
+        _log.info("%s: %s", path.name, note)
+    key = content_key(_file_hash(path), str(encoding), path.suffix.casefold())  # the suffix says the format
+    return Raw(str(path), source.columns, source.rows, key)
+
+
+def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:
+    """Lines of standard input: a cell for each column, tab between."""
+    rows: list[dict[str, str]] = []
+    for number, line in enumerate(lines, 1):
+        fields = line.rstrip("\r\n").split("\t") if len(columns) > 1 else [line.rstrip("\r\n")]
+        if len(fields) != len(columns):
+            raise DataError(
+                f"한 줄에 텍스트 {len(columns)}개가 tab으로 나뉘어 있어야 하는데 {len(fields)}개입니다.",
+                where=f"표준 입력 {number}번째 줄",
+                remedy="두 텍스트 사이에 tab을 하나 넣으세요.",
+            )
+        rows.append(dict(zip(columns, fields, strict=True)))
+    return Raw("표준 입력", tuple(columns), rows, content_key(json.dumps(rows, ensure_ascii=False)))
+
+
+def content_key(*parts: str) -> str:
+    """A short hash of what something is made of, to find it again by."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _from_hub(data: DataSettings) -> dict[str, Raw]:
+    found: dict[str, Raw] = {}
+    name = data.dataset_name
+    for split, rows in load_hub(name, data.dataset_config, data.dataset_cache_dir).items():
+        for role in _splits_in(split.split("_")[0]) - found.keys():
+            found[role] = Raw(f"{name} ({split})", rows.columns, rows, rows.key)
+    return found
+
+
+def _files_by_split(folder: Path) -> dict[str, Path]:
+    """Files of a folder by the split that their names say, as `ratings_train.txt` and `dev.csv` do."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not (path.is_file() and is_supported(path)):
+            continue
+        for split in _splits_in(path.stem):
+            if split in found:
+                raise DataError(
+                    f"{split} 파일이 둘입니다: {found[split].name}, {path.name}",
+                    where=str(folder),
+                    remedy="하나만 남기거나, data.dataset_name에 파일을 직접 쓰세요.",
+                )
+            found[split] = path
+    if not found:
+        raise DataError(
+            "폴더에서 데이터 파일을 찾지 못했습니다.",
+            where=str(folder),
+            remedy="파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
+        )
+    return found
+
+
+def _splits_in(name: str) -> set[str]:
+    """The splits that a name's words say; by the beginnings of Korean words where no whole word says one."""
+    composed = unicodedata.normalize("NFC", name).casefold()
+    words = "".join(letter if letter.isalpha() else " " for letter in composed).split()
+    exact = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    return exact or {split for word in words for start, split in _SPLIT_PREFIXES.items() if word.startswith(start)}
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

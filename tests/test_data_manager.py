@@ -1,0 +1,186 @@
+"""Sources as people have them: names with white space or of a Mac, splits without labels, files renamed."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config_manager import Settings
+from data_manager import DataManager
+from exceptions import DataError
+from finetuning_app import build_parser
+from tasks import find_task
+
+ROWS = "".join(f"좋은 영화 {n},{'긍정' if n % 2 else '부정'}\n" for n in range(20))
+Make = Callable[..., DataManager]
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Make:
+    """A DataManager of a folder of files given by name; `task` and settings of `data` by keyword."""
+
+    def make(files: dict[str, str], task: str = "text-classification", **data: Any) -> DataManager:
+        folder = tmp_path / "data"
+        folder.mkdir(exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="")
+        data = {"dataset_name": str(folder), "dataset_cache_dir": str(tmp_path / "cache"), **data}
+        settings = Settings.model_validate({"model": {"task": task}, "data": data})
+        return DataManager(settings, find_task(settings))
+
+    return make
+
+
+def nfd(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+# --- labels and names as people write them ---
+
+
+def test_white_space_around_labels_and_names_is_no_part_of_them(manager: Make) -> None:
+    data = manager({"train.csv": "text, label\n" + ROWS.replace(",긍정", ", 긍정 ")})
+    assert data.label_names(data.load_splits()) == ("긍정", "부정")
+
+
+def test_whole_floats_are_the_integers_they_were(manager: Make) -> None:
+    train, test = "".join(f"글 {n},{n % 2}.0\n" for n in range(20)), "가,1\n나, 0.00\n"
+    data = manager({"train.csv": "text,label\n" + train, "test.csv": "text,label\n" + test})
+    splits = data.load_splits()
+    assert data.label_names(splits) == ("0", "1")
+    assert splits["test"].labels() == ["1", "0"]
+
+
+@pytest.mark.parametrize(("cell", "label"), [("1.50", "1.50"), ("-0.0", "0"), ("v1.0", "v1.0"), (" 3.0 ", "3")])
+def test_other_numbers_are_left_as_they_are(cell: str, label: str) -> None:
+    for kind in ("text-classification", "multi-label-classification"):
+        found = find_task(Settings.model_validate({"model": {"task": kind}})).prepare({"text": "글", "label": cell})
+        assert found["label"] in (label, [label])
+
+
+def test_scores_may_have_white_space(manager: Make) -> None:
+    lines = "".join(f"글 {n}, {n % 5}.5\n" for n in range(20))
+    splits = manager({"train.csv": "text,label\n" + lines}, task="text-regression").load_splits()
+    assert {len(label) for rows in splits.values() for label in rows.labels()} == {3}
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
+def test_names_made_on_a_mac_are_those_typed(manager: Make, name: str) -> None:
+    lines = [f'{{"본문": "글 {n}", "라벨": "{n % 2}"}}\n' for n in range(20)]
+    text = "본문,라벨\n" + ROWS if name.endswith(".csv") else "".join(lines)
+    for asked in ("본문", nfd("본문")):
+        splits = manager({name: nfd(text)}, text_column=asked, label_column="라벨").load_splits()
+        assert len(splits["train"]) == 18
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        (nfd("학습.csv"), "train"),
+        ("학습데이터.csv", "train"),
+        ("훈련용.csv", "train"),
+        ("검증용.csv", "validation"),
+        ("테스트.csv", "test"),
+        ("영화_시험셋.csv", "test"),
+        ("평가_validation.csv", "validation"),
+    ],
+)
+def test_korean_file_names_say_their_split(manager: Make, name: str, split: str) -> None:
+    other = "nsmc_train.csv" if split != "train" else "test.csv"
+    found = manager({name: "text,label\n" + ROWS, other: "text,label\n" + ROWS}).load_splits()
+    assert split in found and found[split].where.endswith(name)
+
+
+# --- splits without labels ---
+
+
+@pytest.mark.parametrize(
+    "unlabelled", ["id,text\n1,좋다\n2,나쁘다\n", "text,label\n좋다,\n나쁘다,\n"], ids=["no column", "no label"]
+)
+@pytest.mark.parametrize("name", ["test", "validation"])
+def test_a_split_without_labels_is_left_out_and_named(
+    manager: Make, name: str, unlabelled: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = manager({"train.csv": "text,label\n" + ROWS, f"{name}.csv": unlabelled})
+    splits = data.load_splits()
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 18, "validation": 2}
+    assert all(rows.where.endswith("train.csv") for rows in splits.values())
+    (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    for words in (f"{name}.csv", "label", "쓰지 않습니다"):
+        assert words in warning
+
+
+def test_a_split_without_answers_is_left_out(manager: Make) -> None:
+    pairs = "".join(f"질문 {n},답 {n}\n" for n in range(20))
+    files = {"train.csv": "prompt,response\n" + pairs, "test.csv": "id,prompt\n1,질문\n"}
+    assert set(manager(files, task="text-generation").load_splits()) == {"train", "validation"}
+    assert set(manager(files, task="text2text-generation").load_splits()) == {"train", "validation"}
+
+
+def test_there_is_nothing_to_evaluate_without_labels(manager: Make, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="평가할"):
+        manager({"test.csv": "text,label\n좋다,\n"}).load_split(None)
+    with pytest.raises(DataError, match="평가할"):
+        manager({}).load_file(tmp_path / "data" / "test.csv")
+
+
+def test_train_without_labels_is_told_still(manager: Make) -> None:
+    with pytest.raises(DataError, match="'label' 열이 없습니다"):
+        manager({"train.csv": "id,text\n1,좋다\n", "test.csv": "text,label\n좋다,1\n"}).load_splits()
+
+
+def test_no_label_of_the_hub_is_none() -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    from readers.hub import HubSplit
+
+    features = Features({"text": Value("string"), nfd("라벨"): ClassLabel(names=["부정", "긍정"])})
+    table = Dataset.from_dict({"text": ["가", "나"], nfd("라벨"): [-1, 1]}, features=features)
+    split = HubSplit(table)
+    assert split.columns == ("text", "라벨")
+    assert [row["라벨"] for row in split] == [None, "긍정"]
+
+
+# --- the cache, and prediction ---
+
+
+def test_a_renamed_file_is_read_as_what_its_name_says(manager: Make, tmp_path: Path) -> None:
+    path = tmp_path / "data" / "in.txt"
+    data = manager({path.name: "text,id\n좋다,1\n"})
+    rows, _ = data.load_unlabelled(path, ())
+    assert rows.table["text"][:] == ["text,id", "좋다,1"]
+    rows, _ = data.load_unlabelled(path.rename(path.with_suffix(".csv")), ())
+    assert rows.table["text"][:] == ["좋다"]
+
+
+def test_what_is_predicted_may_be_a_number_and_keeps_its_columns(manager: Make, tmp_path: Path) -> None:
+    data = manager({"in.csv": "id,text,label\na1,100,\na2,,1\n"})
+    rows, originals = data.load_unlabelled(None, ["100\n"])
+    assert rows.table["text"][:] == ["100"]
+    rows, originals = data.load_unlabelled(tmp_path / "data" / "in.csv", ())
+    assert rows.table[:] == {"row": [1], "text": ["100"]}
+    assert originals == [{"id": "a1", "text": "100", "label": ""}, {"id": "a2", "text": "", "label": "1"}]
+
+
+# --- what to do about a missing column ---
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("text-classification", "--text_column"),
+        ("text2text-generation", "--set data.prompt_column="),
+        ("question-answering", "--set data.question_column="),
+    ],
+)
+def test_a_missing_column_names_a_flag_that_there_is(manager: Make, task: str, said: str) -> None:
+    with pytest.raises(DataError) as error:
+        manager({"train.csv": "a,b\n1,2\n"}, task=task).load_splits()
+    assert said in error.value.remedy
+    flags = [word for word in error.value.remedy.replace("(", " ").replace(")", " ").split() if word.startswith("--")]
+    assert flags and all(flag in build_parser()._option_string_actions for flag in flags)
