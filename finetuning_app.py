@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from console import abandon_output, prepare_output
+from commands.console import abandon_output, prepare_output
 from exceptions import FinetuningError, SettingsError, StopRequested, with_particle
 
 if TYPE_CHECKING:

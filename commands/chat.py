@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from commands.console import read_line
 from commands.workbench import Workbench, saved_model
-from console import read_line
 from exceptions import SettingsError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from console import input_lines, read_line
+from commands.console import input_lines, read_line
 from exceptions import DataError
 from tests.conftest import ROOT
 
