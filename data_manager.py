@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batching import Examples
-from config_manager import DataSettings, Settings
 from exceptions import DataError, with_particle
 from readers.base import clean_name
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
 from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
+from settings import DataSettings, Settings
 from storage import discard, writing
 from tasks.base import Column, Task
 

@@ -18,7 +18,7 @@ from commands.console import abandon_output, prepare_output
 from exceptions import FinetuningError, SettingsError, StopRequested, with_particle
 
 if TYPE_CHECKING:
-    from config_manager import Settings
+    from settings import Settings
 
 _COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
              "export": "어댑터를 합친 모델 저장"}  # fmt: skip

@@ -7,8 +7,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from config_manager import Settings
 from exceptions import ResourceError
+from settings import Settings
 
 if TYPE_CHECKING:
     import torch

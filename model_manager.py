@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config_manager import AdapterSettings, Settings
 from exceptions import ModelError, ResourceError, with_particle
+from settings import AdapterSettings, Settings
 from storage import discard, give_usual_mode, writing
 from tasks.base import Task
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from config_manager import LoggingSettings, Settings
 from exceptions import ResourceError, SettingsError
+from settings import LoggingSettings, Settings
 from storage import writing
 from tasks.base import Task
 

@@ -23,12 +23,12 @@ from checkpointing import (
     restore_optimizer,
     trained_tensors,
 )
-from config_manager import Settings, TrainingSettings
 from evaluation import Evaluator, to_device
 from exceptions import ModelError, SettingsError, StopRequested
 from memory_utils import is_out_of_memory
 from packing import isolates, pack_window
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
+from settings import Settings, TrainingSettings
 from tasks.base import Batch, RandomKey
 
 if TYPE_CHECKING:

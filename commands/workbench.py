@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from config_manager import Settings
 from exceptions import ModelError
+from settings import Settings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config_manager import DataSettings
 from exceptions import DataError
 from readers import is_supported, open_source
 from readers.hub import load_hub
+from settings import DataSettings
 
 _log = logging.getLogger(__name__)
 _SPLIT_WORDS = {

@@ -7,8 +7,8 @@ import importlib
 import inspect
 import pkgutil
 
-from config_manager import Settings
 from exceptions import SettingsError
+from settings import Settings
 from tasks.base import Task
 
 

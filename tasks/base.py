@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from config_manager import Settings
+from settings import Settings
 
 if TYPE_CHECKING:
     import torch

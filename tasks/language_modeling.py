@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from config_manager import GenerationSettings
+from settings import GenerationSettings
 from tasks.base import Batch, Task, at_least_float32
 
 if TYPE_CHECKING:

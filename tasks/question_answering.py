@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from config_manager import Settings
 from readers.cleaning import as_text
+from settings import Settings
 from tasks import answer_metrics
 from tasks.answers import gold_answers, is_true
 from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, pad

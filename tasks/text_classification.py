@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from config_manager import Settings
 from exceptions import BadRow, DataError, SettingsError
 from readers.cleaning import as_label
+from settings import Settings
 from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config_manager import DataSettings
 from exceptions import BadRow, ModelError, SettingsError
+from settings import DataSettings
 from tasks.base import Batch, Column, RandomKey, Task
 from tasks.conversations import (
     PLAIN_TEMPLATE,

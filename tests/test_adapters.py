@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from checkpointing import restore_model, trained_tensors
-from config_manager import AdapterSettings, Settings
 from exceptions import ModelError
 from model_manager import ModelManager, choose_trained, linear_layers
+from settings import AdapterSettings, Settings
 from tasks import find_task
 
 SMALL = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from config_manager import Settings
 from data_manager import DataManager
 from exceptions import BadRow, DataError, SettingsError
 from reporting import write_predictions
+from settings import Settings
 from tasks import find_task
 from tests.test_tasks import TEXTS, examples_of
 

@@ -10,8 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config_manager import ConfigManager, Override, Settings, all_keys, parse_assignment
+from config_manager import ConfigManager, Override, all_keys, parse_assignment
 from exceptions import SettingsError
+from settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from config_manager import ConfigManager, Settings
+from config_manager import ConfigManager
 from finetuning_app import build_parser
+from settings import Settings
 from tasks import task_classes
 from tests.conftest import ROOT
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from config_manager import Settings
 from exceptions import SettingsError
 from finetuning_app import _resuming, build_parser, read_settings
+from settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from config_manager import Settings
 from exceptions import ModelError
 from model_manager import ModelManager
+from settings import Settings
 from tasks import find_task
 
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config_manager import Settings
 from packing import best_fit, isolates, pack_window
+from settings import Settings
 from tasks import find_task
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from config_manager import Settings
 from evaluation import to_device
 from exceptions import ModelError
 from readers import open_source
+from settings import Settings
 from tasks import answer_metrics, find_task
 from tasks.question_answering import Found, Window
 

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from config_manager import Settings
 from data_manager import DataManager
 from exceptions import BadRow, DataError
 from readers import open_source
 from readers.splitting import hold_out_groups
+from settings import Settings
 from tasks import find_task
 from tests.test_question_answering import CONTEXT, row_of, task_of
 

@@ -14,12 +14,12 @@ import torch
 from safetensors import SafetensorError
 
 from checkpointing import Checkpoint, CheckpointStore, Progress
-from config_manager import Settings
 from data_manager import DataManager
 from exceptions import ResourceError, SettingsError
 from model_manager import ModelManager
 from readers.hub import load_hub
 from reporting import MetricsFile, beside, check_output, write_json, write_predictions
+from settings import Settings
 from storage import writing
 from tasks import find_task
 

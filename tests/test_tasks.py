@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from config_manager import Settings
 from exceptions import DataError, SettingsError
+from settings import Settings
 from tasks import find_task, task_classes
 from tasks.base import RandomKey
 

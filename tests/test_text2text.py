@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from config_manager import Settings
+from settings import Settings
 from tasks import find_task
 from tasks.language_modeling import Answer
 from tasks.text2text_generation import rouge_l

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from config_manager import Settings
 from exceptions import BadRow
+from settings import Settings
 from tasks import find_task
 from tasks.conversations import (
     PLAIN_TEMPLATE,

@@ -13,10 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config_manager import Settings
 from data_manager import DataManager
 from exceptions import BadRow, DataError
 from readers import open_source
+from settings import Settings
 from tasks import find_task
 from tasks.spans import Span, composed, write_iob2
 from tasks.token_classification import decode

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from commands.train import _check_not_foreign, _keep_model, _prepare_output
-from config_manager import ConfigManager, Settings
+from config_manager import ConfigManager
 from exceptions import SettingsError
+from settings import Settings
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json"])

@@ -15,10 +15,10 @@ from datasets import Dataset
 
 from batching import Examples, Window
 from checkpointing import CheckpointStore
-from config_manager import Settings, TrainingSettings
 from evaluation import Evaluator
 from exceptions import ModelError, ResourceError, SettingsError
 from memory_utils import MemoryManager
+from settings import Settings, TrainingSettings
 from tasks import find_task
 from training_manager import TrainingManager, learning_rate_factor, make_optimizer
 
