@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,9 +76,6 @@ def build(settings: Settings, stop: StopSignal) -> Workbench:
     """Settings → task, device, precision, processes and managers."""
     from memory_utils import autocast_precision, prepare_allocator
 
-    # Threads that spin while they wait take the processor from whatever else runs: with two other programs on two cores
-    # a run went at 1 example a second, and at 14 with threads that sleep. Must be set before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     prepare_allocator(settings)
     if not all(Path(name).expanduser().exists() for name in (settings.model.name, settings.data.dataset_name)):
         from readers.hub import notice_offline

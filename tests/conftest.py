@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two files of tests run at a time
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two files of tests run at a time, and what they start
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
 POSITIVE = ["정말 재미있다", "최고의 영화다", "감동적이고 좋다", "또 보고 싶다", "배우 연기가 훌륭하다"]
