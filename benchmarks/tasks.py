@@ -59,7 +59,7 @@ JOBS = {
             ("exact_match", "f1", "rouge_w")),
     )
 }  # fmt: skip
-CHATBOT = ("training.epochs=1", "training.learning_rate=2e-4", "data.batch_size=16", "data.train_rows=1000",
+CHATBOT = ("training.epochs=1", "training.learning_rate=2e-4", "data.batch_size=16", "data.train_rows=500",
            "generation.max_new_tokens=60")  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def measure_chatbot(data: Path, models: Path, scratch: Path) -> list[str]:
         record = json.loads(line)
         print(f"  {record['Q']} → {record['generated']}")
     return [
-        f"| chatbot | train 1,000, test 300 | {name} | {after[name]:.4f} | {before[name]:.4f} (untrained) |"
+        f"| chatbot | train 500, test 300 | {name} | {after[name]:.4f} | {before[name]:.4f} (untrained) |"
         for name in ("loss", "loss_per_char")
     ]
 

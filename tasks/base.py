@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+IGNORED = -100  # the label of a token that is not trained
+
 
 @dataclass(frozen=True)
 class Column:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
-from tasks.base import Batch, Column, RandomKey, encode_text, pad
-from tasks.language_modeling import IGNORED, VocabularyTask, only_positions
+from tasks.base import IGNORED, Batch, Column, RandomKey, encode_text, pad
+from tasks.language_modeling import VocabularyTask, only_positions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from settings import GenerationSettings
-from tasks.base import Batch, Task, at_least_float32
+from tasks.base import IGNORED, Batch, Task, at_least_float32
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-IGNORED = -100  # the label of a token that is not trained
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import ModelError, SettingsError
-from tasks.base import Batch, Column, RandomKey, encode_text, pad
+from tasks.base import IGNORED, Batch, Column, RandomKey, encode_text, pad
 from tasks.language_modeling import (
-    IGNORED,
     Answer,
     GeneratingTask,
     generate_texts,

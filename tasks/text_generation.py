@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import BadRow, ModelError, SettingsError
 from settings import DataSettings
-from tasks.base import Batch, Column, RandomKey, Task
+from tasks.base import IGNORED, Batch, Column, RandomKey, Task
 from tasks.conversations import (
     PLAIN_TEMPLATE,
     Encoded,
@@ -22,7 +22,6 @@ from tasks.conversations import (
     trained_characters,
 )
 from tasks.language_modeling import (
-    IGNORED,
     Answer,
     GeneratingTask,
     generate_texts,

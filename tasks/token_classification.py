@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from exceptions import BadRow, DataError
-from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, pad
+from tasks.base import IGNORED, Batch, Column, RandomKey, Task, at_least_float32, pad
 from tasks.pieces import cut_into_pieces, windows_of
 from tasks.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_IGNORED = -100
 _TEXTS = ("document", "sentence", "content", "문장", "내용", "텍스트", "본문")
 _TOKENS = ("tokens", "words", "토큰", "어절")
 _TAGS = ("ner_tags", "tags", "labels", "ner", "태그", "개체명")
@@ -123,7 +122,7 @@ class TokenClassification(Task):
             columns["end"].append(window.ends)
             if "label" in rows:
                 tags = _tags_at(_spans(rows["label"][window.position]), window.starts)
-                columns["label"].append([_IGNORED if tag is None else ids[tag] for tag in tags])
+                columns["label"].append([IGNORED if tag is None else ids[tag] for tag in tags])
         return dict(columns)
 
     def collate(
@@ -134,10 +133,10 @@ class TokenClassification(Task):
         inputs, tokens = pad(examples, tokenizer)
         if "label" not in examples[0]:
             return Batch(inputs, None, items=len(examples), tokens=tokens)
-        labels = torch.full_like(inputs["input_ids"], _IGNORED)
+        labels = torch.full_like(inputs["input_ids"], IGNORED)
         for position, example in enumerate(examples):
             labels[position, : len(example["label"])] = torch.tensor(example["label"])
-        return Batch(inputs, labels, items=int((labels != _IGNORED).sum()), tokens=tokens)
+        return Batch(inputs, labels, items=int((labels != IGNORED).sum()), tokens=tokens)
 
     def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         logits: torch.Tensor = model(**batch.inputs).logits
@@ -149,7 +148,7 @@ class TokenClassification(Task):
         assert batch.labels is not None
         logits = at_least_float32(logits)
         return torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=_IGNORED, reduction="sum"
+            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum"
         )
 
     # --- predictions ---
