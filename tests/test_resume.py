@@ -137,6 +137,13 @@ def test_continued_pretraining_on_plain_text(
     assert "format: text" in settings  # told by the columns
 
 
+@pytest.mark.parametrize("task", sorted(task_classes()))
+def test_an_adapter_of_every_task(task: str, flags_for: Callable[[str], list[str]], tmp_path: Path) -> None:
+    flags = [*flags_for(task), "--set", "model.adapter.method=lora", "--set", "model.adapter.r=4"]
+    check_resumed_is_whole(flags, StopAfter(looks=3), tmp_path)
+    assert (tmp_path / "whole" / "model" / "adapter_model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("method", ["dora", "freeze"])
 def test_a_run_that_trains_a_part_of_the_model(
     method: str, flags_for: Callable[[str], list[str]], tmp_path: Path
