@@ -268,7 +268,7 @@ library_name: transformers
 
 ## 사용 방법
 
-{_usage(task)}
+{_adapter_usage(task, base) if settings.model.adapter.method in {"lora", "dora"} else _usage(task)}
 """,
     )
 
@@ -286,6 +286,21 @@ from transformers import pipeline
 
 model = pipeline("{task.pipeline}", model="이 폴더의 경로")
 ```"""
+
+
+def _adapter_usage(task: Task, base: str) -> str:
+    return f"""```python
+from peft import PeftModel
+from transformers import AutoConfig, {task.auto_class}, AutoTokenizer
+
+folder, base = "이 폴더의 경로", "{base}"
+model = {task.auto_class}.from_pretrained(base, config=AutoConfig.from_pretrained(folder))
+model = PeftModel.from_pretrained(model, folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+```
+
+어댑터만 들어 있습니다. `python finetuning_app.py export --output_dir 이_폴더`로 바탕 모델에 합치면 `pipeline()`으로도
+쓸 수 있습니다."""
 
 
 def _public_name(name: str) -> str:

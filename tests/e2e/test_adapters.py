@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Cli
@@ -42,6 +45,13 @@ def test_an_adapter_from_training_to_export(cli: Cli, tiny_model: Path, reviews:
         record = json.loads(line)
         assert record["label"] == expected["label"]
         assert record["score"] == pytest.approx(expected["score"], abs=1e-4)
+    usage = re.findall(r"```python\n(.*?)```", (whole / "README.md").read_text(encoding="utf-8"), re.S)[0]
+    names: dict[str, Any] = {}
+    exec(usage.replace("이 폴더의 경로", str(whole)).replace('"model"', f'"{tiny_model}"'), names)
+    with torch.no_grad():
+        scores = names["model"].eval()(**names["tokenizer"](texts[0], return_tensors="pt")).logits.softmax(-1)
+    assert float(scores.max()) == pytest.approx(json.loads(predicted.out.splitlines()[0])["score"], abs=1e-4)
+
     again = cli("export", "--output_dir", whole, "--model_name", tmp_path / "plain")
     assert again.code == 2
     assert "합칠 것이 없습니다" in again.err
