@@ -225,7 +225,7 @@ class TrainingManager:
         with self.accelerator.autocast():  # around the whole window: weights are cast once, not once a micro-batch
             for batch in batches:
                 batch = to_device(batch, self.accelerator.device)
-                loss_sum = self.task.loss_sum(self.task.forward(self.model, batch), batch)
+                loss_sum = self.task.training_loss(self.model, batch)
                 self.scaler.scale(loss_sum / items).backward()
                 total = total + loss_sum.detach()
         return float(total)

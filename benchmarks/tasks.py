@@ -4,10 +4,10 @@ usage: python benchmarks/tasks.py DATA_FOLDER MODELS_FOLDER [klue-nli korsts klu
 
 DATA_FOLDER holds klue-nli/, korsts/, klue-ner/, korquad/ and chatbot/ as they are published; MODELS_FOLDER holds
 e5-small and smollm2-135m. Every run is this program's own command line with the recipe of the task, seed 42, and the
-settings below, which are cut down to what two CPU cores do in ten minutes a task (KorSTS: twenty). A tenth of the published dev files
-is held out for test and another for validation (of KorQuAD's first 800 questions, whole paragraphs); KorSTS has its
-own splits, used whole; of the chatbot's pairs, shuffled by seed 0, the first 300 are
-for test and the next 300 for validation.
+settings below, which are cut down to what two CPU cores do in ten minutes a task (KorSTS: twenty). A tenth of the
+published dev files is held out for test and another for validation (of KorQuAD's first 800 questions, whole
+paragraphs); KorSTS has its own splits, used whole; of the chatbot's pairs, shuffled by seed 0, the first 300 are for
+test and the next 300 for validation.
 """
 
 from __future__ import annotations

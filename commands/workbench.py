@@ -65,8 +65,8 @@ class Workbench:
         memory = MemoryManager(self.settings, self.accelerator.device, max_length)
         if model.config.pad_token_id is None:  # a classifier on a causal model finds each text's end by it
             model.config.pad_token_id = tokenizer.pad_token_id
-        self.task.fit_model(model, tokenizer)
         model.to(self.accelerator.device)
+        self.task.fit_model(model, tokenizer)
         return Evaluator(
             self.task, model, tokenizer, label_names, max_length, self.accelerator, memory, self.stop.check
         )

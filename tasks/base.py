@@ -180,16 +180,20 @@ class Task(ABC):
 
     @abstractmethod
     def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        """Runs the model on a batch and returns its logits, for as many positions as the loss and metrics need."""
+        """Runs the model on a batch and returns what the loss and metrics need, such as logits of some positions."""
 
     @abstractmethod
-    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The loss summed over the batch's items, a float32 scalar: the window divides it."""
+    def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The loss summed over the batch's items, a float32 scalar: the window divides it. outputs: of `forward`."""
+
+    def training_loss(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """The same loss to be trained on; a task overrides it where gradients can be had in less memory."""
+        return self.loss_sum(self.forward(model, batch), batch)
 
     # --- predictions ---
 
     @abstractmethod
-    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
+    def outcomes(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
         """What evaluation keeps of each example, in the batch's order."""
 
     def gather(self, outcomes: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:

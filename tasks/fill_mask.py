@@ -97,7 +97,7 @@ class FillMask(VocabularyTask):
         masked = np.where(chosen & (fate >= 0.9), anything, masked)
         return original, masked, chosen
 
-    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
         with only_positions(model.base_model, batch.labels != IGNORED):
             logits: torch.Tensor = model(**batch.inputs).logits

@@ -30,22 +30,61 @@ class Answer:
 
 
 class VocabularyTask(Task):
-    """A task whose labels are token ids at some positions; its logits, (items, vocabulary), are of these alone."""
+    """A task whose labels are token ids at some positions; the vocabulary is projected for these alone."""
 
-    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Finds out whether the loss can be had from the hidden states and the head's weights, without logits."""
+        from tasks.vocabulary_loss import plain_head
+
+        model.has_plain_head = plain_head(model) is not None  # type: ignore[assignment]
+
+    @abstractmethod
+    def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """What the model's head makes of the labelled positions, (items, vocabulary)."""
+
+    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        return self.project(model, batch)
+
+    def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         import torch
 
-        assert batch.labels is not None
-        labels = batch.labels[batch.labels != IGNORED]
-        return torch.nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="sum")
+        return torch.nn.functional.cross_entropy(at_least_float32(outputs), _chosen_labels(batch), reduction="sum")
+
+    def training_loss(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        from tasks.vocabulary_loss import as_identity, vocabulary_loss_sum
+
+        head = _plain_head_of(model)
+        if head is None:
+            return VocabularyTask.loss_sum(self, self.project(model, batch), batch)
+        with as_identity(head):
+            hidden = self.project(model, batch)
+        return vocabulary_loss_sum(hidden, head.weight, head.bias, _chosen_labels(batch))
 
 
 class GeneratingTask(VocabularyTask):
-    """A task whose predictions are generated texts; the outcome of a row is an Answer."""
+    """A task whose predictions are generated texts; the outcome of a row is an Answer. Its outputs are losses."""
 
     best_metric = "loss"
     greater_is_better = False
     shown_texts: ClassVar[int] = 5
+
+    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Each labelled position's loss, (items,): logits of a whole batch never exist."""
+        import torch
+
+        from tasks.vocabulary_loss import as_identity, vocabulary_losses
+
+        labels, head = _chosen_labels(batch), _plain_head_of(model)
+        if head is None:
+            return torch.nn.functional.cross_entropy(
+                at_least_float32(self.project(model, batch)), labels, reduction="none"
+            )
+        with as_identity(head):
+            hidden = self.project(model, batch)
+        return vocabulary_losses(hidden, head.weight, head.bias, labels)
+
+    def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return outputs.sum()
 
     @abstractmethod
     def generate(
@@ -71,14 +110,21 @@ class GeneratingTask(VocabularyTask):
         return ["생성 보기", *lines] if lines else []
 
 
-def losses_by_example(logits: torch.Tensor, batch: Batch) -> list[tuple[float, int]]:
-    """Each row's (loss sum, items) of a batch with one example a row, out of the logits of its labelled positions."""
-    import torch
-
+def _chosen_labels(batch: Batch) -> torch.Tensor:
+    """The token ids that are to be predicted, (items,)."""
     assert batch.labels is not None
-    chosen = batch.labels != IGNORED
-    counts = chosen.sum(1).tolist()
-    losses = torch.nn.functional.cross_entropy(at_least_float32(logits), batch.labels[chosen], reduction="none")
+    return batch.labels[batch.labels != IGNORED]
+
+
+def _plain_head_of(model: PreTrainedModel) -> torch.nn.Linear | None:
+    """The model's head where fit_model found that the logits are its outputs as they are."""
+    return model.get_output_embeddings() if getattr(model, "has_plain_head", False) else None
+
+
+def losses_by_example(losses: torch.Tensor, batch: Batch) -> list[tuple[float, int]]:
+    """Each row's (loss sum, items) of a batch with one example a row, out of the losses of its labelled positions."""
+    assert batch.labels is not None
+    counts = (batch.labels != IGNORED).sum(1).tolist()
     return [(float(part.sum()), count) for part, count in zip(losses.split(counts), counts, strict=True)]
 
 

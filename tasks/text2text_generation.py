@@ -73,6 +73,7 @@ class Text2TextGeneration(GeneratingTask):
                 where=f"text2text.max_target_length: {wanted.max_target_length:,}",
                 remedy=f"text2text.max_target_length를 {positions:,} 이하로 쓰세요.",
             )
+        super().fit_model(model, tokenizer)
 
     def encode(
         self,
@@ -106,8 +107,7 @@ class Text2TextGeneration(GeneratingTask):
             labels[row, : lengths[row]] = torch.tensor(example["label"])
         return Batch(inputs, labels, items=sum(lengths), tokens=tokens + sum(lengths))
 
-    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        """Logits of the target's tokens alone, (target tokens, vocabulary)."""
+    def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
         shifted = batch.labels.roll(1, dims=1)
         shifted[:, 0] = _start_of(model) or 0
@@ -116,8 +116,8 @@ class Text2TextGeneration(GeneratingTask):
             logits: torch.Tensor = model(**batch.inputs, decoder_input_ids=decoder_ids, use_cache=False).logits
         return logits[0]
 
-    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
-        return [Answer(loss_sum, items) for loss_sum, items in losses_by_example(logits, batch)]
+    def outcomes(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
+        return [Answer(loss_sum, items) for loss_sum, items in losses_by_example(outputs, batch)]
 
     def generate(
         self,

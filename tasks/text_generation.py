@@ -117,6 +117,7 @@ class TextGeneration(GeneratingTask):
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Lets `generate` stop by itself: at the end of text, and at what ends an answer."""
+        super().fit_model(model, tokenizer)
         ends = {tokenizer.eos_token_id}
         if self.settings.text_generation.format != "text" and tokenizer.chat_template is not None:
             ends.add(end_of_turn(tokenizer))
@@ -203,7 +204,7 @@ class TextGeneration(GeneratingTask):
         items = int((labels != IGNORED).sum())
         return Batch(inputs, labels, items, tokens, sequences=sum(map(len, rows)))
 
-    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
         with only_positions(model.base_model, batch.labels != IGNORED):
             logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits
@@ -211,9 +212,9 @@ class TextGeneration(GeneratingTask):
 
     # --- predictions ---
 
-    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
+    def outcomes(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
         """Each example's (loss sum, trained tokens)."""
-        return list(losses_by_example(logits, batch))
+        return list(losses_by_example(outputs, batch))
 
     def gather(self, outcomes: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
         found: dict[int, Answer] = {number: Answer() for number in rows["row"]}
