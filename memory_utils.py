@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from exceptions import ResourceError
+from exceptions import ResourceError, SettingsError
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -124,10 +124,21 @@ class MemoryManager:
             "모델 파라미터 %s개 (학습 %s개), 가중치·기울기·옵티마이저에 약 %.2f GiB / 한도 %.1f GiB",
             f"{parameters:,}", f"{trained:,}", needed / _GIB, limit / _GIB,
         )  # fmt: skip
-        wanted = self.settings.memory.optimize_memory_usage and self.device.type == "cuda" and needed > limit / 2
-        if wanted and getattr(model, "supports_gradient_checkpointing", False):
+        asked, can = (
+            self.settings.memory.gradient_checkpointing,
+            getattr(model, "supports_gradient_checkpointing", False),
+        )
+        if asked and not can:
+            raise SettingsError(
+                "이 모델은 gradient checkpointing을 하지 못합니다.",
+                where="memory.gradient_checkpointing: true",
+                remedy="memory.gradient_checkpointing을 null이나 false로 두세요.",
+            )
+        is_short = self.settings.memory.optimize_memory_usage and self.device.type == "cuda" and needed > limit / 2
+        if asked or (asked is None and is_short and can):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
-            _log.info("남는 메모리가 적어 gradient checkpointing을 켰습니다. (memory.optimize_memory_usage)")
+            if not asked:
+                _log.info("남는 메모리가 적어 gradient checkpointing을 켰습니다. (memory.optimize_memory_usage)")
 
     def after_step(self, step: int) -> None:
         """What is due after a step: `empty_cache_freq` gives unused blocks back, `cuda_cleanup_freq` cleans up."""

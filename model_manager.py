@@ -54,29 +54,31 @@ class ModelManager:
         return tokenizer
 
     def load_model(self, label_names: Sequence[str]) -> PreTrainedModel:
-        """The task's model in float32 to be trained: its head made for these labels, an adapter where asked for."""
+        """The task's model in `model.dtype` to be trained: its head made for these labels, with its adapter."""
         options = self.task.config_options(label_names)
         if options:
             options["ignore_mismatched_sizes"] = True  # a head of another number of labels is made anew
-        model, new = self._from_pretrained(self.name, options)
+        model, new = self._from_pretrained(self.name, options, self.settings.model.dtype)
         choose_trained(model, self.settings.model.adapter, new)
         return model
 
     def load_saved(self) -> PreTrainedModel:
-        """A model that was fine-tuned before, in float32; one that was saved as an adapter is merged into its base."""
+        """A model that was fine-tuned before, in `model.dtype`; an adapter is merged in float32 first."""
         if not self.is_adapter():
-            model, missing = self._from_pretrained(self.name, {})
+            model, missing = self._from_pretrained(self.name, {}, self.settings.model.dtype)
             self._check_trained(model.config, missing)
             return model
+        import torch
         from peft import PeftModel
 
         described = json.loads((Path(self.name) / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        base, _ = self._from_pretrained(described["base_model_name_or_path"], {"config": self.load_config()})
+        base, _ = self._from_pretrained(described["base_model_name_or_path"], {"config": self.load_config()}, "float32")
         try:
             merged: PreTrainedModel = PeftModel.from_pretrained(base, self.name).merge_and_unload()
         except Exception as error:
             raise self._explain(error, "어댑터") from error
         self._check_trained(merged.config, set())
+        merged.to(getattr(torch, self.settings.model.dtype))
         return merged
 
     def _check_trained(self, config: PreTrainedConfig, missing: Set[str]) -> None:
@@ -95,15 +97,15 @@ class ModelManager:
         """Whether what is to be loaded was saved as an adapter, without its base's weights."""
         return (Path(self.name) / _ADAPTER_CONFIG).is_file()
 
-    def _from_pretrained(self, name: str, options: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
-        """The task's model in float32, and the names of its weights that the folder or repository does not have."""
+    def _from_pretrained(self, name: str, options: Mapping[str, Any], dtype: str) -> tuple[PreTrainedModel, set[str]]:
+        """The task's model in a dtype, and the names of its weights that the folder or repository does not have."""
         import torch
         import transformers
 
         auto_class = getattr(transformers, self.task.auto_class)
         try:
             model, found = auto_class.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True, **options, **self._from
+                name, dtype=getattr(torch, dtype), output_loading_info=True, **options, **self._from
             )
         except Exception as error:
             raise self._explain(error, "모델") from error

@@ -84,6 +84,7 @@ class ModelSettings(_Section):
     cache_dir: Text = "./models/pretrained"
     revision: Text | None = None
     trust_remote_code: Truth = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
     save_dtype: Literal["float32", "float16", "bfloat16"] | None = None
     num_labels: Annotated[Whole, Field(ge=1)] | None = None
     adapter: Annotated[AdapterSettings, BeforeValidator(_nothing_is_empty)] = AdapterSettings()
@@ -126,7 +127,8 @@ class TrainingSettings(_Section):
     warmup_steps: Annotated[Whole, Field(ge=0)] = 0
     warmup_ratio: Annotated[Real, Field(ge=0, le=1)] = 0.0
     lr_scheduler: Literal["linear", "cosine", "constant"] = "linear"
-    max_grad_norm: Annotated[Real, Field(gt=0)] = 1.0
+    max_grad_norm: Annotated[Real, Field(gt=0)] | None = 1.0
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     adam_beta1: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[Real, Field(ge=0, lt=1)] = 0.999
     adam_epsilon: Annotated[Real, Field(gt=0)] = 1e-8
@@ -145,6 +147,8 @@ class MemorySettings(_Section):
     empty_cache_freq: Annotated[Whole, Field(ge=0)] = 50
     mixed_precision: Truth = True
     optimize_memory_usage: Truth = True
+    gradient_checkpointing: Truth | None = None
+    optimizer_in_backward: Truth = False
 
 
 class FillMaskSettings(_Section):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from batching import Examples, Window, epoch_order, partition, share_of, window_of, windows_per_epoch
+from batching import MICRO_BATCH_COST, Examples, Window, epoch_order, partition, share_of, window_of, windows_per_epoch
 from checkpointing import (
     Checkpoint,
     CheckpointStore,
@@ -26,6 +26,7 @@ from checkpointing import (
 from evaluation import Evaluator, to_device
 from exceptions import ModelError, SettingsError, StopRequested
 from memory_utils import is_out_of_memory
+from optimizers import SteppedOneByOne, make_optimizer, measured_in_backward, stepped_in_backward
 from packing import isolates, pack_window
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
 from settings import Settings, TrainingSettings
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _BAD_STEPS_IN_A_ROW = 5
 _NAMED_ROWS = 8
+_AS_FEW_AS_FIT = (
+    1 << 40
+)  # a micro-batch's cost in tokens where the optimizer steps in the backward pass of a single one
 _CONTENT = "데이터의 내용"
 
 
@@ -87,17 +91,6 @@ def learning_rate_factor(settings: TrainingSettings, step: int, total_steps: int
     return max(0.0, 1.0 - done)
 
 
-def make_optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    """Fused AdamW; biases and norms, the parameters of one dimension, do not decay."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    betas = (settings.adam_beta1, settings.adam_beta2)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=True)
-
-
 def _check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     different = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
     if different:
@@ -135,7 +128,8 @@ class TrainingManager:
         self.store, self.save_best, self.stop_signal, self.data_keys = store, save_best, stop_signal, data_keys
         self.metrics_file = MetricsFile(output_dir)
         self.state = TrainingState()
-        self.optimizer = make_optimizer(self.model, settings.training)
+        self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
+        self.stepped_apart = self._stepped_apart()
         self.scaler = self.accelerator.scaler or torch.amp.GradScaler(self.accelerator.device.type, enabled=False)
         self.window_size = (
             settings.data.batch_size * settings.memory.gradient_accumulation_steps * self.accelerator.num_processes
@@ -181,7 +175,7 @@ class TrainingManager:
         self._set_learning_rate()
         while True:
             try:
-                loss_sum = self._accumulate_gradients(batches, items)
+                loss_sum, norm = self._backward(batches, items)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -191,7 +185,10 @@ class TrainingManager:
             self.memory.shrink_budget(largest.inputs["input_ids"].numel(), largest.examples())
             batches = self._micro_batches(mine, window.epoch)
         loss_sum = self._over_processes(loss_sum, "sum")
-        grad_norm = self._step(loss_sum, window)
+        if norm is None:
+            grad_norm = self._step(loss_sum, window)
+        else:
+            grad_norm = self._step_in_backward(batches, items, loss_sum, norm, window)
         return StepResult(
             loss_sum,
             items,
@@ -211,8 +208,21 @@ class TrainingManager:
                 self.task.collate_rows([self.train_examples.fetch(row) for row in rows], self.tokenizer)
                 for rows in packed
             ]
-        cuts = partition(indices, lengths, budget)
+        cost = MICRO_BATCH_COST if self.stepped_apart is None else _AS_FEW_AS_FIT
+        cuts = partition(indices, lengths, budget, cost)
         return [self.task.collate(self.train_examples.fetch(cut), self.tokenizer, key) for cut in cuts]
+
+    def _backward(self, batches: list[Batch], items: int) -> tuple[float, float | None]:
+        """This process's loss sum and, where the gradient was measured or applied as it came and is gone, its norm."""
+        if self.stepped_apart is None or len(batches) > 1:
+            return self._accumulate_gradients(batches, items), None
+        if self.settings.training.max_grad_norm is None:
+            way = stepped_in_backward(self.model, self.stepped_apart, 1.0)
+        else:
+            way = measured_in_backward(self.model)
+        with way as norm:
+            loss_sum = self._accumulate_gradients(batches, items)
+        return loss_sum, norm.total()
 
     def _accumulate_gradients(self, batches: list[Batch], items: int) -> float:
         """Adds every micro-batch's share of the window's gradient; returns this process's loss sum.
@@ -235,7 +245,8 @@ class TrainingManager:
         self.scaler.unscale_(self.optimizer)
         self._sum_gradients_over_processes()
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.training.max_grad_norm, foreach=True)
+        limit = self.settings.training.max_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit, foreach=True)
         grad_norm = float(norm)
         if math.isfinite(loss_sum) and math.isfinite(grad_norm):
             self.scaler.step(self.optimizer)
@@ -246,6 +257,20 @@ class TrainingManager:
             self._report_bad_window(loss_sum, window)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        return grad_norm
+
+    def _step_in_backward(
+        self, batches: list[Batch], items: int, loss_sum: float, grad_norm: float, window: Window
+    ) -> float:
+        """Where the gradient must be clipped, a second pass applies it: only then is its norm known."""
+        limit = self.settings.training.max_grad_norm
+        if not (math.isfinite(loss_sum) and math.isfinite(grad_norm)):
+            self._report_bad_window(loss_sum, window)
+            return grad_norm
+        self.state.bad_steps = 0
+        if limit is not None and self.stepped_apart is not None:
+            with stepped_in_backward(self.model, self.stepped_apart, min(1.0, limit / (grad_norm + 1e-6))):
+                self._accumulate_gradients(batches, items)
         return grad_norm
 
     # --- what is due after a step ---
@@ -355,6 +380,7 @@ class TrainingManager:
             "model.task": self.task.name,
             "model.name": f"{self.model.config.model_type}, 파라미터 {self.model.num_parameters():,}개",
             "model.adapter": self.settings.model.adapter.model_dump(),
+            "model.dtype": self.settings.model.dtype,
             **{f"{name} {_CONTENT}": key for name, key in self.data_keys.items()},
             "data.max_length": self.evaluator.max_length,
             "data.batch_size × memory.gradient_accumulation_steps × 프로세스 수": self.window_size,
@@ -366,6 +392,18 @@ class TrainingManager:
         return {parameter: name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     # --- counting, naming, schedules ---
+
+    def _stepped_apart(self) -> SteppedOneByOne | None:
+        """The optimizer, where it is to step in the backward pass; SettingsError where it cannot."""
+        if not (self.settings.memory.optimizer_in_backward and isinstance(self.optimizer, SteppedOneByOne)):
+            return None
+        if self.accelerator.num_processes > 1 or self.accelerator.mixed_precision == "fp16":
+            raise SettingsError(
+                "backward 중의 업데이트는 프로세스가 하나이고 fp16을 쓰지 않을 때만 할 수 있습니다.",
+                where="memory.optimizer_in_backward: true",
+                remedy="memory.optimizer_in_backward를 false로 두세요.",
+            )
+        return self.optimizer
 
     def _set_learning_rate(self) -> None:
         factor = learning_rate_factor(self.settings.training, self.state.step, self.total_steps)

@@ -152,6 +152,34 @@ def test_a_run_that_trains_a_part_of_the_model(
     check_resumed_is_whole([*flags, "--set", "model.adapter.layers=1"], StopAfter(looks=3), tmp_path)
 
 
+# How far a logged loss may be from that of the plain run, as a part of it.
+MEMORY_SETTINGS = {
+    "memory.gradient_checkpointing=true": 1e-6,
+    "memory.optimizer_in_backward=true": 1e-5,
+    "model.dtype=bfloat16": 5e-3,
+    "training.optimizer=adafactor": 0.05,
+    "training.optimizer=adamw_8bit": 1e-3,
+}
+
+
+@pytest.mark.parametrize("task", ["text-classification", "text-generation"])
+@pytest.mark.parametrize("setting", MEMORY_SETTINGS)
+def test_a_run_in_less_memory_is_the_same_training(
+    setting: str, task: str, flags_for: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    if setting.endswith("8bit"):
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    flags = flags_for(task)
+    run_train([*flags, "--output_dir", str(tmp_path / "plain" / "model")], StopAfter())
+    check_resumed_is_whole([*flags, "--set", setting], StopAfter(looks=3), tmp_path)
+    plain, lean = (
+        [line["loss"] for line in losses(tmp_path / name / "model") if line["kind"] == "train"]
+        for name in ("plain", "whole")
+    )
+    assert len(plain) == len(lean)
+    assert lean == pytest.approx(plain, rel=MEMORY_SETTINGS[setting])
+
+
 def test_a_causal_model_without_a_padding_token_classifies(
     flags_for: Callable[[str], list[str]], tiny_causal: Path, tmp_path: Path
 ) -> None:

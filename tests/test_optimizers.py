@@ -1,0 +1,158 @@
+"""Optimizers that take less memory: each leaves the training what it was, within what is stated here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from optimizers import (
+    SteppedOneByOne,
+    make_optimizer,
+    measured_in_backward,
+    stepped_in_backward,
+    stochastically_rounded,
+)
+from settings import TrainingSettings
+
+
+def network(dtype: torch.dtype = torch.float32) -> torch.nn.Sequential:
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.LayerNorm(16), torch.nn.Linear(16, 3)
+    return torch.nn.Sequential(*layers).to(dtype)
+
+
+def inputs(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(step)
+    x = torch.randn(32, 6, generator=random)
+    return x, x @ torch.arange(18.0).reshape(6, 3).sin()
+
+
+def loss_of(model: torch.nn.Module, step: int) -> torch.Tensor:
+    x, y = inputs(step)
+    dtype = next(model.parameters()).dtype
+    return torch.nn.functional.mse_loss(model(x.to(dtype)).float(), y)
+
+
+def trained(steps: int = 60, dtype: torch.dtype = torch.float32, **training: Any) -> tuple[torch.nn.Module, float]:
+    """A network after some steps of an optimizer, and its mean loss over the last ten."""
+    model = network(dtype)
+    optimizer = make_optimizer(
+        model, TrainingSettings.model_validate({"learning_rate": 1e-2, **training}), in_backward=False
+    )
+    losses = []
+    for step in range(steps):
+        loss = loss_of(model, step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(float(loss.detach()))
+    return model, sum(losses[-10:]) / 10
+
+
+def test_biases_and_norms_do_not_decay(tiny_model: Path) -> None:
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(tiny_model)
+    decayed, kept = make_optimizer(model, TrainingSettings(weight_decay=0.1), in_backward=False).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert decayed["weight_decay"] == 0.1
+    assert kept["weight_decay"] == 0.0
+    assert all("bias" in names[id(p)] or "LayerNorm" in names[id(p)] for p in kept["params"])
+    assert not any("bias" in names[id(p)] or "LayerNorm" in names[id(p)] for p in decayed["params"])
+    assert len(decayed["params"]) + len(kept["params"]) == len(names)
+
+
+def test_stepping_one_by_one_is_stepping_together() -> None:
+    together, apart = network(), network()
+    settings = TrainingSettings(learning_rate=1e-2)
+    optimizers = (
+        make_optimizer(together, settings, in_backward=False),
+        make_optimizer(apart, settings, in_backward=True),
+    )
+    assert isinstance(optimizers[0], torch.optim.AdamW)
+    assert isinstance(optimizers[1], SteppedOneByOne)
+    for step in range(5):
+        for model, optimizer in zip((together, apart), optimizers, strict=True):
+            loss_of(model, step).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    for one, other in zip(together.parameters(), apart.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+def test_stepping_in_the_backward_pass_is_stepping_after_it() -> None:
+    after, within = network(), network()
+    settings = TrainingSettings(learning_rate=1e-2)
+    optimizer, apart = (make_optimizer(model, settings, in_backward=True) for model in (after, within))
+    assert isinstance(apart, SteppedOneByOne)
+    for step in range(5):
+        loss_of(after, step).backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(after.parameters(), 0.5))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with measured_in_backward(within) as measured:
+            loss_of(within, step).backward()
+        assert measured.total() == pytest.approx(norm, rel=1e-5)
+        assert all(parameter.grad is None for parameter in within.parameters())
+        with stepped_in_backward(within, apart, min(1.0, 0.5 / (measured.total() + 1e-6))):
+            loss_of(within, step).backward()
+    for one, other in zip(after.parameters(), within.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_is_not_stepped() -> None:
+    model = network()
+    apart = make_optimizer(model, TrainingSettings(), in_backward=True)
+    assert isinstance(apart, SteppedOneByOne)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with stepped_in_backward(model, apart, 1.0) as norm:
+        (loss_of(model, 0) * float("nan")).backward()
+    assert norm.total() != norm.total()
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rounding_is_right_in_expectation(sign: int) -> None:
+    torch.manual_seed(0)
+    value = sign * (1 + 2**-7 * 0.3)  # three tenths of the way from 1 to the next bfloat16
+    rounded = stochastically_rounded(torch.full((100_000,), value)).float()
+    assert set(rounded.tolist()) == {sign * 1.0, sign * (1 + 2**-7)}
+    assert float(rounded.mean()) == pytest.approx(value, abs=1e-4)
+
+
+def test_what_bfloat16_holds_is_not_changed_and_what_is_not_finite_stays() -> None:
+    held = torch.tensor([0.0, 1.5, -2.0, 3e38, float("inf"), float("nan")]).bfloat16()
+    torch.testing.assert_close(stochastically_rounded(held.float()), held, equal_nan=True, rtol=0, atol=0)
+
+
+def test_updates_too_small_for_bfloat16_are_not_lost() -> None:
+    """A weight of 1 that is to go down by 1e-4 a step: rounding to the nearest would never move it."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.ones(4096, dtype=torch.bfloat16))
+    model = torch.nn.ParameterList([weight])
+    settings = TrainingSettings(learning_rate=1e-4, weight_decay=0.0)
+    optimizer = make_optimizer(model, settings, in_backward=False)
+    for _ in range(100):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    assert float(weight.detach().float().mean()) == pytest.approx(0.99, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("training", "dtype", "tolerance"),
+    [
+        ({}, torch.bfloat16, 0.10),
+        ({"optimizer": "adafactor"}, torch.float32, 0.50),
+        ({"optimizer": "adamw_8bit"}, torch.float32, 0.10),
+    ],
+)
+def test_each_learns_what_adamw_learns(training: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
+    if training.get("optimizer") == "adamw_8bit":
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    untrained, (_, reference) = float(loss_of(network(), 0)), trained()
+    assert reference < untrained / 3
+    _, loss = trained(dtype=dtype, **training)
+    assert loss == pytest.approx(reference, rel=tolerance)
