@@ -10,15 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.workbench import Workbench, prepare
+from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from batching import Examples
-    from data_manager import Rows
-    from evaluation import Evaluator
+    from checkpointing import Checkpoint, CheckpointStore
+    from memory_utils import MemoryManager
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
@@ -28,7 +27,6 @@ _WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.m
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Fine-tunes, keeps the best model in output_dir, evaluates it on held-out rows and writes the report."""
     from checkpointing import CheckpointStore
-    from training_manager import TrainingManager
 
     started, output_dir = time.perf_counter(), bench.output_dir
     _check_writable(output_dir)
@@ -39,17 +37,30 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     checkpoint = _checkpoint_to_resume(store, arguments, output_dir)
     with bench.accelerator.main_process_first():
         prepared = prepare(bench, tokenizer, max_length)
-    bench, splits, label_names, examples = prepared.bench, prepared.splits, prepared.label_names, prepared.examples
-    settings = bench.settings
-    _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in splits.items()))
+    _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
+    state, memory = _train(prepared, tokenizer, max_length, store, checkpoint)
+    memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them
+    _report(prepared, tokenizer, max_length, state, memory, time.perf_counter() - started)
+
+
+def _train(
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, store: CheckpointStore,
+    checkpoint: Checkpoint | None,
+) -> tuple[TrainingState, MemoryManager]:  # fmt: skip
+    """Trains, from a checkpoint or from the start; returns the final state, and what watched the memory."""
+    from training_manager import TrainingManager
+
+    bench, examples = prepared.bench, prepared.examples
+    settings, output_dir = bench.settings, bench.output_dir
     _seed_head(settings.training.seed)
-    evaluator = bench.evaluator(bench.models.load_model(label_names), tokenizer, label_names, max_length)
+    model = bench.models.load_model(prepared.label_names)
+    evaluator = bench.evaluator(model, tokenizer, prepared.label_names, max_length)
     evaluator.memory.fit_model(evaluator.model)
     manager = TrainingManager(
         settings, evaluator, examples["train"], examples["validation"], store,
         save_best=lambda model: _keep_model(bench, model, tokenizer),
         stop_signal=bench.stop.pending,
-        data_keys={name: splits[name].key for name in ("train", "validation")},
+        data_keys={name: prepared.splits[name].key for name in ("train", "validation")},
         output_dir=output_dir,
     )  # fmt: skip
     if checkpoint is not None:
@@ -64,36 +75,37 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
             where=f"{output_dir}, 스텝 {state.step:,}",
             remedy="training.learning_rate를 낮추고(예: 10분의 1) 다른 --output_dir에서 다시 학습하세요.",
         )
-    _report(bench, splits, examples, evaluator, state, time.perf_counter() - started)
+    return state, evaluator.memory
 
 
 def _report(
-    bench: Workbench, splits: dict[str, Rows], examples: dict[str, Examples], trained: Evaluator,
-    state: TrainingState, seconds: float,
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, state: TrainingState,
+    memory: MemoryManager, seconds: float,
 ) -> None:  # fmt: skip
     """Evaluates the best model as it was saved, on test or else validation; says and writes what the run came to."""
     from reporting import log_evaluation, log_samples, summary, write_json, write_model_card
 
+    bench, splits, examples, label_names = prepared.bench, prepared.splits, prepared.examples, prepared.label_names
     split, settings, output_dir = "test" if "test" in splits else "validation", bench.settings, bench.output_dir
     bench.models.name = str(output_dir)
-    best = bench.evaluator(bench.models.load_saved(), trained.tokenizer, trained.label_names, trained.max_length)
+    best = bench.evaluator(bench.models.load_saved(), tokenizer, label_names, max_length)
     evaluation = best.evaluate(examples[split], settings.training.seed, bench.task.final_texts)
     if not bench.accelerator.is_main_process:
         return
     counts = {name: len(rows) for name, rows in splits.items()}
     if not bench.task.final_texts:  # its report shows texts already
-        log_samples(bench.task, examples[split].rows, evaluation.outcomes, trained.label_names, trained.tokenizer)
+        log_samples(bench.task, examples[split].rows, evaluation.outcomes, label_names, tokenizer)
     log_evaluation(split, counts[split], evaluation.metrics, evaluation.details)
     write_model_card(output_dir, settings, bench.task, counts, evaluation.metrics)
     facts = {
         "task": bench.task.name, "model": settings.model.name, "rows": counts, "steps": state.step,
         "best_step": state.best_step, f"best_validation_{bench.task.best_metric}": state.best_metric,
         "last_validation": state.last_metrics, split: evaluation.metrics, "seconds": round(seconds, 1),
-        "peak_memory_bytes": trained.memory.peak(), "precision": bench.accelerator.mixed_precision,
+        "peak_memory_bytes": memory.peak(), "precision": bench.accelerator.mixed_precision,
         "seed": settings.training.seed,
     }  # fmt: skip
     write_json(output_dir / "summary.json", summary(facts))
-    _log.info("걸린 시간 %.0f초, %s", seconds, trained.memory.describe())
+    _log.info("걸린 시간 %.0f초, %s", seconds, memory.describe())
     _log.info("가장 좋은 모델(스텝 %s)을 저장했습니다: %s", f"{state.best_step:,}", output_dir)
 
 

@@ -180,6 +180,29 @@ def test_a_run_in_less_memory_is_the_same_training(
     assert lean == pytest.approx(plain, rel=MEMORY_SETTINGS[setting])
 
 
+def test_the_trained_model_is_gone_before_the_best_one_is_loaded(
+    flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gc
+
+    from transformers import PreTrainedModel
+
+    from model_manager import ModelManager
+
+    alive: list[int] = []
+    load_saved = ModelManager.load_saved
+
+    def count(self: ModelManager) -> Any:
+        alive.append(sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects()))
+        return load_saved(self)
+
+    gc.collect()
+    before = sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects())  # other tests' fixtures
+    monkeypatch.setattr(ModelManager, "load_saved", count)
+    run_train([*flags_for("text-classification"), "--output_dir", str(tmp_path / "model")], StopAfter())
+    assert alive == [before]
+
+
 def test_a_causal_model_without_a_padding_token_classifies(
     flags_for: Callable[[str], list[str]], tiny_causal: Path, tmp_path: Path
 ) -> None:
