@@ -111,6 +111,7 @@ class DataSettings(_Section):
     test_split: Annotated[Real, Field(ge=0, lt=0.5)] = 0.0
     max_bad_rows: Annotated[Real, Field(ge=0, le=1)] = 0.01
     encoding: Text | None = None
+    normalize: list[Literal["zero_width", "full_width"]] = ["zero_width"]
     train_rows: Annotated[Whole, Field(ge=1)] | None = None
     validation_rows: Annotated[Whole, Field(ge=1)] | None = None
     test_rows: Annotated[Whole, Field(ge=1)] | None = None

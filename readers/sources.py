@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from readers import is_supported, open_source
 from readers.hub import load_hub
 from settings import DataSettings
 
-_log = logging.getLogger(__name__)
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "eval": "validation", "test": "test", "testing": "test",
@@ -28,12 +26,16 @@ _SPLIT_PREFIXES = {  # a Korean noun takes others on: 학습데이터, 검증용
 
 @dataclass(frozen=True)
 class Raw:
-    """Rows as a source has them, before the task's columns are known. key: a hash of their content."""
+    """Rows as a source has them, before the task's columns are known.
+
+    key: a hash of their content; notes: what a person should know about how they were read, a sentence each.
+    """
 
     where: str
     columns: tuple[str, ...]
     rows: Iterable[Mapping[str, Any]]
     key: str
+    notes: tuple[str, ...] = ()
 
 
 def find_sources(data: DataSettings) -> dict[str, Raw]:
@@ -54,12 +56,10 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
 
 
 def raw_file(path: Path, encoding: str | None) -> Raw:
-    """One file, and the log line on how it was read where that is not plain."""
+    """All rows of one file."""
     source = open_source(path, encoding)
-    for note in source.notes:
-        _log.info("%s: %s", path.name, note)
     key = content_key(_file_hash(path), str(encoding), path.suffix.casefold())  # the suffix says the format
-    return Raw(str(path), source.columns, source.rows, key)
+    return Raw(str(path), source.columns, source.rows, key, source.notes)
 
 
 def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:

@@ -85,6 +85,7 @@ class QuestionAnswering(Task):
     best_metric = "f1"
     greater_is_better = True
     grouped_by = "context"
+    counts_characters = True
     usage = _USAGE
 
     def __init__(self, settings: Settings) -> None:

@@ -36,6 +36,7 @@ class TokenClassification(Task):
     auto_class = "AutoModelForTokenClassification"
     pipeline: ClassVar[str | None] = "token-classification"
     best_metric = "entity_macro_f1"
+    counts_characters = True
     greater_is_better = True
     has_labels = True
 
