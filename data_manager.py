@@ -22,7 +22,7 @@ from readers.cleaning import ROLE_NAMES, Findings, clean_rows
 from readers.normalizing import Normalizer
 from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
-from settings import DataSettings, Settings
+from settings import Settings
 from storage import discard, writing
 from tasks.base import Column, Task
 
@@ -136,7 +136,7 @@ class DataManager:
             if fitting == [clean_name(column.name or "")]:
                 names[column.role] = fitting[0]
                 continue
-            if not fitting and column.optional and _is_default(column):
+            if not fitting and column.optional and column.is_default():
                 continue
             if len(fitting) == 1:
                 names[column.role] = fitting[0]
@@ -351,16 +351,12 @@ class DataManager:
         return self.task.settings.model_dump_json(exclude=general) + shape
 
 
-def _is_default(column: Column) -> bool:
-    return bool(column.name == DataSettings.model_fields[column.setting].default)
-
-
 def _fitting(column: Column, available: Sequence[str]) -> list[str]:
     """The one that is named so or, where the name is the default, those of usual names."""
     name = clean_name(column.name or "")
     if name in available:
         return [name]
-    return [other for other in available if other.casefold() in column.usual] if _is_default(column) else []
+    return [other for other in available if other.casefold() in column.usual] if column.is_default() else []
 
 
 def _leave_out(raw: Raw, split: str, why: str) -> None:

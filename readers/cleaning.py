@@ -20,7 +20,7 @@ ROLE_NAMES = {
     "context": "지문", "answers": "정답", "messages": "대화", "conversations": "대화", "instruction": "지시문",
     "input": "입력", "output": "답", "prompt": "입력", "response": "출력",
 }  # fmt: skip
-_CHANGES = {**KINDS, "label": "빈칸이나 .0을 떼어 낸 라벨"}
+_CHANGES = {**KINDS, "label": "앞뒤 빈칸을 뗀 라벨"}
 
 
 @dataclass
@@ -120,7 +120,7 @@ def clean_rows(
             findings.skip(str(reason), number, reason.found)
             continue
         row: dict[str, Any] = {"row": number}
-        if isinstance(label, str) and isinstance(prepared.get("label"), str) and prepared["label"] != label:
+        if isinstance(label, str) and prepared.get("label") == label.strip() != label:
             findings.change("label", number, label, prepared["label"])
         for role, value in prepared.items():
             found, kinds = normalizer.value(value)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from settings import Settings
+from settings import DataSettings, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,10 @@ class Column:
     usual: tuple[str, ...] = ()
     target: bool = False
     optional: bool = False
+
+    def is_default(self) -> bool:
+        """Whether the settings leave the name to be found."""
+        return bool(self.name == DataSettings.model_fields[self.setting].default)
 
 
 @dataclass(frozen=True)

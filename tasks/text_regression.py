@@ -30,7 +30,7 @@ class TextRegression(TextClassification):
     has_labels = False
 
     def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
-        return self
+        return self.for_roles(roles)
 
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         if "label" in row and not _is_score(row["label"]):

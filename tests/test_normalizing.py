@@ -84,14 +84,19 @@ def manager(tmp_path: Path) -> Make:
 
 
 def test_one_line_says_what_was_found_and_changed(manager: Make, caplog: pytest.LogCaptureFixture) -> None:
-    rows = [("좋다", "1"), ("재미\u200b있다", " 0"), (unicodedata.normalize("NFD", "별로"), "0"), *[("글", "1")] * 9]
+    rows = [
+        ("좋다", "1"),
+        ("재미\u200b있다", " 부정"),
+        (unicodedata.normalize("NFD", "별로"), "부정"),
+        *[("글", "1")] * 9,
+    ]
     text = "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows)
     caplog.set_level(logging.INFO)
     splits = manager("a.csv", text.encode("utf-16")).load_splits()
     assert {"재미있다", "별로"} <= {text for split in splits.values() for text in split.table["text"]}
     (line,) = [record.message for record in caplog.records if "a.csv:" in record.message]
     for said in ("UTF-16으로 읽었습니다.", "NFC로 모은 값 1개(3번째 행", "지운 값 1개(2번째 행 '재미\\u200b있다'",
-                 "라벨 1개(2번째 행"):  # fmt: skip
+                 "라벨 1개(2번째 행 ' 부정' → '부정')"):  # fmt: skip
         assert said in line
 
 
