@@ -106,7 +106,7 @@ class DataManager:
 
     def load_file(self, path: Path) -> Rows:
         """All of a file's rows, with their labels."""
-        rows = self._clean(raw_file(path, self.data.encoding), "test")
+        rows = self._clean(raw_file(path, self.data), "test")
         if not len(rows):
             raise _nothing_to_score(str(path))
         return rows
@@ -114,7 +114,7 @@ class DataManager:
     def load_unlabelled(self, path: Path | None, lines: Iterable[str]) -> tuple[Rows, list[dict[str, Any]]]:
         """Rows to predict, out of a file or else lines of text; and every source row, those without text included."""
         if path is not None:
-            raw = raw_file(path, self.data.encoding)
+            raw = raw_file(path, self.data)
         else:
             asked = [column for column in self.task.columns(()) if not (column.target or column.optional)]
             raw = raw_lines(lines, [column.name or column.role for column in asked])

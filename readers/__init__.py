@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from exceptions import DataError
-from readers import delimited, json_records, lines, parquet, spreadsheet, tagged
+from readers import delimited, json_records, lines, naver_ner, parquet, spreadsheet, tagged
 from readers.base import Source, with_clean_names
 from readers.encoding import find_encoding
 
@@ -28,11 +28,14 @@ def is_supported(path: Path) -> bool:
     return path.suffix.casefold() in SUFFIXES
 
 
-def open_source(path: Path, encoding: str | None) -> Source:
-    """A file's columns and rows; encoding: None finds it by reading. Raises DataError where it cannot be read."""
+def open_source(path: Path, encoding: str | None, path_to_records: str | None = None) -> Source:
+    """A file's columns and rows; encoding: None finds it by reading. Raises DataError where it cannot be read.
+
+    path_to_records: where the rows of a JSON file are, as `data.records` has it.
+    """
     try:
         _check_path(path)
-        source = _open(path, encoding)
+        source = _open(path, encoding, path_to_records)
     except PermissionError as error:
         raise DataError("파일을 읽을 권한이 없습니다.", where=str(path), remedy="읽기 권한을 확인하세요.") from error
     except OSError as error:
@@ -54,15 +57,15 @@ def _check_path(path: Path) -> None:
         raise DataError(
             "파이프나 장치는 읽을 수 없습니다.", where=str(path), remedy="내용을 파일로 저장해 그 파일을 지정하세요."
         )
-    if not is_supported(path):
+    if path.suffix and not is_supported(path):  # a file without one, as Naver's train_data, is told by its content
         raise DataError(
-            f"'{path.suffix or path.name}' 형식은 읽을 수 없습니다.",
+            f"'{path.suffix}' 형식은 읽을 수 없습니다.",
             where=str(path),
             remedy=f"읽을 수 있는 형식: {', '.join(SUFFIXES)}",
         )
 
 
-def _open(path: Path, encoding: str | None) -> Source:
+def _open(path: Path, encoding: str | None, path_to_records: str | None) -> Source:
     with path.open("rb") as file:
         start = file.read(4)
     if not start:
@@ -87,11 +90,13 @@ def _open(path: Path, encoding: str | None) -> Source:
     found, note = find_encoding(path, encoding)
     notes = (note,) if note else ()
     if path.suffix.casefold() in {".json", ".jsonl", ".ndjson"}:
-        return json_records.read(path, found, notes)
+        return json_records.read(path, found, notes, path_to_records)
     if path.suffix.casefold() == ".csv":
         return delimited.read_csv(path, found, notes)
-    if path.suffix.casefold() in {".tsv", ".txt"} and tagged.is_tagged(path, found):
+    if tagged.is_tagged(path, found):
         return tagged.read(path, found, notes)
+    if naver_ner.is_naver_ner(path, found):
+        return naver_ner.read(path, found, notes)
     if path.suffix.casefold() == ".tsv" or lines.is_table(path, found):
         return delimited.read_tsv(path, found, notes)
     return lines.read(path, found, notes)
