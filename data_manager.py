@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Part of every cache key: a change in what cleaning or encoding does must change it.
-_FORMAT = "5"
+_FORMAT = "6"
 _ROWS_AT_A_TIME = 10_000
 _SHOWN = 5
 _DROPPED_LOUDLY = 0.01
