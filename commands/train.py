@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands.compare import tokenizer_lines
 from commands.workbench import Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
 
@@ -41,6 +42,8 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
         prepared = prepare(bench, tokenizer, max_length)
     bench, splits, label_names, examples = prepared.bench, prepared.splits, prepared.label_names, prepared.examples
     settings = bench.settings
+    if bench.accelerator.is_main_process:
+        _log.info(*tokenizer_lines(prepared, tokenizer, max_length, others=()))
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in splits.items()))
     _seed_head(settings.training.seed)
     evaluator = bench.evaluator(bench.models.load_model(label_names), tokenizer, label_names, max_length)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 KINDS = {
-    "nfc": "자모를 NFC로 모은 값",
+    "nfc": "NFC로 바꾼 값",
     "zero_width": "폭 없는 문자를 지운 값",
     "full_width": "전각 문자를 반각으로 바꾼 값",
 }
@@ -99,6 +99,10 @@ def change_shown(before: str, after: str) -> str:
 
 
 def _visible(text: str) -> str:
+    """What cannot be seen, or looks like the character that NFC makes of it, as its escape."""
     return "".join(
-        f"\\u{ord(letter):04x}" if unicodedata.category(letter) in {"Cf", "Cc"} else letter for letter in text
+        f"\\u{ord(letter):04x}"
+        if unicodedata.category(letter) in {"Cf", "Cc"} or unicodedata.normalize("NFC", letter) != letter
+        else letter
+        for letter in text
     )

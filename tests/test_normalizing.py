@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_manager import DataManager
-from readers.normalizing import Normalizer
+from readers.normalizing import Normalizer, change_shown
 from settings import Settings
 from tasks import find_task
 
@@ -95,9 +95,13 @@ def test_one_line_says_what_was_found_and_changed(manager: Make, caplog: pytest.
     splits = manager("a.csv", text.encode("utf-16")).load_splits()
     assert {"재미있다", "별로"} <= {text for split in splits.values() for text in split.table["text"]}
     (line,) = [record.message for record in caplog.records if "a.csv:" in record.message]
-    for said in ("UTF-16으로 읽었습니다.", "NFC로 모은 값 1개(3번째 행", "지운 값 1개(2번째 행 '재미\\u200b있다'",
+    for said in ("UTF-16으로 읽었습니다.", "NFC로 바꾼 값 1개(3번째 행", "지운 값 1개(2번째 행 '재미\\u200b있다'",
                  "라벨 1개(2번째 행 ' 부정' → '부정')"):  # fmt: skip
         assert said in line
+
+
+def test_what_looks_the_same_is_shown_as_its_escape() -> None:
+    assert change_shown("동물 \uf933", "동물 \u76e7") == "'동물 \\uf933' → '동물 \u76e7'"
 
 
 def test_a_text_of_no_width_is_an_empty_one(manager: Make) -> None:
