@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,10 @@ from batching import Examples
 from exceptions import DataError, with_particle
 from readers.base import clean_name
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
+from readers.normalizing import Normalizer
 from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
-from settings import DataSettings, Settings
+from settings import Settings
 from storage import discard, writing
 from tasks.base import Column, Task
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Part of every cache key: a change in what cleaning or encoding does must change it.
-_FORMAT = "4"
+_FORMAT = "6"
 _ROWS_AT_A_TIME = 10_000
 _SHOWN = 5
 _DROPPED_LOUDLY = 0.01
@@ -105,7 +106,7 @@ class DataManager:
 
     def load_file(self, path: Path) -> Rows:
         """All of a file's rows, with their labels."""
-        rows = self._clean(raw_file(path, self.data.encoding), "test")
+        rows = self._clean(raw_file(path, self.data), "test")
         if not len(rows):
             raise _nothing_to_score(str(path))
         return rows
@@ -113,16 +114,16 @@ class DataManager:
     def load_unlabelled(self, path: Path | None, lines: Iterable[str]) -> tuple[Rows, list[dict[str, Any]]]:
         """Rows to predict, out of a file or else lines of text; and every source row, those without text included."""
         if path is not None:
-            raw = raw_file(path, self.data.encoding)
+            raw = raw_file(path, self.data)
         else:
             asked = [column for column in self.task.columns(()) if not (column.target or column.optional)]
             raw = raw_lines(lines, [column.name or column.role for column in asked])
         wanted = [column for column in self.task.columns(raw.columns) if not column.target]
         names = self._resolve(wanted, raw)
         originals = [{name: None if cell != cell else cell for name, cell in row.items()} for row in raw.rows]  # NaN
-        rows, findings = self._write(Raw(raw.where, raw.columns, originals, raw.key), wanted, names, limit=None)
+        rows, findings = self._write(replace(raw, rows=originals), wanted, names, limit=None)
         findings.check(raw.where, {}, tolerated=1.0)  # no column is named: a text to predict may well be a number
-        findings.report(raw.where)
+        findings.report(raw.where, raw.notes)
         return rows, originals
 
     # --- rows → clean rows ---
@@ -135,7 +136,7 @@ class DataManager:
             if fitting == [clean_name(column.name or "")]:
                 names[column.role] = fitting[0]
                 continue
-            if not fitting and column.optional and _is_default(column):
+            if not fitting and column.optional and column.is_default():
                 continue
             if len(fitting) == 1:
                 names[column.role] = fitting[0]
@@ -161,7 +162,7 @@ class DataManager:
             _leave_out(raw, split, f"'{names[targets[0]]}' 열이 모두 비어")
             return rows
         findings.check(raw.where, names, self.data.max_bad_rows)
-        findings.report(raw.where)
+        findings.report(raw.where, raw.notes)
         return rows
 
     def _labelled(self, sources: Mapping[str, Raw]) -> dict[str, Raw]:
@@ -192,7 +193,8 @@ class DataManager:
         else:
             findings, partial = Findings(), path.with_suffix(f".partial-{os.getpid()}")
             optional = [column.role for column in columns if column.optional]
-            clean = clean_rows(raw.rows, names, optional, self.task.prepare, limit, findings)
+            normalizer = Normalizer.of(() if self.task.counts_characters else self.data.normalize)
+            clean = clean_rows(raw.rows, names, optional, self.task.prepare, limit, findings, normalizer)
             chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
             roles = [role for role in (chunk[0] if chunk else names) if role != "row"]
             schema = pa.schema([("row", pa.int64()), *((role, pa.string()) for role in roles)])
@@ -345,12 +347,8 @@ class DataManager:
     def _task_options(self) -> str:
         """The settings that rows and examples may depend on besides those of data: the tasks' own sections."""
         general = {"model", "training", "memory", "logging", "data"}
-        shape = self.data.model_dump_json(include={"multi_label", "label_separator"})
+        shape = self.data.model_dump_json(include={"multi_label", "label_separator", "normalize"})
         return self.task.settings.model_dump_json(exclude=general) + shape
-
-
-def _is_default(column: Column) -> bool:
-    return bool(column.name == DataSettings.model_fields[column.setting].default)
 
 
 def _fitting(column: Column, available: Sequence[str]) -> list[str]:
@@ -358,7 +356,7 @@ def _fitting(column: Column, available: Sequence[str]) -> list[str]:
     name = clean_name(column.name or "")
     if name in available:
         return [name]
-    return [other for other in available if other.casefold() in column.usual] if _is_default(column) else []
+    return [other for other in available if other.casefold() in column.usual] if column.is_default() else []
 
 
 def _leave_out(raw: Raw, split: str, why: str) -> None:

@@ -57,6 +57,7 @@ _COMMAND_FLAGS = {
     "--split": ("evaluate",),
     "--input": ("predict",),
     "--output": ("predict", "export"),
+    "--compare": ("plan",),
 }
 
 
@@ -88,7 +89,7 @@ class _KoreanParser(argparse.ArgumentParser):
         return arguments
 
     def error(self, message: str) -> NoReturn:
-        lacking = re.fullmatch(r"argument (.+): expected one argument", message)
+        lacking = re.fullmatch(r"argument (.+): expected (?:at least )?one argument", message)
         surplus = re.fullmatch(r"unrecognized arguments: (.+)", message)
         if lacking:
             what = f"{lacking[1]} 뒤에 값이 없습니다."
@@ -130,6 +131,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="저장된 체크포인트에서 이어서 학습합니다")
     parser.add_argument(
         "--checkpoint_path", type=Path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)"
+    )
+    parser.add_argument(
+        "--compare", nargs="+", metavar="모델", help="plan: tokenizer를 나란히 견줄 다른 모델들 (ID 또는 폴더)"
     )
     parser.add_argument("--split", metavar="이름", help="evaluate: 평가할 split (기본값: test, 없으면 validation)")
     parser.add_argument(

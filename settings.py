@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from typing import Annotated, Literal
 
 import yaml
@@ -47,11 +48,18 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
+def _record_path(value: str) -> str:
+    if not re.fullmatch(r"(?:[^.\[\]]+|\[\*\])(?:\[\*\]|\.[^.\[\]]+)*", value):
+        raise ValueError("키는 점으로 잇고 목록에는 [*]를 붙입니다. 예: data[*].paragraphs[*]")
+    return value
+
+
 Text = Annotated[str, Field(min_length=1, strict=True)]
 Whole = Annotated[int, BeforeValidator(_number), Field(strict=True)]
 Real = Annotated[float, BeforeValidator(_number), AfterValidator(_finite)]
 Truth = Annotated[bool, BeforeValidator(_truth), Field(strict=True)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
+RecordPath = Annotated[Text, AfterValidator(_record_path)]
 LogFormat = Annotated[Text, AfterValidator(_log_format)]
 
 
@@ -112,6 +120,8 @@ class DataSettings(_Section):
     test_split: Annotated[Real, Field(ge=0, lt=0.5)] = 0.0
     max_bad_rows: Annotated[Real, Field(ge=0, le=1)] = 0.01
     encoding: Text | None = None
+    records: RecordPath | None = None
+    normalize: list[Literal["zero_width", "full_width"]] = ["zero_width"]
     train_rows: Annotated[Whole, Field(ge=1)] | None = None
     validation_rows: Annotated[Whole, Field(ge=1)] | None = None
     test_rows: Annotated[Whole, Field(ge=1)] | None = None

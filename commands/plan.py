@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from commands.compare import tokenizer_lines
 from commands.workbench import Workbench, prepare
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
         "토큰 길이: 50% {:,}, 90% {:,}, 99% {:,}, 최대 {:,}".format(*quantiles) + f" (max_length {max_length:,})",
         f"윈도(한 스텝): 예제 {window:,}개, epoch마다 {windows:,}스텝, 모두 {windows * settings.training.epochs:,}스텝",
         _padding(bench, train, window, max_length),
+        *tokenizer_lines(prepared, tokenizer, max_length, arguments.compare or ()),
         "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if bench.task.final_texts else "첫 예제:",
         bench.task.describe(train.fetch([0])[0], tokenizer),
     ]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands.compare import tokenizer_lines
 from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
 
@@ -37,6 +38,8 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     checkpoint = _checkpoint_to_resume(store, arguments, output_dir)
     with bench.accelerator.main_process_first():
         prepared = prepare(bench, tokenizer, max_length)
+    if prepared.bench.accelerator.is_main_process:
+        _log.info(*tokenizer_lines(prepared, tokenizer, max_length, others=()))
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
     state, memory = _train(prepared, tokenizer, max_length, store, checkpoint)
     memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them

@@ -6,17 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from exceptions import DataError
-from readers import delimited, json_records, lines, parquet, tagged
+from readers import delimited, json_records, lines, naver_ner, parquet, spreadsheet, tagged
 from readers.base import Source, with_clean_names
 from readers.encoding import find_encoding
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
-_EXPORT = "엑셀 파일이면 엑셀에서 열어 CSV(UTF-8)로 저장하고, 압축 파일이면 압축을 푸세요."
+SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx")
 _MAGIC = {
-    b"PK\x03\x04": ("엑셀(.xlsx)이나 zip", _EXPORT),
-    b"\xd0\xcf\x11\xe0": ("옛 엑셀(.xls)", _EXPORT),
+    b"PK\x03\x04": ("zip", "압축을 푸세요."),
+    b"\xd0\xcf\x11\xe0": (
+        "옛 엑셀(.xls)이나 암호가 걸린 엑셀",
+        "엑셀에서 열어 암호 없이 .xlsx나 CSV(UTF-8)로 저장하세요.",
+    ),
     b"\x1f\x8b": ("gzip", "압축을 푸세요."),
-    b"PAR1": ("Parquet", "파일 이름을 .parquet으로 끝나게 바꾸세요."),
     b"%PDF": ("PDF", "텍스트나 CSV로 저장한 파일을 지정하세요."),
     b"\x89PNG": ("PNG 그림", "텍스트나 CSV 파일을 지정하세요."),
 }
@@ -27,11 +28,14 @@ def is_supported(path: Path) -> bool:
     return path.suffix.casefold() in SUFFIXES
 
 
-def open_source(path: Path, encoding: str | None) -> Source:
-    """A file's columns and rows; encoding: None finds it by reading. Raises DataError where it cannot be read."""
+def open_source(path: Path, encoding: str | None, path_to_records: str | None = None) -> Source:
+    """A file's columns and rows; encoding: None finds it by reading. Raises DataError where it cannot be read.
+
+    path_to_records: where the rows of a JSON file are, as `data.records` has it.
+    """
     try:
         _check_path(path)
-        source = _open(path, encoding)
+        source = _open(path, encoding, path_to_records)
     except PermissionError as error:
         raise DataError("파일을 읽을 권한이 없습니다.", where=str(path), remedy="읽기 권한을 확인하세요.") from error
     except OSError as error:
@@ -53,21 +57,23 @@ def _check_path(path: Path) -> None:
         raise DataError(
             "파이프나 장치는 읽을 수 없습니다.", where=str(path), remedy="내용을 파일로 저장해 그 파일을 지정하세요."
         )
-    if not is_supported(path):
+    if path.suffix and not is_supported(path):  # a file without one, as Naver's train_data, is told by its content
         raise DataError(
-            f"'{path.suffix or path.name}' 형식은 읽을 수 없습니다.",
+            f"'{path.suffix}' 형식은 읽을 수 없습니다.",
             where=str(path),
             remedy=f"읽을 수 있는 형식: {', '.join(SUFFIXES)}",
         )
 
 
-def _open(path: Path, encoding: str | None) -> Source:
+def _open(path: Path, encoding: str | None, path_to_records: str | None) -> Source:
     with path.open("rb") as file:
         start = file.read(4)
     if not start:
         raise DataError("빈 파일입니다.", where=str(path), remedy="내용이 있는 파일을 지정하세요.")
-    if path.suffix.casefold() == ".parquet":
+    if path.suffix.casefold() == ".parquet" or start == b"PAR1":
         return parquet.read(path)
+    if start == b"PK\x03\x04" and spreadsheet.is_spreadsheet(path):
+        return spreadsheet.read(path)
     for magic, (name, remedy) in _MAGIC.items():
         if start.startswith(magic):
             raise DataError(
@@ -75,14 +81,22 @@ def _open(path: Path, encoding: str | None) -> Source:
                 where=str(path),
                 remedy=remedy,
             )
+    if path.suffix.casefold() == ".xlsx":
+        raise DataError(
+            "이름은 .xlsx이지만 엑셀 파일이 아닙니다.",
+            where=str(path),
+            remedy="텍스트 파일이면 이름을 .csv나 .txt로 끝나게 바꾸고, 아니면 엑셀에서 .xlsx로 다시 저장하세요.",
+        )
     found, note = find_encoding(path, encoding)
     notes = (note,) if note else ()
     if path.suffix.casefold() in {".json", ".jsonl", ".ndjson"}:
-        return json_records.read(path, found, notes)
+        return json_records.read(path, found, notes, path_to_records)
     if path.suffix.casefold() == ".csv":
         return delimited.read_csv(path, found, notes)
-    if path.suffix.casefold() in {".tsv", ".txt"} and tagged.is_tagged(path, found):
+    if tagged.is_tagged(path, found):
         return tagged.read(path, found, notes)
+    if naver_ner.is_naver_ner(path, found):
+        return naver_ner.read(path, found, notes)
     if path.suffix.casefold() == ".tsv" or lines.is_table(path, found):
         return delimited.read_tsv(path, found, notes)
     return lines.read(path, found, notes)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exceptions import DataError
+
 
 @dataclass(frozen=True)
 class Source:
@@ -23,6 +25,18 @@ class Source:
 def clean_name(name: str) -> str:
     """A column's name as people type it: composed, which one made on a Mac may not be, and without white space."""
     return unicodedata.normalize("NFC", name).strip()
+
+
+def check_columns(columns: Sequence[str], where: str) -> None:
+    """DataError where a header has a name twice, or a column without one."""
+    repeated = {name for name in columns if columns.count(name) > 1} - {""}
+    if repeated or "" in columns:
+        names = ", ".join(sorted(repeated))
+        raise DataError(
+            f"같은 열 이름이 여러 번 있습니다: {names}" if repeated else "이름이 빈 열이 있습니다.",
+            where=where,
+            remedy="첫 줄에 열 이름을 서로 다르게 쓰세요. pandas에서는 to_csv(..., index=False)로 저장하세요.",
+        )
 
 
 def with_clean_names(

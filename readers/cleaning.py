@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from exceptions import BadRow, DataError
+from readers.normalizing import KINDS, Normalizer, change_shown
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
@@ -20,6 +20,7 @@ ROLE_NAMES = {
     "context": "지문", "answers": "정답", "messages": "대화", "conversations": "대화", "instruction": "지시문",
     "input": "입력", "output": "답", "prompt": "입력", "response": "출력",
 }  # fmt: skip
+_CHANGES = {**KINDS, "label": "앞뒤 빈칸을 뗀 라벨"}
 
 
 @dataclass
@@ -27,8 +28,9 @@ class Findings:
     """What cleaning found in a source. Kept beside the cached rows, so that a second run says it too."""
 
     kept: int = 0
-    composed: int = 0
     numeric: int = 0
+    changed: dict[str, int] = field(default_factory=dict)
+    first_changed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     skipped_rows: dict[str, list[int]] = field(default_factory=dict)
     first_found: dict[str, str] = field(default_factory=dict)
@@ -40,6 +42,12 @@ class Findings:
             self.first_found.setdefault(reason, f"{row:,}번째 행: {found}")
         if len(self.skipped_rows.setdefault(reason, [])) < _SHOWN:
             self.skipped_rows[reason].append(row)
+
+    def change(self, kind: str, row: int, before: str, after: str) -> None:
+        """Counts a value that was changed, and remembers the first of its kind."""
+        self.changed[kind] = self.changed.get(kind, 0) + 1
+        if kind not in self.first_changed:
+            self.first_changed[kind] = f"{row:,}번째 행 {change_shown(before, after)}"
 
     def check(self, where: str, columns: Mapping[str, str], tolerated: float) -> None:
         """DataError where nothing is left, more was skipped than tolerated (a share), or the texts are numbers."""
@@ -66,12 +74,13 @@ class Findings:
         lacking = sum(self.skipped.get(_empty(role), 0) for role in roles)
         return self.kept == 0 and 2 * lacking > sum(self.skipped.values())
 
-    def report(self, where: str) -> None:
-        """Logs what was skipped and what was changed."""
+    def report(self, where: str, notes: Sequence[str] = ()) -> None:
+        """Logs in a line how the source was read and what was changed, and in another what was skipped."""
+        changes = [f"{_CHANGES[kind]} {count:,}개({self.first_changed[kind]})" for kind, count in self.changed.items()]
+        if changes or notes:
+            _log.info("%s: %s", where, " ".join([*notes, *([", ".join(changes)] if changes else [])]))
         if self.skipped:
             _log.warning("%s: 다음 행을 건너뜁니다. %s", where, self._told())
-        if self.composed:
-            _log.info("%s: 자모가 풀린(NFD) 값 %s개를 NFC로 모았습니다.", where, f"{self.composed:,}")
 
     def _told(self) -> str:
         told = []
@@ -89,6 +98,7 @@ def clean_rows(
     prepare: Callable[[dict[str, Any]], dict[str, Any]],
     limit: int | None,
     findings: Findings,
+    normalizer: Normalizer,
 ) -> Iterator[dict[str, Any]]:
     """Rows as a task prepares them, with `row`, their number in the source from 1; columns: role → source's column.
 
@@ -99,23 +109,31 @@ def clean_rows(
         if limit is not None and number > limit:
             return
         cells = {role: source.get(name) for role, name in columns.items()}
-        empty = next((role for role in columns if role not in optional and not as_text(cells[role]).strip()), None)
+        empty = next((role for role in columns if role not in optional and _is_empty(cells[role], normalizer)), None)
         if empty is not None:
             findings.skip(_empty(empty), number)
             continue
+        label = cells.get("label")
         try:
             prepared = prepare(cells)
         except BadRow as reason:
             findings.skip(str(reason), number, reason.found)
             continue
         row: dict[str, Any] = {"row": number}
+        if isinstance(label, str) and prepared.get("label") == label.strip() != label:
+            findings.change("label", number, label, prepared["label"])
         for role, value in prepared.items():
-            text = as_text(value)
-            row[role] = unicodedata.normalize("NFC", text)
-            findings.composed += row[role] != text
+            found, kinds = normalizer.value(value)
+            row[role] = as_text(found)
+            for kind in kinds:
+                findings.change(kind, number, as_text(value), row[role])
         findings.kept += 1
         findings.numeric += _is_number(row.get("text", ""))
         yield row
+
+
+def _is_empty(cell: Any, normalizer: Normalizer) -> bool:
+    return not normalizer.text(as_text(cell))[0].strip()
 
 
 def _empty(role: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from exceptions import DataError
-from readers.base import Source, clean_name
+from readers.base import Source, check_columns, clean_name
 
 Quoting = Literal[0, 1, 2, 3]
 _FIELD_LIMIT = 1 << 27  # characters: what a quote that never closes may take into memory
@@ -37,18 +37,7 @@ def _read(path: Path, encoding: str, notes: tuple[str, ...], delimiter: str, quo
     if header is None:
         raise DataError("빈 파일입니다.", where=str(path), remedy="첫 줄에 열 이름이 있는 파일을 지정하세요.")
     line, columns = header[0], [clean_name(name) for name in header[1]]
-    repeated = {name for name in columns if columns.count(name) > 1}
-    if repeated or "" in columns:
-        what = (
-            f"같은 열 이름이 여러 번 있습니다: {', '.join(sorted(repeated))}"
-            if repeated
-            else "이름이 빈 열이 있습니다."
-        )
-        raise DataError(
-            what,
-            where=f"{path}, {line:,}번째 줄",
-            remedy="첫 줄에 열 이름을 서로 다르게 쓰세요. pandas에서는 to_csv(..., index=False)로 저장하세요.",
-        )
+    check_columns(columns, f"{path}, {line:,}번째 줄")
     if next(rows, None) is None:
         raise DataError(
             "열 이름만 있고 데이터가 없는 빈 파일입니다.",

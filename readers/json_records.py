@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from exceptions import DataError
-from readers import squad
+from readers import modu, record_path, squad
 from readers.base import Source
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
-    """The file's records; columns are the union of their keys, in the order they first come."""
-    records = _Lines(path, encoding) if _is_json_lines(path, encoding) else _whole(path, encoding)
+def read(path: Path, encoding: str, notes: tuple[str, ...], path_to_records: str | None) -> Source:
+    """The file's records; columns are the union of their keys, in the order they first come.
+
+    path_to_records: as `data.records` has it; JSON Lines are a list of their lines.
+    """
+    lines = _Lines(path, encoding) if _is_json_lines(path, encoding) else None
+    records: Iterable[dict[str, Any]]
+    if path_to_records is not None:
+        value = list(lines) if lines else _parse(path.read_text(encoding=encoding), str(path))
+        records, note = record_path.records(value, path_to_records, str(path))
+        notes = (*notes, note) if note else notes
+    else:
+        records = lines or _whole(path, encoding)
     columns: dict[str, None] = {}
     for record in records:
         columns.update(dict.fromkeys(record))
@@ -78,6 +88,8 @@ def _whole(path: Path, encoding: str) -> list[dict[str, Any]]:
     value = _parse(path.read_text(encoding=encoding), str(path))
     if squad.is_squad(value):
         return squad.records(value, str(path))
+    if modu.is_modu(value):
+        return modu.records(value, str(path))
     if isinstance(value, dict):
         lists = {
             key: item for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)
@@ -86,7 +98,8 @@ def _whole(path: Path, encoding: str) -> list[dict[str, Any]]:
             raise DataError(
                 f"행이 될 목록을 고를 수 없습니다. 객체의 목록인 키: {', '.join(lists) or '없음'}",
                 where=str(path),
-                remedy='[{"text": ..., "label": ...}, ...] 모양이나 JSONL(한 줄에 객체 하나)로 바꾸세요.',
+                remedy="data.records에 행까지 가는 경로를 쓰거나(예: data[*].paragraphs[*]), "
+                '[{"text": ..., "label": ...}, ...] 모양이나 JSONL(한 줄에 객체 하나)로 바꾸세요.',
             )
         value = next(iter(lists.values()))
     if not isinstance(value, list):

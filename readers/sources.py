@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from exceptions import DataError
-from readers import is_supported, open_source
+from readers import is_supported, klue, open_source
 from readers.hub import load_hub
 from settings import DataSettings
 
-_log = logging.getLogger(__name__)
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "eval": "validation", "test": "test", "testing": "test",
@@ -28,12 +26,16 @@ _SPLIT_PREFIXES = {  # a Korean noun takes others on: 학습데이터, 검증용
 
 @dataclass(frozen=True)
 class Raw:
-    """Rows as a source has them, before the task's columns are known. key: a hash of their content."""
+    """Rows as a source has them, before the task's columns are known.
+
+    key: a hash of their content; notes: what a person should know about how they were read, a sentence each.
+    """
 
     where: str
     columns: tuple[str, ...]
     rows: Iterable[Mapping[str, Any]]
     key: str
+    notes: tuple[str, ...] = ()
 
 
 def find_sources(data: DataSettings) -> dict[str, Raw]:
@@ -41,9 +43,9 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
     name = data.dataset_name
     path = Path(name).expanduser()
     if path.is_file():
-        return {"train": raw_file(path, data.encoding)}
+        return {"train": raw_file(path, data)}
     if path.is_dir():
-        return {split: raw_file(file, data.encoding) for split, file in _files_by_split(path).items()}
+        return {split: raw_file(file, data) for split, file in _files_by_split(path).items()}
     if is_supported(path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise DataError(
             f"데이터 파일이 없습니다: {name}",
@@ -53,13 +55,16 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
     return _from_hub(data)
 
 
-def raw_file(path: Path, encoding: str | None) -> Raw:
-    """One file, and the log line on how it was read where that is not plain."""
-    source = open_source(path, encoding)
-    for note in source.notes:
-        _log.info("%s: %s", path.name, note)
-    key = content_key(_file_hash(path), str(encoding), path.suffix.casefold())  # the suffix says the format
-    return Raw(str(path), source.columns, source.rows, key)
+def raw_file(path: Path, data: DataSettings) -> Raw:
+    """All rows of one file."""
+    source = open_source(path, data.encoding, data.records)
+    columns, rows = klue.plain(source.columns, source.rows, str(path))
+    parts = [
+        str(data.encoding),
+        path.suffix.casefold(),
+        *([data.records] if data.records else []),
+    ]  # what says the form
+    return Raw(str(path), columns, rows, content_key(_file_hash(path), *parts), source.notes)
 
 
 def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:
@@ -87,7 +92,8 @@ def _from_hub(data: DataSettings) -> dict[str, Raw]:
     name = data.dataset_name
     for split, rows in load_hub(name, data.dataset_config, data.dataset_cache_dir).items():
         for role in _splits_in(split.split("_")[0]) - found.keys():
-            found[role] = Raw(f"{name} ({split})", rows.columns, rows, rows.key)
+            where = f"{name} ({split})"
+            found[role] = Raw(where, *klue.plain(rows.columns, rows, where), rows.key)
     return found
 
 
@@ -95,7 +101,7 @@ def _files_by_split(folder: Path) -> dict[str, Path]:
     """Files of a folder by the split that their names say, as `ratings_train.txt` and `dev.csv` do."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if not (path.is_file() and is_supported(path)):
+        if not (path.is_file() and (is_supported(path) or not path.suffix)):
             continue
         for split in _splits_in(path.stem):
             if split in found:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from settings import Settings
+from settings import DataSettings, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,10 @@ class Column:
     usual: tuple[str, ...] = ()
     target: bool = False
     optional: bool = False
+
+    def is_default(self) -> bool:
+        """Whether the settings leave the name to be found."""
+        return bool(self.name == DataSettings.model_fields[self.setting].default)
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,9 @@ class Task(ABC):
     model (pipeline None: there is none); best_metric: what picks the best model; has_labels: whether there are label
     names in the model's config; validation_texts, final_texts: for how many rows a text is generated after an epoch,
     and in a run's last evaluation (0: the task generates none); grouped_by: a role whose rows of one value must not be
-    divided between train and held-out data; usage: Python lines that use `model` and `tokenizer`, for the model card
-    of a task without a pipeline.
+    divided between train and held-out data; counts_characters: labels are places in the text, which is brought to NFC
+    (`prepare` moves them along) and changed no further; usage: Python lines that use `model` and `tokenizer`, for the
+    model card of a task without a pipeline.
     """
 
     name: ClassVar[str]
@@ -85,6 +90,7 @@ class Task(ABC):
     validation_texts: ClassVar[int] = 0
     final_texts: ClassVar[int] = 0
     grouped_by: ClassVar[str | None] = None
+    counts_characters: ClassVar[bool] = False
     usage: ClassVar[str] = ""
 
     def __init__(self, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from exceptions import ModelError
 from tasks.base import IGNORED, Batch, Column, RandomKey, encode_text, pad
 from tasks.language_modeling import VocabularyTask, only_positions
+from tasks.usual_names import TEXTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +32,7 @@ class FillMask(VocabularyTask):
     greater_is_better = False
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
-        usual = ("document", "sentence", "review", "content", "문장", "내용", "리뷰", "텍스트", "본문")
-        return (Column("text", "text_column", self.settings.data.text_column, usual),)
+        return (Column("text", "text_column", self.settings.data.text_column, TEXTS),)
 
     def encode(
         self,

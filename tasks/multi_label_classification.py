@@ -37,7 +37,7 @@ class MultiLabelClassification(TextClassification):
         self.threshold = 0.5
 
     def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
-        return self
+        return self.for_roles(roles)
 
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         if "label" in row:

@@ -16,6 +16,7 @@ from tasks import answer_metrics
 from tasks.answers import gold_answers, is_true
 from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, pad
 from tasks.pieces import cut_into_pieces
+from tasks.usual_names import ANSWERS, CONTEXTS, QUESTIONS
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_QUESTIONS = ("질문", "query")
-_CONTEXTS = ("passage", "paragraph", "지문", "본문", "문단")
-_ANSWERS = ("answer", "정답", "답변", "답")
 _QUESTION_SHARE = 4  # a question may take a quarter of a window: the rest is the context's
 _CONTEXT, _NULL = 1, 2  # in a batch's scope: where an answer may be, and the position that says there is none
 _SURE = 1e6  # the margin of a row that has no span at all, kept finite
@@ -85,6 +83,7 @@ class QuestionAnswering(Task):
     best_metric = "f1"
     greater_is_better = True
     grouped_by = "context"
+    counts_characters = True
     usage = _USAGE
 
     def __init__(self, settings: Settings) -> None:
@@ -96,9 +95,9 @@ class QuestionAnswering(Task):
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         data = self.settings.data
         found = [
-            Column("question", "question_column", data.question_column, _QUESTIONS),
-            Column("context", "context_column", data.context_column, _CONTEXTS),
-            Column("answers", "answers_column", data.answers_column, _ANSWERS, target=True),
+            Column("question", "question_column", data.question_column, QUESTIONS),
+            Column("context", "context_column", data.context_column, CONTEXTS),
+            Column("answers", "answers_column", data.answers_column, ANSWERS, target=True),
         ]
         if "is_impossible" in available:
             found.append(Column("is_impossible", "answers_column", "is_impossible", target=True, optional=True))

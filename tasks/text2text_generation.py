@@ -16,27 +16,11 @@ from tasks.language_modeling import (
     losses_by_example,
     only_positions,
 )
+from tasks.usual_names import SOURCES, TARGETS
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_PROMPTS = ("source", "src", "input", "text", "document", "question", "q", "ko", "질문", "입력", "원문", "본문", "문장")
-_RESPONSES = (
-    "target",
-    "tgt",
-    "output",
-    "summary",
-    "answer",
-    "a",
-    "en",
-    "답변",
-    "대답",
-    "출력",
-    "요약",
-    "번역",
-    "번역문",
-)
 
 
 class Text2TextGeneration(GeneratingTask):
@@ -55,8 +39,8 @@ class Text2TextGeneration(GeneratingTask):
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         data = self.settings.data
         return (
-            Column("prompt", "prompt_column", data.prompt_column, _PROMPTS),
-            Column("response", "response_column", data.response_column, _RESPONSES, target=True),
+            Column("prompt", "prompt_column", data.prompt_column, SOURCES),
+            Column("response", "response_column", data.response_column, TARGETS, target=True),
         )
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

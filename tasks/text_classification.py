@@ -11,6 +11,7 @@ from exceptions import BadRow, DataError, SettingsError
 from readers.cleaning import as_label
 from settings import Settings
 from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
+from tasks.usual_names import LABELS, TEXTS, pair_in
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _MAX_LABELS = 1000
 _MOSTLY = 0.9
-_TEXTS = ("document", "sentence", "review", "content", "문장", "내용", "리뷰", "텍스트", "본문")
-_LABELS = ("labels", "gold_label", "sentiment", "category", "라벨", "레이블", "감정", "분류")
+_FOUND_PAIR = "text_pair"  # the settings' name for the second text of a pair that was found by its usual names
 
 
 class TextClassification(Task):
@@ -61,24 +61,38 @@ class TextClassification(Task):
 
         numbers = {label: number for label in train_labels if (number := _number(label)) is not None}
         rows = sum(train_labels[label] for label in numbers)
+        task = self.for_roles(roles)
         if self.settings.model.num_labels is not None or rows < _MOSTLY * sum(train_labels.values()):
-            return self
+            return task
         if all(number.is_integer() for number in numbers.values()):
-            return self
+            return task
         _log.info(
             "라벨이 소수이므로 점수를 맞히는 회귀(text-regression)로 데이터를 다시 읽습니다. "
             "라벨로 분류하려면 model.num_labels에 라벨의 수를 쓰세요."
         )
-        return TextRegression(self.settings)
+        return TextRegression(task.settings)
+
+    def for_roles(self, roles: Sequence[str]) -> Task:
+        """The task whose settings say that texts are pairs, where the data was found to have such."""
+        if "text_pair" not in roles or self.settings.data.text_pair_column is not None:
+            return self
+        data = self.settings.data.model_copy(update={"text_pair_column": _FOUND_PAIR})
+        return type(self)(self.settings.model_copy(update={"data": data}))
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
+        """A text, or a pair: as the settings say or, where they name no text and the source has none, a usual one."""
         data = self.settings.data
-        pair = (Column("text_pair", "text_pair_column", data.text_pair_column),) if data.text_pair_column else ()
-        return (
-            Column("text", "text_column", data.text_column, _TEXTS),
-            *pair,
-            Column("label", "label_column", data.label_column, _LABELS, target=True),
-        )
+        texts = [Column("text", "text_column", data.text_column, TEXTS)]
+        may_be_found = data.text_pair_column in (None, _FOUND_PAIR) and texts[0].is_default()
+        if may_be_found and data.text_column not in available and (pair := pair_in(available)):
+            first, second = (name.casefold() for name in pair)
+            texts = [
+                Column("text", "text_column", data.text_column, (first,)),
+                Column("text_pair", "text_pair_column", None, (second,)),
+            ]
+        elif data.text_pair_column:
+            texts.append(Column("text_pair", "text_pair_column", data.text_pair_column))
+        return (*texts, Column("label", "label_column", data.label_column, LABELS, target=True))
 
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(row.get("label"), list | dict):

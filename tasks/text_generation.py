@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import BadRow, ModelError, SettingsError
-from settings import DataSettings
 from tasks.base import IGNORED, Batch, Column, RandomKey, Task
 from tasks.conversations import (
     PLAIN_TEMPLATE,
@@ -28,15 +27,12 @@ from tasks.language_modeling import (
     losses_by_example,
     only_positions,
 )
+from tasks.usual_names import PROMPTS, RESPONSES, TEXTS
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_TEXTS = ("document", "sentence", "review", "content", "문장", "내용", "리뷰", "텍스트", "본문")
-_PROMPTS = ("question", "q", "input", "질문", "입력")
-_RESPONSES = ("completion", "answer", "a", "output", "답변", "대답", "출력")
 
 
 class TextGeneration(GeneratingTask):
@@ -56,12 +52,12 @@ class TextGeneration(GeneratingTask):
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         """A column that the settings name comes first; then the shapes that people have, then plain text."""
         data, wanted = self.settings.data, self.settings.text_generation.format
-        text = Column("text", "text_column", data.text_column, _TEXTS)
+        text = Column("text", "text_column", data.text_column, TEXTS)
         pair = (
-            Column("prompt", "prompt_column", data.prompt_column, _PROMPTS),
-            Column("response", "response_column", data.response_column, _RESPONSES, target=True),
+            Column("prompt", "prompt_column", data.prompt_column, PROMPTS),
+            Column("response", "response_column", data.response_column, RESPONSES, target=True),
         )
-        named = {column.role for column in (text, *pair) if column.name in available and not _is_default(column)}
+        named = {column.role for column in (text, *pair) if column.name in available and not column.is_default()}
         if wanted == "text" or (wanted is None and "text" in named and "prompt" not in named):
             return (text,)
         if "prompt" in named:
@@ -69,11 +65,13 @@ class TextGeneration(GeneratingTask):
         for shape in ("messages", "conversations"):
             if shape in available:
                 return (Column(shape, "text_column", shape),)
-        if {"instruction", "output"} <= set(available):
+        output = next((name for name in ("output", "response") if name in available), None)
+        if "instruction" in available and output is not None:
+            given = next((name for name in ("input", "context") if name in available), None)
             return (
                 Column("instruction", "prompt_column", "instruction"),
-                *((Column("input", "prompt_column", "input", optional=True),) if "input" in available else ()),
-                Column("output", "response_column", "output", target=True),
+                *((Column("input", "prompt_column", given, optional=True),) if given else ()),
+                Column("output", "response_column", output, target=True),
             )
         is_pair = wanted == "chat" or all(_is_there(column, available) for column in pair)
         return pair if is_pair else (text,)
@@ -275,12 +273,8 @@ class TextGeneration(GeneratingTask):
         return "".join(pieces)
 
 
-def _is_default(column: Column) -> bool:
-    return bool(column.name == DataSettings.model_fields[column.setting].default)
-
-
 def _is_there(column: Column, available: Sequence[str]) -> bool:
-    usual = _is_default(column) and any(name.casefold() in column.usual for name in available)
+    usual = column.is_default() and any(name.casefold() in column.usual for name in available)
     return column.name in available or usual
 
 

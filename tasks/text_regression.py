@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import BadRow, DataError
-from readers.cleaning import as_label
+from readers.cleaning import as_text
 from tasks.base import Batch, Task, at_least_float32, encode_text
 from tasks.text_classification import TextClassification
 
@@ -30,13 +30,13 @@ class TextRegression(TextClassification):
     has_labels = False
 
     def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
-        return self
+        return self.for_roles(roles)
 
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         if "label" in row and not _is_score(row["label"]):
             raise BadRow("숫자가 아닌 라벨")
         if "label" in row:
-            row["label"] = as_label(row["label"])
+            row["label"] = as_text(float(row["label"]))  # 4.750 in a text file is 4.75 in a spreadsheet
         return row
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:

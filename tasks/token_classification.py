@@ -13,13 +13,13 @@ from exceptions import BadRow, DataError
 from tasks.base import IGNORED, Batch, Column, RandomKey, Task, at_least_float32, pad
 from tasks.pieces import cut_into_pieces, windows_of
 from tasks.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
+from tasks.usual_names import TEXTS
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_TEXTS = ("document", "sentence", "content", "문장", "내용", "텍스트", "본문")
 _TOKENS = ("tokens", "words", "토큰", "어절")
 _TAGS = ("ner_tags", "tags", "labels", "ner", "태그", "개체명")
 
@@ -36,6 +36,7 @@ class TokenClassification(Task):
     auto_class = "AutoModelForTokenClassification"
     pipeline: ClassVar[str | None] = "token-classification"
     best_metric = "entity_macro_f1"
+    counts_characters = True
     greater_is_better = True
     has_labels = True
 
@@ -49,7 +50,7 @@ class TokenClassification(Task):
         """Tokens and their tags; where there are no tokens, a text, with a tag for each of its characters."""
         data = self.settings.data
         tokens = next((name for name in available if name.casefold() in _TOKENS), None)
-        text = Column("text", "text_column", data.text_column, _TEXTS)
+        text = Column("text", "text_column", data.text_column, TEXTS)
         if tokens and data.text_column == type(data).model_fields["text_column"].default:
             text = Column("tokens", "text_column", tokens)
         return text, Column("label", "label_column", data.label_column, _TAGS, target=True)

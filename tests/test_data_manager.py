@@ -13,6 +13,7 @@ import pytest
 from data_manager import DataManager
 from exceptions import DataError
 from finetuning_app import build_parser
+from readers.sources import Raw
 from settings import Settings
 from tasks import find_task
 
@@ -184,3 +185,59 @@ def test_a_missing_column_names_a_flag_that_there_is(manager: Make, task: str, s
     assert said in error.value.remedy
     flags = [word for word in error.value.remedy.replace("(", " ").replace(")", " ").split() if word.startswith("--")]
     assert flags and all(flag in build_parser()._option_string_actions for flag in flags)
+
+
+# --- columns by their usual names ---
+
+
+@pytest.mark.parametrize(
+    ("header", "task", "roles"),
+    [
+        ("리뷰,감정", "text-classification", {"text": "리뷰", "label": "감정"}),
+        ("댓글,레이블", "text-classification", {"text": "댓글", "label": "레이블"}),
+        ("guid,title,label", "text-classification", {"text": "title", "label": "label"}),
+        ("Sentence1,Sentence2,score", "text-classification",
+         {"text": "Sentence1", "text_pair": "Sentence2", "label": "score"}),
+        ("premise,hypothesis,gold_label", "text-classification",
+         {"text": "premise", "text_pair": "hypothesis", "label": "gold_label"}),
+        ("text,sentence1,sentence2,label", "text-classification", {"text": "text", "label": "label"}),
+        ("내용", "fill-mask", {"text": "내용"}),
+        ("질문,답변,label", "text-generation", {"prompt": "질문", "response": "답변"}),
+        ("instruction,input,response", "text-generation",
+         {"instruction": "instruction", "input": "input", "output": "response"}),
+        ("원문,번역문", "text2text-generation", {"prompt": "원문", "response": "번역문"}),
+        ("물음,지문,정답", "question-answering", {"question": "물음", "context": "지문", "answers": "정답"}),
+    ],
+)  # fmt: skip
+def test_usual_names_are_found(manager: Make, header: str, task: str, roles: dict[str, str]) -> None:
+    data = manager({}, task=task)
+    names = tuple(header.split(","))
+    assert data._resolve(data.task.columns(names), Raw("a.csv", names, [], "")) == roles
+
+
+@pytest.mark.parametrize(
+    ("header", "task", "said"),
+    [
+        ("제목,내용,라벨", "text-classification", ["제목, 내용", "--text_column"]),
+        ("문장,감정,주제", "text-classification", ["감정, 주제", "--label_column"]),
+        ("sentence1,sentence2,문장1,문장2,label", "text-classification", ["--text_column"]),
+        ("질문,문의,답변", "text-generation", ["질문, 문의", "--set data.prompt_column="]),
+    ],
+)
+def test_where_two_would_fit_one_is_asked_for_by_name(manager: Make, header: str, task: str, said: list[str]) -> None:
+    with pytest.raises(DataError) as error:
+        manager(
+            {"train.csv": f"{header}\n" + f"{','.join('가나다라마'[: header.count(',') + 1])}\n" * 3}, task=task
+        ).load_splits()
+    for words in said:
+        assert words in str(error.value)
+
+
+def test_a_pair_that_was_found_is_one_when_it_is_predicted(manager: Make) -> None:
+    rows = "sentence1,sentence2,label\n" + "".join(f"가 {n},나 {n},{n % 2}\n" for n in range(20))
+    data = manager({"train.csv": rows})
+    task = data.task.for_data(*data.nature(data.load_splits()["train"]))
+    later = DataManager(task.settings, find_task(Settings.model_validate(task.settings.model_dump())))
+    found, _ = later.load_unlabelled(None, ["가\t나"])
+    assert found.table[:] == {"row": [1], "text": ["가"], "text_pair": ["나"]}
+    assert later.load_splits()["train"].table.column_names == ["row", "text", "text_pair", "label"]

@@ -16,6 +16,7 @@ from settings import Settings
     [
         ["evaluate", "--input", "new.csv"],
         ["evaluate", "--resume"],
+        ["train", "--compare", "a", "b"],
         ["train", "--split", "test"],
         ["--output", "out.csv"],
         ["chat", "--checkpoint_path", "x"],

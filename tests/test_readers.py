@@ -35,6 +35,20 @@ def refused(path: Path, encoding: str | None = None) -> str:
     return str(error.value)
 
 
+def sheets(path: Path, *tables: list[list[Any]]) -> Path:
+    """An .xlsx of a sheet for each table."""
+    from openpyxl import Workbook
+
+    book = Workbook()
+    book.remove(book.active)
+    for number, table in enumerate(tables, 1):
+        sheet = book.create_sheet(f"시트{number}")
+        for row in table:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
 @pytest.mark.parametrize(
     "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be", "cp949"]
 )
@@ -86,8 +100,11 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(text.encode())
         expected = [{**row, "text": row["text"].replace("라고, 했다", "라고 했다")} for row in ROWS]
         assert rows_of(tmp_path / name) == (expected if name == "semicolons.csv" else ROWS), name
-    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
-    assert rows_of(tmp_path / "a.parquet") == ROWS
+    for name in ("a.parquet", "a_parquet.csv"):
+        pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / name)
+        assert rows_of(tmp_path / name) == ROWS
+    for name in ("a.xlsx", "an_xlsx.csv"):
+        assert rows_of(sheets(tmp_path / name, [["text", "label"], *(list(row.values()) for row in ROWS)])) == ROWS
 
 
 def test_the_delimiter_is_the_header_s_own(tmp_path: Path) -> None:
@@ -149,6 +166,45 @@ def test_parquet_values_are_values_of_json(tmp_path: Path) -> None:
     assert row["day"] == "2024-01-02" and row["list"] == [{"day": "2024-01-02"}]
     assert (row["price"], row["bytes"], row["none"], row["number"]) == ("1.50", "좋다", None, 1)
     assert row["time"].startswith("1970-01-01") and row["time"].endswith("001")
+
+
+def test_a_sheet_s_cells_are_values_of_json_and_its_blank_rows_are_skipped(tmp_path: Path) -> None:
+    table = [
+        [],
+        ["글", "점수", "날짜", None],
+        [],
+        ["좋다", 1.5, datetime.date(2024, 1, 2)],
+        ["나쁘다", 0, None],
+        [None],
+    ]
+    source = open_source(sheets(tmp_path / "a.xlsx", [], table, [["다른 시트"]]), None)
+    assert source.columns == ("글", "점수", "날짜")
+    assert list(source.rows) == list(source.rows) == [
+        {"글": "좋다", "점수": 1.5, "날짜": "2024-01-02"}, {"글": "나쁘다", "점수": 0, "날짜": None},
+    ]  # fmt: skip
+    assert "시트2" in source.notes[0] and "시트3" in source.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ([], "빈 엑셀"),
+        ([["text", "label"]], "데이터가 없습니다"),
+        ([["text", "text"], ["좋다", 1]], "여러 번"),
+        ([["text", None, "label"], ["좋다", 1, 1]], "빈 열"),
+        ([["text"], ["좋다"], ["나쁘다", 1]], "3번째 줄"),
+    ],
+)
+def test_a_sheet_that_is_no_table_is_told(tmp_path: Path, table: list[list[Any]], said: str) -> None:
+    assert said in refused(sheets(tmp_path / "a.xlsx", table))
+
+
+def test_a_file_that_is_no_spreadsheet_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").write_text(CSV, encoding="utf-8")
+    assert "엑셀 파일이 아닙니다" in refused(tmp_path / "a.xlsx")
+    path = sheets(tmp_path / "b.xlsx", [["text"], ["좋다"]])
+    path.write_bytes(path.read_bytes().replace(b"workbook.xml.rels", b"workbook.xml.relz"))
+    assert "엑셀(.xlsx) 파일로 읽을 수 없습니다" in refused(path)
 
 
 @pytest.mark.parametrize("ragged", [2, 50])
@@ -270,9 +326,9 @@ def test_an_encoding_that_is_named_overrules(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        (b"PK\x03\x04\x14\x00", "CSV(UTF-8)로 저장"),
+        (b"PK\x03\x04\x14\x00", "zip"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "CSV(UTF-8)로 저장"),
-        (b"PAR1\x15\x04", ".parquet"),
+        (b"PAR1\x15\x04", "Parquet"),
         (b"\x1f\x8b\x08", "gzip"),
         (b"\x89PNG\r\n\x1a\n", "PNG"),
     ],

@@ -1,0 +1,95 @@
+"""KLUE's nested columns as plain ones: the scores of STS, and the two entities of RE marked in their sentence."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from exceptions import DataError
+
+# KLUE-baseline's (klue_baseline/data/klue_re.py): text around the words, as its tokenizer is told of them.
+_MARKERS = {"subject_entity": ("<subj>", "</subj>"), "object_entity": ("<obj>", "</obj>")}
+_SENTENCE = "sentence"
+_SCORES = "labels"
+_REAL = "real-label"
+
+Rows = Iterable[Mapping[str, Any]]
+
+
+def plain(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows]:
+    """The columns and rows with KLUE-STS's `labels` as `label`, or KLUE-RE's entities marked; others as they are.
+
+    `label` is the mean of the annotators, `real-label`, by which KLUE trains and measures.
+    """
+    if {_SENTENCE, *_MARKERS} <= set(columns):
+        return tuple(columns), _Marked(rows, where)
+    if _SCORES in columns and "label" not in columns:
+        first = next(iter(rows), {})
+        if isinstance(first.get(_SCORES), dict) and _REAL in first[_SCORES]:
+            return tuple("label" if column == _SCORES else column for column in columns), _Scored(rows)
+    return tuple(columns), rows
+
+
+class _Scored:
+    """STS's rows, made anew each time they are gone through."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in self.rows:
+            scores = row.get(_SCORES) or {}
+            yield {**{key: value for key, value in row.items() if key != _SCORES}, "label": scores.get(_REAL)}
+
+
+class _Marked:
+    """RE's rows, made anew each time they are gone through."""
+
+    def __init__(self, rows: Rows, where: str) -> None:
+        self.rows, self.where = rows, where
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(self.rows, 1):
+            yield {**row, _SENTENCE: _mark(row, f"{self.where}, {number:,}번째 행")}
+
+
+def _mark(row: Mapping[str, Any], where: str) -> str:
+    sentence = str(row[_SENTENCE])
+    spans = []
+    for name, (opening, closing) in _MARKERS.items():
+        entity = _entity(row[name], name, where)
+        start, end = int(entity["start_idx"]), int(entity["end_idx"]) + 1  # KLUE's end is the last character
+        if sentence[start:end] != entity["word"]:
+            raise DataError(
+                f"{name}의 자리에 '{entity['word']}'가 없습니다. 거기에 있는 글자: '{sentence[start:end]}'",
+                where=where,
+                remedy="start_idx와 end_idx(마지막 글자의 자리)를 확인하세요.",
+            )
+        spans.append((start, end, opening, closing))
+    (first_start, first_end, *first), (second_start, second_end, *second) = sorted(spans)
+    if second_start < first_end:
+        raise DataError("두 개체의 자리가 겹칩니다.", where=where, remedy="그 행을 고치거나 빼세요.")
+    return "".join(
+        [sentence[:first_start], first[0], sentence[first_start:first_end], first[1], sentence[first_end:second_start],
+         second[0], sentence[second_start:second_end], second[1], sentence[second_end:]]
+    )  # fmt: skip
+
+
+def _entity(cell: Any, name: str, where: str) -> dict[str, Any]:
+    """An entity's object, or the text of it that a CSV has: as JSON, or as Python writes a dict."""
+    if isinstance(cell, str):
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                cell = parse(cell)
+                break
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+    if not (isinstance(cell, dict) and {"word", "start_idx", "end_idx"} <= cell.keys()):
+        raise DataError(
+            f"{name}를 읽을 수 없습니다: {str(cell)[:60]}",
+            where=where,
+            remedy='모양: {"word": "비틀즈", "start_idx": 24, "end_idx": 26}',
+        )
+    return cell

@@ -1,0 +1,108 @@
+"""One text in one spelling: NFC always, characters of no width and full-width forms by the settings."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+KINDS = {
+    "nfc": "NFC로 바꾼 값",
+    "zero_width": "폭 없는 문자를 지운 값",
+    "full_width": "전각 문자를 반각으로 바꾼 값",
+}
+# Space, word joiner, byte order mark and soft hyphen of no width. The joiners U+200C and U+200D shape emoji and other
+# scripts, so they go only where they can do neither: at the beginning, and after Hangul, Latin letters, digits, space.
+_ZERO_WIDTH = re.compile(
+    "[\u00ad\u200b\u2060\ufeff]+|(?:^|(?<=[\\s0-9A-Za-z\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]))[\u200c\u200d]+"
+)
+_WIDE_OR_NARROW = re.compile("[\u3000\uff01-\uffee]")
+
+
+def _ordinary_widths() -> dict[int, str]:
+    """What Unicode says that full-width and half-width forms are of, a character each: Ａ is A, ﾡ is ㄱ."""
+    found = {}
+    for code in (0x3000, *range(0xFF01, 0xFFEF)):
+        kind, _, target = unicodedata.decomposition(chr(code)).partition(" ")
+        if kind in {"<wide>", "<narrow>"} and target:
+            found[code] = chr(int(target, 16))
+    return found
+
+
+_ORDINARY = _ordinary_widths()
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """Which spellings are made one: NFC always, and those named.
+
+    NFC composes what a Mac takes apart (ㅎㅏㄴ as conjoining jamo → 한); compatibility jamo, as in ㅋㅋ and ㅠㅠ, stay.
+    """
+
+    zero_width: bool = False
+    full_width: bool = False
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Normalizer:
+        """The one that `data.normalize` names."""
+        return cls(zero_width="zero_width" in names, full_width="full_width" in names)
+
+    def text(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """The text in its one spelling, and which kinds of change (keys of KINDS) that took."""
+        if text.isascii():
+            return text, ()
+        kinds = []
+        found = unicodedata.normalize("NFC", text)
+        if found != text:
+            kinds.append("nfc")
+        if self.full_width and _WIDE_OR_NARROW.search(found):
+            found, before = unicodedata.normalize("NFC", found.translate(_ORDINARY)), found
+            kinds += ["full_width"] if found != before else []
+        if self.zero_width and _ZERO_WIDTH.search(found):
+            found, before = _without_zero_width(found), found
+            kinds += ["zero_width"] if found != before else []
+        return found, tuple(kinds)
+
+    def value(self, value: Any) -> tuple[Any, tuple[str, ...]]:
+        """Like `text`, of every text in a value of JSON."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list | tuple):
+            made = [self.value(item) for item in value]
+            return [item for item, _ in made], _union(kinds for _, kinds in made)
+        if isinstance(value, dict):
+            made = [self.value(item) for item in value.values()]
+            return dict(zip(value, (item for item, _ in made), strict=True)), _union(kinds for _, kinds in made)
+        return value, ()
+
+
+def _without_zero_width(text: str) -> str:
+    """Taking one out may bring others, or jamo, together: until nothing changes."""
+    while True:
+        found = unicodedata.normalize("NFC", _ZERO_WIDTH.sub("", text))
+        if found == text:
+            return found
+        text = found
+
+
+def _union(parts: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(kind for kinds in parts for kind in kinds))
+
+
+def change_shown(before: str, after: str) -> str:
+    """Where two texts first differ, a few characters of both, what has no width written as its escape."""
+    start = next((n for n, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]), len(after))
+    start = max(0, start - 4)
+    return f"'{_visible(before[start : start + 14])}' → '{_visible(after[start : start + 10])}'"
+
+
+def _visible(text: str) -> str:
+    """What cannot be seen, or looks like the character that NFC makes of it, as its escape."""
+    return "".join(
+        f"\\u{ord(letter):04x}"
+        if unicodedata.category(letter) in {"Cf", "Cc"} or unicodedata.normalize("NFC", letter) != letter
+        else letter
+        for letter in text
+    )

@@ -1,0 +1,122 @@
+"""Excel's .xlsx, through openpyxl: the first sheet that holds a table."""
+
+from __future__ import annotations
+
+import datetime
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from exceptions import DataError
+from readers.base import Source, check_columns, clean_name
+
+_WORKBOOK = "xl/workbook.xml"
+
+
+def is_spreadsheet(path: Path) -> bool:
+    """Whether a file is an .xlsx, whatever its name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _WORKBOOK in archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def read(path: Path) -> Source:
+    """The rows below the first one that is not blank, which has the names of the columns; formulas as last computed."""
+    with _opened(path) as book:
+        found = [(sheet.title, header) for sheet in book.worksheets if (header := next(_rows(sheet), None)) is not None]
+        if not found:
+            raise DataError("빈 엑셀 파일입니다.", where=str(path), remedy="첫 줄에 열 이름이 있는 시트를 넣으세요.")
+        title, (number, cells) = found[0]
+        columns = tuple(clean_name(_as_text(cell)) for cell in _trimmed(cells))
+        check_columns(columns, f"{path}, {title} 시트 {number:,}번째 줄")
+        if next(_records(path, book[title], columns), None) is None:
+            raise DataError(
+                "열 이름만 있고 데이터가 없습니다.",
+                where=f"{path}, {title} 시트",
+                remedy="첫 줄이 열 이름이고 그 아래에 데이터가 있는 시트를 맨 앞에 두세요.",
+            )
+    others = [other for other, _ in found[1:]]
+    note = f"시트 '{title}'만 읽었습니다(읽지 않은 시트: {', '.join(others)})." if others else ""
+    return Source(path, columns, _Records(path, title, columns), (note,) if note else ())
+
+
+class _Records:
+    """The rows below the header, read anew each time they are gone through."""
+
+    def __init__(self, path: Path, title: str, columns: tuple[str, ...]) -> None:
+        self.path, self.title, self.columns = path, title, columns
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with _opened(self.path) as book:
+            yield from _records(self.path, book[self.title], self.columns)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The workbook, its rows streamed; DataError where it is broken or locked by a password."""
+    import openpyxl
+
+    with path.open("rb") as file:
+        try:
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        except Exception as error:  # what openpyxl raises over a broken file is of many kinds
+            raise _broken(path, error) from None
+        try:
+            yield book
+        except (zipfile.BadZipFile, KeyError, ValueError, SyntaxError) as error:  # a sheet that breaks off
+            raise _broken(path, error) from None
+        finally:
+            book.close()
+
+
+def _rows(sheet: Any) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """(number, cells) of each row that is not blank."""
+    sheet.reset_dimensions()  # what other programs write there may be wrong
+    for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
+        if any(_as_text(cell).strip() for cell in cells):
+            yield number, cells
+
+
+def _records(path: Path, sheet: Any, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    rows = _rows(sheet)
+    next(rows, None)
+    for number, cells in rows:
+        beyond = next((cell for cell in cells[len(columns) :] if _as_text(cell).strip()), None)
+        if beyond is not None:
+            raise DataError(
+                f"열 이름이 없는 칸에 값이 있습니다: {_as_text(beyond)[:30]}",
+                where=f"{path}, {sheet.title} 시트 {number:,}번째 줄",
+                remedy="그 값을 지우거나 첫 줄에 열 이름을 쓰세요.",
+            )
+        values = [_plain(cell) for cell in cells[: len(columns)]]
+        yield dict(zip(columns, [*values, *[None] * (len(columns) - len(values))], strict=True))
+
+
+def _trimmed(cells: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The cells without the blank ones at their end."""
+    last = max(position for position, cell in enumerate(cells) if _as_text(cell).strip())
+    return cells[: last + 1]
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as a value of JSON: dates as text, of which Excel keeps a time of midnight."""
+    if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
+        cell = cell.date()
+    return _as_text(cell) if isinstance(cell, datetime.date | datetime.time | datetime.timedelta) else cell
+
+
+def _as_text(cell: Any) -> str:
+    return "" if cell is None else str(cell)
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DataError(
+        f"엑셀(.xlsx) 파일로 읽을 수 없습니다: {reason}",
+        where=str(path),
+        remedy="암호가 걸려 있지 않은지, 엑셀에서 열리는지 확인하고 다시 저장하세요.",
+    )

@@ -1,0 +1,43 @@
+"""What people call their columns, in Korean and in English: tried where the settings leave a name at its default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+TEXTS = (
+    "text", "document", "sentence", "review", "content", "contents", "comment", "comments", "title", "body",
+    "utterance", "텍스트", "문장", "내용", "리뷰", "본문", "댓글", "후기", "제목", "발화", "글", "기사", "원문",
+)  # fmt: skip
+PAIRS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
+    ("문장1", "문장2"), ("전제", "가설"), ("질문1", "질문2"),
+)  # fmt: skip
+LABELS = (
+    "label", "labels", "gold_label", "class", "category", "sentiment", "emotion", "topic", "target", "score", "rating",
+    "라벨", "레이블", "감정", "감성", "분류", "카테고리", "주제", "유형", "정답", "점수", "평점", "별점",
+)  # fmt: skip
+PROMPTS = (
+    "prompt", "question", "q", "input", "instruction", "query", "질문", "입력", "지시", "지시문", "물음",
+    "문의",
+)  # fmt: skip
+RESPONSES = (
+    "response", "completion", "answer", "a", "output", "답변", "대답", "답", "출력", "응답", "정답",
+)  # fmt: skip
+QUESTIONS = ("question", "query", "질문", "물음")
+CONTEXTS = ("context", "passage", "paragraph", "지문", "본문", "문단", "문맥")
+ANSWERS = ("answers", "answer", "정답", "답변", "답")
+SOURCES = (
+    "source", "src", "input", "text", "document", "question", "q", "ko", "질문", "입력", "원문", "본문", "문장",
+    "한국어",
+)  # fmt: skip
+TARGETS = (
+    "target", "tgt", "output", "summary", "answer", "a", "en", "답변", "대답", "답", "출력", "요약", "요약문", "번역",
+    "번역문", "영어",
+)  # fmt: skip
+
+
+def pair_in(available: Sequence[str]) -> tuple[str, str] | None:
+    """The two columns of a usual pair of texts, as they are spelled there; None where there is none, or several."""
+    spelled = {name.casefold(): name for name in available}
+    found = [(spelled[first], spelled[second]) for first, second in PAIRS if {first, second} <= spelled.keys()]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,209 @@
+"""Korean data as it is published: KLUE, Naver NER, 모두의 말뭉치, AI Hub, ShareGPT, Alpaca, a small file of each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_manager import DataManager
+from exceptions import DataError
+from readers.record_path import records
+from settings import Settings
+from tasks import find_task
+
+STS = [
+    {"guid": f"klue-sts-v1_dev_{n:05d}", "source": "airbnb-rtt", "sentence1": f"호스트가 친절했습니다 {n}.",
+     "sentence2": f"호스트는 친절했어요 {n}.",
+     "labels": {"label": 3.7, "real-label": 3.714285714285714 + n / 100, "binary-label": 1},
+     "annotations": {"agreement": "0:0:0:2:5:0", "annotators": ["17"], "annotations": [4]}} for n in range(20)
+]  # fmt: skip
+RE = [
+    {"guid": f"klue-re-v1_train_{n:05d}",
+     "sentence": "〈Something〉는 조지 해리슨이 쓰고 비틀즈가 1969년 앨범 《Abbey Road》에 담은 노래다.",
+     "subject_entity": {"word": "비틀즈", "start_idx": 24, "end_idx": 26, "type": "ORG"},
+     "object_entity": {"word": "조지 해리슨", "start_idx": 13, "end_idx": 18, "type": "PER"},
+     "label": "no_relation" if n % 2 else "org:members", "source": "wikipedia"} for n in range(20)
+]  # fmt: skip
+MARKED = "〈Something〉는 <obj>조지 해리슨</obj>이 쓰고 <subj>비틀즈</subj>가 1969년 앨범 《Abbey Road》에 담은 노래다."
+YNAT = [
+    {"guid": f"ynat-v1_dev_{n:05d}", "title": "5억원 무이자 융자는 되고 7천만원 이사비는 안된다",
+     "predefined_news_category": "경제", "label": "사회" if n % 2 else "경제",
+     "annotations": {"annotators": ["18"], "annotations": {"first-scope": ["사회"]}}, "url": "https://news.naver.com/",
+     "date": "2017.09.21. 오후 5:09"} for n in range(20)
+]  # fmt: skip
+NAVER = "1\t비토리오\tPER_B\n2\t양일\tDAT_B\n3\t만에\tDAT_I\n4\t영사관\tORG_B\n5\t갔다\t-\n\n1\t끝\t-\n"
+MODU = {
+    "id": "NWRW1800000021", "metadata": {"title": "국립국어원 신문 말뭉치"},
+    "document": [
+        {"id": f"NWRW1800000021.{n}", "metadata": {"topic": "생활"},
+         "paragraph": [{"id": f"NWRW1800000021.{n}.1", "form": "제목입니다"}, {"id": "2", "form": f"본문 {n}입니다."}]}
+        for n in range(10)
+    ],
+}  # fmt: skip
+MODU_NE = {
+    "document": [
+        {"id": "SARW1", "sentence": [
+            {"id": "SARW1.1", "form": "한국에 김철수가 왔다", "word": [{"id": 1, "form": "한국에"}],
+             "NE": [{"id": 1, "form": "한국", "label": "LC", "begin": 0, "end": 2},
+                    {"id": 2, "form": "김철수", "label": "PS", "begin": 4, "end": 7}]},
+            {"id": "SARW1.2", "form": "좋다", "word": [], "NE": []}]}
+    ] * 10,
+}  # fmt: skip
+AI_HUB = {
+    "name": "요약", "data": [
+        {"doc_id": n, "category": "법률", "meta": {"publisher": "신문"},
+         "paragraphs": [{"context": f"지문 {n}-{part}", "info": {"label": str(part)}} for part in range(2)]}
+        for n in range(10)
+    ],
+}  # fmt: skip
+SHAREGPT = [
+    {"id": str(n), "conversations": [{"from": "human", "value": "안녕"}, {"from": "gpt", "value": "반가워요"}]}
+    for n in range(20)
+]
+ALPACA = [{"instruction": "번역하세요.", "input": "안녕", "output": "Hello"} for _ in range(20)]
+
+
+def manager(path: Path, task: str = "text-classification", **data: Any) -> DataManager:
+    data = {"dataset_name": str(path), "dataset_cache_dir": str(path.parent / "cache"), **data}
+    settings = Settings.model_validate({"model": {"task": task}, "data": data})
+    return DataManager(settings, find_task(settings))
+
+
+def first_row(path: Path, content: Any, task: str, **data: Any) -> dict[str, Any]:
+    """The first clean row of all, wherever it was held out to, without its number."""
+    path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    splits = manager(path, task, **data).load_splits()
+    rows = sorted((row for split in splits.values() for row in split.table), key=lambda row: row["row"])
+    return {key: value for key, value in rows[0].items() if key != "row"}
+
+
+def test_klue_sts_s_score_is_the_mean_of_the_annotators(tmp_path: Path) -> None:
+    row = first_row(tmp_path / "klue-sts-v1.1_dev.json", STS, "text-regression")
+    assert row == {"text": STS[0]["sentence1"], "text_pair": STS[0]["sentence2"], "label": "3.714285714285714"}
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "python csv"])
+def test_klue_re_s_entities_are_marked_in_the_sentence(tmp_path: Path, kind: str) -> None:
+    content: Any = RE
+    if kind != "json":
+        import csv
+        import io
+
+        file = io.StringIO()
+        writer = csv.DictWriter(file, fieldnames=list(RE[0]))
+        writer.writeheader()
+        for row in RE:
+            writer.writerow({key: str(value) if kind == "python csv" else json.dumps(value) if isinstance(value, dict)
+                             else value for key, value in row.items()})  # fmt: skip
+        content = file.getvalue()
+    row = first_row(tmp_path / f"train.{kind.split()[-1]}", content, "text-classification")
+    assert row == {"text": MARKED, "label": "org:members"}
+
+
+def test_a_klue_re_entity_that_is_not_there_is_told_with_its_row(tmp_path: Path) -> None:
+    wrong = [*RE[:3], {**RE[3], "subject_entity": {"word": "비틀즈", "start_idx": 23, "end_idx": 25}}]
+    with pytest.raises(DataError, match="subject_entity") as error:
+        first_row(tmp_path / "train.json", wrong, "text-classification")
+    assert "4번째 행" in error.value.where
+
+
+def test_klue_ynat_is_read_by_its_titles(tmp_path: Path) -> None:
+    row = first_row(tmp_path / "ynat-v1.1_train.json", YNAT, "text-classification")
+    assert row == {"text": YNAT[0]["title"], "label": "경제"}
+
+
+@pytest.mark.parametrize("name", ["train_data", "train.tsv", "naver.txt"])
+def test_naver_ner_is_told_by_its_content(tmp_path: Path, name: str) -> None:
+    row = first_row(tmp_path / name, NAVER * 10, "token-classification")
+    assert row["text"] == "비토리오 양일 만에 영사관 갔다"
+    found = [(row["text"][start:end], label) for start, end, label in json.loads(row["label"])]
+    assert found == [("비토리오", "PER"), ("양일 만에", "DAT"), ("영사관", "ORG")]
+
+
+def test_a_broken_line_of_naver_ner_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        first_row(tmp_path / "train.tsv", NAVER * 10 + "1\t김\tB-PER\n", "token-classification")
+    assert "71번째 줄" in error.value.where
+
+
+def test_modu_s_paragraphs_are_rows(tmp_path: Path) -> None:
+    assert first_row(tmp_path / "NWRW1800000021.json", MODU, "fill-mask") == {"text": "제목입니다"}
+
+
+def test_modu_s_entities_are_tags(tmp_path: Path) -> None:
+    row = first_row(tmp_path / "NE.json", MODU_NE, "token-classification")
+    assert row == {"text": "한국에 김철수가 왔다", "label": '[[0, 2, "LC"], [4, 7, "PS"]]'}
+
+
+def test_nested_records_are_rows_with_what_is_around_them(tmp_path: Path) -> None:
+    path = "data[*].paragraphs[*]"
+    row = first_row(tmp_path / "a.json", AI_HUB, "text-classification", records=path, text_column="context",
+                    label_column="info.label")  # fmt: skip
+    assert row == {"text": "지문 0-0", "label": "0"}
+    rows, note = records(AI_HUB, path, "a.json")
+    assert len(rows) == 20 and note == ""
+    assert rows[1] == {"name": "요약", "doc_id": 0, "category": "법률", "context": "지문 0-1", "info.label": "1"}
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "expected"),
+    [
+        ([{"a": [{"x": 1}]}, {"a": [{"x": 2}]}], "[*].a[*]", [{"x": 1}, {"x": 2}]),
+        ({"a": {"b": [[{"x": 1}], [{"x": 2}]]}}, "a.b[*][*]", [{"x": 1}, {"x": 2}]),
+        ({"문장": ["가", "나"]}, "문장[*]", [{"text": "가"}, {"text": "나"}]),
+        ({"id": 1, "a": [{"id": 2}]}, "a[*]", [{"id": 2}]),
+    ],
+)
+def test_paths(value: Any, path: str, expected: list[dict[str, Any]]) -> None:
+    assert records(value, path, "a.json") == (expected, "")
+
+
+def test_what_a_path_does_not_reach_is_counted() -> None:
+    rows, note = records({"data": [{"p": [{"x": 1}]}, {"q": 1}, {"q": 2}]}, "data[*].p[*]", "a.json")
+    assert rows == [{"x": 1}] and "'data[*]'에서 'p' 단계가 없는 2개" in note
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("datas[*]", ["파일의 처음", "'datas' 단계", "name, data"]),
+        ("data[*].paragraph[*]", ["'data[*]'에서 'paragraph' 단계", "paragraphs"]),
+        ("data.paragraphs[*]", ["'data'에서 'paragraphs' 단계", "목록(10개)"]),
+        ("data[*].doc_id", ["객체도 글자도 아닌"]),
+        ("name[*]", ["'name'에서 '[*]' 단계"]),
+    ],
+)
+def test_a_path_that_leads_nowhere_names_its_step(tmp_path: Path, path: str, said: list[str]) -> None:
+    with pytest.raises(DataError) as error:
+        first_row(tmp_path / "a.json", AI_HUB, "text-classification", records=path)
+    for words in said:
+        assert words in str(error.value)
+    assert "data.records" in error.value.where
+
+
+@pytest.mark.parametrize("path", ["", ".a", "a..b", "a[0]", "a[", "[*]a"])
+def test_what_is_no_path_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="records"):
+        Settings.model_validate({"data": {"records": path}})
+
+
+@pytest.mark.parametrize("content", [SHAREGPT, ALPACA], ids=["ShareGPT", "Alpaca"])
+def test_conversations_of_usual_shapes(tmp_path: Path, content: Any) -> None:
+    messages = json.loads(first_row(tmp_path / "a.json", content, "text-generation")["messages"])
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+    assert messages[1]["content"] in {"반가워요", "Hello"}
+
+
+def test_nested_scores_of_the_hub_are_plain_too() -> None:
+    from datasets import Dataset
+
+    from readers.hub import HubSplit
+    from readers.klue import plain
+
+    split = HubSplit(Dataset.from_list(STS))
+    columns, rows = plain(split.columns, split, "klue (train)")
+    assert "label" in columns and "labels" not in columns
+    assert next(iter(rows))["label"] == STS[0]["labels"]["real-label"]

@@ -1,0 +1,142 @@
+"""Whether a tokenizer fits the text: how finely it cuts Korean, what it does not know, and what max_length cuts off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.base import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+SAMPLE = 1000
+_NO_TEXT = frozenset({"row", "id", "label", "answers", "is_impossible"})
+_WHOLE = 1 << 20  # a max_length that cuts nothing
+_KOREAN_ENOUGH = 200  # syllables in a sample, below which nothing is said against a tokenizer
+_MANY_UNKNOWN, _MANY_TOKENS = 0.05, 1.5
+_BETTER = {
+    "AutoModelForCausalLM": "한국어로 사전학습한 언어 모델(예: skt/kogpt2-base-v2)",
+    "AutoModelForSeq2SeqLM": "한국어를 함께 배운 모델(예: google/mt5-small)",
+}
+_BETTER_ENCODER = "한국어로 사전학습한 모델(예: klue/roberta-base)"
+HEADINGS = ("토큰/어절", "토큰/음절", "모르는 토큰", "글자보다 작은 토큰", "잘린 행", "잃은 텍스트")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A tokenizer on a sample of rows.
+
+    per_word, per_syllable: tokens for each word (어절), and tokens with Hangul for each syllable of it; unknown,
+    fragments: shares of the tokens that are the unknown one, and that are only a part of a character, such as bytes
+    or conjoining jamo; cut: share of rows cut at max_length; lost: share of their tokens that were cut off.
+    """
+
+    rows: int
+    syllables: int
+    per_word: float
+    per_syllable: float
+    unknown: float
+    fragments: float
+    cut: float
+    lost: float
+
+    def cells(self) -> tuple[str, ...]:
+        """The measures under HEADINGS."""
+        shares = (self.unknown, self.fragments, self.cut, self.lost)
+        return (f"{self.per_word:.2f}", f"{self.per_syllable:.2f}", *(f"{100 * share:.1f}%" for share in shares))
+
+    def line(self) -> str:
+        """The measures as one line of a log."""
+        said = ", ".join(f"{name} {cell}" for name, cell in zip(HEADINGS, self.cells(), strict=True))
+        return f"tokenizer: {said} (학습 데이터 {self.rows:,}행)"
+
+    def warning(self, auto_class: str) -> str:
+        """What is wrong with it for Korean, and what would be better; empty where it knows Korean."""
+        if self.syllables < _KOREAN_ENOUGH:
+            return ""
+        found = []
+        if self.unknown > _MANY_UNKNOWN:
+            found.append(f"토큰의 {100 * self.unknown:.0f}%가 모르는 토큰이어서 그 글자는 모델에 전해지지 않습니다.")
+        if self.per_syllable > _MANY_TOKENS:
+            found.append(
+                f"한글 음절 하나를 평균 {self.per_syllable:.1f} 토큰으로 쪼개므로 "
+                "학습이 느리고 max_length에 텍스트가 적게 들어갑니다."
+            )
+        if not found:
+            return ""
+        better = _BETTER.get(auto_class, _BETTER_ENCODER)
+        return f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better}이 낫습니다."
+
+
+def measure(
+    rows: Dataset, task: Task, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
+) -> Fit:
+    """The fit of a tokenizer, prepared for the task, on the first SAMPLE rows of a split."""
+    table = rows.select(range(min(SAMPLE, len(rows))))
+    sample: dict[str, Sequence[Any]] = {name: table[name][:] for name in table.column_names}
+    counts = _Counts()
+    for text in _texts(sample):
+        counts.add(text, tokenizer)
+    kept, whole = (task.encode(sample, tokenizer, label_names, length) for length in (max_length, _WHOLE))
+    left = sum(map(len, kept["input_ids"])) / max(1, sum(map(len, whole["input_ids"])))
+    is_cut = any(kept["truncated"])
+    return Fit(
+        rows=len(table),
+        syllables=counts.syllables,
+        per_word=counts.tokens / max(1, counts.words),
+        per_syllable=counts.hangul_tokens / max(1, counts.syllables),
+        unknown=counts.unknown / max(1, counts.tokens),
+        fragments=counts.fragments / max(1, counts.tokens),
+        cut=sum(kept["truncated"]) / max(1, len(kept["truncated"])),
+        lost=max(0.0, 1 - left) if is_cut else 0.0,  # windows that overlap have more tokens than the whole, none lost
+    )
+
+
+def table_of(fits: Mapping[str, Fit]) -> list[str]:
+    """The fits of several models side by side, a line each."""
+    lines = [" | ".join(("모델", *HEADINGS))]
+    return lines + [" | ".join((name, *fit.cells())) for name, fit in fits.items()]
+
+
+@dataclass
+class _Counts:
+    words: int = 0
+    syllables: int = 0
+    tokens: int = 0
+    hangul_tokens: int = 0
+    unknown: int = 0
+    fragments: int = 0
+
+    def add(self, text: str, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Counts a text, whole and without special tokens."""
+        is_fast = tokenizer.is_fast
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=is_fast, verbose=False)
+        ids = encoded["input_ids"]
+        syllables = sum("가" <= letter <= "힣" for letter in text)
+        self.words += len(text.split())
+        self.syllables += syllables
+        self.tokens += len(ids)
+        self.unknown += sum(token == tokenizer.unk_token_id for token in ids)
+        if not is_fast:  # a slow tokenizer does not say where its tokens lie: every token counts as Hangul's
+            self.hangul_tokens += len(ids) if syllables else 0
+            return
+        places = encoded["offset_mapping"]
+        self.hangul_tokens += sum(any("가" <= letter <= "힣" for letter in text[start:end]) for start, end in places)
+        ends = [0, *(end for _, end in places)]
+        starts = [*(start for start, _ in places), len(text)]
+        self.fragments += sum(  # it shares a character with the token before it, or after it
+            starts[number] < ends[number] or starts[number + 1] < ends[number + 1] for number in range(len(places))
+        )
+
+
+def _texts(sample: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """Every text of the rows; of conversations, what is said in them."""
+    for role, cells in sample.items():
+        if role == "messages":
+            yield from (message["content"] for cell in cells for message in json.loads(cell))
+        elif role not in _NO_TEXT:
+            yield from cells
