@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from background_saving import BackgroundSaver
 from batching import Examples, Window, epoch_order, partition, share_of, window_of, windows_per_epoch
 from checkpointing import (
     Checkpoint,
@@ -132,7 +133,8 @@ class TrainingManager:
         self.settings, self.evaluator, self.train_examples, self.validation = settings, evaluator, train, validation
         self.task, self.model, self.tokenizer = evaluator.task, evaluator.model, evaluator.tokenizer
         self.accelerator, self.memory = evaluator.accelerator, evaluator.memory
-        self.store, self.save_best, self.stop_signal, self.data_keys = store, save_best, stop_signal, data_keys
+        self.save_best, self.stop_signal, self.data_keys = save_best, stop_signal, data_keys
+        self.store, self.saver = store, BackgroundSaver(store)
         self.metrics_file = MetricsFile(output_dir)
         self.state = TrainingState()
         self.optimizer = make_optimizer(self.model, settings.training)
@@ -153,8 +155,8 @@ class TrainingManager:
         state, seed = self.state, self.settings.training.seed
         bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.accelerator.is_main_process)
         self.model.train()
-        self._finish_step()  # a resumed run may owe an evaluation
-        with bar:
+        with bar, self.saver:
+            self._finish_step()  # a resumed run may owe an evaluation
             for epoch in range(state.epoch, self.settings.training.epochs):
                 if epoch > state.epoch:
                     state.epoch, state.window, state.this_epoch = epoch, 0, Tally()
@@ -169,6 +171,7 @@ class TrainingManager:
                     bar.update()
                     self.memory.after_step(state.step)
                     self._finish_step()
+            self._save_for_good()
         return state
 
     def train_window(self, window: Window) -> StepResult:
@@ -255,6 +258,7 @@ class TrainingManager:
         state, training = self.state, self.settings.training
         if state.step == 0:
             return
+        self.saver.report()
         self._stop_if_asked()
         epoch_ended = state.window == self.windows
         by_epoch = training.save_steps is None
@@ -266,15 +270,13 @@ class TrainingManager:
             try:
                 self._evaluate(epoch_ended)
             except StopRequested:
-                if state.saved_step < state.step:
-                    self._save()
+                self._save_for_good()
                 raise
 
     def _stop_if_asked(self) -> None:
         signal_number = int(self._over_processes(float(self.stop_signal() or 0), "max"))
         if signal_number:
-            if self.state.saved_step < self.state.step:
-                self._save()
+            self._save_for_good()
             raise StopRequested(signal_number)
 
     def _evaluate(self, epoch_ended: bool) -> None:
@@ -297,6 +299,7 @@ class TrainingManager:
         if self._is_better(metric):
             state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
             if self.accelerator.is_main_process:
+                self.saver.wait()  # of what lies in output_dir there is always a checkpoint, should the run be killed
                 self.save_best(self.model)
             self.accelerator.wait_for_everyone()
         state.evaluated_step, state.last_metrics = state.step, evaluation.metrics
@@ -327,8 +330,13 @@ class TrainingManager:
             "metrics_bytes": self.metrics_file.size(),
         }
         progress = Progress(state.epoch, state.window, state.step)
-        path = self.store.save(Checkpoint(trained_tensors(self.model), tensors, kept, progress, self._fingerprint()))
-        _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{state.step:,}", path)
+        self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept, progress, self._fingerprint()))
+
+    def _save_for_good(self) -> None:
+        """Saves what is not saved yet and waits until it is whole; ResourceError where the disk does not let it."""
+        if self.state.saved_step < self.state.step:
+            self._save()
+        self.saver.finish()
 
     def restore(self, checkpoint: Checkpoint, keeps_best: bool) -> None:
         """Takes up a run where its checkpoint left it; SettingsError where it is another run's.
