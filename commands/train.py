@@ -7,11 +7,13 @@ import logging
 import os
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.workbench import Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
+from locking import only_run_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,12 +29,17 @@ _WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.m
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Fine-tunes, keeps the best model in output_dir, evaluates it on held-out rows and writes the report."""
+    _check_writable(bench.output_dir)
+    _check_not_foreign(bench.output_dir)
+    with only_run_in(bench.output_dir) if bench.accelerator.is_main_process else nullcontext():
+        _train(bench, arguments)
+
+
+def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
     from checkpointing import CheckpointStore
     from training_manager import TrainingManager
 
     started, output_dir = time.perf_counter(), bench.output_dir
-    _check_writable(output_dir)
-    _check_not_foreign(output_dir)
     tokenizer = bench.models.load_tokenizer()
     max_length = bench.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)
