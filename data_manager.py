@@ -344,7 +344,7 @@ class DataManager:
 
     def _task_options(self) -> str:
         """The settings that rows and examples may depend on besides those of data: the tasks' own sections."""
-        general = {"model", "training", "memory", "logging", "data"}
+        general = {"model", "training", "memory", "logging", "data", "generation"}
         shape = self.data.model_dump_json(include={"multi_label", "label_separator"})
         return self.task.settings.model_dump_json(exclude=general) + shape
 

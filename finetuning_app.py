@@ -54,6 +54,7 @@ _SETTING_FLAGS = {
 _COMMAND_FLAGS = {
     "--resume": ("train",),
     "--checkpoint_path": ("train",),
+    "--allow_changed": ("train",),
     "--split": ("evaluate",),
     "--input": ("predict",),
     "--output": ("predict", "export"),
@@ -85,6 +86,10 @@ class _KoreanParser(argparse.ArgumentParser):
                     where="명령줄",
                     remedy=f"{', '.join(commands)} 명령의 플래그입니다. {_SEE_HELP}",
                 )
+        if arguments.allow_changed and not (arguments.resume or arguments.checkpoint_path):
+            raise SettingsError(
+                "--allow_changed는 이어서 학습할 때만 쓸 수 있습니다.", where="명령줄", remedy="--resume과 함께 쓰세요."
+            )
         return arguments
 
     def error(self, message: str) -> NoReturn:
@@ -131,6 +136,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint_path", type=Path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)"
     )
+    parser.add_argument(
+        "--allow_changed", action="store_true",
+        help="--resume: 학습률처럼 앞으로의 스텝만 바꾸는 설정은 체크포인트와 달라도 새 값으로 이어 갑니다",
+    )  # fmt: skip
     parser.add_argument("--split", metavar="이름", help="evaluate: 평가할 split (기본값: test, 없으면 validation)")
     parser.add_argument(
         "--input", type=Path, metavar="파일", help="predict: 예측할 파일 (기본값: 표준 입력, 한 줄에 하나)"

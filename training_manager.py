@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,10 +26,11 @@ from checkpointing import (
     trained_tensors,
 )
 from evaluation import Evaluator, to_device
-from exceptions import ModelError, SettingsError, StopRequested
+from exceptions import ModelError, StopRequested
 from memory_utils import is_out_of_memory
 from packing import isolates, pack_window
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
+from resuming import check_epochs, check_same_run, fingerprint
 from settings import Settings, TrainingSettings
 from tasks.base import Batch, RandomKey
 
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _BAD_STEPS_IN_A_ROW = 5
 _NAMED_ROWS = 8
-_CONTENT = "데이터의 내용"
 
 
 class BestModelSaver(Protocol):
@@ -97,22 +98,6 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.
     ]
     betas = (settings.adam_beta1, settings.adam_beta2)
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=True)
-
-
-def _check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    different = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
-    if different:
-        told = (
-            f"{name}이 다릅니다"  # a hash says nothing to a person
-            if name.endswith(_CONTENT)
-            else f"{name}: 체크포인트 {saved.get(name)} / 지금 {current.get(name)}"
-            for name in different
-        )
-        raise SettingsError(
-            "체크포인트와 지금 설정이 달라 이어서 학습할 수 없습니다.",
-            where="; ".join(told),
-            remedy="처음 학습할 때의 설정으로 되돌리거나, 다른 --output_dir에서 새로 학습하세요.",
-        )
 
 
 class TrainingManager:
@@ -322,15 +307,16 @@ class TrainingManager:
         if not self.accelerator.is_main_process:
             return
         tensors, scalars = optimizer_tensors(self.optimizer, self._names())
+        whole_budget = self.settings.data.batch_size * self.evaluator.max_length
         kept = {
             "training": asdict(state),
             "optimizer": scalars,
             "scaler": self.scaler.state_dict(),
-            "token_budget": self.memory.token_budget,
+            "shrunk_token_budget": self.memory.token_budget if self.memory.token_budget < whole_budget else None,
             "metrics_bytes": self.metrics_file.size(),
         }
         progress = Progress(state.epoch, state.window, state.step)
-        self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept, progress, self._fingerprint()))
+        self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept, progress, self.fingerprint))
 
     def _save_for_good(self) -> None:
         """Saves what is not saved yet and waits until it is whole; ResourceError where the disk does not let it."""
@@ -338,12 +324,16 @@ class TrainingManager:
             self._save()
         self.saver.finish()
 
-    def restore(self, checkpoint: Checkpoint, keeps_best: bool) -> None:
+    def restore(self, checkpoint: Checkpoint, keeps_best: bool, allow_changed: bool = False) -> None:
         """Takes up a run where its checkpoint left it; SettingsError where it is another run's.
 
         keeps_best: whether the best model so far is where this run saves; else the next evaluation's is the best.
+        allow_changed: whether settings that act on the steps to come alone may differ from the checkpoint's.
         """
-        _check_same_run(checkpoint.fingerprint, self._fingerprint())
+        check_same_run(checkpoint.fingerprint, self.fingerprint, allow_changed)
+        check_epochs(
+            checkpoint.fingerprint, self.settings.training, checkpoint.progress.step, self.windows, learning_rate_factor
+        )
         kept = dict(checkpoint.state["training"])
         since_log, this_epoch = Tally(**kept.pop("since_log")), Tally(**kept.pop("this_epoch"))
         self.state = TrainingState(**kept, since_log=since_log, this_epoch=this_epoch)
@@ -351,24 +341,20 @@ class TrainingManager:
             self.state.best_metric, self.state.best_step, self.state.evaluated_step = None, 0, 0
         restore_model(self.model, checkpoint.model)
         restore_optimizer(self.optimizer, self._names(), checkpoint.optimizer, checkpoint.state["optimizer"])
-        self.scaler.load_state_dict(checkpoint.state["scaler"])
-        self.memory.token_budget = min(self.memory.token_budget, checkpoint.state["token_budget"])
+        if checkpoint.state["scaler"]:  # none, where the checkpoint's run computed in another precision
+            self.scaler.load_state_dict(checkpoint.state["scaler"])
+        if checkpoint.state["shrunk_token_budget"] is not None:
+            self.memory.token_budget = min(self.memory.token_budget, checkpoint.state["shrunk_token_budget"])
         if self.accelerator.is_main_process:
             self.metrics_file.cut(checkpoint.state["metrics_bytes"])
 
-    def _fingerprint(self) -> dict[str, Any]:
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must share with its checkpoint for its steps to be the same steps."""
-        not_steps = {"eval_steps", "save_steps", "save_total_limit", "cuda_cleanup_freq"}
-        return {
-            "model.task": self.task.name,
-            "model.name": f"{self.model.config.model_type}, 파라미터 {self.model.num_parameters():,}개",
-            "model.adapter": self.settings.model.adapter.model_dump(),
-            **{f"{name} {_CONTENT}": key for name, key in self.data_keys.items()},
-            "data.max_length": self.evaluator.max_length,
-            "data.batch_size × memory.gradient_accumulation_steps × 프로세스 수": self.window_size,
-            "memory.mixed_precision": self.accelerator.mixed_precision,
-            **{f"training.{k}": v for k, v in self.settings.training.model_dump(exclude=not_steps).items()},
-        }
+        return fingerprint(
+            self.settings, self.model, self.train_examples, self.data_keys, self.evaluator.max_length,
+            self.window_size, self.accelerator.mixed_precision,
+        )  # fmt: skip
 
     def _names(self) -> dict[torch.nn.Parameter, str]:
         return {parameter: name for name, parameter in self.model.named_parameters() if parameter.requires_grad}

@@ -60,7 +60,8 @@ def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
         output_dir=output_dir,
     )  # fmt: skip
     if checkpoint is not None:
-        manager.restore(checkpoint, keeps_best=(output_dir / "config.json").exists())
+        has_best = (output_dir / "config.json").exists()
+        manager.restore(checkpoint, has_best, arguments.allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
     _prepare_output(output_dir, starts_anew=checkpoint is None)
     bench.stop.patient = True
