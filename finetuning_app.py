@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from settings import Settings
 
 _COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
-             "export": "어댑터를 합친 모델 저장"}  # fmt: skip
+             "export": "어댑터를 합친 모델 저장", "verify-resume": "멈췄다가 이은 학습이 같은지 확인"}  # fmt: skip
 _CLOSED_PIPE = 141  # 128 + SIGPIPE, which Windows does not have
-_ABOUT_A_RUN_TO_COME = ("train", "plan")  # the others are about a model that a run has saved, with its settings
+_ABOUT_A_RUN_TO_COME = (
+    "train",
+    "plan",
+    "verify-resume",
+)  # the others are about a model that a run has saved, with its settings
 _HERE = Path(__file__).resolve().parent
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
 
@@ -210,7 +214,7 @@ def main(argv: Sequence[str]) -> int:
         stop = StopSignal()
         arguments = build_parser().parse_args(argv)
         settings = read_settings(arguments)
-        command = importlib.import_module(f"commands.{arguments.command}")
+        command = importlib.import_module(f"commands.{arguments.command.replace('-', '_')}")
         command.run(importlib.import_module("commands.workbench").build(settings, stop), arguments)
         sys.stdout.flush()
     except StopRequested as stopped:

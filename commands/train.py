@@ -49,8 +49,7 @@ def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
     bench, splits, label_names, examples = prepared.bench, prepared.splits, prepared.label_names, prepared.examples
     settings = bench.settings
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in splits.items()))
-    _seed_head(settings.training.seed)
-    evaluator = bench.evaluator(bench.models.load_model(label_names), tokenizer, label_names, max_length)
+    evaluator = bench.evaluator_to_train(tokenizer, label_names, max_length)
     evaluator.memory.fit_model(evaluator.model)
     manager = TrainingManager(
         settings, evaluator, examples["train"], examples["validation"], store,
@@ -173,10 +172,3 @@ def _check_not_foreign(output_dir: Path) -> None:
             where=f"model.output_dir: {output_dir}",
             remedy="--output_dir로 비어 있거나 새로 만들 폴더를 지정하세요.",
         )
-
-
-def _seed_head(seed: int) -> None:
-    """Makes the new head's random weights the same for the same seed."""
-    import torch
-
-    torch.manual_seed(seed)
