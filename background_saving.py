@@ -51,6 +51,12 @@ class BackgroundSaver:
         self._thread = threading.Thread(target=self._write, args=(copied(checkpoint),), name=name)
         self._thread.start()
 
+    def fail(self, step: int, error: ResourceError) -> None:
+        """Takes note of a checkpoint that the disk did not let be made, and says so."""
+        self.wait()
+        self._step, self._error, self._told = step, error, False
+        self.report()
+
     def report(self) -> None:
         """Says, once, how the last write ended, if it has; raises an error that is not the disk's."""
         if self._told or (self._thread is not None and self._thread.is_alive()):

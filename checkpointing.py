@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exceptions import ModelError, ResourceError
-from storage import discard, disk_reason, give_usual_mode, writing
+from storage import discard, discard_leftovers, disk_reason, give_usual_mode, writing
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
@@ -70,7 +70,8 @@ class CheckpointStore:
         )
         with writing("체크포인트를 저장하지 못했습니다", target, remedy, partial):
             self._make_folder()
-            self._remove_leftovers()
+            discard_leftovers(self.folder.glob(".step-*"))
+            discard_leftovers(self.latest.parent.glob(f".{self.latest.name}.partial-*"))
             self._check_space(checkpoint)
             partial.mkdir()
             _write(partial, checkpoint)
@@ -117,13 +118,6 @@ class CheckpointStore:
 
     def _folders(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
-
-    def _remove_leftovers(self) -> None:
-        """Drops what a process that is gone left half-made."""
-        for path in self.folder.glob(".step-*"):
-            owner = path.name.rpartition("-")[2]
-            if not (owner.isdigit() and _is_alive(int(owner))):
-                shutil.rmtree(path, ignore_errors=True)
 
     def _check_space(self, checkpoint: Checkpoint) -> None:
         needed = int(1.05 * size_in_bytes(checkpoint)) + 2**20
@@ -340,9 +334,3 @@ def _sync_folder(folder: Path) -> None:
                 raise
         finally:
             os.close(descriptor)
-
-
-def _is_alive(process: int) -> bool:
-    import psutil
-
-    return bool(psutil.pid_exists(process)) and process != os.getpid()

@@ -22,7 +22,7 @@ from readers.cleaning import ROLE_NAMES, Findings, clean_rows
 from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
 from settings import DataSettings, Settings
-from storage import discard, writing
+from storage import discard, discard_leftovers, writing
 from tasks.base import Column, Task
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 _FORMAT = "4"
 _ROWS_AT_A_TIME = 10_000
 _SHOWN = 5
+_A_DAY_S = 86_400.0
 _DROPPED_LOUDLY = 0.01
 _FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # settings of columns that have a flag
 
@@ -211,6 +212,7 @@ class DataManager:
         remedy = "남은 공간과 쓰기 권한을 확인하거나 data.dataset_cache_dir로 다른 폴더를 고르세요."
         with writing("데이터 캐시에 쓰지 못했습니다", f"data.dataset_cache_dir: {self.cache}", remedy, partial):
             self.cache.mkdir(parents=True, exist_ok=True)
+            discard_leftovers(self.cache.glob("*.partial-*"), idle_s=_A_DAY_S)
             yield
 
     def _hold_out(self, train: Rows, name: str, share: float) -> tuple[Rows, Rows]:

@@ -26,7 +26,7 @@ from checkpointing import (
     trained_tensors,
 )
 from evaluation import Evaluator, to_device
-from exceptions import ModelError, StopRequested
+from exceptions import ModelError, ResourceError, StopRequested
 from memory_utils import is_out_of_memory
 from packing import isolates, pack_window
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
@@ -306,6 +306,11 @@ class TrainingManager:
         state.saved_step = state.step
         if not self.accelerator.is_main_process:
             return
+        try:
+            metrics_bytes = self.metrics_file.size()
+        except ResourceError as error:
+            self.saver.fail(state.step, error)
+            return
         tensors, scalars = optimizer_tensors(self.optimizer, self._names())
         whole_budget = self.settings.data.batch_size * self.evaluator.max_length
         kept = {
@@ -313,7 +318,7 @@ class TrainingManager:
             "optimizer": scalars,
             "scaler": self.scaler.state_dict(),
             "shrunk_token_budget": self.memory.token_budget if self.memory.token_budget < whole_budget else None,
-            "metrics_bytes": self.metrics_file.size(),
+            "metrics_bytes": metrics_bytes,
         }
         progress = Progress(state.epoch, state.window, state.step)
         self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept, progress, self.fingerprint))
@@ -323,6 +328,7 @@ class TrainingManager:
         if self.state.saved_step < self.state.step:
             self._save()
         self.saver.finish()
+        self.metrics_file.size()
 
     def restore(self, checkpoint: Checkpoint, keeps_best: bool, allow_changed: bool = False) -> None:
         """Takes up a run where its checkpoint left it; SettingsError where it is another run's.
