@@ -55,10 +55,6 @@ class Victim:
         self._process.join(at_most_s)
         return self._process.exitcode
 
-    def ended_well(self, at_most_s: float) -> bool:
-        """Whether the run ends by itself, with exit code 0."""
-        return self.exit_code(at_most_s) == 0
-
 
 def _run(arguments: list[str], phase: Any, log: Path) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
