@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exceptions import ModelError, ResourceError
-from storage import discard, disk_reason, give_usual_mode, writing
+from storage import discard, discard_leftovers, disk_reason, give_usual_mode, writing
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1
@@ -68,8 +69,9 @@ class CheckpointStore:
             "이전 체크포인트는 그대로 있습니다."
         )
         with writing("체크포인트를 저장하지 못했습니다", target, remedy, partial):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._remove_leftovers()
+            self._make_folder()
+            discard_leftovers(self.folder.glob(".step-*"))
+            discard_leftovers(self.latest.parent.glob(f".{self.latest.name}.partial-*"))
             self._check_space(checkpoint)
             partial.mkdir()
             _write(partial, checkpoint)
@@ -109,19 +111,16 @@ class CheckpointStore:
         optimizer = load_file(folder / "optimizer.safetensors")
         return Checkpoint(model, optimizer, state["state"], Progress(**state["progress"]), state["fingerprint"])
 
+    def _make_folder(self) -> None:
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _sync_folder(self.folder.parent)
+
     def _folders(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
 
-    def _remove_leftovers(self) -> None:
-        """Drops what a process that is gone left half-made."""
-        for path in self.folder.glob(".step-*"):
-            owner = path.name.rpartition("-")[2]
-            if not (owner.isdigit() and _is_alive(int(owner))):
-                shutil.rmtree(path, ignore_errors=True)
-
     def _check_space(self, checkpoint: Checkpoint) -> None:
-        tensors = [*checkpoint.model.values(), *checkpoint.optimizer.values()]
-        needed = int(1.05 * sum(tensor.numel() * tensor.element_size() for tensor in tensors)) + 2**20
+        needed = int(1.05 * size_in_bytes(checkpoint)) + 2**20
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise ResourceError(
@@ -145,6 +144,7 @@ class CheckpointStore:
             except (OSError, NotImplementedError):
                 partial.write_text(relative + "\n", encoding="utf-8")
             os.replace(partial, self.latest)
+            _sync_folder(self.latest.parent)
         finally:
             discard(partial)
 
@@ -200,6 +200,35 @@ def restore_optimizer(
         optimizer.state[parameter][what] = value
 
 
+def size_in_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of a checkpoint's tensors, those that share their memory counted once."""
+    places = {_place(t): t for t in (*checkpoint.model.values(), *checkpoint.optimizer.values())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in places.values())
+
+
+def copied(checkpoint: Checkpoint) -> Checkpoint:
+    """The same checkpoint in the machine's own memory, for training to go on with the tensors that it was made of.
+
+    Tensors that share their memory (tied weights) share it in the copy.
+    """
+    copies: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def copy(tensor: torch.Tensor) -> torch.Tensor:
+        place = _place(tensor)
+        if place not in copies:
+            copies[place] = tensor.detach().to("cpu", copy=True)
+        return copies[place]
+
+    model = {name: copy(tensor) for name, tensor in checkpoint.model.items()}
+    optimizer = {name: copy(tensor) for name, tensor in checkpoint.optimizer.items()}
+    return replace(checkpoint, model=model, optimizer=optimizer)
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What tells a tensor from others: where its memory is and how it is read. An empty one is only itself."""
+    return (tensor.data_ptr() or id(tensor), tensor.device, tensor.shape, tensor.stride(), tensor.dtype)
+
+
 # --- one checkpoint's files ---
 
 
@@ -232,8 +261,8 @@ def _without_aliases(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, tor
     aliases: dict[str, str] = {}
     first: dict[tuple[Any, ...], str] = {}
     for name, tensor in tensors.items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and place in first:
+        place = _place(tensor)
+        if place in first:
             aliases[name] = first[place]
         else:
             first[place] = name
@@ -300,11 +329,8 @@ def _sync_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:  # as some network and cloud drives have it
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+                raise
         finally:
             os.close(descriptor)
-
-
-def _is_alive(process: int) -> bool:
-    import psutil
-
-    return bool(psutil.pid_exists(process)) and process != os.getpid()

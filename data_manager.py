@@ -23,7 +23,7 @@ from readers.normalizing import Normalizer
 from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
 from settings import Settings
-from storage import discard, writing
+from storage import discard, discard_leftovers, writing
 from tasks.base import Column, Task
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 _FORMAT = "6"
 _ROWS_AT_A_TIME = 10_000
 _SHOWN = 5
+_A_DAY_S = 86_400.0
 _DROPPED_LOUDLY = 0.01
 _FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # settings of columns that have a flag
 
@@ -213,6 +214,7 @@ class DataManager:
         remedy = "남은 공간과 쓰기 권한을 확인하거나 data.dataset_cache_dir로 다른 폴더를 고르세요."
         with writing("데이터 캐시에 쓰지 못했습니다", f"data.dataset_cache_dir: {self.cache}", remedy, partial):
             self.cache.mkdir(parents=True, exist_ok=True)
+            discard_leftovers(self.cache.glob("*.partial-*"), idle_s=_A_DAY_S)
             yield
 
     def _hold_out(self, train: Rows, name: str, share: float) -> tuple[Rows, Rows]:
@@ -333,9 +335,7 @@ class DataManager:
             return
         numbers = np.array(table["row"][:])[lengths == 0]
         shown = ", ".join(map(str, numbers[:_SHOWN])) + ("번째 등" if dropped > _SHOWN else "번째")
-        _log.warning(
-            "%s: 학습할 토큰이 max_length에서 모두 잘린 %s행(%s)을 뺍니다.", rows.where, f"{dropped:,}", shown
-        )
+        _log.warning("%s: 학습할 토큰이 max_length에서 모두 잘린 %s행(%s)을 뺍니다.", rows.where, f"{dropped:,}", shown)
         if dropped > _DROPPED_LOUDLY * len(table) and "full_length" in table.column_names:
             quantiles = np.percentile(table["full_length"][:], (50, 90, 99, 100)).astype(int)
             _log.warning(
@@ -346,7 +346,7 @@ class DataManager:
 
     def _task_options(self) -> str:
         """The settings that rows and examples may depend on besides those of data: the tasks' own sections."""
-        general = {"model", "training", "memory", "logging", "data"}
+        general = {"model", "training", "memory", "logging", "data", "generation"}
         shape = self.data.model_dump_json(include={"multi_label", "label_separator", "normalize"})
         return self.task.settings.model_dump_json(exclude=general) + shape
 

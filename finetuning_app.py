@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from settings import Settings
 
 _COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
-             "export": "어댑터를 합친 모델 저장"}  # fmt: skip
+             "export": "어댑터를 합친 모델 저장", "verify-resume": "멈췄다가 이은 학습이 같은지 확인"}  # fmt: skip
 _CLOSED_PIPE = 141  # 128 + SIGPIPE, which Windows does not have
-_ABOUT_A_RUN_TO_COME = ("train", "plan")  # the others are about a model that a run has saved, with its settings
+_ABOUT_A_RUN_TO_COME = (
+    "train",
+    "plan",
+    "verify-resume",
+)  # the others are about a model that a run has saved, with its settings
 _HERE = Path(__file__).resolve().parent
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
 
@@ -54,6 +58,7 @@ _SETTING_FLAGS = {
 _COMMAND_FLAGS = {
     "--resume": ("train",),
     "--checkpoint_path": ("train",),
+    "--allow_changed": ("train",),
     "--split": ("evaluate",),
     "--input": ("predict",),
     "--output": ("predict", "export"),
@@ -86,6 +91,10 @@ class _KoreanParser(argparse.ArgumentParser):
                     where="명령줄",
                     remedy=f"{', '.join(commands)} 명령의 플래그입니다. {_SEE_HELP}",
                 )
+        if arguments.allow_changed and not (arguments.resume or arguments.checkpoint_path):
+            raise SettingsError(
+                "--allow_changed는 이어서 학습할 때만 쓸 수 있습니다.", where="명령줄", remedy="--resume과 함께 쓰세요."
+            )
         return arguments
 
     def error(self, message: str) -> NoReturn:
@@ -135,6 +144,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compare", nargs="+", metavar="모델", help="plan: tokenizer를 나란히 견줄 다른 모델들 (ID 또는 폴더)"
     )
+    parser.add_argument(
+        "--allow_changed", action="store_true",
+        help="--resume: 학습률처럼 앞으로의 스텝만 바꾸는 설정은 체크포인트와 달라도 새 값으로 이어 갑니다",
+    )  # fmt: skip
     parser.add_argument("--split", metavar="이름", help="evaluate: 평가할 split (기본값: test, 없으면 validation)")
     parser.add_argument(
         "--input", type=Path, metavar="파일", help="predict: 예측할 파일 (기본값: 표준 입력, 한 줄에 하나)"
@@ -205,7 +218,7 @@ def main(argv: Sequence[str]) -> int:
         stop = StopSignal()
         arguments = build_parser().parse_args(argv)
         settings = read_settings(arguments)
-        command = importlib.import_module(f"commands.{arguments.command}")
+        command = importlib.import_module(f"commands.{arguments.command.replace('-', '_')}")
         command.run(importlib.import_module("commands.workbench").build(settings, stop), arguments)
         sys.stdout.flush()
     except StopRequested as stopped:

@@ -6,8 +6,9 @@ import errno
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -68,6 +69,21 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:
         return
+
+
+def discard_leftovers(paths: Iterable[Path], idle_s: float = 0.0) -> None:
+    """Removes those, named `...-<process>`, that a process that is gone left half-made and nobody touched for so long.
+
+    Where other machines or containers write to the same folder, their processes cannot be seen: give them time.
+    """
+    import psutil
+
+    for path in paths:
+        owner = path.name.rpartition("-")[2]
+        is_gone = owner.isdigit() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner)))
+        with suppress(OSError):
+            if is_gone and time.time() - path.lstat().st_mtime >= idle_s:
+                discard(path)
 
 
 def give_usual_mode(paths: Iterable[Path]) -> None:

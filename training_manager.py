@@ -7,12 +7,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
+from background_saving import BackgroundSaver
 from batching import MICRO_BATCH_COST, Examples, Window, epoch_order, partition, share_of, window_of, windows_per_epoch
 from checkpointing import (
     Checkpoint,
@@ -24,11 +26,12 @@ from checkpointing import (
     trained_tensors,
 )
 from evaluation import Evaluator, to_device
-from exceptions import ModelError, SettingsError, StopRequested
+from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from memory_utils import is_out_of_memory
 from optimizers import SteppedOneByOne, make_optimizer, measured_in_backward, stepped_in_backward
 from packing import isolates, pack_window
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
+from resuming import check_epochs, check_same_run, fingerprint
 from settings import Settings, TrainingSettings
 from tasks.base import Batch, RandomKey
 
@@ -38,10 +41,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _BAD_STEPS_IN_A_ROW = 5
 _NAMED_ROWS = 8
-_AS_FEW_AS_FIT = (
-    1 << 40
-)  # a micro-batch's cost in tokens where the optimizer steps in the backward pass of a single one
-_CONTENT = "데이터의 내용"
+_AS_FEW_AS_FIT = 1 << 40  # what a micro-batch costs, in tokens, where the optimizer can step in one's backward alone
 
 
 class BestModelSaver(Protocol):
@@ -91,22 +91,6 @@ def learning_rate_factor(settings: TrainingSettings, step: int, total_steps: int
     return max(0.0, 1.0 - done)
 
 
-def _check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    different = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
-    if different:
-        told = (
-            f"{name}이 다릅니다"  # a hash says nothing to a person
-            if name.endswith(_CONTENT)
-            else f"{name}: 체크포인트 {saved.get(name)} / 지금 {current.get(name)}"
-            for name in different
-        )
-        raise SettingsError(
-            "체크포인트와 지금 설정이 달라 이어서 학습할 수 없습니다.",
-            where="; ".join(told),
-            remedy="처음 학습할 때의 설정으로 되돌리거나, 다른 --output_dir에서 새로 학습하세요.",
-        )
-
-
 class TrainingManager:
     """Trains one model on one split, evaluating, saving and stopping where that is due."""
 
@@ -125,7 +109,8 @@ class TrainingManager:
         self.settings, self.evaluator, self.train_examples, self.validation = settings, evaluator, train, validation
         self.task, self.model, self.tokenizer = evaluator.task, evaluator.model, evaluator.tokenizer
         self.accelerator, self.memory = evaluator.accelerator, evaluator.memory
-        self.store, self.save_best, self.stop_signal, self.data_keys = store, save_best, stop_signal, data_keys
+        self.save_best, self.stop_signal, self.data_keys = save_best, stop_signal, data_keys
+        self.store, self.saver = store, BackgroundSaver(store)
         self.metrics_file = MetricsFile(output_dir)
         self.state = TrainingState()
         self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
@@ -147,8 +132,8 @@ class TrainingManager:
         state, seed = self.state, self.settings.training.seed
         bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.accelerator.is_main_process)
         self.model.train()
-        self._finish_step()  # a resumed run may owe an evaluation
-        with bar:
+        with bar, self.saver:
+            self._finish_step()  # a resumed run may owe an evaluation
             for epoch in range(state.epoch, self.settings.training.epochs):
                 if epoch > state.epoch:
                     state.epoch, state.window, state.this_epoch = epoch, 0, Tally()
@@ -163,6 +148,7 @@ class TrainingManager:
                     bar.update()
                     self.memory.after_step(state.step)
                     self._finish_step()
+            self._save_for_good()
         return state
 
     def train_window(self, window: Window) -> StepResult:
@@ -280,6 +266,7 @@ class TrainingManager:
         state, training = self.state, self.settings.training
         if state.step == 0:
             return
+        self.saver.report()
         self._stop_if_asked()
         epoch_ended = state.window == self.windows
         by_epoch = training.save_steps is None
@@ -291,15 +278,13 @@ class TrainingManager:
             try:
                 self._evaluate(epoch_ended)
             except StopRequested:
-                if state.saved_step < state.step:
-                    self._save()
+                self._save_for_good()
                 raise
 
     def _stop_if_asked(self) -> None:
         signal_number = int(self._over_processes(float(self.stop_signal() or 0), "max"))
         if signal_number:
-            if self.state.saved_step < self.state.step:
-                self._save()
+            self._save_for_good()
             raise StopRequested(signal_number)
 
     def _evaluate(self, epoch_ended: bool) -> None:
@@ -322,6 +307,7 @@ class TrainingManager:
         if self._is_better(metric):
             state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
             if self.accelerator.is_main_process:
+                self.saver.wait()  # of what lies in output_dir there is always a checkpoint, should the run be killed
                 self.save_best(self.model)
             self.accelerator.wait_for_everyone()
         state.evaluated_step, state.last_metrics = state.step, evaluation.metrics
@@ -343,24 +329,40 @@ class TrainingManager:
         state.saved_step = state.step
         if not self.accelerator.is_main_process:
             return
+        try:
+            metrics_bytes = self.metrics_file.size()
+        except ResourceError as error:
+            self.saver.fail(state.step, error)
+            return
         tensors, scalars = optimizer_tensors(self.optimizer, self._names())
+        whole_budget = self.settings.data.batch_size * self.evaluator.max_length
         kept = {
             "training": asdict(state),
             "optimizer": scalars,
             "scaler": self.scaler.state_dict(),
-            "token_budget": self.memory.token_budget,
-            "metrics_bytes": self.metrics_file.size(),
+            "shrunk_token_budget": self.memory.token_budget if self.memory.token_budget < whole_budget else None,
+            "metrics_bytes": metrics_bytes,
         }
         progress = Progress(state.epoch, state.window, state.step)
-        path = self.store.save(Checkpoint(trained_tensors(self.model), tensors, kept, progress, self._fingerprint()))
-        _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{state.step:,}", path)
+        self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept, progress, self.fingerprint))
 
-    def restore(self, checkpoint: Checkpoint, keeps_best: bool) -> None:
+    def _save_for_good(self) -> None:
+        """Saves what is not saved yet and waits until it is whole; ResourceError where the disk does not let it."""
+        if self.state.saved_step < self.state.step:
+            self._save()
+        self.saver.finish()
+        self.metrics_file.size()
+
+    def restore(self, checkpoint: Checkpoint, keeps_best: bool, allow_changed: bool = False) -> None:
         """Takes up a run where its checkpoint left it; SettingsError where it is another run's.
 
         keeps_best: whether the best model so far is where this run saves; else the next evaluation's is the best.
+        allow_changed: whether settings that act on the steps to come alone may differ from the checkpoint's.
         """
-        _check_same_run(checkpoint.fingerprint, self._fingerprint())
+        check_same_run(checkpoint.fingerprint, self.fingerprint, allow_changed)
+        check_epochs(
+            checkpoint.fingerprint, self.settings.training, checkpoint.progress.step, self.windows, learning_rate_factor
+        )
         kept = dict(checkpoint.state["training"])
         since_log, this_epoch = Tally(**kept.pop("since_log")), Tally(**kept.pop("this_epoch"))
         self.state = TrainingState(**kept, since_log=since_log, this_epoch=this_epoch)
@@ -368,25 +370,20 @@ class TrainingManager:
             self.state.best_metric, self.state.best_step, self.state.evaluated_step = None, 0, 0
         restore_model(self.model, checkpoint.model)
         restore_optimizer(self.optimizer, self._names(), checkpoint.optimizer, checkpoint.state["optimizer"])
-        self.scaler.load_state_dict(checkpoint.state["scaler"])
-        self.memory.token_budget = min(self.memory.token_budget, checkpoint.state["token_budget"])
+        if checkpoint.state["scaler"]:  # none, where the checkpoint's run computed in another precision
+            self.scaler.load_state_dict(checkpoint.state["scaler"])
+        if checkpoint.state["shrunk_token_budget"] is not None:
+            self.memory.token_budget = min(self.memory.token_budget, checkpoint.state["shrunk_token_budget"])
         if self.accelerator.is_main_process:
             self.metrics_file.cut(checkpoint.state["metrics_bytes"])
 
-    def _fingerprint(self) -> dict[str, Any]:
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must share with its checkpoint for its steps to be the same steps."""
-        not_steps = {"eval_steps", "save_steps", "save_total_limit", "cuda_cleanup_freq"}
-        return {
-            "model.task": self.task.name,
-            "model.name": f"{self.model.config.model_type}, 파라미터 {self.model.num_parameters():,}개",
-            "model.adapter": self.settings.model.adapter.model_dump(),
-            "model.dtype": self.settings.model.dtype,
-            **{f"{name} {_CONTENT}": key for name, key in self.data_keys.items()},
-            "data.max_length": self.evaluator.max_length,
-            "data.batch_size × memory.gradient_accumulation_steps × 프로세스 수": self.window_size,
-            "memory.mixed_precision": self.accelerator.mixed_precision,
-            **{f"training.{k}": v for k, v in self.settings.training.model_dump(exclude=not_steps).items()},
-        }
+        return fingerprint(
+            self.settings, self.model, self.train_examples, self.data_keys, self.evaluator.max_length,
+            self.window_size, self.accelerator.mixed_precision,
+        )  # fmt: skip
 
     def _names(self) -> dict[torch.nn.Parameter, str]:
         return {parameter: name for name, parameter in self.model.named_parameters() if parameter.requires_grad}

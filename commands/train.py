@@ -7,12 +7,14 @@ import logging
 import os
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.compare import tokenizer_lines
 from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
+from locking import only_run_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,11 +29,16 @@ _WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.m
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Fine-tunes, keeps the best model in output_dir, evaluates it on held-out rows and writes the report."""
+    _check_writable(bench.output_dir)
+    _check_not_foreign(bench.output_dir)
+    with only_run_in(bench.output_dir) if bench.accelerator.is_main_process else nullcontext():
+        _train(bench, arguments)
+
+
+def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
     from checkpointing import CheckpointStore
 
     started, output_dir = time.perf_counter(), bench.output_dir
-    _check_writable(output_dir)
-    _check_not_foreign(output_dir)
     tokenizer = bench.models.load_tokenizer()
     max_length = bench.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)
@@ -41,23 +48,21 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     if prepared.bench.accelerator.is_main_process:
         _log.info(*tokenizer_lines(prepared, tokenizer, max_length, others=()))
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
-    state, memory = _train(prepared, tokenizer, max_length, store, checkpoint)
+    state, memory = _trained(prepared, tokenizer, max_length, store, checkpoint, arguments.allow_changed)
     memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them
     _report(prepared, tokenizer, max_length, state, memory, time.perf_counter() - started)
 
 
-def _train(
+def _trained(
     prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, store: CheckpointStore,
-    checkpoint: Checkpoint | None,
+    checkpoint: Checkpoint | None, allow_changed: bool,
 ) -> tuple[TrainingState, MemoryManager]:  # fmt: skip
     """Trains, from a checkpoint or from the start; returns the final state, and what watched the memory."""
     from training_manager import TrainingManager
 
     bench, examples = prepared.bench, prepared.examples
     settings, output_dir = bench.settings, bench.output_dir
-    _seed_head(settings.training.seed)
-    model = bench.models.load_model(prepared.label_names)
-    evaluator = bench.evaluator(model, tokenizer, prepared.label_names, max_length)
+    evaluator = bench.evaluator_to_train(tokenizer, prepared.label_names, max_length)
     evaluator.memory.fit_model(evaluator.model)
     manager = TrainingManager(
         settings, evaluator, examples["train"], examples["validation"], store,
@@ -67,7 +72,8 @@ def _train(
         output_dir=output_dir,
     )  # fmt: skip
     if checkpoint is not None:
-        manager.restore(checkpoint, keeps_best=(output_dir / "config.json").exists())
+        has_best = (output_dir / "config.json").exists()
+        manager.restore(checkpoint, has_best, allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
     _prepare_output(output_dir, starts_anew=checkpoint is None)
     bench.stop.patient = True
@@ -180,10 +186,3 @@ def _check_not_foreign(output_dir: Path) -> None:
             where=f"model.output_dir: {output_dir}",
             remedy="--output_dir로 비어 있거나 새로 만들 폴더를 지정하세요.",
         )
-
-
-def _seed_head(seed: int) -> None:
-    """Makes the new head's random weights the same for the same seed."""
-    import torch
-
-    torch.manual_seed(seed)

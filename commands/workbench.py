@@ -71,6 +71,13 @@ class Workbench:
             self.task, model, tokenizer, label_names, max_length, self.accelerator, memory, self.stop.check
         )
 
+    def evaluator_to_train(self, tokenizer: Any, label_names: Sequence[str], max_length: int) -> Evaluator:
+        """The model that a run begins with; the same seed gives a new head the same random weights."""
+        import torch
+
+        torch.manual_seed(self.settings.training.seed)
+        return self.evaluator(self.models.load_model(label_names), tokenizer, label_names, max_length)
+
 
 def build(settings: Settings, stop: StopSignal) -> Workbench:
     """Settings → task, device, precision, processes and managers."""

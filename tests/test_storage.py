@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from model_manager import ModelManager
 from readers.hub import load_hub
 from reporting import MetricsFile, beside, check_output, write_json, write_predictions
 from settings import Settings
-from storage import writing
+from storage import discard_leftovers, writing
 from tasks import find_task
 
 BIG = "가" * 10_000
@@ -28,6 +29,12 @@ BIG = "가" * 10_000
 
 @pytest.fixture
 def full_disk() -> Iterator[None]:
+    with full_for_a_while():
+        yield
+
+
+@contextmanager
+def full_for_a_while() -> Iterator[None]:
     """No file may grow past 8 KiB, as on a disk that is full; what pytest captures is less."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -106,10 +113,23 @@ def test_a_cache_that_is_full_is_told(loaded: tuple[Any, Any], tmp_path: Path, s
     assert [path for path in set(tmp_path.rglob("*")) - before if path.is_file()] == []
 
 
+def test_a_record_that_does_not_fit_waits_for_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    metrics = MetricsFile(tmp_path)
+    metrics.add({"step": 1})
+    size = metrics.size()
+    with full_for_a_while():
+        for step in (2, 3):
+            metrics.add({"step": step, "text": BIG})
+        with pytest.raises(ResourceError, match="학습 기록"):
+            metrics.size()
+        assert metrics.path.stat().st_size == size
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    metrics.add({"step": 4})
+    lines = metrics.path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+
+
 def test_what_a_run_writes_down_is_told_where_it_cannot(tmp_path: Path, full_disk: None) -> None:
-    with pytest.raises(ResourceError, match="학습 기록"):
-        MetricsFile(tmp_path).add({"text": BIG})
-    (tmp_path / "metrics.jsonl").unlink()
     for name, write in {
         "summary.json": lambda path: write_json(path, BIG),
         "out.csv": lambda path: write_predictions(path, [{"text": BIG}]),
@@ -130,6 +150,20 @@ def test_a_disk_too_full_to_download_to_is_told(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as caught:
         load_hub("nsmc", None, str(tmp_path))
     assert str(tmp_path) in caught.value.where
+
+
+def test_only_what_dead_processes_left_long_ago_is_removed(tmp_path: Path) -> None:
+    dead, alive = tmp_path / "rows.partial-999999999", tmp_path / f"rows.partial-{os.getppid()}"
+    (tmp_path / "folder.partial-999999998").mkdir()
+    for path in (dead, alive, tmp_path / "rows-1.arrow", tmp_path / "mine-x"):
+        path.write_text("x")
+    discard_leftovers(tmp_path.iterdir(), idle_s=3600)
+    assert len(list(tmp_path.iterdir())) == 5
+    os.utime(dead, (1, 1))
+    discard_leftovers(tmp_path.iterdir(), idle_s=3600)
+    assert not dead.exists()
+    discard_leftovers(tmp_path.glob("*.partial-*"))
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, "rows-1.arrow", "mine-x"}
 
 
 def test_only_the_disk_s_failures_are_told_as_such(tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""Saving while training goes on: the state is copied out of the model, and a thread writes the copy."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from checkpointing import Checkpoint, CheckpointStore, copied, size_in_bytes
+from exceptions import ResourceError
+
+_log = logging.getLogger(__name__)
+_CGROUP = Path("/sys/fs/cgroup")
+_SHARE = 0.5  # of the memory that is free, for the copy: evaluation and the optimizer want theirs too
+
+
+class BackgroundSaver:
+    """Saves to one store, at most one checkpoint at a time; leaving the `with` block waits for the write under way.
+
+    A disk that fails does not end the run: it is told, and the next save tries again. `finish` is where it counts.
+    """
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self.store = store
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._told = True
+        self._step, self._path = 0, Path()
+
+    def __enter__(self) -> BackgroundSaver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.wait()
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Waits for the write before this one, copies the state and begins to write the copy.
+
+        Where memory has no room for the copy, it returns only when all is written.
+        """
+        self.wait()
+        self._step, self._error, self._told = checkpoint.progress.step, None, False
+        if size_in_bytes(checkpoint) > _SHARE * _free_memory():
+            self._write(checkpoint)
+            self.report()
+            return
+        name = f"checkpoint-{self._step}"
+        self._thread = threading.Thread(target=self._write, args=(copied(checkpoint),), name=name)
+        self._thread.start()
+
+    def fail(self, step: int, error: ResourceError) -> None:
+        """Takes note of a checkpoint that the disk did not let be made, and says so."""
+        self.wait()
+        self._step, self._error, self._told = step, error, False
+        self.report()
+
+    def report(self) -> None:
+        """Says, once, how the last write ended, if it has; raises an error that is not the disk's."""
+        if self._told or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._thread, self._told = None, True
+        if self._error is None:
+            _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{self._step:,}", self._path)
+        elif isinstance(self._error, ResourceError):
+            _log.warning(
+                "스텝 %s: %s (%s) 이전 체크포인트는 그대로 있습니다. 학습을 계속하고 다음 저장 때 다시 시도합니다.",
+                f"{self._step:,}", self._error.what, self._error.where,
+            )  # fmt: skip
+        else:
+            raise self._error
+
+    def wait(self) -> None:
+        """Waits for the write under way, and says how it ended."""
+        if self._thread is not None:
+            self._thread.join()
+        self.report()
+
+    def finish(self) -> None:
+        """Waits for the write under way; ResourceError where the last checkpoint could not be written."""
+        if self._thread is not None:
+            self._thread.join()
+        if isinstance(self._error, ResourceError):
+            self._thread, self._told = None, True
+            raise self._error
+        self.report()
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        try:
+            self._path = self.store.save(checkpoint)
+        except BaseException as error:  # of a thread nobody would hear
+            self._error = error
+
+
+def _free_memory() -> int:
+    """Bytes that this process can still have: the machine's or, in a container, what its limit leaves."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())
+        used = int((_CGROUP / "memory.current").read_text())
+        counts = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return min(free, limit - used + int(counts["inactive_file"]))  # the cache of files gives way
+    except (OSError, ValueError, KeyError):  # no such limit
+        return free

@@ -1,0 +1,237 @@
+"""verify-resume: shows on the user's own settings that a run stopped and resumed is the run that was never stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commands.workbench import Workbench, prepare
+from exceptions import FinetuningError, SettingsError, StopRequested
+from settings import Settings
+from storage import writing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from batching import Examples
+    from checkpointing import Checkpoint
+    from training_manager import TrainingManager
+
+_log = logging.getLogger(__name__)
+_EPOCHS = 3  # of two windows each: the stop, halfway, is in the middle of the second epoch
+_TIMED = frozenset({"examples_per_s", "tokens_per_s", "memory_bytes", "seconds"})
+_VALIDATION_ROWS = 64
+_COMPARED = ("가중치", "옵티마이저 상태", "진행 상태와 가장 좋은 모델의 기록", "기록한 손실과 지표")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one short run ended with."""
+
+    checkpoint: Checkpoint
+    records: list[dict[str, Any]]
+
+
+class Halfway:
+    """Asks a run for a stop once it has come to half of its steps."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.manager: TrainingManager | None = None
+
+    def pending(self) -> int | None:
+        """The signal that asks for a stop, or None."""
+        if self.manager is None or self.manager.state.step < self.manager.total_steps // 2:
+            return None
+        self.asked = True
+        return signal.SIGINT
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Makes short runs of the same few examples; each builds its model anew."""
+
+    bench: Workbench
+    tokenizer: PreTrainedTokenizerBase
+    label_names: tuple[str, ...]
+    max_length: int
+    examples: Mapping[str, Examples]
+    data_keys: Mapping[str, str]
+    scaler_state: Mapping[str, Any]
+
+    def undisturbed(self, folder: Path) -> Trial:
+        """A run from the first step to the last."""
+        self._manager(folder, lambda: None).run()
+        return _ended(folder)
+
+    def stopped_and_resumed(self, folder: Path) -> Trial:
+        """The same run stopped halfway, and taken up from its checkpoint by a model made anew."""
+        self._stop_halfway(folder)
+        _log.info("멈췄습니다. 체크포인트에서 이어서 학습합니다.")
+        manager = self._manager(folder, lambda: None)
+        manager.restore(manager.store.load(_newest(folder)), keeps_best=True)
+        manager.run()
+        return _ended(folder)
+
+    def _stop_halfway(self, folder: Path) -> None:
+        half = Halfway()
+        half.manager = self._manager(folder, half.pending)
+        try:
+            half.manager.run()
+        except StopRequested:
+            if not half.asked:  # the user stopped the program
+                raise
+
+    def _manager(self, folder: Path, stop_signal: Callable[[], int | None]) -> TrainingManager:
+        from checkpointing import CheckpointStore
+        from training_manager import TrainingManager
+
+        folder.mkdir(exist_ok=True)
+        if self.bench.accelerator.scaler is not None:  # it goes on from where the run before left it
+            self.bench.accelerator.scaler.load_state_dict(dict(self.scaler_state))
+        return TrainingManager(
+            self.bench.settings,
+            self.bench.evaluator_to_train(self.tokenizer, self.label_names, self.max_length),
+            self.examples["train"], self.examples["validation"], CheckpointStore(folder, keep=1),
+            save_best=lambda _: None,
+            stop_signal=stop_signal,
+            data_keys=self.data_keys,
+            output_dir=folder,
+        )  # fmt: skip
+
+
+def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+    """Trains a few steps in one go, and again with a stop in the middle; prints whether every bit is the same.
+
+    FinetuningError where it is not: the exit code says it to a script.
+    """
+    if bench.accelerator.num_processes > 1:
+        raise SettingsError(
+            "verify-resume는 프로세스 하나로 실행합니다.", where="명령줄", remedy="torchrun 없이 실행하세요."
+        )
+    tokenizer = bench.models.load_tokenizer()
+    max_length = bench.models.usable_length(tokenizer)
+    prepared = prepare(bench, tokenizer, max_length)
+    bench = replace(prepared.bench, settings=_shortened(prepared.bench.settings))
+    data, memory, seed = bench.settings.data, bench.settings.memory, bench.settings.training.seed
+    window = data.batch_size * memory.gradient_accumulation_steps
+    examples = {
+        "train": _few(prepared.examples["train"], window + -(-window // 2), seed),
+        "validation": _few(prepared.examples["validation"], _VALIDATION_ROWS, seed),
+    }
+    keys = {name: prepared.splits[name].key for name in examples}
+    scaler_state = bench.accelerator.scaler.state_dict() if bench.accelerator.scaler is not None else {}
+    proof = Proof(bench, tokenizer, prepared.label_names, max_length, examples, keys, scaler_state)
+    home = next(path for path in bench.output_dir.absolute().parents if path.is_dir())  # where checkpoints have room
+    with writing("시험 학습을 할 임시 폴더를 만들지 못했습니다", home):
+        temporary = tempfile.TemporaryDirectory(prefix=".verify-resume-", dir=home)
+    with temporary as name:
+        _judge(proof, Path(name))
+
+
+def _judge(proof: Proof, folder: Path) -> None:
+    _log.info("멈추지 않고 학습합니다.")
+    whole = proof.undisturbed(folder / "whole")
+    _log.info("같은 학습을 가운데에서 멈춥니다.")
+    resumed = proof.stopped_and_resumed(folder / "resumed")
+    steps = whole.checkpoint.progress.step
+    print(f"{steps}스텝을 한 번에 학습한 것과, {steps // 2}스텝에서 멈췄다가 이어서 학습한 것을 비교합니다.")
+    differences = _compare(whole, resumed)
+    if not differences:
+        print("판정: 비트까지 같습니다. 이 설정으로는 멈췄다가 이어도 한 번도 멈추지 않은 학습과 같습니다.")
+        return
+    _log.info("멈추지 않고 한 번 더 학습해, 장치의 연산이 늘 같은 값을 내는지 봅니다.")
+    if _differing(whole, proof.undisturbed(folder / "again")):
+        raise FinetuningError(
+            "판정: 다릅니다. 그러나 멈추지 않은 두 학습도 서로 다르므로, 이어서 학습한 탓이 아닙니다.",
+            where=f"다른 것: {', '.join(differences)}",
+            remedy="이 장치의 연산은 실행할 때마다 값이 조금 다를 수 있습니다. CPU에서 확인하려면 "
+            "CUDA_VISIBLE_DEVICES=-1을 설정하고 다시 실행하세요.",
+        )
+    raise FinetuningError(
+        "판정: 다릅니다. 멈췄다가 이어서 학습한 결과가 멈추지 않은 학습과 다릅니다.",
+        where=f"다른 것: {', '.join(differences)}",
+        remedy="이 프로그램의 결함입니다. 설정 파일과 함께 알려 주세요.",
+    )
+
+
+def _compare(whole: Trial, resumed: Trial) -> list[str]:
+    """Prints what is the same and what is not; returns what is not."""
+    differing = _differing(whole, resumed)
+    counts = (f"{len(whole.checkpoint.model)}개", f"{len(whole.checkpoint.optimizer)}개", "", f"{len(whole.records)}줄")
+    for name, count in zip(_COMPARED, counts, strict=True):
+        print(f"  {f'{name} {count}'.strip()}: {'다름' if name in differing else '같음'}")
+    return differing
+
+
+def _differing(one: Trial, other: Trial) -> list[str]:
+    """The names of what is not the same to the bit."""
+    ours, theirs = (
+        (
+            _bits(trial.checkpoint.model),
+            _bits(trial.checkpoint.optimizer),
+            _untimed(trial.checkpoint.state),
+            _untimed(trial.records),
+        )
+        for trial in (one, other)
+    )
+    return [name for name, left, right in zip(_COMPARED, ours, theirs, strict=True) if left != right]
+
+
+def _bits(tensors: Mapping[str, Any]) -> dict[str, bytes]:
+    import torch
+
+    return {name: bytes(tensor.reshape(-1).view(torch.uint8).numpy()) for name, tensor in tensors.items()}
+
+
+def _untimed(value: Any) -> Any:
+    """JSON values without what a clock or the machine says."""
+    if isinstance(value, dict):
+        return {k: _untimed(v) for k, v in value.items() if k not in _TIMED and k != "metrics_bytes"}
+    return [_untimed(item) for item in value] if isinstance(value, list) else value
+
+
+def _ended(folder: Path) -> Trial:
+    from checkpointing import CheckpointStore
+
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return Trial(CheckpointStore(folder, keep=1).load(_newest(folder)), [json.loads(line) for line in lines])
+
+
+def _newest(folder: Path) -> Path:
+    return max((folder / "checkpoints").glob("step-*"))
+
+
+def _shortened(settings: Settings) -> Settings:
+    """The user's settings but for how long a run is, and how often it says something."""
+    training = {"epochs": _EPOCHS, "save_steps": None, "eval_steps": None, "save_total_limit": 1}
+    said = {"log_steps": 1, "progress_bar": False}
+    return settings.model_copy(
+        update={
+            "training": settings.training.model_copy(update=training),
+            "logging": settings.logging.model_copy(update=said),
+        }
+    )
+
+
+def _few(examples: Examples, wanted: int, seed: int) -> Examples:
+    """All examples of as many rows, drawn by the seed, as make the wanted number of examples."""
+    import numpy as np
+
+    from batching import Examples
+
+    numbers = np.array(examples.table["row"][:])
+    rows, counts = np.unique(numbers, return_counts=True)
+    drawn = np.random.default_rng(seed).permutation(len(rows))
+    enough = int(np.searchsorted(np.cumsum(counts[drawn]), wanted)) + 1
+    chosen = rows[drawn[:enough]]
+    kept = np.flatnonzero(np.isin(numbers, chosen))
+    those = np.flatnonzero(np.isin(np.array(examples.rows["row"][:]), chosen))
+    return Examples(examples.table.select(kept), examples.lengths[kept], examples.rows.select(those))

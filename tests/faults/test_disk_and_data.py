@@ -1,0 +1,186 @@
+"""Faults of the disk, of checkpoints, of the data and of numbers, made to happen in whole runs of the command."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+import checkpointing
+from exceptions import ResourceError, SettingsError, StopRequested
+from tasks.text_classification import TextClassification
+from tests.test_checkpointing import damage
+from tests.test_resume import StopAfter, flags_for, losses, run_train  # noqa: F401  (a fixture)
+
+TASK = "text-classification"
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
+DAMAGES = ("removed", "truncated", "flipped")
+SAMPLE = {("model.safetensors", "flipped"), ("state.json", "truncated"), ("manifest.json", "removed")}
+Flags = Callable[[str], list[str]]
+
+
+class Failing:
+    """The last call of a write, which fails at these calls of it (from 0) as a disk of that errno does."""
+
+    def __init__(self, calls: range, code: int) -> None:
+        self.calls, self.code, self.count = calls, code, 0
+        self.real = checkpointing._sync_folder
+
+    def __call__(self, folder: Path) -> None:
+        if ".partial-" in folder.name:
+            self.count += 1
+            if self.count - 1 in self.calls:
+                raise OSError(self.code, os.strerror(self.code), str(folder))
+        self.real(folder)
+
+
+class During(StopAfter):
+    """Does something once, after so many steps, and never asks for a stop."""
+
+    def __init__(self, steps: int, act: Callable[[], object]) -> None:
+        super().__init__()
+        self.steps, self.act = steps, act
+
+    def pending(self) -> int | None:
+        self.steps -= 1
+        if self.steps == 0:
+            self.act()
+        return None
+
+
+@pytest.fixture
+def flags(flags_for: Flags) -> list[str]:  # noqa: F811
+    """A run of ten steps that saves after every second."""
+    return [*flags_for(TASK), "--set", "training.save_steps=2"]
+
+
+@pytest.fixture
+def whole(flags: list[str], tmp_path: Path) -> Path:
+    """The output_dir of a run that nothing disturbed."""
+    output_dir = tmp_path / "whole" / "model"
+    run_train([*flags, "--output_dir", str(output_dir)], StopAfter())
+    return output_dir
+
+
+def check_like(output_dir: Path, whole: Path) -> None:
+    assert losses(output_dir) == losses(whole)
+    assert (output_dir / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert not [path for path in output_dir.rglob("*") if "partial" in path.name or path.name == ".lock"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_save_that_fails_is_told_and_the_run_goes_on(
+    flags: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    code: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(checkpointing, "_sync_folder", Failing(range(1, 3), code))
+    run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
+    check_like(tmp_path / "run" / "model", whole)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert ["저장하지 못했습니다" in line and "다시 시도합니다" in line for line in told] == [True, True]
+
+
+def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(
+    flags: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointing, "_sync_folder", Failing(range(1, 1000), errno.ENOSPC))
+        with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as error:
+            run_train(flags, StopAfter())
+    assert error.value.exit_code == 5 and "--resume" in error.value.remedy
+    assert [path.name for path in (tmp_path / "run" / "model" / "checkpoints").iterdir()] == ["step-00000002"]
+    run_train([*flags, "--resume"], StopAfter())
+    check_like(tmp_path / "run" / "model", whole)
+
+
+def test_a_stop_whose_state_cannot_be_saved_does_not_say_that_it_is(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpointing, "_sync_folder", Failing(range(1, 1000), errno.ENOSPC))
+    with pytest.raises(ResourceError, match="저장하지 못했습니다"):
+        run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter(looks=4))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_turned_read_only(flags: list[str], whole: Path, tmp_path: Path) -> None:
+    output_dir = tmp_path / "run" / "model"
+    flags = [*flags, "--output_dir", str(output_dir)]
+    with pytest.raises(ResourceError, match="쓰기 권한"):
+        run_train(flags, During(3, lambda: (output_dir / "checkpoints").chmod(0o555)))
+    (output_dir / "checkpoints").chmod(0o755)
+    run_train([*flags, "--resume"], StopAfter())
+    check_like(output_dir, whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        pytest.param(name, how, marks=[] if (name, how) in SAMPLE else pytest.mark.soak)
+        for name in FILES
+        for how in DAMAGES
+    ],
+)
+def test_the_newest_whole_checkpoint_is_gone_on_from(
+    flags: list[str], whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, how: str
+) -> None:
+    output_dir = tmp_path / "run" / "model"
+    flags = [*flags, "--output_dir", str(output_dir)]
+    with pytest.raises(StopRequested):
+        run_train(flags, StopAfter(looks=5))
+    newest = max((output_dir / "checkpoints").iterdir())
+    damage(newest / name, how)
+    run_train([*flags, "--resume"], StopAfter())
+    assert str(newest) in caplog.text
+    check_like(output_dir, whole)
+
+
+def test_data_that_changed_since_the_checkpoint_is_refused(flags: list[str], tmp_path: Path) -> None:
+    flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
+    with pytest.raises(StopRequested):
+        run_train(flags, StopAfter(looks=3))
+    data = tmp_path / "train.csv"
+    data.write_bytes(data.read_bytes().replace("최악".encode(), "최고".encode(), 1))
+    for more in ([], ["--allow_changed"]):
+        with pytest.raises(SettingsError) as error:
+            run_train([*flags, "--resume", *more], StopAfter())
+        assert "데이터의 내용이 다릅니다" in error.value.where
+    assert list((tmp_path / "run" / "model" / "checkpoints").glob("step-*"))
+
+
+def test_data_that_changes_during_a_run_does_not_change_the_run(flags: list[str], whole: Path, tmp_path: Path) -> None:
+    data = tmp_path / "train.csv"
+    run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], During(3, lambda: data.write_bytes(b"\0")))
+    check_like(tmp_path / "run" / "model", whole)
+
+
+def test_numbers_that_are_none_at_one_step_are_skipped_by_a_resumed_run_too(
+    flags: list[str], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    poison = tokenizer("37").input_ids[1:]  # with the end of the text
+    loss_sum = TextClassification.loss_sum
+
+    def poisoned(task: TextClassification, outputs: Any, batch: Any) -> Any:
+        texts = [
+            [token for token in ids if token != tokenizer.pad_token_id] for ids in batch.inputs["input_ids"].tolist()
+        ]
+        is_trained = outputs.requires_grad and any(ids[-len(poison) :] == poison for ids in texts)
+        return loss_sum(task, outputs, batch) * (math.nan if is_trained else 1.0)
+
+    monkeypatch.setattr(TextClassification, "loss_sum", poisoned)
+    whole, halved = tmp_path / "whole" / "model", tmp_path / "halved" / "model"
+    run_train([*flags, "--output_dir", str(whole)], StopAfter())
+    with pytest.raises(StopRequested):
+        run_train([*flags, "--output_dir", str(halved)], StopAfter(looks=3))
+    run_train([*flags, "--output_dir", str(halved), "--resume"], StopAfter())
+    check_like(halved, whole)
+    assert sum(record.get("skipped", 0) for record in losses(halved)) == 2  # once an epoch
+    assert "NaN 또는 Inf가 있어 이 스텝을 건너뜁니다" in caplog.text
