@@ -50,7 +50,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
     names = {
         name
-        for stack in _stacks(model).values()
+        for stack in stacks(model).values()
         for block in stack
         for name, module in block.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D)
@@ -64,7 +64,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     return sorted(names)
 
 
-def _stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
+def stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
     """The model's stacks of blocks by name: lists of modules of one class that are within no other such list."""
     import torch
 
@@ -78,7 +78,7 @@ def _stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
 
 def _heads(model: PreTrainedModel, new: Set[str]) -> list[str]:
     """Modules that are trained whole: those outside the blocks and the vocabulary, and those with new weights."""
-    others = {model.get_output_embeddings(), model.get_input_embeddings(), *_stacks(model).values()}
+    others = {model.get_output_embeddings(), model.get_input_embeddings(), *stacks(model).values()}
     heads = [
         name
         for name, module in model.named_children()
@@ -90,7 +90,7 @@ def _heads(model: PreTrainedModel, new: Set[str]) -> list[str]:
 
 def _freeze(model: PreTrainedModel, layers: int, heads: Sequence[str]) -> None:
     model.requires_grad_(False)
-    for stack in _stacks(model).values():
+    for stack in stacks(model).values():
         for block in stack[-layers:]:
             block.requires_grad_(True)
     for name in heads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -10,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters import choose_trained
-from exceptions import ModelError, ResourceError, with_particle
+from exceptions import ModelError, ResourceError, SettingsError, with_particle
+from quantization import (
+    check_not_quantised_yet,
+    give_trained_dtype,
+    keep_weights_as_loaded,
+    quantization_config,
+)
 from settings import Settings
 from storage import discard, give_usual_mode, writing
 from tasks.base import Task
@@ -56,31 +63,89 @@ class ModelManager:
 
     def load_model(self, label_names: Sequence[str]) -> PreTrainedModel:
         """The task's model in `model.dtype` to be trained: its head made for these labels, with its adapter."""
+        import torch
+
         options = self.task.config_options(label_names)
         if options:
             options["ignore_mismatched_sizes"] = True  # a head of another number of labels is made anew
-        model, new = self._from_pretrained(self.name, options, self.settings.model.dtype)
+        model, new = self._load_base(self.name, options)
         choose_trained(model, self.settings.model.adapter, new)
+        if self.settings.model.quantization is not None:
+            give_trained_dtype(model, getattr(torch, self.settings.model.dtype))
         return model
 
     def load_saved(self) -> PreTrainedModel:
-        """A model that was fine-tuned before, in `model.dtype`; an adapter is merged in float32 first."""
+        """A model that was fine-tuned before, in `model.dtype`.
+
+        An adapter is merged into its base; under `model.quantization` it stays beside the base that it was trained
+        on: what is rounded there is what it learned to make up for, and the whole base may not fit.
+        """
+        import torch
+
+        dtype = self.settings.model.dtype
         if not self.is_adapter():
-            model, missing = self._from_pretrained(self.name, {}, self.settings.model.dtype)
+            if self.settings.model.quantization is not None:
+                raise SettingsError(
+                    "어댑터가 아니라 온전한 모델이어서 양자화하지 않습니다.",
+                    where=f"model.quantization: {self.settings.model.quantization}, 모델: {self.name}",
+                    remedy="model.quantization을 null로 두세요.",
+                )
+            model, missing = self._from_pretrained(self.name, {}, dtype)
             self._check_trained(model.config, missing)
             return model
-        import torch
+        if self.settings.model.quantization is None:
+            merged = self.load_merged()
+            merged.to(getattr(torch, dtype))
+            return merged
+        base, _ = self._load_base(self._base_name(), {"config": self.load_config()})
+        adapted: PreTrainedModel = self._with_adapter(base).get_base_model()
+        self._check_trained(adapted.config, set())
+        return adapted
+
+    def load_merged(self) -> PreTrainedModel:
+        """An adapter merged in float32 into its base in full precision, also where it was trained on a quantised one.
+
+        Merging into quantised weights would round them a second time (Dettmers et al. 2023 merge into full precision).
+        """
+        base, _ = self._from_pretrained(self._base_name(), {"config": self.load_config()}, "float32")
+        merged: PreTrainedModel = self._with_adapter(base).merge_and_unload()
+        self._check_trained(merged.config, set())
+        return merged
+
+    def _base_name(self) -> str:
+        """The model that the adapter was trained on."""
+        described = json.loads((Path(self.name) / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        return str(described["base_model_name_or_path"])
+
+    def _with_adapter(self, base: PreTrainedModel) -> Any:
         from peft import PeftModel
 
-        described = json.loads((Path(self.name) / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        base, _ = self._from_pretrained(described["base_model_name_or_path"], {"config": self.load_config()}, "float32")
         try:
-            merged: PreTrainedModel = PeftModel.from_pretrained(base, self.name).merge_and_unload()
+            return PeftModel.from_pretrained(base, self.name)
         except Exception as error:
             raise self._explain(error, "어댑터") from error
-        self._check_trained(merged.config, set())
-        merged.to(getattr(torch, self.settings.model.dtype))
-        return merged
+
+    def _load_base(self, name: str, options: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+        """As `_from_pretrained` has it, quantised where `model.quantization` asks for that."""
+        dtype = self.settings.model.dtype
+        if self.settings.model.quantization is None:
+            return self._from_pretrained(name, options, dtype)
+        how = quantization_config(self.settings, self._without_weights(name, options))
+        model, new = self._from_pretrained(name, {**options, "quantization_config": how}, dtype)
+        keep_weights_as_loaded(model)
+        return model, new
+
+    def _without_weights(self, name: str, options: Mapping[str, Any]) -> PreTrainedModel:
+        """The task's model on the meta device."""
+        import torch
+        import transformers
+
+        trusted = {"trust_remote_code": self.settings.model.trust_remote_code}
+        config = options.get("config") or self.load_config()
+        check_not_quantised_yet(config, name)
+        with torch.device("meta"):
+            model: PreTrainedModel = getattr(transformers, self.task.auto_class).from_config(config, **trusted)
+        return model
 
     def _check_trained(self, config: PreTrainedConfig, missing: Set[str]) -> None:
         """ModelError where a model was not trained for the task: it lacks weights, or is of another kind."""
@@ -153,7 +218,7 @@ class ModelManager:
         remedy = "디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요."
         with writing("모델을 저장하지 못했습니다", output_dir, remedy, partial):
             model.save_pretrained(partial, state_dict=_cast(model, self.settings.model.save_dtype))
-            model.config.save_pretrained(partial)  # an adapter is saved without its base's, which has the labels
+            _plain_config(model).save_pretrained(partial)  # an adapter is saved without its base's, with the labels
             if isinstance(tokenizer, PreTrainedTokenizerFast):
                 tokenizer.backend_tokenizer.no_truncation()  # it would write down the length this run cut texts at
             tokenizer.save_pretrained(partial)
@@ -259,6 +324,14 @@ def _cast(model: PreTrainedModel, dtype: str | None) -> dict[str, torch.Tensor] 
         else tensor
         for name, tensor in model.state_dict().items()
     }
+
+
+def _plain_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """The model's config without how its weights were quantised when they were read: that is the run's to choose."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
 
 
 def _note_dtype(config_path: Path, dtype: str) -> None:

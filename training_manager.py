@@ -381,6 +381,7 @@ class TrainingManager:
             "model.name": f"{self.model.config.model_type}, 파라미터 {self.model.num_parameters():,}개",
             "model.adapter": self.settings.model.adapter.model_dump(),
             "model.dtype": self.settings.model.dtype,
+            "model.quantization": self.settings.model.quantization,
             **{f"{name} {_CONTENT}": key for name, key in self.data_keys.items()},
             "data.max_length": self.evaluator.max_length,
             "data.batch_size × memory.gradient_accumulation_steps × 프로세스 수": self.window_size,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
+from quantization import check_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +30,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     from checkpointing import CheckpointStore
 
     started, output_dir = time.perf_counter(), bench.output_dir
+    check_device(bench.settings, bench.accelerator.device)
     _check_writable(output_dir)
     _check_not_foreign(output_dir)
     tokenizer = bench.models.load_tokenizer()
