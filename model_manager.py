@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gguf_files
 from adapters import choose_trained
 from exceptions import ModelError, ResourceError, SettingsError, with_particle
 from quantization import (
@@ -33,7 +34,7 @@ _QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --confi
 
 
 class ModelManager:
-    """Loads and saves the model of one run. `name` is a Hub id or a local folder."""
+    """Loads and saves the model of one run. `name` is a Hub id, a local folder or a GGUF file."""
 
     def __init__(self, settings: Settings, task: Task) -> None:
         self.settings, self.task = settings, task
@@ -51,7 +52,7 @@ class ModelManager:
 
         self._check_folder()
         try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.name, **self._from)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**self._place_of(self.name))
         except Exception as error:
             raise self._explain(error, "tokenizer") from error
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
@@ -168,14 +169,23 @@ class ModelManager:
         import torch
         import transformers
 
-        auto_class = getattr(transformers, self.task.auto_class)
+        auto_class, place = getattr(transformers, self.task.auto_class), self._place_of(name)
+        if gguf_files.is_gguf(name):
+            options = {**options, **gguf_files.weights_unpacked(place)}
         try:
             model, found = auto_class.from_pretrained(
-                name, dtype=getattr(torch, dtype), output_loading_info=True, **options, **self._from
+                **place, dtype=getattr(torch, dtype), output_loading_info=True, **options
             )
         except Exception as error:
-            raise self._explain(error, "모델") from error
+            raise self._explain(error, "모델", name) from error
+        if gguf_files.is_gguf(name):
+            gguf_files.make_plain(model, name)
         return model, {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+
+    def _place_of(self, name: str) -> dict[str, Any]:
+        """What `from_pretrained` is told of where a model is."""
+        is_file = gguf_files.is_gguf(name)
+        return {**(gguf_files.place_of(name) if is_file else {"pretrained_model_name_or_path": name}), **self._from}
 
     def load_config(self) -> PreTrainedConfig:
         """The model's config alone, without weights."""
@@ -183,7 +193,7 @@ class ModelManager:
 
         self._check_folder()
         try:
-            config: PreTrainedConfig = AutoConfig.from_pretrained(self.name, **self._from)
+            config: PreTrainedConfig = AutoConfig.from_pretrained(**self._place_of(self.name))
         except Exception as error:
             raise self._explain(error, "config.json") from error
         return config
@@ -235,9 +245,11 @@ class ModelManager:
         discard(partial)
 
     def _check_folder(self) -> None:
-        """ModelError where the name means a folder that is not there, or one without a model."""
+        """ModelError where the name means a file or folder that is not there, or one without a model."""
         path = Path(self.name).expanduser()
-        if path.is_dir():
+        if gguf_files.is_gguf(self.name):
+            gguf_files.place_of(self.name)
+        elif path.is_dir():
             self.name = str(path)
             if not (path / "config.json").is_file():
                 raise ModelError(
@@ -253,8 +265,10 @@ class ModelManager:
                 "아직 학습하지 않았다면 먼저 학습을 실행하세요.",
             )
 
-    def _explain(self, error: Exception, part: str) -> ModelError | ResourceError:
+    def _explain(self, error: Exception, part: str, name: str | None = None) -> ModelError | ResourceError:
         """The reason a model could not be loaded, told apart: login, spelling, connection, disk, or broken files."""
+        if gguf_files.is_gguf(name or self.name):
+            return gguf_files.explain(error, name or self.name)
         names = {type(link).__name__ for link in _causes(error)}
         where = f"model.name: {self.name}"
         if any(isinstance(link, OSError) and link.errno == 28 for link in _causes(error)):

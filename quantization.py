@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from adapters import stacks
 from exceptions import ModelError, SettingsError
+from gguf_files import is_gguf
 from memory_utils import autocast_precision
 from settings import Settings
 
@@ -29,6 +30,12 @@ def check_combination(settings: Settings) -> None:
             "양자화한 가중치는 학습할 수 없어 LoRA나 DoRA가 필요합니다.",
             where=f"model.quantization: {model.quantization}, model.adapter.method: {model.adapter.method}",
             remedy="model.adapter.method를 lora나 dora로 하거나, model.quantization을 null로 두세요.",
+        )
+    if is_gguf(model.name):
+        raise SettingsError(
+            "GGUF 파일은 풀어서 읽으므로 다시 양자화할 수 없습니다.",
+            where=f"model.quantization: {model.quantization}, model.name: {model.name}",
+            remedy="safetensors로 된 원래 모델을 쓰거나, model.quantization을 null로 두세요.",
         )
 
 
