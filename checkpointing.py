@@ -153,9 +153,10 @@ class CheckpointStore:
 
 
 def trained_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The model's state but for the weights that are not trained: these come from where the model came from."""
-    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+    """The trained weights and the buffers; what is not trained, quantised or not, is where the model came from."""
+    kept = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    kept |= {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in kept}
 
 
 def restore_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

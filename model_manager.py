@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -9,8 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import ModelError, ResourceError, with_particle
-from settings import AdapterSettings, Settings
+import gguf_files
+from adapters import choose_trained
+from exceptions import ModelError, ResourceError, SettingsError, with_particle
+from quantization import (
+    check_not_quantised_yet,
+    give_trained_dtype,
+    keep_weights_as_loaded,
+    quantization_config,
+)
+from settings import Settings
 from storage import discard, give_usual_mode, writing
 from tasks.base import Task
 
@@ -25,7 +34,7 @@ _QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --confi
 
 
 class ModelManager:
-    """Loads and saves the model of one run. `name` is a Hub id or a local folder."""
+    """Loads and saves the model of one run. `name` is a Hub id, a local folder or a GGUF file."""
 
     def __init__(self, settings: Settings, task: Task) -> None:
         self.settings, self.task = settings, task
@@ -43,7 +52,7 @@ class ModelManager:
 
         self._check_folder()
         try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.name, **self._from)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**self._place_of(self.name))
         except Exception as error:
             raise self._explain(error, "tokenizer") from error
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
@@ -55,31 +64,89 @@ class ModelManager:
 
     def load_model(self, label_names: Sequence[str]) -> PreTrainedModel:
         """The task's model in `model.dtype` to be trained: its head made for these labels, with its adapter."""
+        import torch
+
         options = self.task.config_options(label_names)
         if options:
             options["ignore_mismatched_sizes"] = True  # a head of another number of labels is made anew
-        model, new = self._from_pretrained(self.name, options, self.settings.model.dtype)
+        model, new = self._load_base(self.name, options)
         choose_trained(model, self.settings.model.adapter, new)
+        if self.settings.model.quantization is not None:
+            give_trained_dtype(model, getattr(torch, self.settings.model.dtype))
         return model
 
     def load_saved(self) -> PreTrainedModel:
-        """A model that was fine-tuned before, in `model.dtype`; an adapter is merged in float32 first."""
+        """A model that was fine-tuned before, in `model.dtype`.
+
+        An adapter is merged into its base; under `model.quantization` it stays beside the base that it was trained
+        on: what is rounded there is what it learned to make up for, and the whole base may not fit.
+        """
+        import torch
+
+        dtype = self.settings.model.dtype
         if not self.is_adapter():
-            model, missing = self._from_pretrained(self.name, {}, self.settings.model.dtype)
+            if self.settings.model.quantization is not None:
+                raise SettingsError(
+                    "어댑터가 아니라 온전한 모델이어서 양자화하지 않습니다.",
+                    where=f"model.quantization: {self.settings.model.quantization}, 모델: {self.name}",
+                    remedy="model.quantization을 null로 두세요.",
+                )
+            model, missing = self._from_pretrained(self.name, {}, dtype)
             self._check_trained(model.config, missing)
             return model
-        import torch
+        if self.settings.model.quantization is None:
+            merged = self.load_merged()
+            merged.to(getattr(torch, dtype))
+            return merged
+        base, _ = self._load_base(self._base_name(), {"config": self.load_config()})
+        adapted: PreTrainedModel = self._with_adapter(base).get_base_model()
+        self._check_trained(adapted.config, set())
+        return adapted
+
+    def load_merged(self) -> PreTrainedModel:
+        """An adapter merged in float32 into its base in full precision, also where it was trained on a quantised one.
+
+        Merging into quantised weights would round them a second time (Dettmers et al. 2023 merge into full precision).
+        """
+        base, _ = self._from_pretrained(self._base_name(), {"config": self.load_config()}, "float32")
+        merged: PreTrainedModel = self._with_adapter(base).merge_and_unload()
+        self._check_trained(merged.config, set())
+        return merged
+
+    def _base_name(self) -> str:
+        """The model that the adapter was trained on."""
+        described = json.loads((Path(self.name) / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        return str(described["base_model_name_or_path"])
+
+    def _with_adapter(self, base: PreTrainedModel) -> Any:
         from peft import PeftModel
 
-        described = json.loads((Path(self.name) / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        base, _ = self._from_pretrained(described["base_model_name_or_path"], {"config": self.load_config()}, "float32")
         try:
-            merged: PreTrainedModel = PeftModel.from_pretrained(base, self.name).merge_and_unload()
+            return PeftModel.from_pretrained(base, self.name)
         except Exception as error:
             raise self._explain(error, "어댑터") from error
-        self._check_trained(merged.config, set())
-        merged.to(getattr(torch, self.settings.model.dtype))
-        return merged
+
+    def _load_base(self, name: str, options: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+        """As `_from_pretrained` has it, quantised where `model.quantization` asks for that."""
+        dtype = self.settings.model.dtype
+        if self.settings.model.quantization is None:
+            return self._from_pretrained(name, options, dtype)
+        how = quantization_config(self.settings, self._without_weights(name, options))
+        model, new = self._from_pretrained(name, {**options, "quantization_config": how}, dtype)
+        keep_weights_as_loaded(model)
+        return model, new
+
+    def _without_weights(self, name: str, options: Mapping[str, Any]) -> PreTrainedModel:
+        """The task's model on the meta device."""
+        import torch
+        import transformers
+
+        trusted = {"trust_remote_code": self.settings.model.trust_remote_code}
+        config = options.get("config") or self.load_config()
+        check_not_quantised_yet(config, name)
+        with torch.device("meta"):
+            model: PreTrainedModel = getattr(transformers, self.task.auto_class).from_config(config, **trusted)
+        return model
 
     def _check_trained(self, config: PreTrainedConfig, missing: Set[str]) -> None:
         """ModelError where a model was not trained for the task: it lacks weights, or is of another kind."""
@@ -102,14 +169,23 @@ class ModelManager:
         import torch
         import transformers
 
-        auto_class = getattr(transformers, self.task.auto_class)
+        auto_class, place = getattr(transformers, self.task.auto_class), self._place_of(name)
+        if gguf_files.is_gguf(name):
+            options = {**options, **gguf_files.weights_unpacked(place)}
         try:
             model, found = auto_class.from_pretrained(
-                name, dtype=getattr(torch, dtype), output_loading_info=True, **options, **self._from
+                **place, dtype=getattr(torch, dtype), output_loading_info=True, **options
             )
         except Exception as error:
-            raise self._explain(error, "모델") from error
+            raise self._explain(error, "모델", name) from error
+        if gguf_files.is_gguf(name):
+            gguf_files.make_plain(model, name)
         return model, {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+
+    def _place_of(self, name: str) -> dict[str, Any]:
+        """What `from_pretrained` is told of where a model is."""
+        is_file = gguf_files.is_gguf(name)
+        return {**(gguf_files.place_of(name) if is_file else {"pretrained_model_name_or_path": name}), **self._from}
 
     def load_config(self) -> PreTrainedConfig:
         """The model's config alone, without weights."""
@@ -117,7 +193,7 @@ class ModelManager:
 
         self._check_folder()
         try:
-            config: PreTrainedConfig = AutoConfig.from_pretrained(self.name, **self._from)
+            config: PreTrainedConfig = AutoConfig.from_pretrained(**self._place_of(self.name))
         except Exception as error:
             raise self._explain(error, "config.json") from error
         return config
@@ -152,7 +228,7 @@ class ModelManager:
         remedy = "디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요."
         with writing("모델을 저장하지 못했습니다", output_dir, remedy, partial):
             model.save_pretrained(partial, state_dict=_cast(model, self.settings.model.save_dtype))
-            model.config.save_pretrained(partial)  # an adapter is saved without its base's, which has the labels
+            _plain_config(model).save_pretrained(partial)  # an adapter is saved without its base's, with the labels
             if isinstance(tokenizer, PreTrainedTokenizerFast):
                 tokenizer.backend_tokenizer.no_truncation()  # it would write down the length this run cut texts at
             tokenizer.save_pretrained(partial)
@@ -169,9 +245,11 @@ class ModelManager:
         discard(partial)
 
     def _check_folder(self) -> None:
-        """ModelError where the name means a folder that is not there, or one without a model."""
+        """ModelError where the name means a file or folder that is not there, or one without a model."""
         path = Path(self.name).expanduser()
-        if path.is_dir():
+        if gguf_files.is_gguf(self.name):
+            gguf_files.place_of(self.name)
+        elif path.is_dir():
             self.name = str(path)
             if not (path / "config.json").is_file():
                 raise ModelError(
@@ -187,8 +265,10 @@ class ModelManager:
                 "아직 학습하지 않았다면 먼저 학습을 실행하세요.",
             )
 
-    def _explain(self, error: Exception, part: str) -> ModelError | ResourceError:
+    def _explain(self, error: Exception, part: str, name: str | None = None) -> ModelError | ResourceError:
         """The reason a model could not be loaded, told apart: login, spelling, connection, disk, or broken files."""
+        if gguf_files.is_gguf(name or self.name):
+            return gguf_files.explain(error, name or self.name)
         names = {type(link).__name__ for link in _causes(error)}
         where = f"model.name: {self.name}"
         if any(isinstance(link, OSError) and link.errno == 28 for link in _causes(error)):
@@ -238,93 +318,6 @@ def _without_segments(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
 
 
-# --- which weights are trained ---
-
-
-def choose_trained(model: PreTrainedModel, adapter: AdapterSettings, new: Set[str]) -> None:
-    """Leaves those weights to be trained that `adapter.method` says; new weights and heads are trained under each.
-
-    lora, dora: low-rank additions to linear layers (Hu et al. 2021, Liu et al. 2024), set in place through peft;
-    freeze: the last `layers` blocks of each stack. new: names of the weights that were not loaded.
-    """
-    if adapter.method == "none":
-        return
-    heads = _heads(model, new)
-    if adapter.method == "freeze":
-        _freeze(model, adapter.layers, heads)
-        return
-    from peft import LoraConfig
-
-    targets = linear_layers(model) if adapter.target_modules == "auto" else adapter.target_modules
-    try:
-        model.add_adapter(
-            LoraConfig(
-                r=adapter.r, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=targets,
-                modules_to_save=heads or None, use_dora=adapter.method == "dora",
-            )
-        )  # fmt: skip
-    except ValueError as error:
-        raise ModelError(
-            f"어댑터를 붙일 층을 찾지 못했습니다: {str(error).splitlines()[0]}",
-            where=f"model.adapter.target_modules: {adapter.target_modules}",
-            remedy="auto로 두거나, 이 모델에 있는 linear 층의 이름을 쓰세요. 예: [q_proj, v_proj]",
-        ) from error
-
-
-def linear_layers(model: PreTrainedModel) -> list[str]:
-    """The linear layers of the model's blocks, named from within a block; ModelError where there are none."""
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    names = {
-        name
-        for stack in _stacks(model).values()
-        for block in stack
-        for name, module in block.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D)
-    }
-    if not names:
-        raise ModelError(
-            "이 모델에서 되풀이되는 층(block)을 찾지 못했습니다.",
-            where="model.adapter.target_modules: auto",
-            remedy="어댑터를 붙일 linear 층의 이름을 직접 쓰세요. 예: [q_proj, v_proj]",
-        )
-    return sorted(names)
-
-
-def _stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
-    """The model's stacks of blocks by name: lists of modules of one class that are within no other such list."""
-    import torch
-
-    found: dict[str, torch.nn.ModuleList] = {}
-    for name, module in model.named_modules():
-        is_stack = isinstance(module, torch.nn.ModuleList) and len({type(block) for block in module}) == 1
-        if is_stack and not any(name.startswith(f"{outer}.") for outer in found):
-            found[name] = module
-    return found
-
-
-def _heads(model: PreTrainedModel, new: Set[str]) -> list[str]:
-    """Modules that are trained whole: those outside the blocks and the vocabulary, and those with new weights."""
-    others = {model.get_output_embeddings(), model.get_input_embeddings(), *_stacks(model).values()}
-    heads = [
-        name
-        for name, module in model.named_children()
-        if others.isdisjoint(module.modules()) and any(True for _ in module.parameters())
-    ]
-    owners = sorted({key.rpartition(".")[0] for key in new} - {""})
-    return heads + [owner for owner in owners if not any(f"{owner}.".startswith(f"{head}.") for head in heads)]
-
-
-def _freeze(model: PreTrainedModel, layers: int, heads: Sequence[str]) -> None:
-    model.requires_grad_(False)
-    for stack in _stacks(model).values():
-        for block in stack[-layers:]:
-            block.requires_grad_(True)
-    for name in heads:
-        model.get_submodule(name).requires_grad_(True)
-
-
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -345,6 +338,14 @@ def _cast(model: PreTrainedModel, dtype: str | None) -> dict[str, torch.Tensor] 
         else tensor
         for name, tensor in model.state_dict().items()
     }
+
+
+def _plain_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """The model's config without how its weights were quantised when they were read: that is the run's to choose."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
 
 
 def _note_dtype(config_path: Path, dtype: str) -> None:

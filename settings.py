@@ -93,6 +93,7 @@ class ModelSettings(_Section):
     revision: Text | None = None
     trust_remote_code: Truth = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    quantization: Literal["4bit", "8bit"] | None = None
     save_dtype: Literal["float32", "float16", "bfloat16"] | None = None
     num_labels: Annotated[Whole, Field(ge=1)] | None = None
     adapter: Annotated[AdapterSettings, BeforeValidator(_nothing_is_empty)] = AdapterSettings()

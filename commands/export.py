@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
-    """Merges the adapter in float32 and saves model and tokenizer to --output, or else to output_dir/merged."""
+    """Merges the adapter in float32, saves model and tokenizer to --output or else output_dir/merged."""
     find_saved(bench, arguments)
     target = arguments.output or bench.output_dir / "merged"
     if not bench.models.is_adapter():
@@ -22,5 +22,5 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
             remedy="이 폴더를 그대로 쓰세요.",
         )
     tokenizer = bench.models.load_tokenizer()
-    bench.models.save(bench.models.load_saved(), tokenizer, target)
+    bench.models.save(bench.models.load_merged(), tokenizer, target)
     _log.info("어댑터를 바탕 모델에 합쳐 저장했습니다: %s", target)

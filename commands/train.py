@@ -15,6 +15,7 @@ from commands.compare import tokenizer_lines
 from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
 from locking import only_run_in
+from quantization import check_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -39,6 +40,7 @@ def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
     from checkpointing import CheckpointStore
 
     started, output_dir = time.perf_counter(), bench.output_dir
+    check_device(bench.settings, bench.accelerator.device)
     tokenizer = bench.models.load_tokenizer()
     max_length = bench.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)

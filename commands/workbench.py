@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exceptions import ModelError
+from quantization import check_combination, check_device
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def build(settings: Settings, stop: StopSignal) -> Workbench:
     """Settings → task, device, precision, processes and managers."""
     from memory_utils import autocast_precision, prepare_allocator
 
+    check_combination(settings)
     prepare_allocator(settings)
     if not all(Path(name).expanduser().exists() for name in (settings.model.name, settings.data.dataset_name)):
         from readers.hub import notice_offline
@@ -131,6 +133,7 @@ def prepare(bench: Workbench, tokenizer: PreTrainedTokenizerBase, max_length: in
 
 def saved_model(bench: Workbench, arguments: argparse.Namespace) -> Evaluator:
     """The model that was fine-tuned: that of --model_name, or else of output_dir."""
+    check_device(bench.settings, bench.accelerator.device)
     find_saved(bench, arguments)
     tokenizer = bench.models.load_tokenizer()
     max_length = bench.models.usable_length(tokenizer)

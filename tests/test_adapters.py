@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from adapters import choose_trained, linear_layers
 from checkpointing import restore_model, trained_tensors
 from exceptions import ModelError
-from model_manager import ModelManager, choose_trained, linear_layers
+from model_manager import ModelManager
 from settings import AdapterSettings, Settings
 from tasks import find_task
 

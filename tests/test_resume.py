@@ -152,6 +152,15 @@ def test_a_run_that_trains_a_part_of_the_model(
     check_resumed_is_whole([*flags, "--set", "model.adapter.layers=1"], StopAfter(looks=3), tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+def test_an_adapter_beside_quantised_weights_is_resumed(
+    kind: str, flags_for: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    flags = [*flags_for("text-generation"), "--set", "model.adapter.method=lora", "--set", f"model.quantization={kind}"]
+    check_resumed_is_whole(flags, StopAfter(looks=3), tmp_path)
+
+
 # How far a logged loss may be from that of the plain run, as a part of it.
 MEMORY_SETTINGS = {
     "memory.gradient_checkpointing=true": 1e-6,
