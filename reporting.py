@@ -36,6 +36,7 @@ METRIC_NAMES = {
     "perplexity_per_char": "글자당 perplexity",
     "micro_f1": "micro-F1",
     "threshold": "임계값",
+    "relation_micro_f1": "micro-F1(no_relation 제외)",
     "pearson": "Pearson",
     "spearman": "Spearman",
     "f1_at_3": "F1(3점 기준)",

@@ -202,6 +202,17 @@ class GenerationSettings(_Section):
     validation_rows: Annotated[Whole, Field(ge=0)] | None = None
 
 
+class ExpectationSettings(_Section):
+    """The published score that a recipe is to come to; the run's end says whether it did."""
+
+    metric: Text | None = None
+    score: Real | None = None
+    band: Annotated[Real, Field(ge=0)] = 0.01
+    model: Text | None = None
+    rows: Annotated[Whole, Field(ge=1)] | None = None
+    source: Text | None = None
+
+
 class LoggingSettings(_Section):
     """What a run says, and how often."""
 
@@ -223,6 +234,7 @@ class Settings(_Section):
     text_generation: TextGenerationSettings = TextGenerationSettings()
     text2text: Text2TextSettings = Text2TextSettings()
     generation: GenerationSettings = GenerationSettings()
+    expectation: ExpectationSettings = ExpectationSettings()
     logging: LoggingSettings = LoggingSettings()
 
     def to_yaml(self) -> str:

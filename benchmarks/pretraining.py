@@ -37,6 +37,7 @@ def accuracy_of(model: Path, nsmc: Path, output_dir: Path, seed: int) -> float:
     flags = [
         "--config", ROOT / "recipes" / "nsmc.yaml", "--model_name", model, "--dataset", nsmc,
         "--output_dir", output_dir, "--learning_rate", "2e-4", "--epochs", "3", "--seed", seed,
+        "--set", "training.warmup_ratio=0.1", "--set", "training.weight_decay=0.01",
         "--set", "data.train_rows=10000", "--set", "data.test_rows=5000", "--set", "logging.progress_bar=false",
         "--set", f"data.dataset_cache_dir={output_dir.parent.parent / 'cache'}",
     ]  # fmt: skip

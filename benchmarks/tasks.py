@@ -45,7 +45,7 @@ JOBS = {
     job.recipe: job
     for job in (
         Job("klue-nli", "e5-small", "klue-nli/klue-nli-v1.1_dev.json",
-            ("training.learning_rate=1e-4", "training.epochs=2"),
+            ("training.learning_rate=1e-4", "training.epochs=2", "data.test_split=0.1"),
             ("accuracy", "macro_f1")),
         Job("korsts", "e5-small", "korsts",
             ("training.learning_rate=1e-4", "training.epochs=3"),
@@ -55,10 +55,12 @@ JOBS = {
             ("entity_macro_f1", "char_macro_f1")),
         Job("korquad", "e5-small", "korquad/KorQuAD_v1.0_dev.json",
             ("training.learning_rate=2e-4", "training.epochs=1", "data.test_split=0.1", "data.train_rows=800",
-             "data.max_length=256", "question_answering.doc_stride=64"),
+             "data.max_length=256", "data.batch_size=16", "question_answering.doc_stride=64",
+             "question_answering.max_answer_length=50"),
             ("exact_match", "f1", "rouge_w")),
     )
 }  # fmt: skip
+EVERY_JOB = ("training.warmup_ratio=0.1", "training.weight_decay=0.01")
 CHATBOT = ("training.epochs=1", "training.learning_rate=2e-4", "data.batch_size=16", "data.train_rows=500",
            "generation.max_new_tokens=60")  # fmt: skip
 
@@ -81,7 +83,7 @@ def flags_of(recipe: str, model: Path, data: Path, scratch: Path, options: tuple
 
 def measure(job: Job, data: Path, models: Path, scratch: Path) -> list[str]:
     """Trains and returns a row of the table for each metric: its value, and what is had for nothing."""
-    flags = flags_of(job.recipe, models / job.model, data / job.data, scratch, job.options)
+    flags = flags_of(job.recipe, models / job.model, data / job.data, scratch, (*EVERY_JOB, *job.options))
     program("train", *flags)
     summary = json.loads((scratch / "model" / "summary.json").read_text(encoding="utf-8"))
     rows = ", ".join(f"{name} {count:,}" for name, count in summary["rows"].items())

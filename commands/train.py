@@ -94,6 +94,7 @@ def _report(
     memory: MemoryManager, seconds: float,
 ) -> None:  # fmt: skip
     """Evaluates the best model as it was saved, on test or else validation; says and writes what the run came to."""
+    from expectation import judge
     from reporting import log_evaluation, log_samples, summary, write_json, write_model_card
 
     bench, splits, examples, label_names = prepared.bench, prepared.splits, prepared.examples, prepared.label_names
@@ -115,6 +116,14 @@ def _report(
         "peak_memory_bytes": memory.peak(), "precision": bench.accelerator.mixed_precision,
         "seed": settings.training.seed,
     }  # fmt: skip
+    verdict = judge(settings, counts, evaluation.metrics)
+    if verdict is not None:
+        facts["expectation"] = {
+            **settings.expectation.model_dump(),
+            "measured": verdict.measured,
+            "verdict": verdict.outcome,
+        }
+        _log.info(verdict.text)
     write_json(output_dir / "summary.json", summary(facts))
     _log.info("걸린 시간 %.0f초, %s", seconds, memory.describe())
     _log.info("가장 좋은 모델(스텝 %s)을 저장했습니다: %s", f"{state.best_step:,}", output_dir)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data_manager import DataManager
@@ -207,3 +208,15 @@ def test_nested_scores_of_the_hub_are_plain_too() -> None:
     columns, rows = plain(split.columns, split, "klue (train)")
     assert "label" in columns and "labels" not in columns
     assert next(iter(rows))["label"] == STS[0]["labels"]["real-label"]
+
+
+def test_relations_are_scored_as_klue_does_without_no_relation() -> None:
+    """KLUE-baseline's klue_re_micro_f1: micro-averaged over every relation but `no_relation`, counted here by hand."""
+    names = ("no_relation", "org:founded", "per:title")
+    truth = ["no_relation", "org:founded", "org:founded", "per:title", "no_relation", "per:title"]
+    predicted = [0, 1, 0, 2, 1, 1]
+    task = find_task(Settings())
+    found = task.metrics([np.eye(3)[best] for best in predicted], {"label": truth}, names, 0.0)
+    right, said, there = 2, 4, 4  # of the relations that are said, and that are there
+    assert found["relation_micro_f1"] == pytest.approx(2 * right / (said + there))
+    assert "relation_micro_f1" not in task.metrics([np.eye(2)[0]] * 2, {"label": ["a", "b"]}, ("a", "b"), 0.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from config_manager import ConfigManager
+from reporting import METRIC_NAMES
 from tasks import find_task, task_classes
 from tests.conftest import ROOT
 
@@ -19,6 +20,19 @@ def test_a_recipe_loads_and_says_how_to_run_it(path: Path) -> None:
     assert find_task(settings).name in task_classes()
     header = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert any(f"python finetuning_app.py --config recipes/{path.name}" in line for line in header)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_what_a_recipe_expects_is_measured_and_has_a_source(path: Path) -> None:
+    settings = ConfigManager.load(path, {})
+    expected = settings.expectation
+    if expected.metric is None:
+        assert expected.score is None and expected.source is None
+        return
+    assert expected.metric in METRIC_NAMES
+    assert expected.score is not None and 0 < expected.band < expected.score <= 1  # this program's unit, not percent
+    assert expected.model == settings.model.name
+    assert expected.source is not None and "https://" in expected.source
 
 
 def test_no_two_recipes_write_into_one_folder() -> None:

@@ -47,10 +47,13 @@ def test_pairs_of_klue_nli(cli: Cli, tiny_model: Path, real_data: Path, tmp_path
     records = read_json(real_data / "klue-nli" / "klue-nli-v1.1_dev.json")
     data, output_dir = tmp_path / "klue-nli.json", tmp_path / "model"
     data.write_text(json.dumps(records[:300], ensure_ascii=False), encoding="utf-8")
-    run = cli(*flags_for("klue-nli", tiny_model, data, output_dir))
+    run = cli(*flags_for("klue-nli", tiny_model, data, output_dir), "--set", "data.test_split=0.1")
     assert run.code == 0, run.err
     assert read_json(output_dir / "config.json")["label2id"] == {"contradiction": 0, "entailment": 1, "neutral": 2}
-    assert sum(read_json(output_dir / "summary.json")["rows"].values()) == 300
+    summary = read_json(output_dir / "summary.json")
+    assert sum(summary["rows"].values()) == 300
+    assert summary["expectation"]["verdict"] == "not comparable"
+    assert "견주지 않습니다. 그 점수는 klue/roberta-base 모델의 것" in run.err
     check_evaluate_repeats_training(cli, output_dir)
 
     pairs = [(record["premise"], record["hypothesis"]) for record in records[300:305]]

@@ -1,0 +1,68 @@
+"""The verdict on a run beside the published score of its recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from expectation import judge
+from settings import Settings
+
+EXPECTED = {"metric": "accuracy", "score": 0.9, "band": 0.01, "model": "klue/roberta-base", "rows": 1000,
+            "source": "KLUE README, https://github.com/KLUE-benchmark/KLUE"}  # fmt: skip
+ROWS = {"train": 900, "validation": 100, "test": 500}
+
+
+def verdict_on(accuracy: float, rows: dict[str, int] = ROWS, name: str = "klue/roberta-base", **data: Any) -> Any:
+    settings = Settings.model_validate({"model": {"name": name}, "data": data, "expectation": EXPECTED})
+    return judge(settings, rows, {"loss": 0.3, "accuracy": accuracy})
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "outcome", "said"),
+    [
+        (0.95, "reproduced", "재현했습니다. 정확도 0.9500 (공개된 점수: 정확도 0.9000"),
+        (0.8901, "reproduced", "0.8900부터 재현"),
+        (0.8899, "short", "못 미칩니다. 정확도 0.8899"),
+    ],
+)
+def test_the_band_is_what_counts(accuracy: float, outcome: str, said: str) -> None:
+    verdict = verdict_on(accuracy)
+    assert (verdict.outcome, verdict.measured) == (outcome, accuracy)
+    assert said in verdict.text and "https://github.com/KLUE-benchmark/KLUE" in verdict.text
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"name": "klue/bert-base"}, "klue/bert-base입니다"),
+        ({"train_rows": 1000}, "일부만"),
+        ({"rows": {"train": 500, "validation": 100, "test": 500}}, "1,000행이어야 하는데 600행"),
+        ({"rows": {"train": 500, "validation": 100, "test": 380}, "test_split": 0.4}, None),
+    ],
+)
+def test_what_is_not_the_same_is_not_compared(changed: dict[str, Any], said: str | None) -> None:
+    verdict = verdict_on(0.95, **changed)
+    assert verdict.outcome == ("not comparable" if said else "reproduced")
+    assert said is None or (verdict.measured is None and said in verdict.text)
+
+
+def test_a_metric_that_the_run_lacks_is_told() -> None:
+    settings = Settings.model_validate({"model": {"name": "klue/roberta-base"}, "expectation": EXPECTED})
+    verdict = judge(settings, ROWS, {"loss": 0.3, "pearson": 0.9})
+    assert verdict is not None and "loss, pearson" in verdict.text
+
+
+def test_nothing_is_said_where_nothing_is_expected() -> None:
+    assert judge(Settings(), ROWS, {"accuracy": 0.9}) is None
+
+
+@pytest.mark.parametrize("folder", ["klue/roberta-base", "klue-roberta-base", "klue--roberta-base"])
+def test_a_downloaded_folder_is_the_model_that_it_says(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    assert verdict_on(0.95, name=str(tmp_path / folder)).outcome == "reproduced"
+    other = tmp_path / "roberta-base"
+    other.mkdir()
+    assert verdict_on(0.95, name=str(other)).outcome == "not comparable"
