@@ -57,11 +57,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY_WORDS)
 
 
-def training_bytes(parameters: int, trained: int) -> int:
-    """Bytes that full fine-tuning keeps besides activations: float32 weights, gradients and AdamW's two moments."""
-    return 4 * (parameters + 3 * trained)
-
-
 class MemoryManager:
     """Watches one device's memory for a run, and holds the token budget that micro-batches are cut to.
 
@@ -111,23 +106,6 @@ class MemoryManager:
         """One phrase on memory for the log."""
         name = "GPU 메모리" if self.device.type == "cuda" else "메모리"
         return f"{name} {self.used() / _GIB:.2f}/{self.limit() / _GIB:.1f} GiB (최대 {self.peak() / _GIB:.2f})"
-
-    def fit_model(self, model: torch.nn.Module) -> None:
-        """Prints what the model needs besides activations and, where that is over half of a GPU, saves activations.
-
-        Gradient checkpointing costs a second forward pass, so it is for models that leave too little room without it.
-        """
-        parameters = sum(p.numel() for p in model.parameters())
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        needed, limit = training_bytes(parameters, trained), self.limit()
-        _log.info(
-            "모델 파라미터 %s개 (학습 %s개), 가중치·기울기·옵티마이저에 약 %.2f GiB / 한도 %.1f GiB",
-            f"{parameters:,}", f"{trained:,}", needed / _GIB, limit / _GIB,
-        )  # fmt: skip
-        wanted = self.settings.memory.optimize_memory_usage and self.device.type == "cuda" and needed > limit / 2
-        if wanted and getattr(model, "supports_gradient_checkpointing", False):
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
-            _log.info("남는 메모리가 적어 gradient checkpointing을 켰습니다. (memory.optimize_memory_usage)")
 
     def after_step(self, step: int) -> None:
         """What is due after a step: `empty_cache_freq` gives unused blocks back, `cuda_cleanup_freq` cleans up."""

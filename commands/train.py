@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands.fitting import Fitting, fitting_of, log_short
 from commands.workbench import Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from batching import Examples
     from data_manager import Rows
     from evaluation import Evaluator
+    from memory_estimate import Estimate
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
@@ -42,9 +44,12 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     bench, splits, label_names, examples = prepared.bench, prepared.splits, prepared.label_names, prepared.examples
     settings = bench.settings
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in splits.items()))
+    fitting = fitting_of(bench, tokenizer, label_names, max_length, examples["train"], examples["validation"])
+    checkpoints, estimate = _choose(fitting)
     _seed_head(settings.training.seed)
     evaluator = bench.evaluator(bench.models.load_model(label_names), tokenizer, label_names, max_length)
-    evaluator.memory.fit_model(evaluator.model)
+    if checkpoints:
+        evaluator.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     manager = TrainingManager(
         settings, evaluator, examples["train"], examples["validation"], store,
         save_best=lambda model: _keep_model(bench, model, tokenizer),
@@ -64,12 +69,35 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
             where=f"{output_dir}, 스텝 {state.step:,}",
             remedy="training.learning_rate를 낮추고(예: 10분의 1) 다른 --output_dir에서 다시 학습하세요.",
         )
-    _report(bench, splits, examples, evaluator, state, time.perf_counter() - started)
+    needed = {"memory_before_model_bytes": fitting.taken, "estimated_memory_bytes": estimate.total}
+    _report(bench, splits, examples, evaluator, state, needed, time.perf_counter() - started)
+
+
+def _choose(fitting: Fitting) -> tuple[bool, Estimate]:
+    """Whether activations are recomputed, and the estimate; says what the run needs and why it was chosen.
+
+    Gradient checkpointing costs a second forward pass, so it is only for what does not fit without it.
+    """
+    from memory_options import first_that_fits
+
+    asked = fitting.asked()
+    estimate = fitting.estimate(asked)
+    log_short(fitting, estimate)
+    if estimate.total <= fitting.room:
+        return False, estimate
+    may = fitting.bench.settings.memory.optimize_memory_usage and fitting.can_checkpoint()
+    found = first_that_fits([fitting.with_checkpointing()] if may else [], fitting.estimate, fitting.room)
+    if found is None:
+        _log.warning("이 설정은 메모리에 들어가지 않을 수 있습니다. plan 명령이 들어가는 설정을 찾아 줍니다.")
+        return False, estimate
+    _log.info("메모리가 모자라 gradient checkpointing을 켰습니다. (memory.optimize_memory_usage)")
+    log_short(fitting, found[1])
+    return True, found[1]
 
 
 def _report(
     bench: Workbench, splits: dict[str, Rows], examples: dict[str, Examples], trained: Evaluator,
-    state: TrainingState, seconds: float,
+    state: TrainingState, needed: dict[str, int], seconds: float,
 ) -> None:  # fmt: skip
     """Evaluates the best model as it was saved, on test or else validation; says and writes what the run came to."""
     from reporting import log_evaluation, log_samples, summary, write_json, write_model_card
@@ -89,7 +117,7 @@ def _report(
         "task": bench.task.name, "model": settings.model.name, "rows": counts, "steps": state.step,
         "best_step": state.best_step, f"best_validation_{bench.task.best_metric}": state.best_metric,
         "last_validation": state.last_metrics, split: evaluation.metrics, "seconds": round(seconds, 1),
-        "peak_memory_bytes": trained.memory.peak(), "precision": bench.accelerator.mixed_precision,
+        "peak_memory_bytes": trained.memory.peak(), **needed, "precision": bench.accelerator.mixed_precision,
         "seed": settings.training.seed,
     }  # fmt: skip
     write_json(output_dir / "summary.json", summary(facts))
