@@ -48,6 +48,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     checkpoints, estimate = _choose(fitting)
     _seed_head(settings.training.seed)
     evaluator = bench.evaluator(bench.models.load_model(label_names), tokenizer, label_names, max_length)
+    evaluator.memory.gradient_checkpointing = checkpoints
     if checkpoints:
         evaluator.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     manager = TrainingManager(
@@ -105,6 +106,7 @@ def _report(
     split, settings, output_dir = "test" if "test" in splits else "validation", bench.settings, bench.output_dir
     bench.models.name = str(output_dir)
     best = bench.evaluator(bench.models.load_saved(), trained.tokenizer, trained.label_names, trained.max_length)
+    best.memory.token_budget = trained.memory.token_budget  # what did not fit in training would not fit now
     evaluation = best.evaluate(examples[split], settings.training.seed, bench.task.final_texts)
     if not bench.accelerator.is_main_process:
         return
