@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Without gradients activations are freed layer by layer, so a batch of the same memory is larger.
-_BUDGET_FACTOR = 2
+BUDGET_FACTOR = 2
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Evaluator:
         return gathered
 
     def _budget(self) -> int:
-        return _BUDGET_FACTOR * self.memory.token_budget
+        return BUDGET_FACTOR * self.memory.token_budget
 
     def _outcomes(self, examples: Examples, indices: np.ndarray, key: RandomKey | None) -> tuple[list[Any], float, int]:
         """(outcomes, loss sum, items) of one batch; without a key there are no labels, and no loss."""

@@ -230,6 +230,16 @@ def main(argv: Sequence[str]) -> int:
     except FinetuningError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except (RuntimeError, MemoryError) as error:
+        from memory_utils import is_out_of_memory, out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        told = out_of_memory(
+            "메모리가 부족합니다.", f"{arguments.command} 명령", settings, gradient_checkpointing=False
+        )
+        print(told, file=sys.stderr)
+        return told.exit_code
     except BrokenPipeError:  # as `| head` leaves it
         abandon_output()
         return _CLOSED_PIPE

@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from exceptions import ResourceError, SettingsError
+from exceptions import ResourceError
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
 
-# What CUDA, cuDNN, cuBLAS and the CPU allocator say when memory is gone.
+# What CUDA, cuDNN, cuBLAS and the CPU's allocators say when memory is gone.
 _OUT_OF_MEMORY_WORDS = (
     "out of memory",
     "not enough memory",
     "can't allocate memory",
+    "cannot allocate memory",
     "cudnn_status_alloc_failed",
+    "cudnn_status_internal_error_device_allocation_failed",
+    "cudnn_status_internal_error_host_allocation_failed",
     "cublas_status_alloc_failed",
 )
 
@@ -57,15 +60,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY_WORDS)
 
 
-def training_bytes(parameters: int, trained: int) -> int:
-    """Bytes that full fine-tuning keeps besides activations: float32 weights, gradients and AdamW's two moments."""
-    return 4 * (parameters + 3 * trained)
+def out_of_memory(what: str, where: str, settings: Settings, gradient_checkpointing: bool) -> ResourceError:
+    """The error that ends a run for want of memory: the settings that would help and are not in force, in order."""
+    wanted = (
+        ("memory.mixed_precision: true", not settings.memory.mixed_precision),
+        ("memory.optimize_memory_usage: true", not settings.memory.optimize_memory_usage),
+        ("memory.gradient_checkpointing: true", not gradient_checkpointing),
+        ("training.optimizer: adafactor", settings.training.optimizer != "adafactor"),
+        ("model.dtype: bfloat16", settings.model.dtype != "bfloat16"),
+        ("model.adapter.method: lora", settings.model.adapter.method == "none"),
+        (f"data.max_length: {max(8, settings.data.max_length // 2)}", True),
+        ("더 작은 모델", True),
+    )
+    helping = " → ".join(text for text, helps in wanted if helps)
+    return ResourceError(what, where=where, remedy=f"차례대로 해 보세요: {helping}")
 
 
 class MemoryManager:
     """Watches one device's memory for a run, and holds the token budget that micro-batches are cut to.
 
     token_budget: padded tokens in a micro-batch at most; it starts at batch_size × max_length and only goes down.
+    gradient_checkpointing: whether the model recomputes activations already, and so need not be told to.
     """
 
     def __init__(self, settings: Settings, device: torch.device, max_length: int) -> None:
@@ -73,6 +88,7 @@ class MemoryManager:
 
         self.settings, self.device = settings, device
         self.token_budget = settings.data.batch_size * max_length
+        self.gradient_checkpointing = False
         if device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(settings.memory.max_gpu_memory_usage, device)
 
@@ -112,34 +128,6 @@ class MemoryManager:
         name = "GPU 메모리" if self.device.type == "cuda" else "메모리"
         return f"{name} {self.used() / _GIB:.2f}/{self.limit() / _GIB:.1f} GiB (최대 {self.peak() / _GIB:.2f})"
 
-    def fit_model(self, model: torch.nn.Module) -> None:
-        """Prints what the model needs besides activations and, where that is over half of a GPU, saves activations.
-
-        Gradient checkpointing costs a second forward pass, so it is for models that leave too little room without it.
-        """
-        parameters = sum(p.numel() for p in model.parameters())
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        needed, limit = training_bytes(parameters, trained), self.limit()
-        _log.info(
-            "모델 파라미터 %s개 (학습 %s개), 가중치·기울기·옵티마이저에 약 %.2f GiB / 한도 %.1f GiB",
-            f"{parameters:,}", f"{trained:,}", needed / _GIB, limit / _GIB,
-        )  # fmt: skip
-        asked, can = (
-            self.settings.memory.gradient_checkpointing,
-            getattr(model, "supports_gradient_checkpointing", False),
-        )
-        if asked and not can:
-            raise SettingsError(
-                "이 모델은 gradient checkpointing을 하지 못합니다.",
-                where="memory.gradient_checkpointing: true",
-                remedy="memory.gradient_checkpointing을 null이나 false로 두세요.",
-            )
-        is_short = self.settings.memory.optimize_memory_usage and self.device.type == "cuda" and needed > limit / 2
-        if asked or (asked is None and is_short and can):
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
-            if not asked:
-                _log.info("남는 메모리가 적어 gradient checkpointing을 켰습니다. (memory.optimize_memory_usage)")
-
     def after_step(self, step: int) -> None:
         """What is due after a step: `empty_cache_freq` gives unused blocks back, `cuda_cleanup_freq` cleans up."""
         import torch
@@ -165,12 +153,8 @@ class MemoryManager:
         Raises ResourceError where that micro-batch was a single example: nothing is left to cut.
         """
         if examples <= 1:
-            raise ResourceError(
-                f"토큰 {largest:,}개짜리 예제 하나도 메모리에 들어가지 않습니다.",
-                where=self.describe(),
-                remedy="data.max_length를 줄이고, 그래도 부족하면 더 작은 모델을 고르세요. "
-                "memory.mixed_precision과 memory.optimize_memory_usage는 true로 두세요.",
-            )
+            what = f"토큰 {largest:,}개짜리 예제 하나도 메모리에 들어가지 않습니다."
+            raise out_of_memory(what, self.describe(), self.settings, self.gradient_checkpointing)
         self.token_budget = max(1, min(self.token_budget, largest) // 2)
         self.clean_up()
         _log.warning(

@@ -75,6 +75,28 @@ class ModelManager:
             give_trained_dtype(model, getattr(torch, self.settings.model.dtype))
         return model
 
+    def outline(self, label_names: Sequence[str]) -> PreTrainedModel:
+        """The model that load_model would load, on the meta device: its shapes and what is trained, without weights.
+
+        Which weights the folder or repository lacks is not known here, so heads within the base count as loaded.
+        """
+        import torch
+        import transformers
+
+        config, options = self.load_config(), self.task.config_options(label_names)
+        config.update(options)
+        auto_class = getattr(transformers, self.task.auto_class)
+        trusts, dtype = self._from["trust_remote_code"], getattr(torch, self.settings.model.dtype)
+        try:
+            with torch.device("meta"):
+                model: PreTrainedModel = auto_class.from_config(config, dtype=dtype, trust_remote_code=trusts)
+                choose_trained(model, self.settings.model.adapter, set())
+        except (ModelError, ResourceError):
+            raise
+        except Exception as error:
+            raise self._explain(error, "모델") from error
+        return model
+
     def load_saved(self) -> PreTrainedModel:
         """A model that was fine-tuned before, in `model.dtype`.
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
+class HalfStep(ResourceError):
+    """Memory ran out while the optimizer changed the weights: some may be a step ahead of the others."""
+
+
 def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backward: bool) -> Optimizer:
     """The optimizer that `training.optimizer` names; biases and norms, parameters of one dimension, do not decay.
 
@@ -32,6 +36,24 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backwa
         return _adamw(settings)(groups)
     rules = {"adamw": _adamw, "adamw_8bit": _adamw_8bit, "adafactor": _adafactor}
     return SteppedOneByOne(groups, settings.learning_rate, rules[settings.optimizer](settings))
+
+
+def allocate_states(optimizer: Optimizer) -> None:
+    """Makes the states that AdamW would make in its first step, so that no step of it allocates anything.
+
+    AdamW makes a group's states, updates the group, and goes on to the next: without memory for the next, half of the
+    weights would be a step ahead of the others, and nothing could take them back.
+    """
+    if not isinstance(optimizer, torch.optim.AdamW):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter not in optimizer.state:
+                optimizer.state[parameter] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                    "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                    "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                }
 
 
 def _adamw(settings: TrainingSettings) -> Callable[[Any], Optimizer]:
@@ -176,7 +198,7 @@ def stepped_in_backward(model: torch.nn.Module, optimizer: SteppedOneByOne, scal
     except (RuntimeError, MemoryError) as error:
         if not (is_out_of_memory(error) and norm.has_begun()):
             raise
-        raise ResourceError(
+        raise HalfStep(
             "backward 중에 가중치를 업데이트하다가 메모리가 모자라 스텝을 되돌릴 수 없습니다.",
             where="memory.optimizer_in_backward: true",
             remedy="data.max_length를 줄이거나 memory.gradient_checkpointing을 true로 하고, "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +28,15 @@ from checkpointing import (
 )
 from evaluation import Evaluator, to_device
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
-from memory_utils import is_out_of_memory
-from optimizers import SteppedOneByOne, make_optimizer, measured_in_backward, stepped_in_backward
+from memory_utils import is_out_of_memory, out_of_memory
+from optimizers import (
+    HalfStep,
+    SteppedOneByOne,
+    allocate_states,
+    make_optimizer,
+    measured_in_backward,
+    stepped_in_backward,
+)
 from packing import isolates, pack_window
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
 from resuming import check_epochs, check_same_run, fingerprint
@@ -132,6 +140,7 @@ class TrainingManager:
         state, seed = self.state, self.settings.training.seed
         bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.accelerator.is_main_process)
         self.model.train()
+        self._allocate_states()
         with bar, self.saver:
             self._finish_step()  # a resumed run may owe an evaluation
             for epoch in range(state.epoch, self.settings.training.epochs):
@@ -140,7 +149,8 @@ class TrainingManager:
                 order = epoch_order(len(self.train_examples), seed, epoch)
                 for number in range(state.window, self.windows):
                     window, since = window_of(order, self.window_size, epoch, number), time.perf_counter()
-                    result = self.train_window(window)
+                    with self._saved_where_memory_ends():
+                        result = self.train_window(window)
                     self._count(result, len(window.indices), time.perf_counter() - since)
                     state.window, state.step = number + 1, state.step + 1
                     if state.step % self.settings.logging.log_steps == 0 or state.window == self.windows:
@@ -235,7 +245,7 @@ class TrainingManager:
         norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit, foreach=True)
         grad_norm = float(norm)
         if math.isfinite(loss_sum) and math.isfinite(grad_norm):
-            self.scaler.step(self.optimizer)
+            self._update_weights()
             self.state.bad_steps = 0
         elif math.isfinite(loss_sum) and self.scaler.is_enabled() and self.scaler.get_scale() > 1:
             _log.debug("fp16 범위를 넘은 기울기가 있어 loss scale을 낮춥니다.")
@@ -275,11 +285,12 @@ class TrainingManager:
             self._save()  # first: what comes after may fail, and a resumed run makes up for an evaluation it owes
         evaluation_due = epoch_ended or (training.eval_steps is not None and state.step % training.eval_steps == 0)
         if evaluation_due and state.evaluated_step < state.step:
-            try:
-                self._evaluate(epoch_ended)
-            except StopRequested:
-                self._save_for_good()
-                raise
+            with self._saved_where_memory_ends():
+                try:
+                    self._evaluate(epoch_ended)
+                except StopRequested:
+                    self._save_for_good()
+                    raise
 
     def _stop_if_asked(self) -> None:
         signal_number = int(self._over_processes(float(self.stop_signal() or 0), "max"))
@@ -321,6 +332,49 @@ class TrainingManager:
         if self.task.greater_is_better:
             return metric > self.state.best_metric
         return metric < self.state.best_metric
+
+    # --- memory that ends ---
+
+    def _allocate_states(self) -> None:
+        try:
+            allocate_states(self.optimizer)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._out_of_memory("옵티마이저의 상태가 메모리에 들어가지 않습니다.") from error
+
+    def _out_of_memory(self, what: str) -> ResourceError:
+        return out_of_memory(what, self.memory.describe(), self.settings, self.memory.gradient_checkpointing)
+
+    def _update_weights(self) -> None:
+        """The optimizer's step. It allocates nothing; should it fail all the same, its weights must not be saved."""
+        try:
+            self.scaler.step(self.optimizer)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise HalfStep(
+                "옵티마이저가 가중치를 바꾸는 도중에 메모리가 모자랐습니다.",
+                where=self.memory.describe(),
+                remedy="가중치가 반만 바뀌었을 수 있어 저장하지 않았습니다. --resume으로 체크포인트에서 이어 가세요.",
+            ) from error
+
+    @contextmanager
+    def _saved_where_memory_ends(self) -> Iterator[None]:
+        """Where not even one example fits, saves the run as of its last whole step before the error goes on."""
+        try:
+            yield
+        except HalfStep:
+            raise
+        except (ResourceError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, ResourceError) and not is_out_of_memory(error):
+                raise
+            self.optimizer.zero_grad(set_to_none=True)
+            told = error if isinstance(error, ResourceError) else self._out_of_memory("메모리가 부족합니다.")
+            if self.state.step > 0:  # before the first step there is nothing to go on from
+                self._save_for_good()
+                told.remedy += f". 스텝 {self.state.step:,}까지의 상태는 저장했으므로 --resume으로 이어 갈 수 있습니다."
+            raise told from error
 
     # --- checkpoints ---
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commands.compare import tokenizer_lines
+from commands.fitting import fitting_of, table, what_would_fit
 from commands.workbench import Workbench, prepare
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _SAMPLED_WINDOWS = 50
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
-    """Prints the rows, text lengths, windows, padding and one example as the model will read it; loads no weights."""
+    """Prints the rows, text lengths, windows, padding, memory and one example as it will be read; loads no weights."""
     from batching import windows_per_epoch
 
     tokenizer = bench.models.load_tokenizer()
@@ -34,12 +35,17 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     if label_names:
         counts = bench.data.label_counts(splits["train"])
         lines.append("라벨: " + ", ".join(f"{name} {counts[name]:,}" for name in label_names))
+    fitting = fitting_of(bench, tokenizer, label_names, max_length, train, examples["validation"])
+    estimate = fitting.estimate(fitting.asked())
     quantiles = np.percentile(train.lengths, (50, 90, 99, 100)).astype(int)
     lines += [
         "토큰 길이: 50% {:,}, 90% {:,}, 99% {:,}, 최대 {:,}".format(*quantiles) + f" (max_length {max_length:,})",
+        f"max_length에서 잘린 텍스트: {int(np.sum(train.table['truncated'][:])):,}개",
         f"윈도(한 스텝): 예제 {window:,}개, epoch마다 {windows:,}스텝, 모두 {windows * settings.training.epochs:,}스텝",
         _padding(bench, train, window, max_length),
         *tokenizer_lines(prepared, tokenizer, max_length, arguments.compare or ()),
+        *table(fitting, estimate),
+        *([what_would_fit(fitting)] if estimate.total > fitting.room else []),
         "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if bench.task.final_texts else "첫 예제:",
         bench.task.describe(train.fetch([0])[0], tokenizer),
     ]

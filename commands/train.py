@@ -8,10 +8,12 @@ import os
 import shutil
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.compare import tokenizer_lines
+from commands.fitting import choose, fitting_of
 from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
 from locking import only_run_in
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.md")
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """How training ended, what watched the memory, and how much of it was estimated, for the summary."""
+
+    state: TrainingState
+    memory: MemoryManager
+    needed: dict[str, int]
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
@@ -50,22 +61,26 @@ def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
     if prepared.bench.accelerator.is_main_process:
         _log.info(*tokenizer_lines(prepared, tokenizer, max_length, others=()))
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
-    state, memory = _trained(prepared, tokenizer, max_length, store, checkpoint, arguments.allow_changed)
-    memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them
-    _report(prepared, tokenizer, max_length, state, memory, time.perf_counter() - started)
+    trained = _trained(prepared, tokenizer, max_length, store, checkpoint, arguments.allow_changed)
+    trained.memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them
+    _report(prepared, tokenizer, max_length, trained, time.perf_counter() - started)
 
 
 def _trained(
     prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, store: CheckpointStore,
     checkpoint: Checkpoint | None, allow_changed: bool,
-) -> tuple[TrainingState, MemoryManager]:  # fmt: skip
-    """Trains, from a checkpoint or from the start; returns the final state, and what watched the memory."""
+) -> _Trained:  # fmt: skip
+    """Trains, from a checkpoint or from the start."""
     from training_manager import TrainingManager
 
     bench, examples = prepared.bench, prepared.examples
     settings, output_dir = bench.settings, bench.output_dir
+    fitting = fitting_of(bench, tokenizer, prepared.label_names, max_length, examples["train"], examples["validation"])
+    checkpoints, estimate = choose(fitting)
     evaluator = bench.evaluator_to_train(tokenizer, prepared.label_names, max_length)
-    evaluator.memory.fit_model(evaluator.model)
+    evaluator.memory.gradient_checkpointing = checkpoints
+    if checkpoints:
+        evaluator.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     manager = TrainingManager(
         settings, evaluator, examples["train"], examples["validation"], store,
         save_best=lambda model: _keep_model(bench, model, tokenizer),
@@ -86,21 +101,23 @@ def _trained(
             where=f"{output_dir}, 스텝 {state.step:,}",
             remedy="training.learning_rate를 낮추고(예: 10분의 1) 다른 --output_dir에서 다시 학습하세요.",
         )
-    return state, evaluator.memory
+    needed = {"memory_before_model_bytes": fitting.taken, "estimated_memory_bytes": estimate.total}
+    return _Trained(state, evaluator.memory, needed)
 
 
 def _report(
-    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, state: TrainingState,
-    memory: MemoryManager, seconds: float,
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, trained: _Trained, seconds: float,
 ) -> None:  # fmt: skip
     """Evaluates the best model as it was saved, on test or else validation; says and writes what the run came to."""
     from expectation import judge
     from reporting import log_evaluation, log_samples, summary, write_json, write_model_card
 
+    state = trained.state
     bench, splits, examples, label_names = prepared.bench, prepared.splits, prepared.examples, prepared.label_names
     split, settings, output_dir = "test" if "test" in splits else "validation", bench.settings, bench.output_dir
     bench.models.name = str(output_dir)
     best = bench.evaluator(bench.models.load_saved(), tokenizer, label_names, max_length)
+    best.memory.token_budget = trained.memory.token_budget  # what did not fit in training would not fit now
     evaluation = best.evaluate(examples[split], settings.training.seed, bench.task.final_texts)
     if not bench.accelerator.is_main_process:
         return
@@ -113,7 +130,7 @@ def _report(
         "task": bench.task.name, "model": settings.model.name, "rows": counts, "steps": state.step,
         "best_step": state.best_step, f"best_validation_{bench.task.best_metric}": state.best_metric,
         "last_validation": state.last_metrics, split: evaluation.metrics, "seconds": round(seconds, 1),
-        "peak_memory_bytes": memory.peak(), "precision": bench.accelerator.mixed_precision,
+        "peak_memory_bytes": trained.memory.peak(), **trained.needed, "precision": bench.accelerator.mixed_precision,
         "seed": settings.training.seed,
     }  # fmt: skip
     verdict = judge(settings, counts, evaluation.metrics)
@@ -125,7 +142,7 @@ def _report(
         }
         _log.info(verdict.text)
     write_json(output_dir / "summary.json", summary(facts))
-    _log.info("걸린 시간 %.0f초, %s", seconds, memory.describe())
+    _log.info("걸린 시간 %.0f초, %s", seconds, trained.memory.describe())
     _log.info("가장 좋은 모델(스텝 %s)을 저장했습니다: %s", f"{state.best_step:,}", output_dir)
 
 

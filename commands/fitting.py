@@ -1,0 +1,221 @@
+"""Whether a run will fit into memory, and what would: the estimate for the data and model at hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from commands.workbench import Workbench
+from exceptions import SettingsError
+from settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from batching import Examples
+    from memory_estimate import Estimate, Workload
+    from memory_options import Option
+    from tasks.base import Batch
+
+_log = logging.getLogger(__name__)
+_GIB = 1024**3
+_PLENTY = 4  # where this many times a rough estimate fits, there is no need to count
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Estimates the memory of a run under one option or another; no weights are loaded.
+
+    taken: bytes in use before the model is there (on a CPU the libraries'); limit: bytes that the run may use.
+    """
+
+    bench: Workbench
+    tokenizer: PreTrainedTokenizerBase
+    label_names: Sequence[str]
+    max_length: int
+    train: Examples
+    validation: Examples
+    taken: int
+    limit: int
+
+    @property
+    def room(self) -> int:
+        """Bytes that the model and its training may use."""
+        return self.limit - self.taken
+
+    def asked(self) -> Option:
+        """The run as the settings have it."""
+        from memory_options import Option
+
+        settings = self.bench.settings
+        return Option(
+            self.max_length, settings.data.batch_size, settings.memory.gradient_accumulation_steps,
+            gradient_checkpointing=bool(settings.memory.gradient_checkpointing), dtype=settings.model.dtype,
+            optimizer=settings.training.optimizer, adapter=settings.model.adapter.method,
+        )  # fmt: skip
+
+    def with_checkpointing(self) -> Option:
+        """The same with gradient checkpointing."""
+        from dataclasses import replace
+
+        return replace(self.asked(), gradient_checkpointing=True)
+
+    def settings_under(self, option: Option) -> Settings:
+        """The run's settings as an option changes them."""
+        whole = self.bench.settings
+        adapter = whole.model.adapter.model_copy(update={"method": option.adapter})
+        model = whole.model.model_copy(update={"adapter": adapter, "dtype": option.dtype})
+        training = whole.training.model_copy(update={"optimizer": option.optimizer})
+        return whole.model_copy(update={"model": model, "training": training})
+
+    def can_checkpoint(self) -> bool:
+        """Whether the architecture has gradient checkpointing."""
+        return bool(getattr(self._outline(self.asked()), "supports_gradient_checkpointing", False))
+
+    def estimate(self, option: Option) -> Estimate:
+        """The memory of a run under an option, counted."""
+        from memory_estimate import estimate_memory
+
+        settings = self.settings_under(option)
+        return estimate_memory(self._outline(option), self._workload(option), settings, option.gradient_checkpointing)
+
+    def rough_estimate(self, option: Option) -> Estimate:
+        """The same by a formula, without the seconds that the count takes."""
+        from memory_estimate import rough_estimate
+
+        settings = self.settings_under(option)
+        return rough_estimate(self._outline(option), self._workload(option), settings, option.gradient_checkpointing)
+
+    def _workload(self, option: Option) -> Workload:
+        import numpy as np
+
+        from evaluation import BUDGET_FACTOR
+        from memory_estimate import Workload, heaviest_cut, largest_evaluation_batch
+
+        task, accelerator, settings = self.bench.task, self.bench.accelerator, self.bench.settings
+        window = option.batch_size * option.gradient_accumulation_steps * accelerator.num_processes
+        cut = heaviest_cut(
+            self.train.lengths.clip(max=option.max_length), settings.training.seed, window,
+            accelerator.num_processes, option.max_length, option.token_budget, task.packs(),
+        )  # fmt: skip
+        lengths = self.validation.lengths.clip(max=option.max_length)
+        held_out = largest_evaluation_batch(lengths, BUDGET_FACTOR * option.token_budget)
+        return Workload(
+            task,
+            step=self._batch(self.train, cut.rows, option.max_length, task.packs()),
+            step_is_window=cut.alone,
+            evaluation=self._batch(self.validation, np.array_split(held_out, len(held_out)), option.max_length, False),
+            autocast=accelerator.autocast,
+            device=accelerator.device,
+        )
+
+    def _outline(self, option: Option) -> PreTrainedModel:
+        from model_manager import ModelManager
+
+        outline = ModelManager(self.settings_under(option), self.bench.task).outline(self.label_names)
+        if outline.config.pad_token_id is None:
+            outline.config.pad_token_id = self.tokenizer.pad_token_id
+        self.bench.task.fit_model(outline, self.tokenizer)
+        return outline
+
+    def _batch(self, examples: Examples, rows: Sequence[np.ndarray], max_length: int, packed: bool) -> Batch:
+        from evaluation import to_device
+        from memory_estimate import shortened
+        from tasks.base import RandomKey
+
+        task, device = self.bench.task, self.bench.accelerator.device
+        made = [[shortened(example, max_length) for example in examples.fetch(row)] for row in rows]
+        if packed:
+            return to_device(task.collate_rows(made, self.tokenizer), device)
+        key = RandomKey(self.bench.settings.training.seed, 0)
+        return to_device(task.collate([example for row in made for example in row], self.tokenizer, key), device)
+
+
+def fitting_of(
+    bench: Workbench, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int,
+    train: Examples, validation: Examples,
+) -> Fitting:  # fmt: skip
+    """The run to come on this device, as it is before its model is loaded."""
+    from memory_utils import MemoryManager
+
+    memory = MemoryManager(bench.settings, bench.accelerator.device, max_length)
+    taken = memory.used() if bench.accelerator.device.type == "cpu" else 0
+    return Fitting(bench, tokenizer, label_names, max_length, train, validation, taken, memory.limit())
+
+
+def choose(fitting: Fitting) -> tuple[bool, Estimate]:
+    """Whether activations are recomputed, and the estimate; says what the run needs and why it was chosen.
+
+    Gradient checkpointing costs a second forward pass, so unless it is asked for it is for what does not fit without.
+    """
+    from memory_options import first_that_fits
+
+    memory, asked = fitting.bench.settings.memory, fitting.asked()
+    if memory.gradient_checkpointing and not fitting.can_checkpoint():
+        raise SettingsError(
+            "이 모델은 gradient checkpointing을 하지 못합니다.",
+            where="memory.gradient_checkpointing: true",
+            remedy="memory.gradient_checkpointing을 null이나 false로 두세요.",
+        )
+    estimate = fitting.rough_estimate(asked)
+    if _PLENTY * estimate.total > fitting.room:
+        estimate = fitting.estimate(asked)
+    log_short(fitting, estimate)
+    if estimate.total <= fitting.room:
+        return asked.gradient_checkpointing, estimate
+    may = memory.optimize_memory_usage and memory.gradient_checkpointing is None and fitting.can_checkpoint()
+    found = first_that_fits([fitting.with_checkpointing()] if may else [], fitting.estimate, fitting.room)
+    if found is None:
+        _log.warning("이 설정은 메모리에 들어가지 않을 수 있습니다. plan 명령이 들어가는 설정을 찾아 줍니다.")
+        return asked.gradient_checkpointing, estimate
+    _log.info("메모리가 모자라 gradient checkpointing을 켰습니다. (memory.optimize_memory_usage)")
+    log_short(fitting, found[1])
+    return True, found[1]
+
+
+def table(fitting: Fitting, estimate: Estimate) -> list[str]:
+    """The estimate in GiB beside the limit, a line each."""
+    way = "세어 본 값" if estimate.counted else "식으로 어림한 값"
+    parts = [
+        ("가중치", estimate.weights),
+        ("기울기", estimate.gradients),
+        ("옵티마이저", estimate.optimizer),
+        ("활성값과 임시 메모리", estimate.activations),
+        ("logits", estimate.logits),
+        *([("프로그램", fitting.taken)] if fitting.taken else []),
+        ("합계", estimate.total + fitting.taken),
+    ]
+    fits = "들어갑니다" if estimate.total <= fitting.room else "들어가지 않습니다"
+    return [
+        f"파라미터: {estimate.parameters:,}개 (학습 {estimate.trained:,}개)",
+        f"메모리 어림 (GiB, {way}):",
+        *(f"  {name}: {size / _GIB:.2f}" for name, size in parts),
+        f"  한도: {fitting.limit / _GIB:.2f} → {fits}",
+    ]
+
+
+def what_would_fit(fitting: Fitting) -> str:
+    """The cheapest settings that fit where those asked for do not, in one line."""
+    from memory_options import cheaper_options, first_that_fits
+
+    asked = fitting.asked()
+    found = first_that_fits(cheaper_options(asked, fitting.can_checkpoint()), fitting.estimate, fitting.room)
+    if found is None:
+        return "들어가는 설정을 찾지 못했습니다. 더 작은 모델을 고르세요."
+    option, estimate = found
+    total = (estimate.total + fitting.taken) / _GIB
+    return f"들어가는 설정 (약 {total:.2f} GiB): {option.changes_from(asked)}"
+
+
+def log_short(fitting: Fitting, estimate: Estimate) -> None:
+    """The estimate in one line of the log."""
+    _log.info(
+        "모델 파라미터 %s개 (학습 %s개), 메모리 어림 %.2f GiB (가중치 %.2f, 기울기 %.2f, 옵티마이저 %.2f, "
+        "활성값 %.2f, logits %.2f) / 한도 %.1f GiB",
+        f"{estimate.parameters:,}", f"{estimate.trained:,}",
+        *(size / _GIB for size in (estimate.total + fitting.taken, estimate.weights, estimate.gradients,
+                                   estimate.optimizer, estimate.activations, estimate.logits, fitting.limit)),
+    )  # fmt: skip

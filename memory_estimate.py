@@ -1,0 +1,204 @@
+"""How much memory a run will need: by counting one step of it on tensors without data, or roughly by a formula."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from batching import batches_by_length, epoch_order, partition, share_of, window_of, windows_per_epoch
+from packing import pack_window
+from settings import Settings
+from tasks.base import Batch, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_log = logging.getLogger(__name__)
+_SAMPLED_WINDOWS = 100
+_CHUNK_LOGITS = 2**26  # the most that the loss over a vocabulary has at once
+
+
+@dataclass(frozen=True)
+class StateBytes:
+    """Bytes that a trained parameter keeps through a run; frozen: those of one that is not trained."""
+
+    weight: float
+    gradient: float
+    optimizer: float
+    frozen: float
+
+
+_OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.0, "adafactor": 0.0}  # Adafactor's are a row and a column a matrix
+_QUANTIZED_BYTES = {"4bit": 0.52, "8bit": 1.0}  # NF4 with double quantisation: half a byte and the scales of its blocks
+
+
+def state_bytes(settings: Settings) -> StateBytes:
+    """What a parameter costs under the settings; quantised weights are those of the blocks, nearly all."""
+    weight = 2.0 if settings.model.dtype == "bfloat16" else 4.0
+    optimizer = _OPTIMIZER_BYTES[settings.training.optimizer]
+    frozen = _QUANTIZED_BYTES.get(settings.model.quantization or "", weight)
+    return StateBytes(weight, gradient=weight, optimizer=optimizer, frozen=frozen)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A run's memory at its peak, in bytes.
+
+    logits: what has the width of the vocabulary; activations: all else, such as temporaries and autocast's copies of
+    the weights; counted: whether they are a count, or a formula's.
+    """
+
+    parameters: int
+    trained: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    counted: bool
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+# --- which micro-batch is the largest ---
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A micro-batch as positions: of each row its examples; alone: whether it is the whole of its window."""
+
+    rows: list[np.ndarray]
+    alone: bool
+
+
+def heaviest_cut(
+    lengths: np.ndarray, seed: int, window_size: int, processes: int, max_length: int, token_budget: int, packs: bool
+) -> Cut:
+    """The micro-batch of most padded tokens among windows of the first epoch, the one of the longest text included.
+
+    lengths: tokens of each example, int32. A hundred windows are looked at, evenly spaced.
+    """
+    order = epoch_order(len(lengths), seed, 0)
+    windows = windows_per_epoch(len(lengths), window_size)
+    longest = int(np.flatnonzero(order == int(lengths.argmax()))[0]) // window_size
+    numbers = {longest, *np.linspace(0, windows - 1, min(windows, _SAMPLED_WINDOWS)).astype(int).tolist()}
+    heaviest, most = Cut([], True), (-1, -1)
+    for number in sorted(numbers):
+        mine = share_of(window_of(order, window_size, 0, number), lengths, 0, processes)
+        if packs:
+            batches = pack_window(mine, lengths, max_length, token_budget)
+        else:
+            batches = [[np.array([index]) for index in cut] for cut in partition(mine, lengths, token_budget)]
+        for rows in batches:
+            width = max(int(lengths[row].sum()) for row in rows)
+            if (len(rows) * width, width) > most:
+                heaviest, most = Cut(rows, alone=len(batches) == 1), (len(rows) * width, width)
+    return heaviest
+
+
+def largest_evaluation_batch(lengths: np.ndarray, token_budget: int) -> np.ndarray:
+    """The batch of most padded tokens in a pass without gradients."""
+    return max(batches_by_length(lengths, token_budget), key=lambda cut: len(cut) * int(lengths[cut].max()))
+
+
+def shortened(example: Mapping[str, Any], max_length: int) -> dict[str, Any]:
+    """An example with what it has for each token cut to max_length: one of a run with a shorter max_length."""
+    tokens = len(example["input_ids"])
+    return {
+        name: value[:max_length] if isinstance(value, list) and len(value) == tokens else value
+        for name, value in example.items()
+    }
+
+
+# --- the count ---
+
+
+@dataclass(frozen=True)
+class Count:
+    """Bytes at a peak besides weights and optimizer: all (gradients included), and those of vocabulary width."""
+
+    total: int
+    logits: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What of a run is counted: its largest micro-batch, and its largest batch without gradients, on their device.
+
+    step_is_window: whether the step's window has no other micro-batch: else its gradients are there, from the one
+    before, while activations are at their most; autocast: the context in which the run computes.
+    """
+
+    task: Task
+    step: Batch
+    step_is_window: bool
+    evaluation: Batch
+    autocast: Callable[[], AbstractContextManager[Any]]
+    device: torch.device
+
+
+def estimate_memory(
+    model: PreTrainedModel, workload: Workload, settings: Settings, gradient_checkpointing: bool
+) -> Estimate:
+    """The peak over a step and a pass without gradients, counted; the optimizer's states are there in full.
+
+    model: on the meta device, as it will be trained; it is changed. Generation is not counted: its batches are halved
+    where they must be. Where an architecture does something that fake tensors cannot follow (a branch on computed
+    values, an operator without a shape rule), the formula stands in for the count.
+    """
+    from memory_count import count_evaluation, count_step
+
+    rough = rough_estimate(model, workload, settings, gradient_checkpointing)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        step = count_step(model, workload, settings.memory.optimizer_in_backward)
+        counts = [step, count_evaluation(model, workload)]
+    except Exception as error:  # what a library raises for what fake tensors cannot follow is of any kind
+        _log.debug("활성값을 세지 못해 식으로 어림합니다: %s", error)
+        return rough
+    most = max(counts, key=lambda count: count.total)
+    activations = max(0, most.total - most.logits - rough.gradients)
+    return replace(rough, activations=activations, logits=most.logits, counted=True)
+
+
+def rough_estimate(
+    model: PreTrainedModel, workload: Workload, settings: Settings, gradient_checkpointing: bool
+) -> Estimate:
+    """The same by a formula, at once: for architectures that cannot be counted, and where there is plenty of memory."""
+    parameters = model.num_parameters()
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    each = state_bytes(settings)
+    in_backward = settings.memory.optimizer_in_backward and workload.step_is_window
+    count = _by_formula(model, workload.step, gradient_checkpointing)
+    return Estimate(
+        parameters, trained,
+        weights=int(trained * each.weight + (parameters - trained) * each.frozen),
+        gradients=0 if in_backward else int(trained * each.gradient),
+        optimizer=int(trained * each.optimizer),
+        activations=count.total - count.logits, logits=count.logits, counted=False,
+    )  # fmt: skip
+
+
+def _by_formula(model: PreTrainedModel, batch: Batch, gradient_checkpointing: bool) -> Count:
+    """Activations of a transformer in float32: 68 bytes a token, hidden unit and layer (Korthikanti et al. 2022).
+
+    Attention's probabilities are left out, as fused attention leaves them. With checkpointing a layer keeps its input.
+    """
+    config, tokens = model.config.get_text_config(), batch.inputs["input_ids"].numel()
+    hidden, layers = getattr(config, "hidden_size", 768), getattr(config, "num_hidden_layers", 12)
+    layer = 68 * tokens * hidden
+    activations = layer + layers * 4 * tokens * hidden if gradient_checkpointing else layer * layers
+    has_logits = batch.labels is not None and batch.labels.shape == batch.inputs["input_ids"].shape
+    logits = 12 * batch.items * config.vocab_size if has_logits else 0
+    if getattr(model, "has_plain_head", False):  # a chunk of them at a time
+        logits = min(logits, 12 * _CHUNK_LOGITS)
+    return Count(activations + logits, logits)

@@ -1,0 +1,249 @@
+"""Out of memory at chosen points of a run: a smaller budget that is remembered, or an end with its state saved."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evaluation import Evaluator
+from exceptions import ResourceError
+from memory_utils import is_out_of_memory, out_of_memory
+from optimizers import allocate_states, make_optimizer
+from settings import Settings
+from tests.test_resume import StopAfter, flags_for, run_train  # noqa: F401
+from tests.test_training_manager import fail_above, make_manager
+from training_manager import TrainingManager
+
+CUDA = (
+    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 7.79 GiB of which 11 MiB is free."
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(CUDA),
+        RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions."),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+            "allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)"
+        ),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:115] data. DefaultCPUAllocator: not enough memory: you tried to allocate "
+            "4294967296 bytes."
+        ),
+        RuntimeError("unable to mmap 536870912 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
+        MemoryError("Unable to allocate 7.45 GiB for an array with shape (1000000000,) and data type float64"),
+        MemoryError("std::bad_alloc"),
+    ],
+)
+def test_memory_that_is_gone_is_recognised(error: BaseException) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("Expected a tensor in channels_last memory format"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("unsupported operation: some elements of the input tensor refer to a single memory location."),
+        ValueError("out of memory"),
+    ],
+)
+def test_an_error_that_mentions_memory_is_not(error: BaseException) -> None:
+    assert not is_out_of_memory(error)
+
+
+def test_this_machine_says_it_in_words_that_are_recognised() -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 60)
+    assert is_out_of_memory(error.value)
+
+
+def test_only_settings_that_are_not_in_force_are_named() -> None:
+    plain = out_of_memory("", "", Settings(), gradient_checkpointing=False).remedy
+    assert plain.index("gradient_checkpointing") < plain.index("lora") < plain.index("max_length: 512")
+    lean = Settings.model_validate({"model": {"adapter": {"method": "lora"}}})
+    helped = out_of_memory("", "", lean, gradient_checkpointing=True).remedy
+    assert "gradient_checkpointing" not in helped
+    assert "lora" not in helped
+
+
+# --- the points where it happens ---
+
+
+def fail_once(obj: Any, name: str, at: int, message: str = CUDA) -> None:
+    """Makes a method run out of memory on its call number `at`, from 1, and work on the others."""
+    whole, calls = getattr(obj, name), 0
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise torch.OutOfMemoryError(message)
+        return whole(*args, **kwargs)
+
+    setattr(obj, name, failing)
+
+
+def weights(manager: TrainingManager) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in manager.model.parameters()])
+
+
+class _FailingBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: torch.Tensor) -> torch.Tensor:
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise torch.OutOfMemoryError(CUDA)
+
+
+def test_a_run_whose_backward_fails_comes_to_the_same(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = make_manager(tiny_model, tmp_path / "plain", "text-classification", torch.float64)
+    short = make_manager(tiny_model, tmp_path / "short", "text-classification", torch.float64)
+    loss_sum, calls = short.task.loss_sum, 0
+
+    def failing(logits: torch.Tensor, batch: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        loss: torch.Tensor = loss_sum(logits, batch)
+        return _FailingBackward.apply(loss) if calls == 2 else loss  # type: ignore[no-any-return]
+
+    short.task.loss_sum = failing  # type: ignore[method-assign]
+    for manager in (plain, short):
+        (manager.metrics_file.path.parent).mkdir(parents=True, exist_ok=True)
+    with caplog.at_level(logging.WARNING):
+        short.run()
+    plain.run()
+    assert sum("micro-batch" in record.message for record in caplog.records) == 1
+    torch.testing.assert_close(weights(short), weights(plain), rtol=1e-7, atol=1e-9)
+    newest = short.store.newest()
+    assert newest is not None
+    assert (
+        short.store.load(newest).state["shrunk_token_budget"] == short.memory.token_budget < plain.memory.token_budget
+    )
+
+
+def test_a_run_that_ends_for_one_example_is_saved_as_of_its_last_whole_step(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    whole = manager.train_window
+    after_two: list[torch.Tensor] = []
+
+    def then_nothing_fits(window: Any) -> Any:
+        if manager.state.step == 2:
+            after_two.append(weights(manager))
+            fail_above(manager, 1, CUDA)
+        return whole(window)
+
+    manager.train_window = then_nothing_fits  # type: ignore[method-assign]
+    with pytest.raises(ResourceError, match="예제 하나") as error:
+        manager.run()
+    assert "스텝 2까지" in error.value.remedy
+    newest = manager.store.newest()
+    assert newest is not None
+    again = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    again.restore(manager.store.load(newest), keeps_best=True)
+    assert torch.equal(weights(again), after_two[0])
+    assert again.memory.token_budget < again.settings.data.batch_size * 64
+    assert again.run().step == again.total_steps
+
+
+def test_an_evaluation_that_cannot_be_made_ends_with_the_state_saved(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32, eval_steps=2)
+
+    def fail(*_: Any) -> Any:
+        raise torch.OutOfMemoryError(CUDA)
+
+    monkeypatch.setattr(Evaluator, "_outcomes", fail)
+    with pytest.raises(ResourceError, match="예제 하나"):
+        manager.run()
+    newest = manager.store.newest()
+    assert newest is not None
+    assert manager.store.load(newest).progress.step == 2
+
+
+def test_an_optimizer_without_memory_for_its_states_changes_no_weight(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    before = weights(manager)
+    monkeypatch.setattr(torch, "zeros_like", torch.zeros_like)  # so that it is put back
+    fail_once(torch, "zeros_like", at=9)
+    with pytest.raises(ResourceError, match="옵티마이저의 상태"):
+        manager.run()
+    assert torch.equal(weights(manager), before)
+
+
+def test_a_half_made_step_is_never_saved(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32, save_steps=1)
+    fail_once(manager.optimizer, "step", at=3)
+    with pytest.raises(ResourceError, match="가중치를 바꾸는 도중"):
+        manager.run()
+    newest = manager.store.newest()
+    assert newest is not None
+    assert manager.store.load(newest).progress.step == 2
+
+
+def test_states_made_beforehand_are_those_of_the_first_step(tiny_model: Path) -> None:
+    from transformers import AutoModel
+
+    found = []
+    for beforehand in (False, True):
+        torch.manual_seed(0)
+        model = AutoModel.from_pretrained(tiny_model)
+        optimizer = make_optimizer(model, Settings().training, in_backward=False)
+        if beforehand:
+            allocate_states(optimizer)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter) / 3
+        optimizer.step()
+        found.append([tensor for p in model.parameters() for tensor in (p, *optimizer.state[p].values())])
+    assert all(torch.equal(first, second) for first, second in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("command_task", ["text-generation", "text2text-generation"])
+def test_generation_in_an_evaluation_is_cut_smaller(
+    command_task: str,
+    flags_for: Callable[[str], list[str]],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from tasks import task_classes
+
+    task, sizes = task_classes()[command_task], []
+    whole = task.generate  # type: ignore[attr-defined]
+
+    def limited(self: Any, model: Any, rows: Any, *rest: Any) -> Any:
+        sizes.append(len(rows))
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError(CUDA)
+        return whole(self, model, rows, *rest)
+
+    monkeypatch.setattr(task, "generate", limited)
+    folder = tmp_path / "run" / "model"
+    with caplog.at_level(logging.WARNING):
+        run_train([*flags_for(command_task), "--epochs", "1", "--output_dir", str(folder)], StopAfter())
+    assert sizes[0] > 1
+    assert sizes.index(1) > 0
+    assert all(size == 1 for size in sizes[sizes.index(1) :])  # the last evaluation, too, knows what does not fit
+    told = sum("micro-batch" in record.message for record in caplog.records)
+    assert told == sum(size > 1 for size in sizes)
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["steps"] > 0
