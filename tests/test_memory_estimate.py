@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from batching import Window, epoch_order, partition, window_of, windows_per_epoch
 from commands import workbench
-from commands.fitting import Fitting, fitting_of
+from commands.fitting import Fitting, fitting_of, table, what_would_fit
 from finetuning_app import build_parser, read_settings
 from memory_estimate import Estimate, heaviest_cut, shortened
 from memory_options import Option, cheaper_options, first_that_fits
@@ -80,6 +81,17 @@ def test_each_cheaper_option_needs_less(task: str, flags_for: Callable[[str], li
     assert options[-1].adapter == "lora"
     assert lora.trained < plain.trained < lora.parameters
     assert lora.total < plain.total
+
+
+def test_what_would_fit_is_named_and_fits(flags_for: Callable[[str], list[str]]) -> None:  # noqa: F811
+    fitting = fitting_for(flags_for("text-generation"))
+    asked = fitting.asked()
+    plain, lean = fitting.estimate(asked), fitting.estimate(fitting.with_checkpointing())
+    assert lean.total < plain.total
+    tight = replace(fitting, limit=fitting.taken + lean.total)
+    assert fitting.with_checkpointing().changes_from(asked) in what_would_fit(tight)
+    assert "→ 들어가지 않습니다" in "\n".join(table(tight, plain))
+    assert "→ 들어갑니다" in "\n".join(table(tight, lean))
 
 
 def test_the_heaviest_micro_batch_is_that_of_the_cut() -> None:

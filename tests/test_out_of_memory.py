@@ -247,3 +247,30 @@ def test_generation_in_an_evaluation_is_cut_smaller(
     told = sum("micro-batch" in record.message for record in caplog.records)
     assert told == sum(size > 1 for size in sizes)
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["steps"] > 0
+
+
+def test_predictions_are_cut_smaller_and_stay_the_same(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float64)
+    whole = manager.evaluator.predict(manager.train_examples)
+    fail_above(manager, 70, CUDA)
+    cut = manager.evaluator.predict(manager.train_examples)
+    assert manager.memory.token_budget <= 35
+    assert all(first == pytest.approx(second, rel=1e-6) for first, second in zip(whole, cut, strict=True))
+
+
+def test_a_command_without_memory_ends_with_code_5(
+    tiny_model: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import commands.plan
+    import finetuning_app
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("reporting.set_up_logging", lambda *_: None)
+    monkeypatch.setattr(finetuning_app, "StopSignal", StopAfter)
+    monkeypatch.setattr(commands.plan, "run", fail)
+    assert finetuning_app.main(["plan", "--model_name", str(tiny_model), "--dataset", str(reviews)]) == 5
+    told = capsys.readouterr().err
+    assert "메모리가 부족합니다" in told
+    assert "Traceback" not in told
