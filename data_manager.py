@@ -333,9 +333,7 @@ class DataManager:
             return
         numbers = np.array(table["row"][:])[lengths == 0]
         shown = ", ".join(map(str, numbers[:_SHOWN])) + ("번째 등" if dropped > _SHOWN else "번째")
-        _log.warning(
-            "%s: 학습할 토큰이 max_length에서 모두 잘린 %s행(%s)을 뺍니다.", rows.where, f"{dropped:,}", shown
-        )
+        _log.warning("%s: 학습할 토큰이 max_length에서 모두 잘린 %s행(%s)을 뺍니다.", rows.where, f"{dropped:,}", shown)
         if dropped > _DROPPED_LOUDLY * len(table) and "full_length" in table.column_names:
             quantiles = np.percentile(table["full_length"][:], (50, 90, 99, 100)).astype(int)
             _log.warning(
