@@ -14,6 +14,7 @@ from batching import Examples, batches_by_length
 from memory_utils import MemoryManager, is_out_of_memory
 from tasks.base import Batch, RandomKey, Task
 from tasks.language_modeling import Answer, GeneratingTask
+from tasks.listening import Said
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,7 +65,7 @@ class Evaluator:
     def predict(self, examples: Examples) -> list[Any]:
         """The outcome of each row, of examples that have no labels."""
         if isinstance(self.task, GeneratingTask):
-            return [Answer(text=text) for text in self._generate(self.task, examples, len(examples.rows))]
+            return [Answer(said=said) for said in self._generate(self.task, examples, len(examples.rows))]
         outcomes = self._pass(examples.lengths, lambda indices: self._outcomes(examples, indices, None)[0])
         return self.task.gather(outcomes, examples.table, examples.rows)
 
@@ -98,15 +99,15 @@ class Evaluator:
         sums = [sum(part) for part in zip(*self._over_processes(losses), strict=True)]
         outcomes = self.task.gather(found, examples.table, examples.rows)
         if isinstance(self.task, GeneratingTask) and generated_rows:
-            texts = self._generate(self.task, examples, min(generated_rows, len(outcomes)))
-            for position, text in enumerate(texts):
-                outcomes[position] = dataclasses.replace(outcomes[position], text=text)
+            answers = self._generate(self.task, examples, min(generated_rows, len(outcomes)))
+            for position, said in enumerate(answers):
+                outcomes[position] = dataclasses.replace(outcomes[position], said=said)
         return outcomes, sums[0] / max(sums[1], 1)
 
-    def _generate(self, task: GeneratingTask, examples: Examples, count: int) -> list[str]:
+    def _generate(self, task: GeneratingTask, examples: Examples, count: int) -> list[Said]:
         """The text that the model makes of each of the first rows."""
 
-        def work(indices: np.ndarray) -> list[str]:
+        def work(indices: np.ndarray) -> list[Said]:
             rows = [examples.rows[int(index)] for index in indices]
             with self.accelerator.autocast():
                 return task.generate(self.model, rows, self.tokenizer, self.max_length)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from settings import GenerationSettings
+from tasks import listening
 from tasks.base import IGNORED, Batch, Task, at_least_float32
+from tasks.listening import Said
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,7 @@ class Answer:
     loss_sum: float = 0.0
     items: int = 0
     characters: int = 0
-    text: str | None = None
+    said: Said | None = None
 
 
 class VocabularyTask(Task):
@@ -90,24 +92,30 @@ class GeneratingTask(VocabularyTask):
     def generate(
         self, model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-    ) -> list[str]:  # fmt: skip
-        """The text that the model makes of each row, out of max_length tokens of it."""
+    ) -> list[Said]:  # fmt: skip
+        """What the model makes of each row, out of max_length tokens of it."""
 
     def readable(
         self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Any]:
-        return {"generated": outcome.text or ""}
+        return {"generated": outcome.said.text}
 
     def details(
         self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
     ) -> list[str]:
-        """The first texts that were generated, beside what was given and what is right."""
+        """The first texts that were generated, beside what was given, what is right and what is to be remarked."""
         lines: list[str] = []
         for position, outcome in enumerate(outcomes):
-            if outcome.text is not None and len(lines) < self.shown_texts:
+            if outcome.said is not None and len(lines) < self.shown_texts:
                 given, truth = self.show({name: values[position] for name, values in rows.items()})
-                lines.append(f"  {given[:100]} → {outcome.text[:200]}" + (f" (정답 {truth[:100]})" if truth else ""))
+                line = f"  {given[:100]} → {outcome.said.text[:200]}" + (f" (정답 {truth[:100]})" if truth else "")
+                remarks = listening.remarks(outcome.said)
+                lines.append(line + (f" [{', '.join(remarks)}]" if remarks else ""))
         return ["생성 보기", *lines] if lines else []
+
+    def heard(self, outcomes: Sequence[Any]) -> dict[str, float]:
+        """What listening to the generated texts tells, as metrics."""
+        return listening.metrics([outcome.said for outcome in outcomes if outcome.said is not None])
 
 
 def _chosen_labels(batch: Batch) -> torch.Tensor:
@@ -138,7 +146,7 @@ def sampling_of(settings: GenerationSettings) -> dict[str, Any]:
 def generate_texts(
     model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase,
     settings: GenerationSettings, prompt_tokens: int,
-) -> list[str]:  # fmt: skip
+) -> list[Said]:  # fmt: skip
     """What the model generates for a batch, without its first prompt_tokens tokens and without special tokens.
 
     A model with positions for fewer tokens than `max_new_tokens` generates as many as it has.
@@ -150,8 +158,15 @@ def generate_texts(
         **inputs, max_new_tokens=most, num_beams=settings.num_beams,
         repetition_penalty=settings.repetition_penalty, **sampling_of(settings),
     )  # fmt: skip
-    texts: list[str] = tokenizer.batch_decode(made[:, prompt_tokens:], skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    answers = made[:, prompt_tokens:]
+    texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    options = model.generation_config
+    ends = set(options.eos_token_id if isinstance(options.eos_token_id, list) else [options.eos_token_id])
+    unforced = most - (options.forced_eos_token_id is not None)  # such a model's last token is an end whatever it says
+    return [
+        Said(text.strip(), ended=not ends.isdisjoint(ids[:unforced]))
+        for text, ids in zip(texts, answers.tolist(), strict=True)
+    ]
 
 
 @contextmanager

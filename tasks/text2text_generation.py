@@ -16,6 +16,7 @@ from tasks.language_modeling import (
     losses_by_example,
     only_positions,
 )
+from tasks.listening import Said
 from tasks.usual_names import SOURCES, TARGETS
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Text2TextGeneration(GeneratingTask):
         rows: Sequence[Mapping[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-    ) -> list[str]:
+    ) -> list[Said]:
         encoded = tokenizer(
             [row["prompt"] for row in rows], padding=True, truncation=True, max_length=max_length,
             return_tensors="pt", return_token_type_ids=False,
@@ -119,10 +120,13 @@ class Text2TextGeneration(GeneratingTask):
     def metrics(
         self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
-        """The loss over all rows; chrF, BLEU (both 0 to 100) and ROUGE-L (0 to 1) over those that were generated."""
+        """The loss over all rows; of those that were generated, chrF, BLEU by word and by character (0 to 100), ROUGE-L
+        by character (0 to 1), and what listening to them tells.
+        """
         from sacrebleu.metrics import BLEU, CHRF
 
-        pairs = [(o.text, truth) for o, truth in zip(outcomes, rows["response"], strict=True) if o.text is not None]
+        generated = zip(outcomes, rows["response"], strict=True)
+        pairs = [(outcome.said.text, truth) for outcome, truth in generated if outcome.said is not None]
         if not pairs:
             return {"loss": loss}
         made, truths = [text for text, _ in pairs], [truth for _, truth in pairs]
@@ -130,7 +134,9 @@ class Text2TextGeneration(GeneratingTask):
             "loss": loss,
             "chrf": float(CHRF().corpus_score(made, [truths]).score),
             "bleu": float(BLEU().corpus_score(made, [truths]).score),
+            "bleu_char": float(BLEU(tokenize="char").corpus_score(made, [truths]).score),
             "rouge_l": float(np.mean([rouge_l(text, truth) for text, truth in pairs])),
+            **self.heard(outcomes),
         }
 
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:

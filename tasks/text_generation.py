@@ -27,6 +27,7 @@ from tasks.language_modeling import (
     losses_by_example,
     only_positions,
 )
+from tasks.listening import Said
 from tasks.usual_names import PROMPTS, RESPONSES, TEXTS
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class TextGeneration(GeneratingTask):
     aliases = ("causal-lm", "causal-language-modeling", "instruction-tuning", "sft", "chat", "텍스트 생성", "언어 모델")
     auto_class = "AutoModelForCausalLM"
     pipeline = "text-generation"
-    validation_texts = 5
-    final_texts = 5
+    validation_texts = 16
+    final_texts = 16
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         """A column that the settings name comes first; then the shapes that people have, then plain text."""
@@ -227,7 +228,7 @@ class TextGeneration(GeneratingTask):
         rows: Sequence[Mapping[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-    ) -> list[str]:
+    ) -> list[Said]:
         """The answer to each conversation, or what follows the first third of each plain text."""
         options = self.settings.generation
         positions = getattr(model.config, "max_position_embeddings", None) or max_length + options.max_new_tokens
@@ -244,13 +245,16 @@ class TextGeneration(GeneratingTask):
     def metrics(
         self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
-        """Loss and perplexity per trained token, and per character, which compares models of other tokenizers."""
+        """Loss and perplexity per trained token, and per character, which compares models of other tokenizers.
+
+        Of what was generated, what listening to it tells.
+        """
         found = {"loss": loss, "perplexity": math.exp(min(loss, 700))}
         characters = sum(outcome.characters for outcome in outcomes)
         if characters:
             found["loss_per_char"] = sum(outcome.loss_sum for outcome in outcomes) / characters
             found["perplexity_per_char"] = math.exp(min(found["loss_per_char"], 700))
-        return found
+        return found | self.heard(outcomes)
 
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
         if "text" in row:

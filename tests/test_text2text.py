@@ -11,6 +11,7 @@ import torch
 from settings import Settings
 from tasks import find_task
 from tasks.language_modeling import Answer
+from tasks.listening import Said
 from tasks.text2text_generation import rouge_l
 
 ROWS = {"row": [1, 2], "prompt": ["안녕하세요", "배고파"], "response": ["hello", "I am very hungry"]}
@@ -87,7 +88,9 @@ def test_a_model_that_learned_its_pairs_by_heart_gives_them_back(tokenizer: Any,
         optimizer.zero_grad()
     model.eval()
     rows = [{"prompt": prompt} for prompt in ROWS["prompt"]]
-    assert task.generate(model, rows, tokenizer, 100) == ROWS["response"]
+    assert task.generate(model, rows, tokenizer, 100) == [Said(text, ended=True) for text in ROWS["response"]]
+    short = task_of(generation={"max_new_tokens": 3})
+    assert not any(said.ended for said in short.generate(model, rows, tokenizer, 100))
 
 
 @pytest.mark.parametrize(
@@ -107,8 +110,10 @@ def test_rouge_l_counts_characters(made: str, truth: str, expected: float) -> No
 
 def test_scores_are_of_the_rows_that_were_generated() -> None:
     task = task_of()
-    outcomes = [Answer(1.0, 2, text="I am very hungry now"), Answer(1.0, 2)]
+    outcomes = [Answer(1.0, 2, said=Said("I am very hungry now", ended=True)), Answer(1.0, 2)]
     rows = {"prompt": ["가", "나"], "response": ["I am very hungry now", "unseen"]}
     found = task.metrics(outcomes, rows, (), 0.5)
-    assert found == {"loss": 0.5, "chrf": pytest.approx(100), "bleu": pytest.approx(100), "rouge_l": pytest.approx(1)}
+    scores = {"loss": 0.5, "chrf": 100, "bleu": 100, "bleu_char": 100, "rouge_l": 1}
+    assert {name: found[name] for name in scores} == pytest.approx(scores)
+    assert (found["ended"], found["hangul"]) == (1, 0)
     assert task.metrics([Answer(1.0, 2)] * 2, rows, (), 0.5) == {"loss": 0.5}

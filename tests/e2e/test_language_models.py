@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import ROOT, Cli
 
+HEARD = {"ended", "repetition", "hangul", "hanja", "mixed_politeness", "broken"}
+
 
 def flags_for(model: Path, data: Path, output_dir: Path, *more: object) -> list[str]:
     return [
@@ -53,7 +55,10 @@ def test_real_conversations_train_evaluate_and_are_planned(
     run = cli(*flags)
     assert run.code == 0, run.err
     summary = json.loads((output_dir / "summary.json").read_text(encoding="utf-8"))
-    assert {"loss", "perplexity", "loss_per_char", "perplexity_per_char"} == set(summary["validation"])
+    assert {"loss", "perplexity", "loss_per_char", "perplexity_per_char", *HEARD} == set(summary["validation"])
+    records = (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert any(set(json.loads(record)) >= HEARD for record in records)
+    assert "스스로 끝난 답" in run.err
     evaluated = cli("evaluate", "--output_dir", output_dir, "--split", "validation")
     assert evaluated.code == 0, evaluated.err
     saved = json.loads((output_dir / "metrics-validation.json").read_text(encoding="utf-8"))
@@ -96,7 +101,7 @@ def test_text_to_text_on_real_sentences(cli: Cli, tiny_seq2seq: Path, real_data:
     assert run.code == 0, run.err
     assert "생성 보기" in run.err
     summary = json.loads((output_dir / "summary.json").read_text(encoding="utf-8"))
-    assert {"loss", "chrf", "bleu", "rouge_l"} == set(summary["validation"])
+    assert {"loss", "chrf", "bleu", "bleu_char", "rouge_l", *HEARD} == set(summary["validation"])
     losses = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     first, second = (record["loss"] for record in losses if record["kind"] == "eval")
     assert second < first
