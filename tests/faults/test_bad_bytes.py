@@ -1,6 +1,6 @@
 """Random settings and random files: each ends in a right reading or in an error that is meant for a person.
 
-`make soak` tries 300 cases of each property, `make test` a few.
+`make soak` tries 2,000 cases of each property, `make test` a few.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from settings import Settings
 from tasks import find_task
 from tests.conftest import ROOT
 
-CASES = pytest.mark.parametrize("cases", [30, pytest.param(300, marks=pytest.mark.soak)])
+CASES = pytest.mark.parametrize("cases", [30, pytest.param(2000, marks=pytest.mark.soak)])
 ENCODINGS = (
     None,
     "utf-8",
