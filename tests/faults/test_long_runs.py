@@ -102,6 +102,7 @@ def test_a_gigabyte_on_one_line(tmp_path: Path, suffix: str, begins: str) -> Non
     done = subprocess.run(
         [sys.executable, "-c", READ, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=280
     )
+    path.unlink()
     assert done.returncode == 0, done.stderr[-2000:]
     said, peak = done.stdout.splitlines()
     print(f"\n{suffix}: {said}, {int(peak) / GIB:.2f} GiB at most")
