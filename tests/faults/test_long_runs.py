@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.e2e.test_train import arguments_for, losses
 from tests.test_resume import StopAfter, run_train
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")]
 STEPS = int(os.environ.get("STEPS", "20000"))
 GIB = 1 << 30
 
