@@ -20,7 +20,7 @@ from exceptions import ModelError, ResourceError
 from storage import discard, discard_leftovers, disk_reason, give_usual_mode, writing
 
 _log = logging.getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 2
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 _ALIASES = "tensor_aliases"
 
@@ -62,7 +62,7 @@ class CheckpointStore:
 
         Raises ResourceError where the disk is full or cannot be written; what was saved before is untouched.
         """
-        target = self.folder / f"step-{checkpoint.progress.step:08d}"
+        target = self.folder / _name(checkpoint.progress.step)
         partial = self.folder / f".{target.name}.partial-{os.getpid()}"
         remedy = (
             "디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요. "
@@ -85,9 +85,15 @@ class CheckpointStore:
                     "%s 링크를 만들지 못했습니다: %s --resume은 그대로 쓸 수 있습니다.", self.latest, disk_reason(error)
                 )
             self._told_latest = True
+        for left_behind in self.later_than(checkpoint.progress.step):
+            shutil.rmtree(left_behind, ignore_errors=True)
         for old in self._folders()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
         return target
+
+    def later_than(self, step: int) -> list[Path]:
+        """Checkpoints of later steps: the next save drops them, for its run went on from before they were made."""
+        return [path for path in self._folders() if path.name > _name(step)]
 
     def newest(self) -> Path | None:
         """The newest whole checkpoint; broken ones are named in the log and passed over."""
@@ -231,6 +237,10 @@ def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 # --- one checkpoint's files ---
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:

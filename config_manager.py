@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,7 @@ def _sections(loaded: object, path: Path) -> dict[str, Any]:
     for name, content in loaded.items():
         if content is not None and not isinstance(content, dict) and name in Settings.model_fields:
             raise SettingsError(
-                f"'{name}' 섹션 아래에는 '키: 값'이 있어야 합니다. 지금 값: {content!r}",
+                f"'{name}' 섹션 아래에는 '키: 값'이 있어야 합니다. 지금 값: {_shown(content)}",
                 where=f"{path}, {name}",
                 remedy="값을 다음 줄에 들여 써서 '키: 값'으로 쓰세요.",
             )
@@ -194,7 +195,11 @@ def _key_at(place: Sequence[int | str]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    """A value as Python spells it, its beginning where it is long: YAML's references can make one without end."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 60
+    short.maxlevel = 2
+    text = short.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

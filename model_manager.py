@@ -315,6 +315,12 @@ class ModelManager:
                 remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {_QUICK_START}",
             )
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "trust_remote_code" in str(error):
+            return ModelError(
+                "이 모델은 저장소에 든 파이썬 코드를 실행해야 읽을 수 있습니다. 실행하지 않았습니다.",
+                where=where,
+                remedy="코드를 살펴보고 믿을 수 있으면 model.trust_remote_code를 true로 하세요.",
+            )
         return ModelError(
             f"{with_particle(part, '을/를')} 읽지 못했습니다: {reason}",
             where=where,

@@ -156,7 +156,11 @@ def _checkpoint_to_resume(store: Any, arguments: argparse.Namespace, output_dir:
                 where=str(output_dir / "checkpoints"),
                 remedy="--output_dir가 그 학습의 폴더인지 확인하거나, --resume 없이 처음부터 학습하세요.",
             )
-        return store.load(path)
+        checkpoint = store.load(path)
+        later = [folder.name for folder in store.later_than(checkpoint.progress.step)]
+        if later:
+            _log.warning("이보다 나중인 체크포인트는 다음에 저장할 때 지웁니다: %s", ", ".join(later))
+        return checkpoint
     if not (output_dir / "summary.json").exists() and store.newest() is not None:
         raise SettingsError(
             "끝나지 않은 학습이 이 폴더에 있습니다. 덮어쓰지 않습니다.",

@@ -7,7 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from exceptions import DataError
+
+LONGEST_LINE = 1 << 27  # characters: what a file without line endings may take into memory
 
 from exceptions import DataError
 
@@ -59,3 +63,17 @@ class _Renamed:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for row in self.rows:
             yield {self.names.get(column, column): value for column, value in row.items()}
+
+
+def lines_of(file: TextIO) -> Iterator[str]:
+    """The lines of a text file with their endings; DataError where one has no end in sight."""
+    number = 1
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE and line[-1] not in "\r\n":
+            raise DataError(
+                f"한 줄이 {LONGEST_LINE:,}자를 넘습니다.",
+                where=f"{file.name}, {number:,}번째 줄",
+                remedy="예제마다 줄을 나누어 저장했는지 확인하세요.",
+            )
+        yield line
+        number += 1

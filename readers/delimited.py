@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Literal
 
 from exceptions import DataError
-from readers.base import Source, check_columns, clean_name
+from readers.base import LONGEST_LINE, Source, check_columns, clean_name, lines_of
 
 Quoting = Literal[0, 1, 2, 3]
-_FIELD_LIMIT = 1 << 27  # characters: what a quote that never closes may take into memory
+_FIELD_LIMIT = LONGEST_LINE  # characters: what a quote that never closes may take into memory
 
 
 def read_csv(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
     """A comma-separated file with a header row; `;` or tab where the header has those and no comma."""
     with path.open(encoding=encoding, newline="") as file:
-        header = next((line for line in file if line.strip()), "")
+        header = next((line for line in lines_of(file) if line.strip()), "")
     unquoted = re.sub(r'"[^"]*"', "", header)
     delimiter = next((mark for mark in ",;\t" if mark in unquoted), ",")
     return _read(path, encoding, notes, delimiter, csv.QUOTE_MINIMAL)
@@ -73,7 +73,7 @@ def _rows(path: Path, encoding: str, delimiter: str, quoting: Quoting) -> Iterat
     """(line where it begins, fields) of each row that is not blank."""
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
     with path.open(encoding=encoding, newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=quoting != csv.QUOTE_NONE)
+        reader = csv.reader(lines_of(file), delimiter=delimiter, quoting=quoting, strict=quoting != csv.QUOTE_NONE)
         begin = 1
         while True:
             try:
@@ -109,7 +109,7 @@ def _explain(error: csv.Error) -> str:
 def _unclosed_line(path: Path, encoding: str, delimiter: str, begin: int) -> int:
     """The line where the quoted field that runs to the end begins: the last field of the row that begins at `begin`."""
     with path.open(encoding=encoding, newline="") as file:
-        reader = csv.reader(itertools.islice(file, begin - 1, None), delimiter=delimiter)
+        reader = csv.reader(itertools.islice(lines_of(file), begin - 1, None), delimiter=delimiter)
         field = next(reader)[-1]
         spanned = sum(1 for _ in io.StringIO(field, newline=""))
         return begin + reader.line_num - max(spanned, 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 from exceptions import DataError
 from readers import modu, record_path, squad
-from readers.base import Source
+from readers.base import LONGEST_LINE, Source, lines_of
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -39,12 +39,14 @@ def read(path: Path, encoding: str, notes: tuple[str, ...], path_to_records: str
 
 def _is_json_lines(path: Path, encoding: str) -> bool:
     """Whether one of the first two lines that are not blank is an object by itself, and not all of a .json file."""
-    with path.open(encoding=encoding) as file:
-        first, second = [*itertools.islice((line for line in file if line.strip()), 2), "", ""][:2]
+    with path.open(encoding=encoding) as file:  # a .json file may well be all on one line
+        is_whole = path.suffix.casefold() == ".json"
+        lines = iter(lambda: file.readline(LONGEST_LINE), "") if is_whole else lines_of(file)
+        first, second = [*itertools.islice((line for line in lines if line.strip()), 2), "", ""][:2]
     if first.lstrip().startswith("["):
         return False
     if _is_object(first):
-        return bool(second) or path.suffix.casefold() != ".json"
+        return bool(second) or not is_whole
     return _is_object(second)
 
 
@@ -74,7 +76,7 @@ class _Lines:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         with self.path.open(encoding=self.encoding) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(lines_of(file), 1):
                 if not line.strip():
                     continue
                 value = _parse(line, f"{self.path}, {number:,}번째 줄")

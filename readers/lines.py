@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from readers.base import Source
+from readers.base import Source, lines_of
 
 _LOOKED_AT = 100
 
@@ -17,7 +17,9 @@ def is_table(path: Path, encoding: str) -> bool:
     Not all: a table with a ragged line is told as such, and not read as plain text.
     """
     with path.open(encoding=encoding) as file:
-        tabs = [line.count("\t") for line in itertools.islice((line for line in file if line.strip()), _LOOKED_AT)]
+        tabs = [
+            line.count("\t") for line in itertools.islice((line for line in lines_of(file) if line.strip()), _LOOKED_AT)
+        ]
     return bool(tabs) and tabs[0] > 0 and 2 * tabs.count(tabs[0]) > len(tabs)
 
 
@@ -34,6 +36,6 @@ class _Lines:
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         with self.path.open(encoding=self.encoding) as file:
-            for line in file:
+            for line in lines_of(file):
                 if line.strip():
                     yield {"text": line.rstrip("\r\n")}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from exceptions import DataError
-from readers.base import Source
+from readers.base import Source, lines_of
 
 _LOOKED_AT = 2000
 _MOSTLY = 0.9
@@ -22,7 +22,7 @@ def is_tagged(path: Path, encoding: str) -> bool:
     A table of texts with a column of labels `O` is none: it has no `B-`.
     """
     with path.open(encoding=encoding) as file:
-        content = (line for line in file if not _is_between(line) and not line.startswith(_COMMENT))
+        content = (line for line in lines_of(file) if not _is_between(line) and not line.startswith(_COMMENT))
         tags = [line.rstrip("\r\n").partition("\t")[2] for line in itertools.islice(content, _LOOKED_AT)]
     fitting = [tag for tag in tags if _TAG.fullmatch(tag)]
     return len(fitting) >= _MOSTLY * len(tags) > 0 and any(tag.startswith("B-") for tag in fitting)
@@ -43,7 +43,7 @@ class _Sentences:
         tokens: list[str] = []
         tags: list[str] = []
         with self.path.open(encoding=self.encoding) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(lines_of(file), 1):
                 if _is_between(line):
                     if tokens:
                         yield {"tokens": tokens, "ner_tags": tags}

@@ -205,3 +205,11 @@ def test_a_folder_that_takes_no_link_is_told_once(
 def test_a_path_that_is_no_checkpoint_is_refused(store: CheckpointStore, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="체크포인트가 없습니다"):
         store.load(tmp_path / "nowhere")
+
+
+def test_going_on_from_an_older_checkpoint_leaves_the_later_ones_behind(store: CheckpointStore) -> None:
+    saved(store, 20, 30)
+    assert [path.name for path in store.later_than(20)] == ["step-00000030"]
+    (newer,) = saved(store, 25)  # of a run that went on from step 20
+    assert store.newest() == newer == store.latest.resolve()
+    assert [path.name for path in store._folders()] == ["step-00000020", "step-00000025"]

@@ -18,6 +18,7 @@ import pytest
 from tests.e2e.test_train import arguments_for, final_state, losses
 from tests.faults.victim import PHASES, Victim
 
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="there is no fork, and no SIGKILL")
 FLAGS = ["--set", "training.save_steps=2", "--set", "training.eval_steps=5"]
 LONGEST_WITHIN_A_PHASE_S = 0.02
 LIFE_S = 60.0  # of a run that nobody kills: fifty times what it takes

@@ -78,10 +78,12 @@ def _tell_phases(phase: Any) -> None:
     from evaluation import Evaluator
     from training_manager import TrainingManager
 
-    def tell(owner: Any, name: str, number: int) -> None:
+    def tell(owner: Any, name: str, number: int, of: str = "") -> None:
         function: Callable[..., Any] = getattr(owner, name)
 
         def told(*args: Any, **kwargs: Any) -> Any:
+            if of and of not in str(args[0]):
+                return function(*args, **kwargs)
             before, phase.value = phase.value, number
             try:
                 return function(*args, **kwargs)
@@ -95,5 +97,5 @@ def _tell_phases(phase: Any) -> None:
     tell(TrainingManager, "train_window", 3)
     tell(Evaluator, "validate", 4)
     tell(checkpointing, "_write", 5)
-    tell(shutil, "rmtree", 6)
+    tell(shutil, "rmtree", 6, of="checkpoints/step-")
     tell(train, "_keep_model", 7)
