@@ -19,7 +19,7 @@ from batching import Examples
 from exceptions import DataError, with_particle
 from readers.base import clean_name
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
-from readers.columns import coded, counted, numbers
+from readers.columns import coded, counted, list_lengths, numbers
 from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
 from settings import DataSettings, Settings
@@ -317,7 +317,7 @@ class DataManager:
                 )
                 os.replace(partial, path)
         table = Dataset.from_file(str(path))
-        lengths = _lengths(table)
+        lengths = list_lengths(table, "input_ids")
         self._report_lengths(rows, table, lengths, max_length)
         if not lengths.any():
             raise DataError("학습할 것이 남은 예제가 없습니다.", where=rows.where, remedy="data.max_length를 늘리세요.")
@@ -381,10 +381,3 @@ def _nothing_to_score(where: str) -> DataError:
         where=where,
         remedy="정답이 있는 데이터를 지정하거나, 정답 없이 예측하려면 predict를 쓰세요.",
     )
-
-
-def _lengths(table: Dataset) -> np.ndarray:
-    """Tokens of each example, int32, without reading the tokens."""
-    import pyarrow.compute as pc
-
-    return np.asarray(pc.list_value_length(table.data.column("input_ids"))).astype(np.int32)

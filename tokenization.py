@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Make = Callable[[int], pa.RecordBatch]
 
 _ROWS_AT_A_TIME = 1000
+_BYTES_A_BATCH = 1 << 22
 _ROWS_WORTH_PROCESSES = 5000  # of fewer the tokenizer's own threads are through before processes have begun
 _MOST_PROCESSES = 16  # more than one reader takes examples from
 _FAILED = b""
@@ -46,9 +48,9 @@ def write_examples(
     processes = min(_cores(), len(starts), _MOST_PROCESSES)
     if processes > 1 and len(table) >= _ROWS_WORTH_PROCESSES and _can_fork():
         with closing(_by_processes(make, starts, processes)) as batches:  # whatever ends the writing ends them
-            _write(batches, path)
+            write_batches(batches, path)
     else:
-        _write(map(make, starts), path)
+        write_batches(map(make, starts), path)
 
 
 def _cores() -> int:
@@ -73,42 +75,36 @@ def _as_batch(columns: Mapping[str, Sequence[Any]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(arrays)
 
 
-def _write(batches: Iterable[pa.RecordBatch], path: Path) -> None:
+def write_batches(batches: Iterable[pa.RecordBatch], path: Path) -> None:
+    """Writes one batch or more as an Arrow stream."""
     import pyarrow as pa
 
-    writer, held = None, list[pa.RecordBatch]()
-    with pa.OSFile(str(path), "wb") as sink:
-        for batch in batches:
-            held.append(batch)
-            schema = writer.schema if writer is not None else _schema_of(held)
-            if writer is None and _lacks_a_type(schema):
-                continue  # every list of a column is empty so far: a later batch shows what they are lists of
-            writer = writer or _Writer(sink, schema)
-            writer.write(held)
-            held = []
-        if held:
-            writer = _Writer(sink, _schema_of(held))
-            writer.write(held)
-        if writer is not None:
-            writer.close()
+    tables = _joined(batches)
+    first = next(tables)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as stream:
+        for table in itertools.chain([first], tables):
+            stream.write_table(table)
 
 
-class _Writer:
-    """An Arrow stream, whose batches are brought to its schema."""
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The batches joined to larger ones, as who reads them holds kilobytes for each; the first show the schema."""
+    import pyarrow as pa
 
-    def __init__(self, sink: pa.NativeFile, schema: pa.Schema) -> None:
-        import pyarrow as pa
-
-        self.schema, self.stream = schema, pa.ipc.new_stream(sink, schema)
-
-    def write(self, batches: Sequence[pa.RecordBatch]) -> None:
-        import pyarrow as pa
-
-        for batch in batches:
-            self.stream.write_table(pa.Table.from_batches([batch]).cast(self.schema))
-
-    def close(self) -> None:
-        self.stream.close()
+    schema, held, size = None, list[pa.RecordBatch](), 0
+    for batch in batches:
+        held.append(batch)
+        size += batch.nbytes
+        if size < _BYTES_A_BATCH:
+            continue
+        schema = schema or _schema_of(held)
+        if _lacks_a_type(schema):  # every list of a column is empty so far: a later batch shows what they are lists of
+            schema = None
+            continue
+        yield pa.concat_tables([pa.Table.from_batches([part]).cast(schema) for part in held]).combine_chunks()
+        held, size = [], 0
+    if held:
+        schema = schema or _schema_of(held)
+        yield pa.concat_tables([pa.Table.from_batches([part]).cast(schema) for part in held]).combine_chunks()
 
 
 def _schema_of(batches: Sequence[pa.RecordBatch]) -> pa.Schema:

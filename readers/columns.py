@@ -47,6 +47,18 @@ def numbers(table: Dataset, column: str) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
+def list_lengths(table: Dataset, column: str) -> np.ndarray:
+    """How long each row's list is, int32, without reading what is in it; the table is one from a file, whole."""
+    import pyarrow.compute as pc
+
+    lengths = np.empty(len(table), dtype=np.int32)
+    start = 0
+    for chunk in table.data.column(column).chunks:
+        lengths[start : start + len(chunk)] = pc.list_value_length(chunk)
+        start += len(chunk)
+    return lengths
+
+
 def _batches(table: Dataset, column: str) -> Iterator[pa.Array]:
     for batch in table.select_columns(column).with_format("arrow").iter(_ROWS_AT_A_TIME):
         yield batch.column(column).combine_chunks()
