@@ -1,9 +1,9 @@
-"""A column of a table on the disk as numbers, gone through a batch at a time: no text is held but its kinds."""
+"""A column of a table on the disk, gone through a batch at a time: no text is held but its kinds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,23 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _ROWS_AT_A_TIME = 50_000
+
+
+class Cells(Sequence[Any]):
+    """A column's values as Python has them: one is read by itself, all in batches (`datasets` reads each by itself)."""
+
+    def __init__(self, table: Dataset, column: str) -> None:
+        self.table, self.column = table.select_columns(column), column
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.table[place][self.column]
+
+    def __iter__(self) -> Iterator[Any]:
+        for cells in _batches(self.table, self.column):
+            yield from cells.to_pylist()
 
 
 def counted(table: Dataset, column: str) -> dict[str, int]:
