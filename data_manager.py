@@ -19,12 +19,14 @@ from batching import Examples
 from exceptions import DataError, with_particle
 from readers.base import clean_name
 from readers.cleaning import ROLE_NAMES, Findings, clean_rows
+from readers.columns import coded, counted, list_lengths, numbers
 from readers.normalizing import Normalizer
 from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
 from settings import Settings
-from storage import discard, discard_leftovers, writing
+from storage import discard_leftovers, writing
 from tasks.base import Column, Task
+from tokenization import write_examples
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,6 +58,10 @@ class Rows:
         """The label cell of each row; empty where the split has none."""
         cells: Sequence[str] = self.table["label"][:] if "label" in self.table.column_names else []
         return cells
+
+    def label_cells(self) -> dict[str, int]:
+        """How often each label cell occurs; empty where the split has none."""
+        return counted(self.table, "label") if "label" in self.table.column_names else {}
 
 
 class DataManager:
@@ -224,18 +230,20 @@ class DataManager:
             raise DataError("예제가 둘은 있어야 학습과 검증으로 나눌 수 있습니다.", where=train.where)
         group = self.task.grouped_by
         if group is not None:
-            held = hold_out_groups(train.table[group][:], share, random)
-            if not held:
+            held = hold_out_groups(coded(train.table, group)[0], share, random)
+            if not len(held):
                 raise DataError(
                     f"서로 다른 {with_particle(ROLE_NAMES.get(group, group), '이/가')} 둘은 있어야 나눌 수 있습니다.",
                     where=train.where,
                     remedy="검증 데이터를 따로 준비하세요.",
                 )
         else:
-            held = hold_out_rows(train.labels() or [""] * len(train), share, random)
+            has_labels = "label" in train.table.column_names
+            codes, cells = coded(train.table, "label") if has_labels else (np.zeros(len(train), dtype=np.int32), [""])
+            held = hold_out_rows(codes, share, random)
             if self.task.has_labels:
-                held = leaving_every_label(train.labels(), held, self.task.labels_in)
-            held = held or [int(random.integers(len(train)))]
+                held = leaving_every_label(codes, cells, held, self.task.labels_in)
+            held = held if len(held) else random.integers(len(train), size=1)
         is_held = np.zeros(len(train), dtype=bool)
         is_held[held] = True
         _log.info(
@@ -255,7 +263,11 @@ class DataManager:
 
     def label_counts(self, rows: Rows) -> Counter[str]:
         """How often each label occurs; empty where the split has none."""
-        return Counter(label for cell in rows.labels() for label in self.task.labels_in(cell))
+        counts = Counter[str]()
+        for cell, count in rows.label_cells().items():
+            for label in self.task.labels_in(cell):
+                counts[label] += count
+        return counts
 
     def nature(self, rows: Rows) -> tuple[list[str], Counter[str]]:
         """The roles and the label counts of a split, by which a task may be meant more exactly."""
@@ -272,9 +284,11 @@ class DataManager:
     def check_labels(self, rows: Rows, names: Sequence[str]) -> None:
         """DataError where a split has labels outside these names."""
         known = set(names)
-        for position, cell in enumerate(rows.labels()):
+        for cell in rows.label_cells():
             unknown = [label for label in self.task.labels_in(cell) if label not in known]
             if unknown:
+                codes, cells = coded(rows.table, "label")
+                position = int(np.argmax(codes == cells.index(cell)))
                 raise DataError(
                     f"학습 데이터에 없는 라벨이 있습니다: {', '.join(unknown[:_SHOWN])}",
                     where=f"{rows.where}, {rows.table[position]['row']:,}번째 행",
@@ -298,34 +312,30 @@ class DataManager:
         )  # fmt: skip
         path = self.cache / f"examples-{key}.arrow"
         if not path.exists():
-            partial = path.with_suffix(f".partial-{os.getpid()}")  # a folder: a map that fails leaves a file behind
+            partial = path.with_suffix(f".partial-{os.getpid()}")
             with self._caching(partial):
-                partial.mkdir(exist_ok=True)
-                rows.table.map(
+                write_examples(
+                    rows.table,
                     lambda batch: {"row": batch["row"], **self.task.encode(batch, tokenizer, label_names, max_length)},
-                    batched=True,
-                    remove_columns=rows.table.column_names,
-                    cache_file_name=str(partial / path.name),
-                    new_fingerprint=key,
+                    partial,
                 )
-                os.replace(partial / path.name, path)
-            discard(partial)
+                os.replace(partial, path)
         table = Dataset.from_file(str(path))
-        lengths = _lengths(table)
+        lengths = list_lengths(table, "input_ids")
         self._report_lengths(rows, table, lengths, max_length)
+        if not lengths.any():
+            raise DataError("학습할 것이 남은 예제가 없습니다.", where=rows.where, remedy="data.max_length를 늘리세요.")
         if not lengths.all():
             table, lengths = table.select(np.flatnonzero(lengths)), lengths[lengths > 0]
-        if not len(lengths):
-            raise DataError("학습할 것이 남은 예제가 없습니다.", where=rows.where, remedy="data.max_length를 늘리세요.")
-        numbers = np.unique(table["row"][:])
         kept = rows.table
-        if len(numbers) < len(rows):
-            kept = kept.select(np.flatnonzero(np.isin(kept["row"][:], numbers)))
+        if len(table) != len(kept):  # else each row has one example
+            has_any = np.isin(numbers(kept, "row"), numbers(table, "row"))
+            kept = kept if has_any.all() else kept.select(np.flatnonzero(has_any))
         return Examples(table, lengths, kept)
 
     def _report_lengths(self, rows: Rows, table: Dataset, lengths: np.ndarray, max_length: int) -> None:
         """Says how many texts were cut and how many examples were dropped; loudly where it is more than one in 100."""
-        cut, dropped = int(np.sum(table["truncated"][:])), int((lengths == 0).sum())
+        cut, dropped = int(numbers(table, "truncated").sum()), int((lengths == 0).sum())
         if cut:
             _log.info(
                 "%s: 텍스트 %s개(%.1f%%)가 %s 토큰을 넘어 잘렸습니다.",
@@ -333,11 +343,11 @@ class DataManager:
             )  # fmt: skip
         if not dropped:
             return
-        numbers = np.array(table["row"][:])[lengths == 0]
-        shown = ", ".join(map(str, numbers[:_SHOWN])) + ("번째 등" if dropped > _SHOWN else "번째")
+        rows_cut = numbers(table, "row")[lengths == 0]
+        shown = ", ".join(map(str, rows_cut[:_SHOWN])) + ("번째 등" if dropped > _SHOWN else "번째")
         _log.warning("%s: 학습할 토큰이 max_length에서 모두 잘린 %s행(%s)을 뺍니다.", rows.where, f"{dropped:,}", shown)
         if dropped > _DROPPED_LOUDLY * len(table) and "full_length" in table.column_names:
-            quantiles = np.percentile(table["full_length"][:], (50, 90, 99, 100)).astype(int)
+            quantiles = np.percentile(numbers(table, "full_length"), (50, 90, 99, 100)).astype(int)
             _log.warning(
                 "%.1f%%나 빠집니다. 토큰 길이는 50%% %s, 90%% %s, 99%% %s, 최대 %s입니다. "
                 "data.max_length(지금 %s)를 늘리세요.",
@@ -371,10 +381,3 @@ def _nothing_to_score(where: str) -> DataError:
         where=where,
         remedy="정답이 있는 데이터를 지정하거나, 정답 없이 예측하려면 predict를 쓰세요.",
     )
-
-
-def _lengths(table: Dataset) -> np.ndarray:
-    """Tokens of each example, int32, without reading the tokens."""
-    import pyarrow.compute as pc
-
-    return np.asarray(pc.list_value_length(table.data.column("input_ids"))).astype(np.int32)

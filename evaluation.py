@@ -12,6 +12,7 @@ import torch
 
 from batching import Examples, batches_by_length
 from memory_utils import MemoryManager, is_out_of_memory
+from readers.columns import Cells, numbers
 from tasks.base import Batch, RandomKey, Task
 from tasks.language_modeling import Answer, GeneratingTask
 from tasks.listening import Said
@@ -113,8 +114,8 @@ class Evaluator:
                 return task.generate(self.model, rows, self.tokenizer, self.max_length)
 
         lengths = np.zeros(len(examples.rows), dtype=np.int64)
-        numbers = np.array(examples.rows["row"][:])
-        np.maximum.at(lengths, np.searchsorted(numbers, examples.table["row"][:]), examples.lengths)
+        places = np.searchsorted(numbers(examples.rows, "row"), numbers(examples.table, "row"))
+        np.maximum.at(lengths, places, examples.lengths)
         return self._pass(lengths[:count] + task.settings.generation.max_new_tokens, work)
 
     def _pass(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
@@ -165,7 +166,8 @@ class Evaluator:
 
 
 def _columns(examples: Examples) -> dict[str, Sequence[Any]]:
-    return {name: examples.rows[name] for name in examples.rows.column_names}
+    """The rows' columns, of which a metric reads those that it needs."""
+    return {name: Cells(examples.rows, name) for name in examples.rows.column_names}
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

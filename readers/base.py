@@ -13,8 +13,6 @@ from exceptions import DataError
 
 LONGEST_LINE = 1 << 27  # characters: what a file without line endings may take into memory
 
-from exceptions import DataError
-
 
 @dataclass(frozen=True)
 class Source:

@@ -159,6 +159,27 @@ def test_a_renamed_file_is_read_as_what_its_name_says(manager: Make, tmp_path: P
     assert rows.table["text"][:] == ["좋다"]
 
 
+def test_a_second_start_says_the_same_and_writes_nothing(
+    manager: Make, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import AutoTokenizer
+
+    caplog.set_level(logging.INFO)
+    rows = ROWS * 10 + "," + "\n" + nfd("참 좋은 영화,긍정\n") + "가 " * 80 + ",부정\n"
+    said, written = [], []
+    for _ in range(2):
+        caplog.clear()
+        data = manager({"train.csv": "text,label\n" + rows})
+        splits = data.load_splits()
+        for split in splits.values():
+            data.encode(split, AutoTokenizer.from_pretrained(tiny_model), data.label_names(splits), 32)
+        said.append([record.message for record in caplog.records])
+        written.append({path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")})
+    assert said[0] == said[1] and written[0] == written[1]
+    for words in ("빈 텍스트 1행", "NFC로", "잘렸습니다", "떼어 씁니다"):
+        assert any(words in line for line in said[0]), said[0]
+
+
 def test_what_is_predicted_may_be_a_number_and_keeps_its_columns(manager: Make, tmp_path: Path) -> None:
     data = manager({"in.csv": "id,text,label\na1,100,\na2,,1\n"})
     rows, originals = data.load_unlabelled(None, ["100\n"])

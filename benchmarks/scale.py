@@ -1,0 +1,120 @@
+"""Memory and time as the rows grow: a table on the disk, through order, windows, partition and batches.
+
+    python benchmarks/scale.py                      # 10⁵, 10⁶ and 10⁷ rows; 1 GB of disk for the last
+
+Each number of rows runs in a process of its own. Memory is what the process holds itself (RssAnon): pages of the
+memory-mapped table are the system's to take back. Linux alone tells them apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+_WINDOW, _BUDGET, _WINDOWS = 64, 16 * 128, 300
+_ROWS_AT_A_TIME = 1000
+_MIB = 1024**2
+
+
+def held() -> int:
+    """Bytes that this process holds for itself."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))
+
+
+def make_tables(rows: int, folder: Path) -> tuple[Path, Path]:
+    """Rows with a label and the examples of them, of 4 to 128 tokens each, written as a run writes its cache."""
+    import pyarrow as pa
+
+    from tokenization import write_batches
+
+    def batches(has_tokens: bool) -> Iterator[pa.RecordBatch]:
+        random = np.random.default_rng(0)
+        for start in range(0, rows, _ROWS_AT_A_TIME):
+            numbers = np.arange(start + 1, min(start + _ROWS_AT_A_TIME, rows) + 1)
+            columns = {"row": pa.array(numbers)}
+            if has_tokens:
+                offsets = np.zeros(len(numbers) + 1, dtype=np.int32)
+                offsets[1:] = np.cumsum(np.minimum(3 + random.geometric(0.05, len(numbers)), 128))
+                ids = pa.array(random.integers(0, 30000, offsets[-1], dtype=np.int32))
+                columns["input_ids"] = pa.ListArray.from_arrays(offsets, ids)
+            else:
+                columns["label"] = pa.array((numbers % 2).astype(str))
+            yield pa.RecordBatch.from_pydict(columns)
+
+    paths = folder / "rows.arrow", folder / "examples.arrow"
+    for path, has_tokens in zip(paths, (False, True), strict=True):
+        write_batches(batches(has_tokens), path)
+    return paths
+
+
+def measure(rows: int, folder: Path) -> None:
+    """Prints one row of the table: what opening, holding out and an epoch's order hold, and the time of a window."""
+    from datasets import Dataset
+
+    from batching import Examples, batches_by_length, epoch_order, partition, window_of, windows_per_epoch
+    from readers.columns import coded, counted, list_lengths
+    from readers.splitting import hold_out_rows
+
+    clean_path, made_path = make_tables(rows, folder)
+    before = held()
+    since = time.perf_counter()
+    table, clean = Dataset.from_file(str(made_path)), Dataset.from_file(str(clean_path))
+    examples = Examples(table, list_lengths(table, "input_ids"), clean)
+    opened, opening = held() - before, time.perf_counter() - since
+    since = time.perf_counter()
+    counted(clean, "label")
+    hold_out_rows(coded(clean, "label")[0], 0.1, np.random.default_rng(0))
+    splitting = time.perf_counter() - since
+    since = time.perf_counter()
+    order = epoch_order(len(examples), 42, 0)
+    ordering, ordered = time.perf_counter() - since, held() - before
+    numbers = np.linspace(0, windows_per_epoch(rows, _WINDOW) - 2, _WINDOWS).astype(int)
+    seconds = np.empty(_WINDOWS)
+    for place, number in enumerate(numbers):
+        since = time.perf_counter()
+        window = window_of(order, _WINDOW, 0, int(number))
+        for cut in partition(window.indices, examples.lengths, _BUDGET):
+            examples.fetch(cut)
+        seconds[place] = time.perf_counter() - since
+    after = held() - before
+    since = time.perf_counter()
+    batches_by_length(examples.lengths, _BUDGET)
+    by_length = time.perf_counter() - since
+    print(
+        f"{rows:>11,} {opening:>7.2f} {opened / _MIB:>9.1f} {splitting:>8.2f} {ordering:>8.2f} {ordered / _MIB:>9.1f} "
+        f"{after / _MIB:>9.1f} {(after - 12 * rows) / _MIB:>9.1f} {1000 * np.median(seconds):>9.2f} {by_length:>8.2f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """One line for each number of rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", type=int, default=[10**5, 10**6, 10**7])
+    parser.add_argument("--folder", type=Path, help="where the tables are made (default: the system's temporary one)")
+    arguments = parser.parse_args()
+    print(
+        "       rows  open s  open MiB  split s  order s order MiB   all MiB  less 12B ms/window  eval order s\n"
+        "(all MiB: after 300 windows; less 12B: of that, what is not the order's 8 and the lengths' 4 bytes a row)"
+    )
+    for rows in arguments.rows:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            process = multiprocessing.get_context("spawn").Process(target=measure, args=(rows, Path(folder)))
+            process.start()
+            process.join()
+            if process.exitcode:
+                sys.exit(process.exitcode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Rows to examples on all cores: the same in the same order, and ends of every kind without a process left over."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+import tokenization
+from exceptions import DataError, ResourceError, StopRequested
+from tokenization import write_examples
+
+ROWS = 6500
+forks = pytest.mark.skipif(not tokenization._can_fork(), reason="processes are not forked here")
+
+
+@pytest.fixture(autouse=True)
+def three_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As many on any machine; whatever a test does, no process is left."""
+    monkeypatch.setattr(tokenization, "_cores", lambda: 3)
+    yield
+    assert multiprocessing.active_children() == []
+    assert "TOKENIZERS_PARALLELISM" not in os.environ
+
+
+@pytest.fixture(scope="module")
+def table() -> Dataset:
+    return Dataset.from_dict({"row": list(range(1, ROWS + 1)), "text": [str(n) for n in range(1, ROWS + 1)]})
+
+
+def encoded(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Two examples of each row whose number three divides, of the others one."""
+    numbers = [number for number in columns["row"] for _ in range(1 + (number % 3 == 0))]
+    return {"row": numbers, "input_ids": [[len(str(number))] * (number % 7) for number in numbers]}
+
+
+def test_processes_write_what_one_would_in_the_order_of_the_rows(table: Dataset, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    pids.mkdir()
+
+    def encode(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        (pids / str(os.getpid())).touch()
+        return encoded(columns)
+
+    write_examples(table, encode, tmp_path / "examples.arrow")
+    assert Dataset.from_file(str(tmp_path / "examples.arrow"))[:] == encoded(table[:])
+    assert len(list(pids.iterdir())) == (3 if tokenization._can_fork() else 1)
+
+
+def test_few_rows_are_not_worth_processes(table: Dataset, tmp_path: Path) -> None:
+    def encode(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        assert multiprocessing.parent_process() is None
+        return encoded(columns)
+
+    write_examples(table.select(range(1500)), encode, tmp_path / "examples.arrow")
+    assert len(Dataset.from_file(str(tmp_path / "examples.arrow"))) == 2000
+
+
+@pytest.mark.parametrize("first", [1, 2500, ROWS + 1])
+def test_lists_that_are_empty_at_first_get_the_type_of_the_others(table: Dataset, tmp_path: Path, first: int) -> None:
+    def encode(columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        return {"trained": [[True] if number >= first else [] for number in columns["row"]], "row": columns["row"]}
+
+    write_examples(table, encode, tmp_path / "examples.arrow")
+    assert Dataset.from_file(str(tmp_path / "examples.arrow"))[:] == encode(table[:])
+
+
+def test_what_fails_in_a_process_is_raised_as_it_is(table: Dataset, tmp_path: Path) -> None:
+    def encode(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        if 4321 in columns["row"]:
+            raise DataError("라벨이 이상합니다.", where="4,321번째 행", remedy="고치세요.")
+        return encoded(columns)
+
+    with pytest.raises(DataError) as caught:
+        write_examples(table, encode, tmp_path / "examples.arrow")
+    assert (caught.value.where, caught.value.remedy) == ("4,321번째 행", "고치세요.")
+
+
+@forks
+def test_a_process_that_is_killed_is_told(table: Dataset, tmp_path: Path) -> None:
+    parent = os.getpid()
+
+    def encode(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        if 4321 in columns["row"] and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encoded(columns)
+
+    with pytest.raises(ResourceError, match="갑자기 끝났습니다") as caught:
+        write_examples(table, encode, tmp_path / "examples.arrow")
+    assert "-9" in caught.value.where and caught.value.remedy
+
+
+@forks
+def test_a_stop_ends_every_process_at_once(table: Dataset, tmp_path: Path) -> None:
+    """Ctrl+C reaches the whole group: the processes leave it to their parent, and wait here to be ended."""
+    parent = os.getpid()
+
+    def stop(number: int, _frame: Any) -> None:
+        raise StopRequested(number)
+
+    def encode(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        os.kill(os.getpid(), signal.SIGINT)
+        if columns["row"][0] == 1:
+            os.kill(parent, signal.SIGINT)
+        while True:
+            signal.pause()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        with pytest.raises(StopRequested):
+            write_examples(table, encode, tmp_path / "examples.arrow")
+    finally:
+        signal.signal(signal.SIGINT, before)
