@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from batching import Examples, Window, epoch_order, partition, share_of, window_of, windows_per_epoch
+from batching import Examples, Window, epoch_order, window_of, windows_per_epoch
 from checkpointing import (
     Checkpoint,
     CheckpointStore,
@@ -26,10 +26,11 @@ from checkpointing import (
 from evaluation import Evaluator, to_device
 from exceptions import ModelError, SettingsError, StopRequested
 from memory_utils import is_out_of_memory
-from packing import isolates, pack_window
+from packing import without_padding
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
 from settings import Settings, TrainingSettings
 from tasks.base import Batch, RandomKey
+from windows import ReadyWindow, WindowPlanner, choose_way, planned_ahead
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -142,9 +143,11 @@ class TrainingManager:
         )
         self.windows = windows_per_epoch(len(train), self.window_size)
         self.total_steps = self.windows * settings.training.epochs
-        self.packs = self.task.packs() and isolates(self.model)
-        if self.task.packs() and not self.packs:
-            _log.warning("이 모델은 한 행에 모은 예제를 서로 떼어 놓지 못해 packing 없이 학습합니다.")
+        self.planner = WindowPlanner(
+            self.task, self.tokenizer, train, evaluator.max_length, choose_way(self.task, self.model),
+            settings.training.seed, self.accelerator.process_index, self.accelerator.num_processes,
+            pins=self.accelerator.device.type == "cuda",
+        )  # fmt: skip
 
     # --- the loop ---
 
@@ -158,25 +161,30 @@ class TrainingManager:
             for epoch in range(state.epoch, self.settings.training.epochs):
                 if epoch > state.epoch:
                     state.epoch, state.window, state.this_epoch = epoch, 0, Tally()
-                order = epoch_order(len(self.train_examples), seed, epoch)
-                for number in range(state.window, self.windows):
-                    window, since = window_of(order, self.window_size, epoch, number), time.perf_counter()
-                    result = self.train_window(window)
-                    self._count(result, len(window.indices), time.perf_counter() - since)
-                    state.window, state.step = number + 1, state.step + 1
+                order, since = epoch_order(len(self.train_examples), seed, epoch), time.perf_counter()
+                todo = (window_of(order, self.window_size, epoch, n) for n in range(state.window, self.windows))
+                for ready in planned_ahead(self.plan, todo):
+                    result = self.train_window(ready)
+                    self._count(result, len(ready.window.indices), time.perf_counter() - since)
+                    state.window, state.step = ready.window.number + 1, state.step + 1
                     if state.step % self.settings.logging.log_steps == 0 or state.window == self.windows:
                         self._log_progress(result)
                     bar.update()
                     self.memory.after_step(state.step)
                     self._finish_step()
+                    since = time.perf_counter()
         return state
 
-    def train_window(self, window: Window) -> StepResult:
+    def plan(self, window: Window) -> ReadyWindow:
+        """The window cut to the token budget as it is now."""
+        return self.planner.plan(window, self.memory.token_budget)
+
+    def train_window(self, ready: ReadyWindow) -> StepResult:
         """One optimizer step: the loss is the sum over the window's items by their number, however it is cut."""
-        mine = share_of(
-            window, self.train_examples.lengths, self.accelerator.process_index, self.accelerator.num_processes
-        )
-        batches = self._micro_batches(mine, window.epoch)
+        window = ready.window
+        if ready.token_budget != self.memory.token_budget:  # memory ran out after it was planned
+            ready = self.plan(window)
+        batches = ready.batches
         items = int(self._over_processes(float(sum(batch.items for batch in batches)), "sum"))
         self._set_learning_rate()
         while True:
@@ -189,7 +197,7 @@ class TrainingManager:
                 largest = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
             self.optimizer.zero_grad(set_to_none=True)
             self.memory.shrink_budget(largest.inputs["input_ids"].numel(), largest.examples())
-            batches = self._micro_batches(mine, window.epoch)
+            batches = self.plan(window).batches
         loss_sum = self._over_processes(loss_sum, "sum")
         grad_norm = self._step(loss_sum, window)
         return StepResult(
@@ -197,22 +205,8 @@ class TrainingManager:
             items,
             grad_norm,
             tokens=sum(batch.tokens for batch in batches),
-            padded_tokens=sum(batch.inputs["input_ids"].numel() for batch in batches),
+            padded_tokens=sum(batch.computed_tokens() for batch in batches),
         )
-
-    def _micro_batches(self, indices: np.ndarray, epoch: int) -> list[Batch]:
-        key = RandomKey(self.settings.training.seed, epoch)
-        lengths, budget = self.train_examples.lengths, self.memory.token_budget
-        if not len(indices):
-            return []
-        if self.packs:
-            packed = pack_window(indices, lengths, self.evaluator.max_length, budget)
-            return [
-                self.task.collate_rows([self.train_examples.fetch(row) for row in rows], self.tokenizer)
-                for rows in packed
-            ]
-        cuts = partition(indices, lengths, budget)
-        return [self.task.collate(self.train_examples.fetch(cut), self.tokenizer, key) for cut in cuts]
 
     def _accumulate_gradients(self, batches: list[Batch], items: int) -> float:
         """Adds every micro-batch's share of the window's gradient; returns this process's loss sum.
@@ -225,8 +219,9 @@ class TrainingManager:
         with self.accelerator.autocast():  # around the whole window: weights are cast once, not once a micro-batch
             for batch in batches:
                 batch = to_device(batch, self.accelerator.device)
-                loss_sum = self.task.loss_sum(self.task.forward(self.model, batch), batch)
-                self.scaler.scale(loss_sum / items).backward()
+                with without_padding(self.model, batch.dense):
+                    loss_sum = self.task.loss_sum(self.task.forward(self.model, batch), batch)
+                    self.scaler.scale(loss_sum / items).backward()
                 total = total + loss_sum.detach()
         return float(total)
 
