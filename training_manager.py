@@ -27,6 +27,7 @@ from evaluation import Evaluator, to_device
 from exceptions import ModelError, SettingsError, StopRequested
 from memory_utils import is_out_of_memory
 from packing import without_padding
+from profiling import profile_of
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
 from settings import Settings, TrainingSettings
 from tasks.base import Batch, RandomKey
@@ -135,6 +136,7 @@ class TrainingManager:
         self.accelerator, self.memory = evaluator.accelerator, evaluator.memory
         self.store, self.save_best, self.stop_signal, self.data_keys = store, save_best, stop_signal, data_keys
         self.metrics_file = MetricsFile(output_dir)
+        self.profile = profile_of(settings.logging.profile, self.accelerator.device, output_dir)
         self.state = TrainingState()
         self.optimizer = make_optimizer(self.model, settings.training)
         self.scaler = self.accelerator.scaler or torch.amp.GradScaler(self.accelerator.device.type, enabled=False)
@@ -163,14 +165,15 @@ class TrainingManager:
                     state.epoch, state.window, state.this_epoch = epoch, 0, Tally()
                 order, since = epoch_order(len(self.train_examples), seed, epoch), time.perf_counter()
                 todo = (window_of(order, self.window_size, epoch, n) for n in range(state.window, self.windows))
-                for ready in planned_ahead(self.plan, todo):
+                for ready in self.profile.waiting(planned_ahead(self.plan, todo)):
                     result = self.train_window(ready)
                     self._count(result, len(ready.window.indices), time.perf_counter() - since)
                     state.window, state.step = ready.window.number + 1, state.step + 1
-                    if state.step % self.settings.logging.log_steps == 0 or state.window == self.windows:
-                        self._log_progress(result)
-                    bar.update()
-                    self.memory.after_step(state.step)
+                    with self.profile.phase("logging"):
+                        if state.step % self.settings.logging.log_steps == 0 or state.window == self.windows:
+                            self._log_progress(result)
+                        bar.update()
+                        self.memory.after_step(state.step)
                     self._finish_step()
                     since = time.perf_counter()
         return state
@@ -199,7 +202,8 @@ class TrainingManager:
             self.memory.shrink_budget(largest.inputs["input_ids"].numel(), largest.examples())
             batches = self.plan(window).batches
         loss_sum = self._over_processes(loss_sum, "sum")
-        grad_norm = self._step(loss_sum, window)
+        with self.profile.phase("optimizer"):
+            grad_norm = self._step(loss_sum, window)
         return StepResult(
             loss_sum,
             items,
@@ -220,8 +224,10 @@ class TrainingManager:
             for batch in batches:
                 batch = to_device(batch, self.accelerator.device)
                 with without_padding(self.model, batch.dense):
-                    loss_sum = self.task.loss_sum(self.task.forward(self.model, batch), batch)
-                    self.scaler.scale(loss_sum / items).backward()
+                    with self.profile.phase("forward"):
+                        loss_sum = self.task.loss_sum(self.task.forward(self.model, batch), batch)
+                    with self.profile.phase("backward"):
+                        self.scaler.scale(loss_sum / items).backward()
                 total = total + loss_sum.detach()
         return float(total)
 

@@ -64,12 +64,13 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
             where=f"{output_dir}, 스텝 {state.step:,}",
             remedy="training.learning_rate를 낮추고(예: 10분의 1) 다른 --output_dir에서 다시 학습하세요.",
         )
-    _report(bench, splits, examples, evaluator, state, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    _report(bench, splits, examples, evaluator, state, manager.profile.facts(), seconds)
 
 
 def _report(
     bench: Workbench, splits: dict[str, Rows], examples: dict[str, Examples], trained: Evaluator,
-    state: TrainingState, seconds: float,
+    state: TrainingState, profile: dict[str, Any], seconds: float,
 ) -> None:  # fmt: skip
     """Evaluates the best model as it was saved, on test or else validation; says and writes what the run came to."""
     from reporting import log_evaluation, log_samples, summary, write_json, write_model_card
@@ -90,7 +91,7 @@ def _report(
         "best_step": state.best_step, f"best_validation_{bench.task.best_metric}": state.best_metric,
         "last_validation": state.last_metrics, split: evaluation.metrics, "seconds": round(seconds, 1),
         "peak_memory_bytes": trained.memory.peak(), "precision": bench.accelerator.mixed_precision,
-        "seed": settings.training.seed,
+        "seed": settings.training.seed, **profile,
     }  # fmt: skip
     write_json(output_dir / "summary.json", summary(facts))
     _log.info("걸린 시간 %.0f초, %s", seconds, trained.memory.describe())
