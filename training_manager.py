@@ -148,7 +148,7 @@ class TrainingManager:
         self.planner = WindowPlanner(
             self.task, self.tokenizer, train, evaluator.max_length, choose_way(self.task, self.model),
             settings.training.seed, self.accelerator.process_index, self.accelerator.num_processes,
-            pins=self.accelerator.device.type == "cuda",
+            self.accelerator.device.type,
         )  # fmt: skip
 
     # --- the loop ---

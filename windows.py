@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from batching import MICRO_BATCH_COST, Examples, Window, partition, share_of
+from batching import Examples, Window, micro_batch_cost, partition, share_of
 from packing import dense_tokens, drops_padding, isolates, pack_window
 from tasks.base import Batch, RandomKey, Task
 
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 _AHEAD = 2
 # Without padding the layers compute no padded token, but embeddings and attention do: about an eighth of a real one's
 # work, so that a further micro-batch has to save eight times the padding. Measured on BERT-base in bfloat16 on a CPU.
-_DENSE_MICRO_BATCH_COST = 8 * MICRO_BATCH_COST
+_REAL_FOR_PADDED = 8
 
 Way = Literal["packed", "dense", "padded"]
 _SAID: dict[Way, str] = {
@@ -61,7 +61,8 @@ class ReadyWindow:
 class WindowPlanner:
     """Cuts and collates windows: a pure function of the window and the token budget, so that any thread may do it.
 
-    max_length: tokens of an example at most; pins: whether tensors are put where a GPU copies from without waiting.
+    max_length: tokens of an example at most; device_type: torch's name for where the tensors go; those for a GPU are
+    pinned, where it copies from without waiting.
     """
 
     task: Task
@@ -72,13 +73,13 @@ class WindowPlanner:
     seed: int
     process: int
     processes: int
-    pins: bool
+    device_type: str
 
     def plan(self, window: Window, token_budget: int) -> ReadyWindow:
         """This process's share of a window as micro-batches within the budget of padded tokens."""
         mine = share_of(window, self.examples.lengths, self.process, self.processes)
         batches = self._micro_batches(mine, RandomKey(self.seed, window.epoch), token_budget) if len(mine) else []
-        if self.pins:
+        if self.device_type == "cuda":
             batches = [batch.mapped(_pinned) for batch in batches]
         return ReadyWindow(window, batches, token_budget)
 
@@ -87,7 +88,7 @@ class WindowPlanner:
         if self.way == "packed":
             packed = pack_window(indices, lengths, self.max_length, budget)
             return [self.task.collate_rows([fetch(row) for row in rows], self.tokenizer) for rows in packed]
-        cost = MICRO_BATCH_COST if self.way == "padded" else _DENSE_MICRO_BATCH_COST
+        cost = micro_batch_cost(self.device_type) * (_REAL_FOR_PADDED if self.way == "dense" else 1)
         cuts = partition(indices, lengths, budget, cost)
         batches = [self.task.collate(fetch(cut), self.tokenizer, key) for cut in cuts]
         return batches if self.way == "padded" else [_without_padding(batch) for batch in batches]
