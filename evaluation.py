@@ -172,8 +172,4 @@ def _columns(examples: Examples) -> dict[str, Sequence[Any]]:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on a device."""
-    inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.inputs.items()}
-    labels, scope = (
-        tensor.to(device, non_blocking=True) if tensor is not None else None for tensor in (batch.labels, batch.scope)
-    )
-    return dataclasses.replace(batch, inputs=inputs, labels=labels, scope=scope)
+    return batch.mapped(lambda tensor: tensor.to(device, non_blocking=True))

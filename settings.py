@@ -220,6 +220,7 @@ class LoggingSettings(_Section):
     format: LogFormat = "%(asctime)s - %(levelname)s - %(message)s"
     log_steps: Annotated[Whole, Field(ge=1)] = 10
     progress_bar: Truth = True
+    profile: Truth = False
 
 
 class Settings(_Section):

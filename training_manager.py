@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from background_saving import BackgroundSaver
-from batching import MICRO_BATCH_COST, Examples, Window, epoch_order, partition, share_of, window_of, windows_per_epoch
+from batching import Examples, Window, epoch_order, window_of, windows_per_epoch
 from checkpointing import (
     Checkpoint,
     CheckpointStore,
@@ -37,11 +37,13 @@ from optimizers import (
     measured_in_backward,
     stepped_in_backward,
 )
-from packing import isolates, pack_window
+from packing import without_padding
+from profiling import profile_of
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
 from resuming import check_epochs, check_same_run, fingerprint
 from settings import Settings, TrainingSettings
 from tasks.base import Batch, RandomKey
+from windows import ReadyWindow, WindowPlanner, choose_way, planned_ahead
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _BAD_STEPS_IN_A_ROW = 5
 _NAMED_ROWS = 8
-_AS_FEW_AS_FIT = 1 << 40  # what a micro-batch costs, in tokens, where the optimizer can step in one's backward alone
 
 
 class BestModelSaver(Protocol):
@@ -120,6 +121,7 @@ class TrainingManager:
         self.save_best, self.stop_signal, self.data_keys = save_best, stop_signal, data_keys
         self.store, self.saver = store, BackgroundSaver(store)
         self.metrics_file = MetricsFile(output_dir)
+        self.profile = profile_of(settings.logging.profile, self.accelerator.device, output_dir)
         self.state = TrainingState()
         self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
         self.stepped_apart = self._stepped_apart()
@@ -129,9 +131,11 @@ class TrainingManager:
         )
         self.windows = windows_per_epoch(len(train), self.window_size)
         self.total_steps = self.windows * settings.training.epochs
-        self.packs = self.task.packs() and isolates(self.model)
-        if self.task.packs() and not self.packs:
-            _log.warning("이 모델은 한 행에 모은 예제를 서로 떼어 놓지 못해 packing 없이 학습합니다.")
+        self.planner = WindowPlanner(
+            self.task, self.tokenizer, train, evaluator.max_length, choose_way(self.task, self.model),
+            settings.training.seed, self.accelerator.process_index, self.accelerator.num_processes,
+            self.accelerator.device.type, as_few_as_fit=self.stepped_apart is not None,
+        )  # fmt: skip
 
     # --- the loop ---
 
@@ -146,27 +150,33 @@ class TrainingManager:
             for epoch in range(state.epoch, self.settings.training.epochs):
                 if epoch > state.epoch:
                     state.epoch, state.window, state.this_epoch = epoch, 0, Tally()
-                order = epoch_order(len(self.train_examples), seed, epoch)
-                for number in range(state.window, self.windows):
-                    window, since = window_of(order, self.window_size, epoch, number), time.perf_counter()
+                order, since = epoch_order(len(self.train_examples), seed, epoch), time.perf_counter()
+                todo = (window_of(order, self.window_size, epoch, n) for n in range(state.window, self.windows))
+                for ready in self.profile.waiting(planned_ahead(self.plan, todo)):
                     with self._saved_where_memory_ends():
-                        result = self.train_window(window)
-                    self._count(result, len(window.indices), time.perf_counter() - since)
-                    state.window, state.step = number + 1, state.step + 1
-                    if state.step % self.settings.logging.log_steps == 0 or state.window == self.windows:
-                        self._log_progress(result)
-                    bar.update()
-                    self.memory.after_step(state.step)
+                        result = self.train_window(ready)
+                    self._count(result, len(ready.window.indices), time.perf_counter() - since)
+                    state.window, state.step = ready.window.number + 1, state.step + 1
+                    with self.profile.phase("logging"):
+                        if state.step % self.settings.logging.log_steps == 0 or state.window == self.windows:
+                            self._log_progress(result)
+                        bar.update()
+                        self.memory.after_step(state.step)
                     self._finish_step()
+                    since = time.perf_counter()
             self._save_for_good()
         return state
 
-    def train_window(self, window: Window) -> StepResult:
+    def plan(self, window: Window) -> ReadyWindow:
+        """The window cut to the token budget as it is now."""
+        return self.planner.plan(window, self.memory.token_budget)
+
+    def train_window(self, ready: ReadyWindow) -> StepResult:
         """One optimizer step: the loss is the sum over the window's items by their number, however it is cut."""
-        mine = share_of(
-            window, self.train_examples.lengths, self.accelerator.process_index, self.accelerator.num_processes
-        )
-        batches = self._micro_batches(mine, window.epoch)
+        window = ready.window
+        if ready.token_budget != self.memory.token_budget:  # memory ran out after it was planned
+            ready = self.plan(window)
+        batches = ready.batches
         items = int(self._over_processes(float(sum(batch.items for batch in batches)), "sum"))
         self._set_learning_rate()
         while True:
@@ -179,34 +189,20 @@ class TrainingManager:
                 largest = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
             self.optimizer.zero_grad(set_to_none=True)
             self.memory.shrink_budget(largest.inputs["input_ids"].numel(), largest.examples())
-            batches = self._micro_batches(mine, window.epoch)
+            batches = self.plan(window).batches
         loss_sum = self._over_processes(loss_sum, "sum")
-        if norm is None:
-            grad_norm = self._step(loss_sum, window)
-        else:
-            grad_norm = self._step_in_backward(batches, items, loss_sum, norm, window)
+        with self.profile.phase("optimizer"):
+            if norm is None:
+                grad_norm = self._step(loss_sum, window)
+            else:
+                grad_norm = self._step_in_backward(batches, items, loss_sum, norm, window)
         return StepResult(
             loss_sum,
             items,
             grad_norm,
             tokens=sum(batch.tokens for batch in batches),
-            padded_tokens=sum(batch.inputs["input_ids"].numel() for batch in batches),
+            padded_tokens=sum(batch.computed_tokens() for batch in batches),
         )
-
-    def _micro_batches(self, indices: np.ndarray, epoch: int) -> list[Batch]:
-        key = RandomKey(self.settings.training.seed, epoch)
-        lengths, budget = self.train_examples.lengths, self.memory.token_budget
-        if not len(indices):
-            return []
-        if self.packs:
-            packed = pack_window(indices, lengths, self.evaluator.max_length, budget)
-            return [
-                self.task.collate_rows([self.train_examples.fetch(row) for row in rows], self.tokenizer)
-                for rows in packed
-            ]
-        cost = MICRO_BATCH_COST if self.stepped_apart is None else _AS_FEW_AS_FIT
-        cuts = partition(indices, lengths, budget, cost)
-        return [self.task.collate(self.train_examples.fetch(cut), self.tokenizer, key) for cut in cuts]
 
     def _backward(self, batches: list[Batch], items: int) -> tuple[float, float | None]:
         """This process's loss sum and, where the gradient was measured or applied as it came and is gone, its norm."""
@@ -231,8 +227,11 @@ class TrainingManager:
         with self.accelerator.autocast():  # around the whole window: weights are cast once, not once a micro-batch
             for batch in batches:
                 batch = to_device(batch, self.accelerator.device)
-                loss_sum = self.task.training_loss(self.model, batch)
-                self.scaler.scale(loss_sum / items).backward()
+                with without_padding(self.model, batch.dense):
+                    with self.profile.phase("forward"):
+                        loss_sum = self.task.training_loss(self.model, batch)
+                    with self.profile.phase("backward"):
+                        self.scaler.scale(loss_sum / items).backward()
                 total = total + loss_sum.detach()
         return float(total)
 

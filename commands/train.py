@@ -32,11 +32,11 @@ _WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.m
 
 @dataclass(frozen=True)
 class _Trained:
-    """How training ended, what watched the memory, and how much of it was estimated, for the summary."""
+    """How training ended, what watched the memory, and what more of it belongs into summary.json."""
 
     state: TrainingState
     memory: MemoryManager
-    needed: dict[str, int]
+    facts: dict[str, Any]
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
@@ -102,7 +102,7 @@ def _trained(
             remedy="training.learning_rate를 낮추고(예: 10분의 1) 다른 --output_dir에서 다시 학습하세요.",
         )
     needed = {"memory_before_model_bytes": fitting.taken, "estimated_memory_bytes": estimate.total}
-    return _Trained(state, evaluator.memory, needed)
+    return _Trained(state, evaluator.memory, {**needed, **manager.profile.facts()})
 
 
 def _report(
@@ -130,8 +130,8 @@ def _report(
         "task": bench.task.name, "model": settings.model.name, "rows": counts, "steps": state.step,
         "best_step": state.best_step, f"best_validation_{bench.task.best_metric}": state.best_metric,
         "last_validation": state.last_metrics, split: evaluation.metrics, "seconds": round(seconds, 1),
-        "peak_memory_bytes": trained.memory.peak(), **trained.needed, "precision": bench.accelerator.mixed_precision,
-        "seed": settings.training.seed,
+        "peak_memory_bytes": trained.memory.peak(), "precision": bench.accelerator.mixed_precision,
+        "seed": settings.training.seed, **trained.facts,
     }  # fmt: skip
     verdict = judge(settings, counts, evaluation.metrics)
     if verdict is not None:

@@ -32,9 +32,7 @@ def find_task(settings: Settings) -> Task:
     spellings = {_squeeze(name): cls for cls in classes.values() for name in (cls.name, *cls.aliases)}
     wanted = _squeeze(settings.model.task)
     if wanted in spellings:
-        task = spellings[wanted].for_settings(settings)
-        _check_packing(task)
-        return task
+        return spellings[wanted].for_settings(settings)
     near = difflib.get_close_matches(wanted, spellings, n=1)
     guess = f"혹시 {spellings[near[0]].name}입니까? " if near else ""
     raise SettingsError(
@@ -42,15 +40,6 @@ def find_task(settings: Settings) -> Task:
         where="model.task",
         remedy=f"{guess}쓸 수 있는 태스크: {', '.join(classes)}",
     )
-
-
-def _check_packing(task: Task) -> None:
-    if task.settings.data.packing and not task.packs():
-        raise SettingsError(
-            f"{task.name} 태스크는 예제를 한 행에 모으지 않습니다.",
-            where="data.packing",
-            remedy="data.packing을 지우거나 null로 두세요.",
-        )
 
 
 def _squeeze(name: str) -> str:

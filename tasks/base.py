@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from settings import DataSettings, Settings
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+
+    from packing import DenseTokens
 
 IGNORED = -100  # the label of a token that is not trained
 
@@ -45,7 +47,7 @@ class Batch:
     inputs: what the model takes, (rows, tokens) int64; labels: the task's own shape, or None in prediction;
     items: how many terms its loss sums; tokens: real tokens, padding not counted; sequences: how many examples its
     rows hold, where that is not one each; scope: (rows, tokens) int64, what a task marks positions as that its
-    predictions may not all be at.
+    predictions may not all be at; dense: where its real tokens are, for an encoder whose layers run on them alone.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -54,6 +56,21 @@ class Batch:
     tokens: int
     sequences: int | None = None
     scope: torch.Tensor | None = None
+    dense: DenseTokens | None = None
+
+    def computed_tokens(self) -> int:
+        """How many tokens the model's layers compute, padding among them."""
+        return self.inputs["input_ids"].numel() if self.dense is None else self.tokens
+
+    def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """The same with each tensor converted, to another device say."""
+        return replace(
+            self,
+            inputs={name: convert(tensor) for name, tensor in self.inputs.items()},
+            labels=None if self.labels is None else convert(self.labels),
+            scope=None if self.scope is None else convert(self.scope),
+            dense=None if self.dense is None else self.dense.mapped(convert),
+        )
 
     def examples(self) -> int:
         """How many examples it is made of."""

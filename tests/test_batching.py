@@ -14,6 +14,7 @@ from batching import (
     Window,
     batches_by_length,
     epoch_order,
+    micro_batch_cost,
     partition,
     share_of,
     window_of,
@@ -76,6 +77,15 @@ def test_partition_saves_padding_on_mixed_lengths() -> None:
     cuts = partition(np.arange(64), lengths, 16 * 512)
     padded = sum(len(cut) * lengths[cut].max() for cut in cuts)
     assert padded == lengths.sum()
+
+
+def test_a_dearer_micro_batch_makes_fewer_of_them() -> None:
+    lengths = np.random.default_rng(0).integers(5, 90, 64)
+    costs = [0, micro_batch_cost("cpu"), micro_batch_cost("cuda"), 10**9]
+    counts = [len(partition(np.arange(64), lengths, 64 * 90, cost)) for cost in costs]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == len(set(lengths))
+    assert counts[0] > counts[1] > counts[2] >= counts[3] == 1
 
 
 @pytest.mark.parametrize("budget", [1, 50, 1000])

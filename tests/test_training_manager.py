@@ -67,7 +67,7 @@ def make_manager(
 def gradient_at(manager: TrainingManager, window: Window, budget: int) -> torch.Tensor:
     """The window's whole gradient when it is cut to a token budget."""
     manager.memory.token_budget = budget
-    batches = manager._micro_batches(window.indices, window.epoch)
+    batches = manager.plan(window).batches
     manager._accumulate_gradients(batches, sum(batch.items for batch in batches))
     gradient = torch.cat([p.grad.flatten() for p in manager.model.parameters() if p.grad is not None])
     manager.optimizer.zero_grad(set_to_none=True)
@@ -135,7 +135,7 @@ def test_out_of_memory_cuts_smaller_and_changes_nothing(tiny_model: Path, tmp_pa
     short = make_manager(tiny_model, tmp_path, "text-classification", torch.float64)
     fail_above(short, 70, message)
     window = Window(0, 0, np.arange(16))
-    expected, result = plain.train_window(window), short.train_window(window)
+    expected, result = plain.train_window(plain.plan(window)), short.train_window(short.plan(window))
     assert short.memory.token_budget <= 70 < plain.memory.token_budget
     assert result.loss_sum == pytest.approx(expected.loss_sum, rel=1e-12)
     for name, parameter in plain.model.named_parameters():
@@ -146,7 +146,7 @@ def test_an_example_that_does_not_fit_alone_ends_the_run(tiny_model: Path, tmp_p
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
     fail_above(manager, 1, "CUDA out of memory.")
     with pytest.raises(ResourceError, match="예제 하나") as error:
-        manager.train_window(Window(0, 0, np.arange(8)))
+        manager.train_window(manager.plan(Window(0, 0, np.arange(8))))
     assert "max_length" in error.value.remedy
 
 
@@ -154,7 +154,7 @@ def test_another_error_is_not_taken_for_memory(tiny_model: Path, tmp_path: Path)
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
     fail_above(manager, 1, "shape mismatch")
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        manager.train_window(Window(0, 0, np.arange(8)))
+        manager.train_window(manager.plan(Window(0, 0, np.arange(8))))
 
 
 def test_a_window_that_is_not_finite_is_skipped_and_named(
@@ -170,7 +170,7 @@ def test_a_window_that_is_not_finite_is_skipped_and_named(
 
     manager.task.loss_sum = poisoned
     before = {name: p.detach().clone() for name, p in manager.model.named_parameters()}
-    result = manager.train_window(Window(0, 0, np.arange(8)))
+    result = manager.train_window(manager.plan(Window(0, 0, np.arange(8))))
     manager._count(result, 8, 1.0)
     assert manager.state.since_log.skipped == 1
     assert manager.state.since_log.items == 0
@@ -178,13 +178,13 @@ def test_a_window_that_is_not_finite_is_skipped_and_named(
     assert all(torch.equal(before[name], p) for name, p in manager.model.named_parameters())
     with pytest.raises(ModelError, match="5스텝 연속"):
         for _ in range(4):
-            manager.train_window(Window(0, 0, np.arange(8)))
+            manager.train_window(manager.plan(Window(0, 0, np.arange(8))))
 
 
 def test_a_good_window_ends_a_row_of_bad_ones(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
     manager.state.bad_steps = 4
-    manager.train_window(Window(0, 0, np.arange(8)))
+    manager.train_window(manager.plan(Window(0, 0, np.arange(8))))
     assert manager.state.bad_steps == 0
 
 

@@ -1,0 +1,222 @@
+"""One run of one contender of throughput.py, in a process of its own: python contenders.py WORK NAME DATA MODEL.
+
+The last line printed is JSON: seconds and examples of the steps after the first two, held-out loss, peak memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+UNCOUNTED = 2
+RATE = 5e-5
+WINDOW = {"encoder": 64, "causal": 16}
+MAX_LENGTH = {"encoder": 128, "causal": 512}
+
+
+class Finished(Exception):
+    """The last step was taken: what a run does after it is not compared."""
+
+
+class Clock:
+    """When each step ended."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.ends = steps, list[float]()
+
+    def tick(self) -> None:
+        self.ends.append(time.perf_counter())
+
+    def tick_and_stop(self) -> None:
+        """Called by this program's manager after each step, where it looks whether a stop is asked for."""
+        self.tick()
+        if len(self.ends) == self.steps:
+            raise Finished
+
+    def seconds(self) -> float:
+        return self.ends[-1] - self.ends[UNCOUNTED - 1]
+
+
+def bench_of(work: str, data: Path, model: Path, scratch: Path) -> Any:
+    """This program's own data, tokenizer and model under the benchmark's settings, by its own command line."""
+    from commands.workbench import build, prepare
+    from finetuning_app import build_parser, read_settings
+
+    options = {
+        "--config": ROOT / "recipes" / ("nsmc.yaml" if work == "encoder" else "chatbot.yaml"),
+        "--model_name": model, "--dataset": data, "--output_dir": scratch / "model", "--epochs": 1, "--seed": 42,
+        "--max_length": MAX_LENGTH[work], "--batch_size": 16, "--gradient_accumulation_steps": WINDOW[work] // 16,
+        "--learning_rate": RATE,
+    }  # fmt: skip
+    flags = [str(part) for pair in options.items() for part in pair]
+    for option in (
+        "training.warmup_ratio=0", "training.lr_scheduler=linear", "logging.progress_bar=false",
+        f"data.dataset_cache_dir={scratch / 'cache'}",
+    ):  # fmt: skip
+        flags += ["--set", option]
+    bench = build(read_settings(build_parser().parse_args(flags)), _NeverStops())
+    tokenizer = bench.models.load_tokenizer()
+    return prepare(bench, tokenizer, MAX_LENGTH[work]), tokenizer
+
+
+class _NeverStops:
+    patient = False
+
+    def pending(self) -> int | None:
+        return None
+
+    def check(self) -> None:
+        return None
+
+
+def train_ours(prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> None:
+    from checkpointing import CheckpointStore
+    from training_manager import TrainingManager
+
+    (scratch / "model").mkdir()
+    manager = TrainingManager(
+        prepared.bench.settings, evaluator, prepared.examples["train"], prepared.examples["validation"],
+        CheckpointStore(scratch / "model", 1), lambda model: None, clock.tick_and_stop, {}, scratch / "model",
+    )  # fmt: skip
+    try:
+        manager.run()
+    except Finished:
+        return
+
+
+def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> None:
+    """transformers.Trainer or TRL's SFTTrainer on the very examples that this program made."""
+    from accelerate.state import AcceleratorState
+    from transformers import TrainerCallback
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # each sets its own precision for the whole process
+
+    class Ticks(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            clock.tick()
+
+    tuned = {"train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"}
+    options: dict[str, Any] = {
+        "output_dir": str(scratch / "trainer"), "num_train_epochs": 1, "per_device_train_batch_size": 16,
+        "gradient_accumulation_steps": WINDOW[work] // 16, "learning_rate": RATE, "weight_decay": 0.01, "seed": 42,
+        "bf16": name != "trainer-float32", "save_strategy": "no", "report_to": [], "disable_tqdm": True,
+        "use_cpu": evaluator.model.device.type == "cpu",
+    }  # fmt: skip
+    if name == "trainer-tuned":
+        options |= {**tuned, "per_device_train_batch_size": WINDOW[work], "gradient_accumulation_steps": 1}
+    shared = {"model": evaluator.model, "callbacks": [Ticks()], "processing_class": evaluator.tokenizer}
+    if work == "encoder":
+        from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
+        table = prepared.examples["train"].table
+        kept = [column for column in ("input_ids", "token_type_ids", "label") if column in table.column_names]
+        collator = DataCollatorWithPadding(evaluator.tokenizer)
+        trainer: Any = Trainer(
+            args=TrainingArguments(**options),
+            train_dataset=table.select_columns(kept),
+            data_collator=collator,
+            **shared,
+        )
+    else:
+        from trl import SFTConfig, SFTTrainer
+
+        options |= {"max_length": MAX_LENGTH[work], "packing": name == "sft-packing"}
+        trainer = SFTTrainer(args=SFTConfig(**options), train_dataset=_as_masked(prepared.examples["train"]), **shared)
+    trainer.train()
+
+
+def _as_masked(examples: Any) -> Any:
+    """The same token ids and trained tokens, under the names that SFTTrainer reads."""
+    from datasets import Dataset
+
+    table = examples.table[:]
+    masks = [[int(trained) for trained in row] for row in table["trained"]]
+    return Dataset.from_dict({"input_ids": table["input_ids"], "completion_mask": masks})
+
+
+def train_bare(work: str, prepared: Any, evaluator: Any, clock: Clock) -> None:
+    """As many real tokens as the windows have, in rows of 64 tokens (causal: 512) without padding or mask."""
+    import torch
+
+    from batching import epoch_order, window_of
+
+    lengths, device, model = prepared.examples["train"].lengths, evaluator.accelerator.device, evaluator.model.train()
+    order = epoch_order(len(lengths), 42, 0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=True)
+    width = 64 if work == "encoder" else 512
+    for number in range(clock.steps):
+        tokens = int(lengths[window_of(order, WINDOW[work], 0, number).indices].sum())
+        rows = max(1, math.ceil(tokens / width))
+        ids = torch.randint(5, model.config.vocab_size, (rows, round(tokens / rows)), device=device)
+        with evaluator.accelerator.autocast():
+            if work == "encoder":
+                logits = model(input_ids=ids).logits
+                loss = torch.nn.functional.cross_entropy(
+                    logits.float(), torch.zeros(rows, dtype=torch.long, device=device)
+                )
+            else:
+                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        clock.tick()
+
+
+def held_out_loss(prepared: Any, evaluator: Any) -> float:
+    """The trained model's mean loss on the validation rows, in float32."""
+    import torch
+
+    examples, task, total, items = prepared.examples["validation"], evaluator.task, 0.0, 0
+    model = evaluator.model.eval()
+    for batch in _batches(examples, task, evaluator):
+        with torch.no_grad():
+            total += float(task.loss_sum(task.forward(model, batch), batch))
+        items += batch.items
+    return total / items
+
+
+def _batches(examples: Any, task: Any, evaluator: Any) -> Iterator[Any]:
+    from batching import batches_by_length
+    from evaluation import to_device
+    from tasks.base import RandomKey
+
+    for indices in batches_by_length(examples.lengths, 2048):
+        yield to_device(
+            task.collate(examples.fetch(indices), evaluator.tokenizer, RandomKey(0, 0)), evaluator.model.device
+        )
+
+
+def main() -> None:
+    work, name, data, model = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        prepared, tokenizer = bench_of(work, data, model, scratch)
+        loaded = prepared.bench.models.load_model(prepared.label_names)
+        evaluator = prepared.bench.evaluator(loaded, tokenizer, prepared.label_names, MAX_LENGTH[work])
+        train = prepared.examples["train"]
+        clock = Clock(len(train) // WINDOW[work])
+        if name == "ours":
+            train_ours(prepared, evaluator, clock, scratch)
+        elif name == "bare":
+            train_bare(work, prepared, evaluator, clock)
+        else:
+            train_trainer(work, name, prepared, evaluator, clock, scratch)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({
+            "seconds": round(clock.seconds(), 2), "examples": WINDOW[work] * (len(clock.ends) - UNCOUNTED),
+            "loss": round(held_out_loss(prepared, evaluator), 4), "peak": peak,
+        }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
