@@ -129,7 +129,10 @@ def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Cl
     else:
         from trl import SFTConfig, SFTTrainer
 
-        options |= {"max_length": MAX_LENGTH[work], "packing": name == "sft-packing"}
+        options |= {"max_length": MAX_LENGTH[work], "packing": name == "sft-packing", "gradient_checkpointing": False}
+        if name == "sft-packing":  # as many rows as hold about a window's tokens
+            mean = float(prepared.examples["train"].lengths.mean())
+            options["per_device_train_batch_size"] = max(1, round(WINDOW[work] * mean / MAX_LENGTH[work]))
         trainer = SFTTrainer(args=SFTConfig(**options), train_dataset=_as_masked(prepared.examples["train"]), **shared)
     trainer.train()
 
@@ -213,7 +216,7 @@ def main() -> None:
             train_trainer(work, name, prepared, evaluator, clock, scratch)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps({
-            "seconds": round(clock.seconds(), 2), "examples": WINDOW[work] * (len(clock.ends) - UNCOUNTED),
+            "seconds": round(clock.seconds(), 2), "examples": round(len(train) * (1 - UNCOUNTED / len(clock.ends)), 1),
             "loss": round(held_out_loss(prepared, evaluator), 4), "peak": peak,
         }))  # fmt: skip
 

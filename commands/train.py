@@ -186,7 +186,7 @@ def _prepare_output(output_dir: Path, starts_anew: bool) -> None:
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         if starts_anew:
-            for name in ("summary.json", "metrics.jsonl"):
+            for name in ("summary.json", "metrics.jsonl", "trace.json"):
                 (output_dir / name).unlink(missing_ok=True)
             for folder in (output_dir / "checkpoints").glob("*step-*"):
                 shutil.rmtree(folder, ignore_errors=True)

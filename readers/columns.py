@@ -1,4 +1,7 @@
-"""A column of a table on the disk, gone through a batch at a time: no text is held but its kinds."""
+"""A column of a table on the disk, gone through a batch at a time: no text is held but its kinds.
+
+The tables are files, or rows chosen from one in the file's order.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,6 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
-
-_ROWS_AT_A_TIME = 50_000
 
 
 class Cells(Sequence[Any]):
@@ -65,17 +66,29 @@ def numbers(table: Dataset, column: str) -> np.ndarray:
 
 
 def list_lengths(table: Dataset, column: str) -> np.ndarray:
-    """How long each row's list is, int32, without reading what is in it; the table is one from a file, whole."""
+    """How long each row's list is, int32, without reading what is in it."""
     import pyarrow.compute as pc
 
     lengths = np.empty(len(table), dtype=np.int32)
     start = 0
-    for chunk in table.data.column(column).chunks:
-        lengths[start : start + len(chunk)] = pc.list_value_length(chunk)
-        start += len(chunk)
+    for cells in _batches(table, column):
+        lengths[start : start + len(cells)] = pc.list_value_length(cells)
+        start += len(cells)
     return lengths
 
 
 def _batches(table: Dataset, column: str) -> Iterator[pa.Array]:
-    for batch in table.select_columns(column).with_format("arrow").iter(_ROWS_AT_A_TIME):
-        yield batch.column(column).combine_chunks()
+    """The column as the file's batches have it, of a table of chosen rows what was chosen, which is in their order.
+
+    `datasets` itself takes chosen rows one at a time.
+    """
+    chosen = table._indices.column(0).to_numpy() if table._indices is not None else None
+    start = 0
+    for chunk in table.data.column(column).chunks:
+        end = start + len(chunk)
+        if chosen is None:
+            yield chunk
+        else:
+            first, last = np.searchsorted(chosen, (start, end))
+            yield chunk.take((chosen[first:last] - start).astype(np.int64))
+        start = end

@@ -6,20 +6,23 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
-from readers import columns
 from readers.columns import Cells, coded, counted, list_lengths, numbers
 
 WORDS = ["나", "가", "", "다", "가", "나", "가"] * 9
 
 
 @pytest.fixture(params=["whole", "chosen"])
-def table(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """In batches of five, so that kinds come first in one or another."""
-    monkeypatch.setattr(columns, "_ROWS_AT_A_TIME", 5)
-    made = Dataset.from_dict({"row": range(len(WORDS)), "word": WORDS, "long": [len(word) > 0 for word in WORDS]})
-    return made if request.param == "whole" else made.select([*range(3, 40, 3), 50, 2])
+def table(request: pytest.FixtureRequest) -> Dataset:
+    """In batches of five, so that kinds come first in one or another; of those chosen some batches have no row."""
+    parts = [
+        Dataset.from_dict({"row": range(start, start + 5), "word": words, "long": [len(word) > 0 for word in words]})
+        for start in range(0, 60, 5)
+        for words in [WORDS[start : start + 5]]
+    ]
+    made = concatenate_datasets(parts)
+    return made if request.param == "whole" else made.select([*range(3, 40, 3), 50, 51])
 
 
 def test_a_column_is_counted_and_coded_as_a_list_would_be(table: Dataset) -> None:
@@ -38,8 +41,6 @@ def test_cells_are_those_of_the_column(table: Dataset) -> None:
 
 
 def test_lengths_are_read_over_the_file_s_batches() -> None:
-    from datasets import concatenate_datasets
-
     parts = [Dataset.from_dict({"input_ids": [[1] * n for n in part]}) for part in ((3, 0), (5,), (1, 2, 0))]
     lengths = list_lengths(concatenate_datasets(parts), "input_ids")
     assert lengths.tolist() == [3, 0, 5, 1, 2, 0] and lengths.dtype == np.int32
