@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 
 from background_saving import BackgroundSaver
@@ -26,23 +25,16 @@ from checkpointing import (
     restore_optimizer,
     trained_tensors,
 )
-from evaluation import Evaluator, to_device
-from exceptions import ModelError, ResourceError, SettingsError, StopRequested
+from evaluation import Evaluator
+from exceptions import ModelError, ResourceError, StopRequested
 from memory_utils import is_out_of_memory, out_of_memory
-from optimizers import (
-    HalfStep,
-    SteppedOneByOne,
-    allocate_states,
-    make_optimizer,
-    measured_in_backward,
-    stepped_in_backward,
-)
-from packing import without_padding
+from optimizer_step import OptimizerStep, StepResult, over_processes
+from optimizers import HalfStep
 from profiling import profile_of
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
 from resuming import check_epochs, check_same_run, fingerprint
 from settings import Settings, TrainingSettings
-from tasks.base import Batch, RandomKey
+from tasks.base import RandomKey
 from windows import ReadyWindow, WindowPlanner, choose_way, planned_ahead
 
 if TYPE_CHECKING:
@@ -74,17 +66,6 @@ class TrainingState:
     last_metrics: dict[str, float] = field(default_factory=dict)
     since_log: Tally = field(default_factory=Tally)
     this_epoch: Tally = field(default_factory=Tally)
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One optimizer step: loss sum and items over all processes; the gradient's norm before clipping."""
-
-    loss_sum: float
-    items: int
-    grad_norm: float
-    tokens: int
-    padded_tokens: int
 
 
 def learning_rate_factor(settings: TrainingSettings, step: int, total_steps: int) -> float:
@@ -123,9 +104,8 @@ class TrainingManager:
         self.metrics_file = MetricsFile(output_dir)
         self.profile = profile_of(settings.logging.profile, self.accelerator.device, output_dir)
         self.state = TrainingState()
-        self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
-        self.stepped_apart = self._stepped_apart()
-        self.scaler = self.accelerator.scaler or torch.amp.GradScaler(self.accelerator.device.type, enabled=False)
+        self.stepper = OptimizerStep(settings, evaluator, self.profile, self.plan)
+        self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
         self.window_size = (
             settings.data.batch_size * settings.memory.gradient_accumulation_steps * self.accelerator.num_processes
         )
@@ -134,7 +114,7 @@ class TrainingManager:
         self.planner = WindowPlanner(
             self.task, self.tokenizer, train, evaluator.max_length, choose_way(self.task, self.model),
             settings.training.seed, self.accelerator.process_index, self.accelerator.num_processes,
-            self.accelerator.device.type, as_few_as_fit=self.stepped_apart is not None,
+            self.accelerator.device.type, as_few_as_fit=self.stepper.stepped_apart is not None,
         )  # fmt: skip
 
     # --- the loop ---
@@ -144,7 +124,7 @@ class TrainingManager:
         state, seed = self.state, self.settings.training.seed
         bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.accelerator.is_main_process)
         self.model.train()
-        self._allocate_states()
+        self.stepper.allocate()
         with bar, self.saver:
             self._finish_step()  # a resumed run may owe an evaluation
             for epoch in range(state.epoch, self.settings.training.epochs):
@@ -172,101 +152,14 @@ class TrainingManager:
         return self.planner.plan(window, self.memory.token_budget)
 
     def train_window(self, ready: ReadyWindow) -> StepResult:
-        """One optimizer step: the loss is the sum over the window's items by their number, however it is cut."""
-        window = ready.window
-        if ready.token_budget != self.memory.token_budget:  # memory ran out after it was planned
-            ready = self.plan(window)
-        batches = ready.batches
-        items = int(self._over_processes(float(sum(batch.items for batch in batches)), "sum"))
-        self._set_learning_rate()
-        while True:
-            try:
-                loss_sum, norm = self._backward(batches, items)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                largest = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
-            self.optimizer.zero_grad(set_to_none=True)
-            self.memory.shrink_budget(largest.inputs["input_ids"].numel(), largest.examples())
-            batches = self.plan(window).batches
-        loss_sum = self._over_processes(loss_sum, "sum")
-        with self.profile.phase("optimizer"):
-            if norm is None:
-                grad_norm = self._step(loss_sum, window)
-            else:
-                grad_norm = self._step_in_backward(batches, items, loss_sum, norm, window)
-        return StepResult(
-            loss_sum,
-            items,
-            grad_norm,
-            tokens=sum(batch.tokens for batch in batches),
-            padded_tokens=sum(batch.computed_tokens() for batch in batches),
-        )
-
-    def _backward(self, batches: list[Batch], items: int) -> tuple[float, float | None]:
-        """This process's loss sum and, where the gradient was measured or applied as it came and is gone, its norm."""
-        if self.stepped_apart is None or len(batches) > 1:
-            return self._accumulate_gradients(batches, items), None
-        if self.settings.training.max_grad_norm is None:
-            way = stepped_in_backward(self.model, self.stepped_apart, 1.0)
-        else:
-            way = measured_in_backward(self.model)
-        with way as norm:
-            loss_sum = self._accumulate_gradients(batches, items)
-        return loss_sum, norm.total()
-
-    def _accumulate_gradients(self, batches: list[Batch], items: int) -> float:
-        """Adds every micro-batch's share of the window's gradient; returns this process's loss sum.
-
-        Dropout is seeded from the step, so that a resumed run draws what the run that was never stopped would have.
-        """
-        seed = np.random.SeedSequence([self.settings.training.seed, self.state.step, self.accelerator.process_index])
-        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-        total = torch.zeros((), device=self.accelerator.device)
-        with self.accelerator.autocast():  # around the whole window: weights are cast once, not once a micro-batch
-            for batch in batches:
-                batch = to_device(batch, self.accelerator.device)
-                with without_padding(self.model, batch.dense):
-                    with self.profile.phase("forward"):
-                        loss_sum = self.task.training_loss(self.model, batch)
-                    with self.profile.phase("backward"):
-                        self.scaler.scale(loss_sum / items).backward()
-                total = total + loss_sum.detach()
-        return float(total)
-
-    def _step(self, loss_sum: float, window: Window) -> float:
-        """Clips and applies the gradients, unless something in them is not finite; returns their norm."""
-        self.scaler.unscale_(self.optimizer)
-        self._sum_gradients_over_processes()
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        limit = self.settings.training.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit, foreach=True)
-        grad_norm = float(norm)
-        if math.isfinite(loss_sum) and math.isfinite(grad_norm):
-            self._update_weights()
+        """One optimizer step, reported where something in it was not finite."""
+        factor = learning_rate_factor(self.settings.training, self.state.step, self.total_steps)
+        result = self.stepper.train(ready, self.state.step, self.settings.training.learning_rate * factor)
+        if result.is_bad:
+            self._report_bad_window(result.loss_sum, ready.window)
+        elif math.isfinite(result.grad_norm):
             self.state.bad_steps = 0
-        elif math.isfinite(loss_sum) and self.scaler.is_enabled() and self.scaler.get_scale() > 1:
-            _log.debug("fp16 범위를 넘은 기울기가 있어 loss scale을 낮춥니다.")
-        else:
-            self._report_bad_window(loss_sum, window)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return grad_norm
-
-    def _step_in_backward(
-        self, batches: list[Batch], items: int, loss_sum: float, grad_norm: float, window: Window
-    ) -> float:
-        """Where the gradient must be clipped, a second pass applies it: only then is its norm known."""
-        limit = self.settings.training.max_grad_norm
-        if not (math.isfinite(loss_sum) and math.isfinite(grad_norm)):
-            self._report_bad_window(loss_sum, window)
-            return grad_norm
-        self.state.bad_steps = 0
-        if limit is not None and self.stepped_apart is not None:
-            with stepped_in_backward(self.model, self.stepped_apart, min(1.0, limit / (grad_norm + 1e-6))):
-                self._accumulate_gradients(batches, items)
-        return grad_norm
+        return result
 
     # --- what is due after a step ---
 
@@ -292,7 +185,7 @@ class TrainingManager:
                     raise
 
     def _stop_if_asked(self) -> None:
-        signal_number = int(self._over_processes(float(self.stop_signal() or 0), "max"))
+        signal_number = int(over_processes(self.accelerator, float(self.stop_signal() or 0), "max"))
         if signal_number:
             self._save_for_good()
             raise StopRequested(signal_number)
@@ -334,29 +227,8 @@ class TrainingManager:
 
     # --- memory that ends ---
 
-    def _allocate_states(self) -> None:
-        try:
-            allocate_states(self.optimizer)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise self._out_of_memory("옵티마이저의 상태가 메모리에 들어가지 않습니다.") from error
-
     def _out_of_memory(self, what: str) -> ResourceError:
         return out_of_memory(what, self.memory.describe(), self.settings, self.memory.gradient_checkpointing)
-
-    def _update_weights(self) -> None:
-        """The optimizer's step. It allocates nothing; should it fail all the same, its weights must not be saved."""
-        try:
-            self.scaler.step(self.optimizer)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise HalfStep(
-                "옵티마이저가 가중치를 바꾸는 도중에 메모리가 모자랐습니다.",
-                where=self.memory.describe(),
-                remedy="가중치가 반만 바뀌었을 수 있어 저장하지 않았습니다. --resume으로 체크포인트에서 이어 가세요.",
-            ) from error
 
     @contextmanager
     def _saved_where_memory_ends(self) -> Iterator[None]:
@@ -443,23 +315,6 @@ class TrainingManager:
 
     # --- counting, naming, schedules ---
 
-    def _stepped_apart(self) -> SteppedOneByOne | None:
-        """The optimizer, where it is to step in the backward pass; SettingsError where it cannot."""
-        if not (self.settings.memory.optimizer_in_backward and isinstance(self.optimizer, SteppedOneByOne)):
-            return None
-        if self.accelerator.num_processes > 1 or self.accelerator.mixed_precision == "fp16":
-            raise SettingsError(
-                "backward 중의 업데이트는 프로세스가 하나이고 fp16을 쓰지 않을 때만 할 수 있습니다.",
-                where="memory.optimizer_in_backward: true",
-                remedy="memory.optimizer_in_backward를 false로 두세요.",
-            )
-        return self.optimizer
-
-    def _set_learning_rate(self) -> None:
-        factor = learning_rate_factor(self.settings.training, self.state.step, self.total_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.training.learning_rate * factor
-
     def _count(self, result: StepResult, examples: int, seconds: float) -> None:
         is_good = math.isfinite(result.loss_sum) and math.isfinite(result.grad_norm)
         for tally in (self.state.since_log, self.state.this_epoch):
@@ -470,7 +325,7 @@ class TrainingManager:
             tally.add_work(examples, result.tokens, result.padded_tokens, seconds)
 
     def _log_progress(self, result: StepResult) -> None:
-        tally, lr = self.state.since_log, self.optimizer.param_groups[0]["lr"]
+        tally, lr = self.state.since_log, result.lr
         where = f"epoch {self.state.epoch + 1} 스텝 {self.state.step:,}/{self.total_steps:,}"
         _log.info("%s: %s", where, tally.line(lr, result.grad_norm))
         self._record(
@@ -507,21 +362,3 @@ class TrainingManager:
                 remedy="training.learning_rate를 낮추거나(예: 10분의 1) training.warmup_steps를 늘리세요. "
                 "그래도 같으면 memory.mixed_precision을 false로 하고 위 행의 내용을 확인하세요.",
             )
-
-    # --- several processes ---
-
-    def _over_processes(self, value: float, operation: str) -> float:
-        """The sum or max of the processes' values."""
-        if self.accelerator.num_processes == 1:
-            return value
-        values = self.accelerator.gather(torch.tensor([value], dtype=torch.float64, device=self.accelerator.device))
-        return float(values.max() if operation == "max" else values.sum())
-
-    def _sum_gradients_over_processes(self) -> None:
-        """Adds the processes' gradients; a process whose share of the window was empty adds zeros."""
-        if self.accelerator.num_processes == 1:
-            return
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-                parameter.grad = self.accelerator.reduce(gradient, reduction="sum")

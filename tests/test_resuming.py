@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from batching import Window
 from checkpointing import Checkpoint
 from exceptions import SettingsError
 from settings import Settings
@@ -65,8 +66,8 @@ def test_what_acts_on_the_steps_to_come_needs_leave(
         manager = changed(make_manager(tiny_model, tmp_path, TASK, torch.float32), "training", learning_rate=1e-3)
         if allow_changed:
             manager.restore(checkpoint, True, allow_changed)
-            manager._set_learning_rate()
-            assert manager.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * 0.5)
+            result = manager.train_window(manager.plan(Window(0, 0, np.arange(8))))
+            assert result.lr == pytest.approx(1e-3 * 0.5)
             assert "training.learning_rate: 체크포인트 2e-05 / 지금 0.001" in caplog.text
         else:
             with pytest.raises(SettingsError, match="이어서 학습할 수 없습니다") as error:

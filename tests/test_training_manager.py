@@ -68,7 +68,7 @@ def gradient_at(manager: TrainingManager, window: Window, budget: int) -> torch.
     """The window's whole gradient when it is cut to a token budget."""
     manager.memory.token_budget = budget
     batches = manager.plan(window).batches
-    manager._accumulate_gradients(batches, sum(batch.items for batch in batches))
+    manager.stepper.accumulate(batches, sum(batch.items for batch in batches), step=0)
     gradient = torch.cat([p.grad.flatten() for p in manager.model.parameters() if p.grad is not None])
     manager.optimizer.zero_grad(set_to_none=True)
     return gradient

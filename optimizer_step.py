@@ -1,0 +1,213 @@
+"""One optimizer step over a window: forward, loss over the window's items, backward, clip, step, however it is cut."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from batching import Window
+from evaluation import Evaluator, to_device
+from exceptions import SettingsError
+from memory_utils import is_out_of_memory, out_of_memory
+from optimizers import (
+    HalfStep,
+    SteppedOneByOne,
+    allocate_states,
+    make_optimizer,
+    measured_in_backward,
+    stepped_in_backward,
+)
+from packing import without_padding
+from profiling import Profile
+from settings import Settings
+from tasks.base import Batch
+from windows import ReadyWindow
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step came to: loss sum and items over all processes; the gradient's norm before clipping; lr: its own.
+
+    is_bad: something was not finite and the step was left out, except where fp16 overflowed: that lowers its scale.
+    """
+
+    loss_sum: float
+    items: int
+    grad_norm: float
+    lr: float
+    tokens: int
+    padded_tokens: int
+    is_bad: bool
+
+
+class OptimizerStep:
+    """Steps a model by windows. It keeps the optimizer and fp16's scaler, and nothing of the run.
+
+    plan: how a window is cut to the memory there is; asked again after memory ran out.
+    """
+
+    def __init__(
+        self, settings: Settings, evaluator: Evaluator, profile: Profile, plan: Callable[[Window], ReadyWindow]
+    ) -> None:
+        self.settings, self.profile, self.plan = settings, profile, plan
+        self.task, self.model = evaluator.task, evaluator.model
+        self.accelerator, self.memory = evaluator.accelerator, evaluator.memory
+        self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
+        self.scaler = self.accelerator.scaler or torch.amp.GradScaler(self.accelerator.device.type, enabled=False)
+        self.stepped_apart = self._stepped_apart()
+
+    def allocate(self) -> None:
+        """Makes the optimizer's states now, so that no step of it runs out of memory."""
+        try:
+            allocate_states(self.optimizer)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            what = "옵티마이저의 상태가 메모리에 들어가지 않습니다."
+            where, recomputes = self.memory.describe(), self.memory.gradient_checkpointing
+            raise out_of_memory(what, where, self.settings, recomputes) from error
+
+    def train(self, ready: ReadyWindow, step: int, lr: float) -> StepResult:
+        """One step: the loss is the sum over the window's items by their number, whatever the micro-batches are.
+
+        step: from 0, which dropout is drawn from. Where memory runs out the gradients are dropped, and the window is
+        cut again; ResourceError where not even one example fits.
+        """
+        window = ready.window
+        if ready.token_budget != self.memory.token_budget:  # memory ran out after it was planned
+            ready = self.plan(window)
+        batches = ready.batches
+        items = int(over_processes(self.accelerator, float(sum(batch.items for batch in batches)), "sum"))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        while True:
+            try:
+                loss_sum, norm = self._backward(batches, items, step)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                largest = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
+            self.optimizer.zero_grad(set_to_none=True)
+            self.memory.shrink_budget(largest.inputs["input_ids"].numel(), largest.examples())
+            batches = self.plan(window).batches
+        loss_sum = over_processes(self.accelerator, loss_sum, "sum")
+        with self.profile.phase("optimizer"):
+            if norm is None:
+                grad_norm, is_bad = self._apply(loss_sum)
+            else:
+                grad_norm, is_bad = norm, self._apply_in_backward(batches, items, step, loss_sum, norm)
+        tokens, padded = sum(batch.tokens for batch in batches), sum(batch.computed_tokens() for batch in batches)
+        return StepResult(loss_sum, items, grad_norm, lr, tokens, padded, is_bad)
+
+    def accumulate(self, batches: list[Batch], items: int, step: int) -> float:
+        """Adds every micro-batch's share of the window's gradient; returns this process's loss sum.
+
+        Dropout is seeded from the step, so that a resumed run draws what the run that was never stopped would have.
+        """
+        seed = np.random.SeedSequence([self.settings.training.seed, step, self.accelerator.process_index])
+        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+        total = torch.zeros((), device=self.accelerator.device)
+        with self.accelerator.autocast():  # around the whole window: weights are cast once, not once a micro-batch
+            for batch in batches:
+                batch = to_device(batch, self.accelerator.device)
+                with without_padding(self.model, batch.dense):
+                    with self.profile.phase("forward"):
+                        loss_sum = self.task.training_loss(self.model, batch)
+                    with self.profile.phase("backward"):
+                        self.scaler.scale(loss_sum / items).backward()
+                total = total + loss_sum.detach()
+        return float(total)
+
+    def _backward(self, batches: list[Batch], items: int, step: int) -> tuple[float, float | None]:
+        """This process's loss sum and, where the gradient was measured or applied as it came and is gone, its norm."""
+        if self.stepped_apart is None or len(batches) > 1:
+            return self.accumulate(batches, items, step), None
+        if self.settings.training.max_grad_norm is None:
+            way = stepped_in_backward(self.model, self.stepped_apart, 1.0)
+        else:
+            way = measured_in_backward(self.model)
+        with way as norm:
+            loss_sum = self.accumulate(batches, items, step)
+        return loss_sum, norm.total()
+
+    def _apply(self, loss_sum: float) -> tuple[float, bool]:
+        """Clips and applies the gradients, unless something is not finite; their norm, and whether that was so."""
+        self.scaler.unscale_(self.optimizer)
+        self._sum_gradients_over_processes()
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        limit = self.settings.training.max_grad_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit, foreach=True))
+        is_bad = False
+        if math.isfinite(loss_sum) and math.isfinite(norm):
+            self._update_weights()
+        elif math.isfinite(loss_sum) and self.scaler.is_enabled() and self.scaler.get_scale() > 1:
+            _log.debug("fp16 범위를 넘은 기울기가 있어 loss scale을 낮춥니다.")
+        else:
+            is_bad = True
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm, is_bad
+
+    def _apply_in_backward(self, batches: list[Batch], items: int, step: int, loss_sum: float, norm: float) -> bool:
+        """Where the gradient must be clipped, a second pass applies it: only then is its norm known."""
+        limit = self.settings.training.max_grad_norm
+        if not (math.isfinite(loss_sum) and math.isfinite(norm)):
+            return True
+        if limit is not None and self.stepped_apart is not None:
+            with stepped_in_backward(self.model, self.stepped_apart, min(1.0, limit / (norm + 1e-6))):
+                self.accumulate(batches, items, step)
+        return False
+
+    def _update_weights(self) -> None:
+        """The optimizer's step. It allocates nothing; should it fail all the same, its weights must not be saved."""
+        try:
+            self.scaler.step(self.optimizer)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise HalfStep(
+                "옵티마이저가 가중치를 바꾸는 도중에 메모리가 모자랐습니다.",
+                where=self.memory.describe(),
+                remedy="가중치가 반만 바뀌었을 수 있어 저장하지 않았습니다. --resume으로 체크포인트에서 이어 가세요.",
+            ) from error
+
+    def _stepped_apart(self) -> SteppedOneByOne | None:
+        """The optimizer, where it is to step in the backward pass; SettingsError where it cannot."""
+        if not (self.settings.memory.optimizer_in_backward and isinstance(self.optimizer, SteppedOneByOne)):
+            return None
+        if self.accelerator.num_processes > 1 or self.accelerator.mixed_precision == "fp16":
+            raise SettingsError(
+                "backward 중의 업데이트는 프로세스가 하나이고 fp16을 쓰지 않을 때만 할 수 있습니다.",
+                where="memory.optimizer_in_backward: true",
+                remedy="memory.optimizer_in_backward를 false로 두세요.",
+            )
+        return self.optimizer
+
+    def _sum_gradients_over_processes(self) -> None:
+        """Adds the processes' gradients; a process whose share of the window was empty adds zeros."""
+        if self.accelerator.num_processes == 1:
+            return
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                parameter.grad = self.accelerator.reduce(gradient, reduction="sum")
+
+
+def over_processes(accelerator: Accelerator, value: float, operation: str) -> float:
+    """The sum or max of the processes' values."""
+    if accelerator.num_processes == 1:
+        return value
+    values = accelerator.gather(torch.tensor([value], dtype=torch.float64, device=accelerator.device))
+    return float(values.max() if operation == "max" else values.sum())
