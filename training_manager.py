@@ -259,6 +259,7 @@ class TrainingManager:
         except ResourceError as error:
             self.saver.fail(state.step, error)
             return
+        self.memory.clean_up()  # what steps leave unused would stand beside the copy that is saved
         tensors, scalars = optimizer_tensors(self.optimizer, self._names())
         whole_budget = self.settings.data.batch_size * self.evaluator.max_length
         kept = {
