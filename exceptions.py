@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 # Digits and Latin letters are read aloud in Korean, so the particle after them follows that reading.
 _ENDS_IN_CONSONANT = frozenset("013678lmnrLMNR")
 _ENDS_IN_RIEUL = frozenset("178lrLR")
@@ -16,7 +18,7 @@ def with_particle(word: object, particles: str) -> str:
     """
     text = str(word)
     after_consonant, after_vowel = particles.split("/")
-    last = text.rstrip(_CLOSING_MARKS)[-1:]
+    last = unicodedata.normalize("NFC", text.rstrip(_CLOSING_MARKS))[-1:]  # a name from a Mac is decomposed
     if "가" <= last <= "힣":
         final = (ord(last) - ord("가")) % 28
         closed, rieul = final != 0, final == _RIEUL

@@ -69,7 +69,7 @@ class Fit:
         if not found:
             return ""
         better = _BETTER.get(auto_class, _BETTER_ENCODER)
-        return f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better}이 낫습니다."
+        return f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better} 쪽이 낫습니다."
 
 
 def measure(

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from exceptions import DataError
+from exceptions import DataError, with_particle
 
 # KLUE-baseline's (klue_baseline/data/klue_re.py): text around the words, as its tokenizer is told of them.
 _MARKERS = {"subject_entity": ("<subj>", "</subj>"), "object_entity": ("<obj>", "</obj>")}
@@ -63,7 +63,8 @@ def _mark(row: Mapping[str, Any], where: str) -> str:
         start, end = int(entity["start_idx"]), int(entity["end_idx"]) + 1  # KLUE's end is the last character
         if sentence[start:end] != entity["word"]:
             raise DataError(
-                f"{name}의 자리에 '{entity['word']}'가 없습니다. 거기에 있는 글자: '{sentence[start:end]}'",
+                f"{name}의 자리에 {with_particle(repr(entity['word']), '이/가')} 없습니다. "
+                f"거기에 있는 글자: '{sentence[start:end]}'",
                 where=where,
                 remedy="start_idx와 end_idx(마지막 글자의 자리)를 확인하세요.",
             )
@@ -88,7 +89,7 @@ def _entity(cell: Any, name: str, where: str) -> dict[str, Any]:
                 continue
     if not (isinstance(cell, dict) and {"word", "start_idx", "end_idx"} <= cell.keys()):
         raise DataError(
-            f"{name}를 읽을 수 없습니다: {str(cell)[:60]}",
+            f"{with_particle(name, '을/를')} 읽을 수 없습니다: {str(cell)[:60]}",
             where=where,
             remedy='모양: {"word": "비틀즈", "start_idx": 24, "end_idx": 26}',
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from exceptions import DataError
+from exceptions import DataError, with_particle
 
 _SHAPE = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"question": "...", "answers": [...]}]}]}]}'
 
@@ -56,7 +56,7 @@ def _objects(parent: Any, key: str, name: str, where: str) -> Iterator[tuple[str
     if not isinstance(parent, dict):
         raise _broken("객체가 아닙니다", parent, where)
     if not isinstance(parent.get(key), list):
-        raise _broken(f"{key}가 목록이 아닙니다", parent.get(key), where)
+        raise _broken(f"{with_particle(key, '이/가')} 목록이 아닙니다", parent.get(key), where)
     for number, item in enumerate(parent[key], 1):
         place = f"{where}, {number:,}번째 {name}"
         if not isinstance(item, dict):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exceptions import DataError, with_particle
 
@@ -34,3 +38,14 @@ def test_an_error_says_what_where_and_what_to_do() -> None:
         "  해결: 열 이름을 확인하세요.",
     ]
     assert error.exit_code == 3
+
+
+@given(st.text(st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3), min_size=1), st.sampled_from(["", "'", ")"]))
+def test_particles_follow_the_final_consonant_however_it_is_spelled(word: str, mark: str) -> None:
+    jamo = unicodedata.normalize("NFD", word[-1])
+    closed, rieul = len(jamo) == 3, jamo[2:] == "\u11af"
+    for form in ("NFC", "NFD"):
+        spelled = unicodedata.normalize(form, word) + mark
+        for particles in ("을/를", "이/가", "은/는", "과/와"):
+            assert with_particle(spelled, particles) == spelled + particles[0 if closed else 2]
+        assert with_particle(spelled, "으로/로") == spelled + ("으로" if closed and not rieul else "로")
