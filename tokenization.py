@@ -26,6 +26,7 @@ _ROWS_AT_A_TIME = 1000
 _BYTES_A_BATCH = 1 << 22
 _ROWS_WORTH_PROCESSES = 5000  # of fewer the tokenizer's own threads are through before processes have begun
 _MOST_PROCESSES = 16  # more than one reader takes examples from
+_SECONDS_ASLEEP = 0.2
 _FAILED = b""
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -186,6 +187,8 @@ def _as_bytes(batch: pa.RecordBatch) -> Any:
 
 def _received(pipe: Connection, worker: ForkProcess) -> bytes:
     try:
+        while not pipe.poll(_SECONDS_ASLEEP):  # a signal that another thread took does not wake this one
+            continue
         return pipe.recv_bytes()
     except (EOFError, OSError):
         worker.join()
