@@ -162,7 +162,6 @@ def _work(make: Make, starts: Sequence[int], sender: Connection, readers: Sequen
     """A process's life. Ctrl+C reaches it too, but ending is the parent's to say, and the parent's end is its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     for reader in readers:  # an open copy would keep a pipe whole whose reader is gone
         reader.close()
     for start in starts:
@@ -216,9 +215,16 @@ def _ready_to_fork() -> Iterator[None]:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Ctrl+C and SIGTERM wait: until a new process has its own way with them, until the last of all has been ended."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    """Ctrl+C and SIGTERM wait: until a new process has its own way with them, until the last of all has been ended.
+
+    By handlers, not by the thread's mask: another thread would take the signal, and the main one its handler at once.
+    """
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _STOPS}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
