@@ -26,6 +26,7 @@ _ROWS_AT_A_TIME = 1000
 _BYTES_A_BATCH = 1 << 22
 _ROWS_WORTH_PROCESSES = 5000  # of fewer the tokenizer's own threads are through before processes have begun
 _MOST_PROCESSES = 16  # more than one reader takes examples from
+_SECONDS_ASLEEP = 0.2
 _FAILED = b""
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -161,7 +162,6 @@ def _work(make: Make, starts: Sequence[int], sender: Connection, readers: Sequen
     """A process's life. Ctrl+C reaches it too, but ending is the parent's to say, and the parent's end is its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     for reader in readers:  # an open copy would keep a pipe whole whose reader is gone
         reader.close()
     for start in starts:
@@ -186,6 +186,8 @@ def _as_bytes(batch: pa.RecordBatch) -> Any:
 
 def _received(pipe: Connection, worker: ForkProcess) -> bytes:
     try:
+        while not pipe.poll(_SECONDS_ASLEEP):  # a signal that another thread took does not wake this one
+            continue
         return pipe.recv_bytes()
     except (EOFError, OSError):
         worker.join()
@@ -213,9 +215,16 @@ def _ready_to_fork() -> Iterator[None]:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Ctrl+C and SIGTERM wait: until a new process has its own way with them, until the last of all has been ended."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    """Ctrl+C and SIGTERM wait: until a new process has its own way with them, until the last of all has been ended.
+
+    By handlers, not by the thread's mask: another thread would take the signal, and the main one its handler at once.
+    """
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _STOPS}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
