@@ -204,13 +204,8 @@ class TrainingManager:
         loss_sum = self._over_processes(loss_sum, "sum")
         with self.profile.phase("optimizer"):
             grad_norm = self._step(loss_sum, window)
-        return StepResult(
-            loss_sum,
-            items,
-            grad_norm,
-            tokens=sum(batch.tokens for batch in batches),
-            padded_tokens=sum(batch.computed_tokens() for batch in batches),
-        )
+        tokens, computed = sum(batch.tokens for batch in batches), sum(batch.computed_tokens() for batch in batches)
+        return StepResult(loss_sum, items, grad_norm, tokens, computed)
 
     def _accumulate_gradients(self, batches: list[Batch], items: int) -> float:
         """Adds every micro-batch's share of the window's gradient; returns this process's loss sum.
