@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import run_forked
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two files of tests run at a time, and what they start
+_AT_MOST_S = 300.0
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
 POSITIVE = ["정말 재미있다", "최고의 영화다", "감동적이고 좋다", "또 보고 싶다", "배우 연기가 훌륭하다"]
@@ -33,12 +36,14 @@ Cli = Callable[..., Run]
 
 @pytest.fixture(scope="session")
 def cli() -> Cli:
-    """Runs the program as a user does, in a process of its own."""
+    """Runs the program as a user does, in a process of its own: one with its imports done, where there is fork."""
 
     def run(*arguments: object, cwd: Path = ROOT, stdin: str = "") -> Run:
+        if os.name == "posix":
+            return Run(*run_forked(list(map(str, arguments)), cwd, stdin, _AT_MOST_S))
         done = subprocess.run(
             [sys.executable, str(ROOT / "finetuning_app.py"), *map(str, arguments)],
-            cwd=cwd, input=stdin, capture_output=True, text=True, encoding="utf-8", timeout=300,
+            cwd=cwd, input=stdin, capture_output=True, text=True, encoding="utf-8", timeout=_AT_MOST_S,
         )  # fmt: skip
         return Run(done.returncode, done.stdout, done.stderr)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -11,11 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.forked import forkserver
+
 PHASES = ("starting", "loading", "tokenising", "training", "evaluating", "saving", "rotating", "keeping the best model")
-_PRELOADED = [
-    "finetuning_app", "commands.train", "commands.workbench", "training_manager", "datasets", "accelerate",
-    "transformers.models.bert.modeling_bert", "sklearn.metrics", "scipy.stats", "tests.faults.victim",
-]  # fmt: skip
 _POLL_S = 0.001
 
 
@@ -23,10 +20,9 @@ class Victim:
     """One run of the program, begun at once; log: the file that its output is added to."""
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        forkserver = multiprocessing.get_context("forkserver")
-        forkserver.set_forkserver_preload(_PRELOADED)
-        self._phase = forkserver.Value("i", 0, lock=False)
-        self._process = forkserver.Process(target=_run, args=(list(arguments), self._phase, log))
+        context = forkserver()
+        self._phase = context.Value("i", 0, lock=False)
+        self._process = context.Process(target=_run, args=(list(arguments), self._phase, log))
         self._process.start()
 
     def wait(self, seconds: float) -> None:
