@@ -8,11 +8,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from exceptions import ResourceError
+from exceptions import ResourceError, SettingsError
 from settings import Settings
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
@@ -77,6 +78,16 @@ def out_of_memory(what: str, where: str, settings: Settings, gradient_checkpoint
     return ResourceError(what, where=where, remedy=f"차례대로 해 보세요: {helping}")
 
 
+def check_can_recompute(model: PreTrainedModel) -> None:
+    """SettingsError where a model that is to have gradient checkpointing cannot."""
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise SettingsError(
+            "이 모델은 gradient checkpointing을 하지 못합니다.",
+            where="memory.gradient_checkpointing: true",
+            remedy="memory.gradient_checkpointing을 null이나 false로 두세요.",
+        )
+
+
 class MemoryManager:
     """Watches one device's memory for a run, and holds the token budget that micro-batches are cut to.
 
@@ -128,6 +139,15 @@ class MemoryManager:
         """One phrase on memory for the log."""
         name = "GPU 메모리" if self.device.type == "cuda" else "메모리"
         return f"{name} {self.used() / _GIB:.2f}/{self.limit() / _GIB:.1f} GiB (최대 {self.peak() / _GIB:.2f})"
+
+    def recompute_activations(self, model: PreTrainedModel) -> None:
+        """Turns gradient checkpointing on: a layer's activations are computed again in the backward pass.
+
+        Raises SettingsError where the architecture does not have it.
+        """
+        check_can_recompute(model)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.gradient_checkpointing = True
 
     def after_step(self, step: int) -> None:
         """What is due after a step: `empty_cache_freq` gives unused blocks back, `cuda_cleanup_freq` cleans up."""

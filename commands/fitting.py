@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from commands.workbench import Workbench
-from exceptions import SettingsError
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -113,12 +112,15 @@ class Fitting:
         )
 
     def _outline(self, option: Option) -> PreTrainedModel:
+        from memory_utils import check_can_recompute
         from model_manager import ModelManager
 
         outline = ModelManager(self.settings_under(option), self.bench.task).outline(self.label_names)
         if outline.config.pad_token_id is None:
             outline.config.pad_token_id = self.tokenizer.pad_token_id
         self.bench.task.fit_model(outline, self.tokenizer)
+        if option.gradient_checkpointing:
+            check_can_recompute(outline)
         return outline
 
     def _batch(self, examples: Examples, rows: Sequence[np.ndarray], max_length: int, packed: bool) -> Batch:
@@ -154,12 +156,6 @@ def choose(fitting: Fitting) -> tuple[bool, Estimate]:
     from memory_options import first_that_fits
 
     memory, asked = fitting.bench.settings.memory, fitting.asked()
-    if memory.gradient_checkpointing and not fitting.can_checkpoint():
-        raise SettingsError(
-            "이 모델은 gradient checkpointing을 하지 못합니다.",
-            where="memory.gradient_checkpointing: true",
-            remedy="memory.gradient_checkpointing을 null이나 false로 두세요.",
-        )
     estimate = fitting.rough_estimate(asked)
     if _PLENTY * estimate.total > fitting.room:
         estimate = fitting.estimate(asked)

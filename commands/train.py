@@ -78,9 +78,8 @@ def _trained(
     fitting = fitting_of(bench, tokenizer, prepared.label_names, max_length, examples["train"], examples["validation"])
     checkpoints, estimate = choose(fitting)
     evaluator = bench.evaluator_to_train(tokenizer, prepared.label_names, max_length)
-    evaluator.memory.gradient_checkpointing = checkpoints
-    if checkpoints:
-        evaluator.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if checkpoints and not evaluator.memory.gradient_checkpointing:
+        evaluator.memory.recompute_activations(evaluator.model)
     manager = TrainingManager(
         settings, evaluator, examples["train"], examples["validation"], store,
         save_best=lambda model: _keep_model(bench, model, tokenizer),

@@ -77,7 +77,10 @@ class Workbench:
         import torch
 
         torch.manual_seed(self.settings.training.seed)
-        return self.evaluator(self.models.load_model(label_names), tokenizer, label_names, max_length)
+        evaluator = self.evaluator(self.models.load_model(label_names), tokenizer, label_names, max_length)
+        if self.settings.memory.gradient_checkpointing:
+            evaluator.memory.recompute_activations(evaluator.model)
+        return evaluator
 
 
 def build(settings: Settings, stop: StopSignal) -> Workbench:
