@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
+_NEARLY_FULL = 0.6
 
 # What CUDA, cuDNN, cuBLAS and the CPU's allocators say when memory is gone.
 _OUT_OF_MEMORY_WORDS = (
@@ -155,6 +156,8 @@ class MemoryManager:
 
         if _due(step, self.settings.memory.empty_cache_freq) and self.device.type == "cuda":
             torch.cuda.empty_cache()
+        if self.device.type == "cpu" and self.used() > _NEARLY_FULL * self.limit():
+            self.clean_up()  # costs a little speed, so only where the heap's free blocks are in the way
         if _due(step, self.settings.training.cuda_cleanup_freq):
             self.clean_up()
             _log.info("스텝 %s: %s", f"{step:,}", self.describe())
