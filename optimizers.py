@@ -44,15 +44,16 @@ def allocate_states(optimizer: Optimizer) -> None:
     AdamW makes a group's states, updates the group, and goes on to the next: without memory for the next, half of the
     weights would be a step ahead of the others, and nothing could take them back.
     """
-    if not isinstance(optimizer, torch.optim.AdamW):
+    if not (isinstance(optimizer, torch.optim.AdamW) or getattr(optimizer, "is_adamw", False)):
         return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter not in optimizer.state:
+                dtype = torch.promote_types(parameter.dtype, torch.float32)
                 optimizer.state[parameter] = {
                     "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                    "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                    "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                    "exp_avg": torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format),
+                    "exp_avg_sq": torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format),
                 }
 
 
@@ -97,6 +98,7 @@ class SteppedOneByOne(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "fused": True})  # AdamW's count of steps is kept beside its moments
         self._steppers = {p: (self._working(p), group) for group in self.param_groups for p in group["params"]}
         self._rules = {p: rule([working]) for p, (working, _) in self._steppers.items()}
+        self.is_adamw = all(isinstance(inner, torch.optim.AdamW) for inner in self._rules.values())
 
     @staticmethod
     def _working(parameter: torch.nn.Parameter) -> torch.nn.Parameter:

@@ -7,7 +7,7 @@ DATA_FOLDER holds chatbot/ChatbotData.csv as it is published; MODELS_FOLDER the 
 its own, through this program's command line or, for reference, through transformers.Trainer with the same texts, batch
 and precision. Measured is the growth of the peak over what the process had before the model was loaded: resident memory
 on a CPU, allocated memory on a GPU. Tokens are real ones, padding not counted. Texts are the longest pairs of the file,
-joined by eights, so that batches are of a size that matters.
+joined by twos, so that batches are of a size that matters and nobody has to cut them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def write_data(source: Path, folder: Path, steps: int) -> None:
     """Long plain texts out of the published pairs: train.csv of `steps` batches, validation.csv of four texts."""
     with source.open(encoding="utf-8-sig", newline="") as file:
         pairs = sorted((f"{row['Q']} {row['A']}" for row in csv.DictReader(file)), key=len, reverse=True)
-    texts = [" ".join(pairs[start : start + 8]) for start in range(0, 8 * (steps * BATCH + 4), 8)]
+    texts = [" ".join(pairs[start : start + 2]) for start in range(0, 2 * (steps * BATCH + 4), 2)]
     for name, part in (("train", texts[4:]), ("validation", texts[:4])):
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
