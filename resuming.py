@@ -23,7 +23,7 @@ _CONTENT = "의 내용"  # a hash, which says nothing to a person
 _WINDOW = "data.batch_size × memory.gradient_accumulation_steps × 프로세스 수"
 _EPOCHS = "training.epochs"
 _SAMPLES, _VALUES = 64, 256
-_NO_PART_OF_STEPS = {"eval_steps", "save_steps", "save_total_limit", "cuda_cleanup_freq"}
+_NO_PART_OF_STEPS = {"eval_steps", "early_stopping_patience", "save_steps", "save_total_limit", "cuda_cleanup_freq"}
 # These act on the steps to come and leave the meaning of (epoch, window) as it is.
 _FROM_NOW_ON = frozenset(
     {"memory.mixed_precision", *(f"training.{name}" for name in (

@@ -63,6 +63,7 @@ class TrainingState:
     bad_steps: int = 0
     best_metric: float | None = None
     best_step: int = 0
+    evaluations_since_best: int = 0
     last_metrics: dict[str, float] = field(default_factory=dict)
     since_log: Tally = field(default_factory=Tally)
     this_epoch: Tally = field(default_factory=Tally)
@@ -128,6 +129,8 @@ class TrainingManager:
         with bar, self.saver:
             self._finish_step()  # a resumed run may owe an evaluation
             for epoch in range(state.epoch, self.settings.training.epochs):
+                if self._is_out_of_patience():
+                    break
                 if epoch > state.epoch:
                     state.epoch, state.window, state.this_epoch = epoch, 0, Tally()
                 order, since = epoch_order(len(self.train_examples), seed, epoch), time.perf_counter()
@@ -144,6 +147,8 @@ class TrainingManager:
                         self.memory.after_step(state.step)
                     self._finish_step()
                     since = time.perf_counter()
+                    if self._is_out_of_patience():
+                        break
             self._save_for_good()
         return state
 
@@ -207,7 +212,9 @@ class TrainingManager:
             for line in evaluation.details:
                 _log.info("%s", line)
         metric = evaluation.metrics[self.task.best_metric]
+        state.evaluations_since_best += 1
         if self._is_better(metric):
+            state.evaluations_since_best = 0
             state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
             if self.accelerator.is_main_process:
                 self.saver.wait()  # of what lies in output_dir there is always a checkpoint, should the run be killed
@@ -217,6 +224,16 @@ class TrainingManager:
         self._record(
             kind="eval", **evaluation.metrics, **({"train_loss": state.this_epoch.loss} if epoch_ended else {})
         )
+
+        if self._is_out_of_patience():
+            _log.info(
+                "검증 %s 값이 %d번 이어서 나아지지 않아 학습을 마칩니다. (training.early_stopping_patience)",
+                self.task.best_metric, state.evaluations_since_best,
+            )  # fmt: skip
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self.settings.training.early_stopping_patience
+        return patience is not None and self.state.evaluations_since_best >= patience
 
     def _is_better(self, metric: float) -> bool:
         if self.state.best_metric is None:  # the first model is kept whatever its metric: a run must leave one
@@ -294,6 +311,7 @@ class TrainingManager:
         self.state = TrainingState(**kept, since_log=since_log, this_epoch=this_epoch)
         if not keeps_best:
             self.state.best_metric, self.state.best_step, self.state.evaluated_step = None, 0, 0
+            self.state.evaluations_since_best = 0
         restore_model(self.model, checkpoint.model)
         restore_optimizer(self.optimizer, self._names(), checkpoint.optimizer, checkpoint.state["optimizer"])
         if checkpoint.state["scaler"]:  # none, where the checkpoint's run computed in another precision

@@ -189,6 +189,15 @@ def test_a_run_in_less_memory_is_the_same_training(
     assert lean == pytest.approx(plain, rel=MEMORY_SETTINGS[setting])
 
 
+def test_a_run_that_ends_early(flags_for: Callable[[str], list[str]], tmp_path: Path) -> None:
+    flags = [*flags_for("text-classification"), "--learning_rate", "1e-12", "--epochs", "5"]
+    flags += ["--set", "training.early_stopping_patience=2"]
+    check_resumed_is_whole(flags, StopAfter(looks=3), tmp_path)
+    run_train([*flags, "--output_dir", str(tmp_path / "halved" / "model"), "--resume"], StopAfter())  # it stays ended
+    assert losses(tmp_path / "halved" / "model") == losses(tmp_path / "whole" / "model")
+    assert [line["epoch"] for line in losses(tmp_path / "whole" / "model") if line["kind"] == "eval"] == [1, 2, 3]
+
+
 def test_the_trained_model_is_gone_before_the_best_one_is_loaded(
     flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,27 @@ def test_a_metric_that_is_no_number_is_never_the_best(tiny_model: Path, tmp_path
     assert not manager._is_better(0.05)
 
 
+@pytest.mark.parametrize(("eval_steps", "steps"), [(None, 9), (2, 6)])
+def test_a_run_ends_when_patience_does(
+    tiny_model: Path, tmp_path: Path, eval_steps: int | None, steps: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Weights that hardly move never get better: after the first evaluation two more are waited for."""
+    caplog.set_level("INFO")
+    manager = make_manager(
+        tiny_model, tmp_path, "text-classification", torch.float32, epochs=6, learning_rate=1e-12,
+        early_stopping_patience=2, eval_steps=eval_steps,
+    )  # fmt: skip
+    state = manager.run()
+    evaluations = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len([record for record in evaluations if record["kind"] == "eval"]) == 3
+    assert state.best_step < state.step < manager.total_steps == 18
+    assert "2번 이어서 나아지지 않아" in caplog.text
+    newest = manager.store.newest()
+    assert newest is not None
+    assert manager.store.load(newest).progress.step == state.step
+    assert steps >= state.step
+
+
 def test_a_run_that_saves_elsewhere_finds_its_best_model_anew(tiny_model: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
