@@ -59,7 +59,8 @@ def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
     with bench.accelerator.main_process_first():
         prepared = prepare(bench, tokenizer, max_length)
     if prepared.bench.accelerator.is_main_process:
-        _log.info(*tokenizer_lines(prepared, tokenizer, max_length, others=()))
+        for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):
+            _log.info("%s", line)
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
     trained = _trained(prepared, tokenizer, max_length, store, checkpoint, arguments.allow_changed)
     trained.memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them

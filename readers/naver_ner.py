@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from exceptions import DataError
-from readers.base import Source
+from readers.base import Source, lines_of
+from readers.tagged import Sentences
 
 _LOOKED_AT = 2000
 _MOSTLY = 0.9
@@ -19,7 +19,8 @@ _TAG = re.compile(r"-|([A-Z]+)_([BI])")
 def is_naver_ner(path: Path, encoding: str) -> bool:
     """Whether the first lines of content are a number, a word and a tag such as PER_B, but for a few."""
     with path.open(encoding=encoding) as file:
-        lines = [line.split("\t") for line in itertools.islice((line for line in file if line.strip()), _LOOKED_AT)]
+        content = (line for line in lines_of(file) if line.strip())
+        lines = [line.split("\t") for line in itertools.islice(content, _LOOKED_AT)]
     fitting = [fields[2].strip() for fields in lines if len(fields) == 3 and fields[0].strip().isdecimal()]
     tags = [tag for tag in fitting if _TAG.fullmatch(tag)]
     return len(tags) >= _MOSTLY * len(lines) > 0 and any(tag.endswith("_B") for tag in tags)
@@ -27,30 +28,16 @@ def is_naver_ner(path: Path, encoding: str) -> bool:
 
 def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
     """A row a sentence: `tokens`, and as many `ner_tags` in IOB2 (PER_B is B-PER, - is O)."""
-    return Source(path, ("tokens", "ner_tags"), _Sentences(path, encoding), notes)
 
-
-class _Sentences:
-    """The sentences, read anew each time they are gone through."""
-
-    def __init__(self, path: Path, encoding: str) -> None:
-        self.path, self.encoding = path, encoding
-
-    def __iter__(self) -> Iterator[dict[str, list[str]]]:
-        with self.path.open(encoding=self.encoding) as file:
-            lines = enumerate(file, 1)
-            for is_blank, part in itertools.groupby(lines, lambda numbered: not numbered[1].strip()):
-                if not is_blank:
-                    pairs = [self._fields(line.rstrip("\r\n"), number) for number, line in part]
-                    yield {"tokens": [token for token, _ in pairs], "ner_tags": [tag for _, tag in pairs]}
-
-    def _fields(self, line: str, number: int) -> tuple[str, str]:
+    def fields_of(line: str, number: int) -> tuple[str, str]:
         fields = line.split("\t")
         tag = _TAG.fullmatch(fields[-1].strip())
         if len(fields) != 3 or not fields[1] or tag is None:
             raise DataError(
                 f"'번호(tab)어절(tab)태그'가 아닙니다: {line[:40]}",
-                where=f"{self.path}, {number:,}번째 줄",
+                where=f"{path}, {number:,}번째 줄",
                 remedy=f"태그는 {_NONE}, PER_B, PER_I처럼 쓰고, 문장 사이에 빈 줄을 두세요.",
             )
         return fields[1], f"{tag[2]}-{tag[1]}" if tag[1] else "O"
+
+    return Source(path, ("tokens", "ner_tags"), Sentences(path, encoding, fields_of), notes)

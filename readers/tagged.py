@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from exceptions import DataError
@@ -30,14 +31,23 @@ def is_tagged(path: Path, encoding: str) -> bool:
 
 def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
     """A row a sentence: `tokens`, of which a space may be one, and as many `ner_tags`."""
-    return Source(path, ("tokens", "ner_tags"), _Sentences(path, encoding), notes)
+
+    def fields_of(line: str, number: int) -> tuple[str, str] | None:
+        return None if line.startswith(_COMMENT) else _fields(path, line, number)
+
+    return Source(path, ("tokens", "ner_tags"), Sentences(path, encoding, fields_of), notes)
 
 
-class _Sentences:
-    """The sentences, read anew each time they are gone through."""
+@dataclass(frozen=True)
+class Sentences:
+    """The sentences of a file with a token a line, read anew each time they are gone through.
 
-    def __init__(self, path: Path, encoding: str) -> None:
-        self.path, self.encoding = path, encoding
+    fields_of: (line, its number) → token and tag, None for a line that is passed over.
+    """
+
+    path: Path
+    encoding: str
+    fields_of: Callable[[str, int], tuple[str, str] | None]
 
     def __iter__(self) -> Iterator[dict[str, list[str]]]:
         tokens: list[str] = []
@@ -48,23 +58,23 @@ class _Sentences:
                     if tokens:
                         yield {"tokens": tokens, "ner_tags": tags}
                     tokens, tags = [], []
-                elif not line.startswith(_COMMENT):
-                    token, tag = self._fields(line.rstrip("\r\n"), number)
-                    tokens.append(token)
-                    tags.append(tag)
+                elif fields := self.fields_of(line.rstrip("\r\n"), number):
+                    tokens.append(fields[0])
+                    tags.append(fields[1])
         if tokens:
             yield {"tokens": tokens, "ner_tags": tags}
 
-    def _fields(self, line: str, number: int) -> tuple[str, str]:
-        fields = line.split("\t")
-        if len(fields) != 2 or not all(fields):
-            what = f"열이 둘이어야 하는데 {len(fields)}개입니다." if len(fields) != 2 else "토큰이나 태그가 비었습니다."
-            raise DataError(
-                what,
-                where=f"{self.path}, {number:,}번째 줄",
-                remedy="줄마다 '토큰(tab)태그'로 쓰고, 문장 사이에 빈 줄을 두세요. 주석은 ##로 시작합니다.",
-            )
-        return fields[0], fields[1].strip()
+
+def _fields(path: Path, line: str, number: int) -> tuple[str, str]:
+    fields = line.split("\t")
+    if len(fields) != 2 or not all(fields):
+        what = f"열이 둘이어야 하는데 {len(fields)}개입니다." if len(fields) != 2 else "토큰이나 태그가 비었습니다."
+        raise DataError(
+            what,
+            where=f"{path}, {number:,}번째 줄",
+            remedy="줄마다 '토큰(tab)태그'로 쓰고, 문장 사이에 빈 줄을 두세요. 주석은 ##로 시작합니다.",
+        )
+    return fields[0], fields[1].strip()
 
 
 def _is_between(line: str) -> bool:
