@@ -16,7 +16,7 @@ from datasets import Dataset
 from batching import Examples, Window
 from checkpointing import CheckpointStore
 from evaluation import Evaluator
-from exceptions import ModelError, ResourceError, SettingsError
+from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from memory_utils import MemoryManager
 from settings import Settings, TrainingSettings
 from tasks import find_task
@@ -227,6 +227,33 @@ def test_a_metric_that_is_no_number_is_never_the_best(tiny_model: Path, tmp_path
     manager.state.best_metric = 0.1
     assert not manager._is_better(math.nan)
     assert not manager._is_better(0.05)
+
+
+def test_a_resumed_run_goes_on_with_the_scale_of_its_loss(tiny_model: Path, tmp_path: Path) -> None:
+    """The scaler of fp16 grows its scale every two steps here: the resumed run is at the same place of it."""
+
+    def scaled(name: str) -> TrainingManager:
+        (tmp_path / name).mkdir(exist_ok=True)
+        manager = make_manager(tiny_model, tmp_path / name, "text-classification", torch.float32)
+        manager.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+        manager.stepper.scaler = manager.scaler
+        return manager
+
+    whole, halved = scaled("whole"), scaled("halved")
+    whole.run()
+    halved.stop_signal = lambda: 2 if halved.state.step >= 3 else None
+    with pytest.raises(StopRequested):
+        halved.run()
+    newest = halved.store.newest()
+    assert newest is not None
+    resumed = scaled("halved")
+    resumed.restore(resumed.store.load(newest), keeps_best=True)
+    assert resumed.scaler.get_scale() == 16.0
+    resumed.run()
+    assert resumed.scaler.state_dict() == whole.scaler.state_dict()
+    assert resumed.scaler.get_scale() == 64.0
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(("eval_steps", "steps"), [(None, 9), (2, 6)])
