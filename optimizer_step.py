@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from batching import Window
+from dense_rows import without_padding
 from evaluation import Evaluator, to_device
 from exceptions import SettingsError
 from memory_utils import is_out_of_memory, out_of_memory
@@ -23,7 +24,6 @@ from optimizers import (
     measured_in_backward,
     stepped_in_backward,
 )
-from packing import without_padding
 from profiling import Profile
 from settings import Settings
 from tasks.base import Batch

@@ -113,7 +113,8 @@ class TrainingManager:
         self.windows = windows_per_epoch(len(train), self.window_size)
         self.total_steps = self.windows * settings.training.epochs
         self.planner = WindowPlanner(
-            self.task, self.tokenizer, train, evaluator.max_length, choose_way(self.task, self.model),
+            self.task, self.tokenizer, train, evaluator.max_length,
+            choose_way(self.task, self.model, evaluator.max_length),
             settings.training.seed, self.accelerator.process_index, self.accelerator.num_processes,
             self.accelerator.device.type, as_few_as_fit=self.stepper.stepped_apart is not None,
         )  # fmt: skip

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from batching import Examples, Window, micro_batch_cost, partition, share_of
-from packing import dense_tokens, drops_padding, isolates, pack_window
+from dense_rows import attends_within_sequences, causal_tokens, dense_tokens, drops_padding
+from packing import isolates, pack_window
 from tasks.base import Batch, RandomKey, Task
 
 if TYPE_CHECKING:
@@ -22,24 +23,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _AHEAD = 2
-# Without padding the layers compute no padded token, but embeddings and attention do: about an eighth of a real one's
-# work, so that a further micro-batch has to save eight times the padding. Measured on BERT-base in bfloat16 on a CPU.
+# Without padding the layers compute no padded token, but attention (of encoders embeddings, too) does: about an eighth
+# of a real one's work, so that a further micro-batch has to save eight times the padding. Measured on BERT-base in
+# bfloat16 on a CPU.
 _REAL_FOR_PADDED = 8
 
-Way = Literal["packed", "dense", "padded"]
+Way = Literal["one row", "packed", "dense", "padded"]
 _SAID: dict[Way, str] = {
-    "packed": "짧은 예제를 한 행에 모아 패딩을 없앱니다.",
+    "one row": "micro-batch의 예제를 한 행에 이어 붙여 패딩을 없앱니다.",
+    "packed": "짧은 예제를 한 행에 모아 패딩을 줄입니다.",
     "dense": "인코더의 층에서 패딩을 빼고 계산합니다.",
     "padded": "길이가 비슷한 예제끼리 나누어 패딩을 줄입니다.",
 }
 
 
-def choose_way(task: Task, model: PreTrainedModel) -> Way:
+def choose_way(task: Task, model: PreTrainedModel, max_length: int) -> Way:
     """How this run keeps padding small, by what `data.packing` allows and the model was seen to do; says so."""
     asked = task.settings.data.packing
     way: Way = "padded"
     if task.packs():
         way = "packed" if isolates(model) else "padded"
+        way = "one row" if attends_within_sequences(model, max_length) else way
     elif asked is not False:
         way = "dense" if drops_padding(model) else "padded"
     if way == "padded" and (asked or task.packs()):
@@ -89,12 +93,18 @@ class WindowPlanner:
         if self.way == "packed":
             packed = pack_window(indices, lengths, self.max_length, budget)
             return [self.task.collate_rows([fetch(row) for row in rows], self.tokenizer) for rows in packed]
-        cost = micro_batch_cost(self.device_type) * (_REAL_FOR_PADDED if self.way == "dense" else 1)
+        cost = micro_batch_cost(self.device_type) * (1 if self.way == "padded" else _REAL_FOR_PADDED)
         if self.as_few_as_fit:
             cost = budget * len(indices)
         cuts = partition(indices, lengths, budget, cost)
+        if self.way == "one row":
+            return [self._one_row(cut) for cut in cuts]
         batches = [self.task.collate(fetch(cut), self.tokenizer, key) for cut in cuts]
         return batches if self.way == "padded" else [_without_padding(batch) for batch in batches]
+
+    def _one_row(self, indices: np.ndarray) -> Batch:
+        batch = self.task.collate_rows([self.examples.fetch(indices)], self.tokenizer)
+        return dataclasses.replace(batch, dense=causal_tokens(self.examples.lengths[indices].tolist()))
 
 
 def planned_ahead(

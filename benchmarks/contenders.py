@@ -130,6 +130,7 @@ def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Cl
         from trl import SFTConfig, SFTTrainer
 
         options |= {"max_length": MAX_LENGTH[work], "packing": name == "sft-packing", "gradient_checkpointing": False}
+        options["completion_only_loss"] = True  # else it trains on all tokens of rows that come as token ids
         if name == "sft-packing":  # as many rows as hold about a window's tokens
             mean = float(prepared.examples["train"].lengths.mean())
             options["per_device_train_batch_size"] = max(1, round(WINDOW[work] * mean / MAX_LENGTH[work]))

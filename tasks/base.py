@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-    from packing import DenseTokens
+    from dense_rows import DenseTokens
 
 IGNORED = -100  # the label of a token that is not trained
 
@@ -47,7 +47,7 @@ class Batch:
     inputs: what the model takes, (rows, tokens) int64; labels: the task's own shape, or None in prediction;
     items: how many terms its loss sums; tokens: real tokens, padding not counted; sequences: how many examples its
     rows hold, where that is not one each; scope: (rows, tokens) int64, what a task marks positions as that its
-    predictions may not all be at; dense: where its real tokens are, for an encoder whose layers run on them alone.
+    predictions may not all be at; dense: where its real tokens are, where padding is not computed (dense_rows.py).
     """
 
     inputs: dict[str, torch.Tensor]

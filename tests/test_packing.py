@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dense_rows import attends_within_sequences, causal_tokens, without_padding
 from packing import best_fit, isolates, pack_window
 from settings import Settings
 from tasks import find_task
@@ -68,8 +70,9 @@ def loss_and_gradient(model: Any, task: Any, batches: list[Any]) -> tuple[float,
     items, total = sum(batch.items for batch in batches), 0.0
     model.zero_grad()
     for batch in batches:
-        loss = task.loss_sum(task.forward(model, batch), batch) / items
-        loss.backward()
+        with without_padding(model, batch.dense):
+            loss = task.loss_sum(task.forward(model, batch), batch) / items
+            loss.backward()
         total += float(loss.detach())
     return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
@@ -92,6 +95,73 @@ def test_packed_rows_have_the_loss_and_gradient_of_single_ones(name: str) -> Non
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
     assert float((together[1] - alone[1]).norm() / alone[1].norm()) < 1e-5
     assert isolates(model)
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt_neox", "gpt2"])
+def test_one_row_has_the_loss_and_gradient_of_single_ones(name: str, recomputes: bool) -> None:
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(architectures()[name]).train()
+    if recomputes:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
+    examples = examples_of(1, 12)
+    alone = loss_and_gradient(model, task, [task.collate([example], _Pad(), None) for example in examples])
+    batches = [_in_one_row(task, examples[:5]), _in_one_row(task, examples[5:])]
+    together = loss_and_gradient(model, task, batches)
+    assert sum(batch.tokens for batch in batches) == sum(batch.inputs["input_ids"].numel() for batch in batches)
+    assert together[0] == pytest.approx(alone[0], rel=1e-5)
+    assert float((together[1] - alone[1]).norm() / alone[1].norm()) < 1e-5
+    assert attends_within_sequences(model, 64)
+
+
+def _in_one_row(task: Any, examples: list[dict[str, Any]]) -> Any:
+    lengths = [len(example["input_ids"]) for example in examples]
+    return dataclasses.replace(task.collate_rows([examples], _Pad()), dense=causal_tokens(lengths))
+
+
+def test_long_and_masked_attention_stays_the_models_own() -> None:
+    """What is longer than the short way takes goes through torch's; a window that sequences reach beyond is refused."""
+    from transformers import AutoModelForCausalLM, MistralConfig
+
+    torch.manual_seed(0)
+    wide = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MistralConfig(**wide, num_key_value_heads=2, intermediate_size=64, sliding_window=300)
+    model = AutoModelForCausalLM.from_config(config).train()
+    assert attends_within_sequences(model, 300)
+    assert not attends_within_sequences(model, 301)
+    task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
+    long = [{"input_ids": [1 + i % 96 for i in range(size)], "trained": [True] * size} for size in (290, 17, 270)]
+    alone = loss_and_gradient(model, task, [task.collate([example], _Pad(), None) for example in long])
+    together = loss_and_gradient(model, task, [_in_one_row(task, long)])
+    assert together[0] == pytest.approx(alone[0], rel=1e-5)
+    assert float((together[1] - alone[1]).norm() / alone[1].norm()) < 1e-5
+
+
+def test_a_model_that_hides_its_sequences_is_not_given_one_row() -> None:
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(architectures()["llama"])
+    forward = model.model.forward
+
+    def deaf(**inputs: Any) -> Any:
+        return forward(**{name: value for name, value in inputs.items() if name != "sequences"})
+
+    model.model.forward = deaf
+    assert not attends_within_sequences(model, 64)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=50))
+def test_rows_are_as_wide_as_pads_least(lengths: list[int]) -> None:
+    sizes = np.array(lengths)
+    (rows,) = pack_window(np.arange(len(lengths)), sizes, 512, 10**6)
+    padded = len(rows) * max(int(sizes[row].sum()) for row in rows)
+    for width in (max(lengths), max(512, max(lengths))):
+        others = best_fit(np.arange(len(lengths)), sizes, width)
+        assert padded <= len(others) * max(int(sizes[row].sum()) for row in others)
 
 
 def test_a_model_that_leaks_is_found_out() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from batching import Window
-from packing import dense_tokens, drops_padding, without_padding
+from dense_rows import dense_tokens, drops_padding, without_padding
 from settings import Settings
 from tasks import find_task
 from tests.test_training_manager import make_manager
@@ -129,7 +129,7 @@ def test_packing_is_a_setting(packing: bool | None, way: str, caplog: pytest.Log
 
     caplog.set_level("INFO")
     settings = Settings.model_validate({"data": {"packing": packing}})
-    assert choose_way(find_task(settings), AutoModelForSequenceClassification.from_config(config_of("bert"))) == way
+    assert choose_way(find_task(settings), AutoModelForSequenceClassification.from_config(config_of("bert")), 64) == way
     assert len(caplog.records) == 1
     assert "data.packing" in caplog.text
 
@@ -138,7 +138,7 @@ def test_packing_that_cannot_be_is_warned_of(caplog: pytest.LogCaptureFixture) -
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_config(config_of("deberta-v2"))
-    assert choose_way(find_task(Settings.model_validate({"data": {"packing": True}})), model) == "padded"
+    assert choose_way(find_task(Settings.model_validate({"data": {"packing": True}})), model, 64) == "padded"
     assert "WARNING" in {record.levelname for record in caplog.records}
 
 
