@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,16 +39,23 @@ _log = logging.getLogger(__name__)
 class StepResult:
     """What a step came to: loss sum and items over all processes; the gradient's norm before clipping; lr: its own.
 
-    is_bad: something was not finite and the step was left out, except where fp16 overflowed: that lowers its scale.
+    loss_sum, grad_norm: scalars that are still on the device; reading them waits for it. Where one is not finite the
+    step was left out. overflowed: that was fp16's range, and lowered the scale of its loss.
     """
 
-    loss_sum: float
+    loss_sum: torch.Tensor
     items: int
-    grad_norm: float
+    grad_norm: torch.Tensor
     lr: float
     tokens: int
     padded_tokens: int
-    is_bad: bool
+    overflowed: bool
+
+
+def losses_and_norms(results: Sequence[StepResult]) -> list[tuple[float, float]]:
+    """The loss sum and the gradient's norm of each step, in one copy from the device."""
+    rows = [torch.stack((result.loss_sum.double(), result.grad_norm.double())) for result in results]
+    return [(loss_sum, norm) for loss_sum, norm in torch.stack(rows).tolist()] if rows else []
 
 
 class OptimizerStep:
@@ -66,6 +73,8 @@ class OptimizerStep:
         self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
         self.scaler = self.accelerator.scaler or torch.amp.GradScaler(self.accelerator.device.type, enabled=False)
         self.stepped_apart = self._stepped_apart()
+        # torch's AdamW is told on the device to leave a step out; for the others it must be known here
+        self.is_told_on_device = isinstance(self.optimizer, torch.optim.AdamW) and not self.scaler.is_enabled()
 
     def allocate(self) -> None:
         """Makes the optimizer's states now, so that no step of it runs out of memory."""
@@ -102,17 +111,20 @@ class OptimizerStep:
             self.optimizer.zero_grad(set_to_none=True)
             self.memory.shrink_budget(largest.inputs["input_ids"].numel(), largest.examples())
             batches = self.plan(window).batches
-        loss_sum = over_processes(self.accelerator, loss_sum, "sum")
+        if self.accelerator.num_processes > 1:
+            loss_sum = self.accelerator.reduce(loss_sum, reduction="sum")
+        overflowed = False
         with self.profile.phase("optimizer"):
             if norm is None:
-                grad_norm, is_bad = self._apply(loss_sum)
+                grad_norm, overflowed = self._apply(loss_sum)
             else:
-                grad_norm, is_bad = norm, self._apply_in_backward(batches, items, step, loss_sum, norm)
+                grad_norm = torch.tensor(norm, device=loss_sum.device)
+                self._apply_in_backward(batches, items, step, float(loss_sum), norm)
         tokens, padded = sum(batch.tokens for batch in batches), sum(batch.computed_tokens() for batch in batches)
-        return StepResult(loss_sum, items, grad_norm, lr, tokens, padded, is_bad)
+        return StepResult(loss_sum, items, grad_norm, lr, tokens, padded, overflowed)
 
-    def accumulate(self, batches: list[Batch], items: int, step: int) -> float:
-        """Adds every micro-batch's share of the window's gradient; returns this process's loss sum.
+    def accumulate(self, batches: list[Batch], items: int, step: int) -> torch.Tensor:
+        """Adds every micro-batch's share of the window's gradient; returns this process's loss sum, on the device.
 
         Dropout is seeded from the step, so that a resumed run draws what the run that was never stopped would have.
         """
@@ -128,9 +140,9 @@ class OptimizerStep:
                     with self.profile.phase("backward"):
                         self.scaler.scale(loss_sum / items).backward()
                 total = total + loss_sum.detach()
-        return float(total)
+        return total
 
-    def _backward(self, batches: list[Batch], items: int, step: int) -> tuple[float, float | None]:
+    def _backward(self, batches: list[Batch], items: int, step: int) -> tuple[torch.Tensor, float | None]:
         """This process's loss sum and, where the gradient was measured or applied as it came and is gone, its norm."""
         if self.stepped_apart is None or len(batches) > 1:
             return self.accumulate(batches, items, step), None
@@ -142,33 +154,33 @@ class OptimizerStep:
             loss_sum = self.accumulate(batches, items, step)
         return loss_sum, norm.total()
 
-    def _apply(self, loss_sum: float) -> tuple[float, bool]:
-        """Clips and applies the gradients, unless something is not finite; their norm, and whether that was so."""
+    def _apply(self, loss_sum: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Clips and applies the gradients, unless something is not finite; their norm, and whether fp16 overflowed."""
         self.scaler.unscale_(self.optimizer)
         self._sum_gradients_over_processes()
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         limit = self.settings.training.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit, foreach=True))
-        is_bad = False
-        if math.isfinite(loss_sum) and math.isfinite(norm):
+        norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit, foreach=True)
+        is_finite, overflowed = torch.isfinite(loss_sum) & torch.isfinite(norm), False
+        if self.is_told_on_device:
+            self.optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
             self._update_weights()
-        elif math.isfinite(loss_sum) and self.scaler.is_enabled() and self.scaler.get_scale() > 1:
+        elif bool(is_finite):
+            self._update_weights()
+        elif self.scaler.is_enabled() and self.scaler.get_scale() > 1 and math.isfinite(float(loss_sum)):
             _log.debug("fp16 범위를 넘은 기울기가 있어 loss scale을 낮춥니다.")
-        else:
-            is_bad = True
+            overflowed = True
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return norm, is_bad
+        return norm, overflowed
 
-    def _apply_in_backward(self, batches: list[Batch], items: int, step: int, loss_sum: float, norm: float) -> bool:
+    def _apply_in_backward(self, batches: list[Batch], items: int, step: int, loss_sum: float, norm: float) -> None:
         """Where the gradient must be clipped, a second pass applies it: only then is its norm known."""
         limit = self.settings.training.max_grad_norm
-        if not (math.isfinite(loss_sum) and math.isfinite(norm)):
-            return True
-        if limit is not None and self.stepped_apart is not None:
+        is_finite = math.isfinite(loss_sum) and math.isfinite(norm)
+        if is_finite and limit is not None and self.stepped_apart is not None:
             with stepped_in_backward(self.model, self.stepped_apart, min(1.0, limit / (norm + 1e-6))):
                 self.accumulate(batches, items, step)
-        return False
 
     def _update_weights(self) -> None:
         """The optimizer's step. It allocates nothing; should it fail all the same, its weights must not be saved."""

@@ -28,7 +28,7 @@ from checkpointing import (
 from evaluation import Evaluator
 from exceptions import ModelError, ResourceError, StopRequested
 from memory_utils import is_out_of_memory, out_of_memory
-from optimizer_step import OptimizerStep, StepResult, over_processes
+from optimizer_step import OptimizerStep, StepResult, losses_and_norms, over_processes
 from optimizers import HalfStep
 from profiling import profile_of
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
@@ -105,6 +105,7 @@ class TrainingManager:
         self.metrics_file = MetricsFile(output_dir)
         self.profile = profile_of(settings.logging.profile, self.accelerator.device, output_dir)
         self.state = TrainingState()
+        self._unread: list[tuple[int, Window, StepResult]] = []  # the steps since those that were read, by their number
         self.stepper = OptimizerStep(settings, evaluator, self.profile, self.plan)
         self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
         self.window_size = (
@@ -139,11 +140,11 @@ class TrainingManager:
                 for ready in self.profile.waiting(planned_ahead(self.plan, todo)):
                     with self._saved_where_memory_ends():
                         result = self.train_window(ready)
-                    self._count(result, len(ready.window.indices), time.perf_counter() - since)
                     state.window, state.step = ready.window.number + 1, state.step + 1
+                    self._count(result, ready.window, time.perf_counter() - since)
                     with self.profile.phase("logging"):
                         if state.step % self.settings.logging.log_steps == 0 or state.window == self.windows:
-                            self._log_progress(result)
+                            self._log_progress(result.lr)
                         bar.update()
                         self.memory.after_step(state.step)
                     self._finish_step()
@@ -158,14 +159,9 @@ class TrainingManager:
         return self.planner.plan(window, self.memory.token_budget)
 
     def train_window(self, ready: ReadyWindow) -> StepResult:
-        """One optimizer step, reported where something in it was not finite."""
+        """One optimizer step."""
         factor = learning_rate_factor(self.settings.training, self.state.step, self.total_steps)
-        result = self.stepper.train(ready, self.state.step, self.settings.training.learning_rate * factor)
-        if result.is_bad:
-            self._report_bad_window(result.loss_sum, ready.window)
-        elif math.isfinite(result.grad_norm):
-            self.state.bad_steps = 0
-        return result
+        return self.stepper.train(ready, self.state.step, self.settings.training.learning_rate * factor)
 
     # --- what is due after a step ---
 
@@ -197,6 +193,7 @@ class TrainingManager:
             raise StopRequested(signal_number)
 
     def _evaluate(self, epoch_ended: bool) -> None:
+        self._read_steps()
         state = self.state
         asked = self.settings.generation.validation_rows
         texts = self.task.validation_texts if asked is None else asked
@@ -268,6 +265,7 @@ class TrainingManager:
     # --- checkpoints ---
 
     def _save(self) -> None:
+        self._read_steps()
         state = self.state
         state.saved_step = state.step
         if not self.accelerator.is_main_process:
@@ -335,21 +333,38 @@ class TrainingManager:
 
     # --- counting, naming, schedules ---
 
-    def _count(self, result: StepResult, examples: int, seconds: float) -> None:
-        is_good = math.isfinite(result.loss_sum) and math.isfinite(result.grad_norm)
+    def _count(self, result: StepResult, window: Window, seconds: float) -> None:
+        self._unread.append((self.state.step, window, result))
         for tally in (self.state.since_log, self.state.this_epoch):
-            if is_good:
-                tally.add_loss(result.loss_sum, result.items)
-            else:
-                tally.skipped += 1
-            tally.add_work(examples, result.tokens, result.padded_tokens, seconds)
+            tally.add_work(len(window.indices), result.tokens, result.padded_tokens, seconds)
 
-    def _log_progress(self, result: StepResult) -> None:
-        tally, lr = self.state.since_log, result.lr
+    def _read_steps(self) -> float:
+        """Reads what the steps came to since it was last done: the device is waited for here, and not in each step.
+
+        Returns the last one's gradient norm. Steps that were left out are reported; ModelError after several in a row.
+        """
+        unread, norm = self._unread, math.nan
+        self._unread = []
+        values = losses_and_norms([result for _, _, result in unread])
+        for (step, window, result), (loss_sum, norm) in zip(unread, values, strict=True):
+            is_good = math.isfinite(loss_sum) and math.isfinite(norm)
+            for tally in (self.state.since_log, self.state.this_epoch):
+                if is_good:
+                    tally.add_loss(loss_sum, result.items)
+                else:
+                    tally.skipped += 1
+            if is_good:
+                self.state.bad_steps = 0
+            elif not result.overflowed:
+                self._report_bad_window(step, loss_sum, window)
+        return norm
+
+    def _log_progress(self, lr: float) -> None:
+        tally, grad_norm = self.state.since_log, self._read_steps()
         where = f"epoch {self.state.epoch + 1} 스텝 {self.state.step:,}/{self.total_steps:,}"
-        _log.info("%s: %s", where, tally.line(lr, result.grad_norm))
+        _log.info("%s: %s", where, tally.line(lr, grad_norm))
         self._record(
-            kind="train", loss=tally.loss, lr=lr, grad_norm=result.grad_norm, skipped=tally.skipped,
+            kind="train", loss=tally.loss, lr=lr, grad_norm=grad_norm, skipped=tally.skipped,
             examples_per_s=round(tally.examples_per_s, 2), tokens_per_s=round(tally.tokens_per_s, 1),
             padding=round(tally.padding, 4), memory_bytes=self.memory.used(),
         )  # fmt: skip
@@ -361,7 +376,7 @@ class TrainingManager:
             finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in fields.items()}
             self.metrics_file.add({**where, **finite})
 
-    def _report_bad_window(self, loss_sum: float, window: Window) -> None:
+    def _report_bad_window(self, step: int, loss_sum: float, window: Window) -> None:
         """Says that a step was skipped and which rows made it; stops the run after several in a row."""
         self.state.bad_steps += 1
         what = "손실" if not math.isfinite(loss_sum) else "기울기"
@@ -373,12 +388,12 @@ class TrainingManager:
         shown = ", ".join(str(row) for row in named) + more
         _log.warning(
             "스텝 %s: %s에 NaN 또는 Inf가 있어 이 스텝을 건너뜁니다. 학습 데이터의 행: %s",
-            f"{self.state.step + 1:,}", what, shown,
+            f"{step:,}", what, shown,
         )  # fmt: skip
         if self.state.bad_steps >= _BAD_STEPS_IN_A_ROW:
             raise ModelError(
                 f"{_BAD_STEPS_IN_A_ROW}스텝 연속으로 NaN 또는 Inf가 나와 학습을 멈춥니다.",
-                where=f"epoch {window.epoch + 1}, 스텝 {self.state.step + 1:,}, 학습 데이터의 행 {shown}",
+                where=f"epoch {window.epoch + 1}, 스텝 {step:,}, 학습 데이터의 행 {shown}",
                 remedy="training.learning_rate를 낮추거나(예: 10분의 1) training.warmup_steps를 늘리세요. "
                 "그래도 같으면 memory.mixed_precision을 false로 하고 위 행의 내용을 확인하세요.",
             )

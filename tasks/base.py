@@ -47,7 +47,8 @@ class Batch:
     inputs: what the model takes, (rows, tokens) int64; labels: the task's own shape, or None in prediction;
     items: how many terms its loss sums; tokens: real tokens, padding not counted; sequences: how many examples its
     rows hold, where that is not one each; scope: (rows, tokens) int64, what a task marks positions as that its
-    predictions may not all be at; dense: where its real tokens are, where padding is not computed (dense_rows.py).
+    predictions may not all be at; places: (items,) int64, where in the flattened labels the tasks over a vocabulary
+    have theirs, so that no device is asked; dense: where its real tokens are, where padding is not computed.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -56,6 +57,7 @@ class Batch:
     tokens: int
     sequences: int | None = None
     scope: torch.Tensor | None = None
+    places: torch.Tensor | None = None
     dense: DenseTokens | None = None
 
     def computed_tokens(self) -> int:
@@ -69,6 +71,7 @@ class Batch:
             inputs={name: convert(tensor) for name, tensor in self.inputs.items()},
             labels=None if self.labels is None else convert(self.labels),
             scope=None if self.scope is None else convert(self.scope),
+            places=None if self.places is None else convert(self.places),
             dense=None if self.dense is None else self.dense.mapped(convert),
         )
 

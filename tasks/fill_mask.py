@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
 from tasks.base import IGNORED, Batch, Column, RandomKey, encode_text, pad
-from tasks.language_modeling import VocabularyTask, only_positions
+from tasks.language_modeling import VocabularyTask, only_positions, vocabulary_batch
 from tasks.usual_names import TEXTS
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class FillMask(VocabularyTask):
                 original, masked, chosen = self._mask(example, tokenizer, key)
             inputs["input_ids"][position, : len(masked)] = torch.from_numpy(masked)
             labels[position, : len(masked)][torch.from_numpy(chosen)] = torch.from_numpy(original[chosen])
-        return Batch(inputs, labels, items=int((labels != IGNORED).sum()), tokens=tokens)
+        return vocabulary_batch(inputs, labels, tokens)
 
     def _mask(
         self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, key: RandomKey
@@ -99,7 +99,7 @@ class FillMask(VocabularyTask):
 
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
-        with only_positions(model.base_model, batch.labels != IGNORED):
+        with only_positions(model.base_model, batch):
             logits: torch.Tensor = model(**batch.inputs).logits
         return logits[0]
 

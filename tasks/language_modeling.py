@@ -118,10 +118,18 @@ class GeneratingTask(VocabularyTask):
         return listening.metrics([outcome.said for outcome in outcomes if outcome.said is not None])
 
 
+def vocabulary_batch(
+    inputs: dict[str, torch.Tensor], labels: torch.Tensor, tokens: int, sequences: int | None = None
+) -> Batch:
+    """A Batch whose items are the labels that are token ids, (rows, tokens) with -100 where there is none."""
+    places = (labels.flatten() != IGNORED).nonzero().squeeze(1)
+    return Batch(inputs, labels, len(places), tokens, sequences, places=places)
+
+
 def _chosen_labels(batch: Batch) -> torch.Tensor:
     """The token ids that are to be predicted, (items,)."""
-    assert batch.labels is not None
-    return batch.labels[batch.labels != IGNORED]
+    assert batch.labels is not None and batch.places is not None
+    return batch.labels.flatten().index_select(0, batch.places)
 
 
 def _plain_head_of(model: PreTrainedModel) -> torch.nn.Linear | None:
@@ -170,14 +178,17 @@ def generate_texts(
 
 
 @contextmanager
-def only_positions(module: torch.nn.Module, chosen: torch.Tensor) -> Iterator[None]:
-    """Hands what follows `module` only its hidden states at the chosen (rows, tokens), as (1, chosen, hidden).
+def only_positions(module: torch.nn.Module, batch: Batch) -> Iterator[None]:
+    """Hands what follows `module` only its hidden states at the batch's places, as (1, items, hidden).
 
     The vocabulary is projected for the tokens that are trained instead of all, whatever the architecture's head is.
     """
 
+    assert batch.places is not None
+    places = batch.places
+
     def select(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[chosen].unsqueeze(0)
+        output.last_hidden_state = output.last_hidden_state.flatten(0, 1).index_select(0, places).unsqueeze(0)
         return output
 
     handle = module.register_forward_hook(select)

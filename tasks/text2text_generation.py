@@ -15,6 +15,7 @@ from tasks.language_modeling import (
     generate_texts,
     losses_by_example,
     only_positions,
+    vocabulary_batch,
 )
 from tasks.listening import Said
 from tasks.usual_names import SOURCES, TARGETS
@@ -90,14 +91,14 @@ class Text2TextGeneration(GeneratingTask):
         labels = torch.full((len(examples), max(lengths)), IGNORED)
         for row, example in enumerate(examples):
             labels[row, : lengths[row]] = torch.tensor(example["label"])
-        return Batch(inputs, labels, items=sum(lengths), tokens=tokens + sum(lengths))
+        return vocabulary_batch(inputs, labels, tokens + sum(lengths))
 
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
         shifted = batch.labels.roll(1, dims=1)
         shifted[:, 0] = _start_of(model) or 0
         decoder_ids = shifted.masked_fill(shifted == IGNORED, model.config.pad_token_id or 0)
-        with only_positions(model.get_decoder(), batch.labels != IGNORED):
+        with only_positions(model.get_decoder(), batch):
             logits: torch.Tensor = model(**batch.inputs, decoder_input_ids=decoder_ids, use_cache=False).logits
         return logits[0]
 

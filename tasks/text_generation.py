@@ -26,6 +26,7 @@ from tasks.language_modeling import (
     generate_texts,
     losses_by_example,
     only_positions,
+    vocabulary_batch,
 )
 from tasks.listening import Said
 from tasks.usual_names import PROMPTS, RESPONSES, TEXTS
@@ -200,12 +201,11 @@ class TextGeneration(GeneratingTask):
         inputs = {"input_ids": input_ids, "position_ids": positions}
         if shows_padding:
             inputs["attention_mask"] = mask
-        items = int((labels != IGNORED).sum())
-        return Batch(inputs, labels, items, tokens, sequences=sum(map(len, rows)))
+        return vocabulary_batch(inputs, labels, tokens, sequences=sum(map(len, rows)))
 
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         assert batch.labels is not None
-        with only_positions(model.base_model, batch.labels != IGNORED):
+        with only_positions(model.base_model, batch):
             logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits
         return logits[0]
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from settings import Settings
 from tasks import find_task, vocabulary_loss
 from tasks.base import IGNORED, Batch
+from tasks.language_modeling import vocabulary_batch
 from tasks.vocabulary_loss import as_identity, plain_head, vocabulary_loss_sum, vocabulary_losses
 
 ITEMS, WIDTH, VOCABULARY = 37, 16, 211
@@ -114,7 +115,7 @@ def batch_of() -> Batch:
     random = np.random.default_rng(0)
     ids, labels = (torch.from_numpy(random.integers(3, VOCABULARY, (4, 9))) for _ in range(2))
     labels[torch.from_numpy(random.random((4, 9)) < 0.4)] = IGNORED
-    return Batch({"input_ids": ids}, labels, int((labels != IGNORED).sum()), ids.numel())
+    return vocabulary_batch({"input_ids": ids}, labels, ids.numel())
 
 
 class _LargestTensor(TorchDispatchMode):
