@@ -26,6 +26,7 @@ from tasks.language_modeling import (
     generate_texts,
     losses_by_example,
     only_positions,
+    spoken_pairs,
 )
 from tasks.listening import Said
 from tasks.usual_names import PROMPTS, RESPONSES, TEXTS
@@ -247,13 +248,17 @@ class TextGeneration(GeneratingTask):
     ) -> dict[str, float]:
         """Loss and perplexity per trained token, and per character, which compares models of other tokenizers.
 
-        Of what was generated, what listening to it tells.
+        Of what was generated, what listening to it tells, and how near the answers come to those of the data.
         """
         found = {"loss": loss, "perplexity": math.exp(min(loss, 700))}
         characters = sum(outcome.characters for outcome in outcomes)
         if characters:
             found["loss_per_char"] = sum(outcome.loss_sum for outcome in outcomes) / characters
             found["perplexity_per_char"] = math.exp(min(found["loss_per_char"], 700))
+        if "messages" in rows:  # a plain text has many good continuations
+            pairs = spoken_pairs(outcomes, rows["messages"])
+            answered = [(made, self.show({"messages": messages})[1]) for made, messages in pairs]
+            found |= self.compared([(made, answer) for made, answer in answered if answer])
         return found | self.heard(outcomes)
 
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
