@@ -211,6 +211,7 @@ class ExpectationSettings(_Section):
     band: Annotated[Real, Field(ge=0)] = 0.01
     model: Text | None = None
     rows: Annotated[Whole, Field(ge=1)] | None = None
+    test_rows: Annotated[Whole, Field(ge=1)] | None = None
     source: Text | None = None
 
 
