@@ -86,11 +86,15 @@ class TextGeneration(GeneratingTask):
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         if "text" in row:
             return row
-        messages = to_messages(row, self.settings.text_generation.system_prompt)
-        is_training = "output" in row or "response" in row
-        if is_training and messages[-1]["role"] != "assistant":
+        return {"messages": to_messages(row, self.settings.text_generation.system_prompt)}
+
+    def complete(self, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        messages = row.get("messages", ())
+        if not messages or messages[-1]["role"] == "assistant":
+            return row, ""
+        if not any(message["role"] == "assistant" for message in messages):
             raise BadRow("답이 없는 대화")
-        return {"messages": messages}
+        return {**row, "messages": messages[:-1]}, messages[-1]["content"]
 
     # --- the tokenizer and the model ---
 
@@ -257,8 +261,7 @@ class TextGeneration(GeneratingTask):
             found["perplexity_per_char"] = math.exp(min(found["loss_per_char"], 700))
         if "messages" in rows:  # a plain text has many good continuations
             pairs = spoken_pairs(outcomes, rows["messages"])
-            answered = [(made, self.show({"messages": messages})[1]) for made, messages in pairs]
-            found |= self.compared([(made, answer) for made, answer in answered if answer])
+            found |= self.compared([(made, self.show({"messages": messages})[1]) for made, messages in pairs])
         return found | self.heard(outcomes)
 
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
