@@ -14,12 +14,14 @@ from readers.normalizing import KINDS, Normalizer, change_shown
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
+_SHOWN_CHARACTERS = 40
 _WHOLE_FLOAT = re.compile(r"([+-]?[0-9]{1,30})\.0+")
 ROLE_NAMES = {
     "text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨", "tokens": "토큰", "question": "질문",
     "context": "지문", "answers": "정답", "messages": "대화", "conversations": "대화", "instruction": "지시문",
     "input": "입력", "output": "답", "prompt": "입력", "response": "출력",
 }  # fmt: skip
+_TEXTS = ("text", "text_pair", "prompt", "response")
 _CHANGES = {**KINDS, "label": "앞뒤 빈칸을 뗀 라벨", "unanswered": "답이 없어 뺀 마지막 질문"}
 
 Prepare = Callable[[dict[str, Any]], tuple[dict[str, Any], str]]
@@ -118,6 +120,8 @@ def clean_rows(
         label = cells.get("label")
         try:
             prepared, left_out = prepare(cells)
+            for role in _TEXTS:
+                check_is_text(role, prepared.get(role))
         except BadRow as reason:
             findings.skip(str(reason), number, reason.found)
             continue
@@ -142,6 +146,15 @@ def _is_empty(cell: Any, normalizer: Normalizer) -> bool:
 
 def _empty(role: str) -> str:
     return f"빈 {ROLE_NAMES.get(role, role)}"
+
+
+def check_is_text(role: str, cell: Any) -> None:
+    """BadRow where a cell that is to be a text holds others, as JSON with its texts further in has it."""
+    if isinstance(cell, list | dict):
+        raise BadRow(
+            f"목록이나 객체인 {ROLE_NAMES.get(role, role)}(data.records로 그 안까지 가는 경로를 주세요)",
+            found=as_text(cell)[:_SHOWN_CHARACTERS],
+        )
 
 
 def as_text(value: Any) -> str:
