@@ -152,7 +152,7 @@ def check_is_text(role: str, cell: Any) -> None:
     """BadRow where a cell that is to be a text holds others, as JSON with its texts further in has it."""
     if isinstance(cell, list | dict):
         raise BadRow(
-            f"목록이나 객체인 {ROLE_NAMES.get(role, role)}(data.records로 그 안까지 가는 경로를 주세요)",
+            f"목록이나 객체인 {ROLE_NAMES.get(role, role)}(data.records에 그 안까지 가는 경로를 쓰세요)",
             found=as_text(cell)[:_SHOWN_CHARACTERS],
         )
 

@@ -239,7 +239,7 @@ def test_what_lies_deeper_is_no_text(tmp_path: Path, task: str, columns: dict[st
         {"category": "가나"[n % 2], "text": [[{"index": 0, "sentence": f"문장 {n}"}]], "abstractive": [f"요약 {n}"]}
         for n in range(10)
     ]
-    with pytest.raises(DataError, match=r"목록이나 객체인 .*\(data\.records로 그 안까지 가는 경로를 주세요\) 10행"):
+    with pytest.raises(DataError, match=r"목록이나 객체인 .*\(data\.records에 그 안까지 가는 경로를 쓰세요\) 10행"):
         first_row(tmp_path / "train.json", {"documents": documents}, task, **columns)
 
 
