@@ -79,7 +79,7 @@ def measure(
     table = rows.select(range(min(SAMPLE, len(rows))))
     sample: dict[str, Sequence[Any]] = {name: table[name][:] for name in table.column_names}
     counts = _Counts()
-    for text in _texts(sample):
+    for text in texts_of(sample):
         counts.add(text, tokenizer)
     kept, whole = (task.encode(sample, tokenizer, label_names, length) for length in (max_length, _WHOLE))
     left = sum(map(len, kept["input_ids"])) / max(1, sum(map(len, whole["input_ids"])))
@@ -133,7 +133,7 @@ class _Counts:
         )
 
 
-def _texts(sample: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+def texts_of(sample: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     """Every text of the rows; of conversations, what is said in them."""
     for role, cells in sample.items():
         if role == "messages":
