@@ -69,7 +69,10 @@ class Fit:
         if not found:
             return ""
         better = _BETTER.get(auto_class, _BETTER_ENCODER)
-        return f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better} 쪽이 낫습니다."
+        told = f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better} 쪽이 낫습니다."
+        if auto_class == "AutoModelForCausalLM" and self.per_syllable > _MANY_TOKENS:
+            told += " byte-level BPE이면 model.extend_vocabulary로 한국어 조각을 더할 수도 있습니다."
+        return told
 
 
 def measure(
