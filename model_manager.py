@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gguf_files
-from adapters import choose_trained
+from adapters import add_vocabulary, choose_trained
 from exceptions import ModelError, ResourceError, SettingsError, with_particle
 from quantization import (
     check_not_quantised_yet,
@@ -23,7 +23,7 @@ from quantization import (
 from settings import Settings
 from storage import discard, give_usual_mode, writing
 from tasks.base import Task
-from vocabulary_extension import Extension, give_rows, resize, train_vocabulary, vocabulary_parameters
+from vocabulary_extension import Extension, give_rows, resize, train_vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -283,7 +283,7 @@ class ModelManager:
                 warnings.filterwarnings("ignore", module="peft")  # it tells which embeddings it saves, if any
                 model.save_pretrained(partial, state_dict=weights)
             if (partial / _ADAPTER_WEIGHTS).is_file():
-                _add_vocabulary(model, weights or model.state_dict(), partial / _ADAPTER_WEIGHTS)
+                add_vocabulary(partial / _ADAPTER_WEIGHTS, model, weights or model.state_dict())
             _plain_config(model).save_pretrained(partial)  # an adapter is saved without its base's, with the labels
             if isinstance(tokenizer, PreTrainedTokenizerFast):
                 tokenizer.backend_tokenizer.no_truncation()  # it would write down the length this run cut texts at
@@ -400,21 +400,6 @@ def _cast(model: PreTrainedModel, dtype: str | None) -> dict[str, torch.Tensor] 
         else tensor
         for name, tensor in model.state_dict().items()
     }
-
-
-def _add_vocabulary(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Puts embedding and head, where they were trained, into an adapter's file, by the names that peft loads.
-
-    peft does so itself only where it can compare the base's config, and that has another number of tokens.
-    """
-    from safetensors.torch import load_file, save_file
-
-    trained = [name for name, parameter in vocabulary_parameters(model).items() if parameter.requires_grad]
-    whole = {
-        f"base_model.model.{name}": weights[name].contiguous() for name in trained if "modules_to_save" not in name
-    }
-    if whole:
-        save_file({**load_file(path), **whole}, path, metadata={"format": "pt"})
 
 
 def _plain_config(model: PreTrainedModel) -> PreTrainedConfig:
