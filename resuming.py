@@ -45,6 +45,7 @@ def fingerprint(
         "model.adapter": settings.model.adapter.model_dump(),
         "model.dtype": settings.model.dtype,
         "model.quantization": settings.model.quantization,
+        "model.extend_vocabulary": settings.model.extend_vocabulary,
         f"학습하지 않는 가중치{_CONTENT}": _frozen_weights(model),
         **{f"{section}.{key}": value for section, keys in tasks.items() for key, value in keys.items()},
         **{f"{name} 데이터{_CONTENT}": key for name, key in data_keys.items()},
