@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exceptions import ModelError
 from settings import AdapterSettings
+from vocabulary_extension import vocabulary_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +43,23 @@ def choose_trained(model: PreTrainedModel, adapter: AdapterSettings, new: Set[st
             where=f"model.adapter.target_modules: {adapter.target_modules}",
             remedy="auto로 두거나, 이 모델에 있는 linear 층의 이름을 쓰세요. 예: [q_proj, v_proj]",
         ) from error
+
+
+def add_vocabulary(path: Path, model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
+    """Puts embedding and head, where they were trained, into an adapter's file, by the names that peft loads.
+
+    weights: the model's by name, as they are to be saved. peft adds these itself only where it can compare the base's
+    config, and that has another number of tokens.
+    """
+    from safetensors.torch import load_file, save_file
+
+    trained = {
+        f"base_model.model.{name}": weights[name].contiguous()
+        for name, parameter in vocabulary_parameters(model).items()
+        if parameter.requires_grad and "modules_to_save" not in name  # a new head, which peft saves
+    }
+    if trained:
+        save_file({**load_file(path), **trained}, path, metadata={"format": "pt"})
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 from batching import Examples
 from exceptions import DataError, with_particle
 from readers.base import clean_name
-from readers.cleaning import ROLE_NAMES, Findings, clean_rows
+from readers.cleaning import ROLE_NAMES, Findings, Prepare, clean_rows
 from readers.columns import coded, counted, list_lengths, numbers
 from readers.normalizing import Normalizer
 from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
@@ -128,7 +128,7 @@ class DataManager:
         wanted = [column for column in self.task.columns(raw.columns) if not column.target]
         names = self._resolve(wanted, raw)
         originals = [{name: None if cell != cell else cell for name, cell in row.items()} for row in raw.rows]  # NaN
-        rows, findings = self._write(replace(raw, rows=originals), wanted, names, limit=None)
+        rows, findings = self._write(replace(raw, rows=originals), wanted, names, None, self._as_asked)
         findings.check(raw.where, {}, tolerated=1.0)  # no column is named: a text to predict may well be a number
         findings.report(raw.where, raw.notes)
         return rows, originals
@@ -163,7 +163,7 @@ class DataManager:
         limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
         columns = self.task.columns(raw.columns)
         names = self._resolve(columns, raw)
-        rows, findings = self._write(raw, columns, names, limits.get(split))
+        rows, findings = self._write(raw, columns, names, limits.get(split), self._as_trained)
         targets = [column.role for column in columns if column.target and not column.optional]
         if split != "train" and findings.all_lack(targets):
             _leave_out(raw, split, f"'{names[targets[0]]}' 열이 모두 비어")
@@ -186,13 +186,14 @@ class DataManager:
         return labelled
 
     def _write(
-        self, raw: Raw, columns: Sequence[Column], names: Mapping[str, str], limit: int | None
+        self, raw: Raw, columns: Sequence[Column], names: Mapping[str, str], limit: int | None, prepare: Prepare
     ) -> tuple[Rows, Findings]:
         """Writes the clean rows to the cache as Arrow, unless they are there; and what was found in them."""
         import pyarrow as pa
         from datasets import Dataset
 
-        key = content_key(_FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, self._task_options())
+        key = content_key(_FORMAT, raw.key, json.dumps(names), str(limit), prepare.__name__, self.task.name,
+                          self._task_options())  # fmt: skip
         path = self.cache / f"rows-{key}.arrow"
         findings_path = path.with_suffix(".json")
         if path.exists() and findings_path.exists():
@@ -201,7 +202,7 @@ class DataManager:
             findings, partial = Findings(), path.with_suffix(f".partial-{os.getpid()}")
             optional = [column.role for column in columns if column.optional]
             normalizer = Normalizer.of(() if self.task.counts_characters else self.data.normalize)
-            clean = clean_rows(raw.rows, names, optional, self.task.prepare, limit, findings, normalizer)
+            clean = clean_rows(raw.rows, names, optional, prepare, limit, findings, normalizer)
             chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
             roles = [role for role in (chunk[0] if chunk else names) if role != "row"]
             schema = pa.schema([("row", pa.int64()), *((role, pa.string()) for role in roles)])
@@ -213,6 +214,12 @@ class DataManager:
                 findings_path.write_text(json.dumps(asdict(findings), ensure_ascii=False), encoding="utf-8")
                 os.replace(partial, path)
         return Rows(raw.where, Dataset.from_file(str(path)), key), findings
+
+    def _as_trained(self, cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        return self.task.complete(self.task.prepare(cells))
+
+    def _as_asked(self, cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        return self.task.prepare(cells), ""
 
     @contextmanager
     def _caching(self, partial: Path | None = None) -> Iterator[None]:

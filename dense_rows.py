@@ -230,7 +230,7 @@ def _attend_briefly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    attended = checkpoint(attend, query, key, value, use_reentrant=False, preserve_rng_state=False)
+    attended: torch.Tensor = checkpoint(attend, query, key, value, use_reentrant=False, preserve_rng_state=False)
     return attended.transpose(1, 2)
 
 

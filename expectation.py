@@ -10,7 +10,7 @@ from typing import Literal
 from reporting import METRIC_NAMES
 from settings import Settings
 
-_ALL_ROWS = 0.98  # a few rows may be skipped, or published sets mended
+_LEAST, _MOST = 0.98, 1.02  # of the published rows: a few may be skipped, or published sets mended
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,12 @@ def _why_not(settings: Settings, rows: Mapping[str, int], metrics: Mapping[str, 
         return f"그 점수는 {expected.model} 모델의 것인데 이 학습의 모델은 {settings.model.name}입니다."
     if any(limit is not None for limit in (data.train_rows, data.validation_rows, data.test_rows)):
         return "데이터의 일부만 썼습니다."
-    used = sum(rows.values()) - (rows.get("test", 0) if data.test_split == 0 else 0)
-    if expected.rows is not None and used < _ALL_ROWS * expected.rows:
+    test = rows.get("test", 0)
+    used = sum(rows.values()) - (test if data.test_split == 0 else 0)
+    if expected.rows is not None and not _LEAST * expected.rows <= used <= _MOST * expected.rows:
         return f"학습과 검증 데이터가 모두 {expected.rows:,}행이어야 하는데 {used:,}행입니다."
+    if expected.test_rows is not None and not _LEAST * expected.test_rows <= test <= _MOST * expected.test_rows:
+        return f"테스트 데이터가 {expected.test_rows:,}행이어야 하는데 {test:,}행입니다."
     if expected.metric not in metrics:
         return f"이 학습에는 그 지표가 없습니다. 있는 지표: {', '.join(metrics)}"
     return ""

@@ -6,12 +6,13 @@ import copy
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gguf_files
-from adapters import choose_trained
+from adapters import add_vocabulary, choose_trained
 from exceptions import ModelError, ResourceError, SettingsError, with_particle
 from quantization import (
     check_not_quantised_yet,
@@ -22,6 +23,7 @@ from quantization import (
 from settings import Settings
 from storage import discard, give_usual_mode, writing
 from tasks.base import Task
+from vocabulary_extension import Extension, give_rows, resize, train_vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -29,15 +31,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHTS = ("model.safetensors", "model-", "adapter_")
 _QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
 
 
 class ModelManager:
-    """Loads and saves the model of one run. `name` is a Hub id, a local folder or a GGUF file."""
+    """Loads and saves the model of one run. `name` is a Hub id, a local folder or a GGUF file.
 
-    def __init__(self, settings: Settings, task: Task) -> None:
-        self.settings, self.task = settings, task
+    extension: what a model to be trained has to be given for pieces that are new to its tokenizer.
+    """
+
+    def __init__(self, settings: Settings, task: Task, extension: Extension | None = None) -> None:
+        self.settings, self.task, self.extension = settings, task, extension
         model = settings.model
         self.name = model.name
         self._from = {
@@ -70,7 +76,11 @@ class ModelManager:
         if options:
             options["ignore_mismatched_sizes"] = True  # a head of another number of labels is made anew
         model, new = self._load_base(self.name, options)
+        if self.extension is not None:
+            give_rows(model, self.extension)
         choose_trained(model, self.settings.model.adapter, new)
+        if self.extension is not None:
+            train_vocabulary(model)
         if self.settings.model.quantization is not None:
             give_trained_dtype(model, getattr(torch, self.settings.model.dtype))
         return model
@@ -90,7 +100,11 @@ class ModelManager:
         try:
             with torch.device("meta"):
                 model: PreTrainedModel = auto_class.from_config(config, dtype=dtype, trust_remote_code=trusts)
+                if self.extension is not None:
+                    resize(model, self.extension.rows)
                 choose_trained(model, self.settings.model.adapter, set())
+                if self.extension is not None:
+                    train_vocabulary(model)
         except (ModelError, ResourceError):
             raise
         except Exception as error:
@@ -120,7 +134,9 @@ class ModelManager:
             merged = self.load_merged()
             merged.to(getattr(torch, dtype))
             return merged
-        base, _ = self._load_base(self._base_name(), {"config": self.load_config()})
+        config, rows = self._config_of_base()
+        base, _ = self._load_base(self._base_name(), {"config": config})
+        resize(base, rows)
         adapted: PreTrainedModel = self._with_adapter(base).get_base_model()
         self._check_trained(adapted.config, set())
         return adapted
@@ -130,7 +146,9 @@ class ModelManager:
 
         Merging into quantised weights would round them a second time (Dettmers et al. 2023 merge into full precision).
         """
-        base, _ = self._from_pretrained(self._base_name(), {"config": self.load_config()}, "float32")
+        config, rows = self._config_of_base()
+        base, _ = self._from_pretrained(self._base_name(), {"config": config}, "float32")
+        resize(base, rows)
         merged: PreTrainedModel = self._with_adapter(base).merge_and_unload()
         self._check_trained(merged.config, set())
         return merged
@@ -139,6 +157,14 @@ class ModelManager:
         """The model that the adapter was trained on."""
         described = json.loads((Path(self.name) / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
         return str(described["base_model_name_or_path"])
+
+    def _config_of_base(self) -> tuple[PreTrainedConfig, int]:
+        """The adapter's config with as many tokens as its base has weights for, and how many the adapter has."""
+        config = self.load_config()
+        tokens = config.get_text_config()
+        rows = int(tokens.vocab_size)
+        tokens.vocab_size = self._config_at(self._base_name()).get_text_config().vocab_size
+        return config, rows
 
     def _with_adapter(self, base: PreTrainedModel) -> Any:
         from peft import PeftModel
@@ -211,13 +237,16 @@ class ModelManager:
 
     def load_config(self) -> PreTrainedConfig:
         """The model's config alone, without weights."""
+        self._check_folder()
+        return self._config_at(self.name)
+
+    def _config_at(self, name: str) -> PreTrainedConfig:
         from transformers import AutoConfig
 
-        self._check_folder()
         try:
-            config: PreTrainedConfig = AutoConfig.from_pretrained(**self._place_of(self.name))
+            config: PreTrainedConfig = AutoConfig.from_pretrained(**self._place_of(name))
         except Exception as error:
-            raise self._explain(error, "config.json") from error
+            raise self._explain(error, "config.json", name) from error
         return config
 
     def usable_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -249,7 +278,12 @@ class ModelManager:
         discard(partial)
         remedy = "디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요."
         with writing("모델을 저장하지 못했습니다", output_dir, remedy, partial):
-            model.save_pretrained(partial, state_dict=_cast(model, self.settings.model.save_dtype))
+            weights = _cast(model, self.settings.model.save_dtype)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module="peft")  # it tells which embeddings it saves, if any
+                model.save_pretrained(partial, state_dict=weights)
+            if (partial / _ADAPTER_WEIGHTS).is_file():
+                add_vocabulary(partial / _ADAPTER_WEIGHTS, model, weights or model.state_dict())
             _plain_config(model).save_pretrained(partial)  # an adapter is saved without its base's, with the labels
             if isinstance(tokenizer, PreTrainedTokenizerFast):
                 tokenizer.backend_tokenizer.no_truncation()  # it would write down the length this run cut texts at

@@ -45,6 +45,7 @@ def fingerprint(
         "model.adapter": settings.model.adapter.model_dump(),
         "model.dtype": settings.model.dtype,
         "model.quantization": settings.model.quantization,
+        "model.extend_vocabulary": settings.model.extend_vocabulary,
         f"학습하지 않는 가중치{_CONTENT}": _frozen_weights(model),
         **{f"{section}.{key}": value for section, keys in tasks.items() for key, value in keys.items()},
         **{f"{name} 데이터{_CONTENT}": key for name, key in data_keys.items()},
@@ -98,8 +99,8 @@ def check_epochs(
         )
     old, new = (training.learning_rate * factor(training, done_steps, steps) for steps in (windows * before, total))
     _log.warning(
-        "%s. 학습률 스케줄을 전체 %s스텝에 맞춥니다. 다음 스텝의 학습률은 %.3g이 아니라 %.3g입니다.",
-        _told(_EPOCHS, before, training.epochs), f"{total:,}", old, new,
+        "%s. 학습률 스케줄을 전체 %s스텝에 맞춥니다. 다음 스텝의 학습률은 %s 아니라 %.3g입니다.",
+        _told(_EPOCHS, before, training.epochs), f"{total:,}", with_particle(f"{old:.3g}", "이/가"), new,
     )  # fmt: skip
 
 

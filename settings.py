@@ -96,6 +96,7 @@ class ModelSettings(_Section):
     quantization: Literal["4bit", "8bit"] | None = None
     save_dtype: Literal["float32", "float16", "bfloat16"] | None = None
     num_labels: Annotated[Whole, Field(ge=1)] | None = None
+    extend_vocabulary: Annotated[Whole, Field(ge=1)] | None = None
     adapter: Annotated[AdapterSettings, BeforeValidator(_nothing_is_empty)] = AdapterSettings()
 
 
@@ -211,6 +212,7 @@ class ExpectationSettings(_Section):
     band: Annotated[Real, Field(ge=0)] = 0.01
     model: Text | None = None
     rows: Annotated[Whole, Field(ge=1)] | None = None
+    test_rows: Annotated[Whole, Field(ge=1)] | None = None
     source: Text | None = None
 
 

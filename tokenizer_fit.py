@@ -69,7 +69,10 @@ class Fit:
         if not found:
             return ""
         better = _BETTER.get(auto_class, _BETTER_ENCODER)
-        return f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better} 쪽이 낫습니다."
+        told = f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better} 쪽이 낫습니다."
+        if auto_class == "AutoModelForCausalLM" and self.per_syllable > _MANY_TOKENS:
+            told += " byte-level BPE이면 model.extend_vocabulary로 한국어 조각을 더할 수도 있습니다."
+        return told
 
 
 def measure(
@@ -79,7 +82,7 @@ def measure(
     table = rows.select(range(min(SAMPLE, len(rows))))
     sample: dict[str, Sequence[Any]] = {name: table[name][:] for name in table.column_names}
     counts = _Counts()
-    for text in _texts(sample):
+    for text in texts_of(sample):
         counts.add(text, tokenizer)
     kept, whole = (task.encode(sample, tokenizer, label_names, length) for length in (max_length, _WHOLE))
     left = sum(map(len, kept["input_ids"])) / max(1, sum(map(len, whole["input_ids"])))
@@ -133,7 +136,7 @@ class _Counts:
         )
 
 
-def _texts(sample: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+def texts_of(sample: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     """Every text of the rows; of conversations, what is said in them."""
     for role, cells in sample.items():
         if role == "messages":

@@ -115,7 +115,8 @@ class Fitting:
         from memory_utils import check_can_recompute
         from model_manager import ModelManager
 
-        outline = ModelManager(self.settings_under(option), self.bench.task).outline(self.label_names)
+        models = ModelManager(self.settings_under(option), self.bench.task, self.bench.models.extension)
+        outline = models.outline(self.label_names)
         if outline.config.pad_token_id is None:
             outline.config.pad_token_id = self.tokenizer.pad_token_id
         self.bench.task.fit_model(outline, self.tokenizer)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from commands.compare import tokenizer_lines
 from commands.fitting import choose, fitting_of
+from commands.vocabulary import begun_with, keep
 from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
 from locking import only_run_in
@@ -57,7 +58,7 @@ def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
     store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)
     checkpoint = _checkpoint_to_resume(store, arguments, output_dir)
     with bench.accelerator.main_process_first():
-        prepared = prepare(bench, tokenizer, max_length)
+        prepared = prepare(bench, tokenizer, max_length, begun_with(output_dir) if checkpoint is not None else None)
     if prepared.bench.accelerator.is_main_process:
         for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):
             _log.info("%s", line)
@@ -93,6 +94,8 @@ def _trained(
         manager.restore(checkpoint, has_best, allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
     _prepare_output(output_dir, starts_anew=checkpoint is None)
+    if bench.accelerator.is_main_process:
+        keep(prepared.learned, output_dir)
     bench.stop.patient = True
     state = manager.run()
     if state.best_metric is None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from evaluation import Evaluator
     from model_manager import ModelManager
     from tasks.base import Task
+    from vocabulary_extension import Extension, Learned
 
 
 class StopSignal(Protocol):
@@ -58,6 +59,12 @@ class Workbench:
         return replace(
             self, settings=settings, task=task, data=DataManager(settings, task), models=ModelManager(settings, task)
         )
+
+    def with_extension(self, extension: Extension) -> Workbench:
+        """The same for a model whose vocabulary is extended."""
+        from model_manager import ModelManager
+
+        return replace(self, models=ModelManager(self.settings, self.task, extension))
 
     def evaluator(self, model: Any, tokenizer: Any, label_names: Sequence[str], max_length: int) -> Evaluator:
         from evaluation import Evaluator
@@ -100,12 +107,14 @@ def build(settings: Settings, stop: StopSignal) -> Workbench:
     from model_manager import ModelManager
     from reporting import quiet_libraries, set_up_logging
     from tasks import find_task
+    from vocabulary_extension import check_task
 
     on_cpu = not torch.accelerator.is_available()  # said outright, so that several processes find each other on CPUs
     accelerator = Accelerator(mixed_precision=autocast_precision(settings), cpu=on_cpu)
     set_up_logging(settings.logging, accelerator.is_main_process)
     quiet_libraries()
     task = find_task(settings)
+    check_task(task)
     output_dir = Path(settings.model.output_dir).expanduser()
     return Workbench(
         settings, task, accelerator, DataManager(settings, task), ModelManager(settings, task), output_dir, stop
@@ -114,24 +123,37 @@ def build(settings: Settings, stop: StopSignal) -> Workbench:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data of a run, and the workbench whose task it showed to be meant."""
+    """The data of a run, and the workbench whose task it showed to be meant; learned: pieces new to the tokenizer."""
 
     bench: Workbench
     splits: dict[str, Rows]
     label_names: tuple[str, ...]
     examples: dict[str, Examples]
+    learned: Learned | None
 
 
-def prepare(bench: Workbench, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Prepared:
-    """Source → splits, the task that they are for, labels and examples."""
+def prepare(
+    bench: Workbench, tokenizer: PreTrainedTokenizerBase, max_length: int, earlier: Learned | None = None
+) -> Prepared:
+    """Source → splits, the task that they are for, labels, new pieces of the tokenizer, and examples.
+
+    earlier: the pieces that the run was begun with, where it is resumed.
+    """
+    from commands.vocabulary import extend_vocabulary
+    from vocabulary_extension import check_tokenizer
+
+    if bench.settings.model.extend_vocabulary is not None:
+        check_tokenizer(tokenizer)
     splits = bench.data.load_splits()
     asked = bench.task.name
     bench = bench.with_task(bench.task.for_data(*bench.data.nature(splits["train"])))
     if bench.task.name != asked:
         splits = bench.data.load_splits()  # what a good row is, is the task's to say
-    label_names = bench.data.label_names(splits)
+    label_names, learned = bench.data.label_names(splits), None
+    if bench.settings.model.extend_vocabulary is not None:
+        bench, learned = extend_vocabulary(bench, tokenizer, splits, earlier)
     examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
-    return Prepared(bench, splits, label_names, examples)
+    return Prepared(bench, splits, label_names, examples, learned)
 
 
 def saved_model(bench: Workbench, arguments: argparse.Namespace) -> Evaluator:

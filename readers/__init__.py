@@ -11,6 +11,7 @@ from readers.base import Source, with_clean_names
 from readers.encoding import find_encoding
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx")
+_JSON = frozenset({".json", ".jsonl", ".ndjson"})
 _MAGIC = {
     b"PK\x03\x04": ("zip", "압축을 푸세요."),
     b"\xd0\xcf\x11\xe0": (
@@ -45,7 +46,10 @@ def open_source(path: Path, encoding: str | None, path_to_records: str | None = 
             remedy="경로와 디스크의 상태를 확인하세요.",
         ) from error
     columns, rows = with_clean_names(source.columns, source.rows)
-    return replace(source, columns=columns, rows=rows)
+    notes = source.notes
+    if path_to_records is not None and path.suffix.casefold() not in _JSON:
+        notes = (*notes, "JSON이 아니어서 data.records를 쓰지 않았습니다.")
+    return replace(source, columns=columns, rows=rows, notes=notes)
 
 
 def _check_path(path: Path) -> None:
@@ -89,7 +93,7 @@ def _open(path: Path, encoding: str | None, path_to_records: str | None) -> Sour
         )
     found, note = find_encoding(path, encoding)
     notes = (note,) if note else ()
-    if path.suffix.casefold() in {".json", ".jsonl", ".ndjson"}:
+    if path.suffix.casefold() in _JSON:
         return json_records.read(path, found, notes, path_to_records)
     if path.suffix.casefold() == ".csv":
         return delimited.read_csv(path, found, notes)

@@ -14,13 +14,17 @@ from readers.normalizing import KINDS, Normalizer, change_shown
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
+_SHOWN_CHARACTERS = 40
 _WHOLE_FLOAT = re.compile(r"([+-]?[0-9]{1,30})\.0+")
 ROLE_NAMES = {
     "text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨", "tokens": "토큰", "question": "질문",
     "context": "지문", "answers": "정답", "messages": "대화", "conversations": "대화", "instruction": "지시문",
     "input": "입력", "output": "답", "prompt": "입력", "response": "출력",
 }  # fmt: skip
-_CHANGES = {**KINDS, "label": "앞뒤 빈칸을 뗀 라벨"}
+_TEXTS = ("text", "text_pair", "prompt", "response")
+_CHANGES = {**KINDS, "label": "앞뒤 빈칸을 뗀 라벨", "unanswered": "답이 없어 뺀 마지막 질문"}
+
+Prepare = Callable[[dict[str, Any]], tuple[dict[str, Any], str]]
 
 
 @dataclass
@@ -95,15 +99,15 @@ def clean_rows(
     rows: Iterable[Mapping[str, Any]],
     columns: Mapping[str, str],
     optional: Sequence[str],
-    prepare: Callable[[dict[str, Any]], dict[str, Any]],
+    prepare: Prepare,
     limit: int | None,
     findings: Findings,
     normalizer: Normalizer,
 ) -> Iterator[dict[str, Any]]:
     """Rows as a task prepares them, with `row`, their number in the source from 1; columns: role → source's column.
 
-    Rows beyond the first `limit` are left out; those that lack a role that is not optional, or that the task cannot
-    use, are counted in findings.
+    prepare: cells → the row, and a question that it left out. Rows beyond the first `limit` are left out; those that
+    lack a role that is not optional, or that the task cannot use, are counted in findings.
     """
     for number, source in enumerate(rows, 1):
         if limit is not None and number > limit:
@@ -115,13 +119,17 @@ def clean_rows(
             continue
         label = cells.get("label")
         try:
-            prepared = prepare(cells)
+            prepared, left_out = prepare(cells)
+            for role in _TEXTS:
+                check_is_text(role, prepared.get(role))
         except BadRow as reason:
             findings.skip(str(reason), number, reason.found)
             continue
         row: dict[str, Any] = {"row": number}
         if isinstance(label, str) and prepared.get("label") == label.strip() != label:
             findings.change("label", number, label, prepared["label"])
+        if left_out:
+            findings.change("unanswered", number, left_out, "")
         for role, value in prepared.items():
             found, kinds = normalizer.value(value)
             row[role] = as_text(found)
@@ -138,6 +146,15 @@ def _is_empty(cell: Any, normalizer: Normalizer) -> bool:
 
 def _empty(role: str) -> str:
     return f"빈 {ROLE_NAMES.get(role, role)}"
+
+
+def check_is_text(role: str, cell: Any) -> None:
+    """BadRow where a cell that is to be a text holds others, as JSON with its texts further in has it."""
+    if isinstance(cell, list | dict):
+        raise BadRow(
+            f"목록이나 객체인 {ROLE_NAMES.get(role, role)}(data.records에 그 안까지 가는 경로를 쓰세요)",
+            found=as_text(cell)[:_SHOWN_CHARACTERS],
+        )
 
 
 def as_text(value: Any) -> str:

@@ -66,4 +66,9 @@ def _objects(parent: Any, key: str, name: str, where: str) -> Iterator[tuple[str
 
 def _broken(what: str, value: Any, where: str) -> DataError:
     kind = "없음" if value is None else type(value).__name__
-    return DataError(f"SQuAD 모양이 깨졌습니다: {what}. 지금 값: {kind}", where=where, remedy=f"모양: {_SHAPE}")
+    return DataError(
+        f"SQuAD 모양이 깨졌습니다: {what}. 지금 값: {kind}",
+        where=where,
+        remedy=f"모양: {_SHAPE}. 질의응답 데이터가 아니면 data.records에 행까지 가는 경로를 쓰세요"
+        "(예: data[*].paragraphs[*]).",
+    )

@@ -146,6 +146,13 @@ class Task(ABC):
         """
         return row
 
+    def complete(self, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """A prepared row as it is trained on and scored, and a question without an answer that it had at its end.
+
+        Raises BadRow where nothing in it is answered.
+        """
+        return row, ""
+
     def labels_in(self, cell: str) -> Sequence[str]:
         """The labels in a row's `label` cell."""
         return (cell,)

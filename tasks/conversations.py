@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exceptions import BadRow, ModelError
-from readers.cleaning import as_text
+from readers.cleaning import as_text, check_is_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,6 +29,8 @@ _ROLES = {
     "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
 }  # fmt: skip
 
+_PLAIN = ("instruction", "input", "output", "prompt", "response")
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -43,6 +45,8 @@ def to_messages(row: Mapping[str, Any], system_prompt: str | None) -> list[Messa
 
     Raises BadRow where roles are unknown, out of order, or a message is empty.
     """
+    for role in _PLAIN:
+        check_is_text(role, row.get(role))
     if "messages" in row or "conversations" in row:
         messages = _from_list(row.get("messages", row.get("conversations")))
     elif "instruction" in row:

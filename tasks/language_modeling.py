@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from settings import GenerationSettings
-from tasks import listening
+from tasks import listening, overlap
 from tasks.base import IGNORED, Batch, Task, at_least_float32
 from tasks.listening import Said
 
@@ -113,6 +114,18 @@ class GeneratingTask(VocabularyTask):
                 lines.append(line + (f" [{', '.join(remarks)}]" if remarks else ""))
         return ["생성 보기", *lines] if lines else []
 
+    @cached_property
+    def _morphemes(self) -> overlap.Morphemes | None:
+        return overlap.load_morphemes()  # takes seconds and some 250 MB: once, and not before there is a text
+
+    def compared(self, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
+        """How near generated texts come to the right ones, as metrics; nothing where none was generated."""
+        return (
+            overlap.overlap([made for made, _ in pairs], [truth for _, truth in pairs], self._morphemes)
+            if pairs
+            else {}
+        )
+
     def heard(self, outcomes: Sequence[Any]) -> dict[str, float]:
         """What listening to the generated texts tells, as metrics."""
         return listening.metrics([outcome.said for outcome in outcomes if outcome.said is not None])
@@ -124,6 +137,13 @@ def vocabulary_batch(
     """A Batch whose items are the labels that are token ids, (rows, tokens) with -100 where there is none."""
     places = (labels.flatten() != IGNORED).nonzero().squeeze(1)
     return Batch(inputs, labels, len(places), tokens, sequences, places=places)
+
+
+def spoken_pairs(outcomes: Sequence[Answer], truths: Iterable[str]) -> list[tuple[str, str]]:
+    """The texts that were generated, each with the right one."""
+    return [
+        (outcome.said.text, truth) for outcome, truth in zip(outcomes, truths, strict=True) if outcome.said is not None
+    ]
 
 
 def _chosen_labels(batch: Batch) -> torch.Tensor:

@@ -43,7 +43,7 @@ def hangul_share(text: str) -> float:
 
 def hanja_count(text: str) -> int:
     """How many Chinese characters are in a text, Hanja or Chinese."""
-    return len(_HANJA.findall(text))
+    return sum(letter.isalpha() for letter in _HANJA.findall(text))  # a place that Unicode has not filled is no letter
 
 
 def mixes_politeness(text: str) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from exceptions import ModelError, SettingsError
 from tasks.base import IGNORED, Batch, Column, RandomKey, encode_text, pad
 from tasks.language_modeling import (
@@ -15,6 +13,7 @@ from tasks.language_modeling import (
     generate_texts,
     losses_by_example,
     only_positions,
+    spoken_pairs,
     vocabulary_batch,
 )
 from tasks.listening import Said
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 class Text2TextGeneration(GeneratingTask):
     """Cross-entropy over the target's tokens, the one that ends it included.
 
-    chrF and BLEU are sacrebleu's with its defaults; ROUGE-L is F1 of the longest common subsequence of characters.
+    chrF and BLEU are sacrebleu's with its defaults.
     """
 
     name = "text2text-generation"
@@ -121,22 +120,20 @@ class Text2TextGeneration(GeneratingTask):
     def metrics(
         self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
-        """The loss over all rows; of those that were generated, chrF, BLEU by word and by character (0 to 100), ROUGE-L
-        by character (0 to 1), and what listening to them tells.
+        """The loss over all rows; of those that were generated, chrF and BLEU by word (0 to 100), and what is found
+        in texts of every generating task.
         """
         from sacrebleu.metrics import BLEU, CHRF
 
-        generated = zip(outcomes, rows["response"], strict=True)
-        pairs = [(outcome.said.text, truth) for outcome, truth in generated if outcome.said is not None]
+        pairs = spoken_pairs(outcomes, rows["response"])
         if not pairs:
             return {"loss": loss}
-        made, truths = [text for text, _ in pairs], [truth for _, truth in pairs]
+        made, truths = zip(*pairs, strict=True)
         return {
             "loss": loss,
             "chrf": float(CHRF().corpus_score(made, [truths]).score),
             "bleu": float(BLEU().corpus_score(made, [truths]).score),
-            "bleu_char": float(BLEU(tokenize="char").corpus_score(made, [truths]).score),
-            "rouge_l": float(np.mean([rouge_l(text, truth) for text, truth in pairs])),
+            **self.compared(pairs),
             **self.heard(outcomes),
         }
 
@@ -146,21 +143,6 @@ class Text2TextGeneration(GeneratingTask):
     def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
         """The input, and between ⟦ and ⟧ the target."""
         return f"{tokenizer.decode(example['input_ids'])} ⟦{tokenizer.decode(example['label'])}⟧"
-
-
-def rouge_l(made: str, truth: str) -> float:
-    """F1 of the longest common subsequence of two texts' characters, white space aside (Lin 2004)."""
-    first, second = "".join(made.split()), "".join(truth.split())
-    if not first or not second:
-        return float(first == second)
-    row = np.zeros(len(second) + 1, dtype=np.int64)
-    letters = np.array(list(second))
-    for letter in first:
-        grown = np.maximum(row[1:], row[:-1] + (letters == letter))
-        row[1:] = np.maximum.accumulate(grown)
-    common = int(row[-1])
-    precision, recall = common / len(first), common / len(second)
-    return 0.0 if common == 0 else 2 * precision * recall / (precision + recall)
 
 
 def _ended(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -26,6 +26,7 @@ from tasks.language_modeling import (
     generate_texts,
     losses_by_example,
     only_positions,
+    spoken_pairs,
     vocabulary_batch,
 )
 from tasks.listening import Said
@@ -86,11 +87,15 @@ class TextGeneration(GeneratingTask):
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         if "text" in row:
             return row
-        messages = to_messages(row, self.settings.text_generation.system_prompt)
-        is_training = "output" in row or "response" in row
-        if is_training and messages[-1]["role"] != "assistant":
+        return {"messages": to_messages(row, self.settings.text_generation.system_prompt)}
+
+    def complete(self, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        messages = row.get("messages", ())
+        if not messages or messages[-1]["role"] == "assistant":
+            return row, ""
+        if not any(message["role"] == "assistant" for message in messages):
             raise BadRow("답이 없는 대화")
-        return {"messages": messages}
+        return {**row, "messages": messages[:-1]}, messages[-1]["content"]
 
     # --- the tokenizer and the model ---
 
@@ -247,13 +252,16 @@ class TextGeneration(GeneratingTask):
     ) -> dict[str, float]:
         """Loss and perplexity per trained token, and per character, which compares models of other tokenizers.
 
-        Of what was generated, what listening to it tells.
+        Of what was generated, what listening to it tells, and how near the answers come to those of the data.
         """
         found = {"loss": loss, "perplexity": math.exp(min(loss, 700))}
         characters = sum(outcome.characters for outcome in outcomes)
         if characters:
             found["loss_per_char"] = sum(outcome.loss_sum for outcome in outcomes) / characters
             found["perplexity_per_char"] = math.exp(min(found["loss_per_char"], 700))
+        if "messages" in rows:  # a plain text has many good continuations
+            pairs = spoken_pairs(outcomes, rows["messages"])
+            found |= self.compared([(made, self.show({"messages": messages})[1]) for made, messages in pairs])
         return found | self.heard(outcomes)
 
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:

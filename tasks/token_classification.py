@@ -176,21 +176,22 @@ class TokenClassification(Task):
     def metrics(
         self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
-        """Entities as KLUE counts them (seqeval, strict IOB2), and its F1 of characters, white space left out.
+        """Entities and characters, white space left out, as KLUE-baseline counts them.
 
-        Classes are the tags in the truth or in the prediction: on a split that has them all, KLUE's.
+        Entities: seqeval, strict IOB2. char_macro_f1: over all tags, O among them, with an O before and after every
+        sentence; a tag that neither side has counts as 1. char_macro_f1_without_o: over the tags that a side has.
         """
         from sklearn.metrics import f1_score
 
         truth, predicted = _tagged(outcomes, rows, label_names)
         report = _entity_report(truth, predicted)
-        characters = [[tag for tags in side for tag in tags] for side in (truth, predicted)]
+        characters = [[tag for tags in side for tag in ("O", *tags, "O")] for side in (truth, predicted)]
         inside = sorted({tag for side in characters for tag in side} - {"O"})
         return {
             "loss": loss,
             "entity_macro_f1": float(report["macro avg"]["f1-score"]) if inside else 0.0,
             "entity_micro_f1": float(report["micro avg"]["f1-score"]) if inside else 0.0,
-            "char_macro_f1": float(f1_score(*characters, average="macro", zero_division=0)),
+            "char_macro_f1": float(f1_score(*characters, labels=list(label_names), average="macro", zero_division=1)),
             "char_macro_f1_without_o": float(f1_score(*characters, labels=inside, average="macro", zero_division=0))
             if inside
             else 0.0,

@@ -11,7 +11,7 @@ from expectation import judge
 from settings import Settings
 
 EXPECTED = {"metric": "accuracy", "score": 0.9, "band": 0.01, "model": "klue/roberta-base", "rows": 1000,
-            "source": "KLUE README, https://github.com/KLUE-benchmark/KLUE"}  # fmt: skip
+            "test_rows": 500, "source": "KLUE README, https://github.com/KLUE-benchmark/KLUE"}  # fmt: skip
 ROWS = {"train": 900, "validation": 100, "test": 500}
 
 
@@ -40,7 +40,11 @@ def test_the_band_is_what_counts(accuracy: float, outcome: str, said: str) -> No
         ({"name": "klue/bert-base"}, "klue/bert-base입니다"),
         ({"train_rows": 1000}, "일부만"),
         ({"rows": {"train": 500, "validation": 100, "test": 500}}, "1,000행이어야 하는데 600행"),
-        ({"rows": {"train": 500, "validation": 100, "test": 380}, "test_split": 0.4}, None),
+        ({"rows": {"train": 400, "validation": 100, "test": 500}, "test_split": 0.4}, None),
+        ({"rows": {"train": 1500, "validation": 100, "test": 500}}, "1,000행이어야 하는데 1,600행"),
+        ({"rows": {"train": 900, "validation": 100, "test": 50}}, "테스트 데이터가 500행이어야 하는데 50행"),
+        ({"rows": {"train": 900, "validation": 100}}, "테스트 데이터가 500행이어야 하는데 0행"),
+        ({"rows": {"train": 895, "validation": 90, "test": 495}}, None),
     ],
 )
 def test_what_is_not_the_same_is_not_compared(changed: dict[str, Any], said: str | None) -> None:

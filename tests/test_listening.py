@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.listening import (
@@ -22,6 +22,7 @@ from tasks.listening import (
 ANSWER = "저도 그렇게 생각해요. 주말에는 푹 쉬시는 게 좋겠습니다."
 
 
+@example("𠀀\U0003134b")
 @given(st.text())
 def test_measures_stay_in_their_bounds(text: str) -> None:
     assert 0 <= repetition(text) < 1

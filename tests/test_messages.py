@@ -17,7 +17,7 @@ HANGUL = re.compile("[가-힣]")
 CLOSING = "[\"'`”’]*"  # a particle after a bracket is of the word before it
 PARTICLE = "(?:을|를|은|는|이|가|과|와|으로|로|이나|나|이라|라|이면|면|이어서|여서)"
 WRONG_AFTER_PLACEHOLDER = re.compile(f"\x00{CLOSING}{PARTICLE}(?![가-힣])")
-WRONG_AFTER_PERCENT = re.compile(f"%[sd]{CLOSING}{PARTICLE}(?![가-힣])")
+WRONG_AFTER_PERCENT = re.compile(f"%[.0-9]*[sdfg]{CLOSING}{PARTICLE}(?![가-힣])")
 BOTH = re.compile(r"[을은이과]\([를는가와]\)|\(으\)로|[를는가와]\([을은이과]\)")  # what with_particle is there to avoid
 NOT_POLITE = re.compile(r"(?:(?<!니)다|하라|해라|할\s?것|[함됨음임]|[해돼]|[으]?ㅁ)[.!](?=\s|$)")
 ONE_WORD = {
@@ -104,6 +104,7 @@ def test_a_thing_has_one_word(word: str) -> None:
         (WRONG_AFTER_PLACEHOLDER, "'\x00'가 없습니다", "'\x00' 열이 없습니다"),
         (WRONG_AFTER_PLACEHOLDER, "\x00로 읽습니다", "\x00로부터"),
         (WRONG_AFTER_PERCENT, "%s는 없습니다", "%s행은 없습니다"),
+        (WRONG_AFTER_PERCENT, "%.3g이 아니라", "%.3g입니다"),
         (NOT_POLITE, "파일이 없다.", "파일이 없습니다."),
         (NOT_POLITE, "확인할 것.", "확인하세요."),
         (BOTH, "파일을(를)", "파일을"),

@@ -11,6 +11,7 @@ import pytest
 
 from data_manager import DataManager
 from exceptions import DataError
+from readers import open_source
 from readers.record_path import records
 from settings import Settings
 from tasks import find_task
@@ -220,3 +221,37 @@ def test_relations_are_scored_as_klue_does_without_no_relation() -> None:
     right, said, there = 2, 4, 4  # of the relations that are said, and that are there
     assert found["relation_micro_f1"] == pytest.approx(2 * right / (said + there))
     assert "relation_micro_f1" not in task.metrics([np.eye(2)[0]] * 2, {"label": ["a", "b"]}, ("a", "b"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("task", "columns"),
+    [
+        ("text-classification", {"label_column": "category"}),
+        ("fill-mask", {}),
+        ("text-generation", {"prompt_column": "text", "response_column": "category"}),
+        ("text-generation", {"prompt_column": "category", "response_column": "abstractive"}),
+        ("text2text-generation", {"prompt_column": "category", "response_column": "abstractive"}),
+    ],
+)
+def test_what_lies_deeper_is_no_text(tmp_path: Path, task: str, columns: dict[str, str]) -> None:
+    """AI Hub's summaries without data.records: lists of sentences were trained on as JSON."""
+    documents = [
+        {"category": "가나"[n % 2], "text": [[{"index": 0, "sentence": f"문장 {n}"}]], "abstractive": [f"요약 {n}"]}
+        for n in range(10)
+    ]
+    with pytest.raises(DataError, match=r"목록이나 객체인 .*\(data\.records에 그 안까지 가는 경로를 쓰세요\) 10행"):
+        first_row(tmp_path / "train.json", {"documents": documents}, task, **columns)
+
+
+def test_paragraphs_without_questions_are_told_of_the_path(tmp_path: Path) -> None:
+    documents = {"data": [{"title": "제목", "paragraphs": [{"context": f"글 {n}", "label": "가"}]} for n in range(9)]}
+    with pytest.raises(DataError) as error:
+        first_row(tmp_path / "train.json", documents, "text-classification")
+    assert "data.records" in error.value.remedy
+
+
+def test_a_path_to_records_is_of_json_alone_and_the_run_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\n좋다,1\n", encoding="utf-8")
+    assert any("data.records" in note for note in open_source(path, None, "data[*]").notes)
+    assert open_source(path, None, None).notes == ()

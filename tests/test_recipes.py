@@ -31,7 +31,7 @@ def test_what_a_recipe_expects_is_measured_and_has_a_source(path: Path) -> None:
         return
     assert expected.metric in METRIC_NAMES
     assert expected.score is not None and 0 < expected.band < expected.score <= 1  # this program's unit, not percent
-    assert expected.model == settings.model.name
+    assert expected.model == settings.model.name and expected.rows is not None
     assert expected.source is not None and "https://" in expected.source
 
 

@@ -82,7 +82,7 @@ def test_more_epochs_may_be_asked_for_and_the_schedule_is_told(
     manager = make_manager(tiny_model, tmp_path, TASK, torch.float32, epochs=4)
     manager.restore(checkpoint, True)
     assert "training.epochs: 체크포인트 2 / 지금 4" in caplog.text
-    assert "1e-05이 아니라 1.5e-05" in caplog.text
+    assert "1e-05가 아니라 1.5e-05" in caplog.text
     state = manager.run()
     assert state.step == 12
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

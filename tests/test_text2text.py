@@ -1,4 +1,4 @@
-"""Text to text: the loss of transformers, targets that end, and scores against hand-computed cases."""
+"""Text to text: the loss of transformers, targets that end, and scores of what was generated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from settings import Settings
 from tasks import find_task
 from tasks.language_modeling import Answer
 from tasks.listening import Said
-from tasks.text2text_generation import rouge_l
 
 ROWS = {"row": [1, 2], "prompt": ["안녕하세요", "배고파"], "response": ["hello", "I am very hungry"]}
 
@@ -91,21 +90,6 @@ def test_a_model_that_learned_its_pairs_by_heart_gives_them_back(tokenizer: Any,
     assert task.generate(model, rows, tokenizer, 100) == [Said(text, ended=True) for text in ROWS["response"]]
     short = task_of(generation={"max_new_tokens": 3})
     assert not any(said.ended for said in short.generate(model, rows, tokenizer, 100))
-
-
-@pytest.mark.parametrize(
-    ("made", "truth", "expected"),
-    [
-        ("가나다", "가나다", 1.0),
-        ("가다", "가나다", 2 * 1 * (2 / 3) / (1 + 2 / 3)),
-        ("다나가", "가나다", 1 / 3),
-        ("가 나", "가나", 1.0),
-        ("", "가", 0.0),
-        ("라", "가", 0.0),
-    ],
-)
-def test_rouge_l_counts_characters(made: str, truth: str, expected: float) -> None:
-    assert rouge_l(made, truth) == pytest.approx(expected)
 
 
 def test_scores_are_of_the_rows_that_were_generated() -> None:

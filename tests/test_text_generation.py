@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data_manager import DataManager
 from exceptions import BadRow
 from settings import Settings
 from tasks import find_task
@@ -249,3 +251,23 @@ def test_generation_stays_within_the_positions_a_model_has(tokenizer: Any, new_t
         task = task_of(text_generation=options, generation={"max_new_tokens": new_tokens})
         given = rows if options["format"] == "chat" else [{"text": "길다 " * 50}, {"text": "안녕"}]
         assert len(task.generate(model, given, tokenizer, 32)) == 2
+
+
+def test_a_last_question_without_an_answer_is_left_out_and_counted_but_answered_in_predictions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As ShareGPT's conversations often end; one that nobody answers has nothing to train."""
+    rows = [{"messages": TURNS}] * 9 + [{"messages": TURNS[:3]}, {"messages": TURNS[:1]}]
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    data = {"dataset_name": str(path), "dataset_cache_dir": str(tmp_path / "cache"), "max_bad_rows": 0.2}
+    settings = Settings.model_validate({"model": {"task": "text-generation"}, "data": data})
+    manager = DataManager(settings, find_task(settings))
+    caplog.set_level(logging.INFO)
+    splits = manager.load_splits()
+    kept = sorted(len(json.loads(cell)) for split in splits.values() for cell in split.table["messages"])
+    assert kept == [2, *[4] * 9]
+    assert "답이 없어 뺀 마지막 질문 1개(10번째 행 '배고파' → '')" in caplog.text
+    assert "답이 없는 대화 1행(11번째)" in caplog.text
+    asked, _ = manager.load_unlabelled(path, ())
+    assert [len(json.loads(cell)) for cell in asked.table["messages"]] == [4] * 9 + [3, 1]

@@ -270,15 +270,18 @@ OUTCOMES = [  # the first person takes in the particle, the third row has one to
 
 def test_metrics_are_those_computed_by_hand() -> None:
     """PS: 1 of 3 said is right, 1 of 2 is found: F1 2/5. OG: 2 of 2. Characters by tag: see below."""
-    found = task_of().metrics(OUTCOMES, ROWS, NAMES, 0.25)
-    # B-PS 2 right of 3 said, I-PS 2 right of 3 said, B-OG and I-OG all, O nothing right of nothing said
+    names = [*NAMES, "B-LC", "I-LC"]
+    found = task_of().metrics(OUTCOMES, ROWS, names, 0.25)
+    # B-PS 2 right of 3 said, I-PS 2 right of 3 said, B-OG and I-OG all
     characters = [4 / 5, 4 / 5, 1.0, 1.0]
+    # KLUE's code: O before and after each sentence, 6 of the 8 there are, and tags that no side has count as right
+    with_o = [*characters, 12 / 14, 1.0, 1.0]
     assert found == pytest.approx(
         {
             "loss": 0.25,
             "entity_macro_f1": (2 / 5 + 1) / 2,
             "entity_micro_f1": 2 * 3 / (5 + 4),
-            "char_macro_f1": sum(characters) / 5,
+            "char_macro_f1": sum(with_o) / 7,
             "char_macro_f1_without_o": sum(characters) / 4,
         }
     )
@@ -313,6 +316,8 @@ def test_metrics_are_those_of_klue_on_the_same_characters() -> None:
     )
     whole = entity_f1([truth], [predicted], average="macro", mode="strict", scheme=IOB2)
     assert found["entity_macro_f1"] == pytest.approx(whole)
+    with_o = f1_score(truth, predicted, labels=NAMES, average="macro", zero_division=True)
+    assert found["char_macro_f1"] == pytest.approx(with_o, abs=1e-12)
     inside = f1_score(truth, predicted, labels=NAMES[1:], average="macro")
     assert found["char_macro_f1_without_o"] == pytest.approx(inside)
 

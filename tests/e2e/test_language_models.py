@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import tarfile
 from itertools import islice
@@ -11,6 +12,8 @@ import pytest
 
 from tests.conftest import ROOT, Cli
 
+MORPHEMES = {"bleu_morpheme", "rouge_l_morpheme"} if importlib.util.find_spec("kiwipiepy") else set()
+OVERLAP = {"bleu_char", "rouge_l", *MORPHEMES}
 HEARD = {"ended", "repetition", "hangul", "hanja", "mixed_politeness", "broken"}
 
 
@@ -55,10 +58,13 @@ def test_real_conversations_train_evaluate_and_are_planned(
     run = cli(*flags)
     assert run.code == 0, run.err
     summary = json.loads((output_dir / "summary.json").read_text(encoding="utf-8"))
-    assert {"loss", "perplexity", "loss_per_char", "perplexity_per_char", *HEARD} == set(summary["validation"])
+    assert {"loss", "perplexity", "loss_per_char", "perplexity_per_char", *OVERLAP, *HEARD} == set(
+        summary["validation"]
+    )
     records = (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    assert any(set(json.loads(record)) >= HEARD for record in records)
-    assert "스스로 끝난 답" in run.err
+    assert any(set(json.loads(record)) >= HEARD | OVERLAP for record in records)
+    assert "스스로 끝난 답" in run.err and "글자 ROUGE-L" in run.err
+    assert ("형태소 ROUGE-L" in run.err) == bool(MORPHEMES)
     evaluated = cli("evaluate", "--output_dir", output_dir, "--split", "validation")
     assert evaluated.code == 0, evaluated.err
     saved = json.loads((output_dir / "metrics-validation.json").read_text(encoding="utf-8"))
@@ -101,7 +107,7 @@ def test_text_to_text_on_real_sentences(cli: Cli, tiny_seq2seq: Path, real_data:
     assert run.code == 0, run.err
     assert "생성 보기" in run.err
     summary = json.loads((output_dir / "summary.json").read_text(encoding="utf-8"))
-    assert {"loss", "chrf", "bleu", "bleu_char", "rouge_l", *HEARD} == set(summary["validation"])
+    assert {"loss", "chrf", "bleu", *OVERLAP, *HEARD} == set(summary["validation"])
     losses = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     first, second = (record["loss"] for record in losses if record["kind"] == "eval")
     assert second < first
