@@ -16,6 +16,8 @@ from settings import TrainingSettings
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+_ROUNDED_AT_ONCE = 2**20  # numbers: rounding has five temporaries of what it is given, which of embeddings is much
+
 
 class HalfStep(ResourceError):
     """Memory ran out while the optimizer changed the weights: some may be a step ahead of the others."""
@@ -125,8 +127,12 @@ class SteppedOneByOne(torch.optim.Optimizer):
         assert parameter.grad is not None
         working.data, working.grad = parameter.float(), parameter.grad.float()
         inner.step()
-        parameter.copy_(stochastically_rounded(working.data))
-        working.data, working.grad = torch.empty(0, device=parameter.device), None
+        working.grad = None
+        rows = max(1, _ROUNDED_AT_ONCE * max(1, len(torch.atleast_1d(parameter))) // max(1, parameter.numel()))
+        slices = (torch.atleast_1d(values).split(rows) for values in (parameter, working.data))
+        for kept, values in zip(*slices, strict=True):
+            kept.copy_(stochastically_rounded(values))
+        working.data = torch.empty(0, device=parameter.device)
 
 
 def stochastically_rounded(values: torch.Tensor) -> torch.Tensor:
