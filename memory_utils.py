@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exceptions import ResourceError, SettingsError
 from settings import Settings
@@ -94,6 +94,7 @@ class MemoryManager:
 
     token_budget: padded tokens in a micro-batch at most; it starts at batch_size × max_length and only goes down.
     gradient_checkpointing: whether the model recomputes activations already, and so need not be told to.
+    chosen: the settings, by their dotted names, that `optimize_memory_usage` chose; a resumed run goes on with them.
     """
 
     def __init__(self, settings: Settings, device: torch.device, max_length: int) -> None:
@@ -102,6 +103,7 @@ class MemoryManager:
         self.settings, self.device = settings, device
         self.token_budget = settings.data.batch_size * max_length
         self.gradient_checkpointing = False
+        self.chosen: dict[str, Any] = {}
         if device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(settings.memory.max_gpu_memory_usage, device)
 

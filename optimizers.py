@@ -80,6 +80,19 @@ def _adamw_8bit(settings: TrainingSettings) -> Callable[[Any], Optimizer]:
     return lambda params: AdamW8bit(params, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon)
 
 
+def has_8bit_optimizer(device: torch.device) -> bool:
+    """Whether bitsandbytes is there and steps in 8 bits on the device; found out by trying."""
+    try:
+        from bitsandbytes.optim import AdamW8bit
+
+        weight = torch.nn.Parameter(torch.ones(64, 64, device=device))  # smaller ones keep moments of 32 bits
+        weight.grad = torch.ones_like(weight)
+        AdamW8bit([weight]).step()
+    except Exception:  # whatever a library raises that was built for another device
+        return False
+    return bool(torch.isfinite(weight).all())
+
+
 def _adafactor(settings: TrainingSettings) -> Callable[[Any], Optimizer]:
     """Second moments by row and column, no first (Shazeer and Stern 2018); the learning rate is as AdamW's."""
     from transformers.optimization import Adafactor
@@ -181,7 +194,7 @@ def measured_in_backward(model: torch.nn.Module) -> Iterator[BackwardNorm]:
         norm.add(parameter.grad)
         parameter.grad = None
 
-    with _after_each_gradient(model, drop):
+    with after_each_gradient(model, drop):
         yield norm
 
 
@@ -201,7 +214,7 @@ def stepped_in_backward(model: torch.nn.Module, optimizer: SteppedOneByOne, scal
         parameter.grad = None
 
     try:
-        with _after_each_gradient(model, step):
+        with after_each_gradient(model, step):
             yield norm
     except (RuntimeError, MemoryError) as error:
         if not (is_out_of_memory(error) and norm.has_begun()):
@@ -215,7 +228,8 @@ def stepped_in_backward(model: torch.nn.Module, optimizer: SteppedOneByOne, scal
 
 
 @contextmanager
-def _after_each_gradient(model: torch.nn.Module, hook: Callable[[torch.nn.Parameter], None]) -> Iterator[None]:
+def after_each_gradient(model: torch.nn.Module, hook: Callable[[torch.nn.Parameter], None]) -> Iterator[None]:
+    """Calls the hook with each trained parameter as soon as its gradient is whole."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     handles = [parameter.register_post_accumulate_grad_hook(hook) for parameter in trained]
     try:

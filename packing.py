@@ -62,8 +62,8 @@ def isolates(model: PreTrainedModel) -> bool:
 
     transformers makes the mask out of `position_ids` where there is no attention_mask and no cache; an architecture
     that does not (recurrent layers, say) would leak, so it is asked before it is relied on. What a masked sequence has
-    is multiplied by zero, so that of another one beside it not a bit may come through; another width rounds differently,
-    in bfloat16 by more.
+    is multiplied by zero, so of another one beside it not a bit may come through; another width rounds differently, in
+    bfloat16 by more.
     """
     import torch
 
