@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ResourceError, SettingsError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
 _NEARLY_FULL = 0.6
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 # What CUDA, cuDNN, cuBLAS and the CPU's allocators say when memory is gone.
 _OUT_OF_MEMORY_WORDS = (
@@ -108,14 +110,14 @@ class MemoryManager:
             torch.cuda.set_per_process_memory_fraction(settings.memory.max_gpu_memory_usage, device)
 
     def limit(self) -> int:
-        """Bytes that this run may use: the card's share by `max_gpu_memory_usage`, or the machine's memory."""
+        """Bytes that this run may use: the card's share by `max_gpu_memory_usage`, or the machine's or container's."""
         import psutil
         import torch
 
         if self.device.type == "cuda":
             total = torch.cuda.get_device_properties(self.device).total_memory
             return int(total * self.settings.memory.max_gpu_memory_usage)
-        return int(psutil.virtual_memory().total)
+        return min(int(psutil.virtual_memory().total), _container_limit())
 
     def used(self) -> int:
         """Bytes in use now: allocated on the GPU, or resident in this process."""
@@ -189,6 +191,14 @@ class MemoryManager:
             "메모리가 부족하여 micro-batch를 토큰 %s개 이하로 다시 나눕니다. 학습 결과는 달라지지 않습니다.",
             f"{self.token_budget:,}",
         )
+
+
+def _container_limit() -> int:
+    """Bytes that the container (cgroup version 2) may use; without a limit, more than there are."""
+    try:
+        return int(_CONTAINER_LIMIT.read_text())
+    except (OSError, ValueError):  # no such file, or "max"
+        return sys.maxsize
 
 
 def _trim_heap() -> None:

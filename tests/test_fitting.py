@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import torch
 import yaml
 
 from commands.fitting import automatic, choose, remembered
@@ -22,7 +24,7 @@ from tests.test_memory_estimate import fitting_for
 from tests.test_resume import StopAfter, flags_for, losses, run_train  # noqa: F401
 
 PLAIN = Option(64, 4, 2, gradient_checkpointing=False, dtype="float32", optimizer="adamw", adapter="none")
-RUNGS = [  # (settings chosen, whether bitsandbytes is there)
+RUNGS: list[tuple[dict[str, Any], bool]] = [  # (settings chosen, whether bitsandbytes is there)
     ({"memory.gradient_checkpointing": True}, True),
     ({"memory.gradient_checkpointing": True, "training.optimizer": "adamw_8bit"}, True),
     ({"memory.gradient_checkpointing": True, "training.optimizer": "adamw_8bit", "model.dtype": "bfloat16"}, True),
@@ -139,3 +141,14 @@ def test_the_heap_takes_more_than_what_is_alive_where_freed_blocks_lie_between()
     if peak is None:
         pytest.skip("the C library does not tell of its heap")
     assert 100 * block <= peak < 2 * 100 * block
+
+
+@pytest.mark.parametrize(("written", "limit"), [("2147483648\n", 2**31), ("max\n", None)])
+def test_a_container_may_have_less_than_its_machine(
+    written: str, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "memory.max"
+    file.write_text(written, encoding="utf-8")
+    whole = int(psutil.virtual_memory().total)
+    monkeypatch.setattr("memory_utils._CONTAINER_LIMIT", file)
+    assert MemoryManager(Settings(), torch.device("cpu"), 64).limit() == min(limit or whole, whole)
