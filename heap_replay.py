@@ -22,6 +22,7 @@ from collections.abc import Sequence
 _ALIGNMENT = 64  # bytes, torch's on a CPU
 _STEPS = 3  # the second step meets the first one's holes; after the third the heap hardly grows
 _BESIDE = (48, 64, 112, 208)  # bytes of a tensor's own objects: storage, tensor, what autograd keeps of it
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # malloc.h: from which size blocks are mapped, how much free end is kept
 _AT_MOST_S = 60
 _LOOKED_AT = 2**16  # bytes of an allocation that may have made the heap grow
 
@@ -60,7 +61,8 @@ def _replay(numbers: array[int]) -> int:
     small.restype, small.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     free.restype, free.argtypes = None, [ctypes.c_void_p]
     info.restype = _HeapInfo
-    free(allocate(_ALIGNMENT, 2**25 - 2**13))  # the size from which blocks are mapped has grown to its most by now
+    library.mallopt(_MMAP_THRESHOLD, 2**25)  # what it has grown to by then, which is its most
+    library.mallopt(_TRIM_THRESHOLD, 2**30)  # some small object always lives near the end of a real heap, and keeps it
     before = info()
     most = 0
     for _ in range(_STEPS):

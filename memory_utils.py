@@ -160,11 +160,21 @@ class MemoryManager:
 
         if _due(step, self.settings.memory.empty_cache_freq) and self.device.type == "cuda":
             torch.cuda.empty_cache()
+        if self.settings.memory.optimizer_in_backward:
+            self.give_holes_back()
         if self.device.type == "cpu" and self.used() > _NEARLY_FULL * self.limit():
             self.clean_up()  # costs a little speed, so only where the heap's free blocks are in the way
         if _due(step, self.settings.training.cuda_cleanup_freq):
             self.clean_up()
             _log.info("스텝 %s: %s", f"{step:,}", self.describe())
+
+    def give_holes_back(self) -> None:
+        """Gives a CPU's heap's free blocks back, for runs that want the least memory: the next pass fills them anew.
+
+        It costs time, as the pages have to be made again.
+        """
+        if self.device.type == "cpu" and sys.platform == "linux":
+            _trim_heap()
 
     def clean_up(self) -> None:
         """Drops garbage that holds tensors, then gives unused blocks back to the device."""
@@ -174,8 +184,7 @@ class MemoryManager:
         if self.device.type == "cuda":
             torch.cuda.ipc_collect()
             torch.cuda.empty_cache()
-        elif sys.platform == "linux":
-            _trim_heap()
+        self.give_holes_back()
 
     def shrink_budget(self, largest: int, examples: int) -> None:
         """Halves the token budget after memory ran out on a micro-batch of `largest` padded tokens.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,6 +83,7 @@ def _adamw_8bit(settings: TrainingSettings) -> Callable[[Any], Optimizer]:
 
 def has_8bit_optimizer(device: torch.device) -> bool:
     """Whether bitsandbytes is there and steps in 8 bits on the device; found out by trying."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of what is of no use here
     try:
         from bitsandbytes.optim import AdamW8bit
 

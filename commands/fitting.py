@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
-_PLENTY = 4  # where this many times a rough estimate fits, there is no need to count
+_PLENTY = 8  # where this many times a rough estimate fits, there is no need to count, which takes seconds
 
 
 @dataclass(frozen=True)
@@ -247,9 +247,9 @@ def what_would_fit(fitting: Fitting) -> str:
 def log_short(fitting: Fitting, estimate: Estimate) -> None:
     """The estimate in one line of the log."""
     _log.info(
-        "모델 파라미터 %s개 (학습 %s개), 메모리 어림 %.2f GiB (가중치 %.2f, 기울기 %.2f, 옵티마이저 %.2f, "
+        "모델 파라미터 %s개 (학습 %s개), 메모리 어림%s %.2f GiB (가중치 %.2f, 기울기 %.2f, 옵티마이저 %.2f, "
         "활성값 %.2f, logits %.2f%s) / 한도 %.1f GiB",
-        f"{estimate.parameters:,}", f"{estimate.trained:,}",
+        f"{estimate.parameters:,}", f"{estimate.trained:,}", "" if estimate.counted else "(넉넉하여 식으로)",
         *(size / _GIB for size in (estimate.total + fitting.taken, estimate.weights, estimate.gradients,
                                    estimate.optimizer, estimate.activations, estimate.logits)),
         f", 힙의 빈틈과 라이브러리 {estimate.heap / _GIB:.2f}" if estimate.heap else "", fitting.limit / _GIB,
