@@ -8,9 +8,11 @@ copies of the weights, temporaries.
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,15 +20,20 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from heap_replay import heap_peak
 from memory_estimate import Count, Workload
-from optimizers import measured_in_backward
+from optimizers import after_each_gradient
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def count_step(model: PreTrainedModel, workload: Workload, optimizer_in_backward: bool) -> Count:
-    """Forward, loss and backward of one micro-batch; gradients are dropped as they come where the optimizer steps."""
+def count_step(model: PreTrainedModel, workload: Workload, optimizer_in_backward: bool, temporaries: int) -> Count:
+    """Forward, loss and backward of one micro-batch, and the optimizer's temporaries.
+
+    temporaries: tensors of a parameter's size in float32 that its step makes. Where the optimizer steps in the backward
+    pass, each gradient is dropped as it comes.
+    """
     model.train()
     with FakeTensorMode(allow_non_fake_inputs=True):
         _make_fake(model, workload.device)
@@ -35,11 +42,23 @@ def count_step(model: PreTrainedModel, workload: Workload, optimizer_in_backward
             for parameter in model.parameters():
                 parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
                 live.add(parameter.grad)
-        dropped = measured_in_backward(model) if optimizer_in_backward and workload.step_is_window else nullcontext()
-        with live, dropped, workload.autocast():
-            workload.task.training_loss(model, workload.step).backward()
+
+        def step(parameter: torch.nn.Parameter) -> None:
+            [torch.empty_like(parameter, dtype=torch.float32) for _ in range(temporaries)]
+
+        def step_in_backward(parameter: torch.nn.Parameter) -> None:
+            step(parameter)
+            parameter.grad = None
+
+        in_backward = optimizer_in_backward and workload.step_is_window
+        hooks = after_each_gradient(model, step_in_backward) if in_backward else nullcontext()
+        with live, hooks:
+            with workload.autocast():
+                workload.task.training_loss(model, workload.step).backward()
+            if not in_backward:
+                step(max((p for p in model.parameters() if p.requires_grad), key=torch.numel))
     model.zero_grad(set_to_none=True)
-    return live.peak
+    return live.count(workload.device)
 
 
 def count_evaluation(model: PreTrainedModel, workload: Workload) -> Count:
@@ -50,7 +69,7 @@ def count_evaluation(model: PreTrainedModel, workload: Workload) -> Count:
         live = _LiveBytes(model)
         with live, torch.no_grad(), workload.autocast():
             workload.task.loss_sum(workload.task.forward(model, workload.evaluation), workload.evaluation)
-    return live.peak
+    return live.count(workload.device)
 
 
 def _make_fake(model: PreTrainedModel, device: torch.device) -> None:
@@ -76,11 +95,13 @@ class _LiveBytes(TorchDispatchMode):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.vocabulary = getattr(model.config, "vocab_size", 0)
-        self.sizes: dict[int, tuple[int, int]] = {
-            tensor.untyped_storage()._cdata: (0, 0) for tensor in (*model.parameters(), *model.buffers())
+        self.sizes: dict[int, tuple[int, int, int]] = {
+            tensor.untyped_storage()._cdata: (0, 0, -1) for tensor in (*model.parameters(), *model.buffers())
         }
         self.total = self.logits = 0
-        self.peak = Count(0, 0)
+        self.peak = Count(0, 0, 0)
+        self.events: list[tuple[int, int]] = []  # (storage's number, its bytes, or -1 where it is gone)
+        self._made = itertools.count()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -96,6 +117,11 @@ class _LiveBytes(TorchDispatchMode):
             self.add(leaf)
         return made
 
+    def count(self, device: torch.device) -> Count:
+        """The peak; on a CPU with what the heap takes for it."""
+        heap = heap_peak(self.events) if device.type == "cpu" else None
+        return replace(self.peak, heap=max(heap or 0, self.peak.total))
+
     def add(self, tensor: Any) -> None:
         """Counts a tensor's storage until it is gone, unless it is counted already."""
         if not isinstance(tensor, torch.Tensor):
@@ -105,14 +131,17 @@ class _LiveBytes(TorchDispatchMode):
         if key in self.sizes:
             return
         is_logits = tensor.ndim > 1 and tensor.shape[-1] == self.vocabulary
-        self.sizes[key] = (size, size if is_logits else 0)
+        number = next(self._made)
+        self.sizes[key] = (size, size if is_logits else 0, number)
+        self.events.append((number, size))
         self.total, self.logits = self.total + size, self.logits + self.sizes[key][1]
         if self.total > self.peak.total:
-            self.peak = Count(self.total, self.logits)
+            self.peak = Count(self.total, self.logits, self.total)
         weakref.finalize(storage, self._drop, key)
 
     def _drop(self, key: int) -> None:
-        size, logits = self.sizes.pop(key)
+        size, logits, number = self.sizes.pop(key)
+        self.events.append((number, -1))
         self.total, self.logits = self.total - size, self.logits - logits
 
 

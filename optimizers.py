@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from settings import TrainingSettings
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
+
+_ROUNDED_AT_ONCE = 2**20  # numbers: rounding has five temporaries of what it is given, which of embeddings is much
 
 
 class HalfStep(ResourceError):
@@ -78,6 +81,20 @@ def _adamw_8bit(settings: TrainingSettings) -> Callable[[Any], Optimizer]:
     return lambda params: AdamW8bit(params, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon)
 
 
+def has_8bit_optimizer(device: torch.device) -> bool:
+    """Whether bitsandbytes is there and steps in 8 bits on the device; found out by trying."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of what is of no use here
+    try:
+        from bitsandbytes.optim import AdamW8bit
+
+        weight = torch.nn.Parameter(torch.ones(64, 64, device=device))  # smaller ones keep moments of 32 bits
+        weight.grad = torch.ones_like(weight)
+        AdamW8bit([weight]).step()
+    except Exception:  # whatever a library raises that was built for another device
+        return False
+    return bool(torch.isfinite(weight).all())
+
+
 def _adafactor(settings: TrainingSettings) -> Callable[[Any], Optimizer]:
     """Second moments by row and column, no first (Shazeer and Stern 2018); the learning rate is as AdamW's."""
     from transformers.optimization import Adafactor
@@ -125,8 +142,12 @@ class SteppedOneByOne(torch.optim.Optimizer):
         assert parameter.grad is not None
         working.data, working.grad = parameter.float(), parameter.grad.float()
         inner.step()
-        parameter.copy_(stochastically_rounded(working.data))
-        working.data, working.grad = torch.empty(0, device=parameter.device), None
+        working.grad = None
+        rows = max(1, _ROUNDED_AT_ONCE * max(1, len(torch.atleast_1d(parameter))) // max(1, parameter.numel()))
+        slices = (torch.atleast_1d(values).split(rows) for values in (parameter, working.data))
+        for kept, values in zip(*slices, strict=True):
+            kept.copy_(stochastically_rounded(values))
+        working.data = torch.empty(0, device=parameter.device)
 
 
 def stochastically_rounded(values: torch.Tensor) -> torch.Tensor:
@@ -175,7 +196,7 @@ def measured_in_backward(model: torch.nn.Module) -> Iterator[BackwardNorm]:
         norm.add(parameter.grad)
         parameter.grad = None
 
-    with _after_each_gradient(model, drop):
+    with after_each_gradient(model, drop):
         yield norm
 
 
@@ -195,7 +216,7 @@ def stepped_in_backward(model: torch.nn.Module, optimizer: SteppedOneByOne, scal
         parameter.grad = None
 
     try:
-        with _after_each_gradient(model, step):
+        with after_each_gradient(model, step):
             yield norm
     except (RuntimeError, MemoryError) as error:
         if not (is_out_of_memory(error) and norm.has_begun()):
@@ -209,7 +230,8 @@ def stepped_in_backward(model: torch.nn.Module, optimizer: SteppedOneByOne, scal
 
 
 @contextmanager
-def _after_each_gradient(model: torch.nn.Module, hook: Callable[[torch.nn.Parameter], None]) -> Iterator[None]:
+def after_each_gradient(model: torch.nn.Module, hook: Callable[[torch.nn.Parameter], None]) -> Iterator[None]:
+    """Calls the hook with each trained parameter as soon as its gradient is whole."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     handles = [parameter.register_post_accumulate_grad_hook(hook) for parameter in trained]
     try:

@@ -283,6 +283,7 @@ class TrainingManager:
             "optimizer": scalars,
             "scaler": self.scaler.state_dict(),
             "shrunk_token_budget": self.memory.token_budget if self.memory.token_budget < whole_budget else None,
+            "chosen": self.memory.chosen,
             "metrics_bytes": metrics_bytes,
         }
         progress = Progress(state.epoch, state.window, state.step)

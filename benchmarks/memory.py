@@ -1,13 +1,15 @@
 """Memory: estimate beside measured peak, and tokens a second, of one setting at a time and of all together.
 
-usage: python benchmarks/memory.py DATA_FOLDER MODELS_FOLDER [--model smollm2-135m] [--rows plain checkpointing ...]
+usage: python benchmarks/memory.py DATA_FOLDER MODELS_FOLDER [--work causal|encoder] [--model NAME] [--rows plain ...]
        [--row NAME "section.key=value ..."] [--steps 4] [--max-length 256]
 
-DATA_FOLDER holds chatbot/ChatbotData.csv as it is published; MODELS_FOLDER the model. Every row trains in a process of
-its own, through this program's command line or, for reference, through transformers.Trainer with the same texts, batch
-and precision. Measured is the growth of the peak over what the process had before the model was loaded: resident memory
-on a CPU, allocated memory on a GPU. Tokens are real ones, padding not counted. Texts are the longest pairs of the file,
-joined by twos, so that batches are of a size that matters and nobody has to cut them.
+DATA_FOLDER holds chatbot/ChatbotData.csv and nsmc/ratings_train.txt as they are published; MODELS_FOLDER the model:
+smollm2-135m, or e5-small for an encoder, where `--model bert-base` is made here with random weights. Every row trains
+in a process of its own, through this program's command line or, for reference, through transformers.Trainer with the
+same texts, batch and precision. The estimate is what `plan` says. Measured is the growth of the peak over what the
+process had before the model was loaded: resident memory on a CPU, allocated memory on a GPU. Tokens are real ones,
+padding not counted. Texts are the longest of the file, joined by twos, so that batches are of a size that matters and
+nobody has to cut them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,6 +45,7 @@ ROWS = {
     "all that keep full fine-tuning": (*LEAN, "memory.optimizer_in_backward=true"),
     "all, smaller micro-batches": (*LEAN, "data.batch_size=2", "memory.gradient_accumulation_steps=4"),
 }
+ENCODER_ROWS = ("plain", "gradient checkpointing", "lora", "lora, gradient checkpointing")
 
 
 @dataclass(frozen=True)
@@ -58,34 +62,66 @@ class Measured:
 
 
 def write_data(source: Path, folder: Path, steps: int) -> None:
-    """Long plain texts out of the published pairs: train.csv of `steps` batches, validation.csv of four texts."""
+    """Long texts out of a published file: train.csv of `steps` batches, validation.csv of four texts.
+
+    Each is two of the longest joined: a pair's question and answer, or a review, which keeps the first one's label.
+    """
+    is_reviews = source.suffix == ".txt"
     with source.open(encoding="utf-8-sig", newline="") as file:
-        pairs = sorted((f"{row['Q']} {row['A']}" for row in csv.DictReader(file)), key=len, reverse=True)
-    texts = [" ".join(pairs[start : start + 2]) for start in range(0, 2 * (steps * BATCH + 4), 2)]
-    for name, part in (("train", texts[4:]), ("validation", texts[:4])):
+        read = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if is_reviews else csv.DictReader(file)
+        rows = [(row["document"], row["label"]) if is_reviews else (f"{row['Q']} {row['A']}", "0") for row in read]
+    rows = sorted(rows, key=lambda row: len(row[0] or ""), reverse=True)
+    pairs = [(f"{rows[at][0]} {rows[at + 1][0]}", rows[at][1]) for at in range(0, 2 * (steps * BATCH + 4), 2)]
+    for name, part in (("train", pairs[4:]), ("validation", pairs[:4])):
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerows([["text"], *([text] for text in part)])
+            csv.writer(file).writerows(
+                [("text", "label"), *part] if is_reviews else [("text",), *((t,) for t, _ in part)]
+            )
 
 
 def run_ours(options: tuple[str, ...], arguments: argparse.Namespace, data: Path, scratch: Path) -> Measured:
-    """Trains through the command line; what it came to is in summary.json and metrics.jsonl."""
+    """Plans and trains through the command line; what it came to is in summary.json and metrics.jsonl."""
     every = (
         "memory.gradient_accumulation_steps=1", f"data.batch_size={BATCH}", f"data.max_length={arguments.max_length}",
         "training.epochs=1", "generation.validation_rows=0", "generation.max_new_tokens=4", "logging.log_steps=1",
         "logging.progress_bar=false", f"data.dataset_cache_dir={scratch / 'cache'}", *options,
     )  # fmt: skip
-    command = [
-        sys.executable, ROOT / "finetuning_app.py", "train", "--task", "text-generation",
-        "--model_name", arguments.models.resolve() / arguments.model, "--dataset", data,
-        "--output_dir", scratch / "model", *(part for option in every for part in ("--set", option)),
+    task = "text-classification" if arguments.work == "encoder" else "text-generation"
+    model = made_encoder(scratch) if arguments.model == "bert-base" else arguments.models.resolve() / arguments.model
+    flags = [
+        "--task", task, "--model_name", model, "--dataset", data, "--output_dir", scratch / "model",
+        *(part for option in every for part in ("--set", option)),
     ]  # fmt: skip
-    subprocess.run(list(map(str, command)), check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
+    planned = run_program("plan", flags)
+    run_program("train", flags)
     summary = json.loads((scratch / "model" / "summary.json").read_text(encoding="utf-8"))
     lines = (scratch / "model" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     speeds = [record["tokens_per_s"] for record in map(json.loads, lines) if record["kind"] == "train"]
     peak = summary["peak_memory_bytes"] - summary["memory_before_model_bytes"]
-    return Measured(summary["estimated_memory_bytes"], peak, sorted(speeds)[len(speeds) // 2])
+    return Measured(planned_bytes(planned), peak, sorted(speeds)[len(speeds) // 2])
+
+
+def run_program(command: str, flags: list[object]) -> str:
+    """What a command of this program prints."""
+    words = [sys.executable, ROOT / "finetuning_app.py", command, *flags]
+    done = subprocess.run(
+        list(map(str, words)), check=True, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    return done.stdout
+
+
+def planned_bytes(text: str) -> int:
+    """The estimate for the model and its training out of what `plan` prints: the sum without the program itself."""
+    gib = dict(re.findall(r"^  (합계|프로그램): ([0-9.]+)$", text, flags=re.MULTILINE))
+    return int((float(gib["합계"]) - float(gib.get("프로그램", 0))) * 2**30)
+
+
+def made_encoder(scratch: Path) -> Path:
+    """A BERT-base shape with random weights."""
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.throughput import make_encoder
+
+    return make_encoder(scratch / "bert-base")
 
 
 def run_trainer(arguments: argparse.Namespace, data: Path) -> Measured:
@@ -145,8 +181,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("models", type=Path)
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--rows", nargs="*", default=[TRAINER, *ROWS])
+    parser.add_argument("--work", choices=("causal", "encoder"), default="causal")
+    parser.add_argument("--model")
+    parser.add_argument("--rows", nargs="*")
     parser.add_argument("--row", nargs=2, action="append", default=[], metavar=("NAME", "SETTINGS"))
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--max-length", type=int, default=256)
@@ -155,14 +192,18 @@ def main() -> None:
     if arguments.trainer_data is not None:
         print(json.dumps(train_with_trainer(arguments)))
         return
+    is_encoder = arguments.work == "encoder"
+    arguments.model = arguments.model or ("e5-small" if is_encoder else "smollm2-135m")
+    rows = arguments.rows if arguments.rows is not None else ENCODER_ROWS if is_encoder else [TRAINER, *ROWS]
+    source = arguments.data / ("nsmc/ratings_train.txt" if is_encoder else "chatbot/ChatbotData.csv")
     more = {name: tuple(settings.split()) for name, settings in arguments.row}
     print("| setting | estimate, MiB | estimate / measured | measured, MiB | tokens/s |\n|---|---|---|---|---|")
-    for name in [*arguments.rows, *more]:
+    for name in [*rows, *more]:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
             data = scratch / "data"
             data.mkdir()
-            write_data(arguments.data / "chatbot" / "ChatbotData.csv", data, arguments.steps)
+            write_data(source, data, arguments.steps)
             if name == TRAINER:
                 measured = run_trainer(arguments, data)
             else:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from commands.workbench import Workbench
 from settings import Settings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
-_PLENTY = 4  # where this many times a rough estimate fits, there is no need to count
+_PLENTY = 8  # where this many times a rough estimate fits, there is no need to count, which takes seconds
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ class Fitting:
         adapter = whole.model.adapter.model_copy(update={"method": option.adapter})
         model = whole.model.model_copy(update={"adapter": adapter, "dtype": option.dtype})
         training = whole.training.model_copy(update={"optimizer": option.optimizer})
-        return whole.model_copy(update={"model": model, "training": training})
+        recomputes = option.gradient_checkpointing or whole.memory.gradient_checkpointing
+        memory = whole.memory.model_copy(update={"gradient_checkpointing": recomputes})
+        return whole.model_copy(update={"model": model, "training": training, "memory": memory})
 
     def can_checkpoint(self) -> bool:
         """Whether the architecture has gradient checkpointing."""
@@ -149,28 +151,60 @@ def fitting_of(
     return Fitting(bench, tokenizer, label_names, max_length, train, validation, taken, memory.limit())
 
 
-def choose(fitting: Fitting) -> tuple[bool, Estimate]:
-    """Whether activations are recomputed, and the estimate; says what the run needs and why it was chosen.
+def automatic(fitting: Fitting, exact: bool) -> list[Option]:
+    """What the program may choose by itself under the settings; exact: of that, what no loss differs by."""
+    from dataclasses import replace
 
-    Gradient checkpointing costs a second forward pass, so unless it is asked for it is for what does not fit without.
+    from memory_options import automatic_options
+    from optimizers import has_8bit_optimizer
+
+    bench, asked = fitting.bench, fitting.asked()
+    if not bench.settings.memory.optimize_memory_usage:
+        return []
+    can_checkpoint = bench.settings.memory.gradient_checkpointing is None and fitting.can_checkpoint()
+    if exact:
+        return [replace(asked, gradient_checkpointing=True)] if can_checkpoint else []
+    can_round = bench.settings.model.quantization is None and bench.accelerator.mixed_precision != "fp16"
+    return automatic_options(asked, can_checkpoint, has_8bit_optimizer(bench.accelerator.device), can_round)
+
+
+def choose(fitting: Fitting, exact: bool = False) -> tuple[Option, Estimate]:
+    """How the run is made to fit, and the estimate; says what the run needs, what was chosen and why.
+
+    exact: choose only what changes no loss, as for a run that goes on from a checkpoint.
     """
     from memory_options import first_that_fits
 
-    memory, asked = fitting.bench.settings.memory, fitting.asked()
+    asked = fitting.asked()
     estimate = fitting.rough_estimate(asked)
     if _PLENTY * estimate.total > fitting.room:
         estimate = fitting.estimate(asked)
     log_short(fitting, estimate)
     if estimate.total <= fitting.room:
-        return asked.gradient_checkpointing, estimate
-    may = memory.optimize_memory_usage and memory.gradient_checkpointing is None and fitting.can_checkpoint()
-    found = first_that_fits([fitting.with_checkpointing()] if may else [], fitting.estimate, fitting.room)
+        return asked, estimate
+    found = first_that_fits(automatic(fitting, exact), fitting.estimate, fitting.room)
     if found is None:
         _log.warning("이 설정은 메모리에 들어가지 않을 수 있습니다. plan 명령이 들어가는 설정을 찾아 줍니다.")
-        return asked.gradient_checkpointing, estimate
-    _log.info("메모리가 모자라 gradient checkpointing을 켰습니다. (memory.optimize_memory_usage)")
+        return asked, estimate
+    _log.info(
+        "메모리가 %.2f GiB 모자라 스스로 고른 설정으로 학습합니다: %s (memory.optimize_memory_usage)",
+        (estimate.total - fitting.room) / _GIB, found[0].changes_from(asked),
+    )  # fmt: skip
     log_short(fitting, found[1])
-    return True, found[1]
+    return found
+
+
+def remembered(settings: Settings, chosen: Mapping[str, Any]) -> Settings:
+    """The settings with what a checkpoint's run had chosen by itself, where they are at their defaults now.
+
+    chosen: values by dotted names.
+    """
+    for key, value in chosen.items():
+        section, name = key.split(".")
+        part = getattr(settings, section)
+        if getattr(part, name) == type(part).model_fields[name].default:
+            settings = settings.model_copy(update={section: part.model_copy(update={name: value})})
+    return settings
 
 
 def table(fitting: Fitting, estimate: Estimate) -> list[str]:
@@ -182,6 +216,7 @@ def table(fitting: Fitting, estimate: Estimate) -> list[str]:
         ("옵티마이저", estimate.optimizer),
         ("활성값과 임시 메모리", estimate.activations),
         ("logits", estimate.logits),
+        *([("힙의 빈틈과 라이브러리", estimate.heap)] if estimate.heap else []),
         *([("프로그램", fitting.taken)] if fitting.taken else []),
         ("합계", estimate.total + fitting.taken),
     ]
@@ -198,21 +233,25 @@ def what_would_fit(fitting: Fitting) -> str:
     """The cheapest settings that fit where those asked for do not, in one line."""
     from memory_options import cheaper_options, first_that_fits
 
-    asked = fitting.asked()
-    found = first_that_fits(cheaper_options(asked, fitting.can_checkpoint()), fitting.estimate, fitting.room)
+    asked, what = fitting.asked(), "학습할 때 스스로 고를 설정"
+    found = first_that_fits(automatic(fitting, exact=False), fitting.estimate, fitting.room)
+    if found is None:
+        what = "들어가는 설정"
+        found = first_that_fits(cheaper_options(asked, fitting.can_checkpoint()), fitting.estimate, fitting.room)
     if found is None:
         return "들어가는 설정을 찾지 못했습니다. 더 작은 모델을 고르세요."
     option, estimate = found
     total = (estimate.total + fitting.taken) / _GIB
-    return f"들어가는 설정 (약 {total:.2f} GiB): {option.changes_from(asked)}"
+    return f"{what} (약 {total:.2f} GiB): {option.changes_from(asked)}"
 
 
 def log_short(fitting: Fitting, estimate: Estimate) -> None:
     """The estimate in one line of the log."""
     _log.info(
-        "모델 파라미터 %s개 (학습 %s개), 메모리 어림 %.2f GiB (가중치 %.2f, 기울기 %.2f, 옵티마이저 %.2f, "
-        "활성값 %.2f, logits %.2f) / 한도 %.1f GiB",
-        f"{estimate.parameters:,}", f"{estimate.trained:,}",
+        "모델 파라미터 %s개 (학습 %s개), 메모리 어림%s %.2f GiB (가중치 %.2f, 기울기 %.2f, 옵티마이저 %.2f, "
+        "활성값 %.2f, logits %.2f%s) / 한도 %.1f GiB",
+        f"{estimate.parameters:,}", f"{estimate.trained:,}", "" if estimate.counted else "(넉넉하여 식으로)",
         *(size / _GIB for size in (estimate.total + fitting.taken, estimate.weights, estimate.gradients,
-                                   estimate.optimizer, estimate.activations, estimate.logits, fitting.limit)),
+                                   estimate.optimizer, estimate.activations, estimate.logits)),
+        f", 힙의 빈틈과 라이브러리 {estimate.heap / _GIB:.2f}" if estimate.heap else "", fitting.limit / _GIB,
     )  # fmt: skip

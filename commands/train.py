@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.compare import tokenizer_lines
-from commands.fitting import choose, fitting_of
+from commands.fitting import choose, fitting_of, remembered
 from commands.vocabulary import begun_with, keep
 from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.md")
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A run made to fit into memory: chosen, the settings that were for it; needed, what of it is for summary.json."""
+
+    prepared: Prepared
+    chosen: dict[str, Any]
+    needed: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -63,27 +72,42 @@ def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
         for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):
             _log.info("%s", line)
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
-    trained = _trained(prepared, tokenizer, max_length, store, checkpoint, arguments.allow_changed)
+    fitted = _fitted(prepared, tokenizer, max_length, checkpoint)
+    prepared = fitted.prepared
+    trained = _trained(fitted, tokenizer, max_length, store, checkpoint, arguments.allow_changed)
     trained.memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them
     _report(prepared, tokenizer, max_length, trained, time.perf_counter() - started)
 
 
+def _fitted(
+    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, checkpoint: Checkpoint | None,
+) -> _Fitted:  # fmt: skip
+    """The run under the settings that fit; one that goes on keeps what it chose when it began, wherever that was."""
+    chosen = checkpoint.state.get("chosen", {}) if checkpoint is not None else {}
+    prepared = prepared.under(remembered(prepared.bench.settings, chosen))
+    examples = prepared.examples
+    fitting = fitting_of(
+        prepared.bench, tokenizer, prepared.label_names, max_length, examples["train"], examples["validation"]
+    )
+    option, estimate = choose(fitting, exact=checkpoint is not None)
+    chosen = {**chosen, **option.different(fitting.asked())}
+    needed = {"memory_before_model_bytes": fitting.taken, "estimated_memory_bytes": estimate.total}
+    return _Fitted(prepared.under(fitting.settings_under(option)), chosen, needed)
+
+
 def _trained(
-    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, store: CheckpointStore,
+    fitted: _Fitted, tokenizer: PreTrainedTokenizerBase, max_length: int, store: CheckpointStore,
     checkpoint: Checkpoint | None, allow_changed: bool,
 ) -> _Trained:  # fmt: skip
     """Trains, from a checkpoint or from the start."""
     from training_manager import TrainingManager
 
-    bench, examples = prepared.bench, prepared.examples
-    settings, output_dir = bench.settings, bench.output_dir
-    fitting = fitting_of(bench, tokenizer, prepared.label_names, max_length, examples["train"], examples["validation"])
-    checkpoints, estimate = choose(fitting)
+    prepared = fitted.prepared
+    bench, examples, output_dir = prepared.bench, prepared.examples, prepared.bench.output_dir
     evaluator = bench.evaluator_to_train(tokenizer, prepared.label_names, max_length)
-    if checkpoints and not evaluator.memory.gradient_checkpointing:
-        evaluator.memory.recompute_activations(evaluator.model)
+    evaluator.memory.chosen = fitted.chosen
     manager = TrainingManager(
-        settings, evaluator, examples["train"], examples["validation"], store,
+        bench.settings, evaluator, examples["train"], examples["validation"], store,
         save_best=lambda model: _keep_model(bench, model, tokenizer),
         stop_signal=bench.stop.pending,
         data_keys={name: prepared.splits[name].key for name in ("train", "validation")},
@@ -104,8 +128,7 @@ def _trained(
             where=f"{output_dir}, 스텝 {state.step:,}",
             remedy="training.learning_rate를 낮추고(예: 10분의 1) 다른 --output_dir에서 다시 학습하세요.",
         )
-    needed = {"memory_before_model_bytes": fitting.taken, "estimated_memory_bytes": estimate.total}
-    return _Trained(state, evaluator.memory, {**needed, **manager.profile.facts()})
+    return _Trained(state, evaluator.memory, {**fitted.needed, **manager.profile.facts()})
 
 
 def _report(

@@ -50,11 +50,14 @@ class Workbench:
 
     def with_task(self, task: Task) -> Workbench:
         """The same with a task that the data showed to be meant more exactly, its settings to be kept."""
+        model = task.settings.model.model_copy(update={"task": task.name})
+        return self.with_settings(task.settings.model_copy(update={"model": model}), task)
+
+    def with_settings(self, settings: Settings, task: Task) -> Workbench:
+        """The same under other settings, for a task of the kind of `task`."""
         from data_manager import DataManager
         from model_manager import ModelManager
 
-        model = task.settings.model.model_copy(update={"task": task.name})
-        settings = task.settings.model_copy(update={"model": model})
         task = type(task)(settings)
         return replace(
             self, settings=settings, task=task, data=DataManager(settings, task), models=ModelManager(settings, task)
@@ -130,6 +133,12 @@ class Prepared:
     label_names: tuple[str, ...]
     examples: dict[str, Examples]
     learned: Learned | None
+
+    def under(self, settings: Settings) -> Prepared:
+        """The same under other settings of how it is trained, which no example depends on."""
+        if settings == self.bench.settings:
+            return self
+        return replace(self, bench=self.bench.with_settings(settings, self.bench.task))
 
 
 def prepare(

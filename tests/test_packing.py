@@ -115,6 +115,7 @@ def test_one_row_has_the_loss_and_gradient_of_single_ones(name: str, recomputes:
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
     assert float((together[1] - alone[1]).norm() / alone[1].norm()) < 1e-5
     assert attends_within_sequences(model, 64)
+    assert attends_within_sequences(model.bfloat16(), 64)
 
 
 def _in_one_row(task: Any, examples: list[dict[str, Any]]) -> Any:

@@ -87,6 +87,14 @@ def test_outputs_and_gradients_are_those_of_padded_rows(kind: str, head: str) ->
     assert drops_padding(model)
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_weights_in_bfloat16_drop_padding_too(kind: str) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    assert drops_padding(transformers.AutoModel.from_config(config_of(kind)).bfloat16())
+
+
 @pytest.mark.parametrize("kind", PADDED)
 def test_an_architecture_that_cannot_stays_padded(kind: str) -> None:
     import transformers
