@@ -146,6 +146,8 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
         return False
     finally:
         model.train(was_training)
+    if found.is_meta:  # no values to compare
+        return True
     return torch.equal(found[7:], beside[7:]) and _is_same(found, expected)
 
 

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dense_rows import without_padding
 from heap_replay import heap_peak
 from memory_estimate import Count, Workload
 from optimizers import after_each_gradient
@@ -53,7 +54,7 @@ def count_step(model: PreTrainedModel, workload: Workload, optimizer_in_backward
         in_backward = optimizer_in_backward and workload.step_is_window
         hooks = after_each_gradient(model, step_in_backward) if in_backward else nullcontext()
         with live, hooks:
-            with workload.autocast():
+            with workload.autocast(), without_padding(model, workload.step.dense):
                 workload.task.training_loss(model, workload.step).backward()
             if not in_backward:
                 step(max((p for p in model.parameters() if p.requires_grad), key=torch.numel))

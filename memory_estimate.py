@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from batching import batches_by_length, epoch_order, partition, share_of, window_of, windows_per_epoch
+from batching import batches_by_length, epoch_order, share_of, window_of, windows_per_epoch
 from packing import pack_window
 from settings import Settings
 from tasks.base import Batch, Task
+from windows import Way, cut_window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -94,8 +95,9 @@ class Cut:
 
 
 def heaviest_cut(
-    lengths: np.ndarray, seed: int, window_size: int, processes: int, max_length: int, token_budget: int, packs: bool
-) -> Cut:
+    lengths: np.ndarray, seed: int, window_size: int, processes: int, max_length: int, token_budget: int, way: Way,
+    device_type: str,
+) -> Cut:  # fmt: skip
     """The micro-batch of most padded tokens among windows of the first epoch, the one of the longest text included.
 
     lengths: tokens of each example, int32. A hundred windows are looked at, evenly spaced.
@@ -107,10 +109,11 @@ def heaviest_cut(
     heaviest, most = Cut([], True), (-1, -1)
     for number in sorted(numbers):
         mine = share_of(window_of(order, window_size, 0, number), lengths, 0, processes)
-        if packs:
+        if way == "packed":
             batches = pack_window(mine, lengths, max_length, token_budget)
         else:
-            batches = [[np.array([index]) for index in cut] for cut in partition(mine, lengths, token_budget)]
+            cuts = cut_window(mine, lengths, token_budget, device_type, way)
+            batches = [[cut] if way == "one row" else [np.array([index]) for index in cut] for cut in cuts]
         for rows in batches:
             width = max(int(lengths[row].sum()) for row in rows)
             if (len(rows) * width, width) > most:

@@ -52,6 +52,12 @@ def choose_way(task: Task, model: PreTrainedModel, max_length: int) -> Way:
     return way
 
 
+def cut_window(indices: np.ndarray, lengths: np.ndarray, budget: int, device_type: str, way: Way) -> list[np.ndarray]:
+    """Positions as micro-batches within a budget of padded tokens, as is fastest on a kind of device."""
+    cost = micro_batch_cost(device_type) * (1 if way == "padded" else _REAL_FOR_PADDED)
+    return partition(indices, lengths, budget, cost)
+
+
 @dataclass(frozen=True)
 class ReadyWindow:
     """A window and this process's micro-batches of it; token_budget: what they were cut to."""
@@ -93,10 +99,10 @@ class WindowPlanner:
         if self.way == "packed":
             packed = pack_window(indices, lengths, self.max_length, budget)
             return [self.task.collate_rows([fetch(row) for row in rows], self.tokenizer) for rows in packed]
-        cost = micro_batch_cost(self.device_type) * (1 if self.way == "padded" else _REAL_FOR_PADDED)
         if self.as_few_as_fit:
-            cost = budget * len(indices)
-        cuts = partition(indices, lengths, budget, cost)
+            cuts = partition(indices, lengths, budget, budget * len(indices))
+        else:
+            cuts = cut_window(indices, lengths, budget, self.device_type, self.way)
         if self.way == "one row":
             return [self._one_row(cut) for cut in cuts]
         batches = [self.task.collate(fetch(cut), self.tokenizer, key) for cut in cuts]

@@ -1,4 +1,4 @@
-"""One run of one contender of throughput.py, in a process of its own: python contenders.py WORK NAME DATA MODEL.
+"""One run of one contender of throughput.py, in a process of its own: python contenders.py WORK NAME DATA MODEL SEED.
 
 The last line printed is JSON: seconds and examples of the steps after the first two, held-out loss, peak memory.
 """
@@ -46,14 +46,14 @@ class Clock:
         return self.ends[-1] - self.ends[UNCOUNTED - 1]
 
 
-def bench_of(work: str, data: Path, model: Path, scratch: Path) -> Any:
+def bench_of(work: str, data: Path, model: Path, seed: int, scratch: Path) -> Any:
     """This program's own data, tokenizer and model under the benchmark's settings, by its own command line."""
     from commands.workbench import build, prepare
     from finetuning_app import build_parser, read_settings
 
     options = {
         "--config": ROOT / "recipes" / ("nsmc.yaml" if work == "encoder" else "chatbot.yaml"),
-        "--model_name": model, "--dataset": data, "--output_dir": scratch / "model", "--epochs": 1, "--seed": 42,
+        "--model_name": model, "--dataset": data, "--output_dir": scratch / "model", "--epochs": 1, "--seed": seed,
         "--max_length": MAX_LENGTH[work], "--batch_size": 16, "--gradient_accumulation_steps": WINDOW[work] // 16,
         "--learning_rate": RATE,
     }  # fmt: skip
@@ -107,7 +107,8 @@ def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Cl
     tuned = {"train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"}
     options: dict[str, Any] = {
         "output_dir": str(scratch / "trainer"), "num_train_epochs": 1, "per_device_train_batch_size": 16,
-        "gradient_accumulation_steps": WINDOW[work] // 16, "learning_rate": RATE, "weight_decay": 0.01, "seed": 42,
+        "gradient_accumulation_steps": WINDOW[work] // 16, "learning_rate": RATE, "weight_decay": 0.01,
+        "seed": prepared.bench.settings.training.seed,
         "bf16": name != "trainer-float32", "save_strategy": "no", "report_to": [], "disable_tqdm": True,
         "use_cpu": evaluator.model.device.type == "cpu",
     }  # fmt: skip
@@ -154,7 +155,7 @@ def train_bare(work: str, prepared: Any, evaluator: Any, clock: Clock) -> None:
     from batching import epoch_order, window_of
 
     lengths, device, model = prepared.examples["train"].lengths, evaluator.accelerator.device, evaluator.model.train()
-    order = epoch_order(len(lengths), 42, 0)
+    order = epoch_order(len(lengths), prepared.bench.settings.training.seed, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=True)
     width = 64 if work == "encoder" else 512
     for number in range(clock.steps):
@@ -201,10 +202,10 @@ def _batches(examples: Any, task: Any, evaluator: Any) -> Iterator[Any]:
 
 
 def main() -> None:
-    work, name, data, model = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
+    work, name, data, model, seed = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5])
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        prepared, tokenizer = bench_of(work, data, model, scratch)
+        prepared, tokenizer = bench_of(work, data, model, seed, scratch)
         loaded = prepared.bench.models.load_model(prepared.label_names)
         evaluator = prepared.bench.evaluator(loaded, tokenizer, prepared.label_names, MAX_LENGTH[work])
         train = prepared.examples["train"]

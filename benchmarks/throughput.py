@@ -7,9 +7,9 @@ encoder: a BERT-base shape (12 layers, 768) from random weights with the bundled
 examples a step, max_length 128. causal: full fine-tuning on questions and answers, 16 examples a step, max_length 512;
 TRL's SFTTrainer takes part where `pip install -r benchmarks/requirements.txt` was done.
 
-Each run is a process of its own. Contenders take turns, after one round that does not count; the first two steps of a
-run do not count either. The table has medians; the loss is that of the trained model, in float32 without dropout, on
-rows that nobody trained on. The bare limit is the same model on as many real tokens in rows without padding: forward,
+Each run is a process of its own. Contenders take turns, each round with its own seed, after one round that does not
+count; the first two steps of a run do not count either. The table has medians; the loss is that of the trained model,
+in float32 without dropout, on rows that nobody trained on: the mean and range over the seeds. The bare limit is the same model on as many real tokens in rows without padding: forward,
 backward, step, nothing else, so its loss means nothing.
 """
 
@@ -65,9 +65,17 @@ def write_rows(source: Path, folder: Path, rows: int) -> None:
             (folder / f"{name}{source.suffix}").write_text(header + "".join(islice(lines, count)), encoding="utf-8")
 
 
-def run(work: str, contender: str, data: Path, model: Path) -> dict[str, float]:
+def run(work: str, contender: str, data: Path, model: Path, seed: int) -> dict[str, float]:
     """One contender's run: seconds of the steps that count, examples in them, held-out loss, peak memory."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "contenders.py"), work, contender, str(data), str(model)]
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "contenders.py"),
+        work,
+        contender,
+        str(data),
+        str(model),
+        str(seed),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{contender} failed:\n{done.stderr[-3000:]}")
@@ -84,7 +92,8 @@ def report(names: dict[str, str], runs: dict[str, list[dict[str, float]]]) -> st
     speed = {name: statistics.median(one["examples"] / one["seconds"] for one in runs[name]) for name in runs}
     lines = ["| contender | examples/s | this program is | loss after it | peak memory |", "|---|---|---|---|---|"]
     for name in runs:
-        loss = "" if name == "bare" else f"{median(name, 'loss'):.4f}"
+        losses = sorted(one["loss"] for one in runs[name])
+        loss = "" if name == "bare" else f"{statistics.mean(losses):.4f} ({losses[0]:.4f} to {losses[-1]:.4f})"
         ratio = "" if name == "ours" else f"{speed['ours'] / speed[name]:.2f} ×"
         memory = f"{median(name, 'peak') / 2**30:.2f} GiB"
         lines.append(f"| {names[name]} | {speed[name]:.1f} | {ratio} | {loss} | {memory} |")
@@ -109,7 +118,7 @@ def main() -> None:
         model = arguments.model.resolve() if arguments.model else make_encoder(Path(scratch) / "model")
         for number in range(arguments.runs + 1):
             for name in taking_part:
-                found = run(arguments.work, name, Path(scratch) / "data", model)
+                found = run(arguments.work, name, Path(scratch) / "data", model, seed=number)
                 print(f"{number or 'warm-up'}  {name}: {found}", flush=True)
                 if number:
                     runs[name].append(found)

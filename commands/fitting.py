@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from memory_estimate import Estimate, Workload
     from memory_options import Option
     from tasks.base import Batch
+    from windows import Way
 
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
@@ -81,16 +82,31 @@ class Fitting:
         from memory_estimate import estimate_memory
 
         settings = self.settings_under(option)
-        return estimate_memory(self._outline(option), self._workload(option), settings, option.gradient_checkpointing)
+        outline = self._outline(option)
+        workload = self._workload(option, self._way(outline, option))
+        return estimate_memory(outline, workload, settings, option.gradient_checkpointing)
 
     def rough_estimate(self, option: Option) -> Estimate:
         """The same by a formula, without the seconds that the count takes."""
         from memory_estimate import rough_estimate
 
         settings = self.settings_under(option)
-        return rough_estimate(self._outline(option), self._workload(option), settings, option.gradient_checkpointing)
+        outline = self._outline(option)
+        workload = self._workload(option, self._way(outline, option))
+        return rough_estimate(outline, workload, settings, option.gradient_checkpointing)
 
-    def _workload(self, option: Option) -> Workload:
+    def way(self) -> Way:
+        """How the run that was asked for keeps padding small, as far as a model without weights tells."""
+        return self._way(self._outline(self.asked()), self.asked())
+
+    def _way(self, outline: PreTrainedModel, option: Option) -> Way:
+        from dense_rows import attends_within_sequences
+
+        if not self.bench.task.packs():
+            return "padded"
+        return "one row" if attends_within_sequences(outline, option.max_length) else "packed"
+
+    def _workload(self, option: Option, way: Way) -> Workload:
         import numpy as np
 
         from evaluation import BUDGET_FACTOR
@@ -100,15 +116,18 @@ class Fitting:
         window = option.batch_size * option.gradient_accumulation_steps * accelerator.num_processes
         cut = heaviest_cut(
             self.train.lengths.clip(max=option.max_length), settings.training.seed, window,
-            accelerator.num_processes, option.max_length, option.token_budget, task.packs(),
+            accelerator.num_processes, option.max_length, option.token_budget, way,
+            accelerator.device.type,
         )  # fmt: skip
         lengths = self.validation.lengths.clip(max=option.max_length)
         held_out = largest_evaluation_batch(lengths, BUDGET_FACTOR * option.token_budget)
         return Workload(
             task,
-            step=self._batch(self.train, cut.rows, option.max_length, task.packs()),
+            step=self._batch(self.train, cut.rows, option.max_length, way),
             step_is_window=cut.alone,
-            evaluation=self._batch(self.validation, np.array_split(held_out, len(held_out)), option.max_length, False),
+            evaluation=self._batch(
+                self.validation, np.array_split(held_out, len(held_out)), option.max_length, "padded"
+            ),
             autocast=accelerator.autocast,
             device=accelerator.device,
         )
@@ -126,15 +145,21 @@ class Fitting:
             check_can_recompute(outline)
         return outline
 
-    def _batch(self, examples: Examples, rows: Sequence[np.ndarray], max_length: int, packed: bool) -> Batch:
+    def _batch(self, examples: Examples, rows: Sequence[np.ndarray], max_length: int, way: Way) -> Batch:
+        from dataclasses import replace
+
+        from dense_rows import causal_tokens
         from evaluation import to_device
         from memory_estimate import shortened
         from tasks.base import RandomKey
 
         task, device = self.bench.task, self.bench.accelerator.device
         made = [[shortened(example, max_length) for example in examples.fetch(row)] for row in rows]
-        if packed:
-            return to_device(task.collate_rows(made, self.tokenizer), device)
+        if way != "padded":
+            batch = task.collate_rows(made, self.tokenizer)
+            if way == "one row":
+                batch = replace(batch, dense=causal_tokens([len(example["input_ids"]) for example in made[0]]))
+            return to_device(batch, device)
         key = RandomKey(self.bench.settings.training.seed, 0)
         return to_device(task.collate([example for row in made for example in row], self.tokenizer, key), device)
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commands.compare import tokenizer_lines
-from commands.fitting import fitting_of, table, what_would_fit
+from commands.fitting import Fitting, fitting_of, table, what_would_fit
 from commands.workbench import Workbench, prepare
 
 if TYPE_CHECKING:
-    from batching import Examples
+    pass
 
 _SAMPLED_WINDOWS = 50
 
@@ -42,7 +42,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
         "토큰 길이: 50% {:,}, 90% {:,}, 99% {:,}, 최대 {:,}".format(*quantiles) + f" (max_length {max_length:,})",
         f"max_length에서 잘린 텍스트: {int(np.sum(train.table['truncated'][:])):,}개",
         f"윈도(한 스텝): 예제 {window:,}개, epoch마다 {windows:,}스텝, 모두 {windows * settings.training.epochs:,}스텝",
-        _padding(bench, train, window, max_length),
+        _padding(fitting, window),
         *tokenizer_lines(prepared, tokenizer, max_length, arguments.compare or ()),
         *table(fitting, estimate),
         *([what_would_fit(fitting)] if estimate.total > fitting.room else []),
@@ -52,18 +52,20 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     print("\n".join(lines))
 
 
-def _padding(bench: Workbench, train: Examples, window: int, max_length: int) -> str:
+def _padding(fitting: Fitting, window: int) -> str:
     """Padding's share of all tokens: cut as the program cuts windows, against batches in the order they come."""
+    train, max_length, settings, way = fitting.train, fitting.max_length, fitting.bench.settings, fitting.way()
     from batching import epoch_order, partition, window_of, windows_per_epoch
     from packing import pack_window
 
-    settings = bench.settings
     order, budget = epoch_order(len(train), settings.training.seed, 0), settings.data.batch_size * max_length
     real = ours = plain = 0
     for number in range(min(_SAMPLED_WINDOWS, windows_per_epoch(len(train), window))):
         indices = window_of(order, window, 0, number).indices
         real += int(train.lengths[indices].sum())
-        if bench.task.packs():
+        if way == "one row":
+            ours = real
+        elif way == "packed":
             for rows in pack_window(indices, train.lengths, max_length, budget):
                 ours += len(rows) * max(int(train.lengths[row].sum()) for row in rows)
         else:
@@ -71,5 +73,5 @@ def _padding(bench: Workbench, train: Examples, window: int, max_length: int) ->
         for start in range(0, len(indices), settings.data.batch_size):
             batch = train.lengths[indices[start : start + settings.data.batch_size]]
             plain += len(batch) * int(batch.max())
-    way = "packing" if bench.task.packs() else "길이별로 나눔"
-    return f"패딩: {100 * (1 - real / ours):.1f}% ({way}), 순서대로 나누면 {100 * (1 - real / plain):.1f}%"
+    how = {"one row": "한 행에 이어 붙임", "packed": "packing"}.get(way, "길이별로 나눔")
+    return f"패딩: {100 * (1 - real / ours):.1f}% ({how}), 순서대로 나누면 {100 * (1 - real / plain):.1f}%"
