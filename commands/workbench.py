@@ -59,9 +59,8 @@ class Workbench:
         from model_manager import ModelManager
 
         task = type(task)(settings)
-        return replace(
-            self, settings=settings, task=task, data=DataManager(settings, task), models=ModelManager(settings, task)
-        )
+        models = ModelManager(settings, task, self.models.extension)
+        return replace(self, settings=settings, task=task, data=DataManager(settings, task), models=models)
 
     def with_extension(self, extension: Extension) -> Workbench:
         """The same for a model whose vocabulary is extended."""

@@ -17,6 +17,7 @@ from exceptions import DataError, ModelError, SettingsError, StopRequested
 from settings import Settings
 from tasks import find_task
 from tests.conftest import NEGATIVE, POSITIVE, Cli
+from tests.test_fitting import short_of_memory  # noqa: F401  (a fixture)
 from tests.test_resume import StopAfter, check_resumed_is_whole, flags_for, run_train  # noqa: F401  (a fixture)
 from vocabulary_extension import (
     Learned,
@@ -268,6 +269,19 @@ def test_a_resumed_run_has_the_pieces_that_it_was_begun_with(
     kept = Learned.from_json((tmp_path / "model" / "vocabulary.json").read_text(encoding="utf-8"))
     vocabulary = tokenizer_at(tmp_path / "model").get_vocab()
     assert all(left + right in vocabulary for left, right in kept.merges)
+
+
+def test_a_run_that_is_short_of_memory_has_its_pieces_too(
+    flags: list[str],
+    short_of_memory: Callable[[int, bool], None],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Under the settings that are chosen for it the model still has rows for them."""
+    short_of_memory(90, False)
+    run_train([*flags, "--output_dir", str(tmp_path / "model")], StopAfter())
+    assert "gradient_checkpointing: true" in (tmp_path / "model" / "settings.yaml").read_text(encoding="utf-8")
+    config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
+    assert config["vocab_size"] == len(tokenizer_at(tmp_path / "model"))
 
 
 def test_plan_says_what_the_pieces_are_worth(flags: list[str], cli: Cli) -> None:
