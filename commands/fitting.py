@@ -168,12 +168,18 @@ def fitting_of(
     bench: Workbench, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int,
     train: Examples, validation: Examples,
 ) -> Fitting:  # fmt: skip
-    """The run to come on this device, as it is before its model is loaded."""
+    """The run to come on this device, as it is before its model is loaded.
+
+    Of several processes the one with the least memory counts for all: they have to train in one way.
+    """
     from memory_utils import MemoryManager
+    from optimizer_step import over_processes
 
     memory = MemoryManager(bench.settings, bench.accelerator.device, max_length)
     taken = memory.used() if bench.accelerator.device.type == "cpu" else 0
-    return Fitting(bench, tokenizer, label_names, max_length, train, validation, taken, memory.limit())
+    most_taken = int(over_processes(bench.accelerator, float(taken), "max"))
+    least_limit = -int(over_processes(bench.accelerator, -float(memory.limit()), "max"))
+    return Fitting(bench, tokenizer, label_names, max_length, train, validation, most_taken, least_limit)
 
 
 def automatic(fitting: Fitting, exact: bool) -> list[Option]:
@@ -196,8 +202,17 @@ def automatic(fitting: Fitting, exact: bool) -> list[Option]:
 def choose(fitting: Fitting, exact: bool = False) -> tuple[Option, Estimate]:
     """How the run is made to fit, and the estimate; says what the run needs, what was chosen and why.
 
-    exact: choose only what changes no loss, as for a run that goes on from a checkpoint.
+    exact: choose only what changes no loss, as for a run that goes on from a checkpoint. Of several processes the first
+    one's choice is that of all.
     """
+    from accelerate.utils import broadcast_object_list
+
+    chosen = [_chosen_here(fitting, exact)]
+    broadcast_object_list(chosen)
+    return chosen[0]
+
+
+def _chosen_here(fitting: Fitting, exact: bool) -> tuple[Option, Estimate]:
     from memory_options import first_that_fits
 
     asked = fitting.asked()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -12,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from commands.fitting import automatic, choose, remembered
+from commands.fitting import automatic, choose, fitting_of, remembered
 from commands.workbench import Workbench
 from exceptions import StopRequested
 from heap_replay import heap_peak
@@ -130,6 +132,24 @@ def test_a_workbench_under_other_settings_has_them_everywhere(flags_for: Callabl
     other = bench.with_settings(bench.settings.model_copy(update={"model": model}), bench.task)
     assert {part.settings.model.dtype for part in (other, other.task, other.models)} == {"bfloat16"}
     assert other.task.name == bench.task.name
+
+
+def test_of_several_processes_the_one_with_the_least_memory_counts(
+    flags_for: Callable[[str], list[str]],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else one would train with other weights or another optimizer than the next."""
+    gib = 2**30
+    monkeypatch.setattr(MemoryManager, "limit", lambda self: 10 * gib)
+    monkeypatch.setattr(MemoryManager, "used", lambda self: gib)
+    alone = fitting_for(flags_for("text-classification"))
+    other_has_less = SimpleNamespace(  # by a GiB in use, and by one of its machine
+        device=torch.device("cpu"), num_processes=2, gather=lambda values: torch.cat([values, values + gib])
+    )
+    bench: Any = replace(alone.bench, accelerator=other_has_less)  # type: ignore[arg-type]
+    beside = fitting_of(bench, alone.tokenizer, alone.label_names, alone.max_length, alone.train, alone.validation)
+    assert (alone.taken, alone.limit) == (gib, 10 * gib)
+    assert (beside.taken, beside.limit) == (2 * gib, 9 * gib)
 
 
 def test_the_heap_takes_more_than_what_is_alive_where_freed_blocks_lie_between() -> None:
