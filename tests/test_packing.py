@@ -141,6 +141,17 @@ def test_long_and_masked_attention_stays_the_models_own() -> None:
     assert float((together[1] - alone[1]).norm() / alone[1].norm()) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_caps_its_scores_is_not_given_one_row(dtype: torch.dtype) -> None:
+    """Too little to be seen by trying it on scores that are small, or in bfloat16; torch's attention has no cap."""
+    from transformers import AutoModelForCausalLM, Gemma2Config
+
+    torch.manual_seed(0)
+    wide = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
+    config = Gemma2Config(**wide, num_key_value_heads=2, intermediate_size=64)
+    assert not attends_within_sequences(AutoModelForCausalLM.from_config(config, dtype=dtype), 64)
+
+
 def test_a_model_that_hides_its_sequences_is_not_given_one_row() -> None:
     from transformers import AutoModelForCausalLM
 
