@@ -344,9 +344,12 @@ class TrainingManager:
 
         Returns the last one's gradient norm. Steps that were left out are reported; ModelError after several in a row.
         """
-        unread, norm = self._unread, math.nan
+        unread, norm, since = self._unread, math.nan, time.perf_counter()
         self._unread = []
         values = losses_and_norms([result for _, _, result in unread])
+        waited = time.perf_counter() - since  # for the steps themselves, which the device had only been handed
+        for tally in (self.state.since_log, self.state.this_epoch):
+            tally.seconds += waited
         for (step, window, result), (loss_sum, norm) in zip(unread, values, strict=True):
             is_good = math.isfinite(loss_sum) and math.isfinite(norm)
             for tally in (self.state.since_log, self.state.this_epoch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from checkpointing import CheckpointStore
 from evaluation import Evaluator
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from memory_utils import MemoryManager
+from optimizer_step import StepResult, losses_and_norms
 from settings import Settings, TrainingSettings
 from tasks import find_task
 from training_manager import TrainingManager, learning_rate_factor
@@ -206,6 +208,24 @@ def test_no_step_waits_for_the_device(tiny_model: Path, tiny_causal: Path, tmp_p
     callers = [event.cpu_parent for event in profile.events() if event.name in waiting]
     assert all(caller is not None and caller.name == "aten::_fused_adamw_" for caller in callers)  # a CPU's own way
     assert math.isfinite(manager._read_steps())
+
+
+def test_the_time_that_the_device_is_waited_for_is_the_steps_own(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that was handed to a device has taken no time yet; examples a second would be of the handing over."""
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    window, now = Window(0, 0, np.arange(8)), [0.0]
+    manager._count(manager.train_window(manager.plan(window)), window, 1.0)
+
+    def read_after_a_while(results: Sequence[StepResult]) -> list[tuple[float, float]]:
+        now[0] += 3.0
+        return losses_and_norms(results)
+
+    monkeypatch.setattr("training_manager.losses_and_norms", read_after_a_while)
+    monkeypatch.setattr("training_manager.time.perf_counter", lambda: now[0])
+    manager._read_steps()
+    assert manager.state.since_log.seconds == manager.state.this_epoch.seconds == 1.0 + 3.0
 
 
 def test_the_last_step_is_saved_whatever_save_steps_says(tiny_model: Path, tmp_path: Path) -> None:
