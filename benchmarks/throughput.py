@@ -9,8 +9,9 @@ TRL's SFTTrainer takes part where `pip install -r benchmarks/requirements.txt` w
 
 Each run is a process of its own. Contenders take turns, each round with its own seed, after one round that does not
 count; the first two steps of a run do not count either. The table has medians; the loss is that of the trained model,
-in float32 without dropout, on rows that nobody trained on: the mean and range over the seeds. The bare limit is the same model on as many real tokens in rows without padding: forward,
-backward, step, nothing else, so its loss means nothing.
+in float32 without dropout, on rows that nobody trained on: the mean and range over the seeds. The bare limit is the
+same model on as many real tokens in rows without padding: forward, backward, step, nothing else, so its loss means
+nothing.
 """
 
 from __future__ import annotations
@@ -89,14 +90,16 @@ def report(names: dict[str, str], runs: dict[str, list[dict[str, float]]]) -> st
     def median(name: str, key: str) -> float:
         return statistics.median(one[key] for one in runs[name])
 
-    speed = {name: statistics.median(one["examples"] / one["seconds"] for one in runs[name]) for name in runs}
+    speeds = {name: sorted(one["examples"] / one["seconds"] for one in runs[name]) for name in runs}
+    speed = {name: statistics.median(values) for name, values in speeds.items()}
     lines = ["| contender | examples/s | this program is | loss after it | peak memory |", "|---|---|---|---|---|"]
     for name in runs:
         losses = sorted(one["loss"] for one in runs[name])
         loss = "" if name == "bare" else f"{statistics.mean(losses):.4f} ({losses[0]:.4f} to {losses[-1]:.4f})"
         ratio = "" if name == "ours" else f"{speed['ours'] / speed[name]:.2f} ×"
         memory = f"{median(name, 'peak') / 2**30:.2f} GiB"
-        lines.append(f"| {names[name]} | {speed[name]:.1f} | {ratio} | {loss} | {memory} |")
+        rate = f"{speed[name]:.1f} ({speeds[name][0]:.1f} to {speeds[name][-1]:.1f})"
+        lines.append(f"| {names[name]} | {rate} | {ratio} | {loss} | {memory} |")
     return "\n".join(lines)
 
 
