@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -42,8 +42,10 @@ def choose_way(task: Task, model: PreTrainedModel, max_length: int) -> Way:
     asked = task.settings.data.packing
     way: Way = "padded"
     if task.packs():
-        way = "packed" if isolates(model) else "padded"
-        way = "one row" if attends_within_sequences(model, max_length) else way
+        if attends_within_sequences(model, max_length):
+            way = "one row"
+        elif isolates(model):
+            way = "packed"
     elif asked is not False:
         way = "dense" if drops_padding(model) else "padded"
     if way == "padded" and (asked or task.packs()):
@@ -56,6 +58,12 @@ def cut_window(indices: np.ndarray, lengths: np.ndarray, budget: int, device_typ
     """Positions as micro-batches within a budget of padded tokens, as is fastest on a kind of device."""
     cost = micro_batch_cost(device_type) * (1 if way == "padded" else _REAL_FOR_PADDED)
     return partition(indices, lengths, budget, cost)
+
+
+def one_row(task: Task, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+    """Examples of a causal model as a micro-batch of one row, attention kept within each."""
+    lengths = [len(example["input_ids"]) for example in examples]
+    return dataclasses.replace(task.collate_rows([examples], tokenizer), dense=causal_tokens(lengths))
 
 
 @dataclass(frozen=True)
@@ -104,13 +112,9 @@ class WindowPlanner:
         else:
             cuts = cut_window(indices, lengths, budget, self.device_type, self.way)
         if self.way == "one row":
-            return [self._one_row(cut) for cut in cuts]
+            return [one_row(self.task, fetch(cut), self.tokenizer) for cut in cuts]
         batches = [self.task.collate(fetch(cut), self.tokenizer, key) for cut in cuts]
         return batches if self.way == "padded" else [_without_padding(batch) for batch in batches]
-
-    def _one_row(self, indices: np.ndarray) -> Batch:
-        batch = self.task.collate_rows([self.examples.fetch(indices)], self.tokenizer)
-        return dataclasses.replace(batch, dense=causal_tokens(self.examples.lengths[indices].tolist()))
 
 
 def planned_ahead(

@@ -81,19 +81,19 @@ class Fitting:
         """The memory of a run under an option, counted."""
         from memory_estimate import estimate_memory
 
-        settings = self.settings_under(option)
-        outline = self._outline(option)
-        workload = self._workload(option, self._way(outline, option))
-        return estimate_memory(outline, workload, settings, option.gradient_checkpointing)
+        return estimate_memory(*self._run_under(option))
 
     def rough_estimate(self, option: Option) -> Estimate:
         """The same by a formula, without the seconds that the count takes."""
         from memory_estimate import rough_estimate
 
-        settings = self.settings_under(option)
+        return rough_estimate(*self._run_under(option))
+
+    def _run_under(self, option: Option) -> tuple[PreTrainedModel, Workload, Settings, bool]:
+        """What an estimate is made of."""
         outline = self._outline(option)
         workload = self._workload(option, self._way(outline, option))
-        return rough_estimate(outline, workload, settings, option.gradient_checkpointing)
+        return outline, workload, self.settings_under(option), option.gradient_checkpointing
 
     def way(self) -> Way:
         """How the run that was asked for keeps padding small, as far as a model without weights tells."""
@@ -146,20 +146,17 @@ class Fitting:
         return outline
 
     def _batch(self, examples: Examples, rows: Sequence[np.ndarray], max_length: int, way: Way) -> Batch:
-        from dataclasses import replace
-
-        from dense_rows import causal_tokens
         from evaluation import to_device
         from memory_estimate import shortened
         from tasks.base import RandomKey
+        from windows import one_row
 
         task, device = self.bench.task, self.bench.accelerator.device
         made = [[shortened(example, max_length) for example in examples.fetch(row)] for row in rows]
-        if way != "padded":
-            batch = task.collate_rows(made, self.tokenizer)
-            if way == "one row":
-                batch = replace(batch, dense=causal_tokens([len(example["input_ids"]) for example in made[0]]))
-            return to_device(batch, device)
+        if way == "one row":
+            return to_device(one_row(task, made[0], self.tokenizer), device)
+        if way == "packed":
+            return to_device(task.collate_rows(made, self.tokenizer), device)
         key = RandomKey(self.bench.settings.training.seed, 0)
         return to_device(task.collate([example for row in made for example in row], self.tokenizer, key), device)
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from commands.compare import tokenizer_lines
 from commands.fitting import Fitting, fitting_of, table, what_would_fit
 from commands.workbench import Workbench, prepare
-
-if TYPE_CHECKING:
-    pass
 
 _SAMPLED_WINDOWS = 50
 

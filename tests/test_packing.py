@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dense_rows import attends_within_sequences, causal_tokens, without_padding
+from dense_rows import attends_within_sequences, without_padding
 from packing import best_fit, isolates, pack_window
 from settings import Settings
 from tasks import find_task
+from windows import one_row
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=50), st.integers(60, 200))
@@ -119,8 +119,7 @@ def test_one_row_has_the_loss_and_gradient_of_single_ones(name: str, recomputes:
 
 
 def _in_one_row(task: Any, examples: list[dict[str, Any]]) -> Any:
-    lengths = [len(example["input_ids"]) for example in examples]
-    return dataclasses.replace(task.collate_rows([examples], _Pad()), dense=causal_tokens(lengths))
+    return one_row(task, examples, cast(Any, _Pad()))
 
 
 def test_long_and_masked_attention_stays_the_models_own() -> None:
