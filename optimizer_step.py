@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from batching import Window
+from compiled_layers import CompiledLayers
 from dense_rows import without_padding
 from evaluation import Evaluator, to_device
 from exceptions import SettingsError
@@ -73,6 +75,7 @@ class OptimizerStep:
         self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
         self.scaler = self.accelerator.scaler or torch.amp.GradScaler(self.accelerator.device.type, enabled=False)
         self.stepped_apart = self._stepped_apart()
+        self.compiled: CompiledLayers | None = None
         # torch's AdamW is told on the device to leave a step out; for the others it must be known here
         self.is_told_on_device = isinstance(self.optimizer, torch.optim.AdamW) and not self.scaler.is_enabled()
 
@@ -86,6 +89,23 @@ class OptimizerStep:
             what = "옵티마이저의 상태가 메모리에 들어가지 않습니다."
             where, recomputes = self.memory.describe(), self.memory.gradient_checkpointing
             raise out_of_memory(what, where, self.settings, recomputes) from error
+
+    def compile_layers(self, sample: Batch) -> None:
+        """Compiles the model's layers by a pass over a micro-batch like those to come, whose gradients are dropped.
+
+        SettingsError where they cannot be compiled.
+        """
+        compiled = CompiledLayers(self.model)
+        try:
+            with measured_in_backward(self.model):
+                compiled.compile(lambda: self.accumulate([sample], sample.items, 0))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            what = "층을 컴파일하는 동안 메모리가 부족했습니다."
+            where, recomputes = self.memory.describe(), self.memory.gradient_checkpointing
+            raise out_of_memory(what, where, self.settings, recomputes) from error
+        self.compiled = compiled
 
     def train(self, ready: ReadyWindow, step: int, lr: float) -> StepResult:
         """One step: the loss is the sum over the window's items by their number, whatever the micro-batches are.
@@ -131,7 +151,8 @@ class OptimizerStep:
         seed = np.random.SeedSequence([self.settings.training.seed, step, self.accelerator.process_index])
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
         total = torch.zeros((), device=self.accelerator.device)
-        with self.accelerator.autocast():  # around the whole window: weights are cast once, not once a micro-batch
+        layers = nullcontext() if self.compiled is None else self.compiled.in_use()
+        with self.accelerator.autocast(), layers:  # around the whole window: weights are cast once, not every time
             for batch in batches:
                 batch = to_device(batch, self.accelerator.device)
                 with without_padding(self.model, batch.dense):

@@ -28,7 +28,7 @@ _NO_PART_OF_STEPS = {"eval_steps", "early_stopping_patience", "save_steps", "sav
 _FROM_NOW_ON = frozenset(
     {"memory.mixed_precision", *(f"training.{name}" for name in (
         "learning_rate", "weight_decay", "warmup_steps", "warmup_ratio", "lr_scheduler", "max_grad_norm", "adam_beta1",
-        "adam_beta2", "adam_epsilon",
+        "adam_beta2", "adam_epsilon", "torch_compile",
     ))}
 )  # fmt: skip
 

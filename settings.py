@@ -144,6 +144,7 @@ class TrainingSettings(_Section):
     adam_beta1: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[Real, Field(ge=0, lt=1)] = 0.999
     adam_epsilon: Annotated[Real, Field(gt=0)] = 1e-8
+    torch_compile: Truth | None = None
     eval_steps: Annotated[Whole, Field(ge=1)] | None = None
     early_stopping_patience: Annotated[Whole, Field(ge=1)] | None = None
     save_steps: Annotated[Whole, Field(ge=1)] | None = None

@@ -25,8 +25,9 @@ from checkpointing import (
     restore_optimizer,
     trained_tensors,
 )
+from compiled_layers import is_worth_compiling
 from evaluation import Evaluator
-from exceptions import ModelError, ResourceError, StopRequested
+from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from memory_utils import is_out_of_memory, out_of_memory
 from optimizer_step import OptimizerStep, StepResult, losses_and_norms, over_processes
 from optimizers import HalfStep
@@ -125,9 +126,13 @@ class TrainingManager:
     def run(self) -> TrainingState:
         """Trains to the end and returns the final state; raises StopRequested once a stop's state is saved."""
         state, seed = self.state, self.settings.training.seed
-        bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.accelerator.is_main_process)
         self.model.train()
         self.stepper.allocate()
+        tokens = int(self.train_examples.lengths.sum()) * self.settings.training.epochs
+        precision = self.accelerator.mixed_precision
+        if is_worth_compiling(self.settings, self.model, precision, self.planner.way, tokens):
+            self._compile()
+        bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.accelerator.is_main_process)
         with bar, self.saver:
             self._finish_step()  # a resumed run may owe an evaluation
             for epoch in range(state.epoch, self.settings.training.epochs):
@@ -153,6 +158,15 @@ class TrainingManager:
                         break
             self._save_for_good()
         return state
+
+    def _compile(self) -> None:
+        """Compiles the layers; where nobody asked for it, a machine that cannot compile trains without."""
+        try:
+            self.stepper.compile_layers(self.planner.sample())
+        except SettingsError as error:
+            if self.settings.training.torch_compile:
+                raise
+            _log.info("층을 컴파일하지 않고 학습합니다. %s (training.torch_compile)", error.what)
 
     def plan(self, window: Window) -> ReadyWindow:
         """The window cut to the token budget as it is now."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from batching import Examples, Window, micro_batch_cost, partition, share_of
+from batching import Examples, Window, epoch_order, micro_batch_cost, partition, share_of
 from dense_rows import attends_within_sequences, causal_tokens, dense_tokens, drops_padding
 from packing import isolates, pack_window
 from tasks.base import Batch, RandomKey, Task
@@ -111,10 +111,22 @@ class WindowPlanner:
             cuts = partition(indices, lengths, budget, budget * len(indices))
         else:
             cuts = cut_window(indices, lengths, budget, self.device_type, self.way)
+        return [self._micro_batch(fetch(cut), key) for cut in cuts]
+
+    def _micro_batch(self, examples: Sequence[Mapping[str, Any]], key: RandomKey) -> Batch:
         if self.way == "one row":
-            return [one_row(self.task, fetch(cut), self.tokenizer) for cut in cuts]
-        batches = [self.task.collate(fetch(cut), self.tokenizer, key) for cut in cuts]
-        return batches if self.way == "padded" else [_without_padding(batch) for batch in batches]
+            return one_row(self.task, examples, self.tokenizer)
+        batch = self.task.collate(examples, self.tokenizer, key)
+        return _without_padding(batch) if self.way == "dense" else batch
+
+    def sample(self) -> Batch:
+        """Two examples as a micro-batch of what a run's are like: the same two in every run of these examples."""
+        lengths, order = self.examples.lengths, epoch_order(len(self.examples), self.seed, 0)
+        others = order[lengths[order] != lengths[order[0]]]  # of another length, so that there is padding to deal with
+        two = self.examples.fetch([order[0], (others if len(others) else order)[-1]])
+        if self.way == "packed":
+            return self.task.collate_rows([[one] for one in two], self.tokenizer)
+        return self._micro_batch(two, RandomKey(self.seed, 0))
 
 
 def planned_ahead(

@@ -105,20 +105,20 @@ def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Cl
             clock.tick()
 
     tuned = {"train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"}
+    table = _in_our_order(prepared)
     options: dict[str, Any] = {
         "output_dir": str(scratch / "trainer"), "num_train_epochs": 1, "per_device_train_batch_size": 16,
         "gradient_accumulation_steps": WINDOW[work] // 16, "learning_rate": RATE, "weight_decay": 0.01,
-        "seed": prepared.bench.settings.training.seed,
+        "seed": prepared.bench.settings.training.seed, "train_sampling_strategy": "sequential",
         "bf16": name != "trainer-float32", "save_strategy": "no", "report_to": [], "disable_tqdm": True,
         "use_cpu": evaluator.model.device.type == "cpu",
     }  # fmt: skip
     if name == "trainer-tuned":
-        options |= {**tuned, "per_device_train_batch_size": WINDOW[work], "gradient_accumulation_steps": 1}
+        options |= tuned
     shared = {"model": evaluator.model, "callbacks": [Ticks()], "processing_class": evaluator.tokenizer}
     if work == "encoder":
         from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-        table = prepared.examples["train"].table
         kept = [column for column in ("input_ids", "token_type_ids", "label") if column in table.column_names]
         collator = DataCollatorWithPadding(evaluator.tokenizer)
         trainer: Any = Trainer(
@@ -135,17 +135,25 @@ def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Cl
         if name == "sft-packing":  # as many rows as hold about a window's tokens
             mean = float(prepared.examples["train"].lengths.mean())
             options["per_device_train_batch_size"] = max(1, round(WINDOW[work] * mean / MAX_LENGTH[work]))
-        trainer = SFTTrainer(args=SFTConfig(**options), train_dataset=_as_masked(prepared.examples["train"]), **shared)
+        trainer = SFTTrainer(args=SFTConfig(**options), train_dataset=_as_masked(table), **shared)
     trainer.train()
 
 
-def _as_masked(examples: Any) -> Any:
+def _in_our_order(prepared: Any) -> Any:
+    """The examples as this program's first epoch takes them: losses that differ then differ by more than luck."""
+    from batching import epoch_order
+
+    train = prepared.examples["train"]
+    return train.table.select(epoch_order(len(train), prepared.bench.settings.training.seed, 0))
+
+
+def _as_masked(table: Any) -> Any:
     """The same token ids and trained tokens, under the names that SFTTrainer reads."""
     from datasets import Dataset
 
-    table = examples.table[:]
-    masks = [[int(trained) for trained in row] for row in table["trained"]]
-    return Dataset.from_dict({"input_ids": table["input_ids"], "completion_mask": masks})
+    rows = table[:]
+    masks = [[int(trained) for trained in row] for row in rows["trained"]]
+    return Dataset.from_dict({"input_ids": rows["input_ids"], "completion_mask": masks})
 
 
 def train_bare(work: str, prepared: Any, evaluator: Any, clock: Clock) -> None:

@@ -32,7 +32,7 @@ CONTENDERS = {
         "ours": "this program, bf16",
         "trainer": "Trainer, bf16",
         "trainer-float32": "Trainer, float32 (its default)",
-        "trainer-tuned": "Trainer, tuned: bf16, group_by_length, 64 × 1, fused",
+        "trainer-tuned": "Trainer, tuned: bf16, group_by_length, fused",
         "bare": "bare limit, bf16",
     },
     "causal": {

@@ -189,6 +189,27 @@ def test_a_run_in_less_memory_is_the_same_training(
     assert lean == pytest.approx(plain, rel=MEMORY_SETTINGS[setting])
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("task", ["text-classification", "text-generation"])
+def test_compiled_layers(
+    task: str, flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from compiled_layers import CompiledLayers
+
+    compiled, shapes = CompiledLayers.compile, list[int]()
+
+    def compile_anew(self: CompiledLayers, step: Callable[[], object]) -> None:
+        torch._dynamo.reset()  # as in a process of its own
+        shapes.append(len(self.layers))
+        compiled(self, step)
+
+    monkeypatch.setattr(CompiledLayers, "compile", compile_anew)
+    check_resumed_is_whole([*flags_for(task), "--set", "training.torch_compile=true"], StopAfter(looks=3), tmp_path)
+    assert len(shapes) == 3  # each of the three runs compiled
+
+
 def test_a_run_that_ends_early(flags_for: Callable[[str], list[str]], tmp_path: Path) -> None:
     flags = [*flags_for("text-classification"), "--learning_rate", "1e-12", "--epochs", "5"]
     flags += ["--set", "training.early_stopping_patience=2"]
