@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import gc
 import importlib
 import os
 import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -218,8 +220,10 @@ def main(argv: Sequence[str]) -> int:
         stop = StopSignal()
         arguments = build_parser().parse_args(argv)
         settings = read_settings(arguments)
-        command = importlib.import_module(f"commands.{arguments.command.replace('-', '_')}")
-        command.run(importlib.import_module("commands.workbench").build(settings, stop), arguments)
+        with _kept_from_collection():
+            command = importlib.import_module(f"commands.{arguments.command.replace('-', '_')}")
+            bench = importlib.import_module("commands.workbench").build(settings, stop)
+        command.run(bench, arguments)
         sys.stdout.flush()
     except StopRequested as stopped:
         if stop.patient:
@@ -244,6 +248,17 @@ def main(argv: Sequence[str]) -> int:
         abandon_output()
         return _CLOSED_PIPE
     return 0
+
+
+@contextmanager
+def _kept_from_collection() -> Iterator[None]:
+    """What is imported within is there to stay: to look through it for garbage, then and later, takes a second."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _resuming(argv: Sequence[str]) -> str:

@@ -120,8 +120,9 @@ def clean_rows(
         label = cells.get("label")
         try:
             prepared, left_out = prepare(cells)
-            for role in _TEXTS:
-                check_is_text(role, prepared.get(role))
+            for role, cell in prepared.items():
+                if role in _TEXTS:
+                    check_is_text(role, cell)
         except BadRow as reason:
             findings.skip(str(reason), number, reason.found)
             continue
@@ -159,11 +160,13 @@ def check_is_text(role: str, cell: Any) -> None:
 
 def as_text(value: Any) -> str:
     """A cell as text; whole floats, as a column of integers with gaps has them, are the integers they were."""
+    if isinstance(value, str):
+        return value
     if value is None or value != value:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def as_label(value: Any) -> str:

@@ -60,7 +60,7 @@ class Normalizer:
         if self.full_width and _WIDE_OR_NARROW.search(found):
             found, before = unicodedata.normalize("NFC", found.translate(_ORDINARY)), found
             kinds += ["full_width"] if found != before else []
-        if self.zero_width and _ZERO_WIDTH.search(found):
+        if self.zero_width and not found.isprintable() and _ZERO_WIDTH.search(found):  # it is not printable, and rare
             found, before = _without_zero_width(found), found
             kinds += ["zero_width"] if found != before else []
         return found, tuple(kinds)

@@ -290,9 +290,31 @@ def pad(
 
 def encode_text(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
-) -> tuple[dict[str, list[Any]], BatchEncoding]:
-    """Tokenises texts, or pairs of them, cut to max_length; the column `truncated` says which were."""
-    encoded = tokenizer(list(texts), list(pairs) if pairs is not None else None, truncation=True, max_length=max_length)
+) -> dict[str, list[Any]]:
+    """Tokenises texts, or pairs of them, cut to max_length; the column `truncated` says which were.
+
+    A fast tokenizer's backend is asked for ids alone: a third of its time is what keeps where each token lies.
+    """
+
+    def encoded(until: int | None) -> BatchEncoding:
+        second = list(pairs[:until]) if pairs is not None else None
+        found: BatchEncoding = tokenizer(list(texts[:until]), second, truncation=True, max_length=max_length)
+        return found
+
+    if not _is_its_backend(tokenizer):
+        return text_columns(encoded(None), max_length)
+    encoded(1)  # leaves the backend as the tokenizer sets it
+    whole = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+    encodings = tokenizer.backend_tokenizer.encode_batch_fast(whole)
+    columns = {"input_ids": [encoding.ids for encoding in encodings]}
+    if "token_type_ids" in tokenizer.model_input_names:
+        columns["token_type_ids"] = [encoding.type_ids for encoding in encodings]
+    columns["truncated"] = [bool(encoding.overflowing) for encoding in encodings]
+    return columns
+
+
+def text_columns(encoded: BatchEncoding, max_length: int) -> dict[str, list[Any]]:
+    """The columns of texts that a tokenizer encoded, cut to max_length."""
     columns: dict[str, list[Any]] = {"input_ids": encoded["input_ids"]}
     if "token_type_ids" in encoded:
         columns["token_type_ids"] = encoded["token_type_ids"]
@@ -300,7 +322,15 @@ def encode_text(
         columns["truncated"] = [bool(encoding.overflowing) for encoding in encoded.encodings]
     else:  # a slow tokenizer does not say: a row as long as allowed counts as cut
         columns["truncated"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
-    return columns, encoded
+    return columns
+
+
+def _is_its_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer is a fast one whose class does nothing of its own to a text."""
+    from transformers import PreTrainedTokenizerFast as Fast
+
+    own = type(tokenizer)
+    return issubclass(own, Fast) and own.__call__ is Fast.__call__ and own._encode_plus is Fast._encode_plus
 
 
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:

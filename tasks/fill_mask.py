@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
-from tasks.base import IGNORED, Batch, Column, RandomKey, encode_text, pad
+from tasks.base import IGNORED, Batch, Column, RandomKey, pad, text_columns
 from tasks.language_modeling import VocabularyTask, only_positions, vocabulary_batch
 from tasks.usual_names import TEXTS
 
@@ -47,13 +47,14 @@ class FillMask(VocabularyTask):
                 where="model.name",
                 remedy="BERT, RoBERTa, ELECTRA generator처럼 mask 토큰이 있는 인코더를 고르세요.",
             )
-        columns, encoded = encode_text(tokenizer, rows["text"], None, max_length)
+        encoded = tokenizer(list(rows["text"]), truncation=True, max_length=max_length)
         if encoded.encodings is None:
             raise ModelError(
                 "fill-mask에는 fast tokenizer가 필요합니다. 이 모델에는 없습니다.",
                 where="model.name",
                 remedy="tokenizer.json이 있는 모델을 고르세요.",
             )
+        columns = text_columns(encoded, max_length)
         columns["word"] = [[-1 if word is None else word for word in e.word_ids] for e in encoded.encodings]
         return columns
 

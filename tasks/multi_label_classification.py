@@ -96,7 +96,7 @@ class MultiLabelClassification(TextClassification):
         label_names: Sequence[str],
         max_length: int,
     ) -> dict[str, list[Any]]:
-        columns, _ = encode_text(tokenizer, rows["text"], rows.get("text_pair"), max_length)
+        columns = encode_text(tokenizer, rows["text"], rows.get("text_pair"), max_length)
         if "label" in rows:
             columns["label"] = self._indicators(rows, label_names).tolist()
         return columns

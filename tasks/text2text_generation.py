@@ -67,7 +67,7 @@ class Text2TextGeneration(GeneratingTask):
         label_names: Sequence[str],
         max_length: int,
     ) -> dict[str, list[Any]]:
-        columns, _ = encode_text(tokenizer, rows["prompt"], None, max_length)
+        columns = encode_text(tokenizer, rows["prompt"], None, max_length)
         columns.pop("token_type_ids", None)
         if "response" in rows:
             limit = self.settings.text2text.max_target_length

@@ -140,7 +140,7 @@ class TextClassification(Task):
         label_names: Sequence[str],
         max_length: int,
     ) -> dict[str, list[Any]]:
-        columns, _ = encode_text(tokenizer, rows["text"], rows.get("text_pair"), max_length)
+        columns = encode_text(tokenizer, rows["text"], rows.get("text_pair"), max_length)
         if "label" in rows:
             ids = {name: position for position, name in enumerate(label_names)}
             columns["label"] = [ids[label] for label in rows["label"]]

@@ -64,7 +64,7 @@ class TextRegression(TextClassification):
         label_names: Sequence[str],
         max_length: int,
     ) -> dict[str, list[Any]]:
-        columns, _ = encode_text(tokenizer, rows["text"], rows.get("text_pair"), max_length)
+        columns = encode_text(tokenizer, rows["text"], rows.get("text_pair"), max_length)
         if "label" in rows:
             columns["label"] = [float(label) for label in rows["label"]]
         return columns

@@ -12,7 +12,7 @@ import torch
 from exceptions import DataError, SettingsError
 from settings import Settings
 from tasks import find_task, task_classes
-from tasks.base import RandomKey
+from tasks.base import RandomKey, encode_text, text_columns
 
 TEXTS = {"row": [1, 2, 3], "text": ["정말 재미있다", "너무 지루하다 ㅋㅋ", "또 보고 싶다 최고의 영화다"]}
 
@@ -125,3 +125,22 @@ def test_every_text_has_a_masked_word(tokenizer: Any) -> None:
 def test_a_cut_text_is_told(tokenizer: Any) -> None:
     task = find_task(settings_for("fill-mask"))
     assert task.encode(TEXTS, tokenizer, [], 8)["truncated"] == [False, True, True]
+
+
+@pytest.mark.parametrize("pairs", [None, TEXTS["text"][::-1]])
+@pytest.mark.parametrize("max_length", [6, 16, 64])
+def test_ids_alone_are_those_that_the_tokenizer_gives(tokenizer: Any, pairs: list[str] | None, max_length: int) -> None:
+    whole = tokenizer(TEXTS["text"], pairs, truncation=True, max_length=max_length)
+    assert encode_text(tokenizer, TEXTS["text"], pairs, max_length) == text_columns(whole, max_length)
+
+
+def test_what_a_tokenizer_s_class_does_to_texts_of_its_own_is_done(tiny_model: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    class Shouting(PreTrainedTokenizerFast):
+        def _encode_plus(self, text: Any, *args: Any, **options: Any) -> Any:
+            return super()._encode_plus([f"{one}!!" for one in text], *args, **options)
+
+    own, plain = Shouting.from_pretrained(tiny_model), PreTrainedTokenizerFast.from_pretrained(tiny_model)
+    shouted = [f"{text}!!" for text in TEXTS["text"]]
+    assert encode_text(own, TEXTS["text"], None, 64) == encode_text(plain, shouted, None, 64)
