@@ -192,11 +192,14 @@ def _is_plain(model: PreTrainedModel) -> bool:
 
 
 def _is_same(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether hidden states differ by rounding alone; what a neighbour would add is looked for bit by bit."""
+    """Whether hidden states differ by rounding alone; what a neighbour would add is looked for bit by bit.
+
+    Rounding in bfloat16 came to 0.05 after SmolLM2's 30 layers, positions that are wrong to 0.8.
+    """
     import torch
 
-    rounding = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 5e-2
-    return bool((found - expected).abs().max() <= rounding * expected.abs().max())
+    rounding = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 0.2
+    return bool((found - expected).float().norm() <= rounding * expected.float().norm())
 
 
 def _layers_of(model: PreTrainedModel) -> torch.nn.Module | None:
