@@ -9,6 +9,7 @@ from types import TracebackType
 
 from checkpointing import Checkpoint, CheckpointStore, copied, size_in_bytes
 from exceptions import ResourceError
+from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 _CGROUP = Path("/sys/fs/cgroup")
@@ -43,13 +44,22 @@ class BackgroundSaver:
         """
         self.wait()
         self._step, self._error, self._told = checkpoint.progress.step, None, False
-        if size_in_bytes(checkpoint) > _SHARE * _free_memory():
+        if size_in_bytes(checkpoint) > _SHARE * _free_memory() or not self._begin_to_write_a_copy(checkpoint):
             self._write(checkpoint)
             self.report()
-            return
+
+    def _begin_to_write_a_copy(self, checkpoint: Checkpoint) -> bool:
+        """Whether there was memory for it: a limit that only allocations know of may leave less than there is."""
         name = f"checkpoint-{self._step}"
-        self._thread = threading.Thread(target=self._write, args=(copied(checkpoint),), name=name)
-        self._thread.start()
+        try:
+            thread = threading.Thread(target=self._write, args=(copied(checkpoint),), name=name)
+            thread.start()
+        except MAY_BE_OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        self._thread = thread
+        return True
 
     def fail(self, step: int, error: ResourceError) -> None:
         """Takes note of a checkpoint that the disk did not let be made, and says so."""
@@ -91,7 +101,15 @@ class BackgroundSaver:
         try:
             self._path = self.store.save(checkpoint)
         except BaseException as error:  # of a thread nobody would hear
-            self._error = error
+            self._error = _without_memory(self._step) if is_out_of_memory(error) else error
+
+
+def _without_memory(step: int) -> ResourceError:
+    return ResourceError(
+        "메모리가 모자라 체크포인트를 저장하지 못했습니다.",
+        where=f"스텝 {step:,}",
+        remedy="메모리를 늘린 뒤 --resume으로 이어서 학습하세요. 이전 체크포인트는 그대로 있습니다.",
+    )
 
 
 def _free_memory() -> int:

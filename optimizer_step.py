@@ -15,7 +15,7 @@ from batching import Window
 from dense_rows import without_padding
 from evaluation import Evaluator, to_device
 from exceptions import SettingsError
-from memory_utils import is_out_of_memory, out_of_memory
+from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from optimizers import (
     HalfStep,
     SteppedOneByOne,
@@ -80,18 +80,16 @@ class OptimizerStep:
         """Makes the optimizer's states now, so that no step of it runs out of memory."""
         try:
             allocate_states(self.optimizer)
-        except (RuntimeError, MemoryError) as error:
+        except MAY_BE_OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
-            what = "옵티마이저의 상태가 메모리에 들어가지 않습니다."
-            where, recomputes = self.memory.describe(), self.memory.gradient_checkpointing
-            raise out_of_memory(what, where, self.settings, recomputes) from error
+            raise self.memory.ran_out("옵티마이저의 상태가 메모리에 들어가지 않습니다.") from error
 
     def train(self, ready: ReadyWindow, step: int, lr: float) -> StepResult:
         """One step: the loss is the sum over the window's items by their number, whatever the micro-batches are.
 
         step: from 0, which dropout is drawn from. Where memory runs out the gradients are dropped, and the window is
-        cut again; ResourceError where not even one example fits.
+        cut again; OutOfMemory where not even one example fits.
         """
         window = ready.window
         if ready.token_budget != self.memory.token_budget:  # memory ran out after it was planned
@@ -104,7 +102,7 @@ class OptimizerStep:
             try:
                 loss_sum, norm = self._backward(batches, items, step)
                 break
-            except (RuntimeError, MemoryError) as error:
+            except MAY_BE_OUT_OF_MEMORY as error:
                 if not is_out_of_memory(error):
                     raise
                 largest = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
@@ -187,7 +185,7 @@ class OptimizerStep:
         """The optimizer's step. It allocates nothing; should it fail all the same, its weights must not be saved."""
         try:
             self.scaler.step(self.optimizer)
-        except (RuntimeError, MemoryError) as error:
+        except MAY_BE_OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
             raise HalfStep(

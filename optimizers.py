@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from exceptions import ResourceError, SettingsError
-from memory_utils import is_out_of_memory
+from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def stepped_in_backward(model: torch.nn.Module, optimizer: SteppedOneByOne, scal
     try:
         with after_each_gradient(model, step):
             yield norm
-    except (RuntimeError, MemoryError) as error:
+    except MAY_BE_OUT_OF_MEMORY as error:
         if not (is_out_of_memory(error) and norm.has_begun()):
             raise
         raise HalfStep(

@@ -87,6 +87,7 @@ class Workbench:
 
         torch.manual_seed(self.settings.training.seed)
         evaluator = self.evaluator(self.models.load_model(label_names), tokenizer, label_names, max_length)
+        evaluator.memory.trains = True
         if self.settings.memory.gradient_checkpointing:
             evaluator.memory.recompute_activations(evaluator.model)
         return evaluator
