@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -24,18 +24,21 @@ class BackgroundSaver:
 
     def __init__(self, store: CheckpointStore) -> None:
         self.store = store
-        self._thread: threading.Thread | None = None
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
         self._error: BaseException | None = None
         self._told = True
         self._step, self._path = 0, Path()
 
     def __enter__(self) -> BackgroundSaver:
+        self._pool.submit(int).result()  # a thread that is begun without memory may never say so: Python waits for it
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.wait()
+        self._pool.shutdown()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Waits for the write before this one, copies the state and begins to write the copy.
@@ -50,15 +53,12 @@ class BackgroundSaver:
 
     def _begin_to_write_a_copy(self, checkpoint: Checkpoint) -> bool:
         """Whether there was memory for it: a limit that only allocations know of may leave less than there is."""
-        name = f"checkpoint-{self._step}"
         try:
-            thread = threading.Thread(target=self._write, args=(copied(checkpoint),), name=name)
-            thread.start()
+            self._pending = self._pool.submit(self._write, copied(checkpoint))
         except MAY_BE_OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
             return False
-        self._thread = thread
         return True
 
     def fail(self, step: int, error: ResourceError) -> None:
@@ -69,9 +69,9 @@ class BackgroundSaver:
 
     def report(self) -> None:
         """Says, once, how the last write ended, if it has; raises an error that is not the disk's."""
-        if self._told or (self._thread is not None and self._thread.is_alive()):
+        if self._told or (self._pending is not None and not self._pending.done()):
             return
-        self._thread, self._told = None, True
+        self._pending, self._told = None, True
         if self._error is None:
             _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{self._step:,}", self._path)
         elif isinstance(self._error, ResourceError):
@@ -84,16 +84,16 @@ class BackgroundSaver:
 
     def wait(self) -> None:
         """Waits for the write under way, and says how it ended."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._pending is not None:
+            self._pending.result()
         self.report()
 
     def finish(self) -> None:
         """Waits for the write under way; ResourceError where the last checkpoint could not be written."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._pending is not None:
+            self._pending.result()
         if isinstance(self._error, ResourceError):
-            self._thread, self._told = None, True
+            self._pending, self._told = None, True
             raise self._error
         self.report()
 

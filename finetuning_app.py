@@ -18,6 +18,7 @@ from commands.console import abandon_output, prepare_output
 from exceptions import FinetuningError, SettingsError, StopRequested, with_particle
 
 if TYPE_CHECKING:
+    from config_manager import Override
     from settings import Settings
 
 _COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
@@ -159,9 +160,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_settings(arguments: argparse.Namespace) -> Settings:
-    """Settings in force. For a saved model, its own settings.yaml stands in where no --config is given."""
-    from config_manager import ConfigManager, Override, parse_assignment
+def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
+    """The settings that the command line has, by their dotted keys."""
+    from config_manager import Override, parse_assignment
 
     overrides: dict[str, Override] = {}
     for flag, (key, _) in _SETTING_FLAGS.items():
@@ -173,6 +174,14 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     for text in arguments.set:
         key, value = parse_assignment(text)
         overrides[key] = Override(value, "--set")
+    return overrides
+
+
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    """Settings in force. For a saved model, its own settings.yaml stands in where no --config is given."""
+    from config_manager import ConfigManager
+
+    overrides = overrides_in(arguments)
     config = arguments.config or _HERE / "config.yaml"
     if arguments.command not in _ABOUT_A_RUN_TO_COME and arguments.config is None:
         folder = Path(arguments.model_name or ConfigManager.load(config, overrides).model.output_dir).expanduser()
@@ -219,7 +228,8 @@ def main(argv: Sequence[str]) -> int:
         arguments = build_parser().parse_args(argv)
         settings = read_settings(arguments)
         command = importlib.import_module(f"commands.{arguments.command.replace('-', '_')}")
-        command.run(importlib.import_module("commands.workbench").build(settings, stop), arguments)
+        workbench, given = importlib.import_module("commands.workbench"), frozenset(overrides_in(arguments))
+        command.run(workbench.build(settings, stop, given), arguments)
         sys.stdout.flush()
     except StopRequested as stopped:
         if stop.patient:

@@ -54,7 +54,7 @@ class StepResult:
 
 def losses_and_norms(results: Sequence[StepResult]) -> list[tuple[float, float]]:
     """The loss sum and the gradient's norm of each step, in one copy from the device."""
-    rows = [torch.stack((result.loss_sum.double(), result.grad_norm.double())) for result in results]
+    rows = [torch.stack((result.loss_sum, result.grad_norm.to(result.loss_sum.dtype))) for result in results]
     return [(loss_sum, norm) for loss_sum, norm in torch.stack(rows).tolist()] if rows else []
 
 
@@ -74,7 +74,11 @@ class OptimizerStep:
         self.scaler = self.accelerator.scaler or torch.amp.GradScaler(self.accelerator.device.type, enabled=False)
         self.stepped_apart = self._stepped_apart()
         # torch's AdamW is told on the device to leave a step out; for the others it must be known here
-        self.is_told_on_device = isinstance(self.optimizer, torch.optim.AdamW) and not self.scaler.is_enabled()
+        self.is_told_on_device = (
+            isinstance(self.optimizer, torch.optim.AdamW)
+            and self.accelerator.device.type in ("cuda", "cpu")
+            and not self.scaler.is_enabled()
+        )
 
     def allocate(self) -> None:
         """Makes the optimizer's states now, so that no step of it runs out of memory."""
@@ -158,7 +162,7 @@ class OptimizerStep:
         self._sum_gradients_over_processes()
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         limit = self.settings.training.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit, foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
         is_finite, overflowed = torch.isfinite(loss_sum) & torch.isfinite(norm), False
         if self.is_told_on_device:
             self.optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
