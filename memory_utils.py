@@ -110,6 +110,17 @@ def helping_to_use(settings: Settings) -> list[str]:
     return [text for text, helps in wanted if helps]
 
 
+def helping_to_load(settings: Settings) -> list[str]:
+    """The same for a model whose weights alone are too many."""
+    quantised = "model.quantization: 4bit (model.adapter.method: lora와 함께)"
+    wanted = (
+        ("model.dtype: bfloat16", settings.model.dtype != "bfloat16"),
+        (quantised, settings.model.quantization != "4bit"),
+        ("더 작은 모델", True),
+    )
+    return [text for text, helps in wanted if helps]
+
+
 def _shorter(settings: Settings) -> str:
     return f"data.max_length: {max(8, settings.data.max_length // 2)}"
 

@@ -69,11 +69,8 @@ def test_each_rung_is_chosen_where_it_is_the_first_that_fits(
     chosen: dict[str, Any], has_8bit: bool, flags_for: Callable[[str], list[str]],  # noqa: F811
     short_of_memory: Callable[[int, bool], None], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    short = next(
-        needs(option)
-        for option in automatic_options(PLAIN, True, has_8bit, True, True)
-        if option.different(PLAIN) == chosen
-    )
+    ladder = automatic_options(PLAIN, True, has_8bit, True, True)
+    short = next(needs(option) for option in ladder if option.different(PLAIN) == chosen)
     short_of_memory(short, has_8bit)
     fitting = fitting_for(flags_for("text-classification"))
     with caplog.at_level(logging.INFO):

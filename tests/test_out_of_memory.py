@@ -342,3 +342,24 @@ def test_a_command_without_memory_ends_with_code_5(
     told = capsys.readouterr().err
     assert "메모리가 부족합니다" in told
     assert "Traceback" not in told
+
+
+def test_a_model_whose_weights_do_not_fit_is_not_called_broken(
+    tiny_model: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import transformers
+
+    import finetuning_app
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("unable to mmap 269060552 bytes from file <model.safetensors>: Cannot allocate memory (12)")
+
+    monkeypatch.setattr("reporting.set_up_logging", lambda *_: None)
+    monkeypatch.setattr(finetuning_app, "StopSignal", StopAfter)
+    monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", fail)
+    flags = ["--model_name", str(tiny_model), "--dataset", str(reviews), "--output_dir", str(tmp_path / "model")]
+    assert finetuning_app.main(["train", *flags, "--set", f"data.dataset_cache_dir={tmp_path}"]) == 5
+    told = capsys.readouterr().err
+    assert "모델이 메모리에 들어가지 않습니다" in told
+    assert "model.dtype: bfloat16" in told
+    assert "gradient_checkpointing" not in told
