@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
 _NEARLY_FULL = 0.6
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CONTAINER_LIMITS = (  # cgroup version 2, and 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 # What CUDA, cuDNN, cuBLAS and the CPU's allocators say when memory is gone.
 _OUT_OF_MEMORY_WORDS = (
@@ -155,14 +158,17 @@ class MemoryManager:
             torch.cuda.set_per_process_memory_fraction(settings.memory.max_gpu_memory_usage, device)
 
     def limit(self) -> int:
-        """Bytes that this run may use: the card's share by `max_gpu_memory_usage`, or the machine's or container's."""
+        """Bytes that this run may use: the card's share by `max_gpu_memory_usage`, or what the machine has.
+
+        Of a machine the least of its memory, its container's and what `ulimit -v` leaves counts.
+        """
         import psutil
         import torch
 
         if self.device.type == "cuda":
             total = torch.cuda.get_device_properties(self.device).total_memory
             return int(total * self.settings.memory.max_gpu_memory_usage)
-        return min(int(psutil.virtual_memory().total), _container_limit())
+        return min(int(psutil.virtual_memory().total), *_container_limits(), _address_limit())
 
     def used(self) -> int:
         """Bytes in use now: allocated on the GPU, or resident in this process."""
@@ -264,12 +270,28 @@ class MemoryManager:
         )
 
 
-def _container_limit() -> int:
-    """Bytes that the container (cgroup version 2) may use; without a limit, more than there are."""
+def _container_limits() -> Iterator[int]:
+    """Bytes that the container may use, as far as it is told."""
+    for file in _CONTAINER_LIMITS:
+        try:
+            yield int(file.read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+
+
+def _address_limit() -> int:
+    """Bytes that may be resident under `ulimit -v`: what is mapped and not used counts there, too."""
+    import psutil
+
     try:
-        return int(_CONTAINER_LIMIT.read_text())
-    except (OSError, ValueError):  # no such file, or "max"
+        import resource
+    except ImportError:  # Windows
         return sys.maxsize
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses == resource.RLIM_INFINITY:
+        return sys.maxsize
+    now = psutil.Process().memory_info()
+    return int(addresses - (now.vms - now.rss))
 
 
 def _trim_heap() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -186,5 +187,16 @@ def test_a_container_may_have_less_than_its_machine(
     file = tmp_path / "memory.max"
     file.write_text(written, encoding="utf-8")
     whole = int(psutil.virtual_memory().total)
-    monkeypatch.setattr("memory_utils._CONTAINER_LIMIT", file)
+    monkeypatch.setattr("memory_utils._CONTAINER_LIMITS", (tmp_path / "none", file))
     assert MemoryManager(Settings(), torch.device("cpu"), 64).limit() == min(limit or whole, whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_shell_may_allow_less_than_its_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    memory, now = MemoryManager(Settings(), torch.device("cpu"), 64), psutil.Process().memory_info()
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (now.vms + 2**30, resource.RLIM_INFINITY))
+    assert abs(memory.limit() - memory.used() - 2**30) < 2**26
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert memory.limit() > 2**31
