@@ -42,6 +42,7 @@ _OUT_OF_MEMORY_WORDS = (
 # oneDNN does not say why it could not make or run a kernel; of shapes that other kernels are made for, it is memory.
 _OUT_OF_MEMORY_IN_ONEDNN = ("could not create a primitive", "could not execute a primitive")
 _RETURNED_AT_ONCE = 2**20  # bytes
+_RESERVED_LATER = 2**28  # bytes of addresses: the heaps of threads, and libraries; measured, 120 to 250 MiB
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
 
@@ -291,7 +292,7 @@ def _address_limit() -> int:
     if addresses == resource.RLIM_INFINITY:
         return sys.maxsize
     now = psutil.Process().memory_info()
-    return int(addresses - (now.vms - now.rss))
+    return int(addresses - (now.vms - now.rss) - _RESERVED_LATER)
 
 
 def _trim_heap() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gguf_files
 from adapters import add_vocabulary, choose_trained
-from exceptions import FinetuningError, ModelError, ResourceError, SettingsError
+from exceptions import FinetuningError, ModelError, SettingsError
 from model_errors import explain
 from quantization import (
     check_not_quantised_yet,
@@ -105,7 +105,7 @@ class ModelManager:
                 choose_trained(model, self.settings.model.adapter, set())
                 if self.extension is not None:
                     train_vocabulary(model)
-        except (ModelError, ResourceError):
+        except FinetuningError:
             raise
         except Exception as error:
             raise self._explain(error, "모델") from error
