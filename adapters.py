@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exceptions import ModelError
+from exceptions import ModelError, SettingsError
 from settings import AdapterSettings
 from vocabulary_extension import vocabulary_parameters
 
@@ -30,6 +30,7 @@ def choose_trained(model: PreTrainedModel, adapter: AdapterSettings, new: Set[st
     from peft import LoraConfig
 
     targets = linear_layers(model) if adapter.target_modules == "auto" else adapter.target_modules
+    _check_found(targets, model)
     try:
         model.add_adapter(
             LoraConfig(
@@ -43,6 +44,18 @@ def choose_trained(model: PreTrainedModel, adapter: AdapterSettings, new: Set[st
             where=f"model.adapter.target_modules: {adapter.target_modules}",
             remedy="auto로 두거나, 이 모델에 있는 linear 층의 이름을 쓰세요. 예: [q_proj, v_proj]",
         ) from error
+
+
+def _check_found(targets: Sequence[str], model: PreTrainedModel) -> None:
+    """ModelError where a name is of no layer: peft asks only that one of them is."""
+    names = [f".{name}" for name, _ in model.named_modules()]
+    unknown = [target for target in targets if not any(name.endswith(f".{target}") for name in names)]
+    if unknown or not targets:
+        raise ModelError(
+            f"이 모델에 없는 층입니다: {', '.join(unknown)}" if unknown else "어댑터를 붙일 층이 없습니다.",
+            where=f"model.adapter.target_modules: {list(targets)}",
+            remedy=f"auto로 두거나, 이 모델의 linear 층에서 고르세요: {', '.join(_linear_names(model))}",
+        )
 
 
 def add_vocabulary(path: Path, model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
@@ -64,23 +77,29 @@ def add_vocabulary(path: Path, model: PreTrainedModel, weights: Mapping[str, tor
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
     """The linear layers of the model's blocks, named from within a block; ModelError where there are none."""
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    names = {
-        name
-        for stack in stacks(model).values()
-        for block in stack
-        for name, module in block.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D)
-    }
+    names = _linear_names(model)
     if not names:
         raise ModelError(
             "이 모델에서 되풀이되는 층(block)을 찾지 못했습니다.",
             where="model.adapter.target_modules: auto",
             remedy="어댑터를 붙일 linear 층의 이름을 직접 쓰세요. 예: [q_proj, v_proj]",
         )
-    return sorted(names)
+    return names
+
+
+def _linear_names(model: PreTrainedModel) -> list[str]:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    return sorted(
+        {
+            name
+            for stack in stacks(model).values()
+            for block in stack
+            for name, module in block.named_modules()
+            if isinstance(module, torch.nn.Linear | Conv1D)
+        }
+    )
 
 
 def stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
@@ -108,8 +127,16 @@ def _heads(model: PreTrainedModel, new: Set[str]) -> list[str]:
 
 
 def _freeze(model: PreTrainedModel, layers: int, heads: Sequence[str]) -> None:
+    found = stacks(model)
+    most = max((len(stack) for stack in found.values()), default=0)
+    if layers > most:
+        raise SettingsError(
+            f"이 모델의 층은 {most}개인데 마지막 {layers}개를 학습하라고 했습니다.",
+            where=f"model.adapter.layers: {layers}",
+            remedy=f"model.adapter.layers를 {most} 이하로 하거나, 모두 학습하려면 method를 none으로 하세요.",
+        )
     model.requires_grad_(False)
-    for stack in stacks(model).values():
+    for stack in found.values():
         for block in stack[-layers:]:
             block.requires_grad_(True)
     for name in heads:

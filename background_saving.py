@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
 from checkpointing import Checkpoint, CheckpointStore, copied, size_in_bytes
 from exceptions import ResourceError
+from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 _CGROUP = Path("/sys/fs/cgroup")
@@ -23,18 +24,21 @@ class BackgroundSaver:
 
     def __init__(self, store: CheckpointStore) -> None:
         self.store = store
-        self._thread: threading.Thread | None = None
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
         self._error: BaseException | None = None
         self._told = True
         self._step, self._path = 0, Path()
 
     def __enter__(self) -> BackgroundSaver:
+        self._pool.submit(int).result()  # a thread that is begun without memory may never say so: Python waits for it
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.wait()
+        self._pool.shutdown()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Waits for the write before this one, copies the state and begins to write the copy.
@@ -43,13 +47,19 @@ class BackgroundSaver:
         """
         self.wait()
         self._step, self._error, self._told = checkpoint.progress.step, None, False
-        if size_in_bytes(checkpoint) > _SHARE * _free_memory():
+        if size_in_bytes(checkpoint) > _SHARE * _free_memory() or not self._begin_to_write_a_copy(checkpoint):
             self._write(checkpoint)
             self.report()
-            return
-        name = f"checkpoint-{self._step}"
-        self._thread = threading.Thread(target=self._write, args=(copied(checkpoint),), name=name)
-        self._thread.start()
+
+    def _begin_to_write_a_copy(self, checkpoint: Checkpoint) -> bool:
+        """Whether there was memory for it: a limit that only allocations know of may leave less than there is."""
+        try:
+            self._pending = self._pool.submit(self._write, copied(checkpoint))
+        except MAY_BE_OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
 
     def fail(self, step: int, error: ResourceError) -> None:
         """Takes note of a checkpoint that the disk did not let be made, and says so."""
@@ -59,9 +69,9 @@ class BackgroundSaver:
 
     def report(self) -> None:
         """Says, once, how the last write ended, if it has; raises an error that is not the disk's."""
-        if self._told or (self._thread is not None and self._thread.is_alive()):
+        if self._told or (self._pending is not None and not self._pending.done()):
             return
-        self._thread, self._told = None, True
+        self._pending, self._told = None, True
         if self._error is None:
             _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{self._step:,}", self._path)
         elif isinstance(self._error, ResourceError):
@@ -74,16 +84,16 @@ class BackgroundSaver:
 
     def wait(self) -> None:
         """Waits for the write under way, and says how it ended."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._pending is not None:
+            self._pending.result()
         self.report()
 
     def finish(self) -> None:
         """Waits for the write under way; ResourceError where the last checkpoint could not be written."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._pending is not None:
+            self._pending.result()
         if isinstance(self._error, ResourceError):
-            self._thread, self._told = None, True
+            self._pending, self._told = None, True
             raise self._error
         self.report()
 
@@ -91,7 +101,15 @@ class BackgroundSaver:
         try:
             self._path = self.store.save(checkpoint)
         except BaseException as error:  # of a thread nobody would hear
-            self._error = error
+            self._error = _without_memory(self._step) if is_out_of_memory(error) else error
+
+
+def _without_memory(step: int) -> ResourceError:
+    return ResourceError(
+        "메모리가 모자라 체크포인트를 저장하지 못했습니다.",
+        where=f"스텝 {step:,}",
+        remedy="메모리를 늘린 뒤 --resume으로 이어서 학습하세요. 이전 체크포인트는 그대로 있습니다.",
+    )
 
 
 def _free_memory() -> int:

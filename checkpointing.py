@@ -147,12 +147,17 @@ class CheckpointStore:
         try:
             try:
                 partial.symlink_to(relative, target_is_directory=True)
-            except (OSError, NotImplementedError):
+            except OSError:  # Windows without the right to, FAT, some network drives
                 partial.write_text(relative + "\n", encoding="utf-8")
             os.replace(partial, self.latest)
             _sync_folder(self.latest.parent)
         finally:
             discard(partial)
+
+
+def run_of(path: Path) -> Path:
+    """The output_dir of the run that a checkpoint's folder, a link or a pointer file to it, is of."""
+    return _follow(path).parent.parent
 
 
 # --- a run's state as tensors ---

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from batching import Examples, batches_by_length
-from memory_utils import MemoryManager, is_out_of_memory
+from memory_utils import MAY_BE_OUT_OF_MEMORY, MemoryManager, is_out_of_memory
 from readers.columns import Cells, numbers
 from tasks.base import Batch, RandomKey, Task
 from tasks.language_modeling import Answer, GeneratingTask
@@ -132,7 +132,7 @@ class Evaluator:
                     indices = pending.pop(0)
                     try:
                         made = work(indices)
-                    except (RuntimeError, MemoryError) as error:
+                    except MAY_BE_OUT_OF_MEMORY as error:
                         if not is_out_of_memory(error):
                             raise
                         self.memory.shrink_budget(int(lengths[indices].max()) * len(indices), len(indices))

@@ -84,6 +84,10 @@ class ResourceError(FinetuningError):
     exit_code = 5
 
 
+class OutOfMemory(ResourceError):
+    """Not even one example fits into memory, and the weights are as they were."""
+
+
 class BadRow(Exception):
     """A row that its task cannot use; the message is the reason in Korean, in a few words, to be counted by.
 

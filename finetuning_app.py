@@ -20,6 +20,7 @@ from commands.console import abandon_output, prepare_output
 from exceptions import FinetuningError, SettingsError, StopRequested, with_particle
 
 if TYPE_CHECKING:
+    from config_manager import Override
     from settings import Settings
 
 _COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
@@ -161,9 +162,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_settings(arguments: argparse.Namespace) -> Settings:
-    """Settings in force. For a saved model, its own settings.yaml stands in where no --config is given."""
-    from config_manager import ConfigManager, Override, parse_assignment
+def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
+    """The settings that the command line has, by their dotted keys."""
+    from config_manager import Override, parse_assignment
 
     overrides: dict[str, Override] = {}
     for flag, (key, _) in _SETTING_FLAGS.items():
@@ -175,6 +176,14 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     for text in arguments.set:
         key, value = parse_assignment(text)
         overrides[key] = Override(value, "--set")
+    return overrides
+
+
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    """Settings in force. For a saved model, its own settings.yaml stands in where no --config is given."""
+    from config_manager import ConfigManager
+
+    overrides = overrides_in(arguments)
     config = arguments.config or _HERE / "config.yaml"
     if arguments.command not in _ABOUT_A_RUN_TO_COME and arguments.config is None:
         folder = Path(arguments.model_name or ConfigManager.load(config, overrides).model.output_dir).expanduser()
@@ -222,7 +231,8 @@ def main(argv: Sequence[str]) -> int:
         settings = read_settings(arguments)
         with _kept_from_collection():
             command = importlib.import_module(f"commands.{arguments.command.replace('-', '_')}")
-            bench = importlib.import_module("commands.workbench").build(settings, stop)
+            workbench, given = importlib.import_module("commands.workbench"), frozenset(overrides_in(arguments))
+            bench = workbench.build(settings, stop, given)
         command.run(bench, arguments)
         sys.stdout.flush()
     except StopRequested as stopped:
@@ -234,19 +244,19 @@ def main(argv: Sequence[str]) -> int:
     except FinetuningError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except (RuntimeError, MemoryError) as error:
-        from memory_utils import is_out_of_memory, out_of_memory
-
-        if not is_out_of_memory(error):
-            raise
-        told = out_of_memory(
-            "메모리가 부족합니다.", f"{arguments.command} 명령", settings, gradient_checkpointing=False
-        )
-        print(told, file=sys.stderr)
-        return told.exit_code
     except BrokenPipeError:  # as `| head` leaves it
         abandon_output()
         return _CLOSED_PIPE
+    except (RuntimeError, MemoryError, OSError, ImportError) as error:
+        from memory_utils import helping_to_train, helping_to_use, is_out_of_memory, out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        trains = arguments.command in _ABOUT_A_RUN_TO_COME
+        helping = helping_to_train(settings, gradient_checkpointing=False) if trains else helping_to_use(settings)
+        told = out_of_memory("메모리가 부족합니다.", f"{arguments.command} 명령", helping)
+        print(told, file=sys.stderr)
+        return told.exit_code
     return 0
 
 

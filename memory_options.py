@@ -50,22 +50,23 @@ class Option:
 
 
 def automatic_options(
-    option: Option, can_checkpoint: bool, has_8bit_optimizer: bool, may_round_weights: bool
-) -> list[Option]:
+    option: Option, can_checkpoint: bool, has_8bit_optimizer: bool, may_round_weights: bool,
+    may_change_optimizer: bool,
+) -> list[Option]:  # fmt: skip
     """What `memory.optimize_memory_usage` may choose, each with those before it, in the order of what they change.
 
     Gradient checkpointing changes nothing; step by step, on tiny models, losses differed by up to 8.3e-5 of themselves
     with 8-bit moments, 3.7e-4 with bfloat16 weights, 0.022 with Adafactor, which is for where bitsandbytes is not.
     Only what was left at its default is changed.
     """
-    found = [option]
+    found, is_changed = [option], may_change_optimizer and option.optimizer == "adamw"
     if can_checkpoint and not option.gradient_checkpointing:
         found.append(replace(found[-1], gradient_checkpointing=True))
-    if option.optimizer == "adamw" and has_8bit_optimizer:
+    if is_changed and has_8bit_optimizer:
         found.append(replace(found[-1], optimizer="adamw_8bit"))
     if option.dtype == "float32" and may_round_weights:
         found.append(replace(found[-1], dtype="bfloat16"))
-    if option.optimizer == "adamw" and not has_8bit_optimizer:
+    if is_changed and not has_8bit_optimizer:
         found.append(replace(found[-1], optimizer="adafactor"))
     return found[1:]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import ResourceError, SettingsError
+from exceptions import OutOfMemory, SettingsError
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
 _NEARLY_FULL = 0.6
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CONTAINER_LIMITS = (  # cgroup version 2, and 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 # What CUDA, cuDNN, cuBLAS and the CPU's allocators say when memory is gone.
 _OUT_OF_MEMORY_WORDS = (
@@ -31,7 +36,18 @@ _OUT_OF_MEMORY_WORDS = (
     "cudnn_status_internal_error_device_allocation_failed",
     "cudnn_status_internal_error_host_allocation_failed",
     "cublas_status_alloc_failed",
+    "failed to map segment",  # of a library that is loaded late
+    "can't start new thread",  # its stack is memory, too
 )
+# oneDNN does not say why it could not make or run a kernel; of shapes that other kernels are made for, it is memory.
+_OUT_OF_MEMORY_IN_ONEDNN = ("could not create a primitive", "could not execute a primitive")
+_RETURNED_AT_ONCE = 2**20  # bytes
+_RESERVED_LATER = 2**28  # bytes of addresses: the heaps of threads, and libraries; measured, 120 to 250 MiB
+_M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+
+
+# What is_out_of_memory may be true of.
+MAY_BE_OUT_OF_MEMORY = (RuntimeError, MemoryError, OSError, ImportError)
 
 
 def prepare_allocator(settings: Settings) -> None:
@@ -59,14 +75,20 @@ def autocast_precision(settings: Settings) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of a device or of the machine is gone."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY_WORDS)
+    is_said = any(words in text for words in _OUT_OF_MEMORY_WORDS) or text in _OUT_OF_MEMORY_IN_ONEDNN
+    return isinstance(error, RuntimeError | ImportError) and is_said
 
 
-def out_of_memory(what: str, where: str, settings: Settings, gradient_checkpointing: bool) -> ResourceError:
-    """The error that ends a run for want of memory: the settings that would help and are not in force, in order."""
+def out_of_memory(what: str, where: str, helping: Sequence[str]) -> OutOfMemory:
+    """The error that ends a command for want of memory; helping: what to try, in order."""
+    return OutOfMemory(what, where=where, remedy=f"차례대로 해 보세요: {' → '.join(helping)}")
+
+
+def helping_to_train(settings: Settings, gradient_checkpointing: bool) -> list[str]:
+    """The settings that would make training need less memory and are not in force, what changes least first."""
     wanted = (
         ("memory.mixed_precision: true", not settings.memory.mixed_precision),
         ("memory.optimize_memory_usage: true", not settings.memory.optimize_memory_usage),
@@ -74,11 +96,37 @@ def out_of_memory(what: str, where: str, settings: Settings, gradient_checkpoint
         ("training.optimizer: adafactor", settings.training.optimizer != "adafactor"),
         ("model.dtype: bfloat16", settings.model.dtype != "bfloat16"),
         ("model.adapter.method: lora", settings.model.adapter.method == "none"),
-        (f"data.max_length: {max(8, settings.data.max_length // 2)}", True),
+        (_shorter(settings), True),
         ("더 작은 모델", True),
     )
-    helping = " → ".join(text for text, helps in wanted if helps)
-    return ResourceError(what, where=where, remedy=f"차례대로 해 보세요: {helping}")
+    return [text for text, helps in wanted if helps]
+
+
+def helping_to_use(settings: Settings) -> list[str]:
+    """The same for a model that is only used: what saves gradients or the optimizer's memory is of no use there."""
+    wanted = (
+        ("memory.mixed_precision: true", not settings.memory.mixed_precision),
+        ("generation.num_beams: 1", settings.generation.num_beams > 1),
+        ("model.dtype: bfloat16", settings.model.dtype != "bfloat16"),
+        (_shorter(settings), True),
+        ("더 작은 모델", True),
+    )
+    return [text for text, helps in wanted if helps]
+
+
+def helping_to_load(settings: Settings) -> list[str]:
+    """The same for a model whose weights alone are too many."""
+    quantised = "model.quantization: 4bit (model.adapter.method: lora와 함께)"
+    wanted = (
+        ("model.dtype: bfloat16", settings.model.dtype != "bfloat16"),
+        (quantised, settings.model.quantization != "4bit"),
+        ("더 작은 모델", True),
+    )
+    return [text for text, helps in wanted if helps]
+
+
+def _shorter(settings: Settings) -> str:
+    return f"data.max_length: {max(8, settings.data.max_length // 2)}"
 
 
 def check_can_recompute(model: PreTrainedModel) -> None:
@@ -95,6 +143,7 @@ class MemoryManager:
     """Watches one device's memory for a run, and holds the token budget that micro-batches are cut to.
 
     token_budget: padded tokens in a micro-batch at most; it starts at batch_size × max_length and only goes down.
+    trains: whether the model is trained, and not only used.
     gradient_checkpointing: whether the model recomputes activations already, and so need not be told to.
     chosen: the settings, by their dotted names, that `optimize_memory_usage` chose; a resumed run goes on with them.
     """
@@ -104,20 +153,23 @@ class MemoryManager:
 
         self.settings, self.device = settings, device
         self.token_budget = settings.data.batch_size * max_length
-        self.gradient_checkpointing = False
+        self.trains = self.gradient_checkpointing = False
         self.chosen: dict[str, Any] = {}
         if device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(settings.memory.max_gpu_memory_usage, device)
 
     def limit(self) -> int:
-        """Bytes that this run may use: the card's share by `max_gpu_memory_usage`, or the machine's or container's."""
+        """Bytes that this run may use: the card's share by `max_gpu_memory_usage`, or what the machine has.
+
+        Of a machine the least of its memory, its container's and what `ulimit -v` leaves counts.
+        """
         import psutil
         import torch
 
         if self.device.type == "cuda":
             total = torch.cuda.get_device_properties(self.device).total_memory
             return int(total * self.settings.memory.max_gpu_memory_usage)
-        return min(int(psutil.virtual_memory().total), _container_limit())
+        return min(int(psutil.virtual_memory().total), *_container_limits(), _address_limit())
 
     def used(self) -> int:
         """Bytes in use now: allocated on the GPU, or resident in this process."""
@@ -186,28 +238,61 @@ class MemoryManager:
             torch.cuda.empty_cache()
         self.give_holes_back()
 
+    def ran_out(self, what: str) -> OutOfMemory:
+        """The error for when nothing that is done here by itself is left."""
+        if self.trains:
+            helping = helping_to_train(self.settings, self.gradient_checkpointing)
+        else:
+            helping = helping_to_use(self.settings)
+        return out_of_memory(what, self.describe(), helping)
+
+    def begin_with(self, budget: int) -> None:
+        """Takes a budget for that of a machine on which memory ran out: on CPUs nothing is left in the heap there.
+
+        Freed blocks of up to 32 MB would lie in it between others, where nothing else can have them: a run that was
+        given 2.6 GB of addresses ended with not one example fitting, and came to its end without those blocks.
+        """
+        self.token_budget = min(self.token_budget, budget)
+        if self.device.type == "cpu" and sys.platform == "linux":
+            _return_blocks_at_once()
+
     def shrink_budget(self, largest: int, examples: int) -> None:
         """Halves the token budget after memory ran out on a micro-batch of `largest` padded tokens.
 
-        Raises ResourceError where that micro-batch was a single example: nothing is left to cut.
+        Raises OutOfMemory where that micro-batch was a single example: nothing is left to cut.
         """
         if examples <= 1:
-            what = f"토큰 {largest:,}개짜리 예제 하나도 메모리에 들어가지 않습니다."
-            raise out_of_memory(what, self.describe(), self.settings, self.gradient_checkpointing)
-        self.token_budget = max(1, min(self.token_budget, largest) // 2)
+            raise self.ran_out(f"토큰 {largest:,}개짜리 예제 하나도 메모리에 들어가지 않습니다.")
+        self.begin_with(max(1, min(self.token_budget, largest) // 2))
         self.clean_up()
         _log.warning(
-            "메모리가 부족하여 micro-batch를 토큰 %s개 이하로 다시 나눕니다. 학습 결과는 달라지지 않습니다.",
+            "메모리가 부족하여 micro-batch를 토큰 %s개 이하로 다시 나눕니다. 결과는 달라지지 않습니다.",
             f"{self.token_budget:,}",
         )
 
 
-def _container_limit() -> int:
-    """Bytes that the container (cgroup version 2) may use; without a limit, more than there are."""
+def _container_limits() -> Iterator[int]:
+    """Bytes that the container may use, as far as it is told."""
+    for file in _CONTAINER_LIMITS:
+        try:
+            yield int(file.read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+
+
+def _address_limit() -> int:
+    """Bytes that may be resident under `ulimit -v`: what is mapped and not used counts there, too."""
+    import psutil
+
     try:
-        return int(_CONTAINER_LIMIT.read_text())
-    except (OSError, ValueError):  # no such file, or "max"
+        import resource
+    except ImportError:  # Windows
         return sys.maxsize
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses == resource.RLIM_INFINITY:
+        return sys.maxsize
+    now = psutil.Process().memory_info()
+    return int(addresses - (now.vms - now.rss) - _RESERVED_LATER)
 
 
 def _trim_heap() -> None:
@@ -217,6 +302,15 @@ def _trim_heap() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other libraries of C have no such call
     if trim is not None:
         trim(0)
+
+
+def _return_blocks_at_once() -> None:
+    """Has glibc give large blocks pages of their own, which go back when they are freed; making them takes time."""
+    import ctypes
+
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_MMAP_THRESHOLD, _RETURNED_AT_ONCE)
 
 
 def _due(step: int, every: int) -> bool:

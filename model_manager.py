@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gguf_files
 from adapters import add_vocabulary, choose_trained
-from exceptions import ModelError, ResourceError, SettingsError, with_particle
+from exceptions import FinetuningError, ModelError, SettingsError
+from model_errors import explain
 from quantization import (
     check_not_quantised_yet,
     give_trained_dtype,
@@ -33,7 +34,6 @@ _log = logging.getLogger(__name__)
 _ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHTS = ("model.safetensors", "model-", "adapter_")
-_QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
 
 
 class ModelManager:
@@ -105,7 +105,7 @@ class ModelManager:
                 choose_trained(model, self.settings.model.adapter, set())
                 if self.extension is not None:
                     train_vocabulary(model)
-        except (ModelError, ResourceError):
+        except FinetuningError:
             raise
         except Exception as error:
             raise self._explain(error, "모델") from error
@@ -321,45 +321,8 @@ class ModelManager:
                 "아직 학습하지 않았다면 먼저 학습을 실행하세요.",
             )
 
-    def _explain(self, error: Exception, part: str, name: str | None = None) -> ModelError | ResourceError:
-        """The reason a model could not be loaded, told apart: login, spelling, connection, disk, or broken files."""
-        if gguf_files.is_gguf(name or self.name):
-            return gguf_files.explain(error, name or self.name)
-        names = {type(link).__name__ for link in _causes(error)}
-        where = f"model.name: {self.name}"
-        if any(isinstance(link, OSError) and link.errno == 28 for link in _causes(error)):
-            return ResourceError("모델을 내려받다가 디스크가 가득 찼습니다.", where=str(self.settings.model.cache_dir))
-        if "GatedRepoError" in names:
-            return ModelError(
-                "로그인과 사용 승인이 필요한 모델입니다.",
-                where=where,
-                remedy="모델 페이지에서 사용 승인을 받은 뒤 `hf auth login`으로 로그인하거나 HF_TOKEN을 설정하세요.",
-            )
-        if names & {"RepositoryNotFoundError", "HFValidationError", "RevisionNotFoundError"}:
-            return ModelError(
-                f"Hugging Face Hub에 그런 모델이 없습니다: {self.name}",
-                where=where,
-                remedy="철자(조직/이름)와 model.revision을 확인하세요. "
-                f"비공개 모델이면 `hf auth login`이 필요합니다. {_QUICK_START}",
-            )
-        if names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"}:
-            return ModelError(
-                f"Hugging Face Hub에 연결할 수 없고, 내려받아 둔 {with_particle(part, '이/가')} 없습니다.",
-                where=where,
-                remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {_QUICK_START}",
-            )
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "trust_remote_code" in str(error):
-            return ModelError(
-                "이 모델은 저장소에 든 파이썬 코드를 실행해야 읽을 수 있습니다. 실행하지 않았습니다.",
-                where=where,
-                remedy="코드를 살펴보고 믿을 수 있으면 model.trust_remote_code를 true로 하세요.",
-            )
-        return ModelError(
-            f"{with_particle(part, '을/를')} 읽지 못했습니다: {reason}",
-            where=where,
-            remedy=f"{self.task.name} 태스크에 맞는 모델인지, 파일이 모두 온전한지 확인하세요.",
-        )
+    def _explain(self, error: Exception, part: str, name: str | None = None) -> FinetuningError:
+        return explain(error, part, name or self.name, self.settings, self.task.name)
 
 
 # RoBERTa's family counts positions from its padding id plus one, so that many of the table are not for text.
@@ -378,12 +341,6 @@ def _without_segments(tokenizer: PreTrainedTokenizerBase) -> None:
     """Leaves out token_type_ids: klue/roberta has a BERT tokenizer, and no embedding for a pair's second segment."""
     names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _cast(model: PreTrainedModel, dtype: str | None) -> dict[str, torch.Tensor] | None:

@@ -17,7 +17,7 @@ from compiled_layers import CompiledLayers
 from dense_rows import without_padding
 from evaluation import Evaluator, to_device
 from exceptions import SettingsError
-from memory_utils import is_out_of_memory, out_of_memory
+from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from optimizers import (
     HalfStep,
     SteppedOneByOne,
@@ -56,7 +56,7 @@ class StepResult:
 
 def losses_and_norms(results: Sequence[StepResult]) -> list[tuple[float, float]]:
     """The loss sum and the gradient's norm of each step, in one copy from the device."""
-    rows = [torch.stack((result.loss_sum.double(), result.grad_norm.double())) for result in results]
+    rows = [torch.stack((result.loss_sum, result.grad_norm.to(result.loss_sum.dtype))) for result in results]
     return [(loss_sum, norm) for loss_sum, norm in torch.stack(rows).tolist()] if rows else []
 
 
@@ -77,18 +77,20 @@ class OptimizerStep:
         self.stepped_apart = self._stepped_apart()
         self.compiled: CompiledLayers | None = None
         # torch's AdamW is told on the device to leave a step out; for the others it must be known here
-        self.is_told_on_device = isinstance(self.optimizer, torch.optim.AdamW) and not self.scaler.is_enabled()
+        self.is_told_on_device = (
+            isinstance(self.optimizer, torch.optim.AdamW)
+            and self.accelerator.device.type in ("cuda", "cpu")
+            and not self.scaler.is_enabled()
+        )
 
     def allocate(self) -> None:
         """Makes the optimizer's states now, so that no step of it runs out of memory."""
         try:
             allocate_states(self.optimizer)
-        except (RuntimeError, MemoryError) as error:
+        except MAY_BE_OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
-            what = "옵티마이저의 상태가 메모리에 들어가지 않습니다."
-            where, recomputes = self.memory.describe(), self.memory.gradient_checkpointing
-            raise out_of_memory(what, where, self.settings, recomputes) from error
+            raise self.memory.ran_out("옵티마이저의 상태가 메모리에 들어가지 않습니다.") from error
 
     def compile_layers(self, sample: Batch) -> None:
         """Compiles the model's layers by a pass over a micro-batch like those to come, whose gradients are dropped.
@@ -99,19 +101,17 @@ class OptimizerStep:
         try:
             with measured_in_backward(self.model):
                 compiled.compile(lambda: self.accumulate([sample], sample.items, 0))
-        except (RuntimeError, MemoryError) as error:
+        except MAY_BE_OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
-            what = "층을 컴파일하는 동안 메모리가 부족했습니다."
-            where, recomputes = self.memory.describe(), self.memory.gradient_checkpointing
-            raise out_of_memory(what, where, self.settings, recomputes) from error
+            raise self.memory.ran_out("층을 컴파일하는 동안 메모리가 부족했습니다.") from error
         self.compiled = compiled
 
     def train(self, ready: ReadyWindow, step: int, lr: float) -> StepResult:
         """One step: the loss is the sum over the window's items by their number, whatever the micro-batches are.
 
         step: from 0, which dropout is drawn from. Where memory runs out the gradients are dropped, and the window is
-        cut again; ResourceError where not even one example fits.
+        cut again; OutOfMemory where not even one example fits.
         """
         window = ready.window
         if ready.token_budget != self.memory.token_budget:  # memory ran out after it was planned
@@ -124,7 +124,7 @@ class OptimizerStep:
             try:
                 loss_sum, norm = self._backward(batches, items, step)
                 break
-            except (RuntimeError, MemoryError) as error:
+            except MAY_BE_OUT_OF_MEMORY as error:
                 if not is_out_of_memory(error):
                     raise
                 largest = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
@@ -181,7 +181,7 @@ class OptimizerStep:
         self._sum_gradients_over_processes()
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         limit = self.settings.training.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit, foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
         is_finite, overflowed = torch.isfinite(loss_sum) & torch.isfinite(norm), False
         if self.is_told_on_device:
             self.optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
@@ -208,7 +208,7 @@ class OptimizerStep:
         """The optimizer's step. It allocates nothing; should it fail all the same, its weights must not be saved."""
         try:
             self.scaler.step(self.optimizer)
-        except (RuntimeError, MemoryError) as error:
+        except MAY_BE_OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
             raise HalfStep(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from exceptions import ResourceError, SettingsError
-from memory_utils import is_out_of_memory
+from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -39,6 +39,19 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backwa
         return _adamw(settings)(groups)
     rules = {"adamw": _adamw, "adamw_8bit": _adamw_8bit, "adafactor": _adafactor}
     return SteppedOneByOne(groups, settings.learning_rate, rules[settings.optimizer](settings))
+
+
+def learning_rate_factor(settings: TrainingSettings, step: int, total_steps: int) -> float:
+    """What the learning rate is multiplied with at a step (from 0), as transformers.get_scheduler has it."""
+    warmup = settings.warmup_steps or math.ceil(settings.warmup_ratio * total_steps)
+    if step < warmup:
+        return step / warmup
+    if settings.lr_scheduler == "constant":
+        return 1.0
+    done = (step - warmup) / max(1, total_steps - warmup)
+    if settings.lr_scheduler == "cosine":
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * done)))
+    return max(0.0, 1.0 - done)
 
 
 def allocate_states(optimizer: Optimizer) -> None:
@@ -218,7 +231,7 @@ def stepped_in_backward(model: torch.nn.Module, optimizer: SteppedOneByOne, scal
     try:
         with after_each_gradient(model, step):
             yield norm
-    except (RuntimeError, MemoryError) as error:
+    except MAY_BE_OUT_OF_MEMORY as error:
         if not (is_out_of_memory(error) and norm.has_begun()):
             raise
         raise HalfStep(

@@ -27,14 +27,14 @@ from checkpointing import (
 )
 from compiled_layers import is_worth_compiling
 from evaluation import Evaluator
-from exceptions import ModelError, ResourceError, SettingsError, StopRequested
-from memory_utils import is_out_of_memory, out_of_memory
+from exceptions import ModelError, OutOfMemory, ResourceError, SettingsError, StopRequested
+from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from optimizer_step import OptimizerStep, StepResult, losses_and_norms, over_processes
-from optimizers import HalfStep
+from optimizers import learning_rate_factor
 from profiling import profile_of
 from reporting import MetricsFile, Tally, metrics_line, progress_bar
 from resuming import check_epochs, check_same_run, fingerprint
-from settings import Settings, TrainingSettings
+from settings import Settings
 from tasks.base import RandomKey
 from windows import ReadyWindow, WindowPlanner, choose_way, planned_ahead
 
@@ -68,19 +68,6 @@ class TrainingState:
     last_metrics: dict[str, float] = field(default_factory=dict)
     since_log: Tally = field(default_factory=Tally)
     this_epoch: Tally = field(default_factory=Tally)
-
-
-def learning_rate_factor(settings: TrainingSettings, step: int, total_steps: int) -> float:
-    """What the learning rate is multiplied with at a step (from 0), as transformers.get_scheduler has it."""
-    warmup = settings.warmup_steps or math.ceil(settings.warmup_ratio * total_steps)
-    if step < warmup:
-        return step / warmup
-    if settings.lr_scheduler == "constant":
-        return 1.0
-    done = (step - warmup) / max(1, total_steps - warmup)
-    if settings.lr_scheduler == "cosine":
-        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * done)))
-    return max(0.0, 1.0 - done)
 
 
 class TrainingManager:
@@ -128,12 +115,9 @@ class TrainingManager:
         state, seed = self.state, self.settings.training.seed
         self.model.train()
         self.stepper.allocate()
-        tokens = int(self.train_examples.lengths.sum()) * self.settings.training.epochs
-        precision = self.accelerator.mixed_precision
-        if is_worth_compiling(self.settings, self.model, precision, self.planner.way, tokens):
-            self._compile()
+        self._compile_where_it_pays()
         bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.accelerator.is_main_process)
-        with bar, self.saver:
+        with bar, self.saver, self._saved_where_memory_ends():
             self._finish_step()  # a resumed run may owe an evaluation
             for epoch in range(state.epoch, self.settings.training.epochs):
                 if self._is_out_of_patience():
@@ -143,8 +127,7 @@ class TrainingManager:
                 order, since = epoch_order(len(self.train_examples), seed, epoch), time.perf_counter()
                 todo = (window_of(order, self.window_size, epoch, n) for n in range(state.window, self.windows))
                 for ready in self.profile.waiting(planned_ahead(self.plan, todo)):
-                    with self._saved_where_memory_ends():
-                        result = self.train_window(ready)
+                    result = self.train_window(ready)
                     state.window, state.step = ready.window.number + 1, state.step + 1
                     self._count(result, ready.window, time.perf_counter() - since)
                     with self.profile.phase("logging"):
@@ -159,8 +142,12 @@ class TrainingManager:
             self._save_for_good()
         return state
 
-    def _compile(self) -> None:
+    def _compile_where_it_pays(self) -> None:
         """Compiles the layers; where nobody asked for it, a machine that cannot compile trains without."""
+        tokens = int(self.train_examples.lengths.sum()) * self.settings.training.epochs
+        precision, way = self.accelerator.mixed_precision, self.planner.way
+        if not is_worth_compiling(self.settings, self.model, precision, way, tokens):
+            return
         try:
             self.stepper.compile_layers(self.planner.sample())
         except SettingsError as error:
@@ -193,12 +180,11 @@ class TrainingManager:
             self._save()  # first: what comes after may fail, and a resumed run makes up for an evaluation it owes
         evaluation_due = epoch_ended or (training.eval_steps is not None and state.step % training.eval_steps == 0)
         if evaluation_due and state.evaluated_step < state.step:
-            with self._saved_where_memory_ends():
-                try:
-                    self._evaluate(epoch_ended)
-                except StopRequested:
-                    self._save_for_good()
-                    raise
+            try:
+                self._evaluate(epoch_ended)
+            except StopRequested:
+                self._save_for_good()
+                raise
 
     def _stop_if_asked(self) -> None:
         signal_number = int(over_processes(self.accelerator, float(self.stop_signal() or 0), "max"))
@@ -256,24 +242,22 @@ class TrainingManager:
 
     # --- memory that ends ---
 
-    def _out_of_memory(self, what: str) -> ResourceError:
-        return out_of_memory(what, self.memory.describe(), self.settings, self.memory.gradient_checkpointing)
-
     @contextmanager
     def _saved_where_memory_ends(self) -> Iterator[None]:
         """Where not even one example fits, saves the run as of its last whole step before the error goes on."""
         try:
             yield
-        except HalfStep:
-            raise
-        except (ResourceError, RuntimeError, MemoryError) as error:
-            if not isinstance(error, ResourceError) and not is_out_of_memory(error):
+        except (OutOfMemory, *MAY_BE_OUT_OF_MEMORY) as error:
+            if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
                 raise
             self.optimizer.zero_grad(set_to_none=True)
-            told = error if isinstance(error, ResourceError) else self._out_of_memory("메모리가 부족합니다.")
+            told = error if isinstance(error, OutOfMemory) else self.memory.ran_out("메모리가 부족합니다.")
             if self.state.step > 0:  # before the first step there is nothing to go on from
                 self._save_for_good()
-                told.remedy += f". 스텝 {self.state.step:,}까지의 상태는 저장했으므로 --resume으로 이어 갈 수 있습니다."
+                told.remedy += (
+                    f". 스텝 {self.state.step:,}까지의 상태를 저장했으므로, 메모리를 늘리거나 memory 설정을 바꾸면 "
+                    "--resume으로 이어 갈 수 있습니다. 다른 설정을 바꾸면 처음부터 학습해야 합니다."
+                )
             raise told from error
 
     # --- checkpoints ---
@@ -331,7 +315,7 @@ class TrainingManager:
         if checkpoint.state["scaler"]:  # none, where the checkpoint's run computed in another precision
             self.scaler.load_state_dict(checkpoint.state["scaler"])
         if checkpoint.state["shrunk_token_budget"] is not None:
-            self.memory.token_budget = min(self.memory.token_budget, checkpoint.state["shrunk_token_budget"])
+            self.memory.begin_with(checkpoint.state["shrunk_token_budget"])
         if self.accelerator.is_main_process:
             self.metrics_file.cut(checkpoint.state["metrics_bytes"])
 
@@ -400,7 +384,12 @@ class TrainingManager:
         what = "손실" if not math.isfinite(loss_sum) else "기울기"
         indices = window.indices.tolist()
         key = RandomKey(self.settings.training.seed, window.epoch)
-        rows = self.evaluator.without_finite_loss(self.train_examples, indices, key) or indices
+        try:
+            rows = self.evaluator.without_finite_loss(self.train_examples, indices, key) or indices
+        except MAY_BE_OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            rows = indices  # nothing to compute with: the run is about to be saved, perhaps for want of memory
         named = [self.train_examples.fetch([index])[0]["row"] for index in rows[:_NAMED_ROWS]]
         more = f" 외 {len(rows) - _NAMED_ROWS}개" if len(rows) > _NAMED_ROWS else ""
         shown = ", ".join(str(row) for row in named) + more

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from commands.workbench import Workbench
@@ -75,7 +76,7 @@ class Fitting:
 
     def can_checkpoint(self) -> bool:
         """Whether the architecture has gradient checkpointing."""
-        return bool(getattr(self._outline(self.asked()), "supports_gradient_checkpointing", False))
+        return bool(getattr(self._asked_for, "supports_gradient_checkpointing", False))
 
     def estimate(self, option: Option) -> Estimate:
         """The memory of a run under an option, counted."""
@@ -97,7 +98,12 @@ class Fitting:
 
     def way(self) -> Way:
         """How the run that was asked for keeps padding small, as far as a model without weights tells."""
-        return self._way(self._outline(self.asked()), self.asked())
+        return self._way(self._asked_for, self.asked())
+
+    @cached_property
+    def _asked_for(self) -> PreTrainedModel:
+        """The outline of the run that was asked for, to look at: an estimate, which changes its own, has another."""
+        return self._outline(self.asked())
 
     def _way(self, outline: PreTrainedModel, option: Option) -> Way:
         from dense_rows import attends_within_sequences
@@ -193,7 +199,11 @@ def automatic(fitting: Fitting, exact: bool) -> list[Option]:
     if exact:
         return [replace(asked, gradient_checkpointing=True)] if can_checkpoint else []
     can_round = bench.settings.model.quantization is None and bench.accelerator.mixed_precision != "fp16"
-    return automatic_options(asked, can_checkpoint, has_8bit_optimizer(bench.accelerator.device), can_round)
+    return automatic_options(
+        asked, can_checkpoint, has_8bit_optimizer(bench.accelerator.device),
+        may_round_weights=can_round and "model.dtype" not in bench.given,
+        may_change_optimizer="training.optimizer" not in bench.given,
+    )  # fmt: skip
 
 
 def choose(fitting: Fitting, exact: bool = False) -> tuple[Option, Estimate]:
@@ -231,12 +241,14 @@ def _chosen_here(fitting: Fitting, exact: bool) -> tuple[Option, Estimate]:
     return found
 
 
-def remembered(settings: Settings, chosen: Mapping[str, Any]) -> Settings:
+def remembered(settings: Settings, chosen: Mapping[str, Any], given: Set[str]) -> Settings:
     """The settings with what a checkpoint's run had chosen by itself, where they are at their defaults now.
 
-    chosen: values by dotted names.
+    chosen: values by dotted names; given: names of what the command line has, which is left as it is.
     """
     for key, value in chosen.items():
+        if key in given:
+            continue
         section, name = key.split(".")
         part = getattr(settings, section)
         if getattr(part, name) == type(part).model_fields[name].default:

@@ -58,16 +58,18 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
 
 
 def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
-    from checkpointing import CheckpointStore
+    from checkpointing import CheckpointStore, run_of
 
     started, output_dir = time.perf_counter(), bench.output_dir
     check_device(bench.settings, bench.accelerator.device)
     tokenizer = bench.models.load_tokenizer()
     max_length = bench.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)
-    checkpoint = _checkpoint_to_resume(store, arguments, output_dir)
+    path = _checkpoint_to_resume(store, arguments, output_dir)
+    checkpoint = store.load(path) if path is not None else None
+    earlier = begun_with(run_of(path), output_dir) if path is not None else None
     with bench.accelerator.main_process_first():
-        prepared = prepare(bench, tokenizer, max_length, begun_with(output_dir) if checkpoint is not None else None)
+        prepared = prepare(bench, tokenizer, max_length, earlier)
     if prepared.bench.accelerator.is_main_process:
         for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):
             _log.info("%s", line)
@@ -84,7 +86,7 @@ def _fitted(
 ) -> _Fitted:  # fmt: skip
     """The run under the settings that fit; one that goes on keeps what it chose when it began, wherever that was."""
     chosen = checkpoint.state.get("chosen", {}) if checkpoint is not None else {}
-    prepared = prepared.under(remembered(prepared.bench.settings, chosen))
+    prepared = prepared.under(remembered(prepared.bench.settings, chosen, prepared.bench.given))
     examples = prepared.examples
     fitting = fitting_of(
         prepared.bench, tokenizer, prepared.label_names, max_length, examples["train"], examples["validation"]
@@ -114,6 +116,9 @@ def _trained(
         output_dir=output_dir,
     )  # fmt: skip
     if checkpoint is not None:
+        later = [folder.name for folder in store.later_than(checkpoint.progress.step)]
+        if later:
+            _log.warning("이보다 나중인 체크포인트는 다음에 저장할 때 지웁니다: %s", ", ".join(later))
         has_best = (output_dir / "config.json").exists()
         manager.restore(checkpoint, has_best, allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
@@ -172,8 +177,8 @@ def _report(
     _log.info("가장 좋은 모델(스텝 %s)을 저장했습니다: %s", f"{state.best_step:,}", output_dir)
 
 
-def _checkpoint_to_resume(store: Any, arguments: argparse.Namespace, output_dir: Path) -> Any:
-    """The checkpoint that --resume means; refuses to start anew over a run that is not finished."""
+def _checkpoint_to_resume(store: CheckpointStore, arguments: argparse.Namespace, output_dir: Path) -> Path | None:
+    """The checkpoint that --resume means, where it is; refuses to start anew over a run that is not finished."""
     if arguments.resume or arguments.checkpoint_path is not None:
         path = arguments.checkpoint_path or store.newest()
         if path is None:
@@ -182,11 +187,7 @@ def _checkpoint_to_resume(store: Any, arguments: argparse.Namespace, output_dir:
                 where=str(output_dir / "checkpoints"),
                 remedy="--output_dir가 그 학습의 폴더인지 확인하거나, --resume 없이 처음부터 학습하세요.",
             )
-        checkpoint = store.load(path)
-        later = [folder.name for folder in store.later_than(checkpoint.progress.step)]
-        if later:
-            _log.warning("이보다 나중인 체크포인트는 다음에 저장할 때 지웁니다: %s", ", ".join(later))
-        return checkpoint
+        return path
     if not (output_dir / "summary.json").exists() and store.newest() is not None:
         raise SettingsError(
             "끝나지 않은 학습이 이 폴더에 있습니다. 덮어쓰지 않습니다.",

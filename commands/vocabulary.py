@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from commands.workbench import Workbench
+from exceptions import ModelError
 from storage import writing
 from vocabulary_extension import Learned, extend_tokenizer, learn
 
@@ -56,8 +57,8 @@ def _learned(bench: Workbench, tokenizer: PreTrainedTokenizerBase, rows: Rows, w
 
     key = content_key(_FORMAT, rows.key, tokenizer.backend_tokenizer.to_str(), str(wanted))
     path = bench.data.cache / f"vocabulary-{key}.json"
-    if path.exists():
-        return Learned.from_json(path.read_text(encoding="utf-8"))
+    if (kept := _cached(path)) is not None:
+        return kept
     if bench.accelerator.is_main_process:
         _log.info("학습 데이터에서 한국어 조각을 배웁니다. 데이터에 따라 몇 분이 걸릴 수 있습니다.")
     learned = learn(_texts(rows, np.random.default_rng(0).permutation(len(rows))), tokenizer, wanted)
@@ -65,6 +66,14 @@ def _learned(bench: Workbench, tokenizer: PreTrainedTokenizerBase, rows: Rows, w
         bench.data.cache.mkdir(parents=True, exist_ok=True)
     write_atomically(path, learned.to_json())
     return learned
+
+
+def _cached(path: Path) -> Learned | None:
+    """What was put there; None where nothing was, or where it is broken and has to be learned anew."""
+    try:
+        return Learned.from_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _texts(rows: Rows, order: np.ndarray) -> Iterator[str]:
@@ -83,10 +92,23 @@ def kept_in(output_dir: Path) -> Path:
     return output_dir / "vocabulary.json"
 
 
-def begun_with(output_dir: Path) -> Learned | None:
-    """The pieces that the run of this folder was begun with; None where there are none."""
-    path = kept_in(output_dir)
-    return Learned.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+def begun_with(*folders: Path) -> Learned | None:
+    """The pieces that a run was begun with, out of the first of the folders that has them; None where none has.
+
+    ModelError where they cannot be read: other pieces would not be the run's tokens.
+    """
+    path = next((kept_in(folder) for folder in folders if kept_in(folder).is_file()), None)
+    if path is None:
+        return None
+    try:
+        return Learned.from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ModelError(
+            f"학습을 시작할 때 배운 한국어 조각의 파일이 깨졌습니다: {path.name}",
+            where=str(path),
+            remedy="이 파일 없이는 이어서 학습할 수 없습니다. 복사해 둔 것이 있으면 되돌리고, 없으면 다른 "
+            "--output_dir에서 처음부터 학습하세요.",
+        ) from None
 
 
 def keep(learned: Learned | None, output_dir: Path) -> None:

@@ -38,7 +38,10 @@ class StopSignal(Protocol):
 
 @dataclass(frozen=True)
 class Workbench:
-    """Everything that a command needs, built once from the settings."""
+    """Everything that a command needs, built once from the settings.
+
+    given: the settings that the command line has, which nothing else may choose, even where they are the defaults.
+    """
 
     settings: Settings
     task: Task
@@ -47,6 +50,7 @@ class Workbench:
     models: ModelManager
     output_dir: Path
     stop: StopSignal
+    given: frozenset[str] = frozenset()
 
     def with_task(self, task: Task) -> Workbench:
         """The same with a task that the data showed to be meant more exactly, its settings to be kept."""
@@ -87,13 +91,14 @@ class Workbench:
 
         torch.manual_seed(self.settings.training.seed)
         evaluator = self.evaluator(self.models.load_model(label_names), tokenizer, label_names, max_length)
+        evaluator.memory.trains = True
         if self.settings.memory.gradient_checkpointing:
             evaluator.memory.recompute_activations(evaluator.model)
         return evaluator
 
 
-def build(settings: Settings, stop: StopSignal) -> Workbench:
-    """Settings → task, device, precision, processes and managers."""
+def build(settings: Settings, stop: StopSignal, given: frozenset[str] = frozenset()) -> Workbench:
+    """Settings → task, device, precision, processes and managers; given: as the workbench has it."""
     from memory_utils import autocast_precision, prepare_allocator
 
     check_combination(settings)
@@ -119,7 +124,7 @@ def build(settings: Settings, stop: StopSignal) -> Workbench:
     check_task(task)
     output_dir = Path(settings.model.output_dir).expanduser()
     return Workbench(
-        settings, task, accelerator, DataManager(settings, task), ModelManager(settings, task), output_dir, stop
+        settings, task, accelerator, DataManager(settings, task), ModelManager(settings, task), output_dir, stop, given
     )
 
 

@@ -29,6 +29,11 @@ def is_supported(path: Path) -> bool:
     return path.suffix.casefold() in SUFFIXES
 
 
+def is_json(path: Path) -> bool:
+    """Whether the name says JSON or JSON Lines."""
+    return path.suffix.casefold() in _JSON
+
+
 def open_source(path: Path, encoding: str | None, path_to_records: str | None = None) -> Source:
     """A file's columns and rows; encoding: None finds it by reading. Raises DataError where it cannot be read.
 
@@ -47,7 +52,7 @@ def open_source(path: Path, encoding: str | None, path_to_records: str | None = 
         ) from error
     columns, rows = with_clean_names(source.columns, source.rows)
     notes = source.notes
-    if path_to_records is not None and path.suffix.casefold() not in _JSON:
+    if path_to_records is not None and not is_json(path):
         notes = (*notes, "JSON이 아니어서 data.records를 쓰지 않았습니다.")
     return replace(source, columns=columns, rows=rows, notes=notes)
 
@@ -93,7 +98,7 @@ def _open(path: Path, encoding: str | None, path_to_records: str | None) -> Sour
         )
     found, note = find_encoding(path, encoding)
     notes = (note,) if note else ()
-    if path.suffix.casefold() in _JSON:
+    if is_json(path):
         return json_records.read(path, found, notes, path_to_records)
     if path.suffix.casefold() == ".csv":
         return delimited.read_csv(path, found, notes)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exceptions import DataError
-from readers import is_supported, klue, open_source
+from exceptions import DataError, SettingsError
+from readers import is_json, is_supported, klue, open_source
 from readers.hub import load_hub
 from settings import DataSettings
 
@@ -42,17 +42,29 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
     """What `data.dataset_name` means, by split: one file is `train`."""
     name = data.dataset_name
     path = Path(name).expanduser()
-    if path.is_file():
-        return {"train": raw_file(path, data)}
-    if path.is_dir():
-        return {split: raw_file(file, data) for split, file in _files_by_split(path).items()}
+    if path.is_file() or path.is_dir():
+        files = {"train": path} if path.is_file() else _files_by_split(path)
+        _check_records(data, files.values())
+        return {split: raw_file(file, data) for split, file in files.items()}
     if is_supported(path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise DataError(
             f"데이터 파일이 없습니다: {name}",
             where="data.dataset_name",
             remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
         )
+    _check_records(data, ())
     return _from_hub(data)
+
+
+def _check_records(data: DataSettings, files: Iterable[Path]) -> None:
+    """SettingsError where no file is JSON, in which alone there is a way to the rows."""
+    if data.records is None or any(is_json(file) for file in files):
+        return
+    raise SettingsError(
+        "data.records는 JSON 파일에만 쓸 수 있습니다.",
+        where=f"data.records: {data.records}, data.dataset_name: {data.dataset_name}",
+        remedy="data.records를 null로 두거나, data.dataset_name에 JSON 파일(.json, .jsonl, .ndjson)을 쓰세요.",
+    )
 
 
 def raw_file(path: Path, data: DataSettings) -> Raw:

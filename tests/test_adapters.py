@@ -10,7 +10,7 @@ import torch
 
 from adapters import choose_trained, linear_layers
 from checkpointing import restore_model, trained_tensors
-from exceptions import ModelError
+from exceptions import FinetuningError, ModelError
 from model_manager import ModelManager
 from settings import AdapterSettings, Settings
 from tasks import find_task
@@ -154,7 +154,25 @@ def test_a_checkpoint_holds_the_trained_weights_alone_and_puts_them_back(tmp_pat
 
 
 def test_layers_that_are_not_there_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="층을 찾지 못했습니다"):
+    with pytest.raises(ModelError, match="이 모델에 없는 층입니다: q_proj"):
         choose_trained(made("bert", tmp_path), AdapterSettings(method="lora", target_modules=["q_proj"]), set())
     with pytest.raises(ModelError, match="block"):
         linear_layers(torch.nn.Sequential(torch.nn.Linear(2, 2)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "told"),
+    [
+        ({"method": "lora", "target_modules": ["query", "nope"]}, "이 모델에 없는 층입니다: nope"),
+        ({"method": "dora", "target_modules": []}, "어댑터를 붙일 층이 없습니다"),
+        ({"method": "freeze", "layers": 3}, "층은 2개인데 마지막 3개"),
+    ],
+)
+def test_what_the_model_does_not_have_is_not_passed_over(adapter: dict[str, Any], told: str, tiny_model: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    with pytest.raises(FinetuningError, match=told) as error:
+        choose_trained(model, AdapterSettings.model_validate(adapter), set())
+    assert error.value.exit_code in (2, 4)
+    assert error.value.remedy

@@ -127,3 +127,28 @@ def test_without_room_for_a_copy_it_is_written_before_training_goes_on(
     store = CheckpointStore(tmp_path / "run", keep=2)
     BackgroundSaver(store).save(checkpoint(torch.ones(8), 1))
     assert store.newest() == store.folder / "step-00000001"
+
+
+def test_without_memory_for_a_copy_the_state_itself_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Checkpoint) -> Checkpoint:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes.")
+
+    monkeypatch.setattr(background_saving, "copied", fail)
+    store = CheckpointStore(tmp_path / "run", keep=2)
+    with BackgroundSaver(store) as saver:
+        saver.save(checkpoint(torch.ones(8), 1))
+        assert store.newest() == store.folder / "step-00000001"  # there before it returned
+
+
+def test_a_write_without_memory_is_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the run would end there, or be said to be saved."""
+
+    def fail(path: Path) -> str:
+        raise MemoryError
+
+    store = CheckpointStore(tmp_path / "run", keep=2)
+    with BackgroundSaver(store) as saver, monkeypatch.context() as patched:
+        patched.setattr(checkpointing, "_sync_and_hash", fail)
+        saver.save(checkpoint(torch.ones(8), 1))
+        with pytest.raises(ResourceError, match="메모리가 모자라"):
+            saver.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 
 from commands.fitting import automatic, choose, fitting_of, remembered
 from commands.workbench import Workbench
-from exceptions import StopRequested
+from exceptions import SettingsError, StopRequested
 from heap_replay import heap_peak
 from memory_estimate import Estimate
 from memory_options import Option, automatic_options
@@ -60,7 +61,7 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], No
 
 def test_the_ladder_ends_with_adafactor_only_without_bitsandbytes() -> None:
     for has_8bit in (True, False):
-        found = [option.different(PLAIN) for option in automatic_options(PLAIN, True, has_8bit, True)]
+        found = [option.different(PLAIN) for option in automatic_options(PLAIN, True, has_8bit, True, True)]
         assert found == [chosen for chosen, with_it in RUNGS if with_it == has_8bit or len(chosen) == 1]
 
 
@@ -69,9 +70,8 @@ def test_each_rung_is_chosen_where_it_is_the_first_that_fits(
     chosen: dict[str, Any], has_8bit: bool, flags_for: Callable[[str], list[str]],  # noqa: F811
     short_of_memory: Callable[[int, bool], None], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    short = next(
-        needs(option) for option in automatic_options(PLAIN, True, has_8bit, True) if option.different(PLAIN) == chosen
-    )
+    ladder = automatic_options(PLAIN, True, has_8bit, True, True)
+    short = next(needs(option) for option in ladder if option.different(PLAIN) == chosen)
     short_of_memory(short, has_8bit)
     fitting = fitting_for(flags_for("text-classification"))
     with caplog.at_level(logging.INFO):
@@ -87,6 +87,8 @@ def test_each_rung_is_chosen_where_it_is_the_first_that_fits(
         ["--set", "memory.optimize_memory_usage=false"],
         ["--set", "memory.gradient_checkpointing=false", "--set", "training.optimizer=adafactor", "--set",
          "model.dtype=bfloat16"],
+        ["--set", "memory.gradient_checkpointing=false", "--set", "training.optimizer=adamw", "--set",
+         "model.dtype=float32"],
     ],
 )  # fmt: skip
 def test_what_the_user_set_is_left_alone(
@@ -122,8 +124,23 @@ def test_a_resumed_run_keeps_what_was_chosen_where_there_is_plenty(
 
 def test_what_is_set_by_hand_wins_over_what_a_checkpoint_remembers() -> None:
     asked = Settings.model_validate({"training": {"optimizer": "adafactor"}})
-    found = remembered(asked, {"training.optimizer": "adamw_8bit", "model.dtype": "bfloat16"})
+    chosen = {"training.optimizer": "adamw_8bit", "model.dtype": "bfloat16"}
+    found = remembered(asked, chosen, given=frozenset())
     assert (found.training.optimizer, found.model.dtype) == ("adafactor", "bfloat16")
+    assert remembered(Settings(), chosen, given={"model.dtype"}).model.dtype == "float32"
+
+
+def test_a_flag_that_is_the_default_is_not_given_up_for_what_a_checkpoint_remembers(
+    flags_for: Callable[[str], list[str]],  # noqa: F811
+    short_of_memory: Callable[[int, bool], None], tmp_path: Path,
+) -> None:  # fmt: skip
+    flags = [*flags_for("text-classification"), "--output_dir", str(tmp_path / "model")]
+    short_of_memory(65, False)
+    with pytest.raises(StopRequested):
+        run_train(flags, StopAfter(looks=3))
+    with pytest.raises(SettingsError, match="달라") as error:
+        run_train([*flags, "--resume", "--set", "model.dtype=float32"], StopAfter())
+    assert "model.dtype: 체크포인트 bfloat16 / 지금 float32" in error.value.where
 
 
 def test_a_workbench_under_other_settings_has_them_everywhere(flags_for: Callable[[str], list[str]]) -> None:  # noqa: F811
@@ -170,5 +187,16 @@ def test_a_container_may_have_less_than_its_machine(
     file = tmp_path / "memory.max"
     file.write_text(written, encoding="utf-8")
     whole = int(psutil.virtual_memory().total)
-    monkeypatch.setattr("memory_utils._CONTAINER_LIMIT", file)
+    monkeypatch.setattr("memory_utils._CONTAINER_LIMITS", (tmp_path / "none", file))
     assert MemoryManager(Settings(), torch.device("cpu"), 64).limit() == min(limit or whole, whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_shell_may_allow_less_than_its_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    memory, now = MemoryManager(Settings(), torch.device("cpu"), 64), psutil.Process().memory_info()
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (now.vms + 2**28 + 2**30, resource.RLIM_INFINITY))
+    assert abs(memory.limit() - memory.used() - 2**30) < 2**26
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert memory.limit() > 2**31

@@ -13,7 +13,7 @@ from batching import Window, epoch_order, partition, window_of, windows_per_epoc
 from commands import workbench
 from commands.fitting import Fitting, fitting_of, table, what_would_fit
 from dense_rows import without_padding
-from finetuning_app import build_parser, read_settings
+from finetuning_app import build_parser, overrides_in, read_settings
 from memory_estimate import Estimate, heaviest_cut, shortened
 from memory_options import Option, cheaper_options, first_that_fits
 from tasks import task_classes
@@ -21,7 +21,8 @@ from tests.test_resume import StopAfter, flags_for  # noqa: F401
 
 
 def fitting_for(flags: list[str]) -> Fitting:
-    bench = workbench.build(read_settings(build_parser().parse_args(flags)), StopAfter())
+    arguments = build_parser().parse_args(flags)
+    bench = workbench.build(read_settings(arguments), StopAfter(), frozenset(overrides_in(arguments)))
     tokenizer = bench.models.load_tokenizer()
     length = bench.models.usable_length(tokenizer)
     made = workbench.prepare(bench, tokenizer, length)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import math
+import os
+import re
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +19,7 @@ import torch
 
 from evaluation import Evaluator
 from exceptions import ResourceError
-from memory_utils import is_out_of_memory, out_of_memory
+from memory_utils import MemoryManager, helping_to_train, helping_to_use, is_out_of_memory
 from optimizers import allocate_states, make_optimizer
 from settings import Settings
 from tests.test_resume import StopAfter, flags_for, run_train  # noqa: F401
@@ -44,6 +50,11 @@ CUDA = (
         RuntimeError("unable to mmap 536870912 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
         MemoryError("Unable to allocate 7.45 GiB for an array with shape (1000000000,) and data type float64"),
         MemoryError("std::bad_alloc"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("could not execute a primitive"),
+        RuntimeError("can't start new thread"),
+        ImportError("scipy/optimize/_core.so: failed to map segment from shared object"),
     ],
 )
 def test_memory_that_is_gone_is_recognised(error: BaseException) -> None:
@@ -59,6 +70,9 @@ def test_memory_that_is_gone_is_recognised(error: BaseException) -> None:
         RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
         RuntimeError("unsupported operation: some elements of the input tensor refer to a single memory location."),
         ValueError("out of memory"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        RuntimeError("could not create a primitive descriptor for the matmul primitive"),
+        ImportError("cannot import name 'memory' from 'out'"),
     ],
 )
 def test_an_error_that_mentions_memory_is_not(error: BaseException) -> None:
@@ -72,12 +86,32 @@ def test_this_machine_says_it_in_words_that_are_recognised() -> None:
 
 
 def test_only_settings_that_are_not_in_force_are_named() -> None:
-    plain = out_of_memory("", "", Settings(), gradient_checkpointing=False).remedy
+    plain = " ".join(helping_to_train(Settings(), gradient_checkpointing=False))
     assert plain.index("gradient_checkpointing") < plain.index("lora") < plain.index("max_length: 512")
     lean = Settings.model_validate({"model": {"adapter": {"method": "lora"}}})
-    helped = out_of_memory("", "", lean, gradient_checkpointing=True).remedy
+    helped = " ".join(helping_to_train(lean, gradient_checkpointing=True))
     assert "gradient_checkpointing" not in helped
     assert "lora" not in helped
+    assert not [text for text in helping_to_use(Settings()) if "training" in text or "checkpointing" in text]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the heap is glibc's, and its size is read from /proc")
+def test_blocks_that_are_freed_after_memory_ran_out_leave_no_holes_in_the_heap() -> None:
+    memory = MemoryManager(Settings(), torch.device("cpu"), 64)
+    del_first = torch.empty(20 * 2**20, dtype=torch.uint8)  # glibc keeps blocks of such a size once one was freed
+    del del_first
+    memory.shrink_budget(largest=64, examples=2)
+    before = _addresses()
+    blocks = [torch.empty(8 * 2**20, dtype=torch.uint8) for _ in range(8)]
+    del blocks[:-1]  # the last one is above the others
+    assert _addresses() - before < 2 * 8 * 2**20
+
+
+def _addresses() -> int:
+    """Bytes of addresses that this process has, in use or not."""
+    found = re.search(r"VmSize:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 # --- the points where it happens ---
@@ -161,6 +195,40 @@ def test_a_run_that_ends_for_one_example_is_saved_as_of_its_last_whole_step(tiny
     assert torch.equal(weights(again), after_two[0])
     assert again.memory.token_budget < again.settings.data.batch_size * 64
     assert again.run().step == again.total_steps
+
+
+def test_a_step_left_out_before_memory_ended_does_not_keep_the_run_from_being_saved(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its rows are looked for with the model, for which there is no memory then."""
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    whole = manager.train_window
+
+    def left_out_then_nothing_fits(window: Any) -> Any:
+        result = whole(window)
+        if manager.state.step < 2:
+            return replace(result, loss_sum=result.loss_sum * math.nan)
+        fail_above(manager, 1, CUDA)
+        return whole(window)
+
+    manager.train_window = left_out_then_nothing_fits  # type: ignore[method-assign]
+    with pytest.raises(ResourceError, match="예제 하나"), caplog.at_level(logging.WARNING):
+        manager.run()
+    newest = manager.store.newest()
+    assert newest is not None
+    assert manager.store.load(newest).progress.step == 2
+    assert sum("이 스텝을 건너뜁니다" in record.message for record in caplog.records) == 2
+
+
+def test_memory_that_ends_while_windows_are_made_ends_with_the_state_saved(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    fail_once(manager, "plan", at=2, message="CUDA error: out of memory")
+    with pytest.raises(ResourceError, match="메모리가 부족합니다") as error:
+        manager.run()
+    assert "스텝 1까지" in error.value.remedy
+    newest = manager.store.newest()
+    assert newest is not None
+    assert manager.store.load(newest).progress.step == 1
 
 
 def test_an_evaluation_that_cannot_be_made_ends_with_the_state_saved(
@@ -274,3 +342,24 @@ def test_a_command_without_memory_ends_with_code_5(
     told = capsys.readouterr().err
     assert "메모리가 부족합니다" in told
     assert "Traceback" not in told
+
+
+def test_a_model_whose_weights_do_not_fit_is_not_called_broken(
+    tiny_model: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import transformers
+
+    import finetuning_app
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("unable to mmap 269060552 bytes from file <model.safetensors>: Cannot allocate memory (12)")
+
+    monkeypatch.setattr("reporting.set_up_logging", lambda *_: None)
+    monkeypatch.setattr(finetuning_app, "StopSignal", StopAfter)
+    monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", fail)
+    flags = ["--model_name", str(tiny_model), "--dataset", str(reviews), "--output_dir", str(tmp_path / "model")]
+    assert finetuning_app.main(["train", *flags, "--set", f"data.dataset_cache_dir={tmp_path}"]) == 5
+    told = capsys.readouterr().err
+    assert "모델이 메모리에 들어가지 않습니다" in told
+    assert "model.dtype: bfloat16" in told
+    assert "gradient_checkpointing" not in told

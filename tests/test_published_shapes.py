@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from data_manager import DataManager
-from exceptions import DataError
+from exceptions import DataError, SettingsError
 from readers import open_source
 from readers.record_path import records
-from settings import Settings
+from readers.sources import find_sources
+from settings import DataSettings, Settings
 from tasks import find_task
 
 STS = [
@@ -248,6 +249,20 @@ def test_paragraphs_without_questions_are_told_of_the_path(tmp_path: Path) -> No
     with pytest.raises(DataError) as error:
         first_row(tmp_path / "train.json", documents, "text-classification")
     assert "data.records" in error.value.remedy
+
+
+@pytest.mark.parametrize("name", ["imdb", "train.csv", "folder"])
+def test_a_path_to_records_is_refused_where_there_is_no_json(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "train.csv", tmp_path / "folder" / "train.csv"):
+        path.write_text("text,label\n글,0\n", encoding="utf-8")
+    place = name if name == "imdb" else str(tmp_path / name)
+    with pytest.raises(SettingsError, match="JSON 파일에만") as error:
+        find_sources(DataSettings(dataset_name=place, records="data[*]"))
+    assert "data.records: data[*]" in error.value.where
+    (tmp_path / "folder" / "test.json").write_text('{"data": [{"text": "글", "label": 0}]}', encoding="utf-8")
+    found = find_sources(DataSettings(dataset_name=str(tmp_path / "folder"), records="data[*]"))
+    assert len(list(found["test"].rows)) == 1
 
 
 def test_a_path_to_records_is_of_json_alone_and_the_run_says_so(tmp_path: Path) -> None:

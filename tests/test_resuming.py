@@ -13,9 +13,10 @@ import torch
 from batching import Window
 from checkpointing import Checkpoint
 from exceptions import SettingsError
+from optimizers import learning_rate_factor
 from settings import Settings
 from tests.test_training_manager import make_manager
-from training_manager import TrainingManager, learning_rate_factor
+from training_manager import TrainingManager
 
 TASK = "text-classification"
 

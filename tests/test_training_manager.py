@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from batching import Examples, Window
 from checkpointing import CheckpointStore
@@ -20,9 +21,10 @@ from evaluation import Evaluator
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from memory_utils import MemoryManager
 from optimizer_step import StepResult, losses_and_norms
+from optimizers import learning_rate_factor
 from settings import Settings, TrainingSettings
 from tasks import find_task
-from training_manager import TrainingManager, learning_rate_factor
+from training_manager import TrainingManager
 
 WORDS = ["정말", "재미있다", "너무", "지루하다", "최고의", "영화다", "또", "보고", "싶다", "연기가", "형편없다"]
 
@@ -208,6 +210,26 @@ def test_no_step_waits_for_the_device(tiny_model: Path, tiny_causal: Path, tmp_p
     callers = [event.cpu_parent for event in profile.events() if event.name in waiting]
     assert all(caller is not None and caller.name == "aten::_fused_adamw_" for caller in callers)  # a CPU's own way
     assert math.isfinite(manager._read_steps())
+
+
+def test_what_steps_came_to_is_read_in_its_own_precision() -> None:
+    """Apple's GPUs have no float64, which losses were read in. (A gradient's norm is bfloat16 for such weights.)"""
+    third, norm = torch.tensor(1 / 3), torch.tensor(0.5, dtype=torch.bfloat16)
+    results = [StepResult(third, 3, norm, 0.1, 7, 9, False)] * 2
+    with _Without64Bits():
+        read = losses_and_norms(results)
+    assert read == [(float(third), 0.5)] * 2
+    assert losses_and_norms([]) == []
+
+
+class _Without64Bits(TorchDispatchMode):
+    """A device without float64, as Apple's GPUs are."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if getattr(found, "dtype", None) == torch.float64:
+            raise TypeError("this device has no float64")
+        return found
 
 
 def test_the_time_that_the_device_is_waited_for_is_the_steps_own(

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,39 @@ def test_a_resumed_run_has_the_pieces_that_it_was_begun_with(
     kept = Learned.from_json((tmp_path / "model" / "vocabulary.json").read_text(encoding="utf-8"))
     vocabulary = tokenizer_at(tmp_path / "model").get_vocab()
     assert all(left + right in vocabulary for left, right in kept.merges)
+
+
+def test_pieces_are_those_of_the_run_that_the_checkpoint_is_of(flags: list[str], tmp_path: Path) -> None:
+    """And not of another that was in the folder before."""
+    ours, other = tmp_path / "a" / "model", tmp_path / "b" / "model"
+    with pytest.raises(StopRequested):
+        run_train([*flags, "--output_dir", str(ours)], StopAfter(looks=3))
+    begun_with = Learned.from_json((ours / "vocabulary.json").read_text(encoding="utf-8"))
+    other.mkdir(parents=True)
+    (other / "vocabulary.json").write_text(replace(begun_with, merges=begun_with.merges[:3]).to_json(), "utf-8")
+    checkpoint = ["--resume", "--checkpoint_path", str(tmp_path / "a" / "checkpoint-latest")]
+    run_train([*flags, "--output_dir", str(other), *checkpoint], StopAfter())
+    assert Learned.from_json((other / "vocabulary.json").read_text(encoding="utf-8")) == begun_with
+
+
+@pytest.mark.parametrize("broken", ['{"texts": 3, "mer', "{}", "[1, 2]", "\xff"])
+def test_pieces_that_cannot_be_read_end_the_run_with_a_reason(broken: str, flags: list[str], tmp_path: Path) -> None:
+    flags = [*flags, "--output_dir", str(tmp_path / "model")]
+    with pytest.raises(StopRequested):
+        run_train(flags, StopAfter(looks=3))
+    (tmp_path / "model" / "vocabulary.json").write_bytes(broken.encode("latin-1"))
+    with pytest.raises(ModelError, match="깨졌습니다") as error:
+        run_train([*flags, "--resume"], StopAfter())
+    assert error.value.where.endswith("vocabulary.json")
+
+
+def test_pieces_in_the_cache_that_cannot_be_read_are_learned_anew(flags: list[str], tmp_path: Path) -> None:
+    run_train([*flags, "--output_dir", str(tmp_path / "a" / "model")], StopAfter())
+    (cached,) = (tmp_path / "cache").rglob("vocabulary-*.json")
+    whole = cached.read_bytes()
+    cached.write_bytes(whole[: len(whole) // 2])
+    run_train([*flags, "--output_dir", str(tmp_path / "b" / "model")], StopAfter())
+    assert cached.read_bytes() == whole
 
 
 def test_a_run_that_is_short_of_memory_has_its_pieces_too(

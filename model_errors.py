@@ -1,0 +1,66 @@
+"""Why a model could not be loaded, told so that a person can act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gguf_files
+from exceptions import FinetuningError, ModelError, ResourceError, with_particle
+from memory_utils import helping_to_load, is_out_of_memory, out_of_memory
+from settings import Settings
+
+_QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
+
+
+def explain(error: Exception, part: str, name: str, settings: Settings, task: str) -> FinetuningError:
+    """The reason a model could not be loaded, told apart: memory, login, spelling, connection, disk, or broken files.
+
+    part: what of it was being read, in Korean; name: of the model; task: its name.
+    """
+    where = f"model.name: {name}"
+    if any(is_out_of_memory(link) for link in _causes(error)):
+        return out_of_memory(
+            f"{with_particle(part, '이/가')} 메모리에 들어가지 않습니다.", where, helping_to_load(settings)
+        )
+    if gguf_files.is_gguf(name):
+        return gguf_files.explain(error, name)
+    names = {type(link).__name__ for link in _causes(error)}
+    if any(isinstance(link, OSError) and link.errno == 28 for link in _causes(error)):
+        return ResourceError("모델을 내려받다가 디스크가 가득 찼습니다.", where=str(settings.model.cache_dir))
+    if "GatedRepoError" in names:
+        return ModelError(
+            "로그인과 사용 승인이 필요한 모델입니다.",
+            where=where,
+            remedy="모델 페이지에서 사용 승인을 받은 뒤 `hf auth login`으로 로그인하거나 HF_TOKEN을 설정하세요.",
+        )
+    if names & {"RepositoryNotFoundError", "HFValidationError", "RevisionNotFoundError"}:
+        return ModelError(
+            f"Hugging Face Hub에 그런 모델이 없습니다: {name}",
+            where=where,
+            remedy="철자(조직/이름)와 model.revision을 확인하세요. "
+            f"비공개 모델이면 `hf auth login`이 필요합니다. {_QUICK_START}",
+        )
+    if names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"}:
+        return ModelError(
+            f"Hugging Face Hub에 연결할 수 없고, 내려받아 둔 {with_particle(part, '이/가')} 없습니다.",
+            where=where,
+            remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {_QUICK_START}",
+        )
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            "이 모델은 저장소에 든 파이썬 코드를 실행해야 읽을 수 있습니다. 실행하지 않았습니다.",
+            where=where,
+            remedy="코드를 살펴보고 믿을 수 있으면 model.trust_remote_code를 true로 하세요.",
+        )
+    return ModelError(
+        f"{with_particle(part, '을/를')} 읽지 못했습니다: {reason}",
+        where=where,
+        remedy=f"{task} 태스크에 맞는 모델인지, 파일이 모두 온전한지 확인하세요.",
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
