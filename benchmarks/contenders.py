@@ -46,7 +46,7 @@ class Clock:
         return self.ends[-1] - self.ends[UNCOUNTED - 1]
 
 
-def bench_of(work: str, data: Path, model: Path, seed: int, scratch: Path) -> Any:
+def bench_of(work: str, name: str, data: Path, model: Path, seed: int, scratch: Path) -> Any:
     """This program's own data, tokenizer and model under the benchmark's settings, by its own command line."""
     from commands.workbench import build, prepare
     from finetuning_app import build_parser, read_settings
@@ -61,6 +61,7 @@ def bench_of(work: str, data: Path, model: Path, seed: int, scratch: Path) -> An
     for option in (
         "training.warmup_ratio=0", "training.lr_scheduler=linear", "logging.progress_bar=false",
         f"data.dataset_cache_dir={scratch / 'cache'}",
+        f"training.torch_compile={str(name == 'ours-compiled').lower()}",
     ):  # fmt: skip
         flags += ["--set", option]
     bench = build(read_settings(build_parser().parse_args(flags)), _NeverStops())
@@ -213,12 +214,12 @@ def main() -> None:
     work, name, data, model, seed = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5])
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        prepared, tokenizer = bench_of(work, data, model, seed, scratch)
+        prepared, tokenizer = bench_of(work, name, data, model, seed, scratch)
         loaded = prepared.bench.models.load_model(prepared.label_names)
         evaluator = prepared.bench.evaluator(loaded, tokenizer, prepared.label_names, MAX_LENGTH[work])
         train = prepared.examples["train"]
         clock = Clock(len(train) // WINDOW[work])
-        if name == "ours":
+        if name in ("ours", "ours-compiled"):
             train_ours(prepared, evaluator, clock, scratch)
         elif name == "bare":
             train_bare(work, prepared, evaluator, clock)
