@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dense_rows import without_padding
-from heap_replay import heap_peak
+from heap_replay import Event, heap_peak
 from memory_estimate import Count, Workload
 from optimizers import after_each_gradient
 
@@ -101,12 +101,16 @@ class _LiveBytes(TorchDispatchMode):
         }
         self.total = self.logits = 0
         self.peak = Count(0, 0, 0)
-        self.events: list[tuple[int, int]] = []  # (storage's number, its bytes, or -1 where it is gone)
+        self.events: list[Event] = []
+        self._is_recorded = False  # by autograd, the operator that is under way
         self._made = itertools.count()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        is_fake = any(isinstance(leaf, FakeTensor) for leaf in tree_leaves((args, kwargs)))
+        given = tree_leaves((args, kwargs))
+        is_fake = any(isinstance(leaf, FakeTensor) for leaf in given)
+        needs_gradient = any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in given)
+        self._is_recorded = needs_gradient and torch.is_grad_enabled()
         if not is_fake:
             with unset_fake_temporarily():
                 made = func(*args, **kwargs)
@@ -134,7 +138,7 @@ class _LiveBytes(TorchDispatchMode):
         is_logits = tensor.ndim > 1 and tensor.shape[-1] == self.vocabulary
         number = next(self._made)
         self.sizes[key] = (size, size if is_logits else 0, number)
-        self.events.append((number, size))
+        self.events.append(Event(number, size, self._is_recorded))
         self.total, self.logits = self.total + size, self.logits + self.sizes[key][1]
         if self.total > self.peak.total:
             self.peak = Count(self.total, self.logits, self.total)
@@ -142,7 +146,7 @@ class _LiveBytes(TorchDispatchMode):
 
     def _drop(self, key: int) -> None:
         size, logits, number = self.sizes.pop(key)
-        self.events.append((number, -1))
+        self.events.append(Event(number, -1, False))
         self.total, self.logits = self.total - size, self.logits - logits
 
 

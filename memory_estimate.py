@@ -65,7 +65,8 @@ class Estimate:
 
     heap: on a CPU, holes of the heap between tensors, and what libraries load with the first step; logits: what has the
     width of the vocabulary; activations: all else, such as temporaries and autocast's copies of the weights; counted:
-    whether they are a count, or a formula's.
+    whether they are a count, or a formula's; copy: on a CPU, of what a checkpoint keeps, so that training goes on while
+    it is written. It is no part of what is needed: where there is no room for it the run waits for the disk.
     """
 
     parameters: int
@@ -77,10 +78,16 @@ class Estimate:
     logits: int
     counted: bool
     heap: int = 0
+    copy: int = 0
 
     @property
     def total(self) -> int:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.heap
+
+    @property
+    def saving(self) -> int:
+        """Bytes in use, on a CPU, while a checkpoint is written out of a copy between two steps."""
+        return self.weights + self.optimizer + self.copy + _LIBRARIES
 
 
 # --- which micro-batch is the largest ---
@@ -208,6 +215,7 @@ def rough_estimate(
         optimizer=int(trained * each.optimizer),
         activations=count.total - count.logits, logits=count.logits, counted=False,
         heap=_libraries(workload.device),
+        copy=int(trained * (each.weight + each.optimizer)) if workload.device.type == "cpu" else 0,
     )  # fmt: skip
 
 

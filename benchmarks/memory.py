@@ -111,9 +111,13 @@ def run_program(command: str, flags: list[object]) -> str:
 
 
 def planned_bytes(text: str) -> int:
-    """The estimate for the model and its training out of what `plan` prints: the sum without the program itself."""
-    gib = dict(re.findall(r"^  (합계|프로그램): ([0-9.]+)$", text, flags=re.MULTILINE))
-    return int((float(gib["합계"]) - float(gib.get("프로그램", 0))) * 2**30)
+    """The estimate for the model and its training out of what `plan` prints, without the program itself.
+
+    There is room for the copy that a checkpoint is written out of, so it counts where it makes the peak.
+    """
+    found = re.findall(r"^  (합계|프로그램|체크포인트를 저장하는 동안): ([0-9.]+)", text, flags=re.MULTILINE)
+    gib = {name: float(size) for name, size in found}
+    return int((max(gib["합계"], gib.get("체크포인트를 저장하는 동안", 0.0)) - gib.get("프로그램", 0.0)) * 2**30)
 
 
 def made_encoder(scratch: Path) -> Path:

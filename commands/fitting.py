@@ -274,6 +274,11 @@ def table(fitting: Fitting, estimate: Estimate) -> list[str]:
         f"파라미터: {estimate.parameters:,}개 (학습 {estimate.trained:,}개)",
         f"메모리 어림 (GiB, {way}):",
         *(f"  {name}: {size / _GIB:.2f}" for name, size in parts),
+        *(
+            [f"  체크포인트를 저장하는 동안: {(estimate.saving + fitting.taken) / _GIB:.2f} (사본을 둘 자리가 있을 때)"]
+            if estimate.copy
+            else []
+        ),
         f"  한도: {fitting.limit / _GIB:.2f} → {fits}",
     ]
 

@@ -18,7 +18,7 @@ import yaml
 from commands.fitting import automatic, choose, fitting_of, remembered
 from commands.workbench import Workbench
 from exceptions import SettingsError, StopRequested
-from heap_replay import heap_peak
+from heap_replay import Event, heap_peak
 from memory_estimate import Estimate
 from memory_options import Option, automatic_options
 from memory_utils import MemoryManager
@@ -171,9 +171,9 @@ def test_of_several_processes_the_one_with_the_least_memory_counts(
 
 def test_the_heap_takes_more_than_what_is_alive_where_freed_blocks_lie_between() -> None:
     block = 2_359_296
-    made = [(number, block) for number in range(100)]
-    freed = [(number, -1) for number in range(1, 100, 2)]
-    again = [(number, block) for number in range(100, 150)]
+    made = [Event(number, block, True) for number in range(100)]
+    freed = [Event(number, -1, False) for number in range(1, 100, 2)]
+    again = [Event(number, block, True) for number in range(100, 150)]
     peak = heap_peak([*made, *freed, *again])
     if peak is None:
         pytest.skip("the C library does not tell of its heap")
