@@ -51,6 +51,12 @@ def check_device(settings: Settings, device: torch.device) -> None:
             where=where,
             remedy="NVIDIA GPU나 CPU에서 실행하거나, model.quantization을 null로 두세요.",
         )
+    if kind == "8bit" and device.type == "cpu" and settings.model.adapter.method == "dora":
+        raise SettingsError(  # bitsandbytes 0.50 loses the scales of weights that peft reads for DoRA
+            "CPU에서는 8bit로 양자화한 가중치에 DoRA를 쓸 수 없습니다.",
+            where=f"{where}, model.adapter.method: dora",
+            remedy="model.adapter.method를 lora로 하거나, model.quantization을 4bit로 하세요.",
+        )
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of every cast, at every layer
     try:
         import bitsandbytes  # noqa: F401

@@ -111,6 +111,12 @@ def test_a_device_that_cannot_is_told(bitsandbytes: Any, monkeypatch: pytest.Mon
         check_device(settings_of("not/there", "text-classification", quantization="4bit"), CPU)
 
 
+def test_dora_beside_8bit_weights_is_refused_on_a_cpu() -> None:
+    settings = settings_of("not/there", "text-classification", "dora", quantization="8bit")
+    with pytest.raises(SettingsError, match="DoRA"):
+        check_device(settings, CPU)
+
+
 @KINDS
 @pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2", "t5"])
 def test_blocks_are_quantised_and_nothing_else(bitsandbytes: Any, architecture: str, kind: str, tmp_path: Path) -> None:
