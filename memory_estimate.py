@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _SAMPLED_WINDOWS = 100
 _CHUNK_LOGITS = {"cpu": 2**23}  # the most that the loss over a vocabulary has at once; 2**26 elsewhere
-_LIBRARIES = (
-    100 * 2**20
-)  # what the first steps load and compile on a CPU, beside their tensors: measured, 70 to 130 MiB
+_LIBRARIES = 100 * 2**20  # what a CPU's first steps load and compile beside their tensors: measured, 70 to 130 MiB
+_ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "dropout_rate")
 
 
 @dataclass(frozen=True)
@@ -226,11 +225,15 @@ def _libraries(device: torch.device) -> int:
 def _by_formula(model: PreTrainedModel, batch: Batch, gradient_checkpointing: bool) -> Count:
     """Activations of a transformer in float32: 68 bytes a token, hidden unit and layer (Korthikanti et al. 2022).
 
-    Attention's probabilities are left out, as fused attention leaves them. With checkpointing a layer keeps its input.
+    Fused attention keeps no probabilities; a CPU has none with dropout, and keeps 9 bytes for each pair of tokens. With
+    checkpointing a layer keeps its input.
     """
-    config, tokens = model.config.get_text_config(), batch.inputs["input_ids"].numel()
+    config, input_ids = model.config.get_text_config(), batch.inputs["input_ids"]
     hidden, layers = getattr(config, "hidden_size", 768), getattr(config, "num_hidden_layers", 12)
-    layer = 68 * tokens * hidden
+    tokens, (rows, longest) = input_ids.numel(), (input_ids if batch.dense is None else batch.dense.spread).shape
+    drops = any(getattr(config, name, 0.0) > 0.0 for name in _ATTENTION_DROPOUTS)
+    pairs = getattr(config, "num_attention_heads", 12) * rows * longest**2
+    layer = 68 * tokens * hidden + (9 * pairs if drops and input_ids.device.type == "cpu" else 0)
     activations = layer + layers * 4 * tokens * hidden if gradient_checkpointing else layer * layers
     has_logits = batch.labels is not None and batch.labels.shape == batch.inputs["input_ids"].shape
     logits = 12 * batch.items * config.vocab_size if has_logits else 0

@@ -73,6 +73,14 @@ def autocast_precision(settings: Settings) -> str:
     return "bf16" if any(check() for check in has) else "no"
 
 
+def allow_tf32(precision: str) -> None:
+    """Has CUDA compute what float32 matrix products remain by TF32, where a run computes in fewer bits anyway."""
+    import torch
+
+    if torch.cuda.is_available() and precision != "no":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of a device or of the machine is gone."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):

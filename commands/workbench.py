@@ -99,7 +99,7 @@ class Workbench:
 
 def build(settings: Settings, stop: StopSignal, given: frozenset[str] = frozenset()) -> Workbench:
     """Settings → task, device, precision, processes and managers; given: as the workbench has it."""
-    from memory_utils import autocast_precision, prepare_allocator
+    from memory_utils import allow_tf32, autocast_precision, prepare_allocator
 
     check_combination(settings)
     prepare_allocator(settings)
@@ -118,6 +118,7 @@ def build(settings: Settings, stop: StopSignal, given: frozenset[str] = frozense
 
     on_cpu = not torch.accelerator.is_available()  # said outright, so that several processes find each other on CPUs
     accelerator = Accelerator(mixed_precision=autocast_precision(settings), cpu=on_cpu)
+    allow_tf32(accelerator.mixed_precision)
     set_up_logging(settings.logging, accelerator.is_main_process)
     quiet_libraries()
     task = find_task(settings)
