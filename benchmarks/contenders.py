@@ -187,11 +187,16 @@ def train_bare(work: str, prepared: Any, evaluator: Any, clock: Clock) -> None:
 
 
 def held_out_loss(prepared: Any, evaluator: Any) -> float:
-    """The trained model's mean loss on the validation rows, in float32."""
+    """The trained model's mean loss on the validation rows, in float32.
+
+    A model of its own takes the trained weights: accelerate leaves autocast around the one that a Trainer had.
+    """
     import torch
 
     examples, task, total, items = prepared.examples["validation"], evaluator.task, 0.0, 0
-    model = evaluator.model.eval()
+    model = prepared.bench.models.load_model(prepared.label_names).to(evaluator.model.device).eval()
+    task.fit_model(model, evaluator.tokenizer)
+    model.load_state_dict(evaluator.model.state_dict())
     for batch in _batches(examples, task, evaluator):
         with torch.no_grad():
             total += float(task.loss_sum(task.forward(model, batch), batch))
