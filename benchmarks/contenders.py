@@ -94,8 +94,11 @@ def train_ours(prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> No
         return
 
 
-def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> None:
-    """transformers.Trainer or TRL's SFTTrainer on the very examples that this program made."""
+def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> int | None:
+    """transformers.Trainer or TRL's SFTTrainer on the very examples that this program made.
+
+    Returns how many of them the steps that count had, where that is not the same in every step.
+    """
     from accelerate.state import AcceleratorState
     from transformers import TrainerCallback
 
@@ -138,6 +141,10 @@ def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Cl
             options["per_device_train_batch_size"] = max(1, round(WINDOW[work] * mean / MAX_LENGTH[work]))
         trainer = SFTTrainer(args=SFTConfig(**options), train_dataset=_as_masked(table), **shared)
     trainer.train()
+    if name != "sft-packing":
+        return None
+    rows = trainer.train_dataset["seq_lengths"]
+    return sum(map(len, rows[UNCOUNTED * options["per_device_train_batch_size"] :]))
 
 
 def _in_our_order(prepared: Any) -> Any:
@@ -223,16 +230,18 @@ def main() -> None:
         loaded = prepared.bench.models.load_model(prepared.label_names)
         evaluator = prepared.bench.evaluator(loaded, tokenizer, prepared.label_names, MAX_LENGTH[work])
         train = prepared.examples["train"]
-        clock = Clock(len(train) // WINDOW[work])
+        clock, examples = Clock(len(train) // WINDOW[work]), None
         if name in ("ours", "ours-compiled"):
             train_ours(prepared, evaluator, clock, scratch)
         elif name == "bare":
             train_bare(work, prepared, evaluator, clock)
         else:
-            train_trainer(work, name, prepared, evaluator, clock, scratch)
+            examples = train_trainer(work, name, prepared, evaluator, clock, scratch)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if examples is None:
+            examples = round(len(train) * (1 - UNCOUNTED / len(clock.ends)))
         print(json.dumps({
-            "seconds": round(clock.seconds(), 2), "examples": round(len(train) * (1 - UNCOUNTED / len(clock.ends)), 1),
+            "seconds": round(clock.seconds(), 2), "examples": examples,
             "loss": round(held_out_loss(prepared, evaluator), 4), "peak": peak,
         }))  # fmt: skip
 

@@ -58,10 +58,19 @@ def gradients(model: Any) -> torch.Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
 
 
-@pytest.mark.parametrize("name", ["llama", pytest.param("bert", marks=pytest.mark.soak)])
-def test_compiled_once_for_every_shape(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "recomputes"),
+    [
+        ("llama", False),
+        pytest.param("llama", True, marks=pytest.mark.soak),
+        pytest.param("bert", False, marks=pytest.mark.soak),
+    ],
+)
+def test_compiled_once_for_every_shape(name: str, recomputes: bool) -> None:
     """Micro-batches of 2 to 12 sequences: the loss and the gradients of layers that are not compiled."""
     model, loss_of = (encoder(), encoder_loss) if name == "bert" else (causal(name), causal_loss)
+    if recomputes:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     names = set(model.state_dict())
     torch._dynamo.reset()  # what other tests compiled is not taken
     compiled = CompiledLayers(model)
