@@ -1,6 +1,7 @@
 """One run of one contender of throughput.py, in a process of its own: python contenders.py WORK NAME DATA MODEL SEED.
 
-The last line printed is JSON: seconds and examples of the steps after the first two, held-out loss, peak memory.
+The last line printed is JSON: seconds and examples (by their tokens) of the steps after the first two, held-out loss,
+peak memory.
 """
 
 from __future__ import annotations
@@ -94,10 +95,10 @@ def train_ours(prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> No
         return
 
 
-def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> int | None:
+def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> float | None:
     """transformers.Trainer or TRL's SFTTrainer on the very examples that this program made.
 
-    Returns how many of them the steps that count had, where that is not the same in every step.
+    Returns the share of tokens in the steps that count, where it is not that of this program's windows.
     """
     from accelerate.state import AcceleratorState
     from transformers import TrainerCallback
@@ -143,8 +144,17 @@ def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Cl
     trainer.train()
     if name != "sft-packing":
         return None
-    rows = trainer.train_dataset["seq_lengths"]
-    return sum(map(len, rows[UNCOUNTED * options["per_device_train_batch_size"] :]))
+    rows = [sum(lengths) for lengths in trainer.train_dataset["seq_lengths"]]
+    return sum(rows[UNCOUNTED * options["per_device_train_batch_size"] :]) / sum(rows)
+
+
+def share_counted(work: str, prepared: Any) -> float:
+    """The share of tokens in the windows after those that do not count."""
+    from batching import epoch_order
+
+    lengths = prepared.examples["train"].lengths
+    order = epoch_order(len(lengths), prepared.bench.settings.training.seed, 0)
+    return float(lengths[order[UNCOUNTED * WINDOW[work] :]].sum() / lengths.sum())
 
 
 def _in_our_order(prepared: Any) -> Any:
@@ -230,18 +240,17 @@ def main() -> None:
         loaded = prepared.bench.models.load_model(prepared.label_names)
         evaluator = prepared.bench.evaluator(loaded, tokenizer, prepared.label_names, MAX_LENGTH[work])
         train = prepared.examples["train"]
-        clock, examples = Clock(len(train) // WINDOW[work]), None
+        clock, share = Clock(len(train) // WINDOW[work]), None
         if name in ("ours", "ours-compiled"):
             train_ours(prepared, evaluator, clock, scratch)
         elif name == "bare":
             train_bare(work, prepared, evaluator, clock)
         else:
-            examples = train_trainer(work, name, prepared, evaluator, clock, scratch)
+            share = train_trainer(work, name, prepared, evaluator, clock, scratch)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        if examples is None:
-            examples = round(len(train) * (1 - UNCOUNTED / len(clock.ends)))
+        examples = len(train) * (share_counted(work, prepared) if share is None else share)
         print(json.dumps({
-            "seconds": round(clock.seconds(), 2), "examples": examples,
+            "seconds": round(clock.seconds(), 2), "examples": round(examples, 1),
             "loss": round(held_out_loss(prepared, evaluator), 4), "peak": peak,
         }))  # fmt: skip
 
