@@ -125,6 +125,8 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
     reach = (getattr(model.config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     if not _is_plain(model) or any(tokens is not None and tokens < max_length for tokens in reach):
         return False
+    if model.device.type == "meta":  # no values to compare: what the architecture says of itself has to do
+        return bool(getattr(model, "_supports_attention_backend", False))
     lengths = [7, 5, 1, 5]
     ids = torch.arange(sum(lengths), device=model.device).remainder(model.config.vocab_size)
     others = torch.cat([ids[:7].flip(0), ids[7:]])
@@ -146,8 +148,6 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
         return False
     finally:
         model.train(was_training)
-    if found.is_meta:  # no values to compare
-        return True
     return torch.equal(found[7:], beside[7:]) and _is_same(found, expected)
 
 

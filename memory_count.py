@@ -30,35 +30,35 @@ if TYPE_CHECKING:
 
 
 def count_step(model: PreTrainedModel, workload: Workload, optimizer_in_backward: bool, temporaries: int) -> Count:
-    """Forward, loss and backward of one micro-batch, and the optimizer's temporaries.
+    """Forward, loss and backward of each micro-batch, and the optimizer's temporaries.
 
     temporaries: tensors of a parameter's size in float32 that its step makes. Where the optimizer steps in the backward
     pass, each gradient is dropped as it comes.
     """
     model.train()
+
+    def step(parameter: torch.nn.Parameter) -> None:
+        [torch.empty_like(parameter, dtype=torch.float32) for _ in range(temporaries)]
+
+    def step_in_backward(parameter: torch.nn.Parameter) -> None:
+        step(parameter)
+        parameter.grad = None
+
     with FakeTensorMode(allow_non_fake_inputs=True):
         _make_fake(model, workload.device)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         live = _LiveBytes(model)
-        if not workload.step_is_window:
-            for parameter in model.parameters():
-                parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
-                live.add(parameter.grad)
-
-        def step(parameter: torch.nn.Parameter) -> None:
-            [torch.empty_like(parameter, dtype=torch.float32) for _ in range(temporaries)]
-
-        def step_in_backward(parameter: torch.nn.Parameter) -> None:
-            step(parameter)
-            parameter.grad = None
-
-        in_backward = optimizer_in_backward and workload.step_is_window
-        hooks = after_each_gradient(model, step_in_backward) if in_backward else nullcontext()
-        with live, hooks:
-            with workload.autocast(), without_padding(model, workload.step.dense):
-                workload.task.training_loss(model, workload.step).backward()
-            if not in_backward:
-                step(max((p for p in model.parameters() if p.requires_grad), key=torch.numel))
-    model.zero_grad(set_to_none=True)
+        with live:
+            for counted in workload.steps:
+                in_backward = optimizer_in_backward and counted.is_window
+                for parameter in trained if not counted.is_window else ():
+                    parameter.grad = torch.empty_like(parameter)
+                hooks = after_each_gradient(model, step_in_backward) if in_backward else nullcontext()
+                with hooks, workload.autocast(), without_padding(model, counted.batch.dense):
+                    workload.task.training_loss(model, counted.batch).backward()
+                if not in_backward:
+                    step(max(trained, key=torch.numel))
+                model.zero_grad(set_to_none=True)
     return live.count(workload.device)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -100,11 +100,13 @@ class Cut:
     alone: bool
 
 
-def heaviest_cut(
+def heaviest_cuts(
     lengths: np.ndarray, seed: int, window_size: int, processes: int, max_length: int, token_budget: int, way: Way,
     device_type: str,
-) -> Cut:  # fmt: skip
-    """The micro-batch of most padded tokens among windows of the first epoch, the one of the longest text included.
+) -> list[Cut]:  # fmt: skip
+    """The micro-batches of most padded tokens in windows that are one, and in those of several, the most first.
+
+    The gradients of a window of several are there while activations are at their most; so a smaller one may need more.
 
     lengths: tokens of each example, int32. A hundred windows are looked at, evenly spaced.
     """
@@ -112,7 +114,7 @@ def heaviest_cut(
     windows = windows_per_epoch(len(lengths), window_size)
     longest = int(np.flatnonzero(order == int(lengths.argmax()))[0]) // window_size
     numbers = {longest, *np.linspace(0, windows - 1, min(windows, _SAMPLED_WINDOWS)).astype(int).tolist()}
-    heaviest, most = Cut([], True), (-1, -1)
+    heaviest: dict[bool, tuple[tuple[int, int], Cut]] = {}
     for number in sorted(numbers):
         mine = share_of(window_of(order, window_size, 0, number), lengths, 0, processes)
         if way == "packed":
@@ -122,9 +124,10 @@ def heaviest_cut(
             batches = [[cut] if way == "one row" else [np.array([index]) for index in cut] for cut in cuts]
         for rows in batches:
             width = max(int(lengths[row].sum()) for row in rows)
-            if (len(rows) * width, width) > most:
-                heaviest, most = Cut(rows, alone=len(batches) == 1), (len(rows) * width, width)
-    return heaviest
+            alone, weight = len(batches) == 1, (len(rows) * width, width)
+            if alone not in heaviest or weight > heaviest[alone][0]:
+                heaviest[alone] = weight, Cut(rows, alone)
+    return [cut for _, cut in sorted(heaviest.values(), key=lambda one: one[0], reverse=True)]
 
 
 def largest_evaluation_batch(lengths: np.ndarray, token_budget: int) -> np.ndarray:
@@ -157,16 +160,22 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Workload:
-    """What of a run is counted: its largest micro-batch, and its largest batch without gradients, on their device.
+class Step:
+    """A micro-batch to count; is_window: whether its window has no other, so that no gradients are there before it."""
 
-    step_is_window: whether the step's window has no other micro-batch: else its gradients are there, from the one
-    before, while activations are at their most; autocast: the context in which the run computes.
+    batch: Batch
+    is_window: bool
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What of a run is counted: its largest micro-batches, and its largest batch without gradients, on their device.
+
+    steps: the largest first; autocast: the context in which the run computes.
     """
 
     task: Task
-    step: Batch
-    step_is_window: bool
+    steps: Sequence[Step]
     evaluation: Batch
     autocast: Callable[[], AbstractContextManager[Any]]
     device: torch.device
@@ -205,8 +214,8 @@ def rough_estimate(
     parameters = model.num_parameters()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     each = state_bytes(settings)
-    in_backward = settings.memory.optimizer_in_backward and workload.step_is_window
-    count = _by_formula(model, workload.step, gradient_checkpointing)
+    in_backward = settings.memory.optimizer_in_backward and all(step.is_window for step in workload.steps)
+    count = _by_formula(model, workload.steps[0].batch, gradient_checkpointing)
     return Estimate(
         parameters, trained,
         weights=int(trained * each.weight + (parameters - trained) * each.frozen),

@@ -116,11 +116,11 @@ class Fitting:
         import numpy as np
 
         from evaluation import BUDGET_FACTOR
-        from memory_estimate import Workload, heaviest_cut, largest_evaluation_batch
+        from memory_estimate import Step, Workload, heaviest_cuts, largest_evaluation_batch
 
         task, accelerator, settings = self.bench.task, self.bench.accelerator, self.bench.settings
         window = option.batch_size * option.gradient_accumulation_steps * accelerator.num_processes
-        cut = heaviest_cut(
+        cuts = heaviest_cuts(
             self.train.lengths.clip(max=option.max_length), settings.training.seed, window,
             accelerator.num_processes, option.max_length, option.token_budget, way,
             accelerator.device.type,
@@ -129,8 +129,7 @@ class Fitting:
         held_out = largest_evaluation_batch(lengths, BUDGET_FACTOR * option.token_budget)
         return Workload(
             task,
-            step=self._batch(self.train, cut.rows, option.max_length, way),
-            step_is_window=cut.alone,
+            steps=[Step(self._batch(self.train, cut.rows, option.max_length, way), cut.alone) for cut in cuts],
             evaluation=self._batch(
                 self.validation, np.array_split(held_out, len(held_out)), option.max_length, "padded"
             ),

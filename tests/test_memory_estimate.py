@@ -14,7 +14,7 @@ from commands import workbench
 from commands.fitting import Fitting, fitting_of, table, what_would_fit
 from dense_rows import without_padding
 from finetuning_app import build_parser, overrides_in, read_settings
-from memory_estimate import Estimate, heaviest_cut, shortened
+from memory_estimate import Estimate, heaviest_cuts, shortened
 from memory_options import Option, cheaper_options, first_that_fits
 from tasks import task_classes
 from tests.test_resume import StopAfter, flags_for  # noqa: F401
@@ -38,7 +38,7 @@ def saved_bytes(fitting: Fitting) -> int:
         model.config.pad_token_id = fitting.tokenizer.pad_token_id
     window = option.batch_size * option.gradient_accumulation_steps
     way = fitting.way()
-    cut = heaviest_cut(fitting.train.lengths, 42, window, 1, option.max_length, option.token_budget, way, "cpu")
+    cut = heaviest_cuts(fitting.train.lengths, 42, window, 1, option.max_length, option.token_budget, way, "cpu")[0]
     batch = fitting._batch(fitting.train, cut.rows, option.max_length, way)
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -102,14 +102,14 @@ def test_what_would_fit_is_named_and_fits(flags_for: Callable[[str], list[str]])
 
 def test_the_heaviest_micro_batch_is_that_of_the_cut() -> None:
     lengths = np.random.default_rng(0).integers(2, 60, 37).astype(np.int32)
-    cut = heaviest_cut(lengths, 1, 8, 1, 64, 100, "padded", "cpu")
+    cut = heaviest_cuts(lengths, 1, 8, 1, 64, 100, "padded", "cpu")[0]
     order = epoch_order(37, 1, 0)
     windows: list[Window] = [window_of(order, 8, 0, number) for number in range(windows_per_epoch(37, 8))]
     padded = [len(c) * int(lengths[c].max()) for window in windows for c in partition(window.indices, lengths, 100)]
     assert len(cut.rows) * max(int(lengths[row].max()) for row in cut.rows) == max(padded)
     assert not cut.alone
     even = np.full(37, 20, dtype=np.int32)
-    assert heaviest_cut(even, 1, 8, 1, 64, 10**6, "padded", "cpu").alone
+    assert heaviest_cuts(even, 1, 8, 1, 64, 10**6, "padded", "cpu")[0].alone
 
 
 def test_an_example_is_shortened_with_what_it_has_for_each_token() -> None:

@@ -116,6 +116,7 @@ def test_one_row_has_the_loss_and_gradient_of_single_ones(name: str, recomputes:
     assert float((together[1] - alone[1]).norm() / alone[1].norm()) < 1e-5
     assert attends_within_sequences(model, 64)
     assert attends_within_sequences(model.bfloat16(), 64)
+    assert attends_within_sequences(model.to("meta"), 64)  # as `plan` has it, and the estimate of a run
 
 
 def _in_one_row(task: Any, examples: list[dict[str, Any]]) -> Any:
