@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,6 +254,16 @@ class MemoryManager:
         else:
             helping = helping_to_use(self.settings)
         return out_of_memory(what, self.describe(), helping)
+
+    @contextmanager
+    def told_as(self, what: str) -> Iterator[None]:
+        """Has memory that ends within raise OutOfMemory, which says what it was for."""
+        try:
+            yield
+        except MAY_BE_OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self.ran_out(what) from error
 
     def begin_with(self, budget: int) -> None:
         """Takes a budget for that of a machine on which memory ran out: on CPUs nothing is left in the heap there.

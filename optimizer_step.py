@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from batching import Window
-from compiled_layers import CompiledLayers
+from compiled_layers import CompiledLayers, is_worth_compiling
 from dense_rows import without_padding
 from evaluation import Evaluator, to_device
-from exceptions import SettingsError
+from exceptions import OutOfMemory, SettingsError
 from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from optimizers import (
     HalfStep,
@@ -29,7 +29,7 @@ from optimizers import (
 from profiling import Profile
 from settings import Settings
 from tasks.base import Batch
-from windows import ReadyWindow
+from windows import ReadyWindow, WindowPlanner
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -85,26 +85,31 @@ class OptimizerStep:
 
     def allocate(self) -> None:
         """Makes the optimizer's states now, so that no step of it runs out of memory."""
-        try:
+        with self.memory.told_as("옵티마이저의 상태가 메모리에 들어가지 않습니다."):
             allocate_states(self.optimizer)
-        except MAY_BE_OUT_OF_MEMORY as error:
-            if not is_out_of_memory(error):
-                raise
-            raise self.memory.ran_out("옵티마이저의 상태가 메모리에 들어가지 않습니다.") from error
 
-    def compile_layers(self, sample: Batch) -> None:
-        """Compiles the model's layers by a pass over a micro-batch like those to come, whose gradients are dropped.
+    def compile_where_it_pays(self, planner: WindowPlanner) -> None:
+        """Compiles the model's layers where the settings say so, or where a run over these windows wins by it.
 
-        SettingsError where they cannot be compiled.
+        SettingsError or OutOfMemory where they cannot be compiled; where nobody asked for it, they are not.
         """
-        compiled = CompiledLayers(self.model)
+        asked, epochs = self.settings.training.torch_compile, self.settings.training.epochs
+        precision, tokens = self.accelerator.mixed_precision, int(planner.examples.lengths.sum()) * epochs
+        if not is_worth_compiling(self.settings, self.model, precision, planner.way, tokens):
+            return
         try:
-            with measured_in_backward(self.model):
-                compiled.compile(lambda: self.accumulate([sample], sample.items, 0))
-        except MAY_BE_OUT_OF_MEMORY as error:
-            if not is_out_of_memory(error):
+            self._compile_layers(planner.sample())
+        except (SettingsError, OutOfMemory) as error:
+            if asked:
                 raise
-            raise self.memory.ran_out("층을 컴파일하는 동안 메모리가 부족했습니다.") from error
+            _log.info("층을 컴파일하지 않고 학습합니다. %s (training.torch_compile)", error.what)
+
+    def _compile_layers(self, sample: Batch) -> None:
+        """By a pass over a micro-batch like those to come, whose gradients are dropped."""
+        compiled = CompiledLayers(self.model)
+        telling = self.memory.told_as("층을 컴파일하는 동안 메모리가 부족했습니다.")
+        with telling, measured_in_backward(self.model):
+            compiled.compile(lambda: self.accumulate([sample], sample.items, 0))
         self.compiled = compiled
 
     def train(self, ready: ReadyWindow, step: int, lr: float) -> StepResult:

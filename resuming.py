@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 
 from batching import Examples
 from exceptions import SettingsError, with_particle
+from optimizers import learning_rate_factor
 from settings import Settings, TrainingSettings
 
 if TYPE_CHECKING:
@@ -79,14 +80,10 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], allow_c
         )
 
 
-def check_epochs(
-    saved: Mapping[str, Any], training: TrainingSettings, done_steps: int, windows: int,
-    factor: Callable[[TrainingSettings, int, int], float],
-) -> None:  # fmt: skip
+def check_epochs(saved: Mapping[str, Any], training: TrainingSettings, done_steps: int, windows: int) -> None:
     """Says what another number of epochs does to the learning rate, for the schedule is over all of the steps.
 
-    factor: (settings, step, total steps) → what the learning rate is multiplied with. SettingsError where more is done
-    than is asked for now.
+    SettingsError where more is done than is asked for now.
     """
     before, total = int(saved[_EPOCHS]), windows * training.epochs
     if before == training.epochs:
@@ -97,7 +94,10 @@ def check_epochs(
             where=_told(_EPOCHS, before, training.epochs),
             remedy="training.epochs를 늘리거나, 더 이전 체크포인트를 --checkpoint_path로 고르세요.",
         )
-    old, new = (training.learning_rate * factor(training, done_steps, steps) for steps in (windows * before, total))
+    old, new = (
+        training.learning_rate * learning_rate_factor(training, done_steps, steps)
+        for steps in (windows * before, total)
+    )
     _log.warning(
         "%s. 학습률 스케줄을 전체 %s스텝에 맞춥니다. 다음 스텝의 학습률은 %s 아니라 %.3g입니다.",
         _told(_EPOCHS, before, training.epochs), f"{total:,}", with_particle(f"{old:.3g}", "이/가"), new,

@@ -25,9 +25,8 @@ from checkpointing import (
     restore_optimizer,
     trained_tensors,
 )
-from compiled_layers import is_worth_compiling
 from evaluation import Evaluator
-from exceptions import ModelError, OutOfMemory, ResourceError, SettingsError, StopRequested
+from exceptions import ModelError, OutOfMemory, ResourceError, StopRequested
 from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from optimizer_step import OptimizerStep, StepResult, losses_and_norms, over_processes
 from optimizers import learning_rate_factor
@@ -115,7 +114,7 @@ class TrainingManager:
         state, seed = self.state, self.settings.training.seed
         self.model.train()
         self.stepper.allocate()
-        self._compile_where_it_pays()
+        self.stepper.compile_where_it_pays(self.planner)
         bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.accelerator.is_main_process)
         with bar, self.saver, self._saved_where_memory_ends():
             self._finish_step()  # a resumed run may owe an evaluation
@@ -141,19 +140,6 @@ class TrainingManager:
                         break
             self._save_for_good()
         return state
-
-    def _compile_where_it_pays(self) -> None:
-        """Compiles the layers; where nobody asked for it, a machine that cannot compile trains without."""
-        tokens = int(self.train_examples.lengths.sum()) * self.settings.training.epochs
-        precision, way = self.accelerator.mixed_precision, self.planner.way
-        if not is_worth_compiling(self.settings, self.model, precision, way, tokens):
-            return
-        try:
-            self.stepper.compile_layers(self.planner.sample())
-        except SettingsError as error:
-            if self.settings.training.torch_compile:
-                raise
-            _log.info("층을 컴파일하지 않고 학습합니다. %s (training.torch_compile)", error.what)
 
     def plan(self, window: Window) -> ReadyWindow:
         """The window cut to the token budget as it is now."""
@@ -301,9 +287,7 @@ class TrainingManager:
         allow_changed: whether settings that act on the steps to come alone may differ from the checkpoint's.
         """
         check_same_run(checkpoint.fingerprint, self.fingerprint, allow_changed)
-        check_epochs(
-            checkpoint.fingerprint, self.settings.training, checkpoint.progress.step, self.windows, learning_rate_factor
-        )
+        check_epochs(checkpoint.fingerprint, self.settings.training, checkpoint.progress.step, self.windows)
         kept = dict(checkpoint.state["training"])
         since_log, this_epoch = Tally(**kept.pop("since_log")), Tally(**kept.pop("this_epoch"))
         self.state = TrainingState(**kept, since_log=since_log, this_epoch=this_epoch)

@@ -210,6 +210,27 @@ def test_compiled_layers(
     assert len(shapes) == 3  # each of the three runs compiled
 
 
+@pytest.mark.parametrize("reason", ["out of memory", "no compiler"])
+def test_a_run_that_compiles_by_itself_goes_on_where_it_cannot(
+    reason: str, flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from compiled_layers import CompiledLayers
+    from exceptions import FinetuningError, SettingsError
+
+    def fails(self: CompiledLayers, step: Callable[[], object]) -> None:
+        raise MemoryError if reason == "out of memory" else SettingsError(reason)
+
+    flags = flags_for("text-generation")
+    run_train([*flags, "--output_dir", str(tmp_path / "plain" / "model")], StopAfter())
+    monkeypatch.setattr(CompiledLayers, "compile", fails)
+    monkeypatch.setattr("optimizer_step.is_worth_compiling", lambda *_: True)
+    run_train([*flags, "--output_dir", str(tmp_path / "model")], StopAfter())
+    assert losses(tmp_path / "model") == losses(tmp_path / "plain" / "model")
+    with pytest.raises(FinetuningError):
+        asked = ["--output_dir", str(tmp_path / "asked" / "model"), "--set", "training.torch_compile=true"]
+        run_train([*flags, *asked], StopAfter())
+
+
 def test_a_run_that_ends_early(flags_for: Callable[[str], list[str]], tmp_path: Path) -> None:
     flags = [*flags_for("text-classification"), "--learning_rate", "1e-12", "--epochs", "5"]
     flags += ["--set", "training.early_stopping_patience=2"]
