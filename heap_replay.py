@@ -5,8 +5,8 @@ than what is asked for, so a freed tensor's place does not do for the next one o
 beside the bytes alive, the heap keeps holes that add up to hundreds of megabytes. How many depends on the order of
 all sizes, and on the small objects that torch makes along with a tensor, which fill the splinters that alignment
 leaves and so keep freed blocks from growing together. So the order itself is asked, small objects included: more of
-them where autograd records an operator. SmolLM2-135M with LoRA, 2,518 MiB alive at once, took 3,570, and this says
-3,305; with gradient checkpointing, too, 273 alive took 730, and this says 1,040. Memory that is not written to costs
+them where autograd records an operator. SmolLM2-135M with LoRA, 2,201 MiB alive at once, took 3,480, and this says
+2,890; with gradient checkpointing, too, 273 alive took 790, and this says 1,000. Memory that is not written to costs
 nothing but address space.
 
 This file is also the program that does it, in a process of its own with an empty heap.

@@ -240,7 +240,7 @@ def _by_formula(model: PreTrainedModel, batch: Batch, gradient_checkpointing: bo
     config, input_ids = model.config.get_text_config(), batch.inputs["input_ids"]
     hidden, layers = getattr(config, "hidden_size", 768), getattr(config, "num_hidden_layers", 12)
     tokens, (rows, longest) = input_ids.numel(), (input_ids if batch.dense is None else batch.dense.spread).shape
-    drops = any(getattr(config, name, 0.0) > 0.0 for name in _ATTENTION_DROPOUTS)
+    drops = any(getattr(config, name, None) for name in _ATTENTION_DROPOUTS)  # some have it as None
     pairs = getattr(config, "num_attention_heads", 12) * rows * longest**2
     layer = 68 * tokens * hidden + (9 * pairs if drops and input_ids.device.type == "cpu" else 0)
     activations = layer + layers * 4 * tokens * hidden if gradient_checkpointing else layer * layers
