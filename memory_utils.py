@@ -165,7 +165,8 @@ class MemoryManager:
         self.trains = self.gradient_checkpointing = False
         self.chosen: dict[str, Any] = {}
         if device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(settings.memory.max_gpu_memory_usage, device)
+            card = torch.cuda.current_device() if device.index is None else device.index  # torch wants a number
+            torch.cuda.set_per_process_memory_fraction(settings.memory.max_gpu_memory_usage, card)
 
     def limit(self) -> int:
         """Bytes that this run may use: the card's share by `max_gpu_memory_usage`, or what the machine has.
