@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exceptions import ModelError, ResourceError
-from storage import discard, discard_leftovers, disk_reason, give_usual_mode, writing
+from finetuning.files import discard, discard_leftovers, disk_reason, give_usual_mode, writing
 
 _log = logging.getLogger(__name__)
 _FORMAT = 2

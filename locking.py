@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from exceptions import SettingsError
-from storage import writing
+from finetuning.files import writing
 
 _NAME = ".lock"
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gguf_files
 from adapters import add_vocabulary, choose_trained
 from exceptions import FinetuningError, ModelError, SettingsError
+from finetuning.files import discard, give_usual_mode, writing
 from model_errors import explain
 from quantization import (
     check_not_quantised_yet,
@@ -22,7 +23,6 @@ from quantization import (
     quantization_config,
 )
 from settings import Settings
-from storage import discard, give_usual_mode, writing
 from tasks.base import Task
 from vocabulary_extension import Extension, give_rows, resize, train_vocabulary
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 
-from storage import writing
+from finetuning.files import writing
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

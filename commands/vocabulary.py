@@ -11,7 +11,7 @@ import numpy as np
 
 from commands.workbench import Workbench
 from exceptions import ModelError
-from storage import writing
+from finetuning.files import writing
 from vocabulary_extension import Learned, extend_tokenizer, learn
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exceptions import BadRow, DataError
-from readers.normalizing import KINDS, Normalizer, change_shown
+from finetuning.korean.normalization import KINDS, Normalizer, change_shown
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
+from finetuning.korean.column_names import TEXTS
 from tasks.base import IGNORED, Batch, Column, RandomKey, pad, text_columns
 from tasks.language_modeling import VocabularyTask, only_positions, vocabulary_batch
-from tasks.usual_names import TEXTS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError, SettingsError
+from finetuning.korean.column_names import SOURCES, TARGETS
+from finetuning.korean.text_quality import Said
 from tasks.base import IGNORED, Batch, Column, RandomKey, encode_text, pad
 from tasks.language_modeling import (
     Answer,
@@ -16,8 +18,6 @@ from tasks.language_modeling import (
     spoken_pairs,
     vocabulary_batch,
 )
-from tasks.listening import Said
-from tasks.usual_names import SOURCES, TARGETS
 
 if TYPE_CHECKING:
     import torch

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from exceptions import BadRow, DataError, SettingsError
+from finetuning.korean.column_names import LABELS, TEXTS, pair_in
 from readers.cleaning import as_label
 from settings import Settings
 from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
-from tasks.usual_names import LABELS, TEXTS, pair_in
 
 if TYPE_CHECKING:
     import torch

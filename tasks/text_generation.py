@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import BadRow, ModelError, SettingsError
+from finetuning.korean.column_names import PROMPTS, RESPONSES, TEXTS
+from finetuning.korean.text_quality import Said
 from tasks.base import IGNORED, Batch, Column, RandomKey, Task
 from tasks.conversations import (
     PLAIN_TEMPLATE,
@@ -29,8 +31,6 @@ from tasks.language_modeling import (
     spoken_pairs,
     vocabulary_batch,
 )
-from tasks.listening import Said
-from tasks.usual_names import PROMPTS, RESPONSES, TEXTS
 
 if TYPE_CHECKING:
     import torch

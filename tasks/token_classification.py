@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from exceptions import BadRow, DataError
+from finetuning.korean.column_names import TEXTS
+from finetuning.korean.word_cuts import cut_into_pieces, windows_of
 from tasks.base import IGNORED, Batch, Column, RandomKey, Task, at_least_float32, pad
-from tasks.pieces import cut_into_pieces, windows_of
 from tasks.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
-from tasks.usual_names import TEXTS
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.listening import (
+from finetuning.korean.text_quality import (
     Said,
     hangul_share,
     hanja_count,

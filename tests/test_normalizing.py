@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_manager import DataManager
-from readers.normalizing import Normalizer, change_shown
+from finetuning.korean.normalization import Normalizer, change_shown
 from settings import Settings
 from tasks import find_task
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from finetuning.korean.text_quality import Said
 from settings import Settings
 from tasks import find_task
 from tasks.language_modeling import Answer
-from tasks.listening import Said
 
 ROWS = {"row": [1, 2], "prompt": ["안녕하세요", "배고파"], "response": ["hello", "I am very hungry"]}
 
