@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exceptions import ModelError, SettingsError
-from settings import AdapterSettings
+from finetuning.config.schema import AdapterSettings
 from vocabulary_extension import vocabulary_parameters
 
 if TYPE_CHECKING:

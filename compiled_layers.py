@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from exceptions import SettingsError
-from settings import Settings
+from finetuning.config.schema import Settings
 from windows import Way
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from exceptions import SettingsError
-from settings import Settings
+from finetuning.config.schema import Settings
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from batching import Examples
 from exceptions import DataError, with_particle
+from finetuning.config.schema import Settings
 from finetuning.files import discard_leftovers, writing
 from finetuning.korean.normalization import Normalizer
 from readers.base import clean_name
@@ -24,7 +25,6 @@ from readers.cleaning import ROLE_NAMES, Findings, Prepare, clean_rows
 from readers.columns import coded, counted, list_lengths, numbers
 from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
-from settings import Settings
 from tasks.base import Column, Task
 from tokenization import write_examples
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from finetuning.config.schema import Settings
 from reporting import METRIC_NAMES
-from settings import Settings
 
 _LEAST, _MOST = 0.98, 1.02  # of the published rows: a few may be skipped, or published sets mended
 

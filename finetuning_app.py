@@ -21,7 +21,7 @@ from exceptions import FinetuningError, SettingsError, StopRequested, with_parti
 
 if TYPE_CHECKING:
     from config_manager import Override
-    from settings import Settings
+    from finetuning.config.schema import Settings
 
 _COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
              "export": "어댑터를 합친 모델 저장", "verify-resume": "멈췄다가 이은 학습이 같은지 확인"}  # fmt: skip

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from batching import batches_by_length, epoch_order, share_of, window_of, windows_per_epoch
+from finetuning.config.schema import Settings
 from packing import pack_window
-from settings import Settings
 from tasks.base import Batch, Task
 from windows import Way, cut_window
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import OutOfMemory, SettingsError
-from settings import Settings
+from finetuning.config.schema import Settings
 
 if TYPE_CHECKING:
     import torch

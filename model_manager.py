@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gguf_files
 from adapters import add_vocabulary, choose_trained
 from exceptions import FinetuningError, ModelError, SettingsError
+from finetuning.config.schema import Settings
 from finetuning.files import discard, give_usual_mode, writing
 from model_errors import explain
 from quantization import (
@@ -22,7 +23,6 @@ from quantization import (
     keep_weights_as_loaded,
     quantization_config,
 )
-from settings import Settings
 from tasks.base import Task
 from vocabulary_extension import Extension, give_rows, resize, train_vocabulary
 

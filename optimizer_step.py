@@ -17,6 +17,7 @@ from compiled_layers import CompiledLayers, is_worth_compiling
 from dense_rows import without_padding
 from evaluation import Evaluator, to_device
 from exceptions import OutOfMemory, SettingsError
+from finetuning.config.schema import Settings
 from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from optimizers import (
     HalfStep,
@@ -27,7 +28,6 @@ from optimizers import (
     stepped_in_backward,
 )
 from profiling import Profile
-from settings import Settings
 from tasks.base import Batch
 from windows import ReadyWindow, WindowPlanner
 

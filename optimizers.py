@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from exceptions import ResourceError, SettingsError
+from finetuning.config.schema import TrainingSettings
 from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
-from settings import TrainingSettings
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from adapters import stacks
 from exceptions import ModelError, SettingsError
+from finetuning.config.schema import Settings
 from gguf_files import is_gguf
 from memory_utils import autocast_precision
-from settings import Settings
 
 if TYPE_CHECKING:
     import torch

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from exceptions import ResourceError, SettingsError
+from finetuning.config.schema import LoggingSettings, Settings
 from finetuning.files import writing
-from settings import LoggingSettings, Settings
 from tasks.base import Task
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import torch
 
 from batching import Examples
 from exceptions import SettingsError, with_particle
+from finetuning.config.schema import Settings, TrainingSettings
 from optimizers import learning_rate_factor
-from settings import Settings, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -153,8 +153,8 @@ def train_with_trainer(arguments: argparse.Namespace) -> tuple[int, float]:
     )
 
     sys.path.insert(0, str(ROOT))
+    from finetuning.config.schema import Settings
     from memory_utils import autocast_precision
-    from settings import Settings
 
     folder = arguments.models.resolve() / arguments.model
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from commands.workbench import Workbench
-from settings import Settings
+from finetuning.config.schema import Settings
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from commands.workbench import Workbench, prepare
 from exceptions import FinetuningError, SettingsError, StopRequested
+from finetuning.config.schema import Settings
 from finetuning.files import writing
-from settings import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

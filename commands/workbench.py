@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exceptions import ModelError
+from finetuning.config.schema import Settings
 from quantization import check_combination, check_device
-from settings import Settings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

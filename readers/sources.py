@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from exceptions import DataError, SettingsError
+from finetuning.config.schema import DataSettings
 from readers import is_json, is_supported, klue, open_source
 from readers.hub import load_hub
-from settings import DataSettings
 
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",

@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 
 from exceptions import SettingsError
-from settings import Settings
+from finetuning.config.schema import Settings
 from tasks.base import Task
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from settings import DataSettings, Settings
+from finetuning.config.schema import DataSettings, Settings
 
 if TYPE_CHECKING:
     import torch

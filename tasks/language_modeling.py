@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from finetuning.config.schema import GenerationSettings
 from finetuning.korean import text_quality as listening
 from finetuning.korean.text_quality import Said
-from settings import GenerationSettings
 from tasks import overlap
 from tasks.base import IGNORED, Batch, Task, at_least_float32
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import BadRow, DataError
+from finetuning.config.schema import Settings
 from readers.cleaning import as_label
-from settings import Settings
 from tasks.base import Batch, Task, at_least_float32, encode_text
 from tasks.text_classification import TextClassification
 

@@ -11,8 +11,8 @@ import torch
 from adapters import choose_trained, linear_layers
 from checkpointing import restore_model, trained_tensors
 from exceptions import FinetuningError, ModelError
+from finetuning.config.schema import AdapterSettings, Settings
 from model_manager import ModelManager
-from settings import AdapterSettings, Settings
 from tasks import find_task
 
 SMALL = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}

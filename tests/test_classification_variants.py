@@ -14,8 +14,8 @@ import torch
 
 from data_manager import DataManager
 from exceptions import BadRow, DataError, SettingsError
+from finetuning.config.schema import Settings
 from reporting import write_predictions
-from settings import Settings
 from tasks import find_task
 from tests.test_tasks import TEXTS, examples_of
 

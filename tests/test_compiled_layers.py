@@ -10,7 +10,7 @@ import torch
 from compiled_layers import CompiledLayers, is_worth_compiling
 from dense_rows import dense_tokens, without_padding
 from exceptions import SettingsError
-from settings import Settings
+from finetuning.config.schema import Settings
 from tasks import find_task
 from tests.test_packing import _Pad, architectures, examples_of
 from windows import Way, one_row

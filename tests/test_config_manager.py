@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from config_manager import ConfigManager, Override, all_keys, parse_assignment
 from exceptions import SettingsError
-from settings import Settings
+from finetuning.config.schema import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,9 +12,9 @@ import pytest
 
 from data_manager import DataManager
 from exceptions import DataError
+from finetuning.config.schema import Settings
 from finetuning_app import build_parser
 from readers.sources import Raw
-from settings import Settings
 from tasks import find_task
 
 ROWS = "".join(f"좋은 영화 {n},{'긍정' if n % 2 else '부정'}\n" for n in range(20))

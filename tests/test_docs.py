@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from config_manager import ConfigManager
+from finetuning.config.schema import Settings
 from finetuning_app import build_parser
-from settings import Settings
 from tasks import task_classes
 from tests.conftest import ROOT
 

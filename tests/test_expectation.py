@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from expectation import judge
-from settings import Settings
+from finetuning.config.schema import Settings
 
 EXPECTED = {"metric": "accuracy", "score": 0.9, "band": 0.01, "model": "klue/roberta-base", "rows": 1000,
             "test_rows": 500, "source": "KLUE README, https://github.com/KLUE-benchmark/KLUE"}  # fmt: skip

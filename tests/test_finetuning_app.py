@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from exceptions import SettingsError
+from finetuning.config.schema import Settings
 from finetuning_app import _resuming, build_parser, read_settings
-from settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ import yaml
 from commands.fitting import automatic, choose, fitting_of, remembered
 from commands.workbench import Workbench
 from exceptions import SettingsError, StopRequested
+from finetuning.config.schema import Settings
 from heap_replay import Event, heap_peak
 from memory_estimate import Estimate
 from memory_options import Option, automatic_options
 from memory_utils import MemoryManager
-from settings import Settings
 from tests.test_memory_estimate import fitting_for
 from tests.test_resume import StopAfter, flags_for, losses, run_train  # noqa: F401
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from exceptions import ModelError, SettingsError
+from finetuning.config.schema import Settings
 from model_manager import ModelManager
 from quantization import check_combination
-from settings import Settings
 from tasks import find_task
 from tests.conftest import Cli
 

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from exceptions import ModelError
+from finetuning.config.schema import Settings
 from model_manager import ModelManager
-from settings import Settings
 from tasks import find_task
 
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_manager import DataManager
+from finetuning.config.schema import Settings
 from finetuning.korean.normalization import Normalizer, change_shown
-from settings import Settings
 from tasks import find_task
 
 ALL = Normalizer(zero_width=True, full_width=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from finetuning.config.schema import TrainingSettings
 from optimizers import (
     SteppedOneByOne,
     make_optimizer,
@@ -15,7 +16,6 @@ from optimizers import (
     stepped_in_backward,
     stochastically_rounded,
 )
-from settings import TrainingSettings
 
 
 def network(dtype: torch.dtype = torch.float32) -> torch.nn.Sequential:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dense_rows import attends_within_sequences, without_padding
+from finetuning.config.schema import Settings
 from packing import best_fit, isolates, pack_window
-from settings import Settings
 from tasks import find_task
 from windows import one_row
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from finetuning.config.schema import Settings
 from memory_utils import allow_tf32, autocast_precision
-from settings import Settings
 
 
 def settings_of(mixed: bool) -> Settings:

@@ -11,10 +11,10 @@ import pytest
 
 from data_manager import DataManager
 from exceptions import DataError, SettingsError
+from finetuning.config.schema import DataSettings, Settings
 from readers import open_source
 from readers.record_path import records
 from readers.sources import find_sources
-from settings import DataSettings, Settings
 from tasks import find_task
 
 STS = [

@@ -11,9 +11,9 @@ import torch
 
 from checkpointing import restore_model, trained_tensors
 from exceptions import ModelError, SettingsError
+from finetuning.config.schema import Settings
 from model_manager import ModelManager
 from quantization import check_combination, check_device
-from settings import Settings
 from tasks import find_task
 from tests.test_adapters import disturb, logits_of
 

@@ -16,8 +16,8 @@ import torch
 
 from evaluation import to_device
 from exceptions import ModelError
+from finetuning.config.schema import Settings
 from readers import open_source
-from settings import Settings
 from tasks import answer_metrics, find_task
 from tasks.question_answering import Found, Window
 

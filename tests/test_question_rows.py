@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from data_manager import DataManager
 from exceptions import BadRow, DataError
+from finetuning.config.schema import Settings
 from readers import open_source
 from readers.splitting import hold_out_groups
-from settings import Settings
 from tasks import find_task
 from tests.test_question_answering import CONTEXT, row_of, task_of
 

@@ -13,8 +13,8 @@ import torch
 from batching import Window
 from checkpointing import Checkpoint
 from exceptions import SettingsError
+from finetuning.config.schema import Settings
 from optimizers import learning_rate_factor
-from settings import Settings
 from tests.test_training_manager import make_manager
 from training_manager import TrainingManager
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from data_manager import DataManager
+from finetuning.config.schema import Settings
 from readers import open_source
-from settings import Settings
 from tasks import find_task
 
 ROWS = 1000

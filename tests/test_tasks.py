@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exceptions import DataError, SettingsError
-from settings import Settings
+from finetuning.config.schema import Settings
 from tasks import find_task, task_classes
 from tasks.base import RandomKey, encode_text, text_columns
 

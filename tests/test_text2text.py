@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from finetuning.config.schema import Settings
 from finetuning.korean.text_quality import Said
-from settings import Settings
 from tasks import find_task
 from tasks.language_modeling import Answer
 

@@ -11,7 +11,7 @@ import pytest
 
 from data_manager import DataManager
 from exceptions import BadRow
-from settings import Settings
+from finetuning.config.schema import Settings
 from tasks import find_task
 from tasks.conversations import (
     PLAIN_TEMPLATE,

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from data_manager import DataManager
 from exceptions import BadRow, DataError
+from finetuning.config.schema import Settings
 from readers import open_source
-from settings import Settings
 from tasks import find_task
 from tasks.spans import Span, composed, write_iob2
 from tasks.token_classification import decode

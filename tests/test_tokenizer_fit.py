@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from settings import Settings
+from finetuning.config.schema import Settings
 from tasks import find_task
 from tests.conftest import NEGATIVE, POSITIVE, Cli
 from tokenizer_fit import Fit, measure

@@ -11,7 +11,7 @@ import pytest
 from commands.train import _check_not_foreign, _keep_model, _prepare_output
 from config_manager import ConfigManager
 from exceptions import SettingsError
-from settings import Settings
+from finetuning.config.schema import Settings
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json"])

@@ -19,10 +19,10 @@ from batching import Examples, Window
 from checkpointing import CheckpointStore
 from evaluation import Evaluator
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
+from finetuning.config.schema import Settings, TrainingSettings
 from memory_utils import MemoryManager
 from optimizer_step import StepResult, losses_and_norms
 from optimizers import learning_rate_factor
-from settings import Settings, TrainingSettings
 from tasks import find_task
 from training_manager import TrainingManager
 

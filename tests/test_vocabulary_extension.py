@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from exceptions import DataError, ModelError, SettingsError, StopRequested
-from settings import Settings
+from finetuning.config.schema import Settings
 from tasks import find_task
 from tests.conftest import NEGATIVE, POSITIVE, Cli
 from tests.test_fitting import short_of_memory  # noqa: F401  (a fixture)

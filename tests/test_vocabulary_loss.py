@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from settings import Settings
+from finetuning.config.schema import Settings
 from tasks import find_task, vocabulary_loss
 from tasks.base import IGNORED, Batch
 from tasks.language_modeling import vocabulary_batch

@@ -13,7 +13,7 @@ import torch
 
 from batching import Window
 from dense_rows import dense_tokens, drops_padding, without_padding
-from settings import Settings
+from finetuning.config.schema import Settings
 from tasks import find_task
 from tests.test_training_manager import make_manager
 from windows import ReadyWindow, choose_way, planned_ahead

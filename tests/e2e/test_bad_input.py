@@ -167,8 +167,8 @@ def hub_error(name: str) -> Exception:
     ],
 )
 def test_reasons_of_the_hub_are_told_apart(name: str, said: str) -> None:
+    from finetuning.config.schema import Settings
     from model_manager import ModelManager
-    from settings import Settings
     from tasks import find_task
 
     settings = Settings()

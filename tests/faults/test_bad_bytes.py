@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from config_manager import ConfigManager
 from data_manager import DataManager
 from exceptions import DataError, FinetuningError, SettingsError
+from finetuning.config.schema import Settings
 from finetuning_app import build_parser, read_settings
 from readers import SUFFIXES, open_source
-from settings import Settings
 from tasks import find_task
 from tests.conftest import ROOT
 
