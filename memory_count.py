@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dense_rows import without_padding
+from finetuning.ops.dense_attention import without_padding
 from heap_replay import Event, heap_peak
 from memory_estimate import Count, Workload
 from optimizers import after_each_gradient

@@ -14,10 +14,10 @@ import torch
 
 from batching import Window
 from compiled_layers import CompiledLayers, is_worth_compiling
-from dense_rows import without_padding
 from evaluation import Evaluator, to_device
 from exceptions import OutOfMemory, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.ops.dense_attention import without_padding
 from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from optimizers import (
     HalfStep,

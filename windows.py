@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from batching import Examples, Window, epoch_order, micro_batch_cost, partition, share_of
-from dense_rows import attends_within_sequences, causal_tokens, dense_tokens, drops_padding
+from finetuning.ops.dense_attention import attends_within_sequences, causal_tokens, dense_tokens, drops_padding
 from packing import isolates, pack_window
 from tasks.base import Batch, RandomKey, Task
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-    from dense_rows import DenseTokens
+    from finetuning.ops.dense_attention import DenseTokens
 
 IGNORED = -100  # the label of a token that is not trained
 

@@ -38,7 +38,7 @@ class VocabularyTask(Task):
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Finds out whether the loss can be had from the hidden states and the head's weights, without logits."""
-        from tasks.vocabulary_loss import plain_head
+        from finetuning.ops.vocabulary_loss import plain_head
 
         model.has_plain_head = plain_head(model) is not None  # type: ignore[assignment]
 
@@ -55,7 +55,7 @@ class VocabularyTask(Task):
         return torch.nn.functional.cross_entropy(at_least_float32(outputs), _chosen_labels(batch), reduction="sum")
 
     def training_loss(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        from tasks.vocabulary_loss import as_identity, vocabulary_loss_sum
+        from finetuning.ops.vocabulary_loss import as_identity, vocabulary_loss_sum
 
         head = _plain_head_of(model)
         if head is None:
@@ -76,7 +76,7 @@ class GeneratingTask(VocabularyTask):
         """Each labelled position's loss, (items,): logits of a whole batch never exist."""
         import torch
 
-        from tasks.vocabulary_loss import as_identity, vocabulary_losses
+        from finetuning.ops.vocabulary_loss import as_identity, vocabulary_losses
 
         labels, head = _chosen_labels(batch), _plain_head_of(model)
         if head is None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from compiled_layers import CompiledLayers, is_worth_compiling
-from dense_rows import dense_tokens, without_padding
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
+from finetuning.ops.dense_attention import dense_tokens, without_padding
 from tasks import find_task
 from tests.test_packing import _Pad, architectures, examples_of
 from windows import Way, one_row

@@ -12,7 +12,7 @@ import torch
 from batching import Window, epoch_order, partition, window_of, windows_per_epoch
 from commands import workbench
 from commands.fitting import Fitting, fitting_of, table, what_would_fit
-from dense_rows import without_padding
+from finetuning.ops.dense_attention import without_padding
 from finetuning_app import build_parser, overrides_in, read_settings
 from memory_estimate import Estimate, heaviest_cuts, shortened
 from memory_options import Option, cheaper_options, first_that_fits

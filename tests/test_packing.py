@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dense_rows import attends_within_sequences, without_padding
 from finetuning.config.schema import Settings
+from finetuning.ops.dense_attention import attends_within_sequences, without_padding
 from packing import best_fit, isolates, pack_window
 from tasks import find_task
 from windows import one_row
