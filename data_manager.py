@@ -18,15 +18,15 @@ import numpy as np
 from batching import Examples
 from exceptions import DataError, with_particle
 from finetuning.config.schema import Settings
+from finetuning.data.cleaning import ROLE_NAMES, Findings, Prepare, clean_rows
+from finetuning.data.formats.base import clean_name
+from finetuning.data.sources import Raw, content_key, find_sources, raw_file, raw_lines
+from finetuning.data.splits import hold_out_groups, hold_out_rows, leaving_every_label
+from finetuning.data.table import coded, counted, list_lengths, numbers
+from finetuning.data.tokenizing import write_examples
 from finetuning.files import discard_leftovers, writing
 from finetuning.korean.normalization import Normalizer
-from readers.base import clean_name
-from readers.cleaning import ROLE_NAMES, Findings, Prepare, clean_rows
-from readers.columns import coded, counted, list_lengths, numbers
-from readers.sources import Raw, content_key, find_sources, raw_file, raw_lines
-from readers.splitting import hold_out_groups, hold_out_rows, leaving_every_label
 from tasks.base import Column, Task
-from tokenization import write_examples
 
 if TYPE_CHECKING:
     from datasets import Dataset

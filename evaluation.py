@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from batching import Examples, batches_by_length
+from finetuning.data.table import Cells, numbers
 from finetuning.korean.text_quality import Said
 from memory_utils import MAY_BE_OUT_OF_MEMORY, MemoryManager, is_out_of_memory
-from readers.columns import Cells, numbers
 from tasks.base import Batch, RandomKey, Task
 from tasks.language_modeling import Answer, GeneratingTask
 

@@ -35,7 +35,7 @@ def make_tables(rows: int, folder: Path) -> tuple[Path, Path]:
     """Rows with a label and the examples of them, of 4 to 128 tokens each, written as a run writes its cache."""
     import pyarrow as pa
 
-    from tokenization import write_batches
+    from finetuning.data.tokenizing import write_batches
 
     def batches(has_tokens: bool) -> Iterator[pa.RecordBatch]:
         random = np.random.default_rng(0)
@@ -62,8 +62,8 @@ def measure(rows: int, folder: Path) -> None:
     from datasets import Dataset
 
     from batching import Examples, batches_by_length, epoch_order, partition, window_of, windows_per_epoch
-    from readers.columns import coded, counted, list_lengths
-    from readers.splitting import hold_out_rows
+    from finetuning.data.splits import hold_out_rows
+    from finetuning.data.table import coded, counted, list_lengths
 
     clean_path, made_path = make_tables(rows, folder)
     before = held()

@@ -27,14 +27,14 @@ def abandon_output() -> None:
 
 def input_lines() -> Iterator[str]:
     """The lines of standard input, read to its end once the first is asked for."""
-    from readers.encoding import decode
+    from finetuning.data.formats.encoding import decode
 
     yield from io.StringIO(decode(sys.stdin.buffer.read(), _INPUT), newline=None)
 
 
 def read_line() -> str | None:
     """The next line of standard input, as soon as it is there; None at the end."""
-    from readers.encoding import decode
+    from finetuning.data.formats.encoding import decode
 
     line = sys.stdin.buffer.readline()
     return decode(line, _INPUT) if line else None

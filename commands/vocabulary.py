@@ -52,7 +52,7 @@ def extend_vocabulary(
 
 def _learned(bench: Workbench, tokenizer: PreTrainedTokenizerBase, rows: Rows, wanted: int) -> Learned:
     """Out of the cache, or learned now and put there, from rows in an order that is the same every time."""
-    from readers.sources import content_key
+    from finetuning.data.sources import content_key
     from reporting import write_atomically
 
     key = content_key(_FORMAT, rows.key, tokenizer.backend_tokenizer.to_str(), str(wanted))

@@ -104,7 +104,7 @@ def build(settings: Settings, stop: StopSignal, given: frozenset[str] = frozense
     check_combination(settings)
     prepare_allocator(settings)
     if not all(Path(name).expanduser().exists() for name in (settings.model.name, settings.data.dataset_name)):
-        from readers.hub import notice_offline
+        from finetuning.data.hub import notice_offline
 
         notice_offline()
     import torch

@@ -10,7 +10,7 @@ import numpy as np
 
 from exceptions import BadRow, DataError
 from finetuning.config.schema import Settings
-from readers.cleaning import as_label
+from finetuning.data.cleaning import as_label
 from tasks.base import Batch, Task, at_least_float32, encode_text
 from tasks.text_classification import TextClassification
 

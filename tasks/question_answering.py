@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetuning.config.schema import Settings
+from finetuning.data.cleaning import as_text
 from finetuning.korean.column_names import ANSWERS, CONTEXTS, QUESTIONS
 from finetuning.korean.word_cuts import cut_into_pieces
-from readers.cleaning import as_text
 from tasks import answer_metrics
 from tasks.answers import gold_answers, is_true
 from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, pad

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, concatenate_datasets
 
-from readers.columns import Cells, coded, counted, list_lengths, numbers
+from finetuning.data.table import Cells, coded, counted, list_lengths, numbers
 
 WORDS = ["나", "가", "", "다", "가", "나", "가"] * 9
 

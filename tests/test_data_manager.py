@@ -13,8 +13,8 @@ import pytest
 from data_manager import DataManager
 from exceptions import DataError
 from finetuning.config.schema import Settings
+from finetuning.data.sources import Raw
 from finetuning_app import build_parser
-from readers.sources import Raw
 from tasks import find_task
 
 ROWS = "".join(f"좋은 영화 {n},{'긍정' if n % 2 else '부정'}\n" for n in range(20))
@@ -138,7 +138,7 @@ def test_train_without_labels_is_told_still(manager: Make) -> None:
 def test_no_label_of_the_hub_is_none() -> None:
     from datasets import ClassLabel, Dataset, Features, Value
 
-    from readers.hub import HubSplit
+    from finetuning.data.hub import HubSplit
 
     features = Features({"text": Value("string"), nfd("라벨"): ClassLabel(names=["부정", "긍정"])})
     table = Dataset.from_dict({"text": ["가", "나"], nfd("라벨"): [-1, 1]}, features=features)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from finetuning.data.formats.registry import open_source
 from finetuning.korean.word_cuts import cut_into_pieces
-from readers import open_source
 from tasks.spans import Span
 from tasks.token_classification import decode
 from tests.conftest import ROOT

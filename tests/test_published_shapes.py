@@ -12,9 +12,9 @@ import pytest
 from data_manager import DataManager
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import DataSettings, Settings
-from readers import open_source
-from readers.record_path import records
-from readers.sources import find_sources
+from finetuning.data.formats.registry import open_source
+from finetuning.data.shapes.record_path import records
+from finetuning.data.sources import find_sources
 from tasks import find_task
 
 STS = [
@@ -203,8 +203,8 @@ def test_conversations_of_usual_shapes(tmp_path: Path, content: Any) -> None:
 def test_nested_scores_of_the_hub_are_plain_too() -> None:
     from datasets import Dataset
 
-    from readers.hub import HubSplit
-    from readers.klue import plain
+    from finetuning.data.hub import HubSplit
+    from finetuning.data.shapes.klue import plain
 
     split = HubSplit(Dataset.from_list(STS))
     columns, rows = plain(split.columns, split, "klue (train)")

@@ -17,7 +17,7 @@ import torch
 from evaluation import to_device
 from exceptions import ModelError
 from finetuning.config.schema import Settings
-from readers import open_source
+from finetuning.data.formats.registry import open_source
 from tasks import answer_metrics, find_task
 from tasks.question_answering import Found, Window
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from data_manager import DataManager
 from exceptions import BadRow, DataError
 from finetuning.config.schema import Settings
-from readers import open_source
-from readers.splitting import hold_out_groups
+from finetuning.data.formats.registry import open_source
+from finetuning.data.splits import hold_out_groups
 from tasks import find_task
 from tests.test_question_answering import CONTEXT, row_of, task_of
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exceptions import DataError
-from readers import SUFFIXES, open_source
+from finetuning.data.formats.registry import SUFFIXES, open_source
 
 ROWS = [
     {"text": "정말 재미있다 ㅋㅋ", "label": "1"},

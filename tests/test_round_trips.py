@@ -13,7 +13,7 @@ import pytest
 
 from data_manager import DataManager
 from finetuning.config.schema import Settings
-from readers import open_source
+from finetuning.data.formats.registry import open_source
 from tasks import find_task
 
 ROWS = 1000

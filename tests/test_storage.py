@@ -18,9 +18,9 @@ from checkpointing import Checkpoint, CheckpointStore, Progress
 from data_manager import DataManager
 from exceptions import ResourceError, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.data.hub import load_hub
 from finetuning.files import discard_leftovers, writing
 from model_manager import ModelManager
-from readers.hub import load_hub
 from reporting import MetricsFile, beside, check_output, write_json, write_predictions
 from tasks import find_task
 

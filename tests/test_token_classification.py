@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from data_manager import DataManager
 from exceptions import BadRow, DataError
 from finetuning.config.schema import Settings
-from readers import open_source
+from finetuning.data.formats.registry import open_source
 from tasks import find_task
 from tasks.spans import Span, composed, write_iob2
 from tasks.token_classification import decode
@@ -73,7 +73,7 @@ def test_tables_stay_tables(tmp_path: Path, labels: Any) -> None:
 def test_class_ids_in_lists_become_their_names() -> None:
     import datasets
 
-    from readers.hub import HubSplit
+    from finetuning.data.hub import HubSplit
 
     features = datasets.Features(
         {"tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(datasets.ClassLabel(names=NAMES))}

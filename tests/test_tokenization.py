@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-import tokenization
 from exceptions import DataError, ResourceError, StopRequested
-from tokenization import write_examples
+from finetuning.data import tokenizing as tokenization
+from finetuning.data.tokenizing import write_examples
 
 ROWS = 6500
 forks = pytest.mark.skipif(not tokenization._can_fork(), reason="processes are not forked here")

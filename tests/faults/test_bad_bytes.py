@@ -26,8 +26,8 @@ from config_manager import ConfigManager
 from data_manager import DataManager
 from exceptions import DataError, FinetuningError, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.data.formats.registry import SUFFIXES, open_source
 from finetuning_app import build_parser, read_settings
-from readers import SUFFIXES, open_source
 from tasks import find_task
 from tests.conftest import ROOT
 

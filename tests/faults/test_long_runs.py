@@ -81,7 +81,7 @@ READ = """
 import resource, sys
 from pathlib import Path
 from exceptions import DataError
-from readers import open_source
+from finetuning.data.formats.registry import open_source
 try:
     rows = sum(1 for _ in open_source(Path(sys.argv[1]), None).rows)
     print(rows)

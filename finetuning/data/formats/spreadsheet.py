@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exceptions import DataError
-from readers.base import Source, check_columns, clean_name
+from finetuning.data.formats.base import Source, check_columns, clean_name
 
 _WORKBOOK = "xl/workbook.xml"
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import DataSettings
-from readers import is_json, is_supported, klue, open_source
-from readers.hub import load_hub
+from finetuning.data.formats.registry import is_json, is_supported, open_source
+from finetuning.data.hub import load_hub
+from finetuning.data.shapes import klue
 
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from exceptions import DataError
-from readers.base import LONGEST_LINE, Source, check_columns, clean_name, lines_of
+from finetuning.data.formats.base import LONGEST_LINE, Source, check_columns, clean_name, lines_of
 
 Quoting = Literal[0, 1, 2, 3]
 _FIELD_LIMIT = LONGEST_LINE  # characters: what a quote that never closes may take into memory

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from exceptions import DataError
-from readers import delimited, json_records, lines, naver_ner, parquet, spreadsheet, tagged
-from readers.base import Source, with_clean_names
-from readers.encoding import find_encoding
+from finetuning.data.formats import delimited, json_records, lines, naver_ner, parquet, spreadsheet, tagged
+from finetuning.data.formats.base import Source, with_clean_names
+from finetuning.data.formats.encoding import find_encoding
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx")
 _JSON = frozenset({".json", ".jsonl", ".ndjson"})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exceptions import DataError
-from readers.base import Source, lines_of
+from finetuning.data.formats.base import Source, lines_of
 
 _LOOKED_AT = 2000
 _MOSTLY = 0.9

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from exceptions import DataError
-from readers.base import Source, lines_of
-from readers.tagged import Sentences
+from finetuning.data.formats.base import Source, lines_of
+from finetuning.data.formats.tagged import Sentences
 
 _LOOKED_AT = 2000
 _MOSTLY = 0.9

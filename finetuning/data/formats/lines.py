@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from readers.base import Source, lines_of
+from finetuning.data.formats.base import Source, lines_of
 
 _LOOKED_AT = 100
 

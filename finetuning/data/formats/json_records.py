@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from exceptions import DataError
-from readers import modu, record_path, squad
-from readers.base import LONGEST_LINE, Source, lines_of
+from finetuning.data.formats.base import LONGEST_LINE, Source, lines_of
+from finetuning.data.shapes import modu, record_path, squad
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from exceptions import DataError, ResourceError
+from finetuning.data.formats.base import clean_name
 from finetuning.files import full_or_read_only
-from readers.base import clean_name
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exceptions import DataError
-from readers.base import Source
+from finetuning.data.formats.base import Source
 
 _ROWS_AT_A_TIME = 10_000
 
