@@ -26,7 +26,7 @@ from finetuning.data.table import coded, counted, list_lengths, numbers
 from finetuning.data.tokenizing import write_examples
 from finetuning.files import discard_leftovers, writing
 from finetuning.korean.normalization import Normalizer
-from tasks.base import Column, Task
+from finetuning.tasks.base import Column, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,9 +13,9 @@ import torch
 from batching import Examples, batches_by_length
 from finetuning.data.table import Cells, numbers
 from finetuning.korean.text_quality import Said
+from finetuning.tasks.base import Batch, RandomKey, Task
+from finetuning.tasks.generation.shared import Answer, GeneratingTask
 from memory_utils import MAY_BE_OUT_OF_MEMORY, MemoryManager, is_out_of_memory
-from tasks.base import Batch, RandomKey, Task
-from tasks.language_modeling import Answer, GeneratingTask
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

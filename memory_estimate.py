@@ -13,8 +13,8 @@ import torch
 
 from batching import batches_by_length, epoch_order, share_of, window_of, windows_per_epoch
 from finetuning.config.schema import Settings
+from finetuning.tasks.base import Batch, Task
 from packing import pack_window
-from tasks.base import Batch, Task
 from windows import Way, cut_window
 
 if TYPE_CHECKING:

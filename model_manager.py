@@ -16,6 +16,7 @@ from adapters import add_vocabulary, choose_trained
 from exceptions import FinetuningError, ModelError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.files import discard, give_usual_mode, writing
+from finetuning.tasks.base import Task
 from model_errors import explain
 from quantization import (
     check_not_quantised_yet,
@@ -23,7 +24,6 @@ from quantization import (
     keep_weights_as_loaded,
     quantization_config,
 )
-from tasks.base import Task
 from vocabulary_extension import Extension, give_rows, resize, train_vocabulary
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from evaluation import Evaluator, to_device
 from exceptions import OutOfMemory, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import without_padding
+from finetuning.tasks.base import Batch
 from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from optimizers import (
     HalfStep,
@@ -28,7 +29,6 @@ from optimizers import (
     stepped_in_backward,
 )
 from profiling import Profile
-from tasks.base import Batch
 from windows import ReadyWindow, WindowPlanner
 
 if TYPE_CHECKING:

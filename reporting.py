@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from exceptions import ResourceError, SettingsError
 from finetuning.config.schema import LoggingSettings, Settings
 from finetuning.files import writing
-from tasks.base import Task
+from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset

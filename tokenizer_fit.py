@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.base import Task
+from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset

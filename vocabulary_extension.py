@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from exceptions import DataError, ModelError, SettingsError
-from tasks.base import Task
+from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -14,8 +14,8 @@ import numpy as np
 
 from batching import Examples, Window, epoch_order, micro_batch_cost, partition, share_of
 from finetuning.ops.dense_attention import attends_within_sequences, causal_tokens, dense_tokens, drops_padding
+from finetuning.tasks.base import Batch, RandomKey, Task
 from packing import isolates, pack_window
-from tasks.base import Batch, RandomKey, Task
 
 if TYPE_CHECKING:
     import torch

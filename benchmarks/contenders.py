@@ -224,7 +224,7 @@ def held_out_loss(prepared: Any, evaluator: Any) -> float:
 def _batches(examples: Any, task: Any, evaluator: Any) -> Iterator[Any]:
     from batching import batches_by_length
     from evaluation import to_device
-    from tasks.base import RandomKey
+    from finetuning.tasks.base import RandomKey
 
     for indices in batches_by_length(examples.lengths, 2048):
         yield to_device(

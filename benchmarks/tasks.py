@@ -99,8 +99,8 @@ def majority(flags: list[str]) -> dict[str, float]:
     from sklearn.metrics import accuracy_score, f1_score
 
     from data_manager import DataManager
+    from finetuning.tasks.registry import find_task
     from finetuning_app import build_parser, read_settings
-    from tasks import find_task
 
     settings = read_settings(build_parser().parse_args(["train", *flags]))
     splits = DataManager(settings, find_task(settings)).load_splits()

@@ -22,7 +22,7 @@ _BROKEN = "\ufffd"
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Reads a line, streams the answer, remembers the turns; `/처음부터` forgets them, `/끝` or Ctrl+D ends."""
-    from tasks.conversations import to_messages
+    from finetuning.tasks.generation.conversations import to_messages
 
     if bench.task.name != "text-generation":
         raise SettingsError(
@@ -56,8 +56,8 @@ def answer(evaluator: Evaluator, messages: Sequence[dict[str, str]]) -> str:
     """Generates the next answer, printing it as it comes."""
     import torch
 
-    from tasks.conversations import prompt_ids
-    from tasks.language_modeling import sampling_of
+    from finetuning.tasks.generation.conversations import prompt_ids
+    from finetuning.tasks.generation.shared import sampling_of
 
     tokenizer, model = evaluator.tokenizer, evaluator.model
     options = evaluator.task.settings.generation

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from batching import Examples
+    from finetuning.tasks.base import Batch
     from memory_estimate import Estimate, Workload
     from memory_options import Option
-    from tasks.base import Batch
     from windows import Way
 
 _log = logging.getLogger(__name__)
@@ -152,8 +152,8 @@ class Fitting:
 
     def _batch(self, examples: Examples, rows: Sequence[np.ndarray], max_length: int, way: Way) -> Batch:
         from evaluation import to_device
+        from finetuning.tasks.base import RandomKey
         from memory_estimate import shortened
-        from tasks.base import RandomKey
         from windows import one_row
 
         task, device = self.bench.task, self.bench.accelerator.device

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from batching import Examples
     from data_manager import DataManager, Rows
     from evaluation import Evaluator
+    from finetuning.tasks.base import Task
     from model_manager import ModelManager
-    from tasks.base import Task
     from vocabulary_extension import Extension, Learned
 
 
@@ -111,9 +111,9 @@ def build(settings: Settings, stop: StopSignal, given: frozenset[str] = frozense
     from accelerate import Accelerator
 
     from data_manager import DataManager
+    from finetuning.tasks.registry import find_task
     from model_manager import ModelManager
     from reporting import quiet_libraries, set_up_logging
-    from tasks import find_task
     from vocabulary_extension import check_task
 
     on_cpu = not torch.accelerator.is_available()  # said outright, so that several processes find each other on CPUs

@@ -12,8 +12,8 @@ from adapters import choose_trained, linear_layers
 from checkpointing import restore_model, trained_tensors
 from exceptions import FinetuningError, ModelError
 from finetuning.config.schema import AdapterSettings, Settings
+from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
-from tasks import find_task
 
 SMALL = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 WIDE = {**SMALL, "intermediate_size": 64, "max_position_embeddings": 64}

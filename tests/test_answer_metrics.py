@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tasks import answer_metrics
+from finetuning.tasks.answering import metrics as answer_metrics
 
 ANSWERS = st.text(alphabet="가나 ab'\"《》<()‘’.,%", max_size=7)
 

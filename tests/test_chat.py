@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from commands.chat import HangulStreamer
-from tasks.conversations import prompt_ids
+from finetuning.tasks.generation.conversations import prompt_ids
 
 
 def test_a_syllable_is_shown_once_all_its_bytes_are_there(tiny_causal: Path, capsys: pytest.CaptureFixture) -> None:

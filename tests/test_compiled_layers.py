@@ -11,7 +11,7 @@ from compiled_layers import CompiledLayers, is_worth_compiling
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import dense_tokens, without_padding
-from tasks import find_task
+from finetuning.tasks.registry import find_task
 from tests.test_packing import _Pad, architectures, examples_of
 from windows import Way, one_row
 

@@ -14,8 +14,8 @@ from data_manager import DataManager
 from exceptions import DataError
 from finetuning.config.schema import Settings
 from finetuning.data.sources import Raw
+from finetuning.tasks.registry import find_task
 from finetuning_app import build_parser
-from tasks import find_task
 
 ROWS = "".join(f"좋은 영화 {n},{'긍정' if n % 2 else '부정'}\n" for n in range(20))
 Make = Callable[..., DataManager]

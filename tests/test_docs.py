@@ -9,8 +9,8 @@ import pytest
 
 from config_manager import ConfigManager
 from finetuning.config.schema import Settings
+from finetuning.tasks.registry import task_classes
 from finetuning_app import build_parser
-from tasks import task_classes
 from tests.conftest import ROOT
 
 README = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.en.md")}

@@ -13,10 +13,10 @@ from batching import Window, epoch_order, partition, window_of, windows_per_epoc
 from commands import workbench
 from commands.fitting import Fitting, fitting_of, table, what_would_fit
 from finetuning.ops.dense_attention import without_padding
+from finetuning.tasks.registry import task_classes
 from finetuning_app import build_parser, overrides_in, read_settings
 from memory_estimate import Estimate, heaviest_cuts, shortened
 from memory_options import Option, cheaper_options, first_that_fits
-from tasks import task_classes
 from tests.test_resume import StopAfter, flags_for  # noqa: F401
 
 

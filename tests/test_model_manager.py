@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 
 from exceptions import ModelError
 from finetuning.config.schema import Settings
+from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
-from tasks import find_task
 
 
 def manager_of(model: Path, **settings: object) -> ModelManager:

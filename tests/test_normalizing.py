@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from data_manager import DataManager
 from finetuning.config.schema import Settings
 from finetuning.korean.normalization import Normalizer, change_shown
-from tasks import find_task
+from finetuning.tasks.registry import find_task
 
 ALL = Normalizer(zero_width=True, full_width=True)
 HANGUL = st.text(

@@ -303,7 +303,7 @@ def test_generation_in_an_evaluation_is_cut_smaller(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from tasks import task_classes
+    from finetuning.tasks.registry import task_classes
 
     task, sizes = task_classes()[command_task], []
     whole = task.generate  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu import corpus_bleu
 
-from tasks.overlap import load_morphemes, overlap, rouge_l
+from finetuning.tasks.generation.overlap import load_morphemes, overlap, rouge_l
 
 UNITS = st.lists(st.sampled_from(["나", "는", "가", "다", "었"]), max_size=8)
 MADE = ["나는 어제 학교에 갔다ㅋㅋ.", "정말 감사합니다", "", "我 hello\n그랬어요"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import attends_within_sequences, without_padding
+from finetuning.tasks.registry import find_task
 from packing import best_fit, isolates, pack_window
-from tasks import find_task
 from windows import one_row
 
 

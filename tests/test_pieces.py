@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from finetuning.data.formats.registry import open_source
 from finetuning.korean.word_cuts import cut_into_pieces
-from tasks.spans import Span
-from tasks.token_classification import decode
+from finetuning.tasks.tagging.spans import Span
+from finetuning.tasks.tagging.task import decode
 from tests.conftest import ROOT
 from tests.test_token_classification import NAMES, task_of
 

@@ -15,7 +15,7 @@ from finetuning.config.schema import DataSettings, Settings
 from finetuning.data.formats.registry import open_source
 from finetuning.data.shapes.record_path import records
 from finetuning.data.sources import find_sources
-from tasks import find_task
+from finetuning.tasks.registry import find_task
 
 STS = [
     {"guid": f"klue-sts-v1_dev_{n:05d}", "source": "airbnb-rtt", "sentence1": f"호스트가 친절했습니다 {n}.",

@@ -18,8 +18,9 @@ from evaluation import to_device
 from exceptions import ModelError
 from finetuning.config.schema import Settings
 from finetuning.data.formats.registry import open_source
-from tasks import answer_metrics, find_task
-from tasks.question_answering import Found, Window
+from finetuning.tasks.answering import metrics as answer_metrics
+from finetuning.tasks.answering.task import Found, Window
+from finetuning.tasks.registry import find_task
 
 CONTEXT = "한글은 세종대왕이 1443년에 만들었다. 처음 이름은 《훈민정음》이었다."
 

@@ -19,7 +19,7 @@ from exceptions import BadRow, DataError
 from finetuning.config.schema import Settings
 from finetuning.data.formats.registry import open_source
 from finetuning.data.splits import hold_out_groups
-from tasks import find_task
+from finetuning.tasks.registry import find_task
 from tests.test_question_answering import CONTEXT, row_of, task_of
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from config_manager import ConfigManager
+from finetuning.tasks.registry import find_task, task_classes
 from reporting import METRIC_NAMES
-from tasks import find_task, task_classes
 from tests.conftest import ROOT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

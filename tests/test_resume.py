@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exceptions import StopRequested
-from tasks import task_classes
+from finetuning.tasks.registry import task_classes
 from tests.conftest import NEGATIVE, POSITIVE
 
 ROWS = 40

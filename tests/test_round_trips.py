@@ -14,7 +14,7 @@ import pytest
 from data_manager import DataManager
 from finetuning.config.schema import Settings
 from finetuning.data.formats.registry import open_source
-from tasks import find_task
+from finetuning.tasks.registry import find_task
 
 ROWS = 1000
 Table = list[dict[str, Any]]

@@ -13,8 +13,8 @@ import torch
 from exceptions import DataError, FinetuningError, ModelError
 from finetuning.config.schema import Settings
 from finetuning.data.hub import load_hub
+from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
-from tasks import find_task
 from tests.test_resume import StopAfter, flags_for, run_train  # noqa: F401  (a fixture)
 
 TOKEN = "hf_" + "NeverToBeSeenAnywhere" * 2

@@ -20,9 +20,9 @@ from exceptions import ResourceError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.data.hub import load_hub
 from finetuning.files import discard_leftovers, writing
+from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
 from reporting import MetricsFile, beside, check_output, write_json, write_predictions
-from tasks import find_task
 
 BIG = "가" * 10_000
 

@@ -11,8 +11,8 @@ import torch
 
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import Settings
-from tasks import find_task, task_classes
-from tasks.base import RandomKey, encode_text, text_columns
+from finetuning.tasks.base import RandomKey, encode_text, text_columns
+from finetuning.tasks.registry import find_task, task_classes
 
 TEXTS = {"row": [1, 2, 3], "text": ["정말 재미있다", "너무 지루하다 ㅋㅋ", "또 보고 싶다 최고의 영화다"]}
 

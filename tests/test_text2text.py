@@ -10,8 +10,8 @@ import torch
 
 from finetuning.config.schema import Settings
 from finetuning.korean.text_quality import Said
-from tasks import find_task
-from tasks.language_modeling import Answer
+from finetuning.tasks.generation.shared import Answer
+from finetuning.tasks.registry import find_task
 
 ROWS = {"row": [1, 2], "prompt": ["안녕하세요", "배고파"], "response": ["hello", "I am very hungry"]}
 

@@ -12,8 +12,7 @@ import pytest
 from data_manager import DataManager
 from exceptions import BadRow
 from finetuning.config.schema import Settings
-from tasks import find_task
-from tasks.conversations import (
+from finetuning.tasks.generation.conversations import (
     PLAIN_TEMPLATE,
     encode_rendered,
     end_of_turn,
@@ -22,6 +21,7 @@ from tasks.conversations import (
     render,
     to_messages,
 )
+from finetuning.tasks.registry import find_task
 
 TURNS = [
     {"role": "user", "content": "안녕"},

@@ -17,9 +17,9 @@ from data_manager import DataManager
 from exceptions import BadRow, DataError
 from finetuning.config.schema import Settings
 from finetuning.data.formats.registry import open_source
-from tasks import find_task
-from tasks.spans import Span, composed, write_iob2
-from tasks.token_classification import decode
+from finetuning.tasks.registry import find_task
+from finetuning.tasks.tagging.spans import Span, composed, write_iob2
+from finetuning.tasks.tagging.task import decode
 
 NAMES = ["O", "B-OG", "I-OG", "B-PS", "I-PS"]
 KLUE = "## 주석\t있음\n경\tB-OG\n찰\tI-OG\n은\tO\n \tO\n또\tO\n\n## 둘째\n박\tB-PS\n씨\tO\n"

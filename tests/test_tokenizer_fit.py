@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from finetuning.config.schema import Settings
-from tasks import find_task
+from finetuning.tasks.registry import find_task
 from tests.conftest import NEGATIVE, POSITIVE, Cli
 from tokenizer_fit import Fit, measure
 

@@ -20,10 +20,10 @@ from checkpointing import CheckpointStore
 from evaluation import Evaluator
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from finetuning.config.schema import Settings, TrainingSettings
+from finetuning.tasks.registry import find_task
 from memory_utils import MemoryManager
 from optimizer_step import StepResult, losses_and_norms
 from optimizers import learning_rate_factor
-from tasks import find_task
 from training_manager import TrainingManager
 
 WORDS = ["정말", "재미있다", "너무", "지루하다", "최고의", "영화다", "또", "보고", "싶다", "연기가", "형편없다"]

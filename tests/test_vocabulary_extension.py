@@ -16,7 +16,7 @@ import torch
 
 from exceptions import DataError, ModelError, SettingsError, StopRequested
 from finetuning.config.schema import Settings
-from tasks import find_task
+from finetuning.tasks.registry import find_task
 from tests.conftest import NEGATIVE, POSITIVE, Cli
 from tests.test_fitting import short_of_memory  # noqa: F401  (a fixture)
 from tests.test_resume import StopAfter, check_resumed_is_whole, flags_for, run_train  # noqa: F401  (a fixture)

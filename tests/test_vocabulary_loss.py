@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from finetuning.config.schema import Settings
 from finetuning.ops import vocabulary_loss
 from finetuning.ops.vocabulary_loss import as_identity, plain_head, vocabulary_loss_sum, vocabulary_losses
-from tasks import find_task
-from tasks.base import IGNORED, Batch
-from tasks.language_modeling import vocabulary_batch
+from finetuning.tasks.base import IGNORED, Batch
+from finetuning.tasks.generation.shared import vocabulary_batch
+from finetuning.tasks.registry import find_task
 
 ITEMS, WIDTH, VOCABULARY = 37, 16, 211
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -14,7 +14,7 @@ import torch
 from batching import Window
 from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import dense_tokens, drops_padding, without_padding
-from tasks import find_task
+from finetuning.tasks.registry import find_task
 from tests.test_training_manager import make_manager
 from windows import ReadyWindow, choose_way, planned_ahead
 

@@ -27,8 +27,8 @@ from data_manager import DataManager
 from exceptions import DataError, FinetuningError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.data.formats.registry import SUFFIXES, open_source
+from finetuning.tasks.registry import find_task
 from finetuning_app import build_parser, read_settings
-from tasks import find_task
 from tests.conftest import ROOT
 
 CASES = pytest.mark.parametrize("cases", [30, pytest.param(2000, marks=pytest.mark.soak)])

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 import checkpointing
 from exceptions import ResourceError, SettingsError, StopRequested
-from tasks.text_classification import TextClassification
+from finetuning.tasks.classification.single import TextClassification
 from tests.test_checkpointing import damage
 from tests.test_resume import StopAfter, flags_for, losses, run_train  # noqa: F401  (a fixture)
 

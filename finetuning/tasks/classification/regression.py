@@ -10,8 +10,8 @@ import numpy as np
 
 from exceptions import BadRow, DataError
 from finetuning.data.cleaning import as_text
-from tasks.base import Batch, Task, at_least_float32, encode_text
-from tasks.text_classification import TextClassification
+from finetuning.tasks.base import Batch, Task, at_least_float32, encode_text
+from finetuning.tasks.classification.single import TextClassification
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ import pkgutil
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
-from tasks.base import Task
+from finetuning.tasks.base import Task
 
 
 def task_classes() -> dict[str, type[Task]]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from exceptions import ModelError, SettingsError
 from finetuning.korean.column_names import SOURCES, TARGETS
 from finetuning.korean.text_quality import Said
-from tasks.base import IGNORED, Batch, Column, RandomKey, encode_text, pad
-from tasks.language_modeling import (
+from finetuning.tasks.base import IGNORED, Batch, Column, RandomKey, encode_text, pad
+from finetuning.tasks.generation.shared import (
     Answer,
     GeneratingTask,
     generate_texts,

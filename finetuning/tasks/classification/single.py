@@ -11,7 +11,7 @@ from exceptions import BadRow, DataError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.data.cleaning import as_label
 from finetuning.korean.column_names import LABELS, TEXTS, pair_in
-from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
+from finetuning.tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +38,8 @@ class TextClassification(Task):
     @classmethod
     def for_settings(cls, settings: Settings) -> Task:
         """Regression where `model.num_labels` is 1; several labels for one text where `data.multi_label` is on."""
-        from tasks.multi_label_classification import MultiLabelClassification
-        from tasks.text_regression import TextRegression
+        from finetuning.tasks.classification.multi_label import MultiLabelClassification
+        from finetuning.tasks.classification.regression import TextRegression
 
         if cls is not TextClassification:
             return cls(settings)
@@ -58,7 +58,7 @@ class TextClassification(Task):
 
         A few rows whose label is no number leave it at that: regression counts them and names them.
         """
-        from tasks.text_regression import TextRegression
+        from finetuning.tasks.classification.regression import TextRegression
 
         numbers = {label: number for label in train_labels if (number := _number(label)) is not None}
         rows = sum(train_labels[label] for label in numbers)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
 from finetuning.korean.column_names import TEXTS
-from tasks.base import IGNORED, Batch, Column, RandomKey, pad, text_columns
-from tasks.language_modeling import VocabularyTask, only_positions, vocabulary_batch
+from finetuning.tasks.base import IGNORED, Batch, Column, RandomKey, pad, text_columns
+from finetuning.tasks.generation.shared import VocabularyTask, only_positions, vocabulary_batch
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,8 +12,8 @@ import numpy as np
 from exceptions import BadRow, DataError
 from finetuning.korean.column_names import TEXTS
 from finetuning.korean.word_cuts import cut_into_pieces, windows_of
-from tasks.base import IGNORED, Batch, Column, RandomKey, Task, at_least_float32, pad
-from tasks.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
+from finetuning.tasks.base import IGNORED, Batch, Column, RandomKey, Task, at_least_float32, pad
+from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
 
 if TYPE_CHECKING:
     import torch

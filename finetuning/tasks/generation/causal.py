@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from exceptions import BadRow, ModelError, SettingsError
 from finetuning.korean.column_names import PROMPTS, RESPONSES, TEXTS
 from finetuning.korean.text_quality import Said
-from tasks.base import IGNORED, Batch, Column, RandomKey, Task
-from tasks.conversations import (
+from finetuning.tasks.base import IGNORED, Batch, Column, RandomKey, Task
+from finetuning.tasks.generation.conversations import (
     PLAIN_TEMPLATE,
     Encoded,
     encode_rendered,
@@ -22,7 +22,7 @@ from tasks.conversations import (
     to_messages,
     trained_characters,
 )
-from tasks.language_modeling import (
+from finetuning.tasks.generation.shared import (
     Answer,
     GeneratingTask,
     generate_texts,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from finetuning.config.schema import GenerationSettings
 from finetuning.korean import text_quality as listening
 from finetuning.korean.text_quality import Said
-from tasks import overlap
-from tasks.base import IGNORED, Batch, Task, at_least_float32
+from finetuning.tasks.base import IGNORED, Batch, Task, at_least_float32
+from finetuning.tasks.generation import overlap
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,9 @@ from finetuning.config.schema import Settings
 from finetuning.data.cleaning import as_text
 from finetuning.korean.column_names import ANSWERS, CONTEXTS, QUESTIONS
 from finetuning.korean.word_cuts import cut_into_pieces
-from tasks import answer_metrics
-from tasks.answers import gold_answers, is_true
-from tasks.base import Batch, Column, RandomKey, Task, at_least_float32, pad
+from finetuning.tasks.answering import metrics as answer_metrics
+from finetuning.tasks.answering.answers import gold_answers, is_true
+from finetuning.tasks.base import Batch, Column, RandomKey, Task, at_least_float32, pad
 
 if TYPE_CHECKING:
     import torch
