@@ -11,20 +11,20 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gguf_files
-from adapters import add_vocabulary, choose_trained
 from exceptions import FinetuningError, ModelError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.files import discard, give_usual_mode, writing
-from finetuning.tasks.base import Task
-from model_errors import explain
-from quantization import (
+from finetuning.models import gguf_reader as gguf_files
+from finetuning.models.adapters import add_vocabulary, choose_trained
+from finetuning.models.errors import explain
+from finetuning.models.quantization import (
     check_not_quantised_yet,
     give_trained_dtype,
     keep_weights_as_loaded,
     quantization_config,
 )
-from vocabulary_extension import Extension, give_rows, resize, train_vocabulary
+from finetuning.models.vocabulary import Extension, give_rows, resize, train_vocabulary
+from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
     import torch

@@ -17,8 +17,8 @@ from commands.fitting import choose, fitting_of, remembered
 from commands.vocabulary import begun_with, keep
 from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
+from finetuning.models.quantization import check_device
 from locking import only_run_in
-from quantization import check_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

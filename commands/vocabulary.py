@@ -12,7 +12,7 @@ import numpy as np
 from commands.workbench import Workbench
 from exceptions import ModelError
 from finetuning.files import writing
-from vocabulary_extension import Learned, extend_tokenizer, learn
+from finetuning.models.vocabulary import Learned, extend_tokenizer, learn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from exceptions import ModelError
 from finetuning.config.schema import Settings
-from quantization import check_combination, check_device
+from finetuning.models.quantization import check_combination, check_device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from batching import Examples
     from data_manager import DataManager, Rows
     from evaluation import Evaluator
+    from finetuning.models.vocabulary import Extension, Learned
     from finetuning.tasks.base import Task
     from model_manager import ModelManager
-    from vocabulary_extension import Extension, Learned
 
 
 class StopSignal(Protocol):
@@ -111,10 +111,10 @@ def build(settings: Settings, stop: StopSignal, given: frozenset[str] = frozense
     from accelerate import Accelerator
 
     from data_manager import DataManager
+    from finetuning.models.vocabulary import check_task
     from finetuning.tasks.registry import find_task
     from model_manager import ModelManager
     from reporting import quiet_libraries, set_up_logging
-    from vocabulary_extension import check_task
 
     on_cpu = not torch.accelerator.is_available()  # said outright, so that several processes find each other on CPUs
     accelerator = Accelerator(mixed_precision=autocast_precision(settings), cpu=on_cpu)
@@ -154,7 +154,7 @@ def prepare(
     earlier: the pieces that the run was begun with, where it is resumed.
     """
     from commands.vocabulary import extend_vocabulary
-    from vocabulary_extension import check_tokenizer
+    from finetuning.models.vocabulary import check_tokenizer
 
     if bench.settings.model.extend_vocabulary is not None:
         check_tokenizer(tokenizer)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from adapters import choose_trained, linear_layers
 from checkpointing import restore_model, trained_tensors
 from exceptions import FinetuningError, ModelError
 from finetuning.config.schema import AdapterSettings, Settings
+from finetuning.models.adapters import choose_trained, linear_layers
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
 

@@ -12,9 +12,9 @@ import torch
 
 from exceptions import ModelError, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.models.quantization import check_combination
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
-from quantization import check_combination
 from tests.conftest import Cli
 
 _OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}

@@ -12,9 +12,9 @@ import torch
 from checkpointing import restore_model, trained_tensors
 from exceptions import ModelError, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.models.quantization import check_combination, check_device
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
-from quantization import check_combination, check_device
 from tests.test_adapters import disturb, logits_of
 
 CPU = torch.device("cpu")

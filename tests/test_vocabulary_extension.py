@@ -16,11 +16,7 @@ import torch
 
 from exceptions import DataError, ModelError, SettingsError, StopRequested
 from finetuning.config.schema import Settings
-from finetuning.tasks.registry import find_task
-from tests.conftest import NEGATIVE, POSITIVE, Cli
-from tests.test_fitting import short_of_memory  # noqa: F401  (a fixture)
-from tests.test_resume import StopAfter, check_resumed_is_whole, flags_for, run_train  # noqa: F401  (a fixture)
-from vocabulary_extension import (
+from finetuning.models.vocabulary import (
     Learned,
     check_task,
     check_tokenizer,
@@ -29,6 +25,10 @@ from vocabulary_extension import (
     learn,
     vocabulary_parameters,
 )
+from finetuning.tasks.registry import find_task
+from tests.conftest import NEGATIVE, POSITIVE, Cli
+from tests.test_fitting import short_of_memory  # noqa: F401  (a fixture)
+from tests.test_resume import StopAfter, check_resumed_is_whole, flags_for, run_train  # noqa: F401  (a fixture)
 
 TEXTS = [text for text in POSITIVE + NEGATIVE for _ in range(2)] + ["ㅋㅋㅋㅋ 재미있다", "ㅋㅋㅋㅋ"]
 WANTED = 40

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from exceptions import ModelError, SettingsError
 from finetuning.config.schema import AdapterSettings
-from vocabulary_extension import vocabulary_parameters
+from finetuning.models.vocabulary import vocabulary_parameters
 
 if TYPE_CHECKING:
     import torch

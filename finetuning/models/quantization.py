@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from adapters import stacks
 from exceptions import ModelError, SettingsError
 from finetuning.config.schema import Settings
-from gguf_files import is_gguf
+from finetuning.models.adapters import stacks
+from finetuning.models.gguf_reader import is_gguf
 from memory_utils import autocast_precision
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import gguf_files
 from exceptions import FinetuningError, ModelError, ResourceError, with_particle
 from finetuning.config.schema import Settings
+from finetuning.models import gguf_reader as gguf_files
 from memory_utils import helping_to_load, is_out_of_memory, out_of_memory
 
 _QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
