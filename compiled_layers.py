@@ -12,7 +12,7 @@ import torch
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
-from windows import Way
+from finetuning.windows.layouts import Way
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batching import Examples
 from exceptions import DataError, with_particle
 from finetuning.config.schema import Settings
 from finetuning.data.cleaning import ROLE_NAMES, Findings, Prepare, clean_rows
@@ -27,6 +26,7 @@ from finetuning.data.tokenizing import write_examples
 from finetuning.files import discard_leftovers, writing
 from finetuning.korean.normalization import Normalizer
 from finetuning.tasks.base import Column, Task
+from finetuning.windows.order import Examples
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from batching import batches_by_length, epoch_order, share_of, window_of, windows_per_epoch
 from finetuning.config.schema import Settings
 from finetuning.tasks.base import Batch, Task
-from packing import pack_window
-from windows import Way, cut_window
+from finetuning.windows.layouts import Way, cut_window
+from finetuning.windows.order import batches_by_length, epoch_order, share_of, window_of, windows_per_epoch
+from finetuning.windows.packing import pack_window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from batching import Window
 from compiled_layers import CompiledLayers, is_worth_compiling
 from evaluation import Evaluator, to_device
 from exceptions import OutOfMemory, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import without_padding
 from finetuning.tasks.base import Batch
+from finetuning.windows.layouts import ReadyWindow, WindowPlanner
+from finetuning.windows.order import Window
 from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from optimizers import (
     HalfStep,
@@ -29,7 +30,6 @@ from optimizers import (
     stepped_in_backward,
 )
 from profiling import Profile
-from windows import ReadyWindow, WindowPlanner
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

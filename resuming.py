@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from batching import Examples
 from exceptions import SettingsError, with_particle
 from finetuning.config.schema import Settings, TrainingSettings
+from finetuning.windows.order import Examples
 from optimizers import learning_rate_factor
 
 if TYPE_CHECKING:

@@ -150,7 +150,7 @@ def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Cl
 
 def share_counted(work: str, prepared: Any) -> float:
     """The share of tokens in the windows after those that do not count."""
-    from batching import epoch_order
+    from finetuning.windows.order import epoch_order
 
     lengths = prepared.examples["train"].lengths
     order = epoch_order(len(lengths), prepared.bench.settings.training.seed, 0)
@@ -159,7 +159,7 @@ def share_counted(work: str, prepared: Any) -> float:
 
 def _in_our_order(prepared: Any) -> Any:
     """The examples as this program's first epoch takes them: losses that differ then differ by more than luck."""
-    from batching import epoch_order
+    from finetuning.windows.order import epoch_order
 
     train = prepared.examples["train"]
     return train.table.select(epoch_order(len(train), prepared.bench.settings.training.seed, 0))
@@ -178,7 +178,7 @@ def train_bare(work: str, prepared: Any, evaluator: Any, clock: Clock) -> None:
     """As many real tokens as the windows have, in rows of 64 tokens (causal: 512) without padding or mask."""
     import torch
 
-    from batching import epoch_order, window_of
+    from finetuning.windows.order import epoch_order, window_of
 
     lengths, device, model = prepared.examples["train"].lengths, evaluator.accelerator.device, evaluator.model.train()
     order = epoch_order(len(lengths), prepared.bench.settings.training.seed, 0)
@@ -222,9 +222,9 @@ def held_out_loss(prepared: Any, evaluator: Any) -> float:
 
 
 def _batches(examples: Any, task: Any, evaluator: Any) -> Iterator[Any]:
-    from batching import batches_by_length
     from evaluation import to_device
     from finetuning.tasks.base import RandomKey
+    from finetuning.windows.order import batches_by_length
 
     for indices in batches_by_length(examples.lengths, 2048):
         yield to_device(

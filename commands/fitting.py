@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from batching import Examples
     from finetuning.tasks.base import Batch
+    from finetuning.windows.layouts import Way
+    from finetuning.windows.order import Examples
     from memory_estimate import Estimate, Workload
     from memory_options import Option
-    from windows import Way
 
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
@@ -153,8 +153,8 @@ class Fitting:
     def _batch(self, examples: Examples, rows: Sequence[np.ndarray], max_length: int, way: Way) -> Batch:
         from evaluation import to_device
         from finetuning.tasks.base import RandomKey
+        from finetuning.windows.layouts import one_row
         from memory_estimate import shortened
-        from windows import one_row
 
         task, device = self.bench.task, self.bench.accelerator.device
         made = [[shortened(example, max_length) for example in examples.fetch(row)] for row in rows]

@@ -15,7 +15,7 @@ _SAMPLED_WINDOWS = 50
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Prints the rows, text lengths, windows, padding, memory and one example as it will be read; loads no weights."""
-    from batching import windows_per_epoch
+    from finetuning.windows.order import windows_per_epoch
 
     tokenizer = bench.models.load_tokenizer()
     max_length = bench.models.usable_length(tokenizer)
@@ -51,8 +51,8 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
 def _padding(fitting: Fitting, window: int) -> str:
     """Padding's share of all tokens: cut as the program cuts windows, against batches in the order they come."""
     train, max_length, settings, way = fitting.train, fitting.max_length, fitting.bench.settings, fitting.way()
-    from batching import epoch_order, partition, window_of, windows_per_epoch
-    from packing import pack_window
+    from finetuning.windows.order import epoch_order, partition, window_of, windows_per_epoch
+    from finetuning.windows.packing import pack_window
 
     order, budget = epoch_order(len(train), settings.training.seed, 0), settings.data.batch_size * max_length
     real = ours = plain = 0

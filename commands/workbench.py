@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
-    from batching import Examples
     from data_manager import DataManager, Rows
     from evaluation import Evaluator
     from finetuning.models.vocabulary import Extension, Learned
     from finetuning.tasks.base import Task
+    from finetuning.windows.order import Examples
     from model_manager import ModelManager
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batching import (
+from finetuning.windows.order import (
     MICRO_BATCH_COST,
     Window,
     batches_by_length,

@@ -12,8 +12,8 @@ from exceptions import SettingsError
 from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import dense_tokens, without_padding
 from finetuning.tasks.registry import find_task
+from finetuning.windows.layouts import Way, one_row
 from tests.test_packing import _Pad, architectures, examples_of
-from windows import Way, one_row
 
 
 def encoder() -> Any:

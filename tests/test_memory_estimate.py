@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from batching import Window, epoch_order, partition, window_of, windows_per_epoch
 from commands import workbench
 from commands.fitting import Fitting, fitting_of, table, what_would_fit
 from finetuning.ops.dense_attention import without_padding
 from finetuning.tasks.registry import task_classes
+from finetuning.windows.order import Window, epoch_order, partition, window_of, windows_per_epoch
 from finetuning_app import build_parser, overrides_in, read_settings
 from memory_estimate import Estimate, heaviest_cuts, shortened
 from memory_options import Option, cheaper_options, first_that_fits

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from batching import Window
 from checkpointing import Checkpoint
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
+from finetuning.windows.order import Window
 from optimizers import learning_rate_factor
 from tests.test_training_manager import make_manager
 from training_manager import TrainingManager

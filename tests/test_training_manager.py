@@ -15,12 +15,12 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from batching import Examples, Window
 from checkpointing import CheckpointStore
 from evaluation import Evaluator
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from finetuning.config.schema import Settings, TrainingSettings
 from finetuning.tasks.registry import find_task
+from finetuning.windows.order import Examples, Window
 from memory_utils import MemoryManager
 from optimizer_step import StepResult, losses_and_norms
 from optimizers import learning_rate_factor

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from batching import Window
 from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import dense_tokens, drops_padding, without_padding
 from finetuning.tasks.registry import find_task
+from finetuning.windows.layouts import ReadyWindow, choose_way, planned_ahead
+from finetuning.windows.order import Window
 from tests.test_training_manager import make_manager
-from windows import ReadyWindow, choose_way, planned_ahead
 
 DENSE = ["bert", "roberta", "electra", "xlm-roberta", "distilbert", "camembert", "albert"]
 PADDED = ["deberta-v2", "longformer", "mpnet", "bart", "t5", "llama"]
