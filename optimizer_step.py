@@ -17,6 +17,7 @@ from evaluation import Evaluator, to_device
 from exceptions import OutOfMemory, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import without_padding
+from finetuning.reporting.profile import Profile
 from finetuning.tasks.base import Batch
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner
 from finetuning.windows.order import Window
@@ -29,7 +30,6 @@ from optimizers import (
     measured_in_backward,
     stepped_in_backward,
 )
-from profiling import Profile
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

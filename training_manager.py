@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from background_saving import BackgroundSaver
-from checkpointing import (
+from evaluation import Evaluator
+from exceptions import ModelError, OutOfMemory, ResourceError, StopRequested
+from finetuning.checkpoints.background import BackgroundSaver
+from finetuning.checkpoints.fingerprint import check_epochs, check_same_run, fingerprint
+from finetuning.checkpoints.store import (
     Checkpoint,
     CheckpointStore,
     Progress,
@@ -24,18 +27,15 @@ from checkpointing import (
     restore_optimizer,
     trained_tensors,
 )
-from evaluation import Evaluator
-from exceptions import ModelError, OutOfMemory, ResourceError, StopRequested
 from finetuning.config.schema import Settings
+from finetuning.reporting.log import MetricsFile, Tally, metrics_line, progress_bar
+from finetuning.reporting.profile import profile_of
 from finetuning.tasks.base import RandomKey
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner, choose_way, planned_ahead
 from finetuning.windows.order import Examples, Window, epoch_order, window_of, windows_per_epoch
 from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from optimizer_step import OptimizerStep, StepResult, losses_and_norms, over_processes
 from optimizers import learning_rate_factor
-from profiling import profile_of
-from reporting import MetricsFile, Tally, metrics_line, progress_bar
-from resuming import check_epochs, check_same_run, fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -81,7 +81,7 @@ class _NeverStops:
 
 
 def train_ours(prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> None:
-    from checkpointing import CheckpointStore
+    from finetuning.checkpoints.store import CheckpointStore
     from training_manager import TrainingManager
 
     (scratch / "model").mkdir()

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Prints and saves the metrics of one split under a saved model."""
     from finetuning.files import writing
-    from reporting import log_evaluation, metrics_line, write_json
+    from finetuning.reporting.log import log_evaluation, metrics_line, write_json
 
     evaluator = saved_model(bench, arguments)
     given = Path(arguments.dataset or "").expanduser()

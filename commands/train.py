@@ -17,13 +17,13 @@ from commands.fitting import choose, fitting_of, remembered
 from commands.vocabulary import begun_with, keep
 from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
+from finetuning.checkpoints.lock import only_run_in
 from finetuning.models.quantization import check_device
-from locking import only_run_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from checkpointing import Checkpoint, CheckpointStore
+    from finetuning.checkpoints.store import Checkpoint, CheckpointStore
     from memory_utils import MemoryManager
     from training_manager import TrainingState
 
@@ -58,7 +58,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
 
 
 def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
-    from checkpointing import CheckpointStore, run_of
+    from finetuning.checkpoints.store import CheckpointStore, run_of
 
     started, output_dir = time.perf_counter(), bench.output_dir
     check_device(bench.settings, bench.accelerator.device)
@@ -140,8 +140,8 @@ def _report(
     prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, trained: _Trained, seconds: float,
 ) -> None:  # fmt: skip
     """Evaluates the best model as it was saved, on test or else validation; says and writes what the run came to."""
-    from expectation import judge
-    from reporting import log_evaluation, log_samples, summary, write_json, write_model_card
+    from finetuning.reporting.log import log_evaluation, log_samples, summary, write_json, write_model_card
+    from finetuning.reporting.published import judge
 
     state = trained.state
     bench, splits, examples, label_names = prepared.bench, prepared.splits, prepared.examples, prepared.label_names
@@ -227,7 +227,7 @@ def _prepare_output(output_dir: Path, starts_anew: bool) -> None:
 
 def _keep_model(bench: Workbench, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Saves the model as the run's result, the settings that made it beside it, and drops what told of another."""
-    from reporting import write_atomically
+    from finetuning.reporting.log import write_atomically
 
     bench.models.save(model, tokenizer, bench.output_dir)
     write_atomically(bench.output_dir / "settings.yaml", bench.settings.to_yaml())

@@ -20,7 +20,7 @@ from finetuning.files import writing
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from checkpointing import Checkpoint
+    from finetuning.checkpoints.store import Checkpoint
     from finetuning.windows.order import Examples
     from training_manager import TrainingManager
 
@@ -90,7 +90,7 @@ class Proof:
                 raise
 
     def _manager(self, folder: Path, stop_signal: Callable[[], int | None]) -> TrainingManager:
-        from checkpointing import CheckpointStore
+        from finetuning.checkpoints.store import CheckpointStore
         from training_manager import TrainingManager
 
         folder.mkdir(exist_ok=True)
@@ -199,7 +199,7 @@ def _untimed(value: Any) -> Any:
 
 
 def _ended(folder: Path) -> Trial:
-    from checkpointing import CheckpointStore
+    from finetuning.checkpoints.store import CheckpointStore
 
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return Trial(CheckpointStore(folder, keep=1).load(_newest(folder)), [json.loads(line) for line in lines])

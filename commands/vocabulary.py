@@ -53,7 +53,7 @@ def extend_vocabulary(
 def _learned(bench: Workbench, tokenizer: PreTrainedTokenizerBase, rows: Rows, wanted: int) -> Learned:
     """Out of the cache, or learned now and put there, from rows in an order that is the same every time."""
     from finetuning.data.sources import content_key
-    from reporting import write_atomically
+    from finetuning.reporting.log import write_atomically
 
     key = content_key(_FORMAT, rows.key, tokenizer.backend_tokenizer.to_str(), str(wanted))
     path = bench.data.cache / f"vocabulary-{key}.json"
@@ -113,7 +113,7 @@ def begun_with(*folders: Path) -> Learned | None:
 
 def keep(learned: Learned | None, output_dir: Path) -> None:
     """Writes down the pieces that a run begins with, in the place of those of the run before."""
-    from reporting import write_atomically
+    from finetuning.reporting.log import write_atomically
 
     path = kept_in(output_dir)
     if learned is None:

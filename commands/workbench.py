@@ -112,9 +112,9 @@ def build(settings: Settings, stop: StopSignal, given: frozenset[str] = frozense
 
     from data_manager import DataManager
     from finetuning.models.vocabulary import check_task
+    from finetuning.reporting.log import quiet_libraries, set_up_logging
     from finetuning.tasks.registry import find_task
     from model_manager import ModelManager
-    from reporting import quiet_libraries, set_up_logging
 
     on_cpu = not torch.accelerator.is_available()  # said outright, so that several processes find each other on CPUs
     accelerator = Accelerator(mixed_precision=autocast_precision(settings), cpu=on_cpu)

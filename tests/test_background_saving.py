@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import background_saving
-import checkpointing
-from background_saving import BackgroundSaver
-from checkpointing import Checkpoint, CheckpointStore, Progress
 from exceptions import ResourceError
+from finetuning.checkpoints import background as background_saving
+from finetuning.checkpoints import store as checkpointing
+from finetuning.checkpoints.background import BackgroundSaver
+from finetuning.checkpoints.store import Checkpoint, CheckpointStore, Progress
 
 
 class HeldStore(CheckpointStore):

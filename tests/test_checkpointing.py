@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-import checkpointing
-from checkpointing import Checkpoint, CheckpointStore, Progress, optimizer_tensors, restore_optimizer
 from exceptions import ModelError, ResourceError
+from finetuning.checkpoints import store as checkpointing
+from finetuning.checkpoints.store import Checkpoint, CheckpointStore, Progress, optimizer_tensors, restore_optimizer
 
 
 class Tied(torch.nn.Module):

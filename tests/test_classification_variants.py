@@ -15,8 +15,8 @@ import torch
 from data_manager import DataManager
 from exceptions import BadRow, DataError, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.reporting.log import write_predictions
 from finetuning.tasks.registry import find_task
-from reporting import write_predictions
 from tests.test_tasks import TEXTS, examples_of
 
 NAMES = ["a", "b", "c"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from expectation import judge
 from finetuning.config.schema import Settings
+from finetuning.reporting.published import judge
 
 EXPECTED = {"metric": "accuracy", "score": 0.9, "band": 0.01, "model": "klue/roberta-base", "rows": 1000,
             "test_rows": 500, "source": "KLUE README, https://github.com/KLUE-benchmark/KLUE"}  # fmt: skip

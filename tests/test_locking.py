@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from exceptions import ResourceError, SettingsError
-from locking import only_run_in
+from finetuning.checkpoints.lock import only_run_in
 from tests.conftest import ROOT
 
 HOLD = """
 import sys
 from pathlib import Path
-from locking import only_run_in
+from finetuning.checkpoints.lock import only_run_in
 
 with only_run_in(Path(sys.argv[1])):
     print("held", flush=True)

@@ -344,7 +344,7 @@ def test_a_command_without_memory_ends_with_code_5(
     def fail(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("reporting.set_up_logging", lambda *_: None)
+    monkeypatch.setattr("finetuning.reporting.log.set_up_logging", lambda *_: None)
     monkeypatch.setattr(finetuning_app, "StopSignal", StopAfter)
     monkeypatch.setattr(commands.plan, "run", fail)
     assert finetuning_app.main(["plan", "--model_name", str(tiny_model), "--dataset", str(reviews)]) == 5
@@ -363,7 +363,7 @@ def test_a_model_whose_weights_do_not_fit_is_not_called_broken(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("unable to mmap 269060552 bytes from file <model.safetensors>: Cannot allocate memory (12)")
 
-    monkeypatch.setattr("reporting.set_up_logging", lambda *_: None)
+    monkeypatch.setattr("finetuning.reporting.log.set_up_logging", lambda *_: None)
     monkeypatch.setattr(finetuning_app, "StopSignal", StopAfter)
     monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", fail)
     flags = ["--model_name", str(tiny_model), "--dataset", str(reviews), "--output_dir", str(tmp_path / "model")]

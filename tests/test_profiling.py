@@ -16,7 +16,7 @@ PHASES = {"waiting_for_data", "forward", "backward", "optimizer", "logging"}
 def test_a_profiled_run_says_where_its_time_went(
     rows: int, tiny_model: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reporting.set_up_logging", lambda *_: None)
+    monkeypatch.setattr("finetuning.reporting.log.set_up_logging", lambda *_: None)
     output_dir = tmp_path / "model"
     run_train(
         [
@@ -40,7 +40,7 @@ def test_a_profiled_run_says_where_its_time_went(
 def test_a_run_that_is_not_profiled_has_no_trace(
     tiny_model: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reporting.set_up_logging", lambda *_: None)
+    monkeypatch.setattr("finetuning.reporting.log.set_up_logging", lambda *_: None)
     output_dir = tmp_path / "model"
     run_train(
         [

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from checkpointing import restore_model, trained_tensors
 from exceptions import ModelError, SettingsError
+from finetuning.checkpoints.store import restore_model, trained_tensors
 from finetuning.config.schema import Settings
 from finetuning.models.quantization import check_combination, check_device
 from finetuning.tasks.registry import find_task

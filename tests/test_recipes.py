@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from config_manager import ConfigManager
+from finetuning.reporting.log import METRIC_NAMES
 from finetuning.tasks.registry import find_task, task_classes
-from reporting import METRIC_NAMES
 from tests.conftest import ROOT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -89,7 +89,9 @@ def flags_for(
     tiny_model: Path, tiny_causal: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], list[str]]:
     """The flags of a short run of a task, but for its output_dir."""
-    monkeypatch.setattr("reporting.set_up_logging", lambda *_: None)  # it would take the log from the other tests
+    monkeypatch.setattr(
+        "finetuning.reporting.log.set_up_logging", lambda *_: None
+    )  # it would take the log from the other tests
     models = {"text-generation": tiny_causal, "text2text-generation": tiny_seq2seq}
 
     def flags(task: str) -> list[str]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from checkpointing import Checkpoint
 from exceptions import SettingsError
+from finetuning.checkpoints.store import Checkpoint
 from finetuning.config.schema import Settings
 from finetuning.windows.order import Window
 from optimizers import learning_rate_factor

@@ -14,15 +14,15 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from checkpointing import Checkpoint, CheckpointStore, Progress
 from data_manager import DataManager
 from exceptions import ResourceError, SettingsError
+from finetuning.checkpoints.store import Checkpoint, CheckpointStore, Progress
 from finetuning.config.schema import Settings
 from finetuning.data.hub import load_hub
 from finetuning.files import discard_leftovers, writing
+from finetuning.reporting.log import MetricsFile, beside, check_output, write_json, write_predictions
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
-from reporting import MetricsFile, beside, check_output, write_json, write_predictions
 
 BIG = "가" * 10_000
 

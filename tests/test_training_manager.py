@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from checkpointing import CheckpointStore
 from evaluation import Evaluator
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
+from finetuning.checkpoints.store import CheckpointStore
 from finetuning.config.schema import Settings, TrainingSettings
 from finetuning.tasks.registry import find_task
 from finetuning.windows.order import Examples, Window

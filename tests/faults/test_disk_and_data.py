@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-import checkpointing
 from exceptions import ResourceError, SettingsError, StopRequested
+from finetuning.checkpoints import store as checkpointing
 from finetuning.tasks.classification.single import TextClassification
 from tests.test_checkpointing import damage
 from tests.test_resume import StopAfter, flags_for, losses, run_train  # noqa: F401  (a fixture)

@@ -47,7 +47,7 @@ class Watch(StopAfter):
 def test_a_long_run_holds_no_more_at_its_end_than_at_its_beginning(
     tiny_model: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reporting.set_up_logging", lambda *_: None)
+    monkeypatch.setattr("finetuning.reporting.log.set_up_logging", lambda *_: None)
     watch = Watch(STEPS // 100)
     epochs = -(-STEPS // 8)  # of 8 windows each
     often = ["--epochs", str(epochs), "--set", "training.save_steps=100", "--set", "training.eval_steps=500",

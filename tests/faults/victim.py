@@ -68,10 +68,10 @@ def _tell_phases(phase: Any) -> None:
     """Notes in `phase` what the run is at. Saving is in a thread of its own, and is what is told while it goes on."""
     import shutil
 
-    import checkpointing
     from commands import train
     from data_manager import DataManager
     from evaluation import Evaluator
+    from finetuning.checkpoints import store as checkpointing
     from training_manager import TrainingManager
 
     def tell(owner: Any, name: str, number: int, of: str = "") -> None:

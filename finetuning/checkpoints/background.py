@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-from checkpointing import Checkpoint, CheckpointStore, copied, size_in_bytes
 from exceptions import ResourceError
+from finetuning.checkpoints.store import Checkpoint, CheckpointStore, copied, size_in_bytes
 from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 _log = logging.getLogger(__name__)
