@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from evaluation import Evaluator
 from exceptions import ModelError, OutOfMemory, ResourceError, StopRequested
 from finetuning.checkpoints.background import BackgroundSaver
 from finetuning.checkpoints.fingerprint import check_epochs, check_same_run, fingerprint
@@ -28,14 +27,15 @@ from finetuning.checkpoints.store import (
     trained_tensors,
 )
 from finetuning.config.schema import Settings
+from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import MetricsFile, Tally, metrics_line, progress_bar
 from finetuning.reporting.profile import profile_of
 from finetuning.tasks.base import RandomKey
+from finetuning.training.optimizers import learning_rate_factor
+from finetuning.training.step import OptimizerStep, StepResult, losses_and_norms, over_processes
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner, choose_way, planned_ahead
 from finetuning.windows.order import Examples, Window, epoch_order, window_of, windows_per_epoch
 from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
-from optimizer_step import OptimizerStep, StepResult, losses_and_norms, over_processes
-from optimizers import learning_rate_factor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -222,7 +222,7 @@ def held_out_loss(prepared: Any, evaluator: Any) -> float:
 
 
 def _batches(examples: Any, task: Any, evaluator: Any) -> Iterator[Any]:
-    from evaluation import to_device
+    from finetuning.inference.evaluator import to_device
     from finetuning.tasks.base import RandomKey
     from finetuning.windows.order import batches_by_length
 

@@ -14,7 +14,7 @@ from exceptions import SettingsError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from evaluation import Evaluator
+    from finetuning.inference.evaluator import Evaluator
 
 _AGAIN, _QUIT = "/처음부터", "/끝"
 _BROKEN = "\ufffd"

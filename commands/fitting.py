@@ -115,7 +115,7 @@ class Fitting:
     def _workload(self, option: Option, way: Way) -> Workload:
         import numpy as np
 
-        from evaluation import BUDGET_FACTOR
+        from finetuning.inference.evaluator import BUDGET_FACTOR
         from memory_estimate import Step, Workload, heaviest_cuts, largest_evaluation_batch
 
         task, accelerator, settings = self.bench.task, self.bench.accelerator, self.bench.settings
@@ -151,7 +151,7 @@ class Fitting:
         return outline
 
     def _batch(self, examples: Examples, rows: Sequence[np.ndarray], max_length: int, way: Way) -> Batch:
-        from evaluation import to_device
+        from finetuning.inference.evaluator import to_device
         from finetuning.tasks.base import RandomKey
         from finetuning.windows.layouts import one_row
         from memory_estimate import shortened
@@ -174,8 +174,8 @@ def fitting_of(
 
     Of several processes the one with the least memory counts for all: they have to train in one way.
     """
+    from finetuning.training.step import over_processes
     from memory_utils import MemoryManager
-    from optimizer_step import over_processes
 
     memory = MemoryManager(bench.settings, bench.accelerator.device, max_length)
     taken = memory.used() if bench.accelerator.device.type == "cpu" else 0
@@ -188,8 +188,8 @@ def automatic(fitting: Fitting, exact: bool) -> list[Option]:
     """What the program may choose by itself under the settings; exact: of that, what no loss differs by."""
     from dataclasses import replace
 
+    from finetuning.training.optimizers import has_8bit_optimizer
     from memory_options import automatic_options
-    from optimizers import has_8bit_optimizer
 
     bench, asked = fitting.bench, fitting.asked()
     if not bench.settings.memory.optimize_memory_usage:

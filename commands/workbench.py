@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from data_manager import DataManager, Rows
-    from evaluation import Evaluator
+    from finetuning.inference.evaluator import Evaluator
     from finetuning.models.vocabulary import Extension, Learned
     from finetuning.tasks.base import Task
     from finetuning.windows.order import Examples
@@ -73,7 +73,7 @@ class Workbench:
         return replace(self, models=ModelManager(self.settings, self.task, extension))
 
     def evaluator(self, model: Any, tokenizer: Any, label_names: Sequence[str], max_length: int) -> Evaluator:
-        from evaluation import Evaluator
+        from finetuning.inference.evaluator import Evaluator
         from memory_utils import MemoryManager
 
         memory = MemoryManager(self.settings, self.accelerator.device, max_length)

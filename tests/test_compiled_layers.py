@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from compiled_layers import CompiledLayers, is_worth_compiling
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import dense_tokens, without_padding
 from finetuning.tasks.registry import find_task
+from finetuning.training.compile import CompiledLayers, is_worth_compiling
 from finetuning.windows.layouts import Way, one_row
 from tests.test_packing import _Pad, architectures, examples_of
 

@@ -54,7 +54,7 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], No
         monkeypatch.setattr("commands.fitting.Fitting.estimate", estimate)
         monkeypatch.setattr("commands.fitting.Fitting.rough_estimate", estimate)
         monkeypatch.setattr("commands.fitting.Fitting.room", room)
-        monkeypatch.setattr("optimizers.has_8bit_optimizer", lambda device: has_8bit)
+        monkeypatch.setattr("finetuning.training.optimizers.has_8bit_optimizer", lambda device: has_8bit)
 
     return make
 

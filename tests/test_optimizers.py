@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from finetuning.config.schema import TrainingSettings
-from optimizers import (
+from finetuning.training.optimizers import (
     SteppedOneByOne,
     make_optimizer,
     measured_in_backward,

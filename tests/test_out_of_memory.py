@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import torch
 
-from evaluation import Evaluator
 from exceptions import ResourceError
 from finetuning.config.schema import Settings
+from finetuning.inference.evaluator import Evaluator
+from finetuning.training.optimizers import allocate_states, make_optimizer
 from memory_utils import MemoryManager, helping_to_train, helping_to_use, is_out_of_memory
-from optimizers import allocate_states, make_optimizer
 from tests.test_resume import StopAfter, flags_for, run_train  # noqa: F401
 from tests.test_training_manager import fail_above, make_manager
 from training_manager import TrainingManager

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation import to_device
 from exceptions import ModelError
 from finetuning.config.schema import Settings
 from finetuning.data.formats.registry import open_source
+from finetuning.inference.evaluator import to_device
 from finetuning.tasks.answering import metrics as answer_metrics
 from finetuning.tasks.answering.task import Found, Window
 from finetuning.tasks.registry import find_task

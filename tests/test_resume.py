@@ -198,7 +198,7 @@ def test_compiled_layers(
 ) -> None:
     import torch
 
-    from compiled_layers import CompiledLayers
+    from finetuning.training.compile import CompiledLayers
 
     compiled, shapes = CompiledLayers.compile, list[int]()
 
@@ -216,8 +216,8 @@ def test_compiled_layers(
 def test_a_run_that_compiles_by_itself_goes_on_where_it_cannot(
     reason: str, flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from compiled_layers import CompiledLayers
     from exceptions import FinetuningError, SettingsError
+    from finetuning.training.compile import CompiledLayers
 
     def fails(self: CompiledLayers, step: Callable[[], object]) -> None:
         raise MemoryError if reason == "out of memory" else SettingsError(reason)
@@ -225,7 +225,7 @@ def test_a_run_that_compiles_by_itself_goes_on_where_it_cannot(
     flags = flags_for("text-generation")
     run_train([*flags, "--output_dir", str(tmp_path / "plain" / "model")], StopAfter())
     monkeypatch.setattr(CompiledLayers, "compile", fails)
-    monkeypatch.setattr("optimizer_step.is_worth_compiling", lambda *_: True)
+    monkeypatch.setattr("finetuning.training.step.is_worth_compiling", lambda *_: True)
     run_train([*flags, "--output_dir", str(tmp_path / "model")], StopAfter())
     assert losses(tmp_path / "model") == losses(tmp_path / "plain" / "model")
     with pytest.raises(FinetuningError):

@@ -15,15 +15,15 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from evaluation import Evaluator
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.config.schema import Settings, TrainingSettings
+from finetuning.inference.evaluator import Evaluator
 from finetuning.tasks.registry import find_task
+from finetuning.training.optimizers import learning_rate_factor
+from finetuning.training.step import StepResult, losses_and_norms
 from finetuning.windows.order import Examples, Window
 from memory_utils import MemoryManager
-from optimizer_step import StepResult, losses_and_norms
-from optimizers import learning_rate_factor
 from training_manager import TrainingManager
 
 WORDS = ["정말", "재미있다", "너무", "지루하다", "최고의", "영화다", "또", "보고", "싶다", "연기가", "형편없다"]

@@ -13,8 +13,8 @@ import torch
 
 from exceptions import SettingsError, with_particle
 from finetuning.config.schema import Settings, TrainingSettings
+from finetuning.training.optimizers import learning_rate_factor
 from finetuning.windows.order import Examples
-from optimizers import learning_rate_factor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -70,8 +70,8 @@ def _tell_phases(phase: Any) -> None:
 
     from commands import train
     from data_manager import DataManager
-    from evaluation import Evaluator
     from finetuning.checkpoints import store as checkpointing
+    from finetuning.inference.evaluator import Evaluator
     from training_manager import TrainingManager
 
     def tell(owner: Any, name: str, number: int, of: str = "") -> None:

@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from compiled_layers import CompiledLayers, is_worth_compiling
-from evaluation import Evaluator, to_device
 from exceptions import OutOfMemory, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.inference.evaluator import Evaluator, to_device
 from finetuning.ops.dense_attention import without_padding
 from finetuning.reporting.profile import Profile
 from finetuning.tasks.base import Batch
-from finetuning.windows.layouts import ReadyWindow, WindowPlanner
-from finetuning.windows.order import Window
-from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
-from optimizers import (
+from finetuning.training.compile import CompiledLayers, is_worth_compiling
+from finetuning.training.optimizers import (
     HalfStep,
     SteppedOneByOne,
     allocate_states,
@@ -30,6 +27,9 @@ from optimizers import (
     measured_in_backward,
     stepped_in_backward,
 )
+from finetuning.windows.layouts import ReadyWindow, WindowPlanner
+from finetuning.windows.order import Window
+from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
