@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from commands.workbench import Prepared
-from tokenizer_fit import Fit, measure, table_of
+from finetuning.planning.tokenizer_fit import Fit, measure, table_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,8 +7,8 @@ import argparse
 import numpy as np
 
 from commands.compare import tokenizer_lines
-from commands.fitting import Fitting, fitting_of, table, what_would_fit
 from commands.workbench import Workbench, prepare
+from finetuning.planning.fit import Fitting, fitting_of, table, what_would_fit
 
 _SAMPLED_WINDOWS = 50
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.compare import tokenizer_lines
-from commands.fitting import choose, fitting_of, remembered
 from commands.vocabulary import begun_with, keep
 from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.models.quantization import check_device
+from finetuning.planning.fit import choose, fitting_of, remembered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

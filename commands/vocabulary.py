@@ -77,7 +77,7 @@ def _cached(path: Path) -> Learned | None:
 
 
 def _texts(rows: Rows, order: np.ndarray) -> Iterator[str]:
-    from tokenizer_fit import texts_of
+    from finetuning.planning.tokenizer_fit import texts_of
 
     for start in range(0, len(order), _ROWS_AT_A_TIME):
         yield from texts_of(rows.table[order[start : start + _ROWS_AT_A_TIME]])

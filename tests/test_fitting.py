@@ -15,13 +15,13 @@ import pytest
 import torch
 import yaml
 
-from commands.fitting import automatic, choose, fitting_of, remembered
 from commands.workbench import Workbench
 from exceptions import SettingsError, StopRequested
 from finetuning.config.schema import Settings
-from heap_replay import Event, heap_peak
-from memory_estimate import Estimate
-from memory_options import Option, automatic_options
+from finetuning.planning.estimate import Estimate
+from finetuning.planning.fit import automatic, choose, fitting_of, remembered
+from finetuning.planning.heap_replay import Event, heap_peak
+from finetuning.planning.options import Option, automatic_options
 from memory_utils import MemoryManager
 from tests.test_memory_estimate import fitting_for
 from tests.test_resume import StopAfter, flags_for, losses, run_train  # noqa: F401
@@ -51,9 +51,9 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], No
             return Estimate(1, 1, needs(option), 0, 0, 0, 0, counted=True)
 
         monkeypatch.setattr(MemoryManager, "limit", lambda self: room)
-        monkeypatch.setattr("commands.fitting.Fitting.estimate", estimate)
-        monkeypatch.setattr("commands.fitting.Fitting.rough_estimate", estimate)
-        monkeypatch.setattr("commands.fitting.Fitting.room", room)
+        monkeypatch.setattr("finetuning.planning.fit.Fitting.estimate", estimate)
+        monkeypatch.setattr("finetuning.planning.fit.Fitting.rough_estimate", estimate)
+        monkeypatch.setattr("finetuning.planning.fit.Fitting.room", room)
         monkeypatch.setattr("finetuning.training.optimizers.has_8bit_optimizer", lambda device: has_8bit)
 
     return make

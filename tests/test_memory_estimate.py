@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from commands import workbench
-from commands.fitting import Fitting, fitting_of, table, what_would_fit
 from finetuning.ops.dense_attention import without_padding
+from finetuning.planning.estimate import Estimate, heaviest_cuts, shortened
+from finetuning.planning.fit import Fitting, fitting_of, table, what_would_fit
+from finetuning.planning.options import Option, cheaper_options, first_that_fits
 from finetuning.tasks.registry import task_classes
 from finetuning.windows.order import Window, epoch_order, partition, window_of, windows_per_epoch
 from finetuning_app import build_parser, overrides_in, read_settings
-from memory_estimate import Estimate, heaviest_cuts, shortened
-from memory_options import Option, cheaper_options, first_that_fits
 from tests.test_resume import StopAfter, flags_for  # noqa: F401
 
 

@@ -10,9 +10,9 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from finetuning.config.schema import Settings
+from finetuning.planning.tokenizer_fit import Fit, measure
 from finetuning.tasks.registry import find_task
 from tests.conftest import NEGATIVE, POSITIVE, Cli
-from tokenizer_fit import Fit, measure
 
 TEXTS = [*POSITIVE, *NEGATIVE] * 4
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from finetuning.planning.estimate import Estimate, Workload
+    from finetuning.planning.options import Option
     from finetuning.tasks.base import Batch
     from finetuning.windows.layouts import Way
     from finetuning.windows.order import Examples
-    from memory_estimate import Estimate, Workload
-    from memory_options import Option
 
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
@@ -49,7 +49,7 @@ class Fitting:
 
     def asked(self) -> Option:
         """The run as the settings have it."""
-        from memory_options import Option
+        from finetuning.planning.options import Option
 
         settings = self.bench.settings
         return Option(
@@ -80,13 +80,13 @@ class Fitting:
 
     def estimate(self, option: Option) -> Estimate:
         """The memory of a run under an option, counted."""
-        from memory_estimate import estimate_memory
+        from finetuning.planning.estimate import estimate_memory
 
         return estimate_memory(*self._run_under(option))
 
     def rough_estimate(self, option: Option) -> Estimate:
         """The same by a formula, without the seconds that the count takes."""
-        from memory_estimate import rough_estimate
+        from finetuning.planning.estimate import rough_estimate
 
         return rough_estimate(*self._run_under(option))
 
@@ -116,7 +116,7 @@ class Fitting:
         import numpy as np
 
         from finetuning.inference.evaluator import BUDGET_FACTOR
-        from memory_estimate import Step, Workload, heaviest_cuts, largest_evaluation_batch
+        from finetuning.planning.estimate import Step, Workload, heaviest_cuts, largest_evaluation_batch
 
         task, accelerator, settings = self.bench.task, self.bench.accelerator, self.bench.settings
         window = option.batch_size * option.gradient_accumulation_steps * accelerator.num_processes
@@ -152,9 +152,9 @@ class Fitting:
 
     def _batch(self, examples: Examples, rows: Sequence[np.ndarray], max_length: int, way: Way) -> Batch:
         from finetuning.inference.evaluator import to_device
+        from finetuning.planning.estimate import shortened
         from finetuning.tasks.base import RandomKey
         from finetuning.windows.layouts import one_row
-        from memory_estimate import shortened
 
         task, device = self.bench.task, self.bench.accelerator.device
         made = [[shortened(example, max_length) for example in examples.fetch(row)] for row in rows]
@@ -188,8 +188,8 @@ def automatic(fitting: Fitting, exact: bool) -> list[Option]:
     """What the program may choose by itself under the settings; exact: of that, what no loss differs by."""
     from dataclasses import replace
 
+    from finetuning.planning.options import automatic_options
     from finetuning.training.optimizers import has_8bit_optimizer
-    from memory_options import automatic_options
 
     bench, asked = fitting.bench, fitting.asked()
     if not bench.settings.memory.optimize_memory_usage:
@@ -219,7 +219,7 @@ def choose(fitting: Fitting, exact: bool = False) -> tuple[Option, Estimate]:
 
 
 def _chosen_here(fitting: Fitting, exact: bool) -> tuple[Option, Estimate]:
-    from memory_options import first_that_fits
+    from finetuning.planning.options import first_that_fits
 
     asked = fitting.asked()
     estimate = fitting.rough_estimate(asked)
@@ -284,7 +284,7 @@ def table(fitting: Fitting, estimate: Estimate) -> list[str]:
 
 def what_would_fit(fitting: Fitting) -> str:
     """The cheapest settings that fit where those asked for do not, in one line."""
-    from memory_options import cheaper_options, first_that_fits
+    from finetuning.planning.options import cheaper_options, first_that_fits
 
     asked, what = fitting.asked(), "학습할 때 스스로 고를 설정"
     found = first_that_fits(automatic(fitting, exact=False), fitting.estimate, fitting.room)

@@ -190,7 +190,7 @@ def estimate_memory(
     where they must be. Where an architecture does something that fake tensors cannot follow (a branch on computed
     values, an operator without a shape rule), the formula stands in for the count.
     """
-    from memory_count import count_evaluation, count_step
+    from finetuning.planning.count import count_evaluation, count_step
 
     rough = rough_estimate(model, workload, settings, gradient_checkpointing)
     if gradient_checkpointing:

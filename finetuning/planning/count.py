@@ -21,9 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from finetuning.ops.dense_attention import without_padding
+from finetuning.planning.estimate import Count, Workload
+from finetuning.planning.heap_replay import Event, heap_peak
 from finetuning.training.optimizers import after_each_gradient
-from heap_replay import Event, heap_peak
-from memory_estimate import Count, Workload
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from memory_estimate import Estimate
+from finetuning.planning.estimate import Estimate
 
 _SHORTEST = 64  # tokens; texts cut shorter than this are another task
 
