@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from commands.console import abandon_output, prepare_output
 from exceptions import FinetuningError, SettingsError, StopRequested, with_particle
+from finetuning.commands.console import abandon_output, prepare_output
 
 if TYPE_CHECKING:
     from config_manager import Override
@@ -231,7 +231,10 @@ def main(argv: Sequence[str]) -> int:
         settings = read_settings(arguments)
         with _kept_from_collection():
             command = importlib.import_module(f"commands.{arguments.command.replace('-', '_')}")
-            workbench, given = importlib.import_module("commands.workbench"), frozenset(overrides_in(arguments))
+            workbench, given = (
+                importlib.import_module("finetuning.commands.session"),
+                frozenset(overrides_in(arguments)),
+            )
             bench = workbench.build(settings, stop, given)
         command.run(bench, arguments)
         sys.stdout.flush()

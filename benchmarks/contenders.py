@@ -49,7 +49,7 @@ class Clock:
 
 def bench_of(work: str, name: str, data: Path, model: Path, seed: int, scratch: Path) -> Any:
     """This program's own data, tokenizer and model under the benchmark's settings, by its own command line."""
-    from commands.workbench import build, prepare
+    from finetuning.commands.session import build, prepare
     from finetuning_app import build_parser, read_settings
 
     options = {

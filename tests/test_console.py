@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from commands.console import input_lines, read_line
 from exceptions import DataError
+from finetuning.commands.console import input_lines, read_line
 from tests.conftest import ROOT
 
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 import yaml
 
-from commands.workbench import Workbench
 from exceptions import SettingsError, StopRequested
+from finetuning.commands.session import Workbench
 from finetuning.config.schema import Settings
 from finetuning.planning.estimate import Estimate
 from finetuning.planning.fit import automatic, choose, fitting_of, remembered

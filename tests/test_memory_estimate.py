@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from commands import workbench
+from finetuning.commands import session as workbench
 from finetuning.ops.dense_attention import without_padding
 from finetuning.planning.estimate import Estimate, heaviest_cuts, shortened
 from finetuning.planning.fit import Fitting, fitting_of, table, what_would_fit

@@ -338,8 +338,8 @@ def test_predictions_are_cut_smaller_and_stay_the_same(tiny_model: Path, tmp_pat
 def test_a_command_without_memory_ends_with_code_5(
     tiny_model: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import commands.plan
     import finetuning_app
+    from finetuning.commands import plan
 
     def fail(*_: Any) -> None:
         raise MemoryError

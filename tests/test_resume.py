@@ -71,7 +71,8 @@ def data_of(task: str, folder: Path) -> Path:
 
 def run_train(flags: list[str], stop: StopAfter) -> None:
     """The train command in this process: a process of its own would spend its time on imports."""
-    from commands import train, workbench
+    from finetuning.commands import session as workbench
+    from finetuning.commands import train
     from finetuning_app import build_parser, overrides_in, read_settings
 
     arguments = build_parser().parse_args(flags)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from commands.train import _check_not_foreign, _keep_model, _prepare_output
 from config_manager import ConfigManager
 from exceptions import SettingsError
+from finetuning.commands.train import _check_not_foreign, _keep_model, _prepare_output
 from finetuning.config.schema import Settings
 
 

@@ -14,7 +14,8 @@ from tests.test_resume import StopAfter, flags_for  # noqa: F401  (a fixture)
 
 
 def verify(flags: list[str], output_dir: Path) -> None:
-    from commands import verify_resume, workbench
+    from finetuning.commands import session as workbench
+    from finetuning.commands import verify_resume
     from finetuning_app import build_parser, read_settings
 
     arguments = build_parser().parse_args(["verify-resume", *flags, "--output_dir", str(output_dir)])

@@ -265,7 +265,7 @@ def test_a_resumed_run_has_the_pieces_that_it_was_begun_with(
     def learn_anew(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("commands.vocabulary.learn", learn_anew)
+    monkeypatch.setattr("finetuning.commands.vocabulary.learn", learn_anew)
     run_train([*flags, "--resume"], StopAfter())
     kept = Learned.from_json((tmp_path / "model" / "vocabulary.json").read_text(encoding="utf-8"))
     vocabulary = tokenizer_at(tmp_path / "model").get_vocab()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from commands.workbench import Workbench
+from finetuning.commands.session import Workbench
 from finetuning.config.schema import Settings
 
 if TYPE_CHECKING:

@@ -68,9 +68,9 @@ def _tell_phases(phase: Any) -> None:
     """Notes in `phase` what the run is at. Saving is in a thread of its own, and is what is told while it goes on."""
     import shutil
 
-    from commands import train
     from data_manager import DataManager
     from finetuning.checkpoints import store as checkpointing
+    from finetuning.commands import train
     from finetuning.inference.evaluator import Evaluator
     from training_manager import TrainingManager
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from commands.workbench import Prepared
+from finetuning.commands.session import Prepared
 from finetuning.planning.tokenizer_fit import Fit, measure, table_of
 
 if TYPE_CHECKING:

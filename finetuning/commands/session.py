@@ -153,7 +153,7 @@ def prepare(
 
     earlier: the pieces that the run was begun with, where it is resumed.
     """
-    from commands.vocabulary import extend_vocabulary
+    from finetuning.commands.vocabulary import extend_vocabulary
     from finetuning.models.vocabulary import check_tokenizer
 
     if bench.settings.model.extend_vocabulary is not None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.compare import tokenizer_lines
-from commands.vocabulary import begun_with, keep
-from commands.workbench import Prepared, Workbench, prepare
 from exceptions import ModelError, ResourceError, SettingsError
 from finetuning.checkpoints.lock import only_run_in
+from finetuning.commands.session import Prepared, Workbench, prepare
+from finetuning.commands.tokenizers import tokenizer_lines
+from finetuning.commands.vocabulary import begun_with, keep
 from finetuning.models.quantization import check_device
 from finetuning.planning.fit import choose, fitting_of, remembered
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from commands.workbench import Workbench
 from exceptions import ModelError
+from finetuning.commands.session import Workbench
 from finetuning.files import writing
 from finetuning.models.vocabulary import Learned, extend_tokenizer, learn
 

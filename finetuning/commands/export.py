@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 
-from commands.workbench import Workbench, find_saved
 from exceptions import SettingsError
+from finetuning.commands.session import Workbench, find_saved
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.workbench import Workbench, prepare
 from exceptions import FinetuningError, SettingsError, StopRequested
+from finetuning.commands.session import Workbench, prepare
 from finetuning.config.schema import Settings
 from finetuning.files import writing
 

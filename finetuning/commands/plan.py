@@ -6,8 +6,8 @@ import argparse
 
 import numpy as np
 
-from commands.compare import tokenizer_lines
-from commands.workbench import Workbench, prepare
+from finetuning.commands.session import Workbench, prepare
+from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.planning.fit import Fitting, fitting_of, table, what_would_fit
 
 _SAMPLED_WINDOWS = 50

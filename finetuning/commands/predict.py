@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from commands.console import input_lines
-from commands.workbench import Workbench, saved_model
+from finetuning.commands.console import input_lines
+from finetuning.commands.session import Workbench, saved_model
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:

@@ -6,8 +6,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from commands.workbench import Workbench, saved_model
 from exceptions import ResourceError
+from finetuning.commands.session import Workbench, saved_model
 
 _log = logging.getLogger(__name__)
 

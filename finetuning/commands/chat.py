@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from commands.console import read_line
-from commands.workbench import Workbench, saved_model
 from exceptions import SettingsError
+from finetuning.commands.console import read_line
+from finetuning.commands.session import Workbench, saved_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
