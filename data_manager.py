@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exceptions import DataError, with_particle
+from exceptions import DataError
 from finetuning.config.schema import Settings
 from finetuning.data.cleaning import ROLE_NAMES, Findings, Prepare, clean_rows
 from finetuning.data.formats.base import clean_name
@@ -25,6 +25,7 @@ from finetuning.data.table import coded, counted, list_lengths, numbers
 from finetuning.data.tokenizing import write_examples
 from finetuning.files import discard_leftovers, writing
 from finetuning.korean.normalization import Normalizer
+from finetuning.korean.particles import with_particle
 from finetuning.tasks.base import Column, Task
 from finetuning.windows.order import Examples
 

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from exceptions import FinetuningError, SettingsError, StopRequested, with_particle
+from exceptions import FinetuningError, SettingsError, StopRequested
 from finetuning.commands.console import abandon_output, prepare_output
+from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
     from config_manager import Override
@@ -230,7 +231,7 @@ def main(argv: Sequence[str]) -> int:
         arguments = build_parser().parse_args(argv)
         settings = read_settings(arguments)
         with _kept_from_collection():
-            command = importlib.import_module(f"commands.{arguments.command.replace('-', '_')}")
+            command = importlib.import_module(f"finetuning.commands.{arguments.command.replace('-', '_')}")
             workbench, given = (
                 importlib.import_module("finetuning.commands.session"),
                 frozenset(overrides_in(arguments)),

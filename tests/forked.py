@@ -12,7 +12,8 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 _PRELOADED = [
-    "finetuning_app", "finetuning.commands.train", "finetuning.commands.session", "finetuning.planning.fit", "training_manager", "datasets",
+    "finetuning_app", "finetuning.commands.train", "finetuning.commands.session", "finetuning.planning.fit",
+    "training_manager", "datasets",
     "accelerate", "peft", "transformers.models.bert.modeling_bert", "transformers.models.llama.modeling_llama",
     "transformers.models.t5.modeling_t5", "sklearn.metrics", "scipy.stats", "tests.forked", "tests.faults.victim",
 ]  # fmt: skip

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exceptions import DataError, with_particle
+from exceptions import DataError
+from finetuning.korean.particles import with_particle
 
 
 @pytest.mark.parametrize(

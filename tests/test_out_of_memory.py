@@ -346,7 +346,7 @@ def test_a_command_without_memory_ends_with_code_5(
 
     monkeypatch.setattr("finetuning.reporting.log.set_up_logging", lambda *_: None)
     monkeypatch.setattr(finetuning_app, "StopSignal", StopAfter)
-    monkeypatch.setattr(commands.plan, "run", fail)
+    monkeypatch.setattr(plan, "run", fail)
     assert finetuning_app.main(["plan", "--model_name", str(tiny_model), "--dataset", str(reviews)]) == 5
     told = capsys.readouterr().err
     assert "메모리가 부족합니다" in told

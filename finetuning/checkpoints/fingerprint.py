@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from exceptions import SettingsError, with_particle
+from exceptions import SettingsError
 from finetuning.config.schema import Settings, TrainingSettings
+from finetuning.korean.particles import with_particle
 from finetuning.training.optimizers import learning_rate_factor
 from finetuning.windows.order import Examples
 

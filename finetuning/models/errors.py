@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exceptions import FinetuningError, ModelError, ResourceError, with_particle
+from exceptions import FinetuningError, ModelError, ResourceError
 from finetuning.config.schema import Settings
+from finetuning.korean.particles import with_particle
 from finetuning.models import gguf_reader as gguf_files
 from memory_utils import helping_to_load, is_out_of_memory, out_of_memory
 

@@ -1,28 +1,31 @@
-"""Tasks by name: every module of this package but `base` is one task, found by looking."""
+"""Tasks by name: a row for each, and the task that `model.task` names."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
-import pkgutil
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
 from finetuning.tasks.base import Task
 
+# One row a task: its module in this room, and its class.
+_ROWS = (
+    ("classification.single", "TextClassification"),
+    ("classification.multi_label", "MultiLabelClassification"),
+    ("classification.regression", "TextRegression"),
+    ("tagging.task", "TokenClassification"),
+    ("answering.task", "QuestionAnswering"),
+    ("masked_lm", "FillMask"),
+    ("generation.causal", "TextGeneration"),
+    ("generation.seq2seq", "Text2TextGeneration"),
+)
+
 
 def task_classes() -> dict[str, type[Task]]:
     """Every task class by its name, in the order of their names."""
-    found: dict[str, type[Task]] = {}
-    for module_info in pkgutil.iter_modules(__path__):
-        if module_info.name == "base":
-            continue
-        module = importlib.import_module(f"{__name__}.{module_info.name}")
-        for value in vars(module).values():
-            is_task = isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
-            if is_task and not inspect.isabstract(value):
-                found[value.name] = value
+    modules = ((importlib.import_module(f"finetuning.tasks.{module}"), name) for module, name in _ROWS)
+    found: dict[str, type[Task]] = {cls.name: cls for cls in (getattr(module, name) for module, name in modules)}
     return dict(sorted(found.items()))
 
 

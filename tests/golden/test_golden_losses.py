@@ -1,12 +1,13 @@
 """Golden losses: 20 steps of three recipes, so that a change of layout cannot change the mathematics unseen.
 
-They are recorded on instruction sets that every x86-64 machine of the last ten years has, with one thread, in float32.
-`python -m tests.golden.test_golden_losses` records them anew; do that only in a commit that says which behaviour changed.
+They are recorded on instructions that every x86-64 machine of the last ten years has, with one thread, in float32.
+`python -m tests.golden.test_golden_losses` records them anew: only in a commit that says which behaviour changed.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import platform
@@ -31,11 +32,13 @@ RECIPES = {
     "quickstart": ("--batch_size", "16"),
     "pretrain-encoder": (
         "--model_name", "examples/encoder", "--dataset", "examples/reviews", "--text_column", "text",
-        "--max_length", "64", "--batch_size", "16", "--gradient_accumulation_steps", "1", "--set", "model.save_dtype=null",
+        "--max_length", "64", "--batch_size", "16", "--gradient_accumulation_steps", "1",
+        "--set", "model.save_dtype=null",
     ),
     "chatbot": (
         "--model_name", "{home}/causal", "--dataset", "{home}/pairs.csv", "--batch_size", "4",
-        "--gradient_accumulation_steps", "4", "--set", "generation.validation_rows=0", "--set", "generation.max_new_tokens=1",
+        "--gradient_accumulation_steps", "4",
+        "--set", "generation.validation_rows=0", "--set", "generation.max_new_tokens=1",
         "--set", "data.train_rows=337",  # of these 17 are held out
     ),
 }  # fmt: skip
@@ -61,7 +64,7 @@ def make_inputs(home: Path) -> None:
     with (ROOT / "examples/reviews/train.csv").open(encoding="utf-8-sig", newline="") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     with (home / "pairs.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("Q", "A"), *zip(texts, texts[1:], strict=False)])
+        csv.writer(file).writerows([("Q", "A"), *itertools.pairwise(texts)])
 
 
 def losses_of(recipe: str, home: Path) -> list[float]:
@@ -69,7 +72,8 @@ def losses_of(recipe: str, home: Path) -> list[float]:
     flags = [flag.format(home=home) for flag in RECIPES[recipe]]
     done = subprocess.run(
         [
-            sys.executable, "finetuning_app.py", "--config", f"recipes/{recipe}.yaml", "--output_dir", str(home / recipe),
+            sys.executable, "finetuning_app.py", "--config", f"recipes/{recipe}.yaml", "--output_dir",
+            str(home / recipe),
             "--no-mixed_precision", "--epochs", "1", "--set", "data.train_rows=320", "--set", "logging.log_steps=1",
             "--set", f"data.dataset_cache_dir={home}/cache", "--set", "logging.progress_bar=false", *flags,
         ],

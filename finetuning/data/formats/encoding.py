@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from exceptions import DataError, with_particle
+from exceptions import DataError
+from finetuning.korean.particles import with_particle
 
 _CHUNK = 1 << 20
 _BYTE_ORDER_MARKS = {

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from exceptions import DataError, with_particle
+from exceptions import DataError
+from finetuning.korean.particles import with_particle
 
 # KLUE-baseline's (klue_baseline/data/klue_re.py): text around the words, as its tokenizer is told of them.
 _MARKERS = {"subject_entity": ("<subj>", "</subj>"), "object_entity": ("<obj>", "</obj>")}

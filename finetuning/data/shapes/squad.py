@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from exceptions import DataError, with_particle
+from exceptions import DataError
+from finetuning.korean.particles import with_particle
 
 _SHAPE = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"question": "...", "answers": [...]}]}]}]}'
 
