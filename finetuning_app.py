@@ -232,12 +232,12 @@ def main(argv: Sequence[str]) -> int:
         settings = read_settings(arguments)
         with _kept_from_collection():
             command = importlib.import_module(f"finetuning.commands.{arguments.command.replace('-', '_')}")
-            workbench, given = (
+            session, given = (
                 importlib.import_module("finetuning.commands.session"),
                 frozenset(overrides_in(arguments)),
             )
-            bench = workbench.build(settings, stop, given)
-        command.run(bench, arguments)
+            session = session.build(settings, stop, given)
+        command.run(session, arguments)
         sys.stdout.flush()
     except StopRequested as stopped:
         if stop.patient:

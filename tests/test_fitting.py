@@ -16,8 +16,9 @@ import torch
 import yaml
 
 from exceptions import SettingsError, StopRequested
-from finetuning.commands.session import Workbench
+from finetuning.commands.session import Session
 from finetuning.config.schema import Settings
+from finetuning.device.runtime import Runtime
 from finetuning.planning.estimate import Estimate
 from finetuning.planning.fit import automatic, choose, fitting_of, remembered
 from finetuning.planning.heap_replay import Event, heap_peak
@@ -143,12 +144,12 @@ def test_a_flag_that_is_the_default_is_not_given_up_for_what_a_checkpoint_rememb
     assert "model.dtype: 체크포인트 bfloat16 / 지금 float32" in error.value.where
 
 
-def test_a_workbench_under_other_settings_has_them_everywhere(flags_for: Callable[[str], list[str]]) -> None:  # noqa: F811
-    bench: Workbench = fitting_for(flags_for("fill-mask")).bench
-    model = bench.settings.model.model_copy(update={"dtype": "bfloat16"})
-    other = bench.with_settings(bench.settings.model_copy(update={"model": model}), bench.task)
+def test_a_session_under_other_settings_has_them_everywhere(flags_for: Callable[[str], list[str]]) -> None:  # noqa: F811
+    session: Session = fitting_for(flags_for("fill-mask")).session
+    model = session.settings.model.model_copy(update={"dtype": "bfloat16"})
+    other = session.with_settings(session.settings.model_copy(update={"model": model}), session.task)
     assert {part.settings.model.dtype for part in (other, other.task, other.models)} == {"bfloat16"}
-    assert other.task.name == bench.task.name
+    assert other.task.name == session.task.name
 
 
 def test_of_several_processes_the_one_with_the_least_memory_counts(
@@ -163,8 +164,8 @@ def test_of_several_processes_the_one_with_the_least_memory_counts(
     other_has_less = SimpleNamespace(  # by a GiB in use, and by one of its machine
         device=torch.device("cpu"), num_processes=2, gather=lambda values: torch.cat([values, values + gib])
     )
-    bench: Any = replace(alone.bench, accelerator=other_has_less)  # type: ignore[arg-type]
-    beside = fitting_of(bench, alone.tokenizer, alone.label_names, alone.max_length, alone.train, alone.validation)
+    session: Any = replace(alone.session, runtime=Runtime(other_has_less))  # type: ignore[arg-type]
+    beside = fitting_of(session, alone.tokenizer, alone.label_names, alone.max_length, alone.train, alone.validation)
     assert (alone.taken, alone.limit) == (gib, 10 * gib)
     assert (beside.taken, beside.limit) == (2 * gib, 9 * gib)
 

@@ -9,37 +9,38 @@ import numpy as np
 import pytest
 import torch
 
-from finetuning.commands import session as workbench
+from finetuning.commands.session import build, prepare
 from finetuning.ops.dense_attention import without_padding
 from finetuning.planning.estimate import Estimate, heaviest_cuts, shortened
 from finetuning.planning.fit import Fitting, fitting_of, table, what_would_fit
 from finetuning.planning.options import Option, cheaper_options, first_that_fits
 from finetuning.tasks.registry import task_classes
-from finetuning.windows.order import Window, epoch_order, partition, window_of, windows_per_epoch
+from finetuning.windows.layouts import Padded
+from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
+from finetuning.windows.partition import COST_ON_CPU, partition
 from finetuning_app import build_parser, overrides_in, read_settings
 from tests.test_resume import StopAfter, flags_for  # noqa: F401
 
 
 def fitting_for(flags: list[str]) -> Fitting:
     arguments = build_parser().parse_args(flags)
-    bench = workbench.build(read_settings(arguments), StopAfter(), frozenset(overrides_in(arguments)))
-    tokenizer = bench.models.load_tokenizer()
-    length = bench.models.usable_length(tokenizer)
-    made = workbench.prepare(bench, tokenizer, length)
+    session = build(read_settings(arguments), StopAfter(), frozenset(overrides_in(arguments)))
+    tokenizer = session.models.load_tokenizer()
+    length = session.models.usable_length(tokenizer)
+    made = prepare(session, tokenizer, length)
     examples = made.examples
-    return fitting_of(made.bench, tokenizer, made.label_names, length, examples["train"], examples["validation"])
+    return fitting_of(made.session, tokenizer, made.label_names, length, examples["train"], examples["validation"])
 
 
 def saved_bytes(fitting: Fitting) -> int:
     """Bytes of the distinct storages that the real model's forward and loss keep for the backward pass."""
-    option, task = fitting.asked(), fitting.bench.task
-    model = fitting.bench.models.load_model(fitting.label_names).train()
+    option, task = fitting.asked(), fitting.session.task
+    model = fitting.session.models.load_model(fitting.label_names).train()
     if model.config.pad_token_id is None:
         model.config.pad_token_id = fitting.tokenizer.pad_token_id
     window = option.batch_size * option.gradient_accumulation_steps
-    way = fitting.way()
-    cut = heaviest_cuts(fitting.train.lengths, 42, window, 1, option.max_length, option.token_budget, way, "cpu")[0]
-    batch = fitting._batch(fitting.train, cut.rows, option.max_length, way)
+    cut = heaviest_cuts(fitting.train.lengths, 42, window, 1, option.token_budget, fitting.layout)[0]
+    batch = fitting._batch(fitting.train, cut.rows, option.max_length, fitting.layout)
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -62,14 +63,14 @@ def test_activations_of_every_task_are_what_a_real_model_keeps(
 ) -> None:
     fitting = fitting_for([*flags_for(task), "--no-mixed_precision"])
     estimate = fitting.estimate(fitting.asked())
-    model = fitting.bench.models.load_model(fitting.label_names)
+    model = fitting.session.models.load_model(fitting.label_names)
     assert estimate.counted
     assert estimate.parameters == estimate.trained == sum(p.numel() for p in model.parameters())
     assert estimate.weights == estimate.gradients == estimate.optimizer // 2 == 4 * estimate.parameters
-    if fitting.bench.accelerator.device.type == "cpu":  # a checkpoint is copied whole
+    if fitting.session.runtime.is_cpu:  # a checkpoint is copied whole
         assert estimate.saving > 2 * (estimate.weights + estimate.optimizer)
     kept = saved_bytes(fitting)
-    assert estimate.heap > 0 or fitting.bench.accelerator.device.type != "cpu"
+    assert estimate.heap > 0 or not fitting.session.runtime.is_cpu
     # a backward pass has temporaries besides, and gradients of later layers beside activations of earlier ones
     assert 0.9 * kept < estimate.activations + estimate.logits + estimate.gradients
     assert estimate.activations + estimate.logits < 2 * kept
@@ -102,14 +103,14 @@ def test_what_would_fit_is_named_and_fits(flags_for: Callable[[str], list[str]])
 
 def test_the_heaviest_micro_batch_is_that_of_the_cut() -> None:
     lengths = np.random.default_rng(0).integers(2, 60, 37).astype(np.int32)
-    cut = heaviest_cuts(lengths, 1, 8, 1, 64, 100, "padded", "cpu")[0]
+    cut = heaviest_cuts(lengths, 1, 8, 1, 100, Padded(COST_ON_CPU, 64))[0]
     order = epoch_order(37, 1, 0)
     windows: list[Window] = [window_of(order, 8, 0, number) for number in range(windows_per_epoch(37, 8))]
     padded = [len(c) * int(lengths[c].max()) for window in windows for c in partition(window.indices, lengths, 100)]
     assert len(cut.rows) * max(int(lengths[row].max()) for row in cut.rows) == max(padded)
     assert not cut.alone
     even = np.full(37, 20, dtype=np.int32)
-    assert heaviest_cuts(even, 1, 8, 1, 64, 10**6, "padded", "cpu")[0].alone
+    assert heaviest_cuts(even, 1, 8, 1, 10**6, Padded(COST_ON_CPU, 64))[0].alone
 
 
 def test_an_example_is_shortened_with_what_it_has_for_each_token() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import attends_within_sequences, without_padding
 from finetuning.tasks.registry import find_task
-from finetuning.windows.layouts import one_row
+from finetuning.windows.layouts import OneRow
 from finetuning.windows.packing import best_fit, isolates, pack_window
 
 
@@ -120,7 +120,7 @@ def test_one_row_has_the_loss_and_gradient_of_single_ones(name: str, recomputes:
 
 
 def _in_one_row(task: Any, examples: list[dict[str, Any]]) -> Any:
-    return one_row(task, examples, cast(Any, _Pad()))
+    return OneRow(0, 64).collate(task, [examples], cast(Any, _Pad()), None)
 
 
 def test_long_and_masked_attention_stays_the_models_own() -> None:

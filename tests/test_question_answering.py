@@ -17,7 +17,6 @@ import torch
 from exceptions import ModelError
 from finetuning.config.schema import Settings
 from finetuning.data.formats.registry import open_source
-from finetuning.inference.evaluator import to_device
 from finetuning.tasks.answering import metrics as answer_metrics
 from finetuning.tasks.answering.task import Found, Window
 from finetuning.tasks.registry import find_task
@@ -207,7 +206,7 @@ def test_the_batch_goes_to_a_device_whole(tokenizer: Any) -> None:
     batch = task_of().collate(
         examples_of(task_of(), tokenizer, [row_of("언제?", CONTEXT, "1443년")], 64), tokenizer, None
     )
-    moved = to_device(batch, torch.device("meta"))
+    moved = batch.mapped(lambda tensor: tensor.to("meta"))
     assert {moved.scope.device.type, moved.labels.device.type, moved.inputs["input_ids"].device.type} == {"meta"}
 
 

@@ -13,7 +13,7 @@ import torch
 from exceptions import SettingsError
 from finetuning.checkpoints.store import Checkpoint
 from finetuning.config.schema import Settings
-from finetuning.training.optimizers import learning_rate_factor
+from finetuning.training.schedules import learning_rate_factor
 from finetuning.windows.order import Window
 from tests.test_training_manager import make_manager
 from training_manager import TrainingManager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import SettingsError
 from finetuning.commands.console import read_line
-from finetuning.commands.session import Workbench, saved_model
+from finetuning.commands.session import Session, saved_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,23 +20,23 @@ _AGAIN, _QUIT = "/처음부터", "/끝"
 _BROKEN = "\ufffd"
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Reads a line, streams the answer, remembers the turns; `/처음부터` forgets them, `/끝` or Ctrl+D ends."""
     from finetuning.tasks.generation.conversations import to_messages
 
-    if bench.task.name != "text-generation":
+    if session.task.name != "text-generation":
         raise SettingsError(
-            f"{bench.task.name} 모델과는 대화할 수 없습니다.",
+            f"{session.task.name} 모델과는 대화할 수 없습니다.",
             where="model.task",
             remedy="text-generation으로 학습한 모델의 폴더를 --output_dir로 지정하세요.",
         )
-    if bench.settings.text_generation.format == "text":
+    if session.settings.text_generation.format == "text":
         raise SettingsError(
             "질문과 답이 아니라 텍스트만으로 학습한 모델과는 대화할 수 없습니다.",
             where="text_generation.format: text",
             remedy="텍스트를 이어 쓰게 하려면 predict를 쓰세요. 대화는 질문과 답으로 학습한 뒤에 할 수 있습니다.",
         )
-    evaluator = saved_model(bench, arguments)
+    evaluator = saved_model(session, arguments)
     evaluator.model.eval()
     print(f"대화를 시작합니다. {_AGAIN}: 처음부터 다시, {_QUIT} 또는 Ctrl+D: 끝", file=sys.stderr)
     turns: list[dict[str, str]] = []
@@ -48,7 +48,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
             print("지금까지의 대화를 잊었습니다.", file=sys.stderr)
         elif line:
             turns.append({"role": "user", "content": line})
-            messages = to_messages({"messages": turns}, bench.settings.text_generation.system_prompt)
+            messages = to_messages({"messages": turns}, session.settings.text_generation.system_prompt)
             turns.append({"role": "assistant", "content": answer(evaluator, messages) or "…"})
 
 
@@ -62,10 +62,10 @@ def answer(evaluator: Evaluator, messages: Sequence[dict[str, str]]) -> str:
     tokenizer, model = evaluator.tokenizer, evaluator.model
     options = evaluator.task.settings.generation
     ids = prompt_ids(messages, tokenizer, max(1, evaluator.max_length - options.max_new_tokens))
-    inputs = torch.tensor([ids], device=evaluator.accelerator.device)
+    inputs = torch.tensor([ids], device=evaluator.runtime.device)
     streamer = HangulStreamer(tokenizer)
     generate: Any = model.generate
-    with torch.inference_mode(), evaluator.accelerator.autocast():
+    with torch.inference_mode(), evaluator.runtime.autocast():
         generate(
             input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=options.max_new_tokens,
             repetition_penalty=options.repetition_penalty, streamer=streamer, **sampling_of(options),

@@ -7,30 +7,30 @@ import logging
 from pathlib import Path
 
 from exceptions import ResourceError
-from finetuning.commands.session import Workbench, saved_model
+from finetuning.commands.session import Session, saved_model
 
 _log = logging.getLogger(__name__)
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Prints and saves the metrics of one split under a saved model."""
     from finetuning.files import writing
     from finetuning.reporting.log import log_evaluation, metrics_line, write_json
 
-    evaluator = saved_model(bench, arguments)
+    evaluator = saved_model(session, arguments)
     given = Path(arguments.dataset or "").expanduser()
     if arguments.dataset and arguments.split is None and given.is_file():  # a file that was given is scored whole
-        split, rows = given.stem, bench.data.load_file(given)
+        split, rows = given.stem, session.data.load_file(given)
     else:
-        split, rows = bench.data.load_split(arguments.split)
+        split, rows = session.data.load_split(arguments.split)
     if evaluator.label_names:
-        bench.data.check_labels(rows, evaluator.label_names)
-    examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
-    evaluation = evaluator.evaluate(examples, bench.settings.training.seed, bench.task.final_texts)
+        session.data.check_labels(rows, evaluator.label_names)
+    examples = session.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+    evaluation = evaluator.evaluate(examples, session.settings.training.seed, session.task.final_texts)
     log_evaluation(split, len(rows), evaluation.metrics, evaluation.details)
-    folder = Path(bench.models.name)
+    folder = Path(session.models.name)
     if not folder.is_dir():  # a model of the Hub has no folder of its own
-        folder = bench.output_dir
+        folder = session.output_dir
     path = folder / f"metrics-{split}.json"
     print(f"{split} {len(rows):,}행: {metrics_line(evaluation.metrics)}")
     try:

@@ -6,32 +6,32 @@ import argparse
 
 import numpy as np
 
-from finetuning.commands.session import Workbench, prepare
+from finetuning.commands.session import Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.planning.fit import Fitting, fitting_of, table, what_would_fit
 
 _SAMPLED_WINDOWS = 50
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Prints the rows, text lengths, windows, padding, memory and one example as it will be read; loads no weights."""
     from finetuning.windows.order import windows_per_epoch
 
-    tokenizer = bench.models.load_tokenizer()
-    max_length = bench.models.usable_length(tokenizer)
-    prepared = prepare(bench, tokenizer, max_length)
-    bench, splits, label_names, examples = prepared.bench, prepared.splits, prepared.label_names, prepared.examples
-    settings, train = bench.settings, examples["train"]
-    window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * bench.accelerator.num_processes
+    tokenizer = session.models.load_tokenizer()
+    max_length = session.models.usable_length(tokenizer)
+    prepared = prepare(session, tokenizer, max_length)
+    session, splits, label_names, examples = prepared.session, prepared.splits, prepared.label_names, prepared.examples
+    settings, train = session.settings, examples["train"]
+    window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * session.runtime.processes
     windows = windows_per_epoch(len(train), window)
     lines = [
-        f"태스크: {bench.task.name}, 모델: {settings.model.name}",
+        f"태스크: {session.task.name}, 모델: {settings.model.name}",
         *(f"{name}: {len(splits[name]):,}행 → 예제 {len(made):,}개" for name, made in examples.items()),
     ]
     if label_names:
-        counts = bench.data.label_counts(splits["train"])
+        counts = session.data.label_counts(splits["train"])
         lines.append("라벨: " + ", ".join(f"{name} {counts[name]:,}" for name in label_names))
-    fitting = fitting_of(bench, tokenizer, label_names, max_length, train, examples["validation"])
+    fitting = fitting_of(session, tokenizer, label_names, max_length, train, examples["validation"])
     estimate = fitting.estimate(fitting.asked())
     quantiles = np.percentile(train.lengths, (50, 90, 99, 100)).astype(int)
     lines += [
@@ -42,32 +42,26 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
         *tokenizer_lines(prepared, tokenizer, max_length, arguments.compare or ()),
         *table(fitting, estimate),
         *([what_would_fit(fitting)] if estimate.total > fitting.room else []),
-        "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if bench.task.final_texts else "첫 예제:",
-        bench.task.describe(train.fetch([0])[0], tokenizer),
+        "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if session.task.final_texts else "첫 예제:",
+        session.task.describe(train.fetch([0])[0], tokenizer),
     ]
     print("\n".join(lines))
 
 
 def _padding(fitting: Fitting, window: int) -> str:
-    """Padding's share of all tokens: cut as the program cuts windows, against batches in the order they come."""
-    train, max_length, settings, way = fitting.train, fitting.max_length, fitting.bench.settings, fitting.way()
-    from finetuning.windows.order import epoch_order, partition, window_of, windows_per_epoch
-    from finetuning.windows.packing import pack_window
+    """Return padding's share of all computed tokens: as the run cuts its windows, and in batches as they come."""
+    from finetuning.windows.order import epoch_order, window_of, windows_per_epoch
 
-    order, budget = epoch_order(len(train), settings.training.seed, 0), settings.data.batch_size * max_length
-    real = ours = plain = 0
+    train, settings, layout = fitting.train, fitting.session.settings, fitting.layout
+    lengths, budget = train.lengths, settings.data.batch_size * fitting.max_length
+    order = epoch_order(len(train), settings.training.seed, 0)
+    real = computed = plain = 0
     for number in range(min(_SAMPLED_WINDOWS, windows_per_epoch(len(train), window))):
         indices = window_of(order, window, 0, number).indices
-        real += int(train.lengths[indices].sum())
-        if way == "one row":
-            ours = real
-        elif way == "packed":
-            for rows in pack_window(indices, train.lengths, max_length, budget):
-                ours += len(rows) * max(int(train.lengths[row].sum()) for row in rows)
-        else:
-            ours += sum(len(cut) * int(train.lengths[cut].max()) for cut in partition(indices, train.lengths, budget))
+        real += int(lengths[indices].sum())
+        computed += sum(layout.computed_tokens(cut, lengths) for cut in layout.cut(indices, lengths, budget))
         for start in range(0, len(indices), settings.data.batch_size):
-            batch = train.lengths[indices[start : start + settings.data.batch_size]]
+            batch = lengths[indices[start : start + settings.data.batch_size]]
             plain += len(batch) * int(batch.max())
-    how = {"one row": "한 행에 이어 붙임", "packed": "packing"}.get(way, "길이별로 나눔")
-    return f"패딩: {100 * (1 - real / ours):.1f}% ({how}), 순서대로 나누면 {100 * (1 - real / plain):.1f}%"
+    share, unsorted = 100 * (1 - real / computed), 100 * (1 - real / plain)
+    return f"패딩: {share:.1f}% ({layout.label}), 순서대로 나누면 {unsorted:.1f}%"

@@ -6,21 +6,21 @@ import argparse
 from typing import Any
 
 from finetuning.commands.console import input_lines
-from finetuning.commands.session import Workbench, saved_model
+from finetuning.commands.session import Session, saved_model
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Predicts the rows of a file, or lines from standard input, as JSONL or CSV in the order they came."""
     from finetuning.reporting.log import beside, check_output, write_predictions
 
     check_output(arguments.output)
-    evaluator = saved_model(bench, arguments)
-    rows, originals = bench.data.load_unlabelled(arguments.input, input_lines())
+    evaluator = saved_model(session, arguments)
+    rows, originals = session.data.load_unlabelled(arguments.input, input_lines())
     records: list[dict[str, Any]] = [dict(original) for original in originals]
     if len(rows):
-        examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+        examples = session.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
         outcomes = evaluator.predict(examples)
         for row, outcome in zip(examples.rows, outcomes, strict=True):
-            found = bench.task.readable(outcome, row, evaluator.label_names, evaluator.tokenizer)
+            found = session.task.readable(outcome, row, evaluator.label_names, evaluator.tokenizer)
             records[row["row"] - 1] = beside(records[row["row"] - 1], found)
     write_predictions(arguments.output, records)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError, ResourceError, SettingsError
 from finetuning.checkpoints.lock import only_run_in
-from finetuning.commands.session import Prepared, Workbench, prepare
+from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.vocabulary import begun_with, keep
 from finetuning.models.quantization import check_device
@@ -49,28 +49,28 @@ class _Trained:
     facts: dict[str, Any]
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Fine-tunes, keeps the best model in output_dir, evaluates it on held-out rows and writes the report."""
-    _check_writable(bench.output_dir)
-    _check_not_foreign(bench.output_dir)
-    with only_run_in(bench.output_dir) if bench.accelerator.is_main_process else nullcontext():
-        _train(bench, arguments)
+    _check_writable(session.output_dir)
+    _check_not_foreign(session.output_dir)
+    with only_run_in(session.output_dir) if session.runtime.is_main else nullcontext():
+        _train(session, arguments)
 
 
-def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
+def _train(session: Session, arguments: argparse.Namespace) -> None:
     from finetuning.checkpoints.store import CheckpointStore, run_of
 
-    started, output_dir = time.perf_counter(), bench.output_dir
-    check_device(bench.settings, bench.accelerator.device)
-    tokenizer = bench.models.load_tokenizer()
-    max_length = bench.models.usable_length(tokenizer)
-    store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)
+    started, output_dir = time.perf_counter(), session.output_dir
+    check_device(session.settings, session.runtime.device)
+    tokenizer = session.models.load_tokenizer()
+    max_length = session.models.usable_length(tokenizer)
+    store = CheckpointStore(output_dir, session.settings.training.save_total_limit)
     path = _checkpoint_to_resume(store, arguments, output_dir)
     checkpoint = store.load(path) if path is not None else None
     earlier = begun_with(run_of(path), output_dir) if path is not None else None
-    with bench.accelerator.main_process_first():
-        prepared = prepare(bench, tokenizer, max_length, earlier)
-    if prepared.bench.accelerator.is_main_process:
+    with session.runtime.main_first():
+        prepared = prepare(session, tokenizer, max_length, earlier)
+    if prepared.session.runtime.is_main:
         for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):
             _log.info("%s", line)
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
@@ -86,10 +86,10 @@ def _fitted(
 ) -> _Fitted:  # fmt: skip
     """The run under the settings that fit; one that goes on keeps what it chose when it began, wherever that was."""
     chosen = checkpoint.state.get("chosen", {}) if checkpoint is not None else {}
-    prepared = prepared.under(remembered(prepared.bench.settings, chosen, prepared.bench.given))
+    prepared = prepared.under(remembered(prepared.session.settings, chosen, prepared.session.given))
     examples = prepared.examples
     fitting = fitting_of(
-        prepared.bench, tokenizer, prepared.label_names, max_length, examples["train"], examples["validation"]
+        prepared.session, tokenizer, prepared.label_names, max_length, examples["train"], examples["validation"]
     )
     option, estimate = choose(fitting, exact=checkpoint is not None)
     chosen = {**chosen, **option.different(fitting.asked())}
@@ -105,13 +105,13 @@ def _trained(
     from training_manager import TrainingManager
 
     prepared = fitted.prepared
-    bench, examples, output_dir = prepared.bench, prepared.examples, prepared.bench.output_dir
-    evaluator = bench.evaluator_to_train(tokenizer, prepared.label_names, max_length)
+    session, examples, output_dir = prepared.session, prepared.examples, prepared.session.output_dir
+    evaluator = session.evaluator_to_train(tokenizer, prepared.label_names, max_length)
     evaluator.memory.chosen = fitted.chosen
     manager = TrainingManager(
-        bench.settings, evaluator, examples["train"], examples["validation"], store,
-        save_best=lambda model: _keep_model(bench, model, tokenizer),
-        stop_signal=bench.stop.pending,
+        session.settings, evaluator, examples["train"], examples["validation"], store,
+        save_best=lambda model: _keep_model(session, model, tokenizer),
+        stop_signal=session.stop.pending,
         data_keys={name: prepared.splits[name].key for name in ("train", "validation")},
         output_dir=output_dir,
     )  # fmt: skip
@@ -123,9 +123,9 @@ def _trained(
         manager.restore(checkpoint, has_best, allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
     _prepare_output(output_dir, starts_anew=checkpoint is None)
-    if bench.accelerator.is_main_process:
+    if session.runtime.is_main:
         keep(prepared.learned, output_dir)
-    bench.stop.patient = True
+    session.stop.patient = True
     state = manager.run()
     if state.best_metric is None:
         raise ModelError(
@@ -144,24 +144,24 @@ def _report(
     from finetuning.reporting.published import judge
 
     state = trained.state
-    bench, splits, examples, label_names = prepared.bench, prepared.splits, prepared.examples, prepared.label_names
-    split, settings, output_dir = "test" if "test" in splits else "validation", bench.settings, bench.output_dir
-    bench.models.name = str(output_dir)
-    best = bench.evaluator(bench.models.load_saved(), tokenizer, label_names, max_length)
+    session, splits, examples, label_names = prepared.session, prepared.splits, prepared.examples, prepared.label_names
+    split, settings, output_dir = "test" if "test" in splits else "validation", session.settings, session.output_dir
+    session.models.name = str(output_dir)
+    best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
     best.memory.token_budget = trained.memory.token_budget  # what did not fit in training would not fit now
-    evaluation = best.evaluate(examples[split], settings.training.seed, bench.task.final_texts)
-    if not bench.accelerator.is_main_process:
+    evaluation = best.evaluate(examples[split], settings.training.seed, session.task.final_texts)
+    if not session.runtime.is_main:
         return
     counts = {name: len(rows) for name, rows in splits.items()}
-    if not bench.task.final_texts:  # its report shows texts already
-        log_samples(bench.task, examples[split].rows, evaluation.outcomes, label_names, tokenizer)
+    if not session.task.final_texts:  # its report shows texts already
+        log_samples(session.task, examples[split].rows, evaluation.outcomes, label_names, tokenizer)
     log_evaluation(split, counts[split], evaluation.metrics, evaluation.details)
-    write_model_card(output_dir, settings, bench.task, counts, evaluation.metrics)
+    write_model_card(output_dir, settings, session.task, counts, evaluation.metrics)
     facts = {
-        "task": bench.task.name, "model": settings.model.name, "rows": counts, "steps": state.step,
-        "best_step": state.best_step, f"best_validation_{bench.task.best_metric}": state.best_metric,
+        "task": session.task.name, "model": settings.model.name, "rows": counts, "steps": state.step,
+        "best_step": state.best_step, f"best_validation_{session.task.best_metric}": state.best_metric,
         "last_validation": state.last_metrics, split: evaluation.metrics, "seconds": round(seconds, 1),
-        "peak_memory_bytes": trained.memory.peak(), "precision": bench.accelerator.mixed_precision,
+        "peak_memory_bytes": trained.memory.peak(), "precision": session.runtime.precision,
         "seed": settings.training.seed, **trained.facts,
     }  # fmt: skip
     verdict = judge(settings, counts, evaluation.metrics)
@@ -225,13 +225,13 @@ def _prepare_output(output_dir: Path, starts_anew: bool) -> None:
         ) from error
 
 
-def _keep_model(bench: Workbench, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Saves the model as the run's result, the settings that made it beside it, and drops what told of another."""
     from finetuning.reporting.log import write_atomically
 
-    bench.models.save(model, tokenizer, bench.output_dir)
-    write_atomically(bench.output_dir / "settings.yaml", bench.settings.to_yaml())
-    for path in (bench.output_dir / "README.md", *bench.output_dir.glob("metrics-*.json")):
+    session.models.save(model, tokenizer, session.output_dir)
+    write_atomically(session.output_dir / "settings.yaml", session.settings.to_yaml())
+    for path in (session.output_dir / "README.md", *session.output_dir.glob("metrics-*.json")):
         path.unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exceptions import ModelError
-from finetuning.commands.session import Workbench
+from finetuning.commands.session import Session
 from finetuning.files import writing
 from finetuning.models.vocabulary import Learned, extend_tokenizer, learn
 
@@ -26,17 +26,17 @@ _MEASURED_ROWS = 1000
 
 
 def extend_vocabulary(
-    bench: Workbench, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, Rows], earlier: Learned | None
-) -> tuple[Workbench, Learned]:
+    session: Session, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, Rows], earlier: Learned | None
+) -> tuple[Session, Learned]:
     """Adds the pieces of `earlier`, or else new ones, to the tokenizer, in place; the models are told of them."""
-    wanted = bench.settings.model.extend_vocabulary
+    wanted = session.settings.model.extend_vocabulary
     assert wanted is not None
-    learned = earlier or _learned(bench, tokenizer, splits["train"], wanted)
+    learned = earlier or _learned(session, tokenizer, splits["train"], wanted)
     held_out = list(_texts(splits["validation"], np.arange(min(_MEASURED_ROWS, len(splits["validation"])))))
     before = _tokens(tokenizer, held_out)
     extension = extend_tokenizer(tokenizer, learned.merges)
     after, characters, made = _tokens(tokenizer, held_out), max(1, sum(map(len, held_out))), len(extension.replaced)
-    if bench.accelerator.is_main_process:
+    if session.runtime.is_main:
         if earlier is None and made < wanted:
             _log.warning(
                 "두 번 이상 나오는 한국어 조각이 %s개뿐이어서 model.extend_vocabulary의 %s개보다 적게 더합니다.",
@@ -47,23 +47,23 @@ def extend_vocabulary(
             "검증 데이터에서 글자마다 드는 토큰: %.2f → %.2f",
             f"{learned.texts:,}", f"{learned.characters:,}", f"{made:,}", before / characters, after / characters,
         )  # fmt: skip
-    return bench.with_extension(extension), learned
+    return session.with_extension(extension), learned
 
 
-def _learned(bench: Workbench, tokenizer: PreTrainedTokenizerBase, rows: Rows, wanted: int) -> Learned:
+def _learned(session: Session, tokenizer: PreTrainedTokenizerBase, rows: Rows, wanted: int) -> Learned:
     """Out of the cache, or learned now and put there, from rows in an order that is the same every time."""
     from finetuning.data.sources import content_key
     from finetuning.reporting.log import write_atomically
 
     key = content_key(_FORMAT, rows.key, tokenizer.backend_tokenizer.to_str(), str(wanted))
-    path = bench.data.cache / f"vocabulary-{key}.json"
+    path = session.data.cache / f"vocabulary-{key}.json"
     if (kept := _cached(path)) is not None:
         return kept
-    if bench.accelerator.is_main_process:
+    if session.runtime.is_main:
         _log.info("학습 데이터에서 한국어 조각을 배웁니다. 데이터에 따라 몇 분이 걸릴 수 있습니다.")
     learned = learn(_texts(rows, np.random.default_rng(0).permutation(len(rows))), tokenizer, wanted)
-    with writing("데이터 캐시에 쓰지 못했습니다", f"data.dataset_cache_dir: {bench.data.cache}"):
-        bench.data.cache.mkdir(parents=True, exist_ok=True)
+    with writing("데이터 캐시에 쓰지 못했습니다", f"data.dataset_cache_dir: {session.data.cache}"):
+        session.data.cache.mkdir(parents=True, exist_ok=True)
     write_atomically(path, learned.to_json())
     return learned
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from finetuning.data.table import Cells, numbers
+from finetuning.device.runtime import Runtime
 from finetuning.korean.text_quality import Said
-from finetuning.tasks.base import Batch, RandomKey, Task
+from finetuning.tasks.base import RandomKey, Task
 from finetuning.tasks.generation.shared import Answer, GeneratingTask
 from finetuning.windows.order import Examples, batches_by_length
 from memory_utils import MAY_BE_OUT_OF_MEMORY, MemoryManager, is_out_of_memory
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Without gradients activations are freed layer by layer, so a batch of the same memory is larger.
@@ -43,7 +43,7 @@ class Evaluator:
     tokenizer: PreTrainedTokenizerBase
     label_names: Sequence[str]
     max_length: int
-    accelerator: Accelerator
+    runtime: Runtime
     memory: MemoryManager
     check_stop: Callable[[], None]
 
@@ -75,8 +75,8 @@ class Evaluator:
         """Those of the positions whose loss, alone and with the model as it is, is NaN or Inf."""
         bad: list[int] = []
         for index in indices:
-            batch = to_device(self.task.collate(examples.fetch([index]), self.tokenizer, key), self.accelerator.device)
-            with self.accelerator.autocast():
+            batch = self.runtime.on_device(self.task.collate(examples.fetch([index]), self.tokenizer, key))
+            with self.runtime.autocast():
                 loss = self.task.loss_sum(self.task.forward(self.model, batch), batch)
             if not bool(torch.isfinite(loss)):
                 bad.append(index)
@@ -97,7 +97,7 @@ class Evaluator:
             return outcomes
 
         found = self._pass(examples.lengths, work)
-        sums = [sum(part) for part in zip(*self._over_processes(losses), strict=True)]
+        sums = [sum(part) for part in zip(*self.runtime.gathered(losses), strict=True)]
         outcomes = self.task.gather(found, examples.table, examples.rows)
         if isinstance(self.task, GeneratingTask) and generated_rows:
             answers = self._generate(self.task, examples, min(generated_rows, len(outcomes)))
@@ -110,7 +110,7 @@ class Evaluator:
 
         def work(indices: np.ndarray) -> list[Said]:
             rows = [examples.rows[int(index)] for index in indices]
-            with self.accelerator.autocast():
+            with self.runtime.autocast():
                 return task.generate(self.model, rows, self.tokenizer, self.max_length)
 
         lengths = np.zeros(len(examples.rows), dtype=np.int64)
@@ -120,7 +120,7 @@ class Evaluator:
 
     def _pass(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
         """What `work` makes of every position, in their order: in batches by length, shared among the processes."""
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        rank, processes = self.runtime.process, self.runtime.processes
         found: list[tuple[int, Any]] = []
         was_training = self.model.training
         self.model.eval()
@@ -142,15 +142,7 @@ class Evaluator:
                     found.extend(zip(indices.tolist(), made, strict=True))
         finally:
             self.model.train(was_training)
-        return [made for _, made in sorted(self._over_processes(found), key=lambda pair: pair[0])]
-
-    def _over_processes(self, mine: list[Any]) -> list[Any]:
-        if self.accelerator.num_processes == 1:
-            return mine
-        from accelerate.utils import gather_object
-
-        gathered: list[Any] = gather_object(mine)
-        return gathered
+        return [made for _, made in sorted(self.runtime.gathered(found), key=lambda pair: pair[0])]
 
     def _budget(self) -> int:
         return BUDGET_FACTOR * self.memory.token_budget
@@ -158,8 +150,8 @@ class Evaluator:
     def _outcomes(self, examples: Examples, indices: np.ndarray, key: RandomKey | None) -> tuple[list[Any], float, int]:
         """(outcomes, loss sum, items) of one batch; without a key there are no labels, and no loss."""
         batch = self.task.collate(examples.fetch(indices.tolist()), self.tokenizer, key)
-        batch = to_device(batch, self.accelerator.device)
-        with self.accelerator.autocast():
+        batch = self.runtime.on_device(batch)
+        with self.runtime.autocast():
             logits = self.task.forward(self.model, batch)
         loss = float(self.task.loss_sum(logits, batch)) if key is not None else 0.0
         return self.task.outcomes(logits, batch), loss, batch.items
@@ -168,8 +160,3 @@ class Evaluator:
 def _columns(examples: Examples) -> dict[str, Sequence[Any]]:
     """The rows' columns, of which a metric reads those that it needs."""
     return {name: Cells(examples.rows, name) for name in examples.rows.column_names}
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on a device."""
-    return batch.mapped(lambda tensor: tensor.to(device, non_blocking=True))

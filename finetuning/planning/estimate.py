@@ -13,9 +13,8 @@ import torch
 
 from finetuning.config.schema import Settings
 from finetuning.tasks.base import Batch, Task
-from finetuning.windows.layouts import Way, cut_window
+from finetuning.windows.layouts import Cut, Layout
 from finetuning.windows.order import batches_by_length, epoch_order, share_of, window_of, windows_per_epoch
-from finetuning.windows.packing import pack_window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -93,40 +92,42 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A micro-batch as positions: of each row its examples; alone: whether it is the whole of its window."""
+class HeavyCut:
+    """A micro-batch and whether it is the whole of its window."""
 
-    rows: list[np.ndarray]
+    rows: Cut
     alone: bool
 
 
 def heaviest_cuts(
-    lengths: np.ndarray, seed: int, window_size: int, processes: int, max_length: int, token_budget: int, way: Way,
-    device_type: str,
-) -> list[Cut]:  # fmt: skip
-    """The micro-batches of most padded tokens in windows that are one, and in those of several, the most first.
+    lengths: np.ndarray, seed: int, window_size: int, processes: int, token_budget: int, layout: Layout
+) -> list[HeavyCut]:
+    """Return the largest micro-batch among windows of one and the largest among windows of several, largest first.
 
-    The gradients of a window of several are there while activations are at their most; so a smaller one may need more.
+    A window of several keeps its gradients while activations are at their peak, so a smaller micro-batch of it may need
+    more memory. A hundred windows are looked at, evenly spaced.
 
-    lengths: tokens of each example, int32. A hundred windows are looked at, evenly spaced.
+    Args:
+        lengths: Tokens of each example, int32.
+        seed: Seed of the order.
+        window_size: Examples of a window, over all processes.
+        processes: Number of processes.
+        token_budget: Budget of padded tokens of a micro-batch.
+        layout: How the run lays its windows out.
     """
     order = epoch_order(len(lengths), seed, 0)
     windows = windows_per_epoch(len(lengths), window_size)
     longest = int(np.flatnonzero(order == int(lengths.argmax()))[0]) // window_size
     numbers = {longest, *np.linspace(0, windows - 1, min(windows, _SAMPLED_WINDOWS)).astype(int).tolist()}
-    heaviest: dict[bool, tuple[tuple[int, int], Cut]] = {}
+    heaviest: dict[bool, tuple[tuple[int, int], HeavyCut]] = {}
     for number in sorted(numbers):
         mine = share_of(window_of(order, window_size, 0, number), lengths, 0, processes)
-        if way == "packed":
-            batches = pack_window(mine, lengths, max_length, token_budget)
-        else:
-            cuts = cut_window(mine, lengths, token_budget, device_type, way)
-            batches = [[cut] if way == "one row" else [np.array([index]) for index in cut] for cut in cuts]
-        for rows in batches:
-            width = max(int(lengths[row].sum()) for row in rows)
-            alone, weight = len(batches) == 1, (len(rows) * width, width)
+        cuts = layout.cut(mine, lengths, token_budget)
+        for cut in cuts:
+            width = max(int(lengths[row].sum()) for row in cut)
+            alone, weight = len(cuts) == 1, (len(cut) * width, width)
             if alone not in heaviest or weight > heaviest[alone][0]:
-                heaviest[alone] = weight, Cut(rows, alone)
+                heaviest[alone] = weight, HeavyCut(cut, alone)
     return [cut for _, cut in sorted(heaviest.values(), key=lambda one: one[0], reverse=True)]
 
 

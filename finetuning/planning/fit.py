@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from finetuning.commands.session import Workbench
+from finetuning.commands.session import Session
 from finetuning.config.schema import Settings
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetuning.planning.estimate import Estimate, Workload
     from finetuning.planning.options import Option
     from finetuning.tasks.base import Batch
-    from finetuning.windows.layouts import Way
+    from finetuning.windows.layouts import Cut, Layout
     from finetuning.windows.order import Examples
 
 _log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class Fitting:
     taken: bytes in use before the model is there (on a CPU the libraries'); limit: bytes that the run may use.
     """
 
-    bench: Workbench
+    session: Session
     tokenizer: PreTrainedTokenizerBase
     label_names: Sequence[str]
     max_length: int
@@ -51,7 +50,7 @@ class Fitting:
         """The run as the settings have it."""
         from finetuning.planning.options import Option
 
-        settings = self.bench.settings
+        settings = self.session.settings
         return Option(
             self.max_length, settings.data.batch_size, settings.memory.gradient_accumulation_steps,
             gradient_checkpointing=bool(settings.memory.gradient_checkpointing), dtype=settings.model.dtype,
@@ -66,7 +65,7 @@ class Fitting:
 
     def settings_under(self, option: Option) -> Settings:
         """The run's settings as an option changes them."""
-        whole = self.bench.settings
+        whole = self.session.settings
         adapter = whole.model.adapter.model_copy(update={"method": option.adapter})
         model = whole.model.model_copy(update={"adapter": adapter, "dtype": option.dtype})
         training = whole.training.model_copy(update={"optimizer": option.optimizer})
@@ -93,95 +92,87 @@ class Fitting:
     def _run_under(self, option: Option) -> tuple[PreTrainedModel, Workload, Settings, bool]:
         """What an estimate is made of."""
         outline = self._outline(option)
-        workload = self._workload(option, self._way(outline, option))
+        workload = self._workload(option, self._layout(outline, option))
         return outline, workload, self.settings_under(option), option.gradient_checkpointing
 
-    def way(self) -> Way:
-        """How the run that was asked for keeps padding small, as far as a model without weights tells."""
-        return self._way(self._asked_for, self.asked())
+    @cached_property
+    def layout(self) -> Layout:
+        """How the run that was asked for lays out its windows, as far as a model without weights tells."""
+        return self._layout(self._asked_for, self.asked())
 
     @cached_property
     def _asked_for(self) -> PreTrainedModel:
         """The outline of the run that was asked for, to look at: an estimate, which changes its own, has another."""
         return self._outline(self.asked())
 
-    def _way(self, outline: PreTrainedModel, option: Option) -> Way:
-        from finetuning.ops.dense_attention import attends_within_sequences
+    def _layout(self, outline: PreTrainedModel, option: Option) -> Layout:
+        from finetuning.windows.layouts import choose_layout
+        from finetuning.windows.partition import FEWEST, micro_batch_cost
 
-        if not self.bench.task.packs():
-            return "padded"
-        return "one row" if attends_within_sequences(outline, option.max_length) else "packed"
+        in_backward = self.session.settings.memory.optimizer_in_backward
+        cost = FEWEST if in_backward else micro_batch_cost(self.session.runtime.device.type)
+        return choose_layout(self.session.task, outline, option.max_length, cost)
 
-    def _workload(self, option: Option, way: Way) -> Workload:
-        import numpy as np
-
+    def _workload(self, option: Option, layout: Layout) -> Workload:
         from finetuning.inference.evaluator import BUDGET_FACTOR
         from finetuning.planning.estimate import Step, Workload, heaviest_cuts, largest_evaluation_batch
+        from finetuning.windows.layouts import Padded
 
-        task, accelerator, settings = self.bench.task, self.bench.accelerator, self.bench.settings
-        window = option.batch_size * option.gradient_accumulation_steps * accelerator.num_processes
+        task, runtime, settings = self.session.task, self.session.runtime, self.session.settings
+        window = option.batch_size * option.gradient_accumulation_steps * runtime.processes
         cuts = heaviest_cuts(
             self.train.lengths.clip(max=option.max_length), settings.training.seed, window,
-            accelerator.num_processes, option.max_length, option.token_budget, way,
-            accelerator.device.type,
+            runtime.processes, option.token_budget, layout,
         )  # fmt: skip
         lengths = self.validation.lengths.clip(max=option.max_length)
+        padded = Padded(0, option.max_length)
         held_out = largest_evaluation_batch(lengths, BUDGET_FACTOR * option.token_budget)
         return Workload(
             task,
-            steps=[Step(self._batch(self.train, cut.rows, option.max_length, way), cut.alone) for cut in cuts],
-            evaluation=self._batch(
-                self.validation, np.array_split(held_out, len(held_out)), option.max_length, "padded"
-            ),
-            autocast=accelerator.autocast,
-            device=accelerator.device,
+            steps=[Step(self._batch(self.train, cut.rows, option.max_length, layout), cut.alone) for cut in cuts],
+            evaluation=self._batch(self.validation, padded.together(held_out), option.max_length, padded),
+            autocast=runtime.autocast,
+            device=runtime.device,
         )
 
     def _outline(self, option: Option) -> PreTrainedModel:
         from memory_utils import check_can_recompute
         from model_manager import ModelManager
 
-        models = ModelManager(self.settings_under(option), self.bench.task, self.bench.models.extension)
+        models = ModelManager(self.settings_under(option), self.session.task, self.session.models.extension)
         outline = models.outline(self.label_names)
         if outline.config.pad_token_id is None:
             outline.config.pad_token_id = self.tokenizer.pad_token_id
-        self.bench.task.fit_model(outline, self.tokenizer)
+        self.session.task.fit_model(outline, self.tokenizer)
         if option.gradient_checkpointing:
             check_can_recompute(outline)
         return outline
 
-    def _batch(self, examples: Examples, rows: Sequence[np.ndarray], max_length: int, way: Way) -> Batch:
-        from finetuning.inference.evaluator import to_device
+    def _batch(self, examples: Examples, cut: Cut, max_length: int, layout: Layout) -> Batch:
         from finetuning.planning.estimate import shortened
         from finetuning.tasks.base import RandomKey
-        from finetuning.windows.layouts import one_row
 
-        task, device = self.bench.task, self.bench.accelerator.device
-        made = [[shortened(example, max_length) for example in examples.fetch(row)] for row in rows]
-        if way == "one row":
-            return to_device(one_row(task, made[0], self.tokenizer), device)
-        if way == "packed":
-            return to_device(task.collate_rows(made, self.tokenizer), device)
-        key = RandomKey(self.bench.settings.training.seed, 0)
-        return to_device(task.collate([example for row in made for example in row], self.tokenizer, key), device)
+        rows = [[shortened(example, max_length) for example in examples.fetch(row)] for row in cut]
+        key = RandomKey(self.session.settings.training.seed, 0)
+        batch = layout.collate(self.session.task, rows, self.tokenizer, key)
+        return self.session.runtime.on_device(batch)
 
 
 def fitting_of(
-    bench: Workbench, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int,
+    session: Session, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int,
     train: Examples, validation: Examples,
 ) -> Fitting:  # fmt: skip
     """The run to come on this device, as it is before its model is loaded.
 
     Of several processes the one with the least memory counts for all: they have to train in one way.
     """
-    from finetuning.training.step import over_processes
     from memory_utils import MemoryManager
 
-    memory = MemoryManager(bench.settings, bench.accelerator.device, max_length)
-    taken = memory.used() if bench.accelerator.device.type == "cpu" else 0
-    most_taken = int(over_processes(bench.accelerator, float(taken), "max"))
-    least_limit = -int(over_processes(bench.accelerator, -float(memory.limit()), "max"))
-    return Fitting(bench, tokenizer, label_names, max_length, train, validation, most_taken, least_limit)
+    memory = MemoryManager(session.settings, session.runtime.device, max_length)
+    taken = memory.used() if session.runtime.is_cpu else 0
+    most_taken = int(session.runtime.maximum(float(taken)))
+    least_limit = -int(session.runtime.maximum(-float(memory.limit())))
+    return Fitting(session, tokenizer, label_names, max_length, train, validation, most_taken, least_limit)
 
 
 def automatic(fitting: Fitting, exact: bool) -> list[Option]:
@@ -191,17 +182,17 @@ def automatic(fitting: Fitting, exact: bool) -> list[Option]:
     from finetuning.planning.options import automatic_options
     from finetuning.training.optimizers import has_8bit_optimizer
 
-    bench, asked = fitting.bench, fitting.asked()
-    if not bench.settings.memory.optimize_memory_usage:
+    session, asked = fitting.session, fitting.asked()
+    if not session.settings.memory.optimize_memory_usage:
         return []
-    can_checkpoint = bench.settings.memory.gradient_checkpointing is None and fitting.can_checkpoint()
+    can_checkpoint = session.settings.memory.gradient_checkpointing is None and fitting.can_checkpoint()
     if exact:
         return [replace(asked, gradient_checkpointing=True)] if can_checkpoint else []
-    can_round = bench.settings.model.quantization is None and bench.accelerator.mixed_precision != "fp16"
+    can_round = session.settings.model.quantization is None and session.runtime.precision != "fp16"
     return automatic_options(
-        asked, can_checkpoint, has_8bit_optimizer(bench.accelerator.device),
-        may_round_weights=can_round and "model.dtype" not in bench.given,
-        may_change_optimizer="training.optimizer" not in bench.given,
+        asked, can_checkpoint, has_8bit_optimizer(session.runtime.device),
+        may_round_weights=can_round and "model.dtype" not in session.given,
+        may_change_optimizer="training.optimizer" not in session.given,
     )  # fmt: skip
 
 
@@ -211,11 +202,7 @@ def choose(fitting: Fitting, exact: bool = False) -> tuple[Option, Estimate]:
     exact: choose only what changes no loss, as for a run that goes on from a checkpoint. Of several processes the first
     one's choice is that of all.
     """
-    from accelerate.utils import broadcast_object_list
-
-    chosen = [_chosen_here(fitting, exact)]
-    broadcast_object_list(chosen)
-    return chosen[0]
+    return fitting.session.runtime.from_main(_chosen_here(fitting, exact))
 
 
 def _chosen_here(fitting: Fitting, exact: bool) -> tuple[Option, Estimate]:

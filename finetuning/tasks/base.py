@@ -112,6 +112,7 @@ class Task(ABC):
     grouped_by: ClassVar[str | None] = None
     counts_characters: ClassVar[bool] = False
     usage: ClassVar[str] = ""
+    objective: ClassVar[str] = "summed"
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
