@@ -11,7 +11,7 @@ from config_manager import ConfigManager
 from finetuning.config.schema import Settings
 from finetuning.tasks.registry import task_classes
 from finetuning_app import build_parser
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 README = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.en.md")}
 ANOTHER_PROGRAMS = {"--nproc_per_node"}
