@@ -26,6 +26,7 @@ from finetuning.checkpoints.store import (
     trained_tensors,
 )
 from finetuning.config.schema import Settings
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import MetricsFile, Tally, metrics_line, progress_bar
 from finetuning.reporting.profile import profile_of
@@ -37,7 +38,6 @@ from finetuning.training.step import OptimizerStep, StepResult
 from finetuning.windows.layouts import choose_layout, log_layout
 from finetuning.windows.order import Examples, Window, epoch_order, window_of, windows_per_epoch
 from finetuning.windows.partition import FEWEST
-from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -299,7 +299,7 @@ class TrainingManager:
         if kept.scaler:  # none, where the checkpoint's run computed in another precision
             self.scaler.load_state_dict(kept.scaler)
         if kept.shrunk_token_budget is not None:
-            self.memory.begin_with(kept.shrunk_token_budget)
+            self.memory.start_at(kept.shrunk_token_budget)
         if self.runtime.is_main:
             self.metrics_file.cut(kept.metrics_bytes)
 

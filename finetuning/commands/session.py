@@ -85,17 +85,20 @@ class Session:
 
     def evaluator_to_train(self, tokenizer: Any, label_names: Sequence[str], max_length: int) -> Evaluator:
         """The model that a run begins with; the same seed gives a new head the same random weights."""
+        from finetuning.ops.recompute import recompute_activations
+
         self.runtime.seed_model(self.settings.training.seed)
         evaluator = self.evaluator(self.models.load_model(label_names), tokenizer, label_names, max_length)
         evaluator.memory.trains = True
         if self.settings.memory.gradient_checkpointing:
-            evaluator.memory.recompute_activations(evaluator.model)
+            recompute_activations(evaluator.model)
         return evaluator
 
 
 def build(settings: Settings, stop: StopSignal, given: frozenset[str] = frozenset()) -> Session:
     """Settings → task, device, precision, processes and managers; given: as the session has it."""
-    from memory_utils import allow_tf32, autocast_precision, prepare_allocator
+    from finetuning.device.allocator import prepare_allocator
+    from finetuning.device.precision import allow_tf32, autocast_precision
 
     check_combination(settings)
     prepare_allocator(settings)

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 
 from exceptions import ResourceError
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.training.optimizers import SteppedOneByOne
-from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 
 class HalfStep(ResourceError):

@@ -7,13 +7,13 @@ import math
 import time
 
 from exceptions import ModelError
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import Tally
 from finetuning.tasks.base import RandomKey
 from finetuning.training.state import TrainingState
 from finetuning.training.step import StepResult, losses_and_norms
 from finetuning.windows.order import Examples, Window
-from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 _BAD_STEPS_IN_A_ROW = 5

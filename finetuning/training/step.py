@@ -13,6 +13,7 @@ import torch
 
 from exceptions import OutOfMemory, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, reraise_oom
 from finetuning.inference.evaluator import Evaluator
 from finetuning.ops.dense_attention import without_padding
 from finetuning.reporting.profile import Profile
@@ -23,7 +24,6 @@ from finetuning.training.compile import CompiledLayers, is_worth_compiling
 from finetuning.training.optimizers import SteppedOneByOne, allocate_states, make_optimizer
 from finetuning.windows.objectives.registry import objective_of
 from finetuning.windows.order import Window
-from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class OptimizerStep:
             OutOfMemory: The states do not fit, or memory ran out while layers were compiled that had to be.
             SettingsError: `training.torch_compile` is on and the layers cannot be compiled.
         """
-        with self.memory.told_as("옵티마이저의 상태가 메모리에 들어가지 않습니다."):
+        with reraise_oom(self.memory, "옵티마이저의 상태가 메모리에 들어가지 않습니다."):
             allocate_states(self.optimizer)
         asked, epochs = self.settings.training.torch_compile, self.settings.training.epochs
         tokens = int(planner.examples.lengths.sum()) * epochs
@@ -124,7 +124,7 @@ class OptimizerStep:
     def _compile_layers(self, sample: Batch) -> None:
         """Compile by a pass over a micro-batch like those of the run, and drop its gradients."""
         compiled = CompiledLayers(self.model)
-        reraise = self.memory.told_as("층을 컴파일하는 동안 메모리가 부족했습니다.")
+        reraise = reraise_oom(self.memory, "층을 컴파일하는 동안 메모리가 부족했습니다.")
         with reraise, measured_in_backward(self.model):
             compiled.compile(lambda: self.accumulate([sample], sample.items, 0))
         self.compiled = compiled
@@ -162,7 +162,7 @@ class OptimizerStep:
                     raise
                 largest = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
             self.optimizer.zero_grad(set_to_none=True)
-            self.memory.shrink_budget(largest.inputs["input_ids"].numel(), largest.examples())
+            self.memory.shrink(largest.inputs["input_ids"].numel(), largest.examples())
             batches = self.plan(window).batches
         return WindowGradient(self.runtime.summed(loss_sum), items, batches, norm)
 
@@ -261,7 +261,7 @@ class OptimizerStep:
         limit = self.settings.training.max_grad_norm
         is_finite = math.isfinite(float(gradient.loss_sum)) and math.isfinite(norm)
         if is_finite and limit is not None and self.stepped_in_backward is not None:
-            self.memory.give_holes_back()  # free blocks of the first pass do not fit what the second one allocates
+            self.memory.trim_heap()  # free blocks of the first pass do not fit what the second one allocates
             with stepped_in_backward(self.model, self.stepped_in_backward, min(1.0, limit / (norm + 1e-6))):
                 self.accumulate(gradient.batches, gradient.items, step)
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from finetuning.ops.dense_attention import attends_within_sequences, causal_tokens, dense_tokens, drops_padding
+from finetuning.models.probes import attends_within_sequences, drops_padding, isolates
+from finetuning.ops.dense_attention import causal_tokens, dense_tokens
 from finetuning.tasks.base import Batch, RandomKey, Task
-from finetuning.windows.packing import isolates, pack_window
+from finetuning.windows.packing import pack_window
 from finetuning.windows.partition import micro_batch_cost, partition
 
 if TYPE_CHECKING:
