@@ -14,7 +14,7 @@ from finetuning.checkpoints.fingerprint import check_same_run
 from finetuning.config.metadata import Section, fields_of, setting
 from finetuning.config.schema import Settings, cache_dependencies
 from finetuning.tasks.registry import find_task
-from tests.test_training_manager import make_manager
+from tests.support.managers import make_manager
 
 
 class PreferenceSettings(Section):
