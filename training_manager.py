@@ -28,8 +28,11 @@ from finetuning.checkpoints.store import (
 )
 from finetuning.config.schema import Settings
 from finetuning.inference.evaluator import Evaluator
-from finetuning.reporting.log import MetricsFile, Tally, metrics_line, progress_bar
+from finetuning.reporting.log import progress_bar
+from finetuning.reporting.metric_names import metrics_line
+from finetuning.reporting.metrics_file import MetricsFile
 from finetuning.reporting.profile import profile_of
+from finetuning.reporting.throughput import Tally
 from finetuning.tasks.base import RandomKey
 from finetuning.training.optimizers import learning_rate_factor
 from finetuning.training.step import OptimizerStep, StepResult, losses_and_norms, over_processes

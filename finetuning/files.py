@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import re
 import shutil
@@ -10,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -92,3 +95,23 @@ def give_usual_mode(paths: Iterable[Path]) -> None:
     os.umask(mask)
     for path in paths:
         path.chmod(0o666 & ~mask)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that it is there whole or not at all; ResourceError where the disk does not let it."""
+    partial = path.with_name(f".{path.name}.partial")
+    with writing("파일을 쓰지 못했습니다", path, partial=partial):
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON for people too: indented, Hangul as it is, null where a number is none."""
+    write_atomically(path, json.dumps(_finite(value), ensure_ascii=False, indent=2) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
