@@ -17,15 +17,9 @@ import torch
 from exceptions import ModelError, OutOfMemory, ResourceError, StopRequested
 from finetuning.checkpoints.background import BackgroundSaver
 from finetuning.checkpoints.fingerprint import check_epochs, check_same_run, fingerprint
-from finetuning.checkpoints.store import (
-    Checkpoint,
-    CheckpointStore,
-    Progress,
-    optimizer_tensors,
-    restore_model,
-    restore_optimizer,
-    trained_tensors,
-)
+from finetuning.checkpoints.store import CheckpointStore
+from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
+from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import progress_bar

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 
 from data_manager import DataManager
 from exceptions import ResourceError, SettingsError
-from finetuning.checkpoints.store import Checkpoint, CheckpointStore, Progress
+from finetuning.checkpoints.store import CheckpointStore
+from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
 from finetuning.data.hub import load_hub
 from finetuning.files import discard_leftovers, write_json, writing

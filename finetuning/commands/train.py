@@ -24,7 +24,8 @@ from finetuning.planning.fit import choose, fitting_of, remembered
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from finetuning.checkpoints.store import Checkpoint, CheckpointStore
+    from finetuning.checkpoints.store import CheckpointStore
+    from finetuning.checkpoints.types import Checkpoint
     from memory_utils import MemoryManager
     from training_manager import TrainingState
 
