@@ -21,6 +21,7 @@ from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
 from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import progress_bar
 from finetuning.reporting.metric_names import metrics_line
@@ -32,7 +33,6 @@ from finetuning.training.optimizers import learning_rate_factor
 from finetuning.training.step import OptimizerStep, StepResult, losses_and_norms, over_processes
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner, choose_way, planned_ahead
 from finetuning.windows.order import Examples, Window, epoch_order, window_of, windows_per_epoch
-from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -296,7 +296,7 @@ class TrainingManager:
         if checkpoint.state["scaler"]:  # none, where the checkpoint's run computed in another precision
             self.scaler.load_state_dict(checkpoint.state["scaler"])
         if checkpoint.state["shrunk_token_budget"] is not None:
-            self.memory.begin_with(checkpoint.state["shrunk_token_budget"])
+            self.memory.start_at(checkpoint.state["shrunk_token_budget"])
         if self.accelerator.is_main_process:
             self.metrics_file.cut(checkpoint.state["metrics_bytes"])
 

@@ -11,10 +11,10 @@ from exceptions import ResourceError
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import copied, size_in_bytes
 from finetuning.checkpoints.types import Checkpoint
-from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
+from finetuning.device.usage import available_bytes
 
 _log = logging.getLogger(__name__)
-_CGROUP = Path("/sys/fs/cgroup")
 _SHARE = 0.5  # of free memory for the copy; evaluation and the optimizer need the rest
 
 
@@ -56,7 +56,7 @@ class BackgroundSaver:
         """
         self.wait()
         self._step, self._error, self._is_reported = checkpoint.progress.step, None, False
-        if size_in_bytes(checkpoint) > _SHARE * _free_memory() or not self._start_to_write_a_copy(checkpoint):
+        if size_in_bytes(checkpoint) > _SHARE * available_bytes() or not self._start_to_write_a_copy(checkpoint):
             self._write(checkpoint)
             self.report()
 
@@ -127,17 +127,3 @@ def _without_memory(step: int) -> ResourceError:
         where=f"스텝 {step:,}",
         remedy="메모리를 늘린 뒤 --resume으로 이어서 학습하세요. 이전 체크포인트는 그대로 있습니다.",
     )
-
-
-def _free_memory() -> int:
-    """Return the bytes that this process can still allocate, within the container's limit where there is one."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = int((_CGROUP / "memory.max").read_text())
-        used = int((_CGROUP / "memory.current").read_text())
-        counts = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        return min(free, limit - used + int(counts["inactive_file"]))  # the kernel gives its file cache back
-    except (OSError, ValueError, KeyError):  # no such limit
-        return free

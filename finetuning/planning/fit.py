@@ -138,7 +138,7 @@ class Fitting:
         )
 
     def _outline(self, option: Option) -> PreTrainedModel:
-        from memory_utils import check_can_recompute
+        from finetuning.ops.recompute import check_can_recompute
         from model_manager import ModelManager
 
         models = ModelManager(self.settings_under(option), self.bench.task, self.bench.models.extension)
