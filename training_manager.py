@@ -16,7 +16,7 @@ import torch
 
 from exceptions import ModelError, OutOfMemory, ResourceError, StopRequested
 from finetuning.checkpoints.background import BackgroundSaver
-from finetuning.checkpoints.fingerprint import check_epochs, check_same_run, fingerprint
+from finetuning.checkpoints.fingerprint import check_same_run, fingerprint
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
 from finetuning.checkpoints.types import Checkpoint, Progress
@@ -30,6 +30,7 @@ from finetuning.reporting.profile import profile_of
 from finetuning.reporting.throughput import Tally
 from finetuning.tasks.base import RandomKey
 from finetuning.training.optimizers import learning_rate_factor
+from finetuning.training.resume import check_epochs
 from finetuning.training.step import OptimizerStep, StepResult, losses_and_norms, over_processes
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner, choose_way, planned_ahead
 from finetuning.windows.order import Examples, Window, epoch_order, window_of, windows_per_epoch

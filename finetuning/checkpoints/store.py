@@ -26,7 +26,7 @@ from finetuning.files import (
 )
 
 _log = logging.getLogger(__name__)
-_FORMAT = 2
+_FORMAT = 3  # 3: the fingerprint has one entry per setting, and its hashes of rows are made anew
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 _ALIASES = "tensor_aliases"
 

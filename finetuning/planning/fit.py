@@ -106,7 +106,7 @@ class Fitting:
         return self._outline(self.asked())
 
     def _way(self, outline: PreTrainedModel, option: Option) -> Way:
-        from finetuning.ops.dense_attention import attends_within_sequences
+        from finetuning.models.probes import attends_within_sequences
 
         if not self.bench.task.packs():
             return "padded"
