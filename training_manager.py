@@ -27,6 +27,7 @@ from finetuning.checkpoints.store import (
     trained_tensors,
 )
 from finetuning.config.schema import Settings
+from finetuning.data.examples import Examples
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import MetricsFile, Tally, metrics_line, progress_bar
 from finetuning.reporting.profile import profile_of
@@ -34,7 +35,7 @@ from finetuning.tasks.base import RandomKey
 from finetuning.training.optimizers import learning_rate_factor
 from finetuning.training.step import OptimizerStep, StepResult, losses_and_norms, over_processes
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner, choose_way, planned_ahead
-from finetuning.windows.order import Examples, Window, epoch_order, window_of, windows_per_epoch
+from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 if TYPE_CHECKING:

@@ -18,11 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.config.schema import Settings, TrainingSettings
+from finetuning.data.examples import Examples
 from finetuning.inference.evaluator import Evaluator
 from finetuning.tasks.registry import find_task
 from finetuning.training.optimizers import learning_rate_factor
 from finetuning.training.step import StepResult, losses_and_norms
-from finetuning.windows.order import Examples, Window
+from finetuning.windows.order import Window
 from memory_utils import MemoryManager
 from training_manager import TrainingManager
 

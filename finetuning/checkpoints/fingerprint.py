@@ -13,9 +13,9 @@ import torch
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings, TrainingSettings
+from finetuning.data.examples import Examples
 from finetuning.korean.particles import with_particle
 from finetuning.training.optimizers import learning_rate_factor
-from finetuning.windows.order import Examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from finetuning.data.examples import Examples
 from finetuning.ops.dense_attention import attends_within_sequences, causal_tokens, dense_tokens, drops_padding
 from finetuning.tasks.base import Batch, RandomKey, Task
-from finetuning.windows.order import Examples, Window, epoch_order, micro_batch_cost, partition, share_of
+from finetuning.windows.order import Window, epoch_order, micro_batch_cost, partition, share_of
 from finetuning.windows.packing import isolates, pack_window
 
 if TYPE_CHECKING:
