@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 from exceptions import ResourceError, SettingsError, StopRequested
 from finetuning.checkpoints import store as checkpointing
 from finetuning.tasks.classification.single import TextClassification
-from tests.test_checkpointing import damage
-from tests.test_resume import StopAfter, flags_for, losses, run_train  # noqa: F401  (a fixture)
+from tests.support.checkpoints import damage
+from tests.support.runs import StopAfter, losses, run_train
 
 TASK = "text-classification"
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
@@ -55,7 +55,7 @@ class During(StopAfter):
 
 
 @pytest.fixture
-def flags(flags_for: Flags) -> list[str]:  # noqa: F811
+def flags(flags_for: Flags) -> list[str]:
     """A run of ten steps that saves after every second."""
     return [*flags_for(TASK), "--set", "training.save_steps=2"]
 
