@@ -9,10 +9,10 @@ from types import TracebackType
 
 from exceptions import ResourceError
 from finetuning.checkpoints.store import Checkpoint, CheckpointStore, copied, size_in_bytes
-from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
+from finetuning.device.usage import available_bytes
 
 _log = logging.getLogger(__name__)
-_CGROUP = Path("/sys/fs/cgroup")
 _SHARE = 0.5  # of the memory that is free, for the copy: evaluation and the optimizer want theirs too
 
 
@@ -47,7 +47,7 @@ class BackgroundSaver:
         """
         self.wait()
         self._step, self._error, self._told = checkpoint.progress.step, None, False
-        if size_in_bytes(checkpoint) > _SHARE * _free_memory() or not self._begin_to_write_a_copy(checkpoint):
+        if size_in_bytes(checkpoint) > _SHARE * available_bytes() or not self._begin_to_write_a_copy(checkpoint):
             self._write(checkpoint)
             self.report()
 
@@ -110,17 +110,3 @@ def _without_memory(step: int) -> ResourceError:
         where=f"스텝 {step:,}",
         remedy="메모리를 늘린 뒤 --resume으로 이어서 학습하세요. 이전 체크포인트는 그대로 있습니다.",
     )
-
-
-def _free_memory() -> int:
-    """Bytes that this process can still have: the machine's or, in a container, what its limit leaves."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = int((_CGROUP / "memory.max").read_text())
-        used = int((_CGROUP / "memory.current").read_text())
-        counts = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        return min(free, limit - used + int(counts["inactive_file"]))  # the cache of files gives way
-    except (OSError, ValueError, KeyError):  # no such limit
-        return free

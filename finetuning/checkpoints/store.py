@@ -20,7 +20,7 @@ from exceptions import ModelError, ResourceError
 from finetuning.files import discard, discard_leftovers, disk_reason, give_usual_mode, writing
 
 _log = logging.getLogger(__name__)
-_FORMAT = 2
+_FORMAT = 3  # 3: the fingerprint has one entry per setting, and its hashes of rows are made anew
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 _ALIASES = "tensor_aliases"
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetuning.checkpoints.store import Checkpoint, CheckpointStore
-    from memory_utils import MemoryManager
+    from finetuning.device.budget import TokenBudget
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class _Trained:
     """How training ended, what watched the memory, and what more of it belongs into summary.json."""
 
     state: TrainingState
-    memory: MemoryManager
+    memory: TokenBudget
     facts: dict[str, Any]
 
 

@@ -13,6 +13,7 @@ import torch
 
 from finetuning.config.schema import Settings
 from finetuning.data.examples import batches_by_length
+from finetuning.ops.recompute import recompute_activations
 from finetuning.tasks.base import Batch, Task
 from finetuning.windows.layouts import Way, cut_window
 from finetuning.windows.order import epoch_order, share_of, window_of, windows_per_epoch
@@ -195,7 +196,7 @@ def estimate_memory(
 
     rough = rough_estimate(model, workload, settings, gradient_checkpointing)
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     try:
         step = count_step(model, workload, settings.memory.optimizer_in_backward, step_temporaries(settings))
         counts = [step, count_evaluation(model, workload)]

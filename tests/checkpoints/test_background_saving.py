@@ -84,7 +84,7 @@ def test_leaving_waits_for_the_write_whatever_went_wrong(tmp_path: Path) -> None
 def test_a_disk_that_fails_is_told_and_the_next_save_tries_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, has_room: bool
 ) -> None:
-    monkeypatch.setattr(background_saving, "_free_memory", lambda: 10**9 if has_room else 0)
+    monkeypatch.setattr(background_saving, "available_bytes", lambda: 10**9 if has_room else 0)
     store = CheckpointStore(tmp_path / "run", keep=2)
     with BackgroundSaver(store) as saver:
         saver.save(checkpoint(torch.ones(8), 1))
@@ -123,7 +123,7 @@ def test_a_defect_in_the_thread_is_not_taken_for_the_disk(tmp_path: Path, monkey
 def test_without_room_for_a_copy_it_is_written_before_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background_saving, "_free_memory", lambda: 0)
+    monkeypatch.setattr(background_saving, "available_bytes", lambda: 0)
     store = CheckpointStore(tmp_path / "run", keep=2)
     BackgroundSaver(store).save(checkpoint(torch.ones(8), 1))
     assert store.newest() == store.folder / "step-00000001"

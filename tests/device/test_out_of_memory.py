@@ -18,10 +18,12 @@ import pytest
 import torch
 
 from exceptions import ResourceError
+from finetuning.config.ladder import remedies
 from finetuning.config.schema import Settings
+from finetuning.device.oom import is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
 from finetuning.training.optimizers import allocate_states, make_optimizer
-from memory_utils import MemoryManager, helping_to_train, helping_to_use, is_out_of_memory
+from memory_utils import MemoryManager
 from tests.support.managers import fail_above, make_manager
 from tests.support.runs import StopAfter, run_train
 from training_manager import TrainingManager
@@ -95,13 +97,15 @@ def test_the_limit_of_a_card_is_set_by_its_number(device: str, monkeypatch: pyte
 
 
 def test_only_settings_that_are_not_in_force_are_named() -> None:
-    plain = " ".join(helping_to_train(Settings(), gradient_checkpointing=False))
+    plain = " ".join(remedies(Settings(), "train"))
     assert plain.index("gradient_checkpointing") < plain.index("lora") < plain.index("max_length: 512")
-    lean = Settings.model_validate({"model": {"adapter": {"method": "lora"}}})
-    helped = " ".join(helping_to_train(lean, gradient_checkpointing=True))
+    lean = Settings.model_validate(
+        {"model": {"adapter": {"method": "lora"}}, "memory": {"gradient_checkpointing": True}}
+    )
+    helped = " ".join(remedies(lean, "train"))
     assert "gradient_checkpointing" not in helped
     assert "lora" not in helped
-    assert not [text for text in helping_to_use(Settings()) if "training" in text or "checkpointing" in text]
+    assert not [text for text in remedies(Settings(), "use") if "training" in text or "checkpointing" in text]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the heap is glibc's, and its size is read from /proc")
@@ -109,7 +113,7 @@ def test_blocks_that_are_freed_after_memory_ran_out_leave_no_holes_in_the_heap()
     memory = MemoryManager(Settings(), torch.device("cpu"), 64)
     del_first = torch.empty(20 * 2**20, dtype=torch.uint8)  # glibc keeps blocks of such a size once one was freed
     del del_first
-    memory.shrink_budget(largest=64, examples=2)
+    memory.shrink(largest=64, examples=2)
     before = _addresses()
     blocks = [torch.empty(8 * 2**20, dtype=torch.uint8) for _ in range(8)]
     del blocks[:-1]  # the last one is above the others

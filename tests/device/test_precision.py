@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finetuning.config.schema import Settings
-from memory_utils import allow_tf32, autocast_precision
+from finetuning.device.precision import allow_tf32, autocast_precision
 
 
 def settings_of(mixed: bool) -> Settings:

@@ -18,6 +18,7 @@ import yaml
 from exceptions import SettingsError, StopRequested
 from finetuning.commands.session import Workbench
 from finetuning.config.schema import Settings
+from finetuning.device.usage import Cgroup
 from finetuning.planning.fit import automatic, choose, fitting_of, remembered
 from finetuning.planning.heap_replay import Event, heap_peak
 from finetuning.planning.options import Option, automatic_options
@@ -160,10 +161,9 @@ def test_the_heap_takes_more_than_what_is_alive_where_freed_blocks_lie_between()
 def test_a_container_may_have_less_than_its_machine(
     written: str, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "memory.max"
-    file.write_text(written, encoding="utf-8")
+    (tmp_path / "memory.max").write_text(written, encoding="utf-8")
     whole = int(psutil.virtual_memory().total)
-    monkeypatch.setattr("memory_utils._CONTAINER_LIMITS", (tmp_path / "none", file))
+    monkeypatch.setattr("finetuning.device.usage.CGROUPS", (Cgroup(tmp_path / "none"), Cgroup(tmp_path)))
     assert MemoryManager(Settings(), torch.device("cpu"), 64).limit() == min(limit or whole, whole)
 
 

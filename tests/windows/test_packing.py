@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetuning.config.schema import Settings
-from finetuning.ops.dense_attention import attends_within_sequences, without_padding
+from finetuning.models.probes import attends_within_sequences, isolates
+from finetuning.ops.dense_attention import without_padding
 from finetuning.tasks.registry import find_task
 from finetuning.windows.layouts import one_row
-from finetuning.windows.packing import best_fit, isolates, pack_window
+from finetuning.windows.packing import best_fit, pack_window
 from tests.support.causal import PadToken, causal_architectures, examples_of
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from finetuning.config.schema import Settings
-from finetuning.ops.dense_attention import dense_tokens, drops_padding, without_padding
+from finetuning.models.probes import drops_padding
+from finetuning.ops.dense_attention import dense_tokens, without_padding
 from finetuning.tasks.registry import find_task
 from finetuning.windows.layouts import ReadyWindow, choose_way, planned_ahead
 from finetuning.windows.order import Window
