@@ -17,21 +17,18 @@ import torch
 from exceptions import ModelError, OutOfMemory, ResourceError, StopRequested
 from finetuning.checkpoints.background import BackgroundSaver
 from finetuning.checkpoints.fingerprint import check_same_run, fingerprint
-from finetuning.checkpoints.store import (
-    Checkpoint,
-    CheckpointStore,
-    Progress,
-    optimizer_tensors,
-    restore_model,
-    restore_optimizer,
-    trained_tensors,
-)
+from finetuning.checkpoints.store import CheckpointStore
+from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
+from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
 from finetuning.data.examples import Examples
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
-from finetuning.reporting.log import MetricsFile, Tally, metrics_line, progress_bar
+from finetuning.reporting.log import progress_bar
+from finetuning.reporting.metric_names import metrics_line
+from finetuning.reporting.metrics_file import MetricsFile
 from finetuning.reporting.profile import profile_of
+from finetuning.reporting.throughput import Tally
 from finetuning.tasks.base import RandomKey
 from finetuning.training.optimizers import learning_rate_factor
 from finetuning.training.resume import check_epochs

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exceptions import ModelError, SettingsError
-from finetuning.checkpoints.store import restore_model, trained_tensors
+from finetuning.checkpoints.tensors import restore_model, trained_tensors
 from finetuning.config.schema import Settings
 from finetuning.models.quantization import check_combination, check_device
 from finetuning.tasks.registry import find_task

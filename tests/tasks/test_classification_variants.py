@@ -15,7 +15,7 @@ import torch
 from data_manager import DataManager
 from exceptions import BadRow, DataError, SettingsError
 from finetuning.config.schema import Settings
-from finetuning.reporting.log import write_predictions
+from finetuning.reporting.predictions import write_predictions
 from finetuning.tasks.registry import find_task
 from tests.support.rows import TEXTS, examples_of
 
