@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from finetuning.data.examples import Examples, batches_by_length
 from finetuning.data.table import Cells, numbers
 from finetuning.device.budget import TokenBudget
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.korean.text_quality import Said
 from finetuning.tasks.base import Batch, RandomKey, Task
 from finetuning.tasks.generation.shared import Answer, GeneratingTask
-from finetuning.windows.order import Examples, batches_by_length
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
