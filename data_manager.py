@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from exceptions import DataError
 from finetuning.cells import ROLE_NAMES
-from finetuning.config.schema import Settings
+from finetuning.config.schema import Settings, cache_dependencies
 from finetuning.data.cleaning import Findings, Prepare, clean_rows
 from finetuning.data.formats.base import clean_name
 from finetuning.data.sources import Raw, content_key, find_sources, raw_file, raw_lines
@@ -196,7 +196,7 @@ class DataManager:
         from datasets import Dataset
 
         key = content_key(_FORMAT, raw.key, json.dumps(names), str(limit), prepare.__name__, self.task.name,
-                          self._task_options())  # fmt: skip
+                          self._settings_of("rows"))  # fmt: skip
         path = self.cache / f"rows-{key}.arrow"
         findings_path = path.with_suffix(".json")
         if path.exists() and findings_path.exists():
@@ -317,7 +317,7 @@ class DataManager:
             tokenizer.backend_tokenizer.no_truncation()  # what an earlier split left there is no part of the key
             spelled = tokenizer.backend_tokenizer.to_str()
         key = content_key(
-            _FORMAT, rows.key, self.task.name, self._task_options(), json.dumps(label_names), str(max_length),
+            _FORMAT, rows.key, self.task.name, self._settings_of("examples"), json.dumps(label_names), str(max_length),
             spelled, str(tokenizer.init_kwargs),
         )  # fmt: skip
         path = self.cache / f"examples-{key}.arrow"
@@ -364,11 +364,9 @@ class DataManager:
                 100 * dropped / len(table), *(f"{value:,}" for value in quantiles), f"{max_length:,}",
             )  # fmt: skip
 
-    def _task_options(self) -> str:
-        """The settings that rows and examples may depend on besides those of data: the tasks' own sections."""
-        general = {"model", "training", "memory", "logging", "data", "generation"}
-        shape = self.data.model_dump_json(include={"multi_label", "label_separator", "normalize"})
-        return self.task.settings.model_dump_json(exclude=general) + shape
+    def _settings_of(self, stage: Literal["rows", "examples"]) -> str:
+        """The settings that a stage of the cache depends on, as part of its key."""
+        return json.dumps(cache_dependencies(self.task.settings, stage), ensure_ascii=False)
 
 
 def _fitting(column: Column, available: Sequence[str]) -> list[str]:

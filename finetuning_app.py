@@ -252,12 +252,12 @@ def main(argv: Sequence[str]) -> int:
         abandon_output()
         return _CLOSED_PIPE
     except (RuntimeError, MemoryError, OSError, ImportError) as error:
-        from memory_utils import helping_to_train, helping_to_use, is_out_of_memory, out_of_memory
+        from finetuning.config.ladder import remedies
+        from finetuning.device.oom import is_out_of_memory, out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        trains = arguments.command in _ABOUT_A_RUN_TO_COME
-        helping = helping_to_train(settings, gradient_checkpointing=False) if trains else helping_to_use(settings)
+        helping = remedies(settings, "train" if arguments.command in _ABOUT_A_RUN_TO_COME else "use")
         told = out_of_memory("메모리가 부족합니다.", f"{arguments.command} 명령", helping)
         print(told, file=sys.stderr)
         return told.exit_code

@@ -16,26 +16,24 @@ import torch
 
 from exceptions import ModelError, OutOfMemory, ResourceError, StopRequested
 from finetuning.checkpoints.background import BackgroundSaver
-from finetuning.checkpoints.fingerprint import check_epochs, check_same_run, fingerprint
-from finetuning.checkpoints.store import (
-    Checkpoint,
-    CheckpointStore,
-    Progress,
-    optimizer_tensors,
-    restore_model,
-    restore_optimizer,
-    trained_tensors,
-)
+from finetuning.checkpoints.fingerprint import check_same_run, fingerprint
+from finetuning.checkpoints.store import CheckpointStore
+from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
+from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
-from finetuning.reporting.log import MetricsFile, Tally, metrics_line, progress_bar
+from finetuning.reporting.log import progress_bar
+from finetuning.reporting.metric_names import metrics_line
+from finetuning.reporting.metrics_file import MetricsFile
 from finetuning.reporting.profile import profile_of
+from finetuning.reporting.throughput import Tally
 from finetuning.training.optimizers import learning_rate_factor
+from finetuning.training.resume import check_epochs
 from finetuning.training.step import OptimizerStep, StepResult, losses_and_norms, over_processes
 from finetuning.types import RandomKey
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner, choose_way, planned_ahead
 from finetuning.windows.order import Examples, Window, epoch_order, window_of, windows_per_epoch
-from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -299,7 +297,7 @@ class TrainingManager:
         if checkpoint.state["scaler"]:  # none, where the checkpoint's run computed in another precision
             self.scaler.load_state_dict(checkpoint.state["scaler"])
         if checkpoint.state["shrunk_token_budget"] is not None:
-            self.memory.begin_with(checkpoint.state["shrunk_token_budget"])
+            self.memory.start_at(checkpoint.state["shrunk_token_budget"])
         if self.accelerator.is_main_process:
             self.metrics_file.cut(checkpoint.state["metrics_bytes"])
 

@@ -154,7 +154,7 @@ def train_with_trainer(arguments: argparse.Namespace) -> tuple[int, float]:
 
     sys.path.insert(0, str(ROOT))
     from finetuning.config.schema import Settings
-    from memory_utils import autocast_precision
+    from finetuning.device.precision import autocast_precision
 
     folder = arguments.models.resolve() / arguments.model
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -6,32 +6,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.forked import run_forked
+from tests.support.cli import Cli, Run
+from tests.support.forked import run_forked
+from tests.support.paths import REAL_DATA, ROOT
+from tests.support.runs import data_of
+from tests.support.texts import NEGATIVE, POSITIVE
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two files of tests run at a time, and what they start
 _AT_MOST_S = 300.0
-ROOT = Path(__file__).resolve().parents[1]
-REAL_DATA = ROOT.parent / "shared" / "data"
-POSITIVE = ["정말 재미있다", "최고의 영화다", "감동적이고 좋다", "또 보고 싶다", "배우 연기가 훌륭하다"]
-NEGATIVE = ["너무 지루하다", "최악의 영화다", "돈이 아깝다", "보다가 잤다", "연기가 형편없다"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Run]
 
 
 @pytest.fixture(scope="session")
@@ -161,3 +149,47 @@ def _no_accelerator_of_another_test() -> Iterator[None]:
         from accelerate.state import AcceleratorState
 
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def flags_for(
+    tiny_model: Path, tiny_causal: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], list[str]]:
+    """The flags of a short run of a task, but for its output_dir."""
+    monkeypatch.setattr(
+        "finetuning.reporting.log.set_up_logging", lambda *_: None
+    )  # it would take the log from the other tests
+    models = {"text-generation": tiny_causal, "text2text-generation": tiny_seq2seq}
+
+    def flags(task: str) -> list[str]:
+        model = models.get(task, tiny_model)
+        return [
+            "--task", task, "--model_name", str(model), "--dataset", str(data_of(task, tmp_path)),
+            "--batch_size", "4", "--gradient_accumulation_steps", "2", "--epochs", "2", "--learning_rate", "3e-3",
+            "--max_length", "48", "--set", "logging.progress_bar=false", "--set", "logging.log_steps=2",
+            "--set", f"data.dataset_cache_dir={tmp_path / 'cache'}", "--set", "generation.max_new_tokens=4",
+        ]  # fmt: skip
+
+    return flags
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
+    """Gives the machine so many bytes, in which options take what needs() says, with or without bitsandbytes."""
+
+    from finetuning.planning.estimate import Estimate
+    from finetuning.planning.options import Option
+    from memory_utils import MemoryManager
+    from tests.support.planning import needs
+
+    def make(room: int, has_8bit: bool) -> None:
+        def estimate(self: Any, option: Option) -> Estimate:
+            return Estimate(1, 1, needs(option), 0, 0, 0, 0, counted=True)
+
+        monkeypatch.setattr(MemoryManager, "limit", lambda self: room)
+        monkeypatch.setattr("finetuning.planning.fit.Fitting.estimate", estimate)
+        monkeypatch.setattr("finetuning.planning.fit.Fitting.rough_estimate", estimate)
+        monkeypatch.setattr("finetuning.planning.fit.Fitting.room", room)
+        monkeypatch.setattr("finetuning.training.optimizers.has_8bit_optimizer", lambda device: has_8bit)
+
+    return make

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from config_manager import ConfigManager, Override, all_keys, parse_assignment
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
 
 
 @pytest.fixture

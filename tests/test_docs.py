@@ -11,7 +11,7 @@ from config_manager import ConfigManager
 from finetuning.config.schema import Settings
 from finetuning.tasks.registry import task_classes
 from finetuning_app import build_parser
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 README = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.en.md")}
 ANOTHER_PROGRAMS = {"--nproc_per_node"}
@@ -44,9 +44,9 @@ def test_both_languages_have_the_same_headings_keys_and_commands() -> None:
 def test_flags_and_files_that_are_named_are_there(text: str) -> None:
     flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
     assert flags - ANOTHER_PROGRAMS <= set(build_parser()._option_string_actions)
-    files = re.findall(r"\b(?:recipes|examples|benchmarks|tasks)/[a-z]\w*(?:\.\w+)?", text, re.ASCII)
+    files = re.findall(r"\b(?:finetuning|recipes|examples|benchmarks|tests)/[a-z][\w/]*(?:\.\w+)?", text, re.ASCII)
     tree = re.findall(r"^[├└]── (\S+) +#", text, re.M)
-    assert len(tree) > 20
+    assert len(tree) == 12
     assert [name for name in files + tree if not (ROOT / name).exists()] == []
 
 

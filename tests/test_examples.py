@@ -6,7 +6,7 @@ import csv
 import unicodedata
 from collections import Counter
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 SPLITS = ("train", "validation", "test")
 

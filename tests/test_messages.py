@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 HANGUL = re.compile("[가-힣]")
 CLOSING = "[\"'`”’]*"  # a particle after a bracket is of the word before it

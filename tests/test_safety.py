@@ -15,7 +15,7 @@ from finetuning.config.schema import Settings
 from finetuning.data.hub import load_hub
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
-from tests.test_resume import StopAfter, flags_for, run_train  # noqa: F401  (a fixture)
+from tests.support.runs import StopAfter, run_train
 
 TOKEN = "hf_" + "NeverToBeSeenAnywhere" * 2
 
@@ -36,7 +36,7 @@ def models(folder: Path) -> ModelManager:
 
 
 def test_a_token_is_in_nothing_that_a_run_leaves_or_says(
-    flags_for: Callable[[str], list[str]],  # noqa: F811
+    flags_for: Callable[[str], list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

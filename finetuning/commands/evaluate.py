@@ -14,8 +14,9 @@ _log = logging.getLogger(__name__)
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Prints and saves the metrics of one split under a saved model."""
-    from finetuning.files import writing
-    from finetuning.reporting.log import log_evaluation, metrics_line, write_json
+    from finetuning.files import write_json, writing
+    from finetuning.reporting.log import log_evaluation
+    from finetuning.reporting.metric_names import metrics_line
 
     evaluator = saved_model(bench, arguments)
     given = Path(arguments.dataset or "").expanduser()

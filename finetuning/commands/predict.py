@@ -11,7 +11,7 @@ from finetuning.commands.session import Workbench, saved_model
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Predicts the rows of a file, or lines from standard input, as JSONL or CSV in the order they came."""
-    from finetuning.reporting.log import beside, check_output, write_predictions
+    from finetuning.reporting.predictions import beside, check_output, write_predictions
 
     check_output(arguments.output)
     evaluator = saved_model(bench, arguments)

@@ -89,17 +89,20 @@ class Workbench:
         """The model that a run begins with; the same seed gives a new head the same random weights."""
         import torch
 
+        from finetuning.ops.recompute import recompute_activations
+
         torch.manual_seed(self.settings.training.seed)
         evaluator = self.evaluator(self.models.load_model(label_names), tokenizer, label_names, max_length)
         evaluator.memory.trains = True
         if self.settings.memory.gradient_checkpointing:
-            evaluator.memory.recompute_activations(evaluator.model)
+            recompute_activations(evaluator.model)
         return evaluator
 
 
 def build(settings: Settings, stop: StopSignal, given: frozenset[str] = frozenset()) -> Workbench:
     """Settings → task, device, precision, processes and managers; given: as the workbench has it."""
-    from memory_utils import allow_tf32, autocast_precision, prepare_allocator
+    from finetuning.device.allocator import prepare_allocator
+    from finetuning.device.precision import allow_tf32, autocast_precision
 
     check_combination(settings)
     prepare_allocator(settings)

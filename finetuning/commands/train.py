@@ -17,14 +17,16 @@ from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.session import Prepared, Workbench, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.vocabulary import begun_with, keep
+from finetuning.files import write_atomically, write_json
 from finetuning.models.quantization import check_device
 from finetuning.planning.fit import choose, fitting_of, remembered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from finetuning.checkpoints.store import Checkpoint, CheckpointStore
-    from memory_utils import MemoryManager
+    from finetuning.checkpoints.store import CheckpointStore
+    from finetuning.checkpoints.types import Checkpoint
+    from finetuning.device.budget import TokenBudget
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class _Trained:
     """How training ended, what watched the memory, and what more of it belongs into summary.json."""
 
     state: TrainingState
-    memory: MemoryManager
+    memory: TokenBudget
     facts: dict[str, Any]
 
 
@@ -140,7 +142,8 @@ def _report(
     prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, trained: _Trained, seconds: float,
 ) -> None:  # fmt: skip
     """Evaluates the best model as it was saved, on test or else validation; says and writes what the run came to."""
-    from finetuning.reporting.log import log_evaluation, log_samples, summary, write_json, write_model_card
+    from finetuning.reporting.log import log_evaluation, log_samples, summary
+    from finetuning.reporting.model_card import write_model_card
     from finetuning.reporting.published import judge
 
     state = trained.state
@@ -227,8 +230,6 @@ def _prepare_output(output_dir: Path, starts_anew: bool) -> None:
 
 def _keep_model(bench: Workbench, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Saves the model as the run's result, the settings that made it beside it, and drops what told of another."""
-    from finetuning.reporting.log import write_atomically
-
     bench.models.save(model, tokenizer, bench.output_dir)
     write_atomically(bench.output_dir / "settings.yaml", bench.settings.to_yaml())
     for path in (bench.output_dir / "README.md", *bench.output_dir.glob("metrics-*.json")):

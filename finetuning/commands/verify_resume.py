@@ -20,7 +20,7 @@ from finetuning.files import writing
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from finetuning.checkpoints.store import Checkpoint
+    from finetuning.checkpoints.types import Checkpoint
     from finetuning.windows.order import Examples
     from training_manager import TrainingManager
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from exceptions import ModelError
 from finetuning.commands.session import Workbench
-from finetuning.files import writing
+from finetuning.files import write_atomically, writing
 from finetuning.models.vocabulary import Learned, extend_tokenizer, learn
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def extend_vocabulary(
 def _learned(bench: Workbench, tokenizer: PreTrainedTokenizerBase, rows: Rows, wanted: int) -> Learned:
     """Out of the cache, or learned now and put there, from rows in an order that is the same every time."""
     from finetuning.data.sources import content_key
-    from finetuning.reporting.log import write_atomically
 
     key = content_key(_FORMAT, rows.key, tokenizer.backend_tokenizer.to_str(), str(wanted))
     path = bench.data.cache / f"vocabulary-{key}.json"
@@ -113,8 +112,6 @@ def begun_with(*folders: Path) -> Learned | None:
 
 def keep(learned: Learned | None, output_dir: Path) -> None:
     """Writes down the pieces that a run begins with, in the place of those of the run before."""
-    from finetuning.reporting.log import write_atomically
-
     path = kept_in(output_dir)
     if learned is None:
         path.unlink(missing_ok=True)

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from finetuning.data.table import Cells, numbers
+from finetuning.device.budget import TokenBudget
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.korean.text_quality import Said
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.shared import Answer, GeneratingScorer
 from finetuning.types import Batch, RandomKey
 from finetuning.windows.order import Examples, batches_by_length
-from memory_utils import MAY_BE_OUT_OF_MEMORY, MemoryManager, is_out_of_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,7 +46,7 @@ class Evaluator:
     label_names: Sequence[str]
     max_length: int
     accelerator: Accelerator
-    memory: MemoryManager
+    memory: TokenBudget
     check_stop: Callable[[], None]
 
     def evaluate(self, examples: Examples, seed: int, generated_rows: int) -> Evaluation:
@@ -137,7 +138,7 @@ class Evaluator:
                     except MAY_BE_OUT_OF_MEMORY as error:
                         if not is_out_of_memory(error):
                             raise
-                        self.memory.shrink_budget(int(lengths[indices].max()) * len(indices), len(indices))
+                        self.memory.shrink(int(lengths[indices].max()) * len(indices), len(indices))
                         rest = np.concatenate([indices, *pending])
                         pending = [rest[cut] for cut in batches_by_length(lengths[rest], self._budget())]
                         continue

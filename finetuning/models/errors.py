@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from exceptions import FinetuningError, ModelError, ResourceError
+from finetuning.config.ladder import remedies
 from finetuning.config.schema import Settings
+from finetuning.device.oom import is_out_of_memory, out_of_memory
 from finetuning.korean.particles import with_particle
 from finetuning.models import gguf_reader as gguf_files
-from memory_utils import helping_to_load, is_out_of_memory, out_of_memory
 
 _QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
 
@@ -21,7 +22,7 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
     where = f"model.name: {name}"
     if any(is_out_of_memory(link) for link in _causes(error)):
         return out_of_memory(
-            f"{with_particle(part, '이/가')} 메모리에 들어가지 않습니다.", where, helping_to_load(settings)
+            f"{with_particle(part, '이/가')} 메모리에 들어가지 않습니다.", where, remedies(settings, "load")
         )
     if gguf_files.is_gguf(name):
         return gguf_files.explain(error, name)

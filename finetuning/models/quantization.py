@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from exceptions import ModelError, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.device.precision import autocast_precision
 from finetuning.models.adapters import stacks
 from finetuning.models.gguf_reader import is_gguf
-from memory_utils import autocast_precision
 
 if TYPE_CHECKING:
     import torch

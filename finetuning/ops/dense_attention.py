@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _ATTENTION = "within-sequences"  # the name that transformers looks the attention below up by
 _BRIEF = 256  # tokens
-_REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError)  # of a model that is not made for it
 
 
 def dense_tokens(attention_mask: torch.Tensor) -> DenseTokens | None:
@@ -92,96 +91,6 @@ def _dense_layers(model: PreTrainedModel, tokens: DenseTokens) -> list[Removable
         return output
 
     return [encoder.register_forward_pre_hook(enter, with_kwargs=True), encoder.register_forward_hook(leave)]
-
-
-# --- which models allow it ---
-
-
-def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
-    """Whether a causal model's attention can be computed within each sequence of a dense row; found by trying.
-
-    Attention that is not transformers' interface cannot, nor one with a window or chunks that sequences reach beyond.
-    """
-    import torch
-
-    reach = (getattr(model.config, name, None) for name in ("sliding_window", "attention_chunk_size"))
-    if not _is_plain(model) or any(tokens is not None and tokens < max_length for tokens in reach):
-        return False
-    if model.device.type == "meta":  # no values to compare: what the architecture says of itself has to do
-        return bool(getattr(model, "_supports_attention_backend", False))
-    lengths = [7, 5, 1, 5]
-    ids = torch.arange(sum(lengths), device=model.device).remainder(model.config.vocab_size)
-    others = torch.cat([ids[:7].flip(0), ids[7:]])
-    positions = torch.cat([torch.arange(length, device=model.device) for length in lengths])[None]
-    sequences = causal_tokens(lengths).mapped(lambda tensor: tensor.to(model.device))
-
-    def hidden(ids: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
-        states: torch.Tensor = model.base_model(input_ids=ids[None], use_cache=False, **inputs).last_hidden_state[0]
-        return states
-
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            expected = torch.cat([hidden(one) for one in ids.split(lengths)])
-            with without_padding(model, sequences):
-                found, beside = hidden(ids, position_ids=positions), hidden(others, position_ids=positions)
-    except _REFUSALS:
-        return False
-    finally:
-        model.train(was_training)
-    return torch.equal(found[7:], beside[7:]) and _is_same(found, expected)
-
-
-def drops_padding(model: PreTrainedModel) -> bool:
-    """Whether the model's hidden states are the same without padding; found by trying.
-
-    Relative positions (DeBERTa, T5), windows (Longformer) and attention that is not transformers' interface are not.
-    """
-    import torch
-
-    if not _is_plain(model) or _layers_of(model) is None:
-        return False
-    padding = model.config.pad_token_id or 0
-    mask = torch.ones(3, 9, dtype=torch.long, device=model.device)
-    mask[0, 4:] = mask[2, 7:] = 0
-    ids = torch.arange(27, device=model.device).view(3, 9).remainder(model.config.vocab_size)
-    ids = torch.where(ids == padding, ids + 1, ids).masked_fill(mask == 0, padding)
-    others = ids.clone()
-    others[0, :4] = ids[0, :4].flip(0)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            expected = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state[mask == 1]
-            with without_padding(model, dense_tokens(mask)):
-                found = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state[mask == 1]
-                beside = model.base_model(input_ids=others, attention_mask=mask).last_hidden_state[mask == 1]
-    except _REFUSALS:
-        return False
-    finally:
-        model.train(was_training)
-    return torch.equal(found[4:], beside[4:]) and _is_same(found, expected)
-
-
-def _is_plain(model: PreTrainedModel) -> bool:
-    """Whether attention is torch's own, of one stack: scores that are capped (Gemma 2) or have sinks are not.
-
-    These are not seen by trying: how much they change depends on how large the scores are.
-    """
-    config: Any = model.base_model.config
-    return config._attn_implementation == "sdpa" and not config.is_encoder_decoder
-
-
-def _is_same(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether hidden states differ by rounding alone; what a neighbour would add is looked for bit by bit.
-
-    Rounding in bfloat16 came to 0.05 after SmolLM2's 30 layers, positions that are wrong to 0.8.
-    """
-    import torch
-
-    rounding = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 0.2
-    return bool((found - expected).float().norm() <= rounding * expected.float().norm())
 
 
 def _layers_of(model: PreTrainedModel) -> torch.nn.Module | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from finetuning.config.schema import Settings
+from finetuning.ops.recompute import recompute_activations
 from finetuning.tasks.base import Task
 from finetuning.types import Batch
 from finetuning.windows.layouts import Way, cut_window
@@ -195,7 +196,7 @@ def estimate_memory(
 
     rough = rough_estimate(model, workload, settings, gradient_checkpointing)
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     try:
         step = count_step(model, workload, settings.memory.optimizer_in_backward, step_temporaries(settings))
         counts = [step, count_evaluation(model, workload)]

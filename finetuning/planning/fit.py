@@ -106,7 +106,7 @@ class Fitting:
         return self._outline(self.asked())
 
     def _way(self, outline: PreTrainedModel, option: Option) -> Way:
-        from finetuning.ops.dense_attention import attends_within_sequences
+        from finetuning.models.probes import attends_within_sequences
 
         if not self.bench.task.encodes.packs():
             return "padded"
@@ -138,7 +138,7 @@ class Fitting:
         )
 
     def _outline(self, option: Option) -> PreTrainedModel:
-        from memory_utils import check_can_recompute
+        from finetuning.ops.recompute import check_can_recompute
         from model_manager import ModelManager
 
         models = ModelManager(self.settings_under(option), self.bench.task, self.bench.models.extension)

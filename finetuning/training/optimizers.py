@@ -12,7 +12,7 @@ import torch
 
 from exceptions import ResourceError, SettingsError
 from finetuning.config.schema import TrainingSettings
-from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -14,6 +14,7 @@ import torch
 
 from exceptions import OutOfMemory, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, reraise_oom
 from finetuning.inference.evaluator import Evaluator, to_device
 from finetuning.ops.dense_attention import without_padding
 from finetuning.reporting.profile import Profile
@@ -29,7 +30,6 @@ from finetuning.training.optimizers import (
 from finetuning.types import Batch
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner
 from finetuning.windows.order import Window
-from memory_utils import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -85,7 +85,7 @@ class OptimizerStep:
 
     def allocate(self) -> None:
         """Makes the optimizer's states now, so that no step of it runs out of memory."""
-        with self.memory.told_as("옵티마이저의 상태가 메모리에 들어가지 않습니다."):
+        with reraise_oom(self.memory, "옵티마이저의 상태가 메모리에 들어가지 않습니다."):
             allocate_states(self.optimizer)
 
     def compile_where_it_pays(self, planner: WindowPlanner) -> None:
@@ -107,7 +107,7 @@ class OptimizerStep:
     def _compile_layers(self, sample: Batch) -> None:
         """By a pass over a micro-batch like those to come, whose gradients are dropped."""
         compiled = CompiledLayers(self.model)
-        telling = self.memory.told_as("층을 컴파일하는 동안 메모리가 부족했습니다.")
+        telling = reraise_oom(self.memory, "층을 컴파일하는 동안 메모리가 부족했습니다.")
         with telling, measured_in_backward(self.model):
             compiled.compile(lambda: self.accumulate([sample], sample.items, 0))
         self.compiled = compiled
@@ -134,7 +134,7 @@ class OptimizerStep:
                     raise
                 largest = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
             self.optimizer.zero_grad(set_to_none=True)
-            self.memory.shrink_budget(largest.inputs["input_ids"].numel(), largest.examples())
+            self.memory.shrink(largest.inputs["input_ids"].numel(), largest.examples())
             batches = self.plan(window).batches
         if self.accelerator.num_processes > 1:
             loss_sum = self.accelerator.reduce(loss_sum, reduction="sum")
@@ -205,7 +205,7 @@ class OptimizerStep:
         limit = self.settings.training.max_grad_norm
         is_finite = math.isfinite(loss_sum) and math.isfinite(norm)
         if is_finite and limit is not None and self.stepped_apart is not None:
-            self.memory.give_holes_back()  # those of the first pass do not fit what the second makes in between
+            self.memory.trim_heap()  # those of the first pass do not fit what the second makes in between
             with stepped_in_backward(self.model, self.stepped_apart, min(1.0, limit / (norm + 1e-6))):
                 self.accumulate(batches, items, step)
 

@@ -6,12 +6,8 @@ For models whose attention cannot be told of the sequences (see dense_rows.py), 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _ROW_TOKENS = 512  # each sequence pays attention over the whole row
 _WIDTHS_TRIED = 32
@@ -55,31 +51,3 @@ def best_fit(indices: np.ndarray, lengths: np.ndarray, capacity: int) -> list[np
         rows[row].append(index)
         insort(free, (room - length, row))
     return [np.array(row) for row in rows]
-
-
-def isolates(model: PreTrainedModel) -> bool:
-    """Whether this model keeps sequences of one row apart by positions that start again; found by trying.
-
-    transformers makes the mask out of `position_ids` where there is no attention_mask and no cache; an architecture
-    that does not (recurrent layers, say) would leak, so it is asked before it is relied on. What a masked sequence has
-    is multiplied by zero, so of another one beside it not a bit may come through; another width rounds differently, in
-    bfloat16 by more.
-    """
-    import torch
-
-    ids = torch.arange(12, device=model.device).remainder(model.config.vocab_size).unsqueeze(0)
-    others = torch.cat([ids[:, :5].flip(1), ids[:, 5:]], 1)
-    positions = torch.cat([torch.arange(5), torch.arange(7)]).unsqueeze(0).to(model.device)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, 5:]
-            beside = model(input_ids=others, position_ids=positions, use_cache=False).logits[:, 5:]
-            alone = model(input_ids=ids[:, 5:], use_cache=False).logits
-    except (TypeError, ValueError):
-        return False
-    finally:
-        model.train(was_training)
-    rounding = 1e-3 if alone.dtype == torch.float32 else 5e-2
-    return torch.equal(packed, beside) and bool((packed - alone).abs().max() <= rounding * alone.abs().max())

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import Cli
-from tests.e2e.test_train import arguments_for, final_state, losses, stop_at
+from tests.support.cli import Cli, arguments_for, stop_at
+from tests.support.runs import final_state, losses
 
 
 def test_an_adapter_from_training_to_export(cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, Cli, Run
+from tests.support.cli import Cli, Run
+from tests.support.paths import ROOT
 
 
 def check_told(run: Run, code: int, output_dir: Path, *said: str) -> None:

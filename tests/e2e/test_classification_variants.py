@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, Cli
+from tests.support.cli import Cli, check_evaluate_repeats_training, read_json
+from tests.support.paths import ROOT
 
 
 def flags_for(recipe: str, model: Path, data: Path, output_dir: Path) -> list[str]:
@@ -20,19 +21,6 @@ def flags_for(recipe: str, model: Path, data: Path, output_dir: Path) -> list[st
         "--output_dir", str(output_dir), "--epochs", "1", "--learning_rate", "3e-3", "--max_length", "64",
         "--set", f"data.dataset_cache_dir={output_dir.parent / 'cache'}", "--set", "logging.progress_bar=false",
     ]  # fmt: skip
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def check_evaluate_repeats_training(cli: Cli, output_dir: Path) -> dict[str, Any]:
-    """Evaluates in a process of its own; returns the metrics on test, which are those that training reported."""
-    run = cli("evaluate", "--output_dir", output_dir)
-    assert run.code == 0, run.err
-    saved, reported = read_json(output_dir / "metrics-test.json"), read_json(output_dir / "summary.json")["test"]
-    assert {name: saved[name] for name in reported} == pytest.approx(reported, abs=1e-6)
-    return dict(saved)
 
 
 def pipeline_scores(output_dir: Path, inputs: list[Any]) -> list[dict[str, float]]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Cli
+from tests.support.cli import Cli
+from tests.support.paths import ROOT
 
 MORPHEMES = {"bleu_morpheme", "rouge_l_morpheme"} if importlib.util.find_spec("kiwipiepy") else set()
 OVERLAP = {"bleu_char", "rouge_l", *MORPHEMES}

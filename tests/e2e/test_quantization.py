@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import Cli
+from tests.support.cli import Cli
 
 LORA = ("--set", "model.adapter.method=lora")
 

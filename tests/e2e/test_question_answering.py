@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, Cli
-from tests.e2e.test_classification_variants import check_evaluate_repeats_training, read_json
-from tests.test_question_answering import character_tokenizer
+from tests.support.answering import character_tokenizer
+from tests.support.cli import Cli, check_evaluate_repeats_training, read_json
+from tests.support.paths import ROOT
 
 QUESTIONS = 150
 

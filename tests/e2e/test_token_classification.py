@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, Cli
+from tests.support.cli import Cli
+from tests.support.paths import ROOT
 
 LINES = (
     "경찰은 또 자금을 관리한 박씨의 딸(32)과 김모(33)씨 등 16명을 입건했다.\n\n수학 A형의 1등급 커트라인은 평균 96점\n"

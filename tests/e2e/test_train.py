@@ -9,38 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT, Cli
-
-
-def arguments_for(model: Path, data: Path, output_dir: Path, *more: object) -> list[str]:
-    """A short run with dropout, three epochs and a last window that is not whole (72 examples, windows of 10)."""
-    return [
-        "--model_name", str(model), "--dataset", str(data), "--output_dir", str(output_dir), "--batch_size", "5",
-        "--gradient_accumulation_steps", "2", "--learning_rate", "3e-3", "--max_length", "64",
-        "--set", "logging.log_steps=3", "--set", f"data.dataset_cache_dir={output_dir.parent / 'cache'}",
-        *map(str, more),
-    ]  # fmt: skip
-
-
-def losses(output_dir: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what a clock or the machine says."""
-    timed = {"examples_per_s", "tokens_per_s", "memory_bytes"}
-    lines = (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
-
-
-def final_state(output_dir: Path) -> dict[str, Any]:
-    """Every tensor of the newest checkpoint."""
-    newest = sorted((output_dir / "checkpoints").iterdir())[-1]
-    tensors = {**load_file(newest / "model.safetensors"), **load_file(newest / "optimizer.safetensors")}
-    return {"step": newest.name, **{name: tensor.numpy().tobytes() for name, tensor in tensors.items()}}
+from tests.support.cli import Cli, arguments_for, stop_at
+from tests.support.paths import ROOT
+from tests.support.runs import final_state, losses
 
 
 @pytest.fixture(scope="module")
@@ -72,25 +48,6 @@ def test_running_the_saved_settings_again_is_the_same_run(cli: Cli, trained: Pat
     assert run.code == 0, run.err
     assert losses(tmp_path / "again") == losses(trained)
     assert final_state(tmp_path / "again") == final_state(trained)
-
-
-def stop_at(arguments: list[str], line: str, signal_number: int) -> tuple[int, str]:
-    """Starts a run, sends a signal when its log says `line`, and returns its exit code and log."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "finetuning_app.py"), *arguments],
-        cwd=ROOT, stderr=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    log: list[str] = []
-    guard = threading.Timer(200, process.kill)
-    guard.start()
-    assert process.stderr is not None
-    for said in process.stderr:
-        log.append(said)
-        if line in said:
-            process.send_signal(signal_number)
-            line = "\0"
-    guard.cancel()
-    return process.wait(), "".join(log)
 
 
 @pytest.mark.parametrize(

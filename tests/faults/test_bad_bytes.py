@@ -29,7 +29,7 @@ from finetuning.config.schema import Settings
 from finetuning.data.formats.registry import SUFFIXES, open_source
 from finetuning.tasks.registry import find_task
 from finetuning_app import build_parser, read_settings
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 CASES = pytest.mark.parametrize("cases", [30, pytest.param(2000, marks=pytest.mark.soak)])
 ENCODINGS = (

@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 from exceptions import ResourceError, SettingsError, StopRequested
 from finetuning.checkpoints import store as checkpointing
 from finetuning.tasks.classification.single import LabelScorer
-from tests.test_checkpointing import damage
-from tests.test_resume import StopAfter, flags_for, losses, run_train  # noqa: F401  (a fixture)
+from tests.support.checkpoints import damage
+from tests.support.runs import StopAfter, losses, run_train
 
 TASK = "text-classification"
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
@@ -30,7 +30,7 @@ class Failing:
 
     def __init__(self, calls: range, code: int) -> None:
         self.calls, self.code, self.count = calls, code, 0
-        self.real = checkpointing._sync_folder
+        self.real = checkpointing.sync_folder
 
     def __call__(self, folder: Path) -> None:
         if ".partial-" in folder.name:
@@ -55,7 +55,7 @@ class During(StopAfter):
 
 
 @pytest.fixture
-def flags(flags_for: Flags) -> list[str]:  # noqa: F811
+def flags(flags_for: Flags) -> list[str]:
     """A run of ten steps that saves after every second."""
     return [*flags_for(TASK), "--set", "training.save_steps=2"]
 
@@ -79,7 +79,7 @@ def test_a_save_that_fails_is_told_and_the_run_goes_on(
     flags: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     code: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(checkpointing, "_sync_folder", Failing(range(1, 3), code))
+    monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1, 3), code))
     run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
     check_like(tmp_path / "run" / "model", whole)
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -91,7 +91,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(
 ) -> None:
     flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
     with monkeypatch.context() as patch:
-        patch.setattr(checkpointing, "_sync_folder", Failing(range(1, 1000), errno.ENOSPC))
+        patch.setattr(checkpointing, "sync_folder", Failing(range(1, 1000), errno.ENOSPC))
         with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as error:
             run_train(flags, StopAfter())
     assert error.value.exit_code == 5 and "--resume" in error.value.remedy
@@ -103,7 +103,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(
 def test_a_stop_whose_state_cannot_be_saved_does_not_say_that_it_is(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpointing, "_sync_folder", Failing(range(1, 1000), errno.ENOSPC))
+    monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1, 1000), errno.ENOSPC))
     with pytest.raises(ResourceError, match="저장하지 못했습니다"):
         run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter(looks=4))
 

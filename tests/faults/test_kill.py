@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_train import arguments_for, final_state, losses
-from tests.faults.victim import PHASES, Victim
+from tests.support.cli import arguments_for
+from tests.support.runs import final_state, losses
+from tests.support.victim import PHASES, Victim
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there is no fork, and no SIGKILL")
 FLAGS = ["--set", "training.save_steps=2", "--set", "training.eval_steps=5"]

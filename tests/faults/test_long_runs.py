@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from exceptions import DataError
-from tests.conftest import ROOT
-from tests.e2e.test_train import arguments_for, losses
-from tests.test_resume import StopAfter, run_train
+from tests.support.cli import arguments_for
+from tests.support.paths import ROOT
+from tests.support.runs import StopAfter, losses, run_train
 
 pytestmark = [pytest.mark.soak, pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")]
 STEPS = int(os.environ.get("STEPS", "20000"))

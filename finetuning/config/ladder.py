@@ -1,0 +1,249 @@
+"""The settings that need less memory, in the one order in which they are tried, suggested and named in errors.
+
+The order is that of what they change, least first: nothing but speed, then the arithmetic, then what is trained, then
+the text that the model reads. Step by step, on tiny models, losses differed by up to 8.3e-5 of themselves with 8-bit
+moments, 3.7e-4 with bfloat16 weights and 0.022 with Adafactor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from finetuning.config.schema import Settings
+
+Use = Literal["automatic", "plan", "train", "use", "load"]
+
+SHORTEST = 64  # tokens; with texts cut shorter than this the task is another one
+_SMALLER_MODEL = "더 작은 모델"
+_DEFAULTS = Settings()
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What the model and the machine support.
+
+    Attributes:
+        checkpointing: The architecture has gradient checkpointing.
+        optimizer_8bit: bitsandbytes is installed and works on the device.
+        rounded_weights: Weights can be bfloat16. They cannot be quantised, nor trained with a scaled fp16 loss.
+    """
+
+    checkpointing: bool = True
+    optimizer_8bit: bool = True
+    rounded_weights: bool = True
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One cheaper setting.
+
+    Attributes:
+        key: The setting that it changes, by dotted name.
+        cost: What it costs, in Korean.
+        uses: Where it helps: "automatic", it may be chosen by `memory.optimize_memory_usage`; "plan", it may be
+            suggested, as its price can be estimated; "train", "use" and "load", an error names it when memory ran out
+            while a model is trained, used or loaded.
+        changes: Maps settings to the changed ones by dotted name; empty where the setting is in force already, or
+            cannot be made cheaper.
+        possible: Whether the model and machine support it.
+        is_exact: It changes no loss.
+        note: What an error says beside the setting, in Korean.
+    """
+
+    key: str
+    cost: str
+    uses: frozenset[Use]
+    changes: Callable[[Settings], Mapping[str, Any]]
+    possible: Callable[[Abilities], bool] = lambda able: True
+    is_exact: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Settings made cheaper by some rungs.
+
+    Attributes:
+        settings: All settings, changed.
+        rungs: The rungs that changed them; none for what the user asked for.
+        changes: The changed settings by dotted name.
+    """
+
+    settings: Settings
+    rungs: tuple[Rung, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether no loss differs from that of the settings asked for."""
+        return all(rung.is_exact for rung in self.rungs)
+
+    def flags(self) -> str:
+        """Return the changes as flags of the command line."""
+        return " ".join(f"--set {key}={_as_yaml(value)}" for key, value in self.changes.items())
+
+    def after(self, rung: Rung) -> Variant:
+        """Return these settings changed by one more rung."""
+        changes = rung.changes(self.settings)
+        return Variant(with_changes(self.settings, changes), (*self.rungs, rung), {**self.changes, **changes})
+
+
+def _unless(key: str, value: object, *, only_from: object = None) -> Callable[[Settings], Mapping[str, Any]]:
+    """Return a rung's `changes`: set `key` to `value` unless it is so; only_from: only where it has this value now."""
+
+    def changes(settings: Settings) -> Mapping[str, Any]:
+        now = read(settings, key)
+        return {} if now == value or (only_from is not None and now != only_from) else {key: value}
+
+    return changes
+
+
+def _half_as_large_micro_batches(settings: Settings) -> Mapping[str, Any]:
+    size, steps = settings.data.batch_size, settings.memory.gradient_accumulation_steps
+    if size % 2:
+        return {}
+    return {"data.batch_size": size // 2, "memory.gradient_accumulation_steps": steps * 2}
+
+
+def _half_as_long(settings: Settings) -> Mapping[str, Any]:
+    length = settings.data.max_length // 2
+    return {"data.max_length": length} if length >= SHORTEST else {}
+
+
+LADDER: tuple[Rung, ...] = (
+    Rung(
+        "memory.mixed_precision", "bfloat16이나 fp16으로 계산합니다.",
+        frozenset({"train", "use"}), _unless("memory.mixed_precision", True),
+    ),
+    Rung(
+        "memory.optimize_memory_usage", "메모리가 부족할 때 아래 설정 가운데 일부를 자동으로 적용합니다.",
+        frozenset({"train"}), _unless("memory.optimize_memory_usage", True),
+    ),
+    Rung(
+        "memory.gradient_checkpointing", "backward에서 활성값을 다시 계산하므로 느려집니다. 결과는 달라지지 않습니다.",
+        frozenset({"automatic", "plan", "train"}), _unless("memory.gradient_checkpointing", True),
+        possible=lambda able: able.checkpointing, is_exact=True,
+    ),
+    Rung(  # no error names it: a micro-batch is a single example by then
+        "data.batch_size", "micro-batch가 작아져 느려집니다. 한 스텝의 예제 수와 결과는 달라지지 않습니다.",
+        frozenset({"plan"}), _half_as_large_micro_batches, is_exact=True,
+    ),
+    Rung(
+        "generation.num_beams", "텍스트를 하나씩만 찾으며 생성하므로 품질이 조금 낮아질 수 있습니다.",
+        frozenset({"use"}), _unless("generation.num_beams", 1),
+    ),
+    Rung(
+        "training.optimizer", "옵티마이저의 상태를 8비트로 둡니다. 손실은 거의 같습니다.",
+        frozenset({"automatic", "plan", "train"}), _unless("training.optimizer", "adamw_8bit", only_from="adamw"),
+        possible=lambda able: able.optimizer_8bit, note="bitsandbytes 필요",
+    ),
+    Rung(
+        "model.dtype", "가중치를 bfloat16으로 둡니다. 손실은 거의 같습니다.",
+        frozenset({"automatic", "plan", "train", "use", "load"}), _unless("model.dtype", "bfloat16"),
+        possible=lambda able: able.rounded_weights,
+    ),
+    Rung(
+        "training.optimizer", "옵티마이저가 AdamW와 다른 방식으로 학습합니다.",
+        frozenset({"automatic", "plan", "train"}), _unless("training.optimizer", "adafactor"),
+    ),
+    Rung(
+        "model.quantization", "가중치를 4비트로 두고 어댑터만 학습합니다.",
+        frozenset({"load"}), _unless("model.quantization", "4bit"), note="model.adapter.method: lora와 함께",
+    ),
+    Rung(
+        "model.adapter.method", "모델 전체가 아니라 어댑터만 학습합니다.",
+        frozenset({"plan", "train"}), _unless("model.adapter.method", "lora", only_from="none"),
+    ),
+    Rung(
+        "data.max_length", "긴 텍스트의 뒷부분을 잃습니다.",
+        frozenset({"plan", "train", "use"}), _half_as_long,
+    ),
+)  # fmt: skip
+
+
+def automatic_variants(settings: Settings, able: Abilities, given: Set[str]) -> list[Variant]:
+    """List what `memory.optimize_memory_usage` may choose, each variant with the changes of those before it.
+
+    Only a setting that was left at its default is changed. So Adafactor is chosen only where 8-bit moments are not.
+
+    Args:
+        settings: What the user asked for.
+        able: What the model and the machine support.
+        given: Dotted names of the settings on the command line, which stay as they are.
+    """
+    found = [Variant(settings)]
+    for rung in LADDER if settings.memory.optimize_memory_usage else ():
+        if "automatic" in rung.uses and rung.possible(able) and is_left_open(found[-1].settings, rung.key, given):
+            found.append(found[-1].after(rung))
+    return found[1:]
+
+
+def suggested_variants(settings: Settings, able: Abilities) -> list[Variant]:
+    """List what `plan` may suggest, each variant with the changes of those before it, until nothing is left to try."""
+    found = [Variant(settings)]
+    for rung in LADDER:
+        while "plan" in rung.uses and rung.possible(able) and rung.changes(found[-1].settings):
+            found.append(found[-1].after(rung))
+    return found[1:]
+
+
+def remedies(settings: Settings, use: Use) -> list[str]:
+    """List what an out-of-memory error names: the settings that would help and are not in force, in Korean.
+
+    Args:
+        settings: Those in force.
+        use: "train", "use" or "load": what the model was needed for.
+    """
+    found = []
+    for rung in LADDER:
+        if use in rung.uses and (changes := rung.changes(settings)):
+            note = f" ({rung.note})" if rung.note else ""
+            found.append(", ".join(f"{key}: {_as_yaml(value)}" for key, value in changes.items()) + note)
+    return [*found, _SMALLER_MODEL]
+
+
+def remembered(settings: Settings, chosen: Mapping[str, Any], given: Set[str]) -> Settings:
+    """Return the settings with what a checkpoint's run had chosen, where they are left open now.
+
+    Args:
+        settings: Those of the resumed run.
+        chosen: Values by dotted name.
+        given: Dotted names of the settings on the command line, which stay as they are.
+    """
+    return with_changes(settings, {key: value for key, value in chosen.items() if is_left_open(settings, key, given)})
+
+
+def is_left_open(settings: Settings, key: str, given: Set[str]) -> bool:
+    """Return whether the program may decide a setting: it has its default, and the command line does not state it."""
+    value = read(settings, key)
+    return bool(value == read(_DEFAULTS, key)) and (value is None or key not in given)
+
+
+def read(settings: Settings, key: str) -> Any:
+    """Return a setting by its dotted name."""
+    value: Any = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Return the settings with other values, by dotted names; the values are not checked."""
+    for key, value in changes.items():
+        settings = _replaced(settings, key.split("."), value)
+    return settings
+
+
+def _replaced(section: _Model, names: list[str], value: Any) -> _Model:
+    if len(names) > 1:
+        value = _replaced(getattr(section, names[0]), names[1:], value)
+    return section.model_copy(update={names[0]: value})
+
+
+def _as_yaml(value: object) -> str:
+    return str(value).lower()

@@ -1,0 +1,64 @@
+"""Settings and clean-up of the memory allocators: CUDA's, glibc's heap, and oneDNN's kernel cache."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from finetuning.config.schema import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+_MMAP_THRESHOLD_BYTES = 2**20
+_M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+
+
+def prepare_allocator(settings: Settings) -> None:
+    """Set the environment variables that limit fragmentation over a long run. Call it before torch is imported.
+
+    CUDA's allocator gets expandable segments. On a CPU, oneDNN caches 1,024 compiled kernels, one for each shape. Where
+    every micro-batch has its own shape, resident memory grew by half a megabyte a step; with 128 it stayed flat.
+    """
+    if settings.memory.optimize_memory_usage:
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+
+
+def limit_gpu_share(device: torch.device, share: float) -> None:
+    """Make torch raise its out-of-memory error above a share (0 to 1) of a GPU's memory; does nothing on a CPU."""
+    import torch
+
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index  # torch requires a number
+        torch.cuda.set_per_process_memory_fraction(share, index)
+
+
+def trim_heap() -> None:
+    """Return the free pages of glibc's heap to the system.
+
+    Freed blocks of up to 32 MB otherwise stay in the heap, and add up. It costs time, as the pages have to be mapped
+    again.
+    """
+    if sys.platform == "linux" and (malloc_trim := _c_function("malloc_trim")) is not None:
+        malloc_trim(0)
+
+
+def map_large_blocks() -> None:
+    """Make glibc map each block of 1 MiB or more apart, so that freeing it returns its pages at once.
+
+    Freed blocks of up to 32 MB otherwise stay in the heap between others, where nothing else can use them. A run
+    limited to 2.6 GB of address space ended with not one example fitting, and finished without those blocks. Mapping
+    takes time.
+    """
+    if sys.platform == "linux" and (mallopt := _c_function("mallopt")) is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+
+
+def _c_function(name: str) -> Callable[..., int] | None:
+    """Return a function of the C library, or None where it has none of that name, as in musl."""
+    import ctypes
+
+    return getattr(ctypes.CDLL(None), name, None)

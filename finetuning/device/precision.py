@@ -1,0 +1,30 @@
+"""The numeric precision that a run computes in."""
+
+from __future__ import annotations
+
+from finetuning.config.schema import Settings
+
+
+def autocast_precision(settings: Settings) -> str:
+    """Return what `memory.mixed_precision` means on this machine.
+
+    Returns:
+        "bf16" where the device computes in it, else "fp16" on CUDA, else "no".
+    """
+    import torch
+
+    if not settings.memory.mixed_precision:
+        return "no"
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    checks = [getattr(torch.cpu, name, lambda: False) for name in names]
+    return "bf16" if any(check() for check in checks) else "no"
+
+
+def allow_tf32(precision: str) -> None:
+    """Let CUDA compute the remaining float32 matrix products in TF32, where a run has a lower precision anyway."""
+    import torch
+
+    if torch.cuda.is_available() and precision != "no":
+        torch.backends.cuda.matmul.fp32_precision = "tf32"

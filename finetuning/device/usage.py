@@ -1,0 +1,127 @@
+"""Memory in use and memory limits, read from torch, psutil, the container's cgroup and the shell's ulimit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+# Bytes of address space that thread heaps and libraries reserve later in a run; 120 to 250 MiB were measured.
+_RESERVED_LATER = 2**28
+
+
+@dataclass(frozen=True)
+class Cgroup:
+    """The files of a memory cgroup, in version 2's names unless others are given.
+
+    Attributes:
+        folder: The folder that holds the files.
+        limit: File with the limit in bytes, or "max".
+        used: File with the bytes in use, file cache included.
+        cache: Key in `memory.stat` for the file cache that the kernel may drop at once.
+    """
+
+    folder: Path
+    limit: str = "memory.max"
+    used: str = "memory.current"
+    cache: str = "inactive_file"
+
+    def limit_bytes(self) -> int | None:
+        """Return the limit, or None where there is none."""
+        try:
+            return int((self.folder / self.limit).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            return None
+
+    def available_bytes(self) -> int | None:
+        """Return the bytes left under the limit, droppable file cache included, or None without a limit."""
+        limit = self.limit_bytes()
+        if limit is None:
+            return None
+        try:
+            used = int((self.folder / self.used).read_text())
+            counts = dict(line.split() for line in (self.folder / "memory.stat").read_text().splitlines())
+            return limit - used + int(counts[self.cache])
+        except (OSError, ValueError, KeyError):
+            return None
+
+
+CGROUPS = (
+    Cgroup(Path("/sys/fs/cgroup")),
+    Cgroup(Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def used_bytes(device: torch.device) -> int:
+    """Return the bytes in use now: allocated on a GPU, resident in this process on a CPU."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most bytes that were in use at once, counted as by used_bytes; on Windows' CPUs those in use now."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return used_bytes(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def limit_bytes(device: torch.device, gpu_share: float) -> int:
+    """Return the bytes that this process may use.
+
+    Args:
+        device: Where the run computes.
+        gpu_share: Share of a GPU's memory that the run may use, from 0 to 1.
+
+    Returns:
+        The share of the GPU's memory; on a CPU the least of the machine's memory, its container's limit and what
+        `ulimit -v` allows.
+    """
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory * gpu_share)
+    containers = (group.limit_bytes() for group in CGROUPS)
+    return min(int(psutil.virtual_memory().total), _address_space_bytes(), *_known(containers))
+
+
+def available_bytes() -> int:
+    """Return the bytes of main memory that this process can still get, from the machine or within its container."""
+    import psutil
+
+    containers = (group.available_bytes() for group in CGROUPS)
+    return min(int(psutil.virtual_memory().available), *_known(containers), sys.maxsize)
+
+
+def _known(values: Iterator[int | None]) -> Iterator[int]:
+    return (value for value in values if value is not None)
+
+
+def _address_space_bytes() -> int:
+    """Return the bytes that may be resident under `ulimit -v`, which also counts pages that are mapped and unused."""
+    import psutil
+
+    try:
+        import resource
+    except ImportError:  # Windows
+        return sys.maxsize
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses == resource.RLIM_INFINITY:
+        return sys.maxsize
+    now = psutil.Process().memory_info()
+    return int(addresses - (now.vms - now.rss) - _RESERVED_LATER)

@@ -1,0 +1,210 @@
+"""Trials of a loaded model: which ways of leaving padding out keep its hidden states the same.
+
+Each trial runs a few tokens through the model in the ordinary way and in the way under trial, and compares. All trials
+run under the same conditions (`trial_conditions`) and are judged by the same limits (`ROUNDING`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from finetuning.ops.dense_attention import causal_tokens, dense_tokens, without_padding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# The largest relative error, by dtype, that counts as rounding. After SmolLM2's 30 layers rounding in bfloat16 was
+# measured at 0.05, and wrong positions at 0.8.
+ROUNDING = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.2}
+# What a forward pass raises where an architecture does not support the way under trial.
+_REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The hidden states (or logits) of one trial, each (tokens, width), for real tokens alone.
+
+    Args:
+        expected: Computed in the ordinary way.
+        found: Computed in the way under trial.
+        beside: Computed as `found`, with other tokens in the first sequence.
+        first: Number of tokens in the first sequence.
+    """
+
+    expected: torch.Tensor
+    found: torch.Tensor
+    beside: torch.Tensor
+    first: int
+
+    def passes(self) -> bool:
+        """Return whether sequences do not see each other and hidden states differ by rounding alone.
+
+        Masked tokens are multiplied by zero, so other tokens in the first sequence must not change one bit of the
+        sequences after it. The ordinary way adds up in another order, so it is compared within a limit.
+        """
+        if not torch.equal(self.found[self.first :], self.beside[self.first :]):
+            return False
+        limit = ROUNDING[self.expected.dtype]
+        error = (self.found - self.expected).float().norm()
+        return bool(error <= limit * self.expected.float().norm())
+
+
+def drops_padding(model: PreTrainedModel) -> bool:
+    """Return whether an encoder's layers can compute real tokens alone (`without_padding`).
+
+    Models with relative positions (DeBERTa, T5), attention windows (Longformer) or their own attention code cannot.
+    """
+    if not _has_plain_attention(model):
+        return False
+
+    def run() -> Trial:
+        padding = model.config.pad_token_id or 0
+        mask = torch.ones(3, 9, dtype=torch.long, device=model.device)
+        mask[0, 4:] = mask[2, 7:] = 0
+        ids = torch.arange(27, device=model.device).view(3, 9).remainder(model.config.vocab_size)
+        ids = torch.where(ids == padding, ids + 1, ids).masked_fill(mask == 0, padding)
+        others = ids.clone()
+        others[0, :4] = ids[0, :4].flip(0)
+
+        def hidden(ids: torch.Tensor) -> torch.Tensor:
+            states: torch.Tensor = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+            return states[mask == 1]
+
+        expected = hidden(ids)
+        with without_padding(model, dense_tokens(mask)):
+            return Trial(expected, hidden(ids), hidden(others), first=4)
+
+    return _succeeds(model, run)
+
+
+def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
+    """Return whether a causal model can compute attention within each sequence of one dense row.
+
+    Models with their own attention code cannot, nor models with an attention window or chunks shorter than a sequence.
+
+    Args:
+        model: A causal model. On the meta device there are no values to compare, so its class attribute decides.
+        max_length: Tokens of the longest sequence.
+    """
+    reach = (getattr(model.config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    if not _has_plain_attention(model) or any(tokens is not None and tokens < max_length for tokens in reach):
+        return False
+    if model.device.type == "meta":
+        return bool(getattr(model, "_supports_attention_backend", False))
+
+    def run() -> Trial:
+        lengths = [7, 5, 1, 5]
+        ids = torch.arange(sum(lengths), device=model.device).remainder(model.config.vocab_size)
+        others = torch.cat([ids[:7].flip(0), ids[7:]])
+        positions = torch.cat([torch.arange(length, device=model.device) for length in lengths])[None]
+
+        def hidden(ids: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+            states: torch.Tensor = model.base_model(input_ids=ids[None], use_cache=False, **inputs).last_hidden_state[0]
+            return states
+
+        expected = torch.cat([hidden(one) for one in ids.split(lengths)])
+        with without_padding(model, causal_tokens(lengths).mapped(lambda tensor: tensor.to(model.device))):
+            found, beside = hidden(ids, position_ids=positions), hidden(others, position_ids=positions)
+        return Trial(expected, found, beside, first=7)
+
+    return _succeeds(model, run)
+
+
+def isolates(model: PreTrainedModel) -> bool:
+    """Return whether a causal model keeps the sequences of one row apart by positions that start again.
+
+    transformers derives the mask from `position_ids` where there is no attention_mask and no cache. An architecture
+    that does not (recurrent layers, for instance) would leak from one sequence into the next.
+    """
+
+    def run() -> Trial:
+        lengths = [5, 7]
+        ids = torch.arange(sum(lengths), device=model.device).remainder(model.config.vocab_size)
+        others = torch.cat([ids[:5].flip(0), ids[5:]])
+        positions = torch.cat([torch.arange(length, device=model.device) for length in lengths])[None]
+
+        def logits(ids: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = model(input_ids=ids[None], use_cache=False, **inputs).logits[0]
+            return found
+
+        expected = torch.cat([logits(one) for one in ids.split(lengths)])
+        found, beside = logits(ids, position_ids=positions), logits(others, position_ids=positions)
+        return Trial(expected, found, beside, first=5)
+
+    return _succeeds(model, run)
+
+
+def _has_plain_attention(model: PreTrainedModel) -> bool:
+    """Return whether attention is torch's own, in a model of one stack.
+
+    A trial does not show capped scores (Gemma 2) or attention sinks: their effect depends on how large scores are.
+    """
+    config: Any = model.base_model.config
+    return config._attn_implementation == "sdpa" and not config.is_encoder_decoder
+
+
+# --- the harness ---
+
+
+def _succeeds(model: PreTrainedModel, run: Callable[[], Trial]) -> bool:
+    """Return whether a trial passes; False where the model refuses it."""
+    with trial_conditions(model):
+        try:
+            return run().passes()
+        except _REFUSALS:
+            return False
+
+
+@contextmanager
+def trial_conditions(model: PreTrainedModel) -> Iterator[None]:
+    """Run the block in evaluation mode, without gradients or autocast, in full float32, from one fixed random state.
+
+    The verdict must depend on the model alone: under TF32 rounding exceeds the limit for float32. Afterwards the
+    model's mode, the precision settings and the random state are as they were.
+
+    Args:
+        model: The model under trial.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with (
+            torch.no_grad(),
+            torch.autocast(model.device.type, enabled=False),
+            _full_float32(),
+            _fixed_random_state(model.device),
+        ):
+            yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Compute float32 matrix products and convolutions without TF32 or bfloat16 inside the block."""
+    cudnn, mkldnn = cast(Any, torch.backends.cudnn), cast(Any, torch.backends.mkldnn)
+    parts: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv, mkldnn.matmul, mkldnn.conv)
+    before = [part.fp32_precision for part in parts]
+    try:
+        for part in parts:
+            part.fp32_precision = "ieee"
+        yield
+    finally:
+        for part, precision in zip(parts, before, strict=True):
+            part.fp32_precision = precision
+
+
+@contextmanager
+def _fixed_random_state(device: torch.device) -> Iterator[None]:
+    """Draw from one fixed random state inside the block, on the CPU and on a CUDA or XPU `device`."""
+    on_card = device.type in ("cuda", "xpu")
+    with torch.random.fork_rng([device] if on_card else [], device_type=device.type if on_card else "cuda"):
+        torch.random.default_generator.manual_seed(0)  # torch.manual_seed would seed every card as well
+        if on_card:
+            getattr(torch, device.type).manual_seed(0)
+        yield

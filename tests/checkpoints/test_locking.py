@@ -1,0 +1,61 @@
+"""Two runs in one folder: the second is refused, and a process that was killed holds nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exceptions import ResourceError, SettingsError
+from finetuning.checkpoints.lock import only_run_in
+from tests.support.paths import ROOT
+
+HOLD = """
+import sys
+from pathlib import Path
+from finetuning.checkpoints.lock import only_run_in
+
+with only_run_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_run_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "run"
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    with pytest.raises(SettingsError, match="다른 학습") as error, only_run_in(folder):
+        pass
+    assert str(folder) in error.value.where
+    with only_run_in(tmp_path / "models" / "another"):
+        pass
+    other.kill()
+    other.communicate()
+    with only_run_in(folder):
+        pass
+
+
+def test_nothing_is_left_where_nothing_was_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="bad data"), only_run_in(tmp_path / "models" / "run"):
+        raise ValueError("bad data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_written_or_there_before_stays(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new"):
+        with only_run_in(tmp_path / name):
+            if name == "new":
+                (tmp_path / name / "model").write_text("x")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["empty", "new", "new/model"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ResourceError, match="output_dir"), only_run_in(tmp_path / "file" / "run"):
+        pass

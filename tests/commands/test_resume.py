@@ -1,0 +1,169 @@
+"""A run of every task, stopped and resumed, ends with the very weights and losses of one that was never stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetuning.tasks.registry import task_classes
+from tests.support.runs import StopAfter, check_resumed_is_whole, losses, run_train
+
+
+@pytest.mark.parametrize("task", sorted(task_classes()))
+def test_a_run_of_every_task_stopped_in_an_epoch(
+    task: str, flags_for: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    check_resumed_is_whole(flags_for(task), StopAfter(looks=3), tmp_path)
+
+
+@pytest.mark.parametrize("task", ["text-classification", "text-generation"])
+def test_a_run_stopped_within_an_evaluation(task: str, flags_for: Callable[[str], list[str]], tmp_path: Path) -> None:
+    check_resumed_is_whole(flags_for(task), StopAfter(looks_in_evaluation=0), tmp_path)
+
+
+def test_continued_pretraining_on_plain_text(
+    flags_for: Callable[[str], list[str]], tiny_causal: Path, tmp_path: Path
+) -> None:
+    flags = [*flags_for("fill-mask"), "--task", "text-generation", "--model_name", str(tiny_causal)]
+    check_resumed_is_whole(flags, StopAfter(looks=3), tmp_path)
+    settings = (tmp_path / "whole" / "model" / "settings.yaml").read_text(encoding="utf-8")
+    assert "format: text" in settings  # told by the columns
+
+
+@pytest.mark.parametrize("task", sorted(task_classes()))
+def test_an_adapter_of_every_task(task: str, flags_for: Callable[[str], list[str]], tmp_path: Path) -> None:
+    flags = [*flags_for(task), "--set", "model.adapter.method=lora", "--set", "model.adapter.r=4"]
+    check_resumed_is_whole(flags, StopAfter(looks=3), tmp_path)
+    assert (tmp_path / "whole" / "model" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("method", ["dora", "freeze"])
+def test_a_run_that_trains_a_part_of_the_model(
+    method: str, flags_for: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    flags = [*flags_for("text-classification"), "--set", f"model.adapter.method={method}"]
+    check_resumed_is_whole([*flags, "--set", "model.adapter.layers=1"], StopAfter(looks=3), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+def test_an_adapter_beside_quantised_weights_is_resumed(
+    kind: str, flags_for: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    flags = [*flags_for("text-generation"), "--set", "model.adapter.method=lora", "--set", f"model.quantization={kind}"]
+    check_resumed_is_whole(flags, StopAfter(looks=3), tmp_path)
+
+
+# How far a logged loss may be from that of the plain run, as a part of it.
+MEMORY_SETTINGS = {
+    "memory.gradient_checkpointing=true": 1e-6,
+    "memory.optimizer_in_backward=true": 1e-5,
+    "model.dtype=bfloat16": 5e-3,
+    "training.optimizer=adafactor": 0.05,
+    "training.optimizer=adamw_8bit": 1e-3,
+}
+
+
+@pytest.mark.parametrize("task", ["text-classification", "text-generation"])
+@pytest.mark.parametrize("setting", MEMORY_SETTINGS)
+def test_a_run_in_less_memory_is_the_same_training(
+    setting: str, task: str, flags_for: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    if setting.endswith("8bit"):
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    flags = flags_for(task)
+    run_train([*flags, "--output_dir", str(tmp_path / "plain" / "model")], StopAfter())
+    check_resumed_is_whole([*flags, "--set", setting], StopAfter(looks=3), tmp_path)
+    plain, lean = (
+        [line["loss"] for line in losses(tmp_path / name / "model") if line["kind"] == "train"]
+        for name in ("plain", "whole")
+    )
+    assert len(plain) == len(lean)
+    assert lean == pytest.approx(plain, rel=MEMORY_SETTINGS[setting])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("task", ["text-classification", "text-generation"])
+def test_compiled_layers(
+    task: str, flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from finetuning.training.compile import CompiledLayers
+
+    compiled, shapes = CompiledLayers.compile, list[int]()
+
+    def compile_anew(self: CompiledLayers, step: Callable[[], object]) -> None:
+        torch._dynamo.reset()  # as in a process of its own
+        shapes.append(len(self.layers))
+        compiled(self, step)
+
+    monkeypatch.setattr(CompiledLayers, "compile", compile_anew)
+    check_resumed_is_whole([*flags_for(task), "--set", "training.torch_compile=true"], StopAfter(looks=3), tmp_path)
+    assert len(shapes) == 3  # each of the three runs compiled
+
+
+@pytest.mark.parametrize("reason", ["out of memory", "no compiler"])
+def test_a_run_that_compiles_by_itself_goes_on_where_it_cannot(
+    reason: str, flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from exceptions import FinetuningError, SettingsError
+    from finetuning.training.compile import CompiledLayers
+
+    def fails(self: CompiledLayers, step: Callable[[], object]) -> None:
+        raise MemoryError if reason == "out of memory" else SettingsError(reason)
+
+    flags = flags_for("text-generation")
+    run_train([*flags, "--output_dir", str(tmp_path / "plain" / "model")], StopAfter())
+    monkeypatch.setattr(CompiledLayers, "compile", fails)
+    monkeypatch.setattr("finetuning.training.step.is_worth_compiling", lambda *_: True)
+    run_train([*flags, "--output_dir", str(tmp_path / "model")], StopAfter())
+    assert losses(tmp_path / "model") == losses(tmp_path / "plain" / "model")
+    with pytest.raises(FinetuningError):
+        asked = ["--output_dir", str(tmp_path / "asked" / "model"), "--set", "training.torch_compile=true"]
+        run_train([*flags, *asked], StopAfter())
+
+
+def test_a_run_that_ends_early(flags_for: Callable[[str], list[str]], tmp_path: Path) -> None:
+    flags = [*flags_for("text-classification"), "--learning_rate", "1e-12", "--epochs", "5"]
+    flags += ["--set", "training.early_stopping_patience=2"]
+    check_resumed_is_whole(flags, StopAfter(looks=3), tmp_path)
+    run_train([*flags, "--output_dir", str(tmp_path / "halved" / "model"), "--resume"], StopAfter())  # it stays ended
+    assert losses(tmp_path / "halved" / "model") == losses(tmp_path / "whole" / "model")
+    assert [line["epoch"] for line in losses(tmp_path / "whole" / "model") if line["kind"] == "eval"] == [1, 2, 3]
+
+
+def test_the_trained_model_is_gone_before_the_best_one_is_loaded(
+    flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gc
+
+    from transformers import PreTrainedModel
+
+    from model_manager import ModelManager
+
+    alive: list[int] = []
+    load_saved = ModelManager.load_saved
+
+    def count(self: ModelManager) -> Any:
+        alive.append(sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects()))
+        return load_saved(self)
+
+    gc.collect()
+    before = sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects())  # other tests' fixtures
+    monkeypatch.setattr(ModelManager, "load_saved", count)
+    run_train([*flags_for("text-classification"), "--output_dir", str(tmp_path / "model")], StopAfter())
+    assert alive == [before]
+
+
+def test_a_causal_model_without_a_padding_token_classifies(
+    flags_for: Callable[[str], list[str]], tiny_causal: Path, tmp_path: Path
+) -> None:
+    flags = [*flags_for("text-classification"), "--model_name", str(tiny_causal)]
+    check_resumed_is_whole(flags, StopAfter(looks=3), tmp_path)
+    config = json.loads((tmp_path / "whole" / "model" / "config.json").read_text(encoding="utf-8"))
+    assert config["pad_token_id"] == 0

@@ -1,0 +1,130 @@
+"""The conditions that a model is tried under: they decide nothing, and nothing of them is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from finetuning.models.probes import attends_within_sequences, drops_padding, isolates, trial_conditions
+
+PRODUCTS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+SIZES = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+def encoder(**options: Any) -> Any:
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    return BertModel(BertConfig(**SIZES, **options))
+
+
+def causal() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2))
+
+
+TRIALS = pytest.mark.parametrize(
+    ("make", "trial"),
+    [(encoder, drops_padding), (causal, lambda model: attends_within_sequences(model, 64)), (causal, isolates)],
+    ids=["drops_padding", "attends_within_sequences", "isolates"],
+)
+
+
+@pytest.fixture
+def in_tf32() -> Iterator[None]:
+    """Products in TF32, as a run in mixed precision has them on a card."""
+    before = [product.fp32_precision for product in PRODUCTS]
+    for product in PRODUCTS:
+        product.fp32_precision = "tf32"
+    yield
+    for product, precision in zip(PRODUCTS, before, strict=True):
+        product.fp32_precision = precision
+
+
+def precisions() -> list[str]:
+    return [product.fp32_precision for product in PRODUCTS]
+
+
+@TRIALS
+def test_a_trial_runs_in_full_float32_without_autocast(
+    make: Callable[[], Any], trial: Callable[[Any], bool], in_tf32: None
+) -> None:
+    """Under TF32 rounding alone exceeds the limit, and each trial would fail on every card that has it."""
+    model, seen = make().train(), []
+
+    def watch(module: Any, _inputs: Any, _output: Any) -> None:
+        seen.append((precisions(), torch.is_autocast_enabled("cpu"), module.training, torch.is_grad_enabled()))
+
+    model.base_model.register_forward_hook(watch)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert trial(model)
+        assert torch.is_autocast_enabled("cpu")
+    assert len(seen) >= 3
+    assert all(one == (["ieee", "ieee"], False, False, False) for one in seen)
+    assert precisions() == ["tf32", "tf32"] and model.training
+
+
+@TRIALS
+@pytest.mark.parametrize("error", [RuntimeError, ZeroDivisionError])
+def test_settings_are_put_back_after_a_failure(
+    make: Callable[[], Any], trial: Callable[[Any], bool], error: type[Exception], in_tf32: None
+) -> None:
+    """A refusal is a verdict; any other failure is raised. Neither leaves the settings of the trial behind."""
+    model = make().train()
+
+    def fail(*_: Any) -> None:
+        raise error("not this way")
+
+    model.base_model.register_forward_hook(fail)
+    if error is RuntimeError:
+        assert not trial(model)
+    else:
+        with pytest.raises(error):
+            trial(model)
+    assert precisions() == ["tf32", "tf32"] and model.training
+
+
+@TRIALS
+def test_a_trial_neither_depends_on_the_random_state_nor_changes_it(
+    make: Callable[[], Any], trial: Callable[[Any], bool]
+) -> None:
+    """Not even where a model draws random numbers in evaluation mode."""
+    model, drawn = make(), []
+    model.base_model.register_forward_hook(lambda *_: drawn.append(float(torch.rand(()))))
+    seen = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        assert trial(model)
+        assert torch.equal(torch.get_rng_state(), state)
+        seen.append(drawn.copy())
+        drawn.clear()
+    assert seen[0] == seen[1]
+
+
+def test_float32_that_is_rounded_to_bfloat16_exceeds_the_limit() -> None:
+    """Rounding of one of the two results that are compared is noticed."""
+    model = encoder()
+    forward, calls = model.forward, []
+
+    def rounding(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        found = forward(*args, **kwargs)
+        if len(calls) > 1:
+            found.last_hidden_state = found.last_hidden_state.bfloat16().float()
+        return found
+
+    model.forward = rounding
+    assert not drops_padding(model)
+
+
+def test_conditions_end_with_the_block() -> None:
+    model = encoder().train()
+    with trial_conditions(model):
+        assert not model.training and not torch.is_grad_enabled()
+    assert model.training and torch.is_grad_enabled()

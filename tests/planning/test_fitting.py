@@ -1,0 +1,178 @@
+"""What optimize_memory_usage chooses where memory is short: rung by rung, said, and kept by a resumed run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import yaml
+
+from exceptions import SettingsError, StopRequested
+from finetuning.commands.session import Workbench
+from finetuning.config.schema import Settings
+from finetuning.device.usage import Cgroup
+from finetuning.planning.fit import automatic, choose, fitting_of, remembered
+from finetuning.planning.heap_replay import Event, heap_peak
+from finetuning.planning.options import Option, automatic_options
+from memory_utils import MemoryManager
+from tests.support.planning import fitting_for, needs
+from tests.support.runs import StopAfter, losses, run_train
+
+PLAIN = Option(64, 4, 2, gradient_checkpointing=False, dtype="float32", optimizer="adamw", adapter="none")
+RUNGS: list[tuple[dict[str, Any], bool]] = [  # (settings chosen, whether bitsandbytes is there)
+    ({"memory.gradient_checkpointing": True}, True),
+    ({"memory.gradient_checkpointing": True, "training.optimizer": "adamw_8bit"}, True),
+    ({"memory.gradient_checkpointing": True, "training.optimizer": "adamw_8bit", "model.dtype": "bfloat16"}, True),
+    ({"memory.gradient_checkpointing": True, "model.dtype": "bfloat16"}, False),
+    ({"memory.gradient_checkpointing": True, "model.dtype": "bfloat16", "training.optimizer": "adafactor"}, False),
+]
+
+
+def test_the_ladder_ends_with_adafactor_only_without_bitsandbytes() -> None:
+    for has_8bit in (True, False):
+        found = [option.different(PLAIN) for option in automatic_options(PLAIN, True, has_8bit, True, True)]
+        assert found == [chosen for chosen, with_it in RUNGS if with_it == has_8bit or len(chosen) == 1]
+
+
+@pytest.mark.parametrize(("chosen", "has_8bit"), RUNGS)
+def test_each_rung_is_chosen_where_it_is_the_first_that_fits(
+    chosen: dict[str, Any], has_8bit: bool, flags_for: Callable[[str], list[str]],
+    short_of_memory: Callable[[int, bool], None], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    ladder = automatic_options(PLAIN, True, has_8bit, True, True)
+    short = next(needs(option) for option in ladder if option.different(PLAIN) == chosen)
+    short_of_memory(short, has_8bit)
+    fitting = fitting_for(flags_for("text-classification"))
+    with caplog.at_level(logging.INFO):
+        option, _ = choose(fitting)
+    assert option.different(fitting.asked()) == chosen
+    said = next(record.message for record in caplog.records if "스스로 고른 설정" in record.message)
+    assert all(f"{key}={str(value).lower()}" in said for key, value in chosen.items())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--set", "memory.optimize_memory_usage=false"],
+        ["--set", "memory.gradient_checkpointing=false", "--set", "training.optimizer=adafactor", "--set",
+         "model.dtype=bfloat16"],
+        ["--set", "memory.gradient_checkpointing=false", "--set", "training.optimizer=adamw", "--set",
+         "model.dtype=float32"],
+    ],
+)  # fmt: skip
+def test_what_the_user_set_is_left_alone(
+    flags: list[str], flags_for: Callable[[str], list[str]],
+    short_of_memory: Callable[[int, bool], None], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    short_of_memory(1, False)
+    fitting = fitting_for([*flags_for("text-classification"), *flags])
+    assert automatic(fitting, exact=False) == []
+    option, _ = choose(fitting)
+    assert option == fitting.asked()
+    assert "들어가지 않을 수 있습니다" in caplog.text
+
+
+def test_a_resumed_run_keeps_what_was_chosen_where_there_is_plenty(
+    flags_for: Callable[[str], list[str]],
+    short_of_memory: Callable[[int, bool], None], tmp_path: Path,
+) -> None:  # fmt: skip
+    flags, chosen = flags_for("text-classification"), RUNGS[-1][0]
+    whole, halved = tmp_path / "whole" / "model", tmp_path / "halved" / "model"
+    named = [part for key, value in chosen.items() for part in ("--set", f"{key}={str(value).lower()}")]
+    run_train([*flags, *named, "--output_dir", str(whole)], StopAfter())
+    short_of_memory(65, False)
+    with pytest.raises(StopRequested):
+        run_train([*flags, "--output_dir", str(halved)], StopAfter(looks=3))
+    short_of_memory(10**12, True)
+    run_train([*flags, "--output_dir", str(halved), "--resume"], StopAfter())
+    assert losses(halved) == losses(whole)
+    assert (halved / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    kept = yaml.safe_load((halved / "settings.yaml").read_text(encoding="utf-8"))
+    assert {key: kept[key.split(".")[0]][key.split(".")[1]] for key in chosen} == chosen
+
+
+def test_what_is_set_by_hand_wins_over_what_a_checkpoint_remembers() -> None:
+    asked = Settings.model_validate({"training": {"optimizer": "adafactor"}})
+    chosen = {"training.optimizer": "adamw_8bit", "model.dtype": "bfloat16"}
+    found = remembered(asked, chosen, given=frozenset())
+    assert (found.training.optimizer, found.model.dtype) == ("adafactor", "bfloat16")
+    assert remembered(Settings(), chosen, given={"model.dtype"}).model.dtype == "float32"
+
+
+def test_a_flag_that_is_the_default_is_not_given_up_for_what_a_checkpoint_remembers(
+    flags_for: Callable[[str], list[str]],
+    short_of_memory: Callable[[int, bool], None], tmp_path: Path,
+) -> None:  # fmt: skip
+    flags = [*flags_for("text-classification"), "--output_dir", str(tmp_path / "model")]
+    short_of_memory(65, False)
+    with pytest.raises(StopRequested):
+        run_train(flags, StopAfter(looks=3))
+    with pytest.raises(SettingsError, match="달라") as error:
+        run_train([*flags, "--resume", "--set", "model.dtype=float32"], StopAfter())
+    assert "model.dtype: 체크포인트 bfloat16 / 지금 float32" in error.value.where
+
+
+def test_a_workbench_under_other_settings_has_them_everywhere(flags_for: Callable[[str], list[str]]) -> None:
+    bench: Workbench = fitting_for(flags_for("fill-mask")).bench
+    model = bench.settings.model.model_copy(update={"dtype": "bfloat16"})
+    other = bench.with_settings(bench.settings.model_copy(update={"model": model}), bench.task)
+    assert {part.settings.model.dtype for part in (other, other.task, other.models)} == {"bfloat16"}
+    assert other.task.name == bench.task.name
+
+
+def test_of_several_processes_the_one_with_the_least_memory_counts(
+    flags_for: Callable[[str], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else one would train with other weights or another optimizer than the next."""
+    gib = 2**30
+    monkeypatch.setattr(MemoryManager, "limit", lambda self: 10 * gib)
+    monkeypatch.setattr(MemoryManager, "used", lambda self: gib)
+    alone = fitting_for(flags_for("text-classification"))
+    other_has_less = SimpleNamespace(  # by a GiB in use, and by one of its machine
+        device=torch.device("cpu"), num_processes=2, gather=lambda values: torch.cat([values, values + gib])
+    )
+    bench: Any = replace(alone.bench, accelerator=other_has_less)  # type: ignore[arg-type]
+    beside = fitting_of(bench, alone.tokenizer, alone.label_names, alone.max_length, alone.train, alone.validation)
+    assert (alone.taken, alone.limit) == (gib, 10 * gib)
+    assert (beside.taken, beside.limit) == (2 * gib, 9 * gib)
+
+
+def test_the_heap_takes_more_than_what_is_alive_where_freed_blocks_lie_between() -> None:
+    block = 2_359_296
+    made = [Event(number, block, True) for number in range(100)]
+    freed = [Event(number, -1, False) for number in range(1, 100, 2)]
+    again = [Event(number, block, True) for number in range(100, 150)]
+    peak = heap_peak([*made, *freed, *again])
+    if peak is None:
+        pytest.skip("the C library does not tell of its heap")
+    assert 100 * block <= peak < 2 * 100 * block
+
+
+@pytest.mark.parametrize(("written", "limit"), [("2147483648\n", 2**31), ("max\n", None)])
+def test_a_container_may_have_less_than_its_machine(
+    written: str, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory.max").write_text(written, encoding="utf-8")
+    whole = int(psutil.virtual_memory().total)
+    monkeypatch.setattr("finetuning.device.usage.CGROUPS", (Cgroup(tmp_path / "none"), Cgroup(tmp_path)))
+    assert MemoryManager(Settings(), torch.device("cpu"), 64).limit() == min(limit or whole, whole)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_shell_may_allow_less_than_its_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    memory, now = MemoryManager(Settings(), torch.device("cpu"), 64), psutil.Process().memory_info()
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (now.vms + 2**28 + 2**30, resource.RLIM_INFINITY))
+    assert abs(memory.limit() - memory.used() - 2**30) < 2**26
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert memory.limit() > 2**31

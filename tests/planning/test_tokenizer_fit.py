@@ -1,0 +1,79 @@
+"""How a tokenizer fits Korean: against tokenizers whose tokens are known by construction, and as plan says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from transformers import AutoTokenizer
+
+from finetuning.config.schema import Settings
+from finetuning.planning.tokenizer_fit import Fit, measure
+from finetuning.tasks.registry import find_task
+from tests.support.cli import Cli
+from tests.support.texts import NEGATIVE, POSITIVE
+
+TEXTS = [*POSITIVE, *NEGATIVE] * 4
+
+
+def fit_of(model: Path, texts: list[str], task: str = "text-classification", length: int = 1000) -> Fit:
+    rows: dict[str, Any] = {"row": list(range(1, len(texts) + 1)), "text": texts}
+    if task == "text-classification":
+        rows["label"] = ["0"] * len(texts)
+    found = find_task(Settings.model_validate({"model": {"task": task}, "text_generation": {"format": "text"}}))
+    return measure(Dataset.from_dict(rows), found, AutoTokenizer.from_pretrained(model), ["0"], length)
+
+
+def test_a_token_for_each_syllable(tiny_model: Path) -> None:
+    fit = fit_of(tiny_model, TEXTS)
+    letters, words = sum(len(text.replace(" ", "")) for text in TEXTS), sum(len(text.split()) for text in TEXTS)
+    assert (fit.per_syllable, fit.unknown, fit.fragments, fit.cut, fit.lost) == (1, 0, 0, 0, 0)
+    assert fit.per_word == pytest.approx(letters / words)
+    assert fit.warning("AutoModelForSequenceClassification") == ""
+
+
+def test_words_that_a_tokenizer_does_not_know(tiny_model: Path) -> None:
+    fit = fit_of(tiny_model, ["뷁뷁 좋다", "좋다 뷁"] * 100)
+    assert fit.unknown == pytest.approx(2 / 6)
+    assert "33%가 모르는 토큰" in fit.warning("AutoModelForSequenceClassification")
+
+
+def test_bytes_are_parts_of_characters(tiny_causal: Path) -> None:
+    fit = fit_of(tiny_causal, TEXTS, "text-generation")
+    spaces = sum(text.count(" ") for text in TEXTS)
+    tokens = sum(len(text.encode()) for text in TEXTS)
+    assert fit.per_syllable == 3
+    assert fit.fragments == pytest.approx((tokens - spaces) / tokens)
+    assert "3.0 토큰으로 쪼개므로" in fit.warning("AutoModelForCausalLM")
+    assert "언어 모델" in fit.warning("AutoModelForCausalLM")
+
+
+def test_nothing_is_said_against_a_tokenizer_on_english(tiny_causal: Path) -> None:
+    assert fit_of(tiny_causal, ["a good film"] * 50, "text-generation").warning("AutoModelForCausalLM") == ""
+
+
+def test_rows_cut_and_text_lost(tiny_model: Path) -> None:
+    fit = fit_of(tiny_model, ["정말 재미있다", "정말" * 12], length=10)  # [CLS] and [SEP] are two of a row's tokens
+    assert fit.cut == 0.5
+    assert fit.lost == pytest.approx(1 - (8 + 10) / (8 + 26))
+
+
+def test_long_texts_in_pieces_lose_nothing(tiny_causal: Path) -> None:
+    fit = fit_of(tiny_causal, ["정말 재미있다" * 20], "text-generation", length=32)
+    assert (fit.cut, fit.lost) == (0, 0)
+
+
+def test_plan_shows_tokenizers_side_by_side(
+    cli: Cli, tiny_model: Path, tiny_causal: Path, reviews: Path, tmp_path: Path
+) -> None:
+    run = cli(
+        "plan", "--model_name", tiny_model, "--dataset", reviews, "--max_length", 64, "--compare", tiny_causal,
+        "--set", f"data.dataset_cache_dir={tmp_path / 'cache'}",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    table = run.out[run.out.index("tokenizer 비교") :].splitlines()
+    assert table[1].split(" | ")[2] == "토큰/음절"
+    assert [line.split(" | ")[2] for line in table[2:4]] == ["1.00", "3.00"]
+    assert str(tiny_causal) in run.err and "한국어에 맞지 않습니다" in run.err

@@ -1,0 +1,71 @@
+"""The program run as a user runs it, through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.paths import ROOT
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Run]
+
+
+def arguments_for(model: Path, data: Path, output_dir: Path, *more: object) -> list[str]:
+    """A short run with dropout, three epochs and a last window that is not whole (72 examples, windows of 10)."""
+    return [
+        "--model_name", str(model), "--dataset", str(data), "--output_dir", str(output_dir), "--batch_size", "5",
+        "--gradient_accumulation_steps", "2", "--learning_rate", "3e-3", "--max_length", "64",
+        "--set", "logging.log_steps=3", "--set", f"data.dataset_cache_dir={output_dir.parent / 'cache'}",
+        *map(str, more),
+    ]  # fmt: skip
+
+
+def stop_at(arguments: list[str], line: str, signal_number: int) -> tuple[int, str]:
+    """Starts a run, sends a signal when its log says `line`, and returns its exit code and log."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "finetuning_app.py"), *arguments],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    log: list[str] = []
+    guard = threading.Timer(200, process.kill)
+    guard.start()
+    assert process.stderr is not None
+    for said in process.stderr:
+        log.append(said)
+        if line in said:
+            process.send_signal(signal_number)
+            line = "\0"
+    guard.cancel()
+    return process.wait(), "".join(log)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def check_evaluate_repeats_training(cli: Cli, output_dir: Path) -> dict[str, Any]:
+    """Evaluates in a process of its own; returns the metrics on test, which are those that training reported."""
+    run = cli("evaluate", "--output_dir", output_dir)
+    assert run.code == 0, run.err
+    saved, reported = read_json(output_dir / "metrics-test.json"), read_json(output_dir / "summary.json")["test"]
+    assert {name: saved[name] for name in reported} == pytest.approx(reported, abs=1e-6)
+    return dict(saved)

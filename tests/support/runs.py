@@ -1,0 +1,105 @@
+"""Short training runs in the process of the test, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exceptions import StopRequested
+from tests.support.texts import NEGATIVE, POSITIVE
+
+ROWS = 40
+
+
+class StopAfter:
+    """Asks for a stop once a run has looked so many times, at each step or in evaluation, whether one is asked for."""
+
+    def __init__(self, looks: int = 10_000, looks_in_evaluation: int = 10_000) -> None:
+        self.looks, self.looks_in_evaluation, self.patient = looks, looks_in_evaluation, False
+
+    def pending(self) -> int | None:
+        self.looks -= 1
+        return signal.SIGINT if self.looks < 0 else None
+
+    def check(self) -> None:
+        self.looks_in_evaluation -= 1
+        if self.looks < 0 or self.looks_in_evaluation < 0:
+            raise StopRequested(signal.SIGINT)
+
+
+def texts() -> list[str]:
+    return [f"{(POSITIVE if number % 2 else NEGATIVE)[number // 2 % 5]} {number}" for number in range(ROWS)]
+
+
+def write_csv(path: Path, first: str, second: str, cells: list[str]) -> Path:
+    lines = [f'"{text}","{cell}"' for text, cell in zip(texts(), cells, strict=True)]
+    path.write_text("\n".join([f"{first},{second}", *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def data_of(task: str, folder: Path) -> Path:
+    """A small file of the task's shape."""
+    labels = ["긍정" if number % 2 else "부정" for number in range(ROWS)]
+    if task == "multi-label-classification":
+        return write_csv(folder / "train.csv", "text", "label", [f"{label},글" for label in labels])
+    if task == "text-regression":
+        return write_csv(folder / "train.csv", "text", "label", [str(number / 8) for number in range(ROWS)])
+    if task in {"text-generation", "text2text-generation"}:
+        return write_csv(folder / "train.csv", "prompt", "response", labels)
+    if task == "token-classification":
+        path = folder / "train.tsv"
+        tagged = ("\n".join(f"{letter}\t{'B-PS' if letter == '영' else 'O'}" for letter in text) for text in texts())
+        path.write_text("\n\n".join(tagged) + "\n", encoding="utf-8")
+        return path
+    if task == "question-answering":
+        path = folder / "train.json"
+        paragraphs = [
+            {"context": text, "qas": [{"id": text, "question": "무엇?", "answers": [
+                {"text": text.split()[0], "answer_start": 0}]}]}
+            for text in texts()
+        ]  # fmt: skip
+        path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}, ensure_ascii=False), encoding="utf-8")
+        return path
+    return write_csv(folder / "train.csv", "text", "label", labels)
+
+
+def run_train(flags: list[str], stop: StopAfter) -> None:
+    """The train command in this process: a process of its own would spend its time on imports."""
+    from finetuning.commands import session as workbench
+    from finetuning.commands import train
+    from finetuning_app import build_parser, overrides_in, read_settings
+
+    arguments = build_parser().parse_args(flags)
+    train.run(workbench.build(read_settings(arguments), stop, frozenset(overrides_in(arguments))), arguments)
+
+
+def losses(output_dir: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock or the machine says."""
+    timed = {"examples_per_s", "tokens_per_s", "memory_bytes"}
+    lines = (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+
+
+def final_state(output_dir: Path) -> dict[str, Any]:
+    """Every tensor of the newest checkpoint."""
+    from safetensors.torch import load_file
+
+    newest = sorted((output_dir / "checkpoints").iterdir())[-1]
+    tensors = {**load_file(newest / "model.safetensors"), **load_file(newest / "optimizer.safetensors")}
+    return {"step": newest.name, **{name: tensor.numpy().tobytes() for name, tensor in tensors.items()}}
+
+
+def check_resumed_is_whole(flags: list[str], stop: StopAfter, folder: Path) -> None:
+    whole, halved = folder / "whole" / "model", folder / "halved" / "model"
+    run_train([*flags, "--output_dir", str(whole)], StopAfter())
+    with pytest.raises(StopRequested):
+        run_train([*flags, "--output_dir", str(halved)], stop)
+    assert len(list((halved / "checkpoints").iterdir())) == 1
+    run_train([*flags, "--output_dir", str(halved), "--resume"], StopAfter())
+    assert losses(halved) == losses(whole)
+    weights = next(path.name for path in whole.glob("*.safetensors"))
+    assert (halved / weights).read_bytes() == (whole / weights).read_bytes()

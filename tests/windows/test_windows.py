@@ -1,0 +1,194 @@
+"""Windows made ready: encoders without padding compute what padded ones do, and planning ahead changes nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from finetuning.config.schema import Settings
+from finetuning.models.probes import drops_padding
+from finetuning.ops.dense_attention import dense_tokens, without_padding
+from finetuning.tasks.registry import find_task
+from finetuning.windows.layouts import ReadyWindow, choose_way, planned_ahead
+from finetuning.windows.order import Window
+from tests.support.managers import make_manager
+
+DENSE = ["bert", "roberta", "electra", "xlm-roberta", "distilbert", "camembert", "albert"]
+PADDED = ["deberta-v2", "longformer", "mpnet", "bart", "t5", "llama"]
+
+
+def config_of(kind: str) -> Any:
+    """A tiny config of an architecture, dropout off; RoBERTa's kind counts positions from its padding id plus one."""
+    from transformers import AutoConfig
+
+    sizes = {
+        "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 64, "max_position_embeddings": 64, "pad_token_id": 1,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "eos_token_id": 2,
+    }  # fmt: skip
+    others = {
+        "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4, "dropout": 0.0,
+                       "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0},
+        "electra": {"embedding_size": 16, "summary_last_dropout": 0.0},
+        "albert": {"embedding_size": 16, "classifier_dropout_prob": 0.0},
+        "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+        "longformer": {"attention_window": 4},
+        "bart": {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+                 "encoder_attention_heads": 4, "decoder_attention_heads": 4},
+        "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4},
+        "llama": {"num_key_value_heads": 4},
+    }  # fmt: skip
+    return AutoConfig.for_model(kind, **{**sizes, **others.get(kind, {})})
+
+
+def inputs_of(pairs: bool) -> dict[str, torch.Tensor]:
+    lengths = torch.tensor([3, 17, 8, 17, 1])
+    mask = (torch.arange(17) < lengths[:, None]).long()
+    torch.manual_seed(2)
+    ids = torch.randint(5, 97, mask.shape).masked_fill(mask == 0, 1)
+    kinds = {"token_type_ids": (torch.arange(17) > lengths[:, None] // 2).long() * mask} if pairs else {}
+    return {"input_ids": ids, "attention_mask": mask, **kinds}
+
+
+HEADS: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
+    "AutoModelForSequenceClassification": lambda out, real: out.logits,
+    "AutoModelForTokenClassification": lambda out, real: out.logits[real],
+    "AutoModelForQuestionAnswering": lambda out, real: torch.stack([out.start_logits, out.end_logits], -1)[real],
+    "AutoModelForMaskedLM": lambda out, real: out.logits[real],
+}
+
+
+@pytest.mark.parametrize("kind", DENSE)
+@pytest.mark.parametrize("head", HEADS)
+def test_outputs_and_gradients_are_those_of_padded_rows(kind: str, head: str) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    model = getattr(transformers, head).from_config(config_of(kind)).train()
+    inputs = inputs_of(pairs=kind in {"bert", "electra", "albert"})
+    real = inputs["attention_mask"] == 1
+    found = []
+    for dense in (None, dense_tokens(inputs["attention_mask"])):
+        model.zero_grad()
+        with without_padding(model, dense):
+            logits = HEADS[head](model(**inputs), real)
+            torch.manual_seed(3)
+            (logits * torch.randn(logits.shape)).sum().backward()
+        found.append([logits, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 10
+    for padded, unpadded in zip(*found, strict=True):
+        scale = max(1.0, float(padded.detach().abs().max()))
+        assert float((padded - unpadded).abs().max()) <= 1e-5 * scale
+    assert drops_padding(model)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_weights_in_bfloat16_drop_padding_too(kind: str) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    assert drops_padding(transformers.AutoModel.from_config(config_of(kind)).bfloat16())
+
+
+@pytest.mark.parametrize("kind", PADDED)
+def test_an_architecture_that_cannot_stays_padded(kind: str) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(config_of(kind))
+    assert not drops_padding(model)
+
+
+def test_the_layers_compute_no_padding() -> None:
+    from transformers import AutoModel
+
+    model = AutoModel.from_config(config_of("bert"))
+    inputs, seen = inputs_of(pairs=False), []
+    model.encoder.layer[0].intermediate.register_forward_hook(lambda _m, _i, out: seen.append(out.shape))
+    with without_padding(model, dense_tokens(inputs["attention_mask"])):
+        model(**inputs)
+    model(**inputs)  # and after it the model is as it was
+    assert seen == [(1, 46, 64), (5, 17, 64)]
+
+
+def test_gradient_checkpointing_runs_without_padding_too() -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    inputs, gradients = inputs_of(pairs=False), []
+    for checkpoints in (False, True):
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(config_of("bert")).train()
+        if checkpoints:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with without_padding(model, dense_tokens(inputs["attention_mask"])):
+            model(**inputs).logits.sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("packing", "way"), [(None, "dense"), (True, "dense"), (False, "padded")])
+def test_packing_is_a_setting(packing: bool | None, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    caplog.set_level("INFO")
+    settings = Settings.model_validate({"data": {"packing": packing}})
+    assert choose_way(find_task(settings), AutoModelForSequenceClassification.from_config(config_of("bert")), 64) == way
+    assert len(caplog.records) == 1
+    assert "data.packing" in caplog.text
+
+
+def test_packing_that_cannot_be_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_config(config_of("deberta-v2"))
+    assert choose_way(find_task(Settings.model_validate({"data": {"packing": True}})), model, 64) == "padded"
+    assert "WARNING" in {record.levelname for record in caplog.records}
+
+
+def window(number: int) -> Window:
+    return Window(0, number, np.arange(3))
+
+
+def test_windows_come_in_order_from_one_other_thread() -> None:
+    threads = set()
+
+    def plan(window: Window) -> ReadyWindow:
+        threads.add(threading.get_ident())
+        return ReadyWindow(window, [], 1)
+
+    ready = list(planned_ahead(plan, (window(n) for n in range(7))))
+    assert [one.window.number for one in ready] == list(range(7))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+def test_an_error_of_a_plan_is_raised_where_its_window_would_have_come() -> None:
+    def plan(window: Window) -> ReadyWindow:
+        if window.number == 3:
+            raise ValueError("broken row")
+        return ReadyWindow(window, [], 1)
+
+    seen = []
+    with pytest.raises(ValueError, match="broken row"):
+        for ready in planned_ahead(plan, (window(n) for n in range(7))):
+            seen.append(ready.window.number)
+    assert seen == [0, 1, 2]
+
+
+def test_a_window_planned_before_memory_ran_out_is_cut_again(tiny_model: Path, tmp_path: Path) -> None:
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    ready = manager.plan(Window(0, 0, np.arange(16)))
+    manager.memory.token_budget = 40
+    largest: list[int] = []
+    manager.model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: largest.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    manager.train_window(ready)
+    assert max(largest) <= 64  # an example longer than the budget goes alone
+    assert len(largest) > len(ready.batches)
