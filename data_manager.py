@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,17 +19,18 @@ from exceptions import DataError
 from finetuning.cells import ROLE_NAMES
 from finetuning.config.schema import Settings, cache_dependencies
 from finetuning.data.cleaning import Findings, Prepare, clean_rows
+from finetuning.data.examples import Examples
 from finetuning.data.formats.base import clean_name
+from finetuning.data.rows import Rows
 from finetuning.data.sources import Raw, content_key, find_sources, raw_file, raw_lines
 from finetuning.data.splits import hold_out_groups, hold_out_rows, leaving_every_label
-from finetuning.data.table import coded, counted, list_lengths, numbers
+from finetuning.data.table import coded, list_lengths, numbers
 from finetuning.data.tokenizing import write_examples
 from finetuning.files import discard_leftovers, writing
 from finetuning.korean.normalization import Normalizer
 from finetuning.korean.particles import with_particle
 from finetuning.tasks.base import Task
 from finetuning.types import Column
-from finetuning.windows.order import Examples
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,27 +45,6 @@ _SHOWN = 5
 _A_DAY_S = 86_400.0
 _DROPPED_LOUDLY = 0.01
 _FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # settings of columns that have a flag
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One split, clean: a memory-mapped table of `row` (from 1, as in the source) and the task's columns as strings."""
-
-    where: str
-    table: Dataset
-    key: str
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def labels(self) -> Sequence[str]:
-        """The label cell of each row; empty where the split has none."""
-        cells: Sequence[str] = self.table["label"][:] if "label" in self.table.column_names else []
-        return cells
-
-    def label_cells(self) -> dict[str, int]:
-        """How often each label cell occurs; empty where the split has none."""
-        return counted(self.table, "label") if "label" in self.table.column_names else {}
 
 
 class DataManager:
@@ -279,7 +259,7 @@ class DataManager:
                 counts[label] += count
         return counts
 
-    def nature(self, rows: Rows) -> tuple[list[str], Counter[str]]:
+    def label_profile(self, rows: Rows) -> tuple[list[str], Counter[str]]:
         """The roles and the label counts of a split, by which a task may be meant more exactly."""
         return rows.table.column_names, self.label_counts(rows)
 

@@ -21,6 +21,7 @@ from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
 from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
+from finetuning.data.examples import Examples
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import progress_bar
@@ -33,7 +34,7 @@ from finetuning.training.resume import check_epochs
 from finetuning.training.step import OptimizerStep, StepResult, losses_and_norms, over_processes
 from finetuning.types import RandomKey
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner, choose_way, planned_ahead
-from finetuning.windows.order import Examples, Window, epoch_order, window_of, windows_per_epoch
+from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -222,9 +222,9 @@ def held_out_loss(prepared: Any, evaluator: Any) -> float:
 
 
 def _batches(examples: Any, task: Any, evaluator: Any) -> Iterator[Any]:
+    from finetuning.data.examples import batches_by_length
     from finetuning.inference.evaluator import to_device
     from finetuning.types import RandomKey
-    from finetuning.windows.order import batches_by_length
 
     for indices in batches_by_length(examples.lengths, 2048):
         yield to_device(

@@ -259,7 +259,7 @@ def test_where_two_would_fit_one_is_asked_for_by_name(manager: Make, header: str
 def test_a_pair_that_was_found_is_one_when_it_is_predicted(manager: Make) -> None:
     rows = "sentence1,sentence2,label\n" + "".join(f"가 {n},나 {n},{n % 2}\n" for n in range(20))
     data = manager({"train.csv": rows})
-    task = refined_task(data.task, *data.nature(data.load_splits()["train"]))
+    task = refined_task(data.task, *data.label_profile(data.load_splits()["train"]))
     later = DataManager(task.settings, find_task(Settings.model_validate(task.settings.model_dump())))
     found, _ = later.load_unlabelled(None, ["가\t나"])
     assert found.table[:] == {"row": [1], "text": ["가"], "text_pair": ["나"]}

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
-    from data_manager import DataManager, Rows
+    from data_manager import DataManager
+    from finetuning.data.examples import Examples
+    from finetuning.data.rows import Rows
     from finetuning.inference.evaluator import Evaluator
     from finetuning.models.vocabulary import Extension, Learned
     from finetuning.tasks.base import Task
-    from finetuning.windows.order import Examples
     from model_manager import ModelManager
 
 
@@ -164,7 +165,7 @@ def prepare(
         check_tokenizer(tokenizer)
     splits = bench.data.load_splits()
     asked = bench.task.name
-    bench = bench.with_task(refined_task(bench.task, *bench.data.nature(splits["train"])))
+    bench = bench.with_task(refined_task(bench.task, *bench.data.label_profile(splits["train"])))
     if bench.task.name != asked:
         splits = bench.data.load_splits()  # what a good row is, is the task's to say
     label_names, learned = bench.data.label_names(splits), None

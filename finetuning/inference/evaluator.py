@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from finetuning.data.examples import Examples, batches_by_length
 from finetuning.data.table import Cells, numbers
 from finetuning.device.budget import TokenBudget
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
@@ -17,7 +18,6 @@ from finetuning.korean.text_quality import Said
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.shared import Answer, GeneratingScorer
 from finetuning.types import Batch, RandomKey
-from finetuning.windows.order import Examples, batches_by_length
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from finetuning.data.examples import Examples
     from finetuning.planning.estimate import Estimate, Workload
     from finetuning.planning.options import Option
     from finetuning.types import Batch
     from finetuning.windows.layouts import Way
-    from finetuning.windows.order import Examples
 
 _log = logging.getLogger(__name__)
 _GIB = 1024**3

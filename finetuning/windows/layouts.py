@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from finetuning.data.examples import Examples
 from finetuning.models.probes import attends_within_sequences, drops_padding, isolates
 from finetuning.ops.dense_attention import causal_tokens, dense_tokens
 from finetuning.tasks.base import Task
 from finetuning.types import Batch, RandomKey
-from finetuning.windows.order import Examples, Window, epoch_order, micro_batch_cost, partition, share_of
+from finetuning.windows.order import Window, epoch_order, micro_batch_cost, partition, share_of
 from finetuning.windows.packing import pack_window
 
 if TYPE_CHECKING:

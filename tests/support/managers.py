@@ -12,9 +12,9 @@ from datasets import Dataset
 
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.config.schema import Settings
+from finetuning.data.examples import Examples
 from finetuning.inference.evaluator import Evaluator
 from finetuning.tasks.registry import find_task
-from finetuning.windows.order import Examples
 from memory_utils import MemoryManager
 from training_manager import TrainingManager
 
