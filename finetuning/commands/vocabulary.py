@@ -17,7 +17,7 @@ from finetuning.models.vocabulary import Learned, extend_tokenizer, learn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from data_manager import Rows
+    from finetuning.data.rows import Rows
 
 _log = logging.getLogger(__name__)
 _FORMAT = "1"  # part of the cache's key: a change in what learning does must change it
