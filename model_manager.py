@@ -65,14 +65,14 @@ class ModelManager:
             tokenizer.pad_token = tokenizer.eos_token  # padding is told by position, so any id serves
         if getattr(self.load_config(), "type_vocab_size", 2) < 2:
             _without_segments(tokenizer)
-        self.task.fit_tokenizer(tokenizer)
+        self.task.encodes.fit_tokenizer(tokenizer)
         return tokenizer
 
     def load_model(self, label_names: Sequence[str]) -> PreTrainedModel:
         """The task's model in `model.dtype` to be trained: its head made for these labels, with its adapter."""
         import torch
 
-        options = self.task.config_options(label_names)
+        options = self.task.scores.config_options(label_names)
         if options:
             options["ignore_mismatched_sizes"] = True  # a head of another number of labels is made anew
         model, new = self._load_base(self.name, options)
@@ -93,7 +93,7 @@ class ModelManager:
         import torch
         import transformers
 
-        config, options = self.load_config(), self.task.config_options(label_names)
+        config, options = self.load_config(), self.task.scores.config_options(label_names)
         config.update(options)
         auto_class = getattr(transformers, self.task.auto_class)
         trusts, dtype = self._from["trust_remote_code"], getattr(torch, self.settings.model.dtype)
@@ -198,7 +198,7 @@ class ModelManager:
 
     def _check_trained(self, config: PreTrainedConfig, missing: Set[str]) -> None:
         """ModelError where a model was not trained for the task: it lacks weights, or is of another kind."""
-        kind = self.task.config_options(self.label_names()).get("problem_type")
+        kind = self.task.scores.config_options(self.label_names()).get("problem_type")
         if not missing and config.problem_type in (None, kind):
             return
         what = f"없는 가중치: {', '.join(sorted(missing)[:3])}" if missing else f"이 모델의 종류: {config.problem_type}"
@@ -265,7 +265,7 @@ class ModelManager:
 
     def label_names(self) -> tuple[str, ...]:
         """The labels of a model that was fine-tuned before, in the order of their ids; empty for a task without."""
-        if not self.task.has_labels:
+        if not self.task.reads.has_labels:
             return ()
         names = self.load_config().id2label or {}
         return tuple(str(names[position]) for position in sorted(names))  # type: ignore[index]
