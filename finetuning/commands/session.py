@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from data_manager import DataManager, Rows
     from finetuning.inference.evaluator import Evaluator
-    from finetuning.models.vocabulary import Extension, Learned
+    from finetuning.models.vocabulary import Extension
+    from finetuning.models.vocabulary_learning import Learned
     from finetuning.tasks.base import Task
     from finetuning.windows.order import Examples
     from model_manager import ModelManager
