@@ -49,7 +49,7 @@ class ModelManager:
         self.name = check_name(self.name)
         tokenizer = self._loader.tokenizer(self.name)
         fit_segments(tokenizer, self.load_config())
-        self.task.fit_tokenizer(tokenizer)
+        self.task.encodes.fit_tokenizer(tokenizer)
         return tokenizer
 
     def usable_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -62,7 +62,7 @@ class ModelManager:
         """Load the model to train, in `model.dtype`, with a head for these labels and its adapter."""
         import torch
 
-        options = self.task.config_options(label_names)
+        options = self.task.scores.config_options(label_names)
         if options:
             options["ignore_mismatched_sizes"] = True  # a head for another number of labels is made anew
         model, missing = self._loader.base(self.name, options)
@@ -81,7 +81,7 @@ class ModelManager:
         import torch
 
         config = self.load_config()
-        config.update(self.task.config_options(label_names))
+        config.update(self.task.scores.config_options(label_names))
         model = self._loader.outline(config, self.name)
         with self._loader.explaining("모델", self.name), torch.device("meta"):
             if self.extension is not None:
@@ -102,7 +102,7 @@ class ModelManager:
 
     def label_names(self) -> tuple[str, ...]:
         """Return the labels of a model that was fine-tuned, by id; empty for a task without labels."""
-        return label_names(self.load_config()) if self.task.has_labels else ()
+        return label_names(self.load_config()) if self.task.reads.has_labels else ()
 
     def load_saved(self) -> PreTrainedModel:
         """Load a model that was fine-tuned, in `model.dtype`, with its adapter merged.

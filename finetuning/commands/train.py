@@ -152,17 +152,17 @@ def _report(
     bench.models.name = str(output_dir)
     best = bench.evaluator(bench.models.load_saved(), tokenizer, label_names, max_length)
     best.memory.token_budget = trained.memory.token_budget  # what did not fit in training would not fit now
-    evaluation = best.evaluate(examples[split], settings.training.seed, bench.task.final_texts)
+    evaluation = best.evaluate(examples[split], settings.training.seed, bench.task.scores.final_texts)
     if not bench.accelerator.is_main_process:
         return
     counts = {name: len(rows) for name, rows in splits.items()}
-    if not bench.task.final_texts:  # its report shows texts already
-        log_samples(bench.task, examples[split].rows, evaluation.outcomes, label_names, tokenizer)
+    if not bench.task.scores.final_texts:  # its report shows texts already
+        log_samples(bench.task, examples[split].rows, evaluation.predictions, label_names, tokenizer)
     log_evaluation(split, counts[split], evaluation.metrics, evaluation.details)
     write_model_card(output_dir, settings, bench.task, counts, evaluation.metrics)
     facts = {
         "task": bench.task.name, "model": settings.model.name, "rows": counts, "steps": state.step,
-        "best_step": state.best_step, f"best_validation_{bench.task.best_metric}": state.best_metric,
+        "best_step": state.best_step, f"best_validation_{bench.task.scores.best_metric}": state.best_metric,
         "last_validation": state.last_metrics, split: evaluation.metrics, "seconds": round(seconds, 1),
         "peak_memory_bytes": trained.memory.peak(), "precision": bench.accelerator.mixed_precision,
         "seed": settings.training.seed, **trained.facts,

@@ -16,7 +16,7 @@ from finetuning.models.vocabulary_learning import Learned
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from data_manager import Rows
+    from finetuning.data.rows import Rows
 
 _log = logging.getLogger(__name__)
 _ROWS_AT_A_TIME = 1000

@@ -43,8 +43,8 @@ def check_trained(task: Task, config: PreTrainedConfig, missing: Set[str], name:
     Raises:
         ModelError: If it lacks weights, or was trained for another kind of problem.
     """
-    labels = label_names(config) if task.has_labels else ()
-    kind = task.config_options(labels).get("problem_type")
+    labels = label_names(config) if task.reads.has_labels else ()
+    kind = task.scores.config_options(labels).get("problem_type")
     if not missing and config.problem_type in (None, kind):
         return
     what = f"없는 가중치: {', '.join(sorted(missing)[:3])}" if missing else f"이 모델의 종류: {config.problem_type}"
