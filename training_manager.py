@@ -15,28 +15,27 @@ import torch
 
 from exceptions import OutOfMemory, ResourceError, StopRequested
 from finetuning.checkpoints.background import BackgroundSaver
-from finetuning.checkpoints.fingerprint import check_epochs, check_same_run, fingerprint
-from finetuning.checkpoints.store import (
-    Checkpoint,
-    CheckpointStore,
-    Progress,
-    optimizer_tensors,
-    restore_model,
-    restore_optimizer,
-    trained_tensors,
-)
+from finetuning.checkpoints.fingerprint import check_same_run, fingerprint
+from finetuning.checkpoints.store import CheckpointStore
+from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
+from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
+from finetuning.data.examples import Examples
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
-from finetuning.reporting.log import MetricsFile, Tally, metrics_line, progress_bar
+from finetuning.reporting.log import progress_bar
+from finetuning.reporting.metric_names import metrics_line
+from finetuning.reporting.metrics_file import MetricsFile
 from finetuning.reporting.profile import profile_of
+from finetuning.reporting.throughput import Tally
 from finetuning.training.ahead import ReadyWindow, WindowPlanner, planned_ahead
 from finetuning.training.ledger import StepLedger
+from finetuning.training.resume import check_epochs
 from finetuning.training.schedules import learning_rate_factor
 from finetuning.training.state import KeptState, TrainingState
 from finetuning.training.step import OptimizerStep, StepResult
 from finetuning.windows.layouts import choose_layout, log_layout
-from finetuning.windows.order import Examples, Window, epoch_order, window_of, windows_per_epoch
+from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 from finetuning.windows.partition import FEWEST
 
 if TYPE_CHECKING:
@@ -180,18 +179,18 @@ class TrainingManager:
         self.ledger.read()
         state, epochs = self.state, self.settings.training.epochs
         asked = self.settings.generation.validation_rows
-        texts = self.task.validation_texts if asked is None else asked
+        texts = self.task.scores.validation_texts if asked is None else asked
         evaluation = self.evaluator.validate(self.validation, self.settings.training.seed, texts)
         line = metrics_line(evaluation.metrics)
         if epoch_ended:
             _log.info("epoch %d/%d: 학습 손실 %.4f, 검증 %s", state.epoch + 1, epochs, state.this_epoch.loss, line)
         else:
             _log.info("스텝 %s: 검증 %s", f"{state.step:,}", line)
-        for line in evaluation.details if self.task.validation_texts else ():
+        for line in evaluation.details if self.task.scores.validation_texts else ():
             _log.info("%s", line)
-        metric = evaluation.metrics[self.task.best_metric]
+        metric = evaluation.metrics[self.task.scores.best_metric]
         state.evaluations_since_best += 1
-        if state.is_better(metric, self.task.greater_is_better):
+        if state.is_better(metric, self.task.scores.greater_is_better):
             state.evaluations_since_best = 0
             state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
             if self.runtime.is_main:
@@ -204,7 +203,7 @@ class TrainingManager:
         if self._is_out_of_patience():
             _log.info(
                 "검증 %s 값이 %d번 이어서 나아지지 않아 학습을 마칩니다. (training.early_stopping_patience)",
-                self.task.best_metric, state.evaluations_since_best,
+                self.task.scores.best_metric, state.evaluations_since_best,
             )  # fmt: skip
 
     def _is_out_of_patience(self) -> bool:

@@ -15,12 +15,14 @@ from finetuning.models.quantization import check_combination, check_device
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from data_manager import DataManager, Rows
+    from data_manager import DataManager
+    from finetuning.data.examples import Examples
+    from finetuning.data.rows import Rows
     from finetuning.device.runtime import Runtime
     from finetuning.inference.evaluator import Evaluator
-    from finetuning.models.vocabulary import Extension, Learned
+    from finetuning.models.vocabulary import Extension
+    from finetuning.models.vocabulary_learning import Learned
     from finetuning.tasks.base import Task
-    from finetuning.windows.order import Examples
     from model_manager import ModelManager
 
 
@@ -80,7 +82,7 @@ class Session:
         if model.config.pad_token_id is None:  # a classifier on a causal model finds each text's end by it
             model.config.pad_token_id = tokenizer.pad_token_id
         model.to(self.runtime.device)
-        self.task.fit_model(model, tokenizer)
+        self.task.scores.fit_model(model, tokenizer)
         return Evaluator(self.task, model, tokenizer, label_names, max_length, self.runtime, memory, self.stop.check)
 
     def evaluator_to_train(self, tokenizer: Any, label_names: Sequence[str], max_length: int) -> Evaluator:
@@ -151,12 +153,13 @@ def prepare(
     """
     from finetuning.commands.vocabulary import extend_vocabulary
     from finetuning.models.vocabulary import check_tokenizer
+    from finetuning.tasks.registry import refined_task
 
     if session.settings.model.extend_vocabulary is not None:
         check_tokenizer(tokenizer)
     splits = session.data.load_splits()
     asked = session.task.name
-    session = session.with_task(session.task.for_data(*session.data.nature(splits["train"])))
+    session = session.with_task(refined_task(session.task, *session.data.label_profile(splits["train"])))
     if session.task.name != asked:
         splits = session.data.load_splits()  # what a good row is, is the task's to say
     label_names, learned = session.data.label_names(splits), None

@@ -14,11 +14,11 @@ from finetuning.config.schema import Settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from finetuning.data.examples import Examples
     from finetuning.planning.estimate import Estimate, Workload
     from finetuning.planning.options import Option
-    from finetuning.tasks.base import Batch
+    from finetuning.types import Batch
     from finetuning.windows.layouts import Cut, Layout
-    from finetuning.windows.order import Examples
 
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
@@ -143,14 +143,14 @@ class Fitting:
         outline = models.outline(self.label_names)
         if outline.config.pad_token_id is None:
             outline.config.pad_token_id = self.tokenizer.pad_token_id
-        self.session.task.fit_model(outline, self.tokenizer)
+        self.session.task.scores.fit_model(outline, self.tokenizer)
         if option.gradient_checkpointing:
             check_can_recompute(outline)
         return outline
 
     def _batch(self, examples: Examples, cut: Cut, max_length: int, layout: Layout) -> Batch:
         from finetuning.planning.estimate import shortened
-        from finetuning.tasks.base import RandomKey
+        from finetuning.types import RandomKey
 
         rows = [[shortened(example, max_length) for example in examples.fetch(row)] for row in cut]
         key = RandomKey(self.session.settings.training.seed, 0)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetuning.data.examples import Examples
 from finetuning.device.runtime import Runtime
-from finetuning.tasks.base import Batch, RandomKey, Task
+from finetuning.tasks.base import Task
+from finetuning.types import Batch, RandomKey
 from finetuning.windows.layouts import Cut, Layout
-from finetuning.windows.order import Examples, Window, epoch_order, share_of
+from finetuning.windows.order import Window, epoch_order, share_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,13 +7,14 @@ import math
 import time
 
 from exceptions import ModelError
+from finetuning.data.examples import Examples
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
-from finetuning.reporting.log import Tally
-from finetuning.tasks.base import RandomKey
+from finetuning.reporting.throughput import Tally
 from finetuning.training.state import TrainingState
 from finetuning.training.step import StepResult, losses_and_norms
-from finetuning.windows.order import Examples, Window
+from finetuning.types import RandomKey
+from finetuning.windows.order import Window
 
 _log = logging.getLogger(__name__)
 _BAD_STEPS_IN_A_ROW = 5

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from finetuning.reporting.log import Tally
+from finetuning.reporting.throughput import Tally
 
 
 @dataclass

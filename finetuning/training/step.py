@@ -17,11 +17,11 @@ from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, rerais
 from finetuning.inference.evaluator import Evaluator
 from finetuning.ops.dense_attention import without_padding
 from finetuning.reporting.profile import Profile
-from finetuning.tasks.base import Batch
 from finetuning.training.ahead import ReadyWindow, WindowPlanner
 from finetuning.training.backward_step import HalfStep, measured_in_backward, stepped_in_backward
 from finetuning.training.compile import CompiledLayers, is_worth_compiling
 from finetuning.training.optimizers import SteppedOneByOne, allocate_states, make_optimizer
+from finetuning.types import Batch
 from finetuning.windows.objectives.registry import objective_of
 from finetuning.windows.order import Window
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from finetuning.models.probes import attends_within_sequences, drops_padding, isolates
 from finetuning.ops.dense_attention import causal_tokens, dense_tokens
-from finetuning.tasks.base import Batch, RandomKey, Task
+from finetuning.tasks.base import Task
+from finetuning.types import Batch, RandomKey
 from finetuning.windows.packing import pack_window
 from finetuning.windows.partition import micro_batch_cost, partition
 
@@ -105,7 +106,7 @@ class Padded(Layout):
         tokenizer: PreTrainedTokenizerBase,
         key: RandomKey | None,
     ) -> Batch:
-        return task.collate([example for row in rows for example in row], tokenizer, key)
+        return task.encodes.collate([example for row in rows for example in row], tokenizer, key)
 
     def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
         return len(cut) * max(int(lengths[row].sum()) for row in cut)
@@ -157,7 +158,7 @@ class OneRow(Layout):
         key: RandomKey | None,
     ) -> Batch:
         examples = [example for row in rows for example in row]
-        batch = task.collate_rows([examples], tokenizer)
+        batch = task.encodes.collate_rows([examples], tokenizer)
         return dataclasses.replace(batch, dense=causal_tokens([len(example["input_ids"]) for example in examples]))
 
     def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
@@ -188,7 +189,7 @@ class Packed(Layout):
         tokenizer: PreTrainedTokenizerBase,
         key: RandomKey | None,
     ) -> Batch:
-        return task.collate_rows(rows, tokenizer)
+        return task.encodes.collate_rows(rows, tokenizer)
 
     def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
         return len(cut) * max(int(lengths[row].sum()) for row in cut)
@@ -204,7 +205,7 @@ def choose_layout(task: Task, model: PreTrainedModel, max_length: int, fixed_cos
         fixed_cost: Cost of one more micro-batch in tokens; None: by the model's device.
     """
     cost = micro_batch_cost(model.device.type) if fixed_cost is None else fixed_cost
-    if task.packs():
+    if task.encodes.packs():
         if attends_within_sequences(model, max_length):
             return OneRow(_real(cost), max_length)
         return Packed(cost, max_length) if isolates(model) else Padded(cost, max_length)
@@ -219,6 +220,6 @@ def _real(cost: int) -> int:
 
 def log_layout(layout: Layout, task: Task) -> None:
     """Log how the run keeps padding small; warn where `data.packing` asked for what the model cannot do."""
-    if layout.name == "padded" and (task.settings.data.packing or task.packs()):
+    if layout.name == "padded" and (task.settings.data.packing or task.encodes.packs()):
         _log.warning("이 모델은 이어 붙인 예제를 서로 떼어 놓지 못해 data.packing 없이 학습합니다.")
     _log.info("%s (data.packing)", layout.message)

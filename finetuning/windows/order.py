@@ -2,34 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-
-@dataclass(frozen=True)
-class Examples:
-    """The tokenised examples of a split: a memory-mapped table, and each example's number of tokens (int32).
-
-    rows: the clean rows that they were made of, in the order of the examples.
-    """
-
-    table: Dataset
-    lengths: np.ndarray
-    rows: Dataset
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def fetch(self, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-        """The examples at these positions, each a dict of its columns."""
-        columns = self.table[[int(index) for index in indices]]
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from exceptions import SettingsError
-from finetuning.checkpoints.store import Checkpoint
+from finetuning.checkpoints.types import Checkpoint
 from finetuning.config.schema import Settings
 from finetuning.training.schedules import learning_rate_factor
 from finetuning.windows.order import Window
@@ -44,7 +44,7 @@ def changed(manager: TrainingManager, section: str, **values: Any) -> TrainingMa
         ("training", {"seed": 7}, "training.seed: 체크포인트 42 / 지금 7"),
         ("data", {"batch_size": 8}, "프로세스 수: 체크포인트 8 / 지금 16"),
         ("fill_mask", {"mask_probability": 0.5}, "fill_mask.mask_probability: 체크포인트 0.15 / 지금 0.5"),
-        ("model", {"adapter": {"method": "lora"}}, "model.adapter: 체크포인트 {'method': 'none'"),
+        ("model", {"adapter": {"method": "lora"}}, "model.adapter.method: 체크포인트 none / 지금 lora"),
     ],
 )
 def test_what_would_corrupt_progress_is_refused_whatever_is_allowed(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetuning.data.examples import batches_by_length
 from finetuning.windows.order import (
     Window,
-    batches_by_length,
     epoch_order,
     share_of,
     window_of,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from finetuning.tasks.base import Batch
+    from finetuning.types import Batch
 
 
 class Passes(Protocol):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from finetuning.tasks.base import Batch, Task
+from finetuning.tasks.base import Task
+from finetuning.types import Batch
 from finetuning.windows.objectives.base import Passes
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Summed:
         for batch in batches:
             with passes.on_device(batch) as ready:
                 with passes.phase("forward"):
-                    loss_sum = self.task.training_loss(model, ready)
+                    loss_sum = self.task.scores.training_loss(model, ready)
                 with passes.phase("backward"):
                     passes.backward(loss_sum / items)
             total = total + loss_sum.detach()

@@ -1,0 +1,185 @@
+"""Settings of the data: source, columns, lengths, splits."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from finetuning.config.metadata import ResumeRule, Section, setting
+from finetuning.config.value_types import Boolean, Integer, Number, PositiveInteger, RecordPath, Text
+
+
+class DataSettings(Section):
+    """Which data, which columns, and how many of its tokens and rows.
+
+    `cache="none"` stands where the cache key holds what the setting leads to: the source's content, the columns found
+    in it, the number of rows taken, the usable length.
+    """
+
+    resume_rule: ClassVar[ResumeRule] = "measured"  # a checkpoint holds hashes of the rows and tokens
+
+    dataset_name: Text = setting(
+        "imdb",
+        "Hugging Face 데이터셋 ID, 데이터 파일, 또는 split별 파일이 있는 폴더",
+        "Hugging Face dataset ID, a data file, or a folder with one file per split",
+        flag="--dataset",
+        cache="none",
+    )
+    dataset_cache_dir: Text = setting(
+        "./datasets",
+        "데이터셋과 토큰화 결과를 저장해 둘 폴더",
+        "folder for datasets and tokenised data",
+        resume="free",
+        cache="none",
+    )
+    text_column: Text = setting(
+        "text",
+        "텍스트 열 이름",
+        "text column",
+        more=(
+            "기본값인 채로 그런 열이 없으면 `document`, `문장`, `리뷰`처럼 흔한 이름"
+            "(`finetuning/korean/column_names.py`)을 찾고, 둘 이상이면 고르라고 알립니다",
+            "If it is left at its default and there is no such column, common names such as `document`, `문장` and "
+            "`리뷰` (`finetuning/korean/column_names.py`) are tried; if several match, the program asks you to choose",
+        ),
+        flag="--text_column",
+        cache="none",
+    )
+    label_column: Text = setting(
+        "label",
+        "라벨 열 이름",
+        "label column",
+        more=("텍스트 열처럼 흔한 이름을 찾습니다", "Common names are tried as for the text column"),
+        flag="--label_column",
+        cache="none",
+    )
+    prompt_column: Text = setting(
+        "prompt",
+        "생성 태스크에서 입력(질문, 원문)의 열 이름",
+        "input column (question, source text) of generation tasks",
+        cache="none",
+    )
+    response_column: Text = setting(
+        "response",
+        "생성 태스크에서 출력(답, 번역문)의 열 이름",
+        "output column (answer, translation) of generation tasks",
+        cache="none",
+    )
+    question_column: Text = setting(
+        "question", "질의응답에서 질문 열 이름", "question column of question answering", cache="none"
+    )
+    context_column: Text = setting(
+        "context",
+        "질의응답에서 답을 찾을 지문의 열 이름",
+        "context column of question answering, in which the answer is found",
+        cache="none",
+    )
+    answers_column: Text = setting(
+        "answers",
+        "질의응답에서 정답(`text`와 `answer_start`)의 열 이름",
+        "answer column of question answering (`text` and `answer_start`)",
+        cache="none",
+    )
+    max_length: Annotated[Integer, Field(ge=8)] = setting(
+        1024,
+        "최대 토큰 수. 모델이 더 짧으면 모델의 길이로 줄이고 알립니다",
+        "maximum number of tokens; reduced to the model's limit, with a notice, where that is shorter",
+        flag="--max_length",
+        cache="none",
+    )
+    batch_size: PositiveInteger = setting(
+        16,
+        "배치 크기. 스텝마다 `batch_size × gradient_accumulation_steps`개를 학습합니다",
+        "batch size; each step trains on `batch_size × gradient_accumulation_steps` examples",
+        flag="--batch_size",
+        cache="none",
+    )
+    dataset_config: Text | None = setting(
+        None,
+        "설정(config)이 여럿인 Hub 데이터셋에서 고를 이름",
+        "name of the config, for a Hub dataset that has several",
+        flag="--dataset_config",
+        cache="none",
+    )
+    text_pair_column: Text | None = setting(
+        None,
+        "문장 쌍 분류에서 두 번째 텍스트 열 이름",
+        "second text column of sentence pairs",
+        more=(
+            "두 열 모두 기본값이면 `sentence1`과 `sentence2`, `premise`와 `hypothesis`처럼 흔한 쌍을 찾습니다",
+            "If both columns are left at their defaults, common pairs such as `sentence1` and `sentence2`, or "
+            "`premise` and `hypothesis`, are found",
+        ),
+        flag="--text_pair_column",
+        cache="none",
+    )
+    multi_label: Boolean = setting(
+        False,
+        "한 텍스트에 라벨이 여럿인 분류. 라벨 칸은 JSON 목록이나 구분자로 나눈 글자",
+        "classification with several labels per text; a label cell is a JSON list or text divided by a separator",
+    )
+    label_separator: Text = setting(
+        ",", "`multi_label`에서 라벨 칸을 나누는 구분자", "separator in a label cell with `multi_label`"
+    )
+    validation_split: Annotated[Number, Field(gt=0, lt=0.5)] = setting(
+        0.1,
+        "검증 데이터가 없을 때 학습 데이터에서 떼어 낼 비율",
+        "share of the training data to hold out where there is no validation data",
+        cache="none",
+    )
+    test_split: Annotated[Number, Field(ge=0, lt=0.5)] = setting(
+        0.0,
+        "테스트 데이터가 없을 때 학습 데이터에서 떼어 낼 비율. 0이면 떼지 않습니다",
+        "share of the training data to hold out where there is no test data; 0 holds out none",
+        cache="none",
+    )
+    max_bad_rows: Annotated[Number, Field(ge=0, le=1)] = setting(
+        0.01,
+        "건너뛰어도 되는 행(빈 텍스트, 빈 라벨)의 비율. 넘으면 멈춥니다",
+        "share of rows that may be skipped (empty text, empty label); the program stops if there are more",
+        cache="none",
+    )
+    encoding: Text | None = setting(
+        None,
+        "파일의 인코딩. `null`이면 읽어서 알아냅니다. 예: `cp949`",
+        "encoding of the files, such as `cp949`; `null` detects it",
+        cache="none",
+    )
+    records: RecordPath | None = setting(
+        None,
+        "깊이 든 JSON에서 행까지 가는 경로. 예: `data[*].paragraphs[*]`",
+        "path to the rows in nested JSON, such as `data[*].paragraphs[*]`",
+        cache="none",
+    )
+    normalize: list[Literal["zero_width", "full_width"]] = setting(
+        ["zero_width"],
+        "NFC와 함께 할 것. `zero_width`: 폭 없는 문자를 지움, `full_width`: 전각을 반각으로",
+        "what to do besides NFC: `zero_width` removes zero-width characters, `full_width` narrows full-width ones",
+    )
+    train_rows: PositiveInteger | None = setting(
+        None,
+        "학습 데이터의 앞에서부터 쓸 행 수. `null`이면 모두",
+        "number of training rows to use, from the first; `null` for all",
+        cache="none",
+    )
+    validation_rows: PositiveInteger | None = setting(
+        None,
+        "검증 데이터의 앞에서부터 쓸 행 수",
+        "number of validation rows to use, from the first; `null` for all",
+        cache="none",
+    )
+    test_rows: PositiveInteger | None = setting(
+        None,
+        "테스트 데이터의 앞에서부터 쓸 행 수",
+        "number of test rows to use, from the first; `null` for all",
+        cache="none",
+    )
+    packing: Boolean | None = setting(
+        None,
+        "패딩을 빼고 계산합니다. `null`이면 결과가 같다고 확인한 모델에서만. `false`면 끕니다",
+        "computes no padding; `null` only for models checked at the start to give the same results, `false` for never",
+        more=("어느 쪽인지 로그에 나옵니다", "The log says which"),
+        resume="free",
+        cache="none",
+    )

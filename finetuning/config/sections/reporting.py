@@ -1,0 +1,81 @@
+"""Settings of what a run reports: the score to reproduce, and the log."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from finetuning.config.metadata import CacheRule, ResumeRule, Section, setting
+from finetuning.config.value_types import (
+    Boolean,
+    LogFormat,
+    LogLevel,
+    NonNegativeNumber,
+    Number,
+    PositiveInteger,
+    Text,
+)
+
+
+class ExpectationSettings(Section):
+    """The published score of a recipe. The end of the run says whether it was reproduced."""
+
+    resume_rule: ClassVar[ResumeRule] = "free"
+    cache_rule: ClassVar[CacheRule] = "none"
+
+    metric: Text | None = setting(
+        None,
+        "견줄 지표. `summary.json`에 쓰인 이름. 예: `accuracy`. `null`이면 견주지 않습니다",
+        "metric to compare, by its name in `summary.json`, such as `accuracy`; `null` compares nothing",
+    )
+    score: Number | None = setting(
+        None,
+        "공개된 점수. `0.8507`처럼 이 프로그램이 알리는 단위로 씁니다",
+        "published score in this program's unit, such as `0.8507`",
+    )
+    band: NonNegativeNumber = setting(
+        0.01, "이만큼까지 낮아도 재현한 것으로 봅니다", "how far below the score still counts as reproduced"
+    )
+    model: Text | None = setting(
+        None,
+        "그 점수의 모델. 다른 모델로 학습하면 견주지 않습니다",
+        "model of the score; another model is not compared",
+    )
+    rows: PositiveInteger | None = setting(
+        None,
+        "학습과 검증 데이터를 더한 행 수. 2% 넘게 다르면 견주지 않습니다",
+        "number of training and validation rows together; not compared if it differs by more than 2%",
+    )
+    test_rows: PositiveInteger | None = setting(
+        None,
+        "테스트 데이터의 행 수. 2% 넘게 다르면 견주지 않습니다",
+        "number of test rows; not compared if it differs by more than 2%",
+    )
+    source: Text | None = setting(None, "출처", "source of the score")
+
+
+class LoggingSettings(Section):
+    """What a run logs, and how often."""
+
+    resume_rule: ClassVar[ResumeRule] = "free"
+    cache_rule: ClassVar[CacheRule] = "none"
+
+    level: LogLevel = setting(
+        "INFO",
+        "로그 수준: `DEBUG`, `INFO`, `WARNING`, `ERROR`",
+        "log level: `DEBUG`, `INFO`, `WARNING`, `ERROR`",
+        flag="--log_level",
+    )
+    format: LogFormat = setting(
+        "%(asctime)s - %(levelname)s - %(message)s",
+        "로그 한 줄의 형식 (파이썬 logging)",
+        "format of a log line (Python's logging)",
+    )
+    log_steps: PositiveInteger = setting(
+        10, "이 스텝마다 손실과 속도를 로그로 남깁니다", "number of steps between log lines with loss and speed"
+    )
+    progress_bar: Boolean = setting(True, "진행 막대를 보일지", "whether to show a progress bar")
+    profile: Boolean = setting(
+        False,
+        "스텝의 시간이 어디에 쓰였는지 `summary.json`에, trace를 `trace.json`에. 조금 느려집니다",
+        "writes where the time of a step goes to `summary.json`, and a trace to `trace.json`; a little slower",
+    )

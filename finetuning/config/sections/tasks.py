@@ -1,0 +1,111 @@
+"""Settings of single tasks, and of the texts that tasks generate.
+
+A new task's section goes here. Unless it says otherwise, a resumed run must have the same values, and the cached rows
+and examples depend on them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from finetuning.config.metadata import CacheRule, ResumeRule, Section, setting
+from finetuning.config.value_types import (
+    Boolean,
+    Integer,
+    NonNegativeInteger,
+    NonNegativeNumber,
+    Number,
+    PositiveInteger,
+    PositiveNumber,
+    Text,
+)
+
+
+class FillMaskSettings(Section):
+    """How the fill-mask task masks. Masks are drawn at each step, so the examples do not depend on these."""
+
+    cache_rule: ClassVar[CacheRule] = "none"
+
+    mask_probability: Annotated[Number, Field(gt=0, lt=1)] = setting(
+        0.15,
+        "fill-mask에서 가릴 어절(`whole_word: false`이면 토큰)의 비율",
+        "share of words that fill-mask masks, or of tokens with `whole_word: false`",
+    )
+    whole_word: Boolean = setting(True, "어절을 통째로 가릴지", "whether whole words are masked")
+
+
+class QuestionAnsweringSettings(Section):
+    """How the question-answering task cuts long contexts, and how long an answer may be."""
+
+    doc_stride: PositiveInteger = setting(
+        128,
+        "긴 지문을 나눈 조각이 서로 겹치는 토큰 수. 조각의 절반을 넘지 않게 합니다",
+        "number of tokens by which the pieces of a long context overlap; at most half a piece",
+        cache="examples",
+    )
+    max_answer_length: PositiveInteger = setting(
+        50, "답의 최대 토큰 수", "maximum number of tokens of an answer", cache="none"
+    )
+
+
+class TextGenerationSettings(Section):
+    """What a language model is trained on."""
+
+    format: Literal["text", "chat"] | None = setting(
+        None,
+        "`text`(텍스트 그대로) 또는 `chat`(질문과 답). `null`이면 열을 보고 정합니다",
+        "`text` (plain text) or `chat` (questions and answers); `null` decides by the columns",
+    )
+    train_on: Literal["answer", "all"] = setting(
+        "answer",
+        "`answer`(답만 학습) 또는 `all`(질문까지 학습)",
+        "`answer` (trains on answers only) or `all` (on questions too)",
+        cache="examples",
+    )
+    system_prompt: Text | None = setting(
+        None, "모든 대화 앞에 둘 system 메시지", "system message in front of every conversation"
+    )
+    chat_template: Text | None = setting(
+        None,
+        "Jinja chat template 파일. `null`이면 모델의 것, 없으면 `### 질문`, `### 답변`",
+        "file of a Jinja chat template; `null` for the model's own or else the headings `### 질문` and `### 답변`",
+        cache="examples",
+    )
+
+
+class Text2TextSettings(Section):
+    """What a text-to-text model is trained on."""
+
+    max_target_length: Annotated[Integer, Field(ge=2)] = setting(
+        128, "출력 텍스트의 최대 토큰 수", "maximum number of tokens of the output text", cache="examples"
+    )
+
+
+class GenerationSettings(Section):
+    """How a generating task makes its texts."""
+
+    resume_rule: ClassVar[ResumeRule] = "free"
+    cache_rule: ClassVar[CacheRule] = "none"
+
+    max_new_tokens: PositiveInteger = setting(128, "생성할 최대 토큰 수", "maximum number of tokens to generate")
+    num_beams: PositiveInteger = setting(1, "beam search의 폭", "number of beams in beam search")
+    temperature: NonNegativeNumber = setting(
+        0.0,
+        "0이면 가장 확률이 높은 토큰을 고릅니다(greedy). 크면 다양해집니다",
+        "0 takes the most likely token (greedy); larger values give more variety",
+    )
+    top_p: Annotated[Number, Field(gt=0, le=1)] = setting(
+        1.0,
+        "`temperature`가 0보다 클 때, 누적 확률이 이만큼인 토큰에서만 고릅니다",
+        "with a temperature above 0, samples from the tokens within this cumulative probability",
+    )
+    repetition_penalty: PositiveNumber = setting(
+        1.0, "1보다 크면 같은 말을 되풀이하지 않게 합니다", "values above 1 discourage repetition"
+    )
+    validation_rows: NonNegativeInteger | None = setting(
+        None,
+        "검증 때 텍스트를 생성해 볼 행 수. `null`이면 태스크마다 알맞게",
+        "number of validation rows to generate texts for; `null` for the task's own number",
+    )

@@ -1,0 +1,169 @@
+"""Settings of training: optimizer, schedule, evaluation, checkpoints, memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from finetuning.config.metadata import CacheRule, ResumeRule, Section, setting
+from finetuning.config.value_types import (
+    Boolean,
+    Integer,
+    NonNegativeInteger,
+    NonNegativeNumber,
+    Number,
+    PositiveInteger,
+    PositiveNumber,
+)
+
+
+class TrainingSettings(Section):
+    """The optimizer, its schedule, and when to evaluate and save."""
+
+    cache_rule: ClassVar[CacheRule] = "none"
+
+    epochs: PositiveInteger = setting(
+        3, "전체 데이터를 반복할 횟수", "number of passes over the training data", flag="--epochs", resume="free"
+    )
+    learning_rate: PositiveNumber = setting(
+        2e-5, "학습률", "learning rate", flag="--learning_rate", resume="from_now_on"
+    )
+    weight_decay: NonNegativeNumber = setting(
+        0.01,
+        "가중치 감쇠. bias와 norm에는 적용하지 않습니다",
+        "weight decay; not applied to biases and norms",
+        flag="--weight_decay",
+        resume="from_now_on",
+    )
+    warmup_steps: NonNegativeInteger = setting(
+        0,
+        "학습률을 0에서부터 천천히 올릴 스텝 수",
+        "number of steps in which the learning rate rises from 0",
+        flag="--warmup_steps",
+        resume="from_now_on",
+    )
+    max_grad_norm: PositiveNumber | None = setting(
+        1.0,
+        "그래디언트 클리핑 임계값. `null`이면 자르지 않습니다",
+        "gradient clipping threshold; `null` for no clipping",
+        resume="from_now_on",
+    )
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = setting(
+        "adamw",
+        "`adamw`, `adamw_8bit`(bitsandbytes 필요), `adafactor`. 뒤로 갈수록 메모리가 덜 듭니다",
+        "`adamw`, `adamw_8bit` (needs bitsandbytes), `adafactor`; each takes less memory than the one before",
+    )
+    cuda_cleanup_freq: NonNegativeInteger = setting(
+        100,
+        "이 스텝마다 안 쓰는 메모리를 정리하고 사용량을 알립니다. 0이면 끔",
+        "number of steps between clean-ups of unused memory, each with a log of its use; 0 for never",
+        resume="free",
+    )
+    warmup_ratio: Annotated[Number, Field(ge=0, le=1)] = setting(
+        0.0,
+        "`warmup_steps`가 0일 때, 전체 스텝에서 warm-up의 비율",
+        "share of all steps used for warm-up, where `warmup_steps` is 0",
+        resume="from_now_on",
+    )
+    lr_scheduler: Literal["linear", "cosine", "constant"] = setting(
+        "linear",
+        "학습률 스케줄: `linear`, `cosine`, `constant`",
+        "learning rate schedule: `linear`, `cosine`, `constant`",
+        resume="from_now_on",
+    )
+    adam_beta1: Annotated[Number, Field(ge=0, lt=1)] = setting(
+        0.9, "AdamW의 beta1", "beta1 of AdamW", resume="from_now_on"
+    )
+    adam_beta2: Annotated[Number, Field(ge=0, lt=1)] = setting(
+        0.999, "AdamW의 beta2", "beta2 of AdamW", resume="from_now_on"
+    )
+    adam_epsilon: PositiveNumber = setting(1e-8, "AdamW의 epsilon", "epsilon of AdamW", resume="from_now_on")
+    torch_compile: Boolean | None = setting(
+        None,
+        "층을 컴파일합니다. `null`이면 빨라진다고 잰 모델의 긴 학습에서만",
+        "compiles the layers once, at the start; `null` only for long runs of models measured to gain from it",
+        more=(
+            "`torch.compile`에는 CPU라면 `g++`, GPU라면 Triton이 필요합니다. `null`이면 CPU에서 언어 모델 전체를 "
+            "bf16으로 오래 학습할 때만 켭니다. 켰는지는 로그에 나옵니다",
+            "`torch.compile` needs `g++` on a CPU and Triton on a GPU. `null` turns it on for long bf16 training of a "
+            "whole language model on a CPU. The log says whether it is on",
+        ),
+        resume="from_now_on",
+    )
+    eval_steps: PositiveInteger | None = setting(
+        None,
+        "epoch 끝 말고도 이 스텝마다 검증합니다",
+        "number of steps between evaluations, besides the one at the end of each epoch",
+        resume="free",
+    )
+    early_stopping_patience: PositiveInteger | None = setting(
+        None,
+        "검증이 이만큼 이어서 나아지지 않으면 학습을 마칩니다. `null`이면 끝까지",
+        "ends training after this many evaluations in a row without improvement; `null` for never",
+        resume="free",
+    )
+    save_steps: PositiveInteger | None = setting(
+        None,
+        "체크포인트를 저장할 스텝 간격. `null`이면 epoch마다",
+        "number of steps between checkpoints; `null` for one per epoch",
+        resume="free",
+    )
+    save_total_limit: PositiveInteger = setting(
+        2, "남겨 둘 체크포인트의 개수", "number of checkpoints to keep", resume="free"
+    )
+    seed: Annotated[Integer, Field(ge=0, lt=2**32)] = setting(
+        42,
+        "난수 seed. 같은 seed는 같은 결과를 냅니다",
+        "random seed; the same seed gives the same result",
+        flag="--seed",
+    )
+
+
+class MemorySettings(Section):
+    """How little memory to use for the same training."""
+
+    resume_rule: ClassVar[ResumeRule] = "free"  # how a window is cut does not change its gradient
+    cache_rule: ClassVar[CacheRule] = "none"
+
+    gradient_accumulation_steps: PositiveInteger = setting(
+        4,
+        "그래디언트 누적 스텝 수. 한 스텝의 예제를 메모리에 맞게 나눕니다",
+        "gradient accumulation steps; divides the examples of a step to fit into memory",
+        flag="--gradient_accumulation_steps",
+        resume="measured",
+    )
+    max_gpu_memory_usage: Annotated[Number, Field(gt=0, le=1)] = setting(
+        0.95,
+        "이 프로그램이 쓸 GPU 메모리의 최대 비율",
+        "largest share of GPU memory that this program may use",
+    )
+    empty_cache_freq: NonNegativeInteger = setting(
+        50, "이 스텝마다 CUDA 캐시를 비웁니다. 0이면 끔", "number of steps between emptying the CUDA cache; 0 for never"
+    )
+    mixed_precision: Boolean = setting(
+        True,
+        "혼합 정밀도. bfloat16, 안 되는 GPU에서는 float16, 둘 다 안 되면 float32",
+        "mixed precision: bfloat16, or float16 on GPUs without it, or float32 where neither works",
+        more=(
+            "켜면 CUDA에 남는 float32 행렬 곱은 TF32로 합니다",
+            "With it, the float32 matrix products that remain on CUDA use TF32",
+        ),
+        flag="--mixed_precision",
+        resume="from_now_on",
+    )
+    optimize_memory_usage: Boolean = setting(
+        True,
+        "메모리 단편화를 줄이고, 모자라면 메모리가 덜 드는 설정을 스스로 고릅니다",
+        "reduces fragmentation and, where memory is estimated to be short, chooses settings that need less",
+    )
+    gradient_checkpointing: Boolean | None = setting(
+        None,
+        "중간 결과를 저장하지 않고 다시 계산합니다. `null`이면 메모리가 모자랄 때 켭니다",
+        "computes activations again in the backward pass instead of keeping them; `null` where memory is short",
+    )
+    optimizer_in_backward: Boolean = setting(
+        False,
+        "기울기를 구하는 대로 적용하고 버립니다. 한 스텝이 한 번에 들어갈 때만",
+        "applies and frees each gradient as soon as it is computed; only where a step fits into memory at once",
+    )

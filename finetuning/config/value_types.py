@@ -1,0 +1,68 @@
+"""Types of setting values: what YAML and flags spell, turned into a checked Python value."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+
+def _parse_number(value: object) -> object:
+    """Parse a string that spells a number, such as YAML 1.1's `2e-5` or a flag's value; reject booleans."""
+    if isinstance(value, bool):
+        raise ValueError("숫자를 써야 합니다")
+    if isinstance(value, str):
+        try:
+            return float(value) if any(letter in value.casefold() for letter in ".enf") else int(value)
+        except ValueError:
+            raise ValueError("숫자를 써야 합니다") from None
+    return value
+
+
+def _check_finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("유한한 숫자를 써야 합니다")
+    return value
+
+
+def _parse_boolean(value: object) -> object:
+    """Parse the strings `true` and `false`, as a flag spells them."""
+    if isinstance(value, str) and value.casefold() in {"true", "false"}:
+        return value.casefold() == "true"
+    return value
+
+
+def _check_log_format(value: str) -> str:
+    try:
+        logging.Formatter(value).format(logging.makeLogRecord({"msg": "", "levelname": "INFO"}))
+    except (ValueError, KeyError, TypeError):
+        raise ValueError("logging 모듈의 형식이 아닙니다. 예: %(asctime)s - %(levelname)s - %(message)s") from None
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _check_record_path(value: str) -> str:
+    if not re.fullmatch(r"(?:[^.\[\]]+|\[\*\])(?:\[\*\]|\.[^.\[\]]+)*", value):
+        raise ValueError("키는 점으로 잇고 목록에는 [*]를 붙입니다. 예: data[*].paragraphs[*]")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1, strict=True)]
+Integer = Annotated[int, BeforeValidator(_parse_number), Field(strict=True)]
+Number = Annotated[float, BeforeValidator(_parse_number), AfterValidator(_check_finite)]
+Boolean = Annotated[bool, BeforeValidator(_parse_boolean), Field(strict=True)]
+
+PositiveInteger = Annotated[Integer, Field(ge=1)]
+NonNegativeInteger = Annotated[Integer, Field(ge=0)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
+NonNegativeNumber = Annotated[Number, Field(ge=0)]
+
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
+LogFormat = Annotated[Text, AfterValidator(_check_log_format)]
+RecordPath = Annotated[Text, AfterValidator(_check_record_path)]

@@ -1,0 +1,46 @@
+"""What another number of epochs means for a resumed run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from exceptions import SettingsError
+from finetuning.checkpoints.fingerprint import EPOCHS, difference
+from finetuning.config.schema import TrainingSettings
+from finetuning.korean.particles import with_particle
+from finetuning.training.schedules import learning_rate_factor
+
+_log = logging.getLogger(__name__)
+
+
+def check_epochs(saved: Mapping[str, Any], training: TrainingSettings, done_steps: int, windows: int) -> None:
+    """Check a changed number of epochs, and log how it changes the learning rate, whose schedule spans all steps.
+
+    Args:
+        saved: the checkpoint's fingerprint.
+        training: the settings in force.
+        done_steps: optimizer steps that the checkpoint has done.
+        windows: optimizer steps of one epoch.
+
+    Raises:
+        SettingsError: if more steps are done than the run has now.
+    """
+    before, total = int(saved[EPOCHS]), windows * training.epochs
+    if before == training.epochs:
+        return
+    if done_steps > total:
+        raise SettingsError(
+            f"체크포인트는 이미 {done_steps:,}스텝까지 학습했는데, 지금 설정으로는 모두 {total:,}스텝입니다.",
+            where=difference(EPOCHS, before, training.epochs),
+            remedy="training.epochs를 늘리거나, 더 이전 체크포인트를 --checkpoint_path로 고르세요.",
+        )
+    old, new = (
+        training.learning_rate * learning_rate_factor(training, done_steps, steps)
+        for steps in (windows * before, total)
+    )
+    _log.warning(
+        "%s. 학습률 스케줄을 전체 %s스텝에 맞춥니다. 다음 스텝의 학습률은 %s 아니라 %.3g입니다.",
+        difference(EPOCHS, before, training.epochs), f"{total:,}", with_particle(f"{old:.3g}", "이/가"), new,
+    )  # fmt: skip
