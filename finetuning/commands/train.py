@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError, ResourceError, SettingsError
 from finetuning.checkpoints.lock import only_run_in
+from finetuning.commands.fitting import fitting_of
 from finetuning.commands.session import Prepared, Workbench, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.vocabulary import begun_with, keep
+from finetuning.config.ladder import remembered, with_changes
 from finetuning.models.quantization import check_device
-from finetuning.planning.fit import choose, fitting_of, remembered
+from finetuning.planning.fit import choose
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -91,10 +93,9 @@ def _fitted(
     fitting = fitting_of(
         prepared.bench, tokenizer, prepared.label_names, max_length, examples["train"], examples["validation"]
     )
-    option, estimate = choose(fitting, exact=checkpoint is not None)
-    chosen = {**chosen, **option.different(fitting.asked())}
+    changes, estimate = choose(fitting, exact=checkpoint is not None)
     needed = {"memory_before_model_bytes": fitting.taken, "estimated_memory_bytes": estimate.total}
-    return _Fitted(prepared.under(fitting.settings_under(option)), chosen, needed)
+    return _Fitted(prepared.under(with_changes(prepared.bench.settings, changes)), {**chosen, **changes}, needed)
 
 
 def _trained(
