@@ -1,8 +1,11 @@
-"""Writing to a disk: what fails is told with what to do about it, nothing half-made is left, the umask holds."""
+"""Writing to disk: failures become one Korean error, no file is left half-written, and the umask is respected."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
+import math
 import os
 import re
 import shutil
@@ -10,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -27,11 +31,23 @@ _REASONS = {
     errno.ENOTDIR: "폴더여야 할 자리에 파일이 있습니다.",
     errno.EISDIR: "파일이어야 할 자리에 폴더가 있습니다.",
 }
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 @contextmanager
 def writing(what: str, where: Path | str, remedy: str = _CHECK_DISK, partial: Path | None = None) -> Iterator[None]:
-    """Turns a disk's failure into a ResourceError that begins with `what`; whatever fails, `partial` is removed."""
+    """Re-raise a disk failure inside the block as ResourceError.
+
+    Args:
+        what: How the error's message begins, in Korean.
+        where: The path or setting that the error names.
+        remedy: What the user can do about it.
+        partial: A file or folder to remove, whatever fails.
+
+    Raises:
+        ResourceError: The disk is full or cannot be written.
+        BaseException: Any other error of the block, unchanged.
+    """
     try:
         yield
     except BaseException as error:
@@ -44,15 +60,15 @@ def writing(what: str, where: Path | str, remedy: str = _CHECK_DISK, partial: Pa
 
 
 def disk_reason(error: BaseException) -> str | None:
-    """Why the disk could not be written, in Korean where that is known; None where it was not the disk."""
+    """Return why the disk could not be written, in Korean where known; None for an error of another kind."""
     if isinstance(error, OSError):
         return _REASONS.get(error.errno or 0, str(error.strerror or error))
-    found = _OS_ERROR.search(str(error)) if isinstance(error, SafetensorError) else None  # it is no OSError
+    found = _OS_ERROR.search(str(error)) if isinstance(error, SafetensorError) else None  # not an OSError
     return _REASONS.get(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 def full_or_read_only(error: BaseException | None) -> str | None:
-    """Why a library could not write, where the cause of its error is a disk that is full or read-only."""
+    """Return the reason, in Korean, where a full or read-only disk is among the causes of a library's error."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             return disk_reason(error)
@@ -60,35 +76,106 @@ def full_or_read_only(error: BaseException | None) -> str | None:
     return None
 
 
+def write_atomically(path: Path, text: str) -> None:
+    """Write a UTF-8 text file through a rename, so that readers see the old file or the whole new one.
+
+    Args:
+        path: The file to write.
+        text: Its content.
+
+    Raises:
+        ResourceError: The disk is full or cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with writing("파일을 쓰지 못했습니다", path, partial=partial):
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with readable Hangul and null for NaN and Inf.
+
+    Args:
+        path: The file to write.
+        value: A JSON value.
+
+    Raises:
+        ResourceError: The disk is full or cannot be written.
+    """
+    write_atomically(path, json.dumps(without_nan(value), ensure_ascii=False, indent=2) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """Replace NaN and Inf in a JSON value with None, since JSON has neither."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file to the disk, so that it survives a power failure."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries (new files, renames) to the disk; Windows has no such call and needs none.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OSError: The disk fails. Drives that cannot sync a folder, as some network and cloud drives, are skipped.
+    """
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def discard(path: Path) -> None:
-    """Removes a file or a folder, as far as that can be done."""
+    """Remove a file or a folder; errors are ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
         return
-    try:
+    with suppress(OSError):
         path.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 def discard_leftovers(paths: Iterable[Path], idle_s: float = 0.0) -> None:
-    """Removes those, named `...-<process>`, that a process that is gone left half-made and nobody touched for so long.
+    """Remove what a dead process left half-written.
 
-    Where other machines or containers write to the same folder, their processes cannot be seen: give them time.
+    Args:
+        paths: Files and folders whose names end in `-<process id>`.
+        idle_s: Seconds a path must be untouched first. Where other machines or containers write to the same folder,
+            their processes are not visible here, so give them time.
     """
     import psutil
 
     for path in paths:
         owner = path.name.rpartition("-")[2]
-        is_gone = owner.isdigit() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner)))
+        is_dead = owner.isdigit() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner)))
         with suppress(OSError):
-            if is_gone and time.time() - path.lstat().st_mtime >= idle_s:
+            if is_dead and time.time() - path.lstat().st_mtime >= idle_s:
                 discard(path)
 
 
 def give_usual_mode(paths: Iterable[Path]) -> None:
-    """Gives files the permissions that new files have: safetensors makes its own readable by their owner alone."""
+    """Give files the permissions of the umask: safetensors makes its files readable by their owner alone."""
     mask = os.umask(0o077)
     os.umask(mask)
     for path in paths:
         path.chmod(0o666 & ~mask)
+
+
+def content_key(*parts: str) -> str:
+    """Return a short hash of what something is made of, to find it again by."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

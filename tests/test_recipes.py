@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config_manager import ConfigManager
-from finetuning.reporting.log import METRIC_NAMES
+from finetuning.reporting.metric_names import METRIC_NAMES
 from finetuning.tasks.registry import find_task, task_classes
 from tests.support.paths import ROOT
 

@@ -1,4 +1,4 @@
-"""Saving while training goes on: the state is copied out of the model, and a thread writes the copy."""
+"""Saving while training goes on: the state is copied to CPU memory, and a thread writes the copy."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from pathlib import Path
 from types import TracebackType
 
 from exceptions import ResourceError
-from finetuning.checkpoints.store import Checkpoint, CheckpointStore, copied, size_in_bytes
+from finetuning.checkpoints.store import CheckpointStore
+from finetuning.checkpoints.tensors import copied, size_in_bytes
+from finetuning.checkpoints.types import Checkpoint
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.device.usage import available_bytes
 
 _log = logging.getLogger(__name__)
-_SHARE = 0.5  # of the memory that is free, for the copy: evaluation and the optimizer want theirs too
+_SHARE = 0.5  # of free memory for the copy; evaluation and the optimizer need the rest
 
 
 class BackgroundSaver:
-    """Saves to one store, at most one checkpoint at a time; leaving the `with` block waits for the write under way.
+    """Saves to one store, one checkpoint at a time; leaving the `with` block waits for the write in progress.
 
-    A disk that fails does not end the run: it is told, and the next save tries again. `finish` is where it counts.
+    A failing disk does not end the run: it is logged, and the next save tries again. Only `finish` raises it.
+
+    Args:
+        store: Where checkpoints are written.
     """
 
     def __init__(self, store: CheckpointStore) -> None:
@@ -27,11 +32,12 @@ class BackgroundSaver:
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
         self._error: BaseException | None = None
-        self._told = True
+        self._is_reported = True
         self._step, self._path = 0, Path()
 
     def __enter__(self) -> BackgroundSaver:
-        self._pool.submit(int).result()  # a thread that is begun without memory may never say so: Python waits for it
+        # start the thread now: a thread that is started when memory is short can hang the interpreter
+        self._pool.submit(int).result()
         return self
 
     def __exit__(
@@ -41,37 +47,34 @@ class BackgroundSaver:
         self._pool.shutdown()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Waits for the write before this one, copies the state and begins to write the copy.
+        """Wait for the previous write, copy the state and start to write the copy.
 
-        Where memory has no room for the copy, it returns only when all is written.
+        Where memory has no room for the copy, the originals are written before this returns.
+
+        Args:
+            checkpoint: The state to save; training may change its tensors once this returns.
         """
         self.wait()
-        self._step, self._error, self._told = checkpoint.progress.step, None, False
-        if size_in_bytes(checkpoint) > _SHARE * available_bytes() or not self._begin_to_write_a_copy(checkpoint):
+        self._step, self._error, self._is_reported = checkpoint.progress.step, None, False
+        if size_in_bytes(checkpoint) > _SHARE * available_bytes() or not self._start_to_write_a_copy(checkpoint):
             self._write(checkpoint)
             self.report()
 
-    def _begin_to_write_a_copy(self, checkpoint: Checkpoint) -> bool:
-        """Whether there was memory for it: a limit that only allocations know of may leave less than there is."""
-        try:
-            self._pending = self._pool.submit(self._write, copied(checkpoint))
-        except MAY_BE_OUT_OF_MEMORY as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        return True
-
     def fail(self, step: int, error: ResourceError) -> None:
-        """Takes note of a checkpoint that the disk did not let be made, and says so."""
+        """Log a checkpoint that could not be prepared because of the disk, and keep the error for `finish`."""
         self.wait()
-        self._step, self._error, self._told = step, error, False
+        self._step, self._error, self._is_reported = step, error, False
         self.report()
 
     def report(self) -> None:
-        """Says, once, how the last write ended, if it has; raises an error that is not the disk's."""
-        if self._told or (self._pending is not None and not self._pending.done()):
+        """Log the result of the last write once, if it has ended.
+
+        Raises:
+            BaseException: The write failed for a reason other than the disk.
+        """
+        if self._is_reported or (self._pending is not None and not self._pending.done()):
             return
-        self._pending, self._told = None, True
+        self._pending, self._is_reported = None, True
         if self._error is None:
             _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{self._step:,}", self._path)
         elif isinstance(self._error, ResourceError):
@@ -83,24 +86,38 @@ class BackgroundSaver:
             raise self._error
 
     def wait(self) -> None:
-        """Waits for the write under way, and says how it ended."""
+        """Wait for the write in progress and report its result."""
         if self._pending is not None:
             self._pending.result()
         self.report()
 
     def finish(self) -> None:
-        """Waits for the write under way; ResourceError where the last checkpoint could not be written."""
+        """Wait for the write in progress.
+
+        Raises:
+            ResourceError: The last checkpoint could not be written.
+        """
         if self._pending is not None:
             self._pending.result()
         if isinstance(self._error, ResourceError):
-            self._pending, self._told = None, True
+            self._pending, self._is_reported = None, True
             raise self._error
         self.report()
+
+    def _start_to_write_a_copy(self, checkpoint: Checkpoint) -> bool:
+        """Return whether the copy fitted; a limit that only allocations reveal may leave less than is free."""
+        try:
+            self._pending = self._pool.submit(self._write, copied(checkpoint))
+        except MAY_BE_OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
 
     def _write(self, checkpoint: Checkpoint) -> None:
         try:
             self._path = self.store.save(checkpoint)
-        except BaseException as error:  # of a thread nobody would hear
+        except BaseException as error:  # nobody would see an error that is raised in the thread
             self._error = _without_memory(self._step) if is_out_of_memory(error) else error
 
 

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a lock that the system drops with the process that holds it, however that ends."""
+"""One run at a time in a folder, by a lock that the system releases when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ _NAME = ".lock"
 
 @contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
-    """Holds a folder, made where it is not there, for as long as the block runs; leaves no empty folder behind.
+    """Lock a folder for the duration of the block, creating it if needed; remove it again if it stays empty.
 
-    Raises SettingsError where another process holds it, ResourceError where it cannot be written.
+    Args:
+        folder: The output_dir of the run.
+
+    Raises:
+        SettingsError: Another process holds the lock.
+        ResourceError: The folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     lock = FileLock(folder / _NAME)
     with writing("output_dir에 쓸 수 없습니다", folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,9 +40,9 @@ def only_run_in(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows lets nobody remove a file that is open
-            (folder / _NAME).unlink()  # before it is released: who comes next must not lock a file that is going
+        with suppress(OSError):  # Windows cannot remove an open file
+            (folder / _NAME).unlink()  # before the release, or the next process could lock a file about to vanish
         lock.release()
-        for path in made:
-            with suppress(OSError):  # what is in use is not empty
+        for path in created:
+            with suppress(OSError):  # a folder in use is not empty
                 path.rmdir()

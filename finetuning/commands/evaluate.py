@@ -14,8 +14,9 @@ _log = logging.getLogger(__name__)
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Prints and saves the metrics of one split under a saved model."""
-    from finetuning.files import writing
-    from finetuning.reporting.log import log_evaluation, metrics_line, write_json
+    from finetuning.files import write_json, writing
+    from finetuning.reporting.log import log_evaluation
+    from finetuning.reporting.metric_names import metrics_line
 
     evaluator = saved_model(bench, arguments)
     given = Path(arguments.dataset or "").expanduser()
@@ -26,7 +27,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     if evaluator.label_names:
         bench.data.check_labels(rows, evaluator.label_names)
     examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
-    evaluation = evaluator.evaluate(examples, bench.settings.training.seed, bench.task.final_texts)
+    evaluation = evaluator.evaluate(examples, bench.settings.training.seed, bench.task.scores.final_texts)
     log_evaluation(split, len(rows), evaluation.metrics, evaluation.details)
     folder = Path(bench.models.name)
     if not folder.is_dir():  # a model of the Hub has no folder of its own

@@ -13,7 +13,7 @@ from finetuning.planning.fit import Fitting
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from finetuning.windows.order import Examples
+    from finetuning.data.examples import Examples
 
 
 def fitting_of(
@@ -33,7 +33,7 @@ def fitting_of(
         model = ModelManager(settings, bench.task, bench.models.extension).outline(label_names)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id
-        bench.task.fit_model(model, tokenizer)
+        bench.task.scores.fit_model(model, tokenizer)
         return model
 
     memory = MemoryManager(bench.settings, bench.accelerator.device, max_length)

@@ -55,7 +55,7 @@ def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, te
                     parameter.grad = torch.empty_like(parameter)
                 hooks = after_each_gradient(model, step_in_backward) if drops_gradients else nullcontext()
                 with hooks, workload.autocast(), without_padding(model, counted.batch.dense):
-                    workload.task.training_loss(model, counted.batch).backward()
+                    workload.task.scores.training_loss(model, counted.batch).backward()
                 if not drops_gradients:
                     step(max(trained, key=torch.numel))
                 model.zero_grad(set_to_none=True)
@@ -67,9 +67,9 @@ def count_evaluation(model: PreTrainedModel, workload: Workload) -> Count:
     model.eval()
     with FakeTensorMode(allow_non_fake_inputs=True):
         _make_fake(model, workload.device)
-        live = _LiveBytes(model)
+        live, scores = _LiveBytes(model), workload.task.scores
         with live, torch.no_grad(), workload.autocast():
-            workload.task.loss_sum(workload.task.forward(model, workload.evaluation), workload.evaluation)
+            scores.loss_sum(scores.forward(model, workload.evaluation), workload.evaluation)
     return live.peak
 
 

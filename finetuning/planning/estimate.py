@@ -12,8 +12,8 @@ from finetuning.config.schema import Settings
 from finetuning.ops.recompute import recompute_activations
 from finetuning.planning.count import count_evaluation, count_step
 from finetuning.planning.types import Count, Estimate, Workload
-from finetuning.tasks.base import Batch
 from finetuning.training.optimizers import OPTIMIZER_MEMORY
+from finetuning.types import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -103,7 +103,7 @@ class Fitting:
     def _way(self, outline: PreTrainedModel, settings: Settings) -> Way:
         from finetuning.models.probes import attends_within_sequences
 
-        if not self.source.task.packs():
+        if not self.source.task.encodes.packs():
             return "padded"
         return "one row" if attends_within_sequences(outline, settings.data.max_length) else "packed"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from finetuning.tasks.base import Batch, Task
+from finetuning.tasks.base import Task
+from finetuning.types import Batch
 
 
 @dataclass(frozen=True)

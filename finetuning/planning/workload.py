@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetuning.config.schema import Settings
+from finetuning.data.examples import Examples, batches_by_length
 from finetuning.inference.evaluator import BUDGET_FACTOR, to_device
 from finetuning.planning.types import Step, Workload
-from finetuning.tasks.base import Batch, RandomKey, Task
+from finetuning.tasks.base import Task
+from finetuning.types import Batch, RandomKey
 from finetuning.windows.layouts import Way, cut_window, one_row
-from finetuning.windows.order import Examples, batches_by_length, epoch_order, share_of, window_of, windows_per_epoch
+from finetuning.windows.order import epoch_order, share_of, window_of, windows_per_epoch
 from finetuning.windows.packing import pack_window
 
 if TYPE_CHECKING:
@@ -90,9 +92,9 @@ def _collate(
     if way == "one row":
         return one_row(source.task, made[0], source.tokenizer)
     if way == "packed":
-        return source.task.collate_rows(made, source.tokenizer)
+        return source.task.encodes.collate_rows(made, source.tokenizer)
     key = RandomKey(settings.training.seed, 0)
-    return source.task.collate([example for row in made for example in row], source.tokenizer, key)
+    return source.task.encodes.collate([example for row in made for example in row], source.tokenizer, key)
 
 
 def heaviest_cuts(

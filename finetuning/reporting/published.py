@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from finetuning.config.schema import Settings
-from finetuning.reporting.log import METRIC_NAMES
+from finetuning.reporting.metric_names import METRIC_NAMES
 
 _LEAST, _MOST = 0.98, 1.02  # of the published rows: a few may be skipped, or published sets mended
 

@@ -14,7 +14,8 @@ from exceptions import ResourceError
 from finetuning.checkpoints import background as background_saving
 from finetuning.checkpoints import store as checkpointing
 from finetuning.checkpoints.background import BackgroundSaver
-from finetuning.checkpoints.store import Checkpoint, CheckpointStore, Progress
+from finetuning.checkpoints.store import CheckpointStore
+from finetuning.checkpoints.types import Checkpoint, Progress
 
 
 class HeldStore(CheckpointStore):
@@ -67,7 +68,7 @@ def test_a_save_waits_for_the_one_before(tmp_path: Path, caplog: pytest.LogCaptu
         for step in range(1, 6):
             saver.save(checkpoint(torch.full((8,), float(step)), step))
     assert store.most_at_once == 1
-    assert [path.name for path in store._folders()] == ["step-00000004", "step-00000005"]
+    assert [path.name for path in store.folders()] == ["step-00000004", "step-00000005"]
     assert [f"스텝 {step} 체크포인트를 저장했습니다" in caplog.text for step in range(1, 6)] == [True] * 5
 
 
@@ -90,7 +91,7 @@ def test_a_disk_that_fails_is_told_and_the_next_save_tries_again(
         saver.save(checkpoint(torch.ones(8), 1))
         saver.wait()
         with monkeypatch.context() as patch:
-            patch.setattr(checkpointing, "_sync_and_hash", failing(errno.ENOSPC))
+            patch.setattr(checkpointing, "sync_file", failing(errno.ENOSPC))
             saver.save(checkpoint(torch.ones(8), 2))
             saver.wait()
         assert "디스크가 가득 찼습니다" in caplog.text and "다시 시도합니다" in caplog.text
@@ -101,7 +102,7 @@ def test_a_disk_that_fails_is_told_and_the_next_save_tries_again(
 
 
 def test_where_it_counts_a_failed_write_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpointing, "_sync_and_hash", failing(errno.EROFS))
+    monkeypatch.setattr(checkpointing, "sync_file", failing(errno.EROFS))
     with BackgroundSaver(CheckpointStore(tmp_path / "run", keep=2)) as saver:
         saver.save(checkpoint(torch.ones(8), 1))
         for _ in range(2):  # it stays unsaved
@@ -113,7 +114,7 @@ def test_a_defect_in_the_thread_is_not_taken_for_the_disk(tmp_path: Path, monkey
     def broken(*_: object) -> None:
         raise KeyError("defect")
 
-    monkeypatch.setattr(checkpointing, "_write", broken)
+    monkeypatch.setattr(checkpointing, "write_files", broken)
     saver = BackgroundSaver(CheckpointStore(tmp_path / "run", keep=2))
     saver.save(checkpoint(torch.ones(8), 1))
     with pytest.raises(KeyError, match="defect"):
@@ -148,7 +149,7 @@ def test_a_write_without_memory_is_one_that_failed(tmp_path: Path, monkeypatch: 
 
     store = CheckpointStore(tmp_path / "run", keep=2)
     with BackgroundSaver(store) as saver, monkeypatch.context() as patched:
-        patched.setattr(checkpointing, "_sync_and_hash", fail)
+        patched.setattr(checkpointing, "sync_file", fail)
         saver.save(checkpoint(torch.ones(8), 1))
         with pytest.raises(ResourceError, match="메모리가 모자라"):
             saver.finish()

@@ -13,7 +13,9 @@ import torch
 
 from exceptions import ModelError, ResourceError
 from finetuning.checkpoints import store as checkpointing
-from finetuning.checkpoints.store import Checkpoint, CheckpointStore, Progress, optimizer_tensors, restore_optimizer
+from finetuning.checkpoints.store import CheckpointStore
+from finetuning.checkpoints.tensors import optimizer_tensors, restore_optimizer
+from finetuning.checkpoints.types import Checkpoint, Progress
 from tests.support.checkpoints import damage
 
 
@@ -136,7 +138,7 @@ def test_a_disk_that_fails_keeps_the_last_checkpoint(
     def failing(path: Path) -> str:
         raise OSError(code, os.strerror(code), str(path))
 
-    monkeypatch.setattr(checkpointing, "_sync_and_hash", failing)
+    monkeypatch.setattr(checkpointing, "sync_file", failing)
     with pytest.raises(ResourceError) as error:
         saved(store, 2)
     assert error.value.exit_code == 5
@@ -202,4 +204,4 @@ def test_going_on_from_an_older_checkpoint_leaves_the_later_ones_behind(store: C
     assert [path.name for path in store.later_than(20)] == ["step-00000030"]
     (newer,) = saved(store, 25)  # of a run that went on from step 20
     assert store.newest() == newer == store.latest.resolve()
-    assert [path.name for path in store._folders()] == ["step-00000020", "step-00000025"]
+    assert [path.name for path in store.folders()] == ["step-00000020", "step-00000025"]

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from exceptions import ResourceError, SettingsError, StopRequested
 from finetuning.checkpoints import store as checkpointing
-from finetuning.tasks.classification.single import TextClassification
+from finetuning.tasks.classification.single import LabelScorer
 from tests.support.checkpoints import damage
 from tests.support.runs import StopAfter, losses, run_train
 
@@ -30,7 +30,7 @@ class Failing:
 
     def __init__(self, calls: range, code: int) -> None:
         self.calls, self.code, self.count = calls, code, 0
-        self.real = checkpointing._sync_folder
+        self.real = checkpointing.sync_folder
 
     def __call__(self, folder: Path) -> None:
         if ".partial-" in folder.name:
@@ -79,7 +79,7 @@ def test_a_save_that_fails_is_told_and_the_run_goes_on(
     flags: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     code: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(checkpointing, "_sync_folder", Failing(range(1, 3), code))
+    monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1, 3), code))
     run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
     check_like(tmp_path / "run" / "model", whole)
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -91,7 +91,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(
 ) -> None:
     flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
     with monkeypatch.context() as patch:
-        patch.setattr(checkpointing, "_sync_folder", Failing(range(1, 1000), errno.ENOSPC))
+        patch.setattr(checkpointing, "sync_folder", Failing(range(1, 1000), errno.ENOSPC))
         with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as error:
             run_train(flags, StopAfter())
     assert error.value.exit_code == 5 and "--resume" in error.value.remedy
@@ -103,7 +103,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(
 def test_a_stop_whose_state_cannot_be_saved_does_not_say_that_it_is(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpointing, "_sync_folder", Failing(range(1, 1000), errno.ENOSPC))
+    monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1, 1000), errno.ENOSPC))
     with pytest.raises(ResourceError, match="저장하지 못했습니다"):
         run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter(looks=4))
 
@@ -166,16 +166,16 @@ def test_numbers_that_are_none_at_one_step_are_skipped_by_a_resumed_run_too(
 ) -> None:  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     poison = tokenizer("37").input_ids[1:]  # with the end of the text
-    loss_sum = TextClassification.loss_sum
+    loss_sum = LabelScorer.loss_sum
 
-    def poisoned(task: TextClassification, outputs: Any, batch: Any) -> Any:
+    def poisoned(scorer: LabelScorer, outputs: Any, batch: Any) -> Any:
         texts = [
             [token for token in ids if token != tokenizer.pad_token_id] for ids in batch.inputs["input_ids"].tolist()
         ]
         is_trained = outputs.requires_grad and any(ids[-len(poison) :] == poison for ids in texts)
-        return loss_sum(task, outputs, batch) * (math.nan if is_trained else 1.0)
+        return loss_sum(scorer, outputs, batch) * (math.nan if is_trained else 1.0)
 
-    monkeypatch.setattr(TextClassification, "loss_sum", poisoned)
+    monkeypatch.setattr(LabelScorer, "loss_sum", poisoned)
     whole, halved = tmp_path / "whole" / "model", tmp_path / "halved" / "model"
     run_train([*flags, "--output_dir", str(whole)], StopAfter())
     with pytest.raises(StopRequested):

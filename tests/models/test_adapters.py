@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from exceptions import FinetuningError, ModelError
-from finetuning.checkpoints.store import restore_model, trained_tensors
+from finetuning.checkpoints.tensors import restore_model, trained_tensors
 from finetuning.config.schema import AdapterSettings, Settings
 from finetuning.models.adapters import choose_trained, linear_layers
 from finetuning.tasks.registry import find_task

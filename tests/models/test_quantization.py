@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exceptions import ModelError, SettingsError
-from finetuning.checkpoints.store import restore_model, trained_tensors
+from finetuning.checkpoints.tensors import restore_model, trained_tensors
 from finetuning.config.schema import Settings
 from finetuning.models.quantization import check_combination, check_device
 from finetuning.tasks.registry import find_task
@@ -74,9 +74,9 @@ def manager_of(name: Path | str, architecture: str, **settings: Any) -> ModelMan
 def saved(manager: ModelManager, model: Any, folder: Path) -> Path:
     """The adapter and the config as a run leaves them, without a tokenizer."""
     model.save_pretrained(folder)
-    from model_manager import _plain_config
+    from finetuning.models.saving import plain_config
 
-    _plain_config(model).save_pretrained(folder)
+    plain_config(model).save_pretrained(folder)
     return folder
 
 

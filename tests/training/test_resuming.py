@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from exceptions import SettingsError
-from finetuning.checkpoints.store import Checkpoint
+from finetuning.checkpoints.types import Checkpoint
 from finetuning.config.schema import Settings
 from finetuning.training.optimizers import learning_rate_factor
 from finetuning.windows.order import Window

@@ -1,0 +1,43 @@
+"""Metric names as a person reads them, in the log, the model card and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+METRIC_NAMES = {
+    "loss": "손실",
+    "accuracy": "정확도",
+    "macro_f1": "macro-F1",
+    "perplexity": "perplexity",
+    "masked_accuracy": "mask 정확도",
+    "loss_per_char": "글자당 손실",
+    "perplexity_per_char": "글자당 perplexity",
+    "micro_f1": "micro-F1",
+    "threshold": "임계값",
+    "relation_micro_f1": "micro-F1(no_relation 제외)",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "f1_at_3": "F1(3점 기준)",
+    "exact_match": "EM",
+    **{"chrf": "chrF", "bleu": "BLEU", "bleu_char": "글자 BLEU", "rouge_l": "글자 ROUGE-L"},
+    **{"bleu_morpheme": "형태소 BLEU", "rouge_l_morpheme": "형태소 ROUGE-L"},
+    "ended": "스스로 끝난 답",
+    "repetition": "반복",
+    "hangul": "한글",
+    "hanja": "한자",
+    "mixed_politeness": "존댓말과 반말이 섞인 답",
+    "broken": "깨진 글자가 있는 답",
+    "f1": "F1",
+    "rouge_w": "ROUGE-W",
+    "klue_exact_match": "EM(KLUE)",
+    "null_threshold": "답 없음 임계값",
+    "entity_macro_f1": "개체 macro-F1",
+    "entity_micro_f1": "개체 micro-F1",
+    "char_macro_f1": "글자 macro-F1",
+    "char_macro_f1_without_o": "글자 macro-F1(O 제외)",
+}
+
+
+def metrics_line(metrics: Mapping[str, float]) -> str:
+    """Format metrics as one phrase: `손실 0.3120, 정확도 0.8712`."""
+    return ", ".join(f"{METRIC_NAMES.get(name, name)} {value:.4f}" for name, value in metrics.items())
