@@ -27,6 +27,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     if evaluator.label_names:
         bench.data.check_labels(rows, evaluator.label_names)
     examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+    bench.data.prune_cache()
     evaluation = evaluator.evaluate(examples, bench.settings.training.seed, bench.task.final_texts)
     log_evaluation(split, len(rows), evaluation.metrics, evaluation.details)
     folder = Path(bench.models.name)

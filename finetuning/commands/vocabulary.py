@@ -52,17 +52,17 @@ def extend_vocabulary(
 
 def _learned(bench: Workbench, tokenizer: PreTrainedTokenizerBase, rows: Rows, wanted: int) -> Learned:
     """Out of the cache, or learned now and put there, from rows in an order that is the same every time."""
-    from finetuning.data.sources import content_key
+    from finetuning.data.cache import content_key
 
     key = content_key(_FORMAT, rows.key, tokenizer.backend_tokenizer.to_str(), str(wanted))
-    path = bench.data.cache / f"vocabulary-{key}.json"
+    path = bench.data.cache.path("vocabulary", key, ".json")
     if (kept := _cached(path)) is not None:
         return kept
     if bench.accelerator.is_main_process:
         _log.info("학습 데이터에서 한국어 조각을 배웁니다. 데이터에 따라 몇 분이 걸릴 수 있습니다.")
     learned = learn(_texts(rows, np.random.default_rng(0).permutation(len(rows))), tokenizer, wanted)
-    with writing("데이터 캐시에 쓰지 못했습니다", f"data.dataset_cache_dir: {bench.data.cache}"):
-        bench.data.cache.mkdir(parents=True, exist_ok=True)
+    with writing("데이터 캐시에 쓰지 못했습니다", f"data.dataset_cache_dir: {bench.data.cache.folder}"):
+        bench.data.cache.folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, learned.to_json())
     return learned
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetuning.cells import as_text
 from finetuning.config.schema import Settings
-from finetuning.data.cleaning import as_text
 from finetuning.korean.column_names import ANSWERS, CONTEXTS, QUESTIONS
 from finetuning.korean.word_cuts import cut_into_pieces
 from finetuning.tasks.answering import metrics as answer_metrics

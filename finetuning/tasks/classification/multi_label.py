@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import BadRow, DataError
+from finetuning.cells import as_label
 from finetuning.config.schema import Settings
-from finetuning.data.cleaning import as_label
 from finetuning.tasks.base import Batch, Task, at_least_float32, encode_text
 from finetuning.tasks.classification.single import TextClassification
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import BadRow, DataError
-from finetuning.data.cleaning import as_text
+from finetuning.cells import as_text
 from finetuning.tasks.base import Batch, Task, at_least_float32, encode_text
 from finetuning.tasks.classification.single import TextClassification
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from exceptions import BadRow, DataError, SettingsError
+from finetuning.cells import as_label
 from finetuning.config.schema import Settings
-from finetuning.data.cleaning import as_label
 from finetuning.korean.column_names import LABELS, TEXTS, pair_in
 from finetuning.tasks.base import Batch, Column, RandomKey, Task, at_least_float32, encode_text, pad
 
