@@ -13,7 +13,7 @@ import numpy as np
 
 from exceptions import DataError
 from finetuning.config.schema import Settings
-from finetuning.data.cache import FORMAT, Cache, content_key, settings_key
+from finetuning.data.cache import FORMAT, Cache, settings_key
 from finetuning.data.cleaning import Cleaner
 from finetuning.data.columns import find_columns, without_targets
 from finetuning.data.examples import Examples
@@ -23,6 +23,7 @@ from finetuning.data.sources import Raw, find_sources, raw_file, raw_lines
 from finetuning.data.splits import hold_out
 from finetuning.data.table import coded
 from finetuning.data.tokenizing import Encoder, LengthReport, usable_examples, write_examples
+from finetuning.files import content_key
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ class DataManager:
         if path is not None:
             raw = raw_file(path, self.data)
         else:
-            asked = [column for column in self.task.columns(()) if not (column.target or column.optional)]
+            asked = [column for column in self.task.reads.columns(()) if not (column.target or column.optional)]
             raw = raw_lines(lines, [column.name or column.role for column in asked])
-        columns = [column for column in self.task.columns(raw.columns) if not column.target]
+        columns = [column for column in self.task.reads.columns(raw.columns) if not column.target]
         cleaner = Cleaner.to_predict(self.task, self.data, columns, find_columns(columns, raw))
         unlabelled = Unlabelled(raw, cleaner)
         unlabelled.check()
@@ -121,7 +122,7 @@ class DataManager:
 
     def _clean(self, raw: Raw, split: str) -> Rows:
         limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
-        columns, limit = self.task.columns(raw.columns), limits.get(split)
+        columns, limit = self.task.reads.columns(raw.columns), limits.get(split)
         names = find_columns(columns, raw)
         key = content_key(FORMAT, raw.key, json.dumps(names), str(limit), self.task.name,
                           settings_key(self.task.settings, "rows"))  # fmt: skip
@@ -151,7 +152,7 @@ class DataManager:
         """Count each label of a split; empty where it has none."""
         counts = Counter[str]()
         for cell, count in rows.label_cells().items():
-            for label in self.task.labels_in(cell):
+            for label in self.task.reads.labels_in(cell):
                 counts[label] += count
         return counts
 
@@ -165,7 +166,7 @@ class DataManager:
         Raises:
             DataError: Another split has a label that train does not.
         """
-        names = self.task.label_names(self.label_counts(splits["train"]))
+        names = self.task.reads.label_names(self.label_counts(splits["train"]))
         if names:
             for rows in splits.values():
                 self.check_labels(rows, names)
@@ -179,7 +180,7 @@ class DataManager:
         """
         known = set(names)
         for cell in rows.label_cells():
-            unknown = [label for label in self.task.labels_in(cell) if label not in known]
+            unknown = [label for label in self.task.reads.labels_in(cell) if label not in known]
             if unknown:
                 codes, cells = coded(rows.table, "label")
                 position = int(np.argmax(codes == cells.index(cell)))

@@ -28,7 +28,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
         bench.data.check_labels(rows, evaluator.label_names)
     examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
     bench.data.prune_cache()
-    evaluation = evaluator.evaluate(examples, bench.settings.training.seed, bench.task.final_texts)
+    evaluation = evaluator.evaluate(examples, bench.settings.training.seed, bench.task.scores.final_texts)
     log_evaluation(split, len(rows), evaluation.metrics, evaluation.details)
     folder = Path(bench.models.name)
     if not folder.is_dir():  # a model of the Hub has no folder of its own

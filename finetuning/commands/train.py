@@ -16,9 +16,9 @@ from exceptions import ModelError, ResourceError, SettingsError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.session import Prepared, Workbench, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
-from finetuning.commands.vocabulary import begun_with, keep
 from finetuning.files import write_atomically, write_json
 from finetuning.models.quantization import check_device
+from finetuning.models.vocabulary_cache import keep, read_kept
 from finetuning.planning.fit import choose, fitting_of, remembered
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
     store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)
     path = _checkpoint_to_resume(store, arguments, output_dir)
     checkpoint = store.load(path) if path is not None else None
-    earlier = begun_with(run_of(path), output_dir) if path is not None else None
+    earlier = read_kept(run_of(path), output_dir) if path is not None else None
     with bench.accelerator.main_process_first():
         prepared = prepare(bench, tokenizer, max_length, earlier)
     if prepared.bench.accelerator.is_main_process:
@@ -152,17 +152,17 @@ def _report(
     bench.models.name = str(output_dir)
     best = bench.evaluator(bench.models.load_saved(), tokenizer, label_names, max_length)
     best.memory.token_budget = trained.memory.token_budget  # what did not fit in training would not fit now
-    evaluation = best.evaluate(examples[split], settings.training.seed, bench.task.final_texts)
+    evaluation = best.evaluate(examples[split], settings.training.seed, bench.task.scores.final_texts)
     if not bench.accelerator.is_main_process:
         return
     counts = {name: len(rows) for name, rows in splits.items()}
-    if not bench.task.final_texts:  # its report shows texts already
-        log_samples(bench.task, examples[split].rows, evaluation.outcomes, label_names, tokenizer)
+    if not bench.task.scores.final_texts:  # its report shows texts already
+        log_samples(bench.task, examples[split].rows, evaluation.predictions, label_names, tokenizer)
     log_evaluation(split, counts[split], evaluation.metrics, evaluation.details)
     write_model_card(output_dir, settings, bench.task, counts, evaluation.metrics)
     facts = {
         "task": bench.task.name, "model": settings.model.name, "rows": counts, "steps": state.step,
-        "best_step": state.best_step, f"best_validation_{bench.task.best_metric}": state.best_metric,
+        "best_step": state.best_step, f"best_validation_{bench.task.scores.best_metric}": state.best_metric,
         "last_validation": state.last_metrics, split: evaluation.metrics, "seconds": round(seconds, 1),
         "peak_memory_bytes": trained.memory.peak(), "precision": bench.accelerator.mixed_precision,
         "seed": settings.training.seed, **trained.facts,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from finetuning.config.schema import DataSettings, Settings, cache_dependencies
-from finetuning.files import discard_leftovers, writing
+from finetuning.files import discard_leftovers, mark_as_used, writing
 
 _log = logging.getLogger(__name__)
 
@@ -25,11 +24,6 @@ _OURS = re.compile(r"(?:rows-[0-9a-f]{32}\.(?:arrow|json)|examples-[0-9a-f]{32}\
 _DAY_S = 86_400.0
 _GB = 1e9
 _REMEDY = "남은 공간과 쓰기 권한을 확인하거나 data.dataset_cache_dir로 다른 폴더를 고르세요."
-
-
-def content_key(*parts: str) -> str:
-    """Hash the parts to 32 hexadecimal digits."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def settings_key(settings: Settings, stage: Literal["rows", "examples"]) -> str:
@@ -74,8 +68,7 @@ class Cache:
         if not all(path.exists() for path in paths):
             return False
         for path in paths:
-            with suppress(OSError):  # someone else's file, or a read-only disk
-                os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+            mark_as_used(path)
         return True
 
     @contextmanager

@@ -11,7 +11,8 @@ from finetuning.cells import as_text, check_is_text
 from finetuning.config.schema import DataSettings
 from finetuning.data.findings import Findings
 from finetuning.korean.normalization import Normalizer
-from finetuning.tasks.base import Column, Task
+from finetuning.tasks.base import Task
+from finetuning.types import Column
 
 _TEXTS = ("text", "text_pair", "prompt", "response")
 
@@ -42,7 +43,7 @@ class Cleaner:
         """Make a cleaner of rows to train on or to score."""
 
         def prepare(cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
-            return task.complete(task.prepare(cells))
+            return task.reads.complete(task.reads.prepare(cells))
 
         return cls(names, _optional(columns), prepare, _normalizer(task, data), limit)
 
@@ -51,7 +52,7 @@ class Cleaner:
         """Make a cleaner of rows without labels."""
 
         def prepare(cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
-            return task.prepare(cells), ""
+            return task.reads.prepare(cells), ""
 
         return cls(names, _optional(columns), prepare, _normalizer(task, data))
 
@@ -112,7 +113,7 @@ def _optional(columns: Sequence[Column]) -> tuple[str, ...]:
 
 
 def _normalizer(task: Task, data: DataSettings) -> Normalizer:
-    return Normalizer.of(() if task.counts_characters else data.normalize)
+    return Normalizer.of(() if task.reads.counts_characters else data.normalize)
 
 
 def _is_number(text: str) -> bool:

@@ -10,7 +10,8 @@ from finetuning.cells import ROLE_NAMES
 from finetuning.data.formats.base import clean_name
 from finetuning.data.sources import Raw
 from finetuning.korean.particles import with_particle
-from finetuning.tasks.base import Column, Task
+from finetuning.tasks.base import Task
+from finetuning.types import Column
 
 _log = logging.getLogger(__name__)
 _WITH_FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # other columns are set with --set
@@ -55,7 +56,7 @@ def without_targets(sources: Mapping[str, Raw], task: Task) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for split, raw in sources.items():
-        own, as_train = (_missing(task.columns(source.columns), raw) for source in (raw, sources["train"]))
+        own, as_train = (_missing(task.reads.columns(source.columns), raw) for source in (raw, sources["train"]))
         targets = [column for column in as_train if column.target]
         if split != "train" and own and targets:
             found[split] = str(targets[0].name)

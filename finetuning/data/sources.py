@@ -12,10 +12,10 @@ from typing import Any
 
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import DataSettings
-from finetuning.data.cache import content_key
 from finetuning.data.formats.registry import is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
 from finetuning.data.shapes import klue
+from finetuning.files import content_key
 
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",

@@ -10,9 +10,9 @@ import numpy as np
 
 from exceptions import DataError
 from finetuning.cells import ROLE_NAMES
-from finetuning.data.cache import content_key
 from finetuning.data.rows import Rows
 from finetuning.data.table import coded
+from finetuning.files import content_key
 from finetuning.korean.particles import with_particle
 from finetuning.tasks.base import Task
 
@@ -40,7 +40,7 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
     if len(train) < 2:
         raise DataError("예제가 둘은 있어야 학습과 검증으로 나눌 수 있습니다.", where=train.where)
     random = np.random.default_rng([seed, len(train), len(name)])
-    group = task.grouped_by
+    group = task.reads.grouped_by
     held = _groups(train, group, share, random) if group is not None else _rows(train, share, random, task)
     is_held = np.zeros(len(train), dtype=bool)
     is_held[held] = True
@@ -75,8 +75,8 @@ def _rows(train: Rows, share: float, random: np.random.Generator, task: Task) ->
     has_labels = "label" in train.table.column_names
     codes, cells = coded(train.table, "label") if has_labels else (np.zeros(len(train), dtype=np.int32), [""])
     held = hold_out_rows(codes, share, random)
-    if task.has_labels:
-        held = leaving_every_label(codes, cells, held, task.labels_in)
+    if task.reads.has_labels:
+        held = leaving_every_label(codes, cells, held, task.reads.labels_in)
     return held if len(held) else random.integers(len(train), size=1)
 
 

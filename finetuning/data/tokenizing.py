@@ -15,10 +15,11 @@ import numpy as np
 from exceptions import DataError
 from finetuning.data import parallel
 from finetuning.data.arrow import example_batch, in_memory, joined, write_tables
-from finetuning.data.cache import FORMAT, content_key, settings_key
+from finetuning.data.cache import FORMAT, settings_key
 from finetuning.data.examples import Examples
 from finetuning.data.rows import Rows
 from finetuning.data.table import list_lengths, numbers
+from finetuning.files import content_key
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Encoder:
 
     def __call__(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
         """Encode a batch of rows; `row` of an example is the number of the row that it was made from."""
-        return {"row": rows["row"], **self.task.encode(rows, self.tokenizer, self.label_names, self.max_length)}
+        return {"row": rows["row"], **self.task.encodes.encode(rows, self.tokenizer, self.label_names, self.max_length)}
 
     def key(self, rows: Rows) -> str:
         """Return the cache key of the examples of these rows."""

@@ -39,9 +39,9 @@ class Predictor:
                 table = examples_in_memory(rows.table, encoder)
                 report.add(table)
                 examples = usable_examples(table, rows.table)
-                outcomes = evaluator.predict(examples) if len(examples) else []
-                for row, outcome in zip(examples.rows, outcomes, strict=True):
-                    found = evaluator.task.readable(outcome, row, evaluator.label_names, evaluator.tokenizer)
+                predictions = evaluator.predict(examples) if len(examples) else []
+                for row, outcome in zip(examples.rows, predictions, strict=True):
+                    found = evaluator.task.shows.readable(outcome, row, evaluator.label_names, evaluator.tokenizer)
                     records[row["row"] - first] = beside(records[row["row"] - first], found)
             yield from records
             first += len(records)

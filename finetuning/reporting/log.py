@@ -58,14 +58,18 @@ def progress_bar(settings: LoggingSettings, total: int, done: int, is_main_proce
 
 
 def log_samples(
-    task: Task, rows: Dataset, outcomes: Sequence[Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    task: Task,
+    rows: Dataset,
+    predictions: Sequence[Any],
+    label_names: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """Logs a few rows of a split with what the model makes of them, beside the truth where there is one."""
     _log.info("예측 보기")
     for position in range(0, len(rows), max(1, len(rows) // _SAMPLES))[:_SAMPLES]:
         row = rows[position]
-        given, truth = task.show(row)
-        found = _phrase(task.told(outcomes[position], row, label_names, tokenizer))
+        given, truth = task.shows.show(row)
+        found = _phrase(task.shows.phrase(predictions[position], row, label_names, tokenizer))
         _log.info("  %s → %s%s", given[:80], found or "없음", f" (정답 {truth})" if truth else "")
 
 

@@ -63,8 +63,8 @@ def test_predictions_are_those_of_rows_with_labels(evaluator: Evaluator, tmp_pat
     scored = evaluator.evaluate(examples, 0, 0)
     found = predictions(evaluator, texts)
     assert [record["text"] for record in found] == texts
-    for record, prediction, row in zip(found, scored.outcomes, examples.rows, strict=True):
-        shown = evaluator.task.readable(prediction, row, evaluator.label_names, evaluator.tokenizer)
+    for record, prediction, row in zip(found, scored.predictions, examples.rows, strict=True):
+        shown = evaluator.task.shows.readable(prediction, row, evaluator.label_names, evaluator.tokenizer)
         assert record["label"] == shown["label"] and record["score"] == pytest.approx(shown["score"], abs=1e-6)
 
 

@@ -46,7 +46,7 @@ def make_manager(
         "text": texts,
         "label": [("긍정", "부정")[n % 5 == 0] for n in range(rows)],
     }
-    encoded = {"row": columns["row"], **task.encode(columns, tokenizer, ("긍정", "부정"), 64)}
+    encoded = {"row": columns["row"], **task.encodes.encode(columns, tokenizer, ("긍정", "부정"), 64)}
     lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int32)
     examples = Examples(Dataset.from_dict(encoded), lengths, Dataset.from_dict(columns))
     torch.manual_seed(1)
