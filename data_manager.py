@@ -22,11 +22,11 @@ from finetuning.data.cleaning import Findings, Prepare, clean_rows
 from finetuning.data.examples import Examples
 from finetuning.data.formats.base import clean_name
 from finetuning.data.rows import Rows
-from finetuning.data.sources import Raw, content_key, find_sources, raw_file, raw_lines
+from finetuning.data.sources import Raw, find_sources, raw_file, raw_lines
 from finetuning.data.splits import hold_out_groups, hold_out_rows, leaving_every_label
 from finetuning.data.table import coded, list_lengths, numbers
 from finetuning.data.tokenizing import write_examples
-from finetuning.files import discard_leftovers, writing
+from finetuning.files import content_key, discard_leftovers, writing
 from finetuning.korean.normalization import Normalizer
 from finetuning.korean.particles import with_particle
 from finetuning.tasks.base import Task

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from finetuning.data.examples import Examples
     from finetuning.data.rows import Rows
     from finetuning.inference.evaluator import Evaluator
-    from finetuning.models.vocabulary import Extension, Learned
+    from finetuning.models.vocabulary import Extension
+    from finetuning.models.vocabulary_learning import Learned
     from finetuning.tasks.base import Task
     from model_manager import ModelManager
 

@@ -210,8 +210,8 @@ class EntityScorer(Scorer):
     ) -> dict[str, float]:
         """Compute F1 over entities and over characters other than white space, as KLUE-baseline does.
 
-        entity_*: over entities, as in seqeval's strict mode. char_macro_f1: over all tags, O among them, with an O before
-        and after every sentence; a tag that is in neither truth nor prediction counts as 1. char_macro_f1_without_o:
+        Entities count as in seqeval's strict mode. `char_macro_f1` is over all tags, O among them, with an O before and
+        after every sentence; a tag that is in neither truth nor prediction counts as 1. `char_macro_f1_without_o` is
         over the tags in truth or prediction, without O.
         """
         from sklearn.metrics import f1_score
