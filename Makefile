@@ -1,28 +1,46 @@
 PYTHON ?= python3
 PY = .venv/bin/python
+OLDEST = .venv-oldest/bin/python
 
-.PHONY: train test lint soak clean
+.PHONY: train lint fast test soak test-oldest clean
 
 train: .venv/installed
 	$(PY) finetuning_app.py --config recipes/quickstart.yaml
 
-test: .venv/installed-dev
+lint: .venv/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy .
+
+# under a minute on two cores: for every change
+fast: lint
+	$(PY) -m pytest -m "not slow and not soak"
+
+# everything that CI runs
+test: lint
 	$(PY) -m pytest
 
 soak: .venv/installed-dev
 	$(PY) -m pytest -m soak
 
-.venv/installed: requirements.txt
+# the suite on the oldest versions that requirements.txt admits, in a folder of its own; not run by CI
+test-oldest: .venv-oldest/installed
+	$(OLDEST) -m pytest
+
+.venv/installed: requirements.txt requirements-lock.txt
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install -q -r requirements.txt
+	$(PY) -m pip install -q -r requirements.txt -c requirements-lock.txt
 	touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt
-	$(PY) -m pip install -q -r requirements-dev.txt
+	$(PY) -m pip install -q -r requirements-dev.txt -c requirements-lock.txt
+	touch $@
+
+.venv-oldest/installed: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv-oldest
+	sed -E 's/>=/==/; s/ *#.*//' requirements.txt > .venv-oldest/constraints.txt
+	$(OLDEST) -m pip install -q -r requirements-dev.txt -c .venv-oldest/constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv models datasets .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest models datasets .pytest_cache .mypy_cache .ruff_cache

@@ -9,25 +9,28 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from exceptions import DataError
+from finetuning.cells import ROLE_NAMES
 from finetuning.config.schema import Settings, cache_dependencies
-from finetuning.data.cleaning import ROLE_NAMES, Findings, Prepare, clean_rows
+from finetuning.data.cleaning import Findings, Prepare, clean_rows
+from finetuning.data.examples import Examples
 from finetuning.data.formats.base import clean_name
-from finetuning.data.sources import Raw, content_key, find_sources, raw_file, raw_lines
+from finetuning.data.rows import Rows
+from finetuning.data.sources import Raw, find_sources, raw_file, raw_lines
 from finetuning.data.splits import hold_out_groups, hold_out_rows, leaving_every_label
-from finetuning.data.table import coded, counted, list_lengths, numbers
+from finetuning.data.table import coded, list_lengths, numbers
 from finetuning.data.tokenizing import write_examples
-from finetuning.files import discard_leftovers, writing
+from finetuning.files import content_key, discard_leftovers, writing
 from finetuning.korean.normalization import Normalizer
 from finetuning.korean.particles import with_particle
-from finetuning.tasks.base import Column, Task
-from finetuning.windows.order import Examples
+from finetuning.tasks.base import Task
+from finetuning.types import Column
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,27 +45,6 @@ _SHOWN = 5
 _A_DAY_S = 86_400.0
 _DROPPED_LOUDLY = 0.01
 _FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # settings of columns that have a flag
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One split, clean: a memory-mapped table of `row` (from 1, as in the source) and the task's columns as strings."""
-
-    where: str
-    table: Dataset
-    key: str
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def labels(self) -> Sequence[str]:
-        """The label cell of each row; empty where the split has none."""
-        cells: Sequence[str] = self.table["label"][:] if "label" in self.table.column_names else []
-        return cells
-
-    def label_cells(self) -> dict[str, int]:
-        """How often each label cell occurs; empty where the split has none."""
-        return counted(self.table, "label") if "label" in self.table.column_names else {}
 
 
 class DataManager:
@@ -124,9 +106,9 @@ class DataManager:
         if path is not None:
             raw = raw_file(path, self.data)
         else:
-            asked = [column for column in self.task.columns(()) if not (column.target or column.optional)]
+            asked = [column for column in self.task.reads.columns(()) if not (column.target or column.optional)]
             raw = raw_lines(lines, [column.name or column.role for column in asked])
-        wanted = [column for column in self.task.columns(raw.columns) if not column.target]
+        wanted = [column for column in self.task.reads.columns(raw.columns) if not column.target]
         names = self._resolve(wanted, raw)
         originals = [{name: None if cell != cell else cell for name, cell in row.items()} for row in raw.rows]  # NaN
         rows, findings = self._write(replace(raw, rows=originals), wanted, names, None, self._as_asked)
@@ -162,7 +144,7 @@ class DataManager:
 
     def _clean(self, raw: Raw, split: str) -> Rows:
         limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
-        columns = self.task.columns(raw.columns)
+        columns = self.task.reads.columns(raw.columns)
         names = self._resolve(columns, raw)
         rows, findings = self._write(raw, columns, names, limits.get(split), self._as_trained)
         targets = [column.role for column in columns if column.target and not column.optional]
@@ -177,7 +159,7 @@ class DataManager:
         """The sources but for those that lack the column of what is to be predicted, as competitions' test files do."""
         labelled: dict[str, Raw] = {}
         for split, raw in sources.items():
-            shapes = [self.task.columns(source.columns) for source in (raw, sources["train"])]
+            shapes = [self.task.reads.columns(source.columns) for source in (raw, sources["train"])]
             own, trained = ([c for c in shape if not (c.optional or _fitting(c, raw.columns))] for shape in shapes)
             lacking = [column for column in trained if column.target]
             if split == "train" or not (own and lacking):
@@ -202,7 +184,7 @@ class DataManager:
         else:
             findings, partial = Findings(), path.with_suffix(f".partial-{os.getpid()}")
             optional = [column.role for column in columns if column.optional]
-            normalizer = Normalizer.of(() if self.task.counts_characters else self.data.normalize)
+            normalizer = Normalizer.of(() if self.task.reads.counts_characters else self.data.normalize)
             clean = clean_rows(raw.rows, names, optional, prepare, limit, findings, normalizer)
             chunk = list(itertools.islice(clean, _ROWS_AT_A_TIME))
             roles = [role for role in (chunk[0] if chunk else names) if role != "row"]
@@ -217,10 +199,10 @@ class DataManager:
         return Rows(raw.where, Dataset.from_file(str(path)), key), findings
 
     def _as_trained(self, cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        return self.task.complete(self.task.prepare(cells))
+        return self.task.reads.complete(self.task.reads.prepare(cells))
 
     def _as_asked(self, cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        return self.task.prepare(cells), ""
+        return self.task.reads.prepare(cells), ""
 
     @contextmanager
     def _caching(self, partial: Path | None = None) -> Iterator[None]:
@@ -236,7 +218,7 @@ class DataManager:
         random = np.random.default_rng([self.seed, len(train), len(name)])
         if len(train) < 2:
             raise DataError("예제가 둘은 있어야 학습과 검증으로 나눌 수 있습니다.", where=train.where)
-        group = self.task.grouped_by
+        group = self.task.reads.grouped_by
         if group is not None:
             held = hold_out_groups(coded(train.table, group)[0], share, random)
             if not len(held):
@@ -249,8 +231,8 @@ class DataManager:
             has_labels = "label" in train.table.column_names
             codes, cells = coded(train.table, "label") if has_labels else (np.zeros(len(train), dtype=np.int32), [""])
             held = hold_out_rows(codes, share, random)
-            if self.task.has_labels:
-                held = leaving_every_label(codes, cells, held, self.task.labels_in)
+            if self.task.reads.has_labels:
+                held = leaving_every_label(codes, cells, held, self.task.reads.labels_in)
             held = held if len(held) else random.integers(len(train), size=1)
         is_held = np.zeros(len(train), dtype=bool)
         is_held[held] = True
@@ -273,17 +255,17 @@ class DataManager:
         """How often each label occurs; empty where the split has none."""
         counts = Counter[str]()
         for cell, count in rows.label_cells().items():
-            for label in self.task.labels_in(cell):
+            for label in self.task.reads.labels_in(cell):
                 counts[label] += count
         return counts
 
-    def nature(self, rows: Rows) -> tuple[list[str], Counter[str]]:
+    def label_profile(self, rows: Rows) -> tuple[list[str], Counter[str]]:
         """The roles and the label counts of a split, by which a task may be meant more exactly."""
         return rows.table.column_names, self.label_counts(rows)
 
     def label_names(self, splits: Mapping[str, Rows]) -> tuple[str, ...]:
         """Label names found in train; DataError where another split has one that train does not."""
-        names = self.task.label_names(self.label_counts(splits["train"]))
+        names = self.task.reads.label_names(self.label_counts(splits["train"]))
         if names:
             for rows in splits.values():
                 self.check_labels(rows, names)
@@ -293,7 +275,7 @@ class DataManager:
         """DataError where a split has labels outside these names."""
         known = set(names)
         for cell in rows.label_cells():
-            unknown = [label for label in self.task.labels_in(cell) if label not in known]
+            unknown = [label for label in self.task.reads.labels_in(cell) if label not in known]
             if unknown:
                 codes, cells = coded(rows.table, "label")
                 position = int(np.argmax(codes == cells.index(cell)))
@@ -320,11 +302,11 @@ class DataManager:
         )  # fmt: skip
         path = self.cache / f"examples-{key}.arrow"
         if not path.exists():
-            partial = path.with_suffix(f".partial-{os.getpid()}")
+            partial, encode = path.with_suffix(f".partial-{os.getpid()}"), self.task.encodes.encode
             with self._caching(partial):
                 write_examples(
                     rows.table,
-                    lambda batch: {"row": batch["row"], **self.task.encode(batch, tokenizer, label_names, max_length)},
+                    lambda batch: {"row": batch["row"], **encode(batch, tokenizer, label_names, max_length)},
                     partial,
                 )
                 os.replace(partial, path)

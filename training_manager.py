@@ -21,6 +21,7 @@ from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
 from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
+from finetuning.data.examples import Examples
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import progress_bar
@@ -28,12 +29,12 @@ from finetuning.reporting.metric_names import metrics_line
 from finetuning.reporting.metrics_file import MetricsFile
 from finetuning.reporting.profile import profile_of
 from finetuning.reporting.throughput import Tally
-from finetuning.tasks.base import RandomKey
 from finetuning.training.optimizers import learning_rate_factor
 from finetuning.training.resume import check_epochs
 from finetuning.training.step import OptimizerStep, StepResult, losses_and_norms, over_processes
+from finetuning.types import RandomKey
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner, choose_way, planned_ahead
-from finetuning.windows.order import Examples, Window, epoch_order, window_of, windows_per_epoch
+from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -180,7 +181,7 @@ class TrainingManager:
         self._read_steps()
         state = self.state
         asked = self.settings.generation.validation_rows
-        texts = self.task.validation_texts if asked is None else asked
+        texts = self.task.scores.validation_texts if asked is None else asked
         evaluation = self.evaluator.validate(self.validation, self.settings.training.seed, texts)
         line = metrics_line(evaluation.metrics)
         if epoch_ended:
@@ -190,10 +191,10 @@ class TrainingManager:
             )  # fmt: skip
         else:
             _log.info("스텝 %s: 검증 %s", f"{state.step:,}", line)
-        if self.task.validation_texts:
+        if self.task.scores.validation_texts:
             for line in evaluation.details:
                 _log.info("%s", line)
-        metric = evaluation.metrics[self.task.best_metric]
+        metric = evaluation.metrics[self.task.scores.best_metric]
         state.evaluations_since_best += 1
         if self._is_better(metric):
             state.evaluations_since_best = 0
@@ -210,7 +211,7 @@ class TrainingManager:
         if self._is_out_of_patience():
             _log.info(
                 "검증 %s 값이 %d번 이어서 나아지지 않아 학습을 마칩니다. (training.early_stopping_patience)",
-                self.task.best_metric, state.evaluations_since_best,
+                self.task.scores.best_metric, state.evaluations_since_best,
             )  # fmt: skip
 
     def _is_out_of_patience(self) -> bool:
@@ -220,7 +221,7 @@ class TrainingManager:
     def _is_better(self, metric: float) -> bool:
         if self.state.best_metric is None:  # the first model is kept whatever its metric: a run must leave one
             return math.isfinite(metric) or self.state.best_step == 0
-        if self.task.greater_is_better:
+        if self.task.scores.greater_is_better:
             return metric > self.state.best_metric
         return metric < self.state.best_metric
 

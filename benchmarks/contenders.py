@@ -212,23 +212,23 @@ def held_out_loss(prepared: Any, evaluator: Any) -> float:
 
     examples, task, total, items = prepared.examples["validation"], evaluator.task, 0.0, 0
     model = prepared.bench.models.load_model(prepared.label_names).to(evaluator.model.device).eval()
-    task.fit_model(model, evaluator.tokenizer)
+    task.scores.fit_model(model, evaluator.tokenizer)
     model.load_state_dict(evaluator.model.state_dict())
     for batch in _batches(examples, task, evaluator):
         with torch.no_grad():
-            total += float(task.loss_sum(task.forward(model, batch), batch))
+            total += float(task.scores.loss_sum(task.scores.forward(model, batch), batch))
         items += batch.items
     return total / items
 
 
 def _batches(examples: Any, task: Any, evaluator: Any) -> Iterator[Any]:
+    from finetuning.data.examples import batches_by_length
     from finetuning.inference.evaluator import to_device
-    from finetuning.tasks.base import RandomKey
-    from finetuning.windows.order import batches_by_length
+    from finetuning.types import RandomKey
 
     for indices in batches_by_length(examples.lengths, 2048):
         yield to_device(
-            task.collate(examples.fetch(indices), evaluator.tokenizer, RandomKey(0, 0)), evaluator.model.device
+            task.encodes.collate(examples.fetch(indices), evaluator.tokenizer, RandomKey(0, 0)), evaluator.model.device
         )
 
 

@@ -61,16 +61,10 @@ def measure(rows: int, folder: Path) -> None:
     """Prints one row of the table: what opening, holding out and an epoch's order hold, and the time of a window."""
     from datasets import Dataset
 
+    from finetuning.data.examples import Examples, batches_by_length
     from finetuning.data.splits import hold_out_rows
     from finetuning.data.table import coded, counted, list_lengths
-    from finetuning.windows.order import (
-        Examples,
-        batches_by_length,
-        epoch_order,
-        partition,
-        window_of,
-        windows_per_epoch,
-    )
+    from finetuning.windows.order import epoch_order, partition, window_of, windows_per_epoch
 
     clean_path, made_path = make_tables(rows, folder)
     before = held()

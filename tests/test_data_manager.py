@@ -14,7 +14,7 @@ from data_manager import DataManager
 from exceptions import DataError
 from finetuning.config.schema import Settings
 from finetuning.data.sources import Raw
-from finetuning.tasks.registry import find_task
+from finetuning.tasks.registry import find_task, refined_task
 from finetuning_app import build_parser
 
 ROWS = "".join(f"좋은 영화 {n},{'긍정' if n % 2 else '부정'}\n" for n in range(20))
@@ -60,7 +60,9 @@ def test_whole_floats_are_the_integers_they_were(manager: Make) -> None:
 @pytest.mark.parametrize(("cell", "label"), [("1.50", "1.50"), ("-0.0", "0"), ("v1.0", "v1.0"), (" 3.0 ", "3")])
 def test_other_numbers_are_left_as_they_are(cell: str, label: str) -> None:
     for kind in ("text-classification", "multi-label-classification"):
-        found = find_task(Settings.model_validate({"model": {"task": kind}})).prepare({"text": "글", "label": cell})
+        found = find_task(Settings.model_validate({"model": {"task": kind}})).reads.prepare(
+            {"text": "글", "label": cell}
+        )
         assert found["label"] in (label, [label])
 
 
@@ -233,7 +235,7 @@ def test_a_missing_column_names_a_flag_that_there_is(manager: Make, task: str, s
 def test_usual_names_are_found(manager: Make, header: str, task: str, roles: dict[str, str]) -> None:
     data = manager({}, task=task)
     names = tuple(header.split(","))
-    assert data._resolve(data.task.columns(names), Raw("a.csv", names, [], "")) == roles
+    assert data._resolve(data.task.reads.columns(names), Raw("a.csv", names, [], "")) == roles
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ def test_where_two_would_fit_one_is_asked_for_by_name(manager: Make, header: str
 def test_a_pair_that_was_found_is_one_when_it_is_predicted(manager: Make) -> None:
     rows = "sentence1,sentence2,label\n" + "".join(f"가 {n},나 {n},{n % 2}\n" for n in range(20))
     data = manager({"train.csv": rows})
-    task = data.task.for_data(*data.nature(data.load_splits()["train"]))
+    task = refined_task(data.task, *data.label_profile(data.load_splits()["train"]))
     later = DataManager(task.settings, find_task(Settings.model_validate(task.settings.model_dump())))
     found, _ = later.load_unlabelled(None, ["가\t나"])
     assert found.table[:] == {"row": [1], "text": ["가"], "text_pair": ["나"]}

@@ -51,7 +51,7 @@ def test_gradient_of_a_window_is_the_same_for_every_cut(
 def test_gradient_of_a_window_is_that_of_the_mean_loss(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float64)
     window = Window(0, 0, np.arange(8))
-    batch = manager.task.collate(manager.train_examples.fetch(list(range(8))), manager.tokenizer, None)
+    batch = manager.task.encodes.collate(manager.train_examples.fetch(list(range(8))), manager.tokenizer, None)
     manager.model.train()
     manager.model(**batch.inputs, labels=batch.labels).loss.backward()
     reference = torch.cat([p.grad.flatten() for p in manager.model.parameters() if p.grad is not None])
@@ -108,14 +108,14 @@ def test_a_window_that_is_not_finite_is_skipped_and_named(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
-    loss_sum = manager.task.loss_sum
+    loss_sum = manager.task.scores.loss_sum
     bad_row = manager.train_examples.fetch([5])[0]["input_ids"]
 
     def poisoned(logits: torch.Tensor, batch: Any) -> torch.Tensor:
         has_bad = any(ids[: len(bad_row)].tolist() == bad_row for ids in batch.inputs["input_ids"])
         return loss_sum(logits, batch) * (math.nan if has_bad else 1.0)
 
-    manager.task.loss_sum = poisoned
+    manager.task.scores.loss_sum = poisoned
     before = {name: p.detach().clone() for name, p in manager.model.named_parameters()}
     window = Window(0, 0, np.arange(8))
     manager._count(manager.train_window(manager.plan(window)), window, 1.0)

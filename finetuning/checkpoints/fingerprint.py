@@ -18,8 +18,8 @@ import torch
 from exceptions import SettingsError
 from finetuning.config.metadata import fields_of, value_at
 from finetuning.config.schema import Settings
+from finetuning.data.examples import Examples
 from finetuning.korean.particles import with_particle
-from finetuning.windows.order import Examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -42,8 +42,8 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
         *tokenizer_lines(prepared, tokenizer, max_length, arguments.compare or ()),
         *table(fitting, estimate),
         *([what_would_fit(fitting)] if estimate.total > fitting.room else []),
-        "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if bench.task.final_texts else "첫 예제:",
-        bench.task.describe(train.fetch([0])[0], tokenizer),
+        "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if bench.task.scores.final_texts else "첫 예제:",
+        bench.task.encodes.describe(train.fetch([0])[0], tokenizer),
     ]
     print("\n".join(lines))
 

@@ -19,8 +19,8 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     records: list[dict[str, Any]] = [dict(original) for original in originals]
     if len(rows):
         examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
-        outcomes = evaluator.predict(examples)
-        for row, outcome in zip(examples.rows, outcomes, strict=True):
-            found = bench.task.readable(outcome, row, evaluator.label_names, evaluator.tokenizer)
+        predictions = evaluator.predict(examples)
+        for row, prediction in zip(examples.rows, predictions, strict=True):
+            found = bench.task.shows.readable(prediction, row, evaluator.label_names, evaluator.tokenizer)
             records[row["row"] - 1] = beside(records[row["row"] - 1], found)
     write_predictions(arguments.output, records)

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
-    from data_manager import DataManager, Rows
+    from data_manager import DataManager
+    from finetuning.data.examples import Examples
+    from finetuning.data.rows import Rows
     from finetuning.inference.evaluator import Evaluator
-    from finetuning.models.vocabulary import Extension, Learned
+    from finetuning.models.vocabulary import Extension
+    from finetuning.models.vocabulary_learning import Learned
     from finetuning.tasks.base import Task
-    from finetuning.windows.order import Examples
     from model_manager import ModelManager
 
 
@@ -80,7 +82,7 @@ class Workbench:
         if model.config.pad_token_id is None:  # a classifier on a causal model finds each text's end by it
             model.config.pad_token_id = tokenizer.pad_token_id
         model.to(self.accelerator.device)
-        self.task.fit_model(model, tokenizer)
+        self.task.scores.fit_model(model, tokenizer)
         return Evaluator(
             self.task, model, tokenizer, label_names, max_length, self.accelerator, memory, self.stop.check
         )
@@ -158,12 +160,13 @@ def prepare(
     """
     from finetuning.commands.vocabulary import extend_vocabulary
     from finetuning.models.vocabulary import check_tokenizer
+    from finetuning.tasks.registry import refined_task
 
     if bench.settings.model.extend_vocabulary is not None:
         check_tokenizer(tokenizer)
     splits = bench.data.load_splits()
     asked = bench.task.name
-    bench = bench.with_task(bench.task.for_data(*bench.data.nature(splits["train"])))
+    bench = bench.with_task(refined_task(bench.task, *bench.data.label_profile(splits["train"])))
     if bench.task.name != asked:
         splits = bench.data.load_splits()  # what a good row is, is the task's to say
     label_names, learned = bench.data.label_names(splits), None

@@ -16,9 +16,9 @@ from exceptions import ModelError, ResourceError, SettingsError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.session import Prepared, Workbench, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
-from finetuning.commands.vocabulary import begun_with, keep
 from finetuning.files import write_atomically, write_json
 from finetuning.models.quantization import check_device
+from finetuning.models.vocabulary_cache import keep, read_kept
 from finetuning.planning.fit import choose, fitting_of, remembered
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
     store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)
     path = _checkpoint_to_resume(store, arguments, output_dir)
     checkpoint = store.load(path) if path is not None else None
-    earlier = begun_with(run_of(path), output_dir) if path is not None else None
+    earlier = read_kept(run_of(path), output_dir) if path is not None else None
     with bench.accelerator.main_process_first():
         prepared = prepare(bench, tokenizer, max_length, earlier)
     if prepared.bench.accelerator.is_main_process:
@@ -168,12 +168,12 @@ def _report(
     bench.models.name = str(bench.output_dir)
     best = bench.evaluator(bench.models.load_saved(), tokenizer, label_names, max_length)
     best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
-    evaluation = best.evaluate(examples[split], bench.settings.training.seed, task.final_texts)
+    evaluation = best.evaluate(examples[split], bench.settings.training.seed, task.scores.final_texts)
     if not accelerator.is_main_process or state.best_metric is None:
         return
     rows, samples = examples[split].rows, list[str]()
-    if not task.final_texts:  # otherwise the details show generated texts
-        samples = sample_lines(task, rows, evaluation.outcomes, label_names, tokenizer)
+    if not task.scores.final_texts:  # otherwise the details show generated texts
+        samples = sample_lines(task, rows, evaluation.predictions, label_names, tokenizer)
     seconds = time.perf_counter() - started
     report = build_report(
         bench.settings,

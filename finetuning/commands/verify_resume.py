@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from finetuning.checkpoints.types import Checkpoint
-    from finetuning.windows.order import Examples
+    from finetuning.data.examples import Examples
     from training_manager import TrainingManager
 
 _log = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ def _few(examples: Examples, wanted: int, seed: int) -> Examples:
     """All examples of as many rows, drawn by the seed, as make the wanted number of examples."""
     import numpy as np
 
-    from finetuning.windows.order import Examples
+    from finetuning.data.examples import Examples
 
     numbers = np.array(examples.table["row"][:])
     rows, counts = np.unique(numbers, return_counts=True)

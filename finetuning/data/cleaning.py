@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from exceptions import BadRow, DataError
+from finetuning.cells import ROLE_NAMES, as_text, check_is_text
 from finetuning.korean.normalization import KINDS, Normalizer, change_shown
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
-_SHOWN_CHARACTERS = 40
-_WHOLE_FLOAT = re.compile(r"([+-]?[0-9]{1,30})\.0+")
-ROLE_NAMES = {
-    "text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨", "tokens": "토큰", "question": "질문",
-    "context": "지문", "answers": "정답", "messages": "대화", "conversations": "대화", "instruction": "지시문",
-    "input": "입력", "output": "답", "prompt": "입력", "response": "출력",
-}  # fmt: skip
 _TEXTS = ("text", "text_pair", "prompt", "response")
 _CHANGES = {**KINDS, "label": "앞뒤 빈칸을 뗀 라벨", "unanswered": "답이 없어 뺀 마지막 질문"}
 
@@ -147,33 +139,6 @@ def _is_empty(cell: Any, normalizer: Normalizer) -> bool:
 
 def _empty(role: str) -> str:
     return f"빈 {ROLE_NAMES.get(role, role)}"
-
-
-def check_is_text(role: str, cell: Any) -> None:
-    """BadRow where a cell that is to be a text holds others, as JSON with its texts further in has it."""
-    if isinstance(cell, list | dict):
-        raise BadRow(
-            f"목록이나 객체인 {ROLE_NAMES.get(role, role)}(data.records에 그 안까지 가는 경로를 쓰세요)",
-            found=as_text(cell)[:_SHOWN_CHARACTERS],
-        )
-
-
-def as_text(value: Any) -> str:
-    """A cell as text; whole floats, as a column of integers with gaps has them, are the integers they were."""
-    if isinstance(value, str):
-        return value
-    if value is None or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return json.dumps(value, ensure_ascii=False)
-
-
-def as_label(value: Any) -> str:
-    """A label's cell as text, without white space; `1.0`, as pandas writes integers with gaps, is the `1` it was."""
-    text = as_text(value).strip()
-    whole = _WHOLE_FLOAT.fullmatch(text)
-    return str(int(whole[1])) if whole else text
 
 
 def _is_number(text: str) -> bool:

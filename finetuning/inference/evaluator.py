@@ -1,4 +1,4 @@
-"""One pass over a split without gradients: outcomes of every row in their order, and metrics."""
+"""One pass over a split without gradients: predictions of every row in their order, and metrics."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from finetuning.data.examples import Examples, batches_by_length
 from finetuning.data.table import Cells, numbers
 from finetuning.device.budget import TokenBudget
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.korean.text_quality import Said
-from finetuning.tasks.base import Batch, RandomKey, Task
-from finetuning.tasks.generation.shared import Answer, GeneratingTask
-from finetuning.windows.order import Examples, batches_by_length
+from finetuning.tasks.base import Task
+from finetuning.tasks.generation.shared import Answer, GeneratingScorer
+from finetuning.types import Batch, RandomKey
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,11 +29,11 @@ BUDGET_FACTOR = 2
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A split's metrics, further lines for a report, and the task's outcome of each row in the split's order."""
+    """A split's metrics, further lines for a report, and the task's prediction of each row in the split's order."""
 
     metrics: dict[str, float]
     details: list[str]
-    outcomes: list[Any]
+    predictions: list[Any]
 
 
 @dataclass(frozen=True)
@@ -53,71 +54,72 @@ class Evaluator:
 
         Of a task that generates, the first `generated_rows` rows get a generated text.
         """
-        outcomes, loss = self._with_loss(examples, seed, generated_rows)
-        return self._measure(outcomes, examples, loss)
+        predictions, loss = self._with_loss(examples, seed, generated_rows)
+        return self._measure(predictions, examples, loss)
 
     def validate(self, examples: Examples, seed: int, generated_rows: int) -> Evaluation:
         """Like evaluate, after the task has chosen on this split what it is to choose, such as a threshold."""
-        outcomes, loss = self._with_loss(examples, seed, generated_rows)
-        for name, value in self.task.tune(outcomes, _columns(examples), self.label_names).items():
+        predictions, loss = self._with_loss(examples, seed, generated_rows)
+        for name, value in self.task.scores.calibrate(predictions, _columns(examples), self.label_names).items():
             setattr(self.model.config, name, value)
-        self.task.fit_model(self.model, self.tokenizer)
-        return self._measure(outcomes, examples, loss)
+        self.task.scores.fit_model(self.model, self.tokenizer)
+        return self._measure(predictions, examples, loss)
 
     def predict(self, examples: Examples) -> list[Any]:
-        """The outcome of each row, of examples that have no labels."""
-        if isinstance(self.task, GeneratingTask):
-            return [Answer(said=said) for said in self._generate(self.task, examples, len(examples.rows))]
-        outcomes = self._pass(examples.lengths, lambda indices: self._outcomes(examples, indices, None)[0])
-        return self.task.gather(outcomes, examples.table, examples.rows)
+        """The prediction of each row, of examples that have no labels."""
+        if isinstance(self.task.scores, GeneratingScorer):
+            return [Answer(said=said) for said in self._generate(self.task.scores, examples, len(examples.rows))]
+        predictions = self._pass(examples.lengths, lambda indices: self._predictions(examples, indices, None)[0])
+        return self.task.scores.gather(predictions, examples.table, examples.rows)
 
     @torch.no_grad()
     def without_finite_loss(self, examples: Examples, indices: Sequence[int], key: RandomKey) -> list[int]:
         """Those of the positions whose loss, alone and with the model as it is, is NaN or Inf."""
         bad: list[int] = []
         for index in indices:
-            batch = to_device(self.task.collate(examples.fetch([index]), self.tokenizer, key), self.accelerator.device)
+            batch = self.task.encodes.collate(examples.fetch([index]), self.tokenizer, key)
+            batch = to_device(batch, self.accelerator.device)
             with self.accelerator.autocast():
-                loss = self.task.loss_sum(self.task.forward(self.model, batch), batch)
+                loss = self.task.scores.loss_sum(self.task.scores.forward(self.model, batch), batch)
             if not bool(torch.isfinite(loss)):
                 bad.append(index)
         return bad
 
-    def _measure(self, outcomes: list[Any], examples: Examples, loss: float) -> Evaluation:
+    def _measure(self, predictions: list[Any], examples: Examples, loss: float) -> Evaluation:
         rows = _columns(examples)
-        metrics = self.task.metrics(outcomes, rows, self.label_names, loss)
-        return Evaluation(metrics, self.task.details(outcomes, rows, self.label_names), outcomes)
+        metrics = self.task.scores.metrics(predictions, rows, self.label_names, loss)
+        return Evaluation(metrics, self.task.shows.details(predictions, rows, self.label_names), predictions)
 
     def _with_loss(self, examples: Examples, seed: int, generated_rows: int) -> tuple[list[Any], float]:
-        """Each row's outcome, and the mean loss over all items."""
+        """Each row's prediction, and the mean loss over all items."""
         losses: list[tuple[float, int]] = []
 
         def work(indices: np.ndarray) -> list[Any]:
-            outcomes, loss_sum, items = self._outcomes(examples, indices, RandomKey(seed, 0))
+            predictions, loss_sum, items = self._predictions(examples, indices, RandomKey(seed, 0))
             losses.append((loss_sum, items))
-            return outcomes
+            return predictions
 
         found = self._pass(examples.lengths, work)
         sums = [sum(part) for part in zip(*self._over_processes(losses), strict=True)]
-        outcomes = self.task.gather(found, examples.table, examples.rows)
-        if isinstance(self.task, GeneratingTask) and generated_rows:
-            answers = self._generate(self.task, examples, min(generated_rows, len(outcomes)))
+        predictions = self.task.scores.gather(found, examples.table, examples.rows)
+        if isinstance(self.task.scores, GeneratingScorer) and generated_rows:
+            answers = self._generate(self.task.scores, examples, min(generated_rows, len(predictions)))
             for position, said in enumerate(answers):
-                outcomes[position] = dataclasses.replace(outcomes[position], said=said)
-        return outcomes, sums[0] / max(sums[1], 1)
+                predictions[position] = dataclasses.replace(predictions[position], said=said)
+        return predictions, sums[0] / max(sums[1], 1)
 
-    def _generate(self, task: GeneratingTask, examples: Examples, count: int) -> list[Said]:
+    def _generate(self, scorer: GeneratingScorer, examples: Examples, count: int) -> list[Said]:
         """The text that the model makes of each of the first rows."""
 
         def work(indices: np.ndarray) -> list[Said]:
             rows = [examples.rows[int(index)] for index in indices]
             with self.accelerator.autocast():
-                return task.generate(self.model, rows, self.tokenizer, self.max_length)
+                return scorer.generate(self.model, rows, self.tokenizer, self.max_length)
 
         lengths = np.zeros(len(examples.rows), dtype=np.int64)
         places = np.searchsorted(numbers(examples.rows, "row"), numbers(examples.table, "row"))
         np.maximum.at(lengths, places, examples.lengths)
-        return self._pass(lengths[:count] + task.settings.generation.max_new_tokens, work)
+        return self._pass(lengths[:count] + scorer.settings.generation.max_new_tokens, work)
 
     def _pass(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
         """What `work` makes of every position, in their order: in batches by length, shared among the processes."""
@@ -156,14 +158,16 @@ class Evaluator:
     def _budget(self) -> int:
         return BUDGET_FACTOR * self.memory.token_budget
 
-    def _outcomes(self, examples: Examples, indices: np.ndarray, key: RandomKey | None) -> tuple[list[Any], float, int]:
-        """(outcomes, loss sum, items) of one batch; without a key there are no labels, and no loss."""
-        batch = self.task.collate(examples.fetch(indices.tolist()), self.tokenizer, key)
+    def _predictions(
+        self, examples: Examples, indices: np.ndarray, key: RandomKey | None
+    ) -> tuple[list[Any], float, int]:
+        """(predictions, loss sum, items) of one batch; without a key there are no labels, and no loss."""
+        batch = self.task.encodes.collate(examples.fetch(indices.tolist()), self.tokenizer, key)
         batch = to_device(batch, self.accelerator.device)
         with self.accelerator.autocast():
-            logits = self.task.forward(self.model, batch)
-        loss = float(self.task.loss_sum(logits, batch)) if key is not None else 0.0
-        return self.task.outcomes(logits, batch), loss, batch.items
+            logits = self.task.scores.forward(self.model, batch)
+        loss = float(self.task.scores.loss_sum(logits, batch)) if key is not None else 0.0
+        return self.task.scores.predictions(logits, batch), loss, batch.items
 
 
 def _columns(examples: Examples) -> dict[str, Sequence[Any]]:

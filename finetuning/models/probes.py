@@ -29,7 +29,7 @@ _REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError)
 class Trial:
     """The hidden states (or logits) of one trial, each (tokens, width), for real tokens alone.
 
-    Args:
+    Attributes:
         expected: Computed in the ordinary way.
         found: Computed in the way under trial.
         beside: Computed as `found`, with other tokens in the first sequence.
@@ -90,6 +90,9 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
     Args:
         model: A causal model. On the meta device there are no values to compare, so its class attribute decides.
         max_length: Tokens of the longest sequence.
+
+    Returns:
+        bool: Whether the trial passed.
     """
     reach = (getattr(model.config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     if not _has_plain_attention(model) or any(tokens is not None and tokens < max_length for tokens in reach):

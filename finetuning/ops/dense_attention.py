@@ -6,10 +6,11 @@ dense one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from finetuning.types import DenseTokens
 
 if TYPE_CHECKING:
     import torch
@@ -18,25 +19,6 @@ if TYPE_CHECKING:
 
 _ATTENTION = "within-sequences"  # the name that transformers looks the attention below up by
 _BRIEF = 256  # tokens
-
-
-@dataclass(frozen=True)
-class DenseTokens:
-    """Where the tokens of a dense row are in a padded batch with a sequence a row, and back.
-
-    gather: (real tokens,) int64, each token's place in the flattened padded batch; spread: (rows, tokens) int64, each
-    padded place's token in the dense row, the one before it where it is padding; real: (rows, 1, 1, tokens) bool, or
-    None where attention is causal, which sees no padding at a sequence's end.
-    """
-
-    gather: torch.Tensor
-    spread: torch.Tensor
-    real: torch.Tensor | None
-
-    def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> DenseTokens:
-        """The same with each tensor converted, to another device say."""
-        real = None if self.real is None else convert(self.real)
-        return DenseTokens(convert(self.gather), convert(self.spread), real)
 
 
 def dense_tokens(attention_mask: torch.Tensor) -> DenseTokens | None:

@@ -55,7 +55,7 @@ def count_step(model: PreTrainedModel, workload: Workload, optimizer_in_backward
                     parameter.grad = torch.empty_like(parameter)
                 hooks = after_each_gradient(model, step_in_backward) if in_backward else nullcontext()
                 with hooks, workload.autocast(), without_padding(model, counted.batch.dense):
-                    workload.task.training_loss(model, counted.batch).backward()
+                    workload.task.scores.training_loss(model, counted.batch).backward()
                 if not in_backward:
                     step(max(trained, key=torch.numel))
                 model.zero_grad(set_to_none=True)
@@ -69,7 +69,7 @@ def count_evaluation(model: PreTrainedModel, workload: Workload) -> Count:
         _make_fake(model, workload.device)
         live = _LiveBytes(model)
         with live, torch.no_grad(), workload.autocast():
-            workload.task.loss_sum(workload.task.forward(model, workload.evaluation), workload.evaluation)
+            workload.task.scores.loss_sum(workload.task.scores.forward(model, workload.evaluation), workload.evaluation)
     return live.count(workload.device)
 
 

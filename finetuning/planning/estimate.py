@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from finetuning.config.schema import Settings
+from finetuning.data.examples import batches_by_length
 from finetuning.ops.recompute import recompute_activations
-from finetuning.tasks.base import Batch, Task
+from finetuning.tasks.base import Task
+from finetuning.types import Batch
 from finetuning.windows.layouts import Way, cut_window
-from finetuning.windows.order import batches_by_length, epoch_order, share_of, window_of, windows_per_epoch
+from finetuning.windows.order import epoch_order, share_of, window_of, windows_per_epoch
 from finetuning.windows.packing import pack_window
 
 if TYPE_CHECKING:

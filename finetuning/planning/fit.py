@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from finetuning.data.examples import Examples
     from finetuning.planning.estimate import Estimate, Workload
     from finetuning.planning.options import Option
-    from finetuning.tasks.base import Batch
+    from finetuning.types import Batch
     from finetuning.windows.layouts import Way
-    from finetuning.windows.order import Examples
 
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
@@ -108,7 +108,7 @@ class Fitting:
     def _way(self, outline: PreTrainedModel, option: Option) -> Way:
         from finetuning.models.probes import attends_within_sequences
 
-        if not self.bench.task.packs():
+        if not self.bench.task.encodes.packs():
             return "padded"
         return "one row" if attends_within_sequences(outline, option.max_length) else "packed"
 
@@ -145,7 +145,7 @@ class Fitting:
         outline = models.outline(self.label_names)
         if outline.config.pad_token_id is None:
             outline.config.pad_token_id = self.tokenizer.pad_token_id
-        self.bench.task.fit_model(outline, self.tokenizer)
+        self.bench.task.scores.fit_model(outline, self.tokenizer)
         if option.gradient_checkpointing:
             check_can_recompute(outline)
         return outline
@@ -153,7 +153,7 @@ class Fitting:
     def _batch(self, examples: Examples, rows: Sequence[np.ndarray], max_length: int, way: Way) -> Batch:
         from finetuning.inference.evaluator import to_device
         from finetuning.planning.estimate import shortened
-        from finetuning.tasks.base import RandomKey
+        from finetuning.types import RandomKey
         from finetuning.windows.layouts import one_row
 
         task, device = self.bench.task, self.bench.accelerator.device
@@ -161,9 +161,10 @@ class Fitting:
         if way == "one row":
             return to_device(one_row(task, made[0], self.tokenizer), device)
         if way == "packed":
-            return to_device(task.collate_rows(made, self.tokenizer), device)
+            return to_device(task.encodes.collate_rows(made, self.tokenizer), device)
         key = RandomKey(self.bench.settings.training.seed, 0)
-        return to_device(task.collate([example for row in made for example in row], self.tokenizer, key), device)
+        together = [example for row in made for example in row]
+        return to_device(task.encodes.collate(together, self.tokenizer, key), device)
 
 
 def fitting_of(

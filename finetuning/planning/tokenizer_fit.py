@@ -84,7 +84,7 @@ def measure(
     counts = _Counts()
     for text in texts_of(sample):
         counts.add(text, tokenizer)
-    kept, whole = (task.encode(sample, tokenizer, label_names, length) for length in (max_length, _WHOLE))
+    kept, whole = (task.encodes.encode(sample, tokenizer, label_names, length) for length in (max_length, _WHOLE))
     left = sum(map(len, kept["input_ids"])) / max(1, sum(map(len, whole["input_ids"])))
     is_cut = any(kept["truncated"])
     return Fit(

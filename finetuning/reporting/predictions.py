@@ -98,8 +98,8 @@ def sample_lines(
     lines = ["예측 보기"]
     for position in range(0, len(rows), max(1, len(rows) // _SAMPLES))[:_SAMPLES]:
         row = rows[position]
-        given, truth = task.show(row)
-        found = _phrase(task.told(predictions[position], row, label_names, tokenizer))
+        given, truth = task.shows.show(row)
+        found = _phrase(task.shows.phrase(predictions[position], row, label_names, tokenizer))
         lines.append(f"  {given[:80]} → {found or '없음'}" + (f" (정답 {truth})" if truth else ""))
     return lines
 

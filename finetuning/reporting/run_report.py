@@ -209,7 +209,7 @@ def build_report(
         learning_rate=settings.training.learning_rate,
         dtype=model.dtype,
         seed=settings.training.seed,
-        best_metric_name=task.best_metric,
+        best_metric_name=task.scores.best_metric,
         training=training,
         evaluation=evaluation,
         hardware=hardware,

@@ -1,4 +1,4 @@
-"""Masked-language-model training: continued pretraining of an encoder on the user's own texts."""
+"""Masked language modelling: continued pretraining of an encoder on the user's own texts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
+from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
-from finetuning.tasks.base import IGNORED, Batch, Column, RandomKey, pad, text_columns
-from finetuning.tasks.generation.shared import VocabularyTask, only_positions, vocabulary_batch
+from finetuning.tasks.base import Task
+from finetuning.tasks.parts import Presenter, RowEncoder, RowReader
+from finetuning.tasks.tensors import pad
+from finetuning.tasks.text_encoding import text_columns
+from finetuning.tasks.vocabulary import VocabularyScorer, only_positions, vocabulary_batch
+from finetuning.types import IGNORED, Batch, Column, RandomKey
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,22 +22,37 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class FillMask(VocabularyTask):
-    """BERT's masking (Devlin et al. 2019): of the chosen tokens 80% become the mask, 10% a random token, 10% stay.
-
-    Words (어절) are chosen whole, so that a subword cannot be read off the rest of its word. Masks are drawn anew each
-    epoch, from seed, epoch and row alone: they do not depend on how a window is cut or where a run was stopped.
-    """
+class FillMask(Task):
+    """Cross-entropy of masked tokens. The best model is the one of lowest loss."""
 
     name = "fill-mask"
     aliases = ("masked-lm", "masked-language-modeling", "mlm", "마스크 채우기")
     auto_class = "AutoModelForMaskedLM"
     pipeline = "fill-mask"
-    best_metric = "loss"
-    greater_is_better = False
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.reads = PlainTextReader(settings)
+        self.encodes = MaskingEncoder(settings)
+        self.scores = MaskScorer(settings)
+        self.shows = MaskPresenter()
+
+
+class PlainTextReader(RowReader):
+    """Reads a text without a label."""
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
-        return (Column("text", "text_column", self.settings.data.text_column, TEXTS),)
+        """Return the text's column."""
+        return (self.column("text", "text_column", TEXTS),)
+
+
+class MaskingEncoder(RowEncoder):
+    """Encodes texts and masks them as BERT does (Devlin et al. 2019).
+
+    80% of the chosen tokens become the mask, 10% a random token, and 10% stay. Words (어절) are chosen whole, so that a
+    subword cannot be read off the rest of its word. Masks are drawn anew each epoch from seed, epoch and row. They do
+    not depend on how a window is cut or where a run was stopped.
+    """
 
     def encode(
         self,
@@ -41,6 +61,7 @@ class FillMask(VocabularyTask):
         label_names: Sequence[str],
         max_length: int,
     ) -> dict[str, list[Any]]:
+        """Encode texts; see `RowEncoder.encode`. The column `word` holds each token's word, -1 for special tokens."""
         if tokenizer.mask_token_id is None:
             raise ModelError(
                 "이 모델의 tokenizer에는 mask 토큰이 없어 fill-mask로 학습할 수 없습니다.",
@@ -61,13 +82,17 @@ class FillMask(VocabularyTask):
     def collate(
         self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
     ) -> Batch:
+        """Pad and mask examples; see `RowEncoder.collate`. labels: (rows, tokens) int64, -100 at tokens not chosen.
+
+        Without a key nothing is drawn, and the masks in the text are the labelled positions.
+        """
         import numpy as np
         import torch
 
         inputs, tokens = pad(examples, tokenizer)
         labels = torch.full_like(inputs["input_ids"], IGNORED)
         for position, example in enumerate(examples):
-            if key is None:  # prediction: the masks are those in the text
+            if key is None:
                 original = masked = np.array(example["input_ids"])
                 chosen = original == tokenizer.mask_token_id
             else:
@@ -79,7 +104,7 @@ class FillMask(VocabularyTask):
     def _mask(
         self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, key: RandomKey
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The example's ids, its ids masked, and which positions were chosen: at least one word of a text is."""
+        """Return the ids, the masked ids and which were chosen, (tokens,) each. At least one word of a text is."""
         import numpy as np
 
         options = self.settings.fill_mask
@@ -98,30 +123,44 @@ class FillMask(VocabularyTask):
         masked = np.where(chosen & (fate >= 0.9), anything, masked)
         return original, masked, chosen
 
+
+class MaskScorer(VocabularyScorer):
+    """Cross-entropy of the chosen tokens."""
+
+    best_metric = "loss"
+    greater_is_better = False
+
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Return the head's output at the chosen positions, (items, vocabulary)."""
         assert batch.labels is not None
         with only_positions(model.base_model, batch):
             logits: torch.Tensor = model(**batch.inputs).logits
         return logits[0]
 
-    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
-        """Each example's (predicted ids at its masks, how many of them are right)."""
+    def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
+        """Return each example's predicted ids at its chosen positions, and how many of them are right."""
         assert batch.labels is not None
         chosen = batch.labels != IGNORED
         counts = chosen.sum(1).tolist()
-        predicted = logits.argmax(-1).split(counts)
-        right = (logits.argmax(-1) == batch.labels[chosen]).split(counts)
+        predicted = outputs.argmax(-1).split(counts)
+        right = (outputs.argmax(-1) == batch.labels[chosen]).split(counts)
         return [(ids.tolist(), int(hits.sum())) for ids, hits in zip(predicted, right, strict=True)]
 
     def metrics(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
-        masked = sum(len(predicted) for predicted, _ in outcomes)
-        correct = sum(right for _, right in outcomes)
+        """Compute perplexity and the accuracy at the chosen positions."""
+        masked = sum(len(predicted) for predicted, _ in predictions)
+        correct = sum(right for _, right in predictions)
         return {"loss": loss, "perplexity": math.exp(min(loss, 700)), "masked_accuracy": correct / max(masked, 1)}
 
+
+class MaskPresenter(Presenter):
+    """Shows predicted tokens."""
+
     def readable(
-        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Any]:
-        predicted, _ = outcome
+        """Return the tokens predicted at the masks."""
+        predicted, _ = prediction
         return {"tokens": tokenizer.convert_ids_to_tokens(predicted)}

@@ -18,7 +18,6 @@ from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, rerais
 from finetuning.inference.evaluator import Evaluator, to_device
 from finetuning.ops.dense_attention import without_padding
 from finetuning.reporting.profile import Profile
-from finetuning.tasks.base import Batch
 from finetuning.training.compile import CompiledLayers, is_worth_compiling
 from finetuning.training.optimizers import (
     HalfStep,
@@ -28,6 +27,7 @@ from finetuning.training.optimizers import (
     measured_in_backward,
     stepped_in_backward,
 )
+from finetuning.types import Batch
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner
 from finetuning.windows.order import Window
 
@@ -162,7 +162,7 @@ class OptimizerStep:
                 batch = to_device(batch, self.accelerator.device)
                 with without_padding(self.model, batch.dense):
                     with self.profile.phase("forward"):
-                        loss_sum = self.task.training_loss(self.model, batch)
+                        loss_sum = self.task.scores.training_loss(self.model, batch)
                     with self.profile.phase("backward"):
                         self.scaler.scale(loss_sum / items).backward()
                 total = total + loss_sum.detach()

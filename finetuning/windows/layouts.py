@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from finetuning.data.examples import Examples
 from finetuning.models.probes import attends_within_sequences, drops_padding, isolates
 from finetuning.ops.dense_attention import causal_tokens, dense_tokens
-from finetuning.tasks.base import Batch, RandomKey, Task
-from finetuning.windows.order import Examples, Window, epoch_order, micro_batch_cost, partition, share_of
+from finetuning.tasks.base import Task
+from finetuning.types import Batch, RandomKey
+from finetuning.windows.order import Window, epoch_order, micro_batch_cost, partition, share_of
 from finetuning.windows.packing import pack_window
 
 if TYPE_CHECKING:
@@ -42,14 +44,14 @@ def choose_way(task: Task, model: PreTrainedModel, max_length: int) -> Way:
     """How this run keeps padding small, by what `data.packing` allows and the model was seen to do; says so."""
     asked = task.settings.data.packing
     way: Way = "padded"
-    if task.packs():
+    if task.encodes.packs():
         if attends_within_sequences(model, max_length):
             way = "one row"
         elif isolates(model):
             way = "packed"
     elif asked is not False:
         way = "dense" if drops_padding(model) else "padded"
-    if way == "padded" and (asked or task.packs()):
+    if way == "padded" and (asked or task.encodes.packs()):
         _log.warning("이 모델은 이어 붙인 예제를 서로 떼어 놓지 못해 data.packing 없이 학습합니다.")
     _log.info("%s (data.packing)", _SAID[way])
     return way
@@ -64,7 +66,7 @@ def cut_window(indices: np.ndarray, lengths: np.ndarray, budget: int, device_typ
 def one_row(task: Task, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> Batch:
     """Examples of a causal model as a micro-batch of one row, attention kept within each."""
     lengths = [len(example["input_ids"]) for example in examples]
-    return dataclasses.replace(task.collate_rows([examples], tokenizer), dense=causal_tokens(lengths))
+    return dataclasses.replace(task.encodes.collate_rows([examples], tokenizer), dense=causal_tokens(lengths))
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class WindowPlanner:
         lengths, fetch = self.examples.lengths, self.examples.fetch
         if self.way == "packed":
             packed = pack_window(indices, lengths, self.max_length, budget)
-            return [self.task.collate_rows([fetch(row) for row in rows], self.tokenizer) for rows in packed]
+            return [self.task.encodes.collate_rows([fetch(row) for row in rows], self.tokenizer) for rows in packed]
         if self.as_few_as_fit:
             cuts = partition(indices, lengths, budget, budget * len(indices))
         else:
@@ -117,7 +119,7 @@ class WindowPlanner:
     def _micro_batch(self, examples: Sequence[Mapping[str, Any]], key: RandomKey) -> Batch:
         if self.way == "one row":
             return one_row(self.task, examples, self.tokenizer)
-        batch = self.task.collate(examples, self.tokenizer, key)
+        batch = self.task.encodes.collate(examples, self.tokenizer, key)
         return _without_padding(batch) if self.way == "dense" else batch
 
     def sample(self) -> Batch:
@@ -126,7 +128,7 @@ class WindowPlanner:
         others = order[lengths[order] != lengths[order[0]]]  # of another length, so that there is padding to deal with
         two = self.examples.fetch([order[0], (others if len(others) else order)[-1]])
         if self.way == "packed":
-            return self.task.collate_rows([[one] for one in two], self.tokenizer)
+            return self.task.encodes.collate_rows([[one] for one in two], self.tokenizer)
         return self._micro_batch(two, RandomKey(self.seed, 0))
 
 

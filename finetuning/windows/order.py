@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 # A micro-batch costs as much as this many tokens before its first token is computed: kernel launches, a Python call for
 # each layer. The partition weighs it against padding. On a CPU 16 and 64 took the same time. Off it the number is an
@@ -23,26 +18,6 @@ _MICRO_BATCH_COST_OFF_CPU = 1024
 def micro_batch_cost(device_type: str) -> int:
     """What a micro-batch costs on a kind of device (torch's name for it), in tokens."""
     return MICRO_BATCH_COST if device_type == "cpu" else _MICRO_BATCH_COST_OFF_CPU
-
-
-@dataclass(frozen=True)
-class Examples:
-    """The tokenised examples of a split: a memory-mapped table, and each example's number of tokens (int32).
-
-    rows: the clean rows that they were made of, in the order of the examples.
-    """
-
-    table: Dataset
-    lengths: np.ndarray
-    rows: Dataset
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def fetch(self, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-        """The examples at these positions, each a dict of its columns."""
-        columns = self.table[[int(index) for index in indices]]
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -103,18 +78,3 @@ def partition(
         cuts.append(by_length[cut_before[end] : end])
         end = int(cut_before[end])
     return cuts[::-1]
-
-
-def batches_by_length(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
-    """Positions of a whole split in batches for a pass without gradients: by length, longest first, within the budget.
-
-    Longest first, so that memory that does not suffice shows at once.
-    """
-    order = np.argsort(-lengths.astype(np.int64), kind="stable")
-    batches: list[np.ndarray] = []
-    start = 0
-    while start < len(order):
-        size = max(1, token_budget // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + size])
-        start += size
-    return batches

@@ -69,7 +69,7 @@ def test_a_setting_newer_than_the_checkpoint_counts_as_its_default() -> None:
 def cached_examples(settings: Settings, tokenizer: Any, max_length: int = 32) -> set[str]:
     """Names of the example files in the cache after the training split was encoded under these settings."""
     task = find_task(settings)
-    task.fit_tokenizer(tokenizer)
+    task.encodes.fit_tokenizer(tokenizer)
     data = DataManager(settings, task)
     splits = data.load_splits()
     data.encode(splits["train"], tokenizer, data.label_names(splits), max_length)

@@ -218,10 +218,10 @@ def test_relations_are_scored_as_klue_does_without_no_relation() -> None:
     truth = ["no_relation", "org:founded", "org:founded", "per:title", "no_relation", "per:title"]
     predicted = [0, 1, 0, 2, 1, 1]
     task = find_task(Settings())
-    found = task.metrics([np.eye(3)[best] for best in predicted], {"label": truth}, names, 0.0)
+    found = task.scores.metrics([np.eye(3)[best] for best in predicted], {"label": truth}, names, 0.0)
     right, said, there = 2, 4, 4  # of the relations that are said, and that are there
     assert found["relation_micro_f1"] == pytest.approx(2 * right / (said + there))
-    assert "relation_micro_f1" not in task.metrics([np.eye(2)[0]] * 2, {"label": ["a", "b"]}, ("a", "b"), 0.0)
+    assert "relation_micro_f1" not in task.scores.metrics([np.eye(2)[0]] * 2, {"label": ["a", "b"]}, ("a", "b"), 0.0)
 
 
 @pytest.mark.parametrize(

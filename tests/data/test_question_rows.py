@@ -25,7 +25,7 @@ from tests.support.answering import CONTEXT, row_of, task_of
 
 def test_an_answer_keeps_its_place_when_a_decomposed_context_is_composed() -> None:
     row = row_of("언제?", unicodedata.normalize("NFD", CONTEXT), unicodedata.normalize("NFD", "1443년"))
-    answer = task_of().prepare(row)["answers"][0]
+    answer = task_of().reads.prepare(row)["answers"][0]
     start = CONTEXT.index("1443년")
     assert answer == {"text": "1443년", "answer_start": start}
     assert row["answers"][0]["answer_start"] > start
@@ -42,14 +42,14 @@ def test_an_answer_keeps_its_place_when_a_decomposed_context_is_composed() -> No
 )
 def test_answers_come_in_every_published_shape(cell: Any) -> None:
     row = {"question": "언제?", "context": CONTEXT, "answers": cell}
-    assert task_of().prepare(row)["answers"] == [{"text": "1443년", "answer_start": 10}]
+    assert task_of().reads.prepare(row)["answers"] == [{"text": "1443년", "answer_start": 10}]
 
 
 @pytest.mark.parametrize("mark", [True, "True", 1])
 def test_the_plausible_answers_of_an_impossible_question_are_none(mark: Any) -> None:
     row = {**row_of("언제?", CONTEXT, "1443년"), "is_impossible": mark}
-    assert task_of().prepare(row)["answers"] == []
-    assert task_of().prepare({**row, "is_impossible": False})["answers"] != []
+    assert task_of().reads.prepare(row)["answers"] == []
+    assert task_of().reads.prepare({**row, "is_impossible": False})["answers"] != []
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_the_plausible_answers_of_an_impossible_question_are_none(mark: Any) -> 
 )
 def test_an_answer_that_cannot_be_used_is_a_bad_row_with_its_reason(cell: Any, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
-        task_of().prepare({"question": "언제?", "context": CONTEXT, "answers": cell})
+        task_of().reads.prepare({"question": "언제?", "context": CONTEXT, "answers": cell})
 
 
 def squad_file(path: Path, paragraphs: Any) -> Path:

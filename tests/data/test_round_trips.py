@@ -77,7 +77,7 @@ def examples_of(path: Path, task: str, columns: dict[str, str], model: Path) -> 
     settings = Settings.model_validate({"model": {"task": task}, "data": data})
     manager = DataManager(settings, find_task(settings))
     tokenizer = AutoTokenizer.from_pretrained(model)
-    manager.task.fit_tokenizer(tokenizer)
+    manager.task.encodes.fit_tokenizer(tokenizer)
     splits = manager.load_splits()
     labels = manager.label_names(splits)
     return [row for rows in splits.values() for row in manager.encode(rows, tokenizer, labels, 256).table]

@@ -163,7 +163,7 @@ def test_a_run_whose_backward_fails_comes_to_the_same(
 ) -> None:
     plain = make_manager(tiny_model, tmp_path / "plain", "text-classification", torch.float64)
     short = make_manager(tiny_model, tmp_path / "short", "text-classification", torch.float64)
-    loss_sum, calls = short.task.loss_sum, 0
+    loss_sum, calls = short.task.scores.loss_sum, 0
 
     def failing(logits: torch.Tensor, batch: Any) -> torch.Tensor:
         nonlocal calls
@@ -171,7 +171,7 @@ def test_a_run_whose_backward_fails_comes_to_the_same(
         loss: torch.Tensor = loss_sum(logits, batch)
         return _FailingBackward.apply(loss) if calls == 2 else loss  # type: ignore[no-any-return]
 
-    short.task.loss_sum = failing  # type: ignore[method-assign]
+    short.task.scores.loss_sum = failing  # type: ignore[method-assign]
     for manager in (plain, short):
         (manager.metrics_file.path.parent).mkdir(parents=True, exist_ok=True)
     with caplog.at_level(logging.WARNING):
@@ -252,7 +252,7 @@ def test_an_evaluation_that_cannot_be_made_ends_with_the_state_saved(
     def fail(*_: Any) -> Any:
         raise torch.OutOfMemoryError(CUDA)
 
-    monkeypatch.setattr(Evaluator, "_outcomes", fail)
+    monkeypatch.setattr(Evaluator, "_predictions", fail)
     with pytest.raises(ResourceError, match="예제 하나"):
         manager.run()
     newest = manager.store.newest()
@@ -309,8 +309,8 @@ def test_generation_in_an_evaluation_is_cut_smaller(
 ) -> None:
     from finetuning.tasks.registry import task_classes
 
-    task, sizes = task_classes()[command_task], []
-    whole = task.generate  # type: ignore[attr-defined]
+    scorer, sizes = type(task_classes()[command_task](Settings()).scores), []
+    whole = scorer.generate  # type: ignore[attr-defined]
 
     def limited(self: Any, model: Any, rows: Any, *rest: Any) -> Any:
         sizes.append(len(rows))
@@ -318,7 +318,7 @@ def test_generation_in_an_evaluation_is_cut_smaller(
             raise torch.OutOfMemoryError(CUDA)
         return whole(self, model, rows, *rest)
 
-    monkeypatch.setattr(task, "generate", limited)
+    monkeypatch.setattr(scorer, "generate", limited)
     folder = tmp_path / "run" / "model"
     with caplog.at_level(logging.WARNING):
         run_train([*flags_for(command_task), "--epochs", "1", "--output_dir", str(folder)], StopAfter())

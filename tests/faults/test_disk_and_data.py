@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from exceptions import ResourceError, SettingsError, StopRequested
 from finetuning.checkpoints import store as checkpointing
-from finetuning.tasks.classification.single import TextClassification
+from finetuning.tasks.classification.single import LabelScorer
 from tests.support.checkpoints import damage
 from tests.support.runs import StopAfter, losses, run_train
 
@@ -166,16 +166,16 @@ def test_numbers_that_are_none_at_one_step_are_skipped_by_a_resumed_run_too(
 ) -> None:  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     poison = tokenizer("37").input_ids[1:]  # with the end of the text
-    loss_sum = TextClassification.loss_sum
+    loss_sum = LabelScorer.loss_sum
 
-    def poisoned(task: TextClassification, outputs: Any, batch: Any) -> Any:
+    def poisoned(scorer: LabelScorer, outputs: Any, batch: Any) -> Any:
         texts = [
             [token for token in ids if token != tokenizer.pad_token_id] for ids in batch.inputs["input_ids"].tolist()
         ]
         is_trained = outputs.requires_grad and any(ids[-len(poison) :] == poison for ids in texts)
-        return loss_sum(task, outputs, batch) * (math.nan if is_trained else 1.0)
+        return loss_sum(scorer, outputs, batch) * (math.nan if is_trained else 1.0)
 
-    monkeypatch.setattr(TextClassification, "loss_sum", poisoned)
+    monkeypatch.setattr(LabelScorer, "loss_sum", poisoned)
     whole, halved = tmp_path / "whole" / "model", tmp_path / "halved" / "model"
     run_train([*flags, "--output_dir", str(whole)], StopAfter())
     with pytest.raises(StopRequested):

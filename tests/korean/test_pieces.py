@@ -48,17 +48,17 @@ def tokenizers(tiny_model: Path, tiny_causal: Path, unigram: Any, tmp_path_facto
     found = {name: AutoTokenizer.from_pretrained(path) for name, path in
              (("wordpiece", tiny_model), ("bytes", tiny_causal), ("unigram", folder))}  # fmt: skip
     for tokenizer in found.values():
-        task_of().fit_tokenizer(tokenizer)
+        task_of().encodes.fit_tokenizer(tokenizer)
     return found
 
 
 def perfect(task: Any, tokenizer: Any, row: dict[str, Any], max_length: int) -> list[Span]:
     """The spans that come out where the model says every token's label."""
     rows = {"row": [7], "text": [row["text"]], "label": [json.dumps(row["label"])]}
-    examples = task.encode(rows, tokenizer, NAMES, max_length)
+    examples = task.encodes.encode(rows, tokenizer, NAMES, max_length)
     assert all(len(ids) <= max_length for ids in examples["input_ids"])
     said = [(np.maximum(np.array(tags), 0), np.ones(len(tags))) for tags in examples["label"]]
-    (outcome,) = task.gather(said, examples, {"row": [7]})
+    (outcome,) = task.scores.gather(said, examples, {"row": [7]})
     return [span for span, _ in decode(outcome, NAMES)]
 
 
@@ -80,7 +80,7 @@ def test_a_tokenizer_that_was_cut_is_saved_so(tokenizers: Any, kind: str, tmp_pa
     tokenizers[kind].save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert loaded(text)["input_ids"] == tokenizers[kind](text)["input_ids"]
-    task_of().fit_tokenizer(loaded)
+    task_of().encodes.fit_tokenizer(loaded)
     assert loaded.backend_tokenizer.to_str() == tokenizers[kind].backend_tokenizer.to_str()
 
 
@@ -101,7 +101,7 @@ def test_a_slow_tokenizer_is_refused() -> None:
     from exceptions import ModelError
 
     with pytest.raises(ModelError, match="fast tokenizer"):
-        task_of().fit_tokenizer(SimpleNamespace(is_fast=False))
+        task_of().encodes.fit_tokenizer(SimpleNamespace(is_fast=False))
 
 
 WORD = st.tuples(
@@ -124,7 +124,7 @@ def test_tags_of_tokens_lead_back_to_the_spans(tokenizers: Any, words: Any, kind
         tags += [*inside, *["O"] * len(particle + after)]
     assume("".join(tokens).strip())
     task, tokenizer = task_of(), tokenizers[kind]
-    row = task.prepare({"tokens": tokens, "label": tags})
+    row = task.reads.prepare({"tokens": tokens, "label": tags})
     edges = {edge for start, end, _ in row["label"] for edge in (start, end)}
     offsets = tokenizer(row["text"], return_offsets_mapping=True)["offset_mapping"]
     straddled = (edge for start, end in offsets for edge in edges if start < edge < end)
@@ -136,7 +136,7 @@ def test_tags_of_tokens_lead_back_to_the_spans(tokenizers: Any, words: Any, kind
 def test_every_character_of_a_long_text_counts_once(tokenizers: Any, kind: str) -> None:
     text = "경찰은 3일부터 박씨를 나가라 " * 40
     rows = {"row": [3, 9], "text": ["경찰은", text], "label": ["[]", "[]"]}
-    examples = task_of().encode(rows, tokenizers[kind], NAMES, 48)
+    examples = task_of().encodes.encode(rows, tokenizers[kind], NAMES, 48)
     assert examples["row"][:2] == [3, 9]
     assert examples["row"].count(9) == len(examples["row"]) - 1 > 5
     covered = [
@@ -155,10 +155,10 @@ def test_nearly_every_entity_of_klue_can_be_said(real_data: Path) -> None:
 
     tokenizer, task = AutoTokenizer.from_pretrained(ROOT / "examples" / "encoder"), task_of()
     source = open_source(real_data / "klue-ner" / "klue-ner-v1.1_dev.tsv", None)
-    rows = [task.prepare({"tokens": row["tokens"], "label": row["ner_tags"]}) for row in source.rows]
+    rows = [task.reads.prepare({"tokens": row["tokens"], "label": row["ner_tags"]}) for row in source.rows]
     assert len(rows) == 5000
     rows = rows[::5]
-    names = task.label_names({f"B-{label}": 1 for row in rows for _, _, label in row["label"]})
+    names = task.reads.label_names({f"B-{label}": 1 for row in rows for _, _, label in row["label"]})
     columns = {
         "row": list(range(1000)),
         "text": [row["text"] for row in rows],
@@ -166,10 +166,10 @@ def test_nearly_every_entity_of_klue_can_be_said(real_data: Path) -> None:
     }
     shares = []
     for _ in range(2):
-        examples = task.encode(columns, tokenizer, names, 256)
+        examples = task.encodes.encode(columns, tokenizer, names, 256)
         said = [(np.maximum(np.array(tags), 0), np.ones(len(tags))) for tags in examples["label"]]
-        outcomes = task.gather(said, examples, columns)
-        shares.append(task.metrics(outcomes, columns, names, 0.0)["entity_macro_f1"])
-        task.fit_tokenizer(tokenizer)
+        predictions = task.scores.gather(said, examples, columns)
+        shares.append(task.scores.metrics(predictions, columns, names, 0.0)["entity_macro_f1"])
+        task.encodes.fit_tokenizer(tokenizer)
     assert shares[0] < 0.9
     assert shares[1] > 0.98

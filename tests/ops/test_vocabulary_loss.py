@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from finetuning.config.schema import Settings
 from finetuning.ops import vocabulary_loss
 from finetuning.ops.vocabulary_loss import as_identity, plain_head, vocabulary_loss_sum, vocabulary_losses
-from finetuning.tasks.base import IGNORED, Batch
-from finetuning.tasks.generation.shared import vocabulary_batch
 from finetuning.tasks.registry import find_task
+from finetuning.tasks.vocabulary import vocabulary_batch
+from finetuning.types import IGNORED, Batch
 
 ITEMS, WIDTH, VOCABULARY = 37, 16, 211
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -142,7 +142,7 @@ def test_training_without_logits_is_training_with_them(name: str) -> None:
 
     def train() -> tuple[torch.Tensor, torch.Tensor]:
         model.zero_grad()
-        loss = task.training_loss(model, batch)
+        loss = task.scores.training_loss(model, batch)
         loss.backward()
         return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
@@ -155,7 +155,9 @@ def test_training_without_logits_is_training_with_them(name: str) -> None:
     torch.testing.assert_close(without[0], with_logits[0], rtol=1e-6, atol=0)
     assert float((without[1] - with_logits[1]).norm() / with_logits[1].norm()) < 1e-5
     with torch.no_grad():
-        torch.testing.assert_close(task.loss_sum(task.forward(model, batch), batch), with_logits[0], rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            task.scores.loss_sum(task.scores.forward(model, batch), batch), with_logits[0], rtol=1e-6, atol=0
+        )
 
 
 def test_logits_that_are_changed_after_the_head_are_found_out() -> None:

@@ -39,7 +39,7 @@ def saved_bytes(fitting: Fitting) -> int:
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with hooks, without_padding(model, batch.dense):
-        task.loss_sum(task.forward(model, batch), batch)
+        task.scores.loss_sum(task.scores.forward(model, batch), batch)
     return sum(storage.nbytes() for storage in kept.values())
 
 

@@ -12,9 +12,9 @@ from datasets import Dataset
 
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.config.schema import Settings
+from finetuning.data.examples import Examples
 from finetuning.inference.evaluator import Evaluator
 from finetuning.tasks.registry import find_task
-from finetuning.windows.order import Examples
 from memory_utils import MemoryManager
 from training_manager import TrainingManager
 
@@ -46,7 +46,7 @@ def make_manager(
         "text": texts,
         "label": [("긍정", "부정")[n % 5 == 0] for n in range(rows)],
     }
-    encoded = {"row": columns["row"], **task.encode(columns, tokenizer, ("긍정", "부정"), 64)}
+    encoded = {"row": columns["row"], **task.encodes.encode(columns, tokenizer, ("긍정", "부정"), 64)}
     lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int32)
     examples = Examples(Dataset.from_dict(encoded), lengths, Dataset.from_dict(columns))
     torch.manual_seed(1)

@@ -8,5 +8,5 @@ TEXTS = {"row": [1, 2, 3], "text": ["정말 재미있다", "너무 지루하다 
 
 
 def examples_of(task: Any, tokenizer: Any, rows: dict[str, list[Any]], labels: list[str]) -> list[dict[str, Any]]:
-    columns = {"row": rows["row"], **task.encode(rows, tokenizer, labels, 64)}
+    columns = {"row": rows["row"], **task.encodes.encode(rows, tokenizer, labels, 64)}
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

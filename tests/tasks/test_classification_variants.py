@@ -16,7 +16,7 @@ from data_manager import DataManager
 from exceptions import BadRow, DataError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.reporting.predictions import write_predictions
-from finetuning.tasks.registry import find_task
+from finetuning.tasks.registry import find_task, refined_task
 from tests.support.rows import TEXTS, examples_of
 
 NAMES = ["a", "b", "c"]
@@ -68,19 +68,19 @@ def test_the_loss_is_that_of_transformers(
     from transformers import AutoModelForSequenceClassification
 
     task = task_of(kind)
-    options = task.config_options(names)
+    options = task.scores.config_options(names)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model, **options).eval()
     examples = examples_of(task, tokenizer, {**TEXTS, "label": cells}, names)
-    batch = task.collate(examples, tokenizer, None)
+    batch = task.encodes.collate(examples, tokenizer, None)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast == torch.bfloat16):
-        logits = task.forward(model, batch)
-        loss = task.loss_sum(logits, batch)
+        logits = task.scores.forward(model, batch)
+        loss = task.scores.loss_sum(logits, batch)
         reference = model(**batch.inputs, labels=torch.tensor(labels)).loss
     assert loss.dtype == torch.float32
     tolerance = {"rtol": 1e-6, "atol": 1e-6} if autocast == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
     torch.testing.assert_close(loss / batch.items, reference.float(), **tolerance)
-    alone = [task.collate([example], tokenizer, None) for example in examples]
-    parts = sum(task.loss_sum(task.forward(model, part), part) for part in alone)
+    alone = [task.encodes.collate([example], tokenizer, None) for example in examples]
+    parts = sum(task.scores.loss_sum(task.scores.forward(model, part), part) for part in alone)
     if autocast == torch.float32:
         torch.testing.assert_close(parts, loss)
 
@@ -89,7 +89,7 @@ def test_a_pair_is_one_input_of_two_segments(tokenizer: Any) -> None:
     task = task_of("text-classification", text_pair_column="second")
     rows = {"row": [1], "text": ["정말 재미있다"], "text_pair": ["너무 지루하다"], "label": ["0"]}
     expected = tokenizer("정말 재미있다", "너무 지루하다")
-    assert [column.role for column in task.columns(())] == ["text", "text_pair", "label"]
+    assert [column.role for column in task.reads.columns(())] == ["text", "text_pair", "label"]
     example = examples_of(task, tokenizer, rows, ["0", "1"])[0]
     assert example["input_ids"] == expected["input_ids"]
     assert example["token_type_ids"] == expected["token_type_ids"]
@@ -101,7 +101,9 @@ def test_a_pair_is_one_input_of_two_segments(tokenizer: Any) -> None:
 
 def test_regression_metrics_are_those_computed_by_hand() -> None:
     # deviations of truth -2 -1 0 1 2 and of scores -1 -2 1 0 2: 8 / sqrt(10 x 10); ranks differ by 1, four times
-    found = task_of("text-regression").metrics([2.0, 1.0, 4.0, 3.0, 5.0], {"label": ["1", "2", "3", "4", "5"]}, [], 0.5)
+    found = task_of("text-regression").scores.metrics(
+        [2.0, 1.0, 4.0, 3.0, 5.0], {"label": ["1", "2", "3", "4", "5"]}, [], 0.5
+    )
     assert found == pytest.approx({"loss": 0.5, "pearson": 0.8, "spearman": 0.8, "f1_at_3": 1.0})
 
 
@@ -110,12 +112,12 @@ def test_f1_cuts_labels_and_predictions_at_three() -> None:
         {"label": ["1", "2.9", "3.0", "4", "5"]},
         [2.0, 3.0, 4.0, 2.99, 5.0],
     )  # 2 right, 1 too many, 1 missed
-    assert task_of("text-regression").metrics(scores, truth, [], 0.0)["f1_at_3"] == pytest.approx(2 / 3)
+    assert task_of("text-regression").scores.metrics(scores, truth, [], 0.0)["f1_at_3"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("labels", [["3.5", "4"], ["0", "2.9"], ["1", "10"], ["-1", "4"]])
 def test_there_is_no_f1_where_three_says_nothing(labels: list[str]) -> None:
-    assert "f1_at_3" not in task_of("text-regression").metrics([1.0, 2.0], {"label": labels}, [], 0.0)
+    assert "f1_at_3" not in task_of("text-regression").scores.metrics([1.0, 2.0], {"label": labels}, [], 0.0)
 
 
 def test_correlations_are_those_of_scipy_and_of_ranks_with_ties() -> None:
@@ -124,7 +126,7 @@ def test_correlations_are_those_of_scipy_and_of_ranks_with_ties() -> None:
     random = np.random.default_rng(0)
     truth = np.round(random.uniform(0, 5, 200), 1)
     scores = np.round(truth + random.normal(0, 1.5, 200), 1)
-    found = task_of("text-regression").metrics(scores.tolist(), {"label": [str(x) for x in truth]}, [], 0.0)
+    found = task_of("text-regression").scores.metrics(scores.tolist(), {"label": [str(x) for x in truth]}, [], 0.0)
     assert found["pearson"] == pytest.approx(pearsonr(truth, scores)[0])
     assert found["pearson"] == pytest.approx(np.corrcoef(truth, scores)[0, 1])
     assert found["spearman"] == pytest.approx(spearmanr(truth, scores)[0])
@@ -132,16 +134,16 @@ def test_correlations_are_those_of_scipy_and_of_ranks_with_ties() -> None:
 
 
 def test_a_model_that_always_says_the_same_correlates_with_nothing() -> None:
-    found = task_of("text-regression").metrics([2.0, 2.0, 2.0], {"label": ["1", "2", "3"]}, [], 1.0)
+    found = task_of("text-regression").scores.metrics([2.0, 2.0, 2.0], {"label": ["1", "2", "3"]}, [], 1.0)
     assert (found["pearson"], found["spearman"]) == (0.0, 0.0)
 
 
 def test_multi_label_metrics_are_those_computed_by_hand() -> None:
     # a: 1 right, 1 too many; b: 1 right, 1 missed; c: 1 right
     task = task_of("multi-label-classification")
-    found = task.metrics(list(SCORES), TRUTH, NAMES, 0.25)
+    found = task.scores.metrics(list(SCORES), TRUTH, NAMES, 0.25)
     assert found == pytest.approx({"loss": 0.25, "micro_f1": 6 / 8, "macro_f1": 7 / 9, "threshold": 0.5})
-    assert [line.split(": ")[1][:6] for line in task.details(list(SCORES), TRUTH, NAMES)[1:]] == [
+    assert [line.split(": ")[1][:6] for line in task.shows.details(list(SCORES), TRUTH, NAMES)[1:]] == [
         "0.6667", "0.6667", "1.0000",
     ]  # fmt: skip
 
@@ -156,7 +158,7 @@ def test_the_threshold_is_the_best_of_all_on_validation() -> None:
     truth = random.random((60, 3)) < 0.3
     scores = np.clip(0.3 * truth + random.normal(0.25, 0.15, truth.shape), 0, 1)
     cells = {"label": [json.dumps([NAMES[i] for i in np.flatnonzero(row)]) for row in truth]}
-    chosen = task_of("multi-label-classification").tune(list(scores), cells, NAMES)["decision_threshold"]
+    chosen = task_of("multi-label-classification").scores.calibrate(list(scores), cells, NAMES)["decision_threshold"]
     by_threshold = {edge / 100: f1_score(truth, scores >= edge / 100, average="micro") for edge in range(5, 100, 5)}
     assert by_threshold[chosen] == max(by_threshold.values())
     assert chosen < 0.5
@@ -165,18 +167,18 @@ def test_the_threshold_is_the_best_of_all_on_validation() -> None:
 def test_of_thresholds_as_good_the_one_nearest_to_a_half_is_taken() -> None:
     scores = [np.array([0.97, 0.01, 0.01]), np.array([0.01, 0.97, 0.97])]
     cells = {"label": ['["a"]', '["b", "c"]']}
-    assert task_of("multi-label-classification").tune(scores, cells, NAMES) == {"decision_threshold": 0.5}
+    assert task_of("multi-label-classification").scores.calibrate(scores, cells, NAMES) == {"decision_threshold": 0.5}
 
 
 def test_a_threshold_in_the_config_is_used() -> None:
     from transformers import BertConfig
 
     task = task_of("multi-label-classification")
-    task.fit_model(SimpleNamespace(config=BertConfig(decision_threshold=0.15)), None)
-    found = task.readable(SCORES[0], {}, NAMES, None)
+    task.scores.fit_model(SimpleNamespace(config=BertConfig(decision_threshold=0.15)), None)
+    found = task.shows.readable(SCORES[0], {}, NAMES, None)
     assert found["label"] == ["a", "b"]
     assert found["score"] == pytest.approx([0.9, 0.2])
-    assert task.metrics(list(SCORES), TRUTH, NAMES, 0.0)["threshold"] == 0.15
+    assert task.scores.metrics(list(SCORES), TRUTH, NAMES, 0.0)["threshold"] == 0.15
 
 
 # --- which task is meant ---
@@ -195,17 +197,17 @@ def test_a_threshold_in_the_config_is_used() -> None:
     ],
 )
 def test_labels_with_fractions_mean_regression(labels: dict[str, int], kind: str) -> None:
-    assert task_of("text-classification").for_data((), labels).name == kind
+    assert refined_task(task_of("text-classification"), (), labels).name == kind
 
 
 def test_what_the_settings_say_goes_before_what_the_labels_look_like() -> None:
     fractions = {"0.5": 2, "1.5": 2}
     several = Settings.model_validate({"data": {"multi_label": True}})
-    assert find_task(several).for_data((), fractions).name == "multi-label-classification"
+    assert refined_task(find_task(several), (), fractions).name == "multi-label-classification"
     classes = Settings.model_validate({"model": {"num_labels": 2}})
-    assert find_task(classes).for_data((), fractions).name == "text-classification"
+    assert refined_task(find_task(classes), (), fractions).name == "text-classification"
     one = Settings.model_validate({"model": {"num_labels": 1}})
-    assert find_task(one).for_data((), {"0": 2, "1": 2}).name == "text-regression"
+    assert refined_task(find_task(one), (), {"0": 2, "1": 2}).name == "text-regression"
 
 
 def test_settings_that_contradict_each_other_or_the_data_are_refused() -> None:
@@ -214,21 +216,28 @@ def test_settings_that_contradict_each_other_or_the_data_are_refused() -> None:
     for kind in ("text-classification", "multi-label-classification"):
         task = find_task(Settings.model_validate({"model": {"num_labels": 3, "task": kind}}))
         with pytest.raises(DataError, match=r"2가지인데 model\.num_labels는 3"):
-            task.label_names({"가": 20, "나": 20})
+            task.reads.label_names({"가": 20, "나": 20})
     with pytest.raises(DataError, match="num_labels"):
-        find_task(Settings.model_validate({"model": {"num_labels": 3, "task": "회귀"}})).label_names({"1": 1, "2.5": 1})
+        task = find_task(Settings.model_validate({"model": {"num_labels": 3, "task": "회귀"}}))
+        task.reads.label_names({"1": 1, "2.5": 1})
 
 
 @pytest.mark.parametrize("labels", [{}, {"공포": 9}])
 def test_several_labels_need_two_kinds(labels: dict[str, int]) -> None:
     with pytest.raises(DataError, match="label_separator"):
-        task_of("multi-label-classification").label_names(labels)
+        task_of("multi-label-classification").reads.label_names(labels)
 
 
 def test_a_model_is_told_its_kind() -> None:
-    assert task_of("text-classification").config_options(["a", "b"])["problem_type"] == "single_label_classification"
-    assert task_of("multi-label-classification").config_options(NAMES)["problem_type"] == "multi_label_classification"
-    assert task_of("text-regression").config_options([]) == {"num_labels": 1, "problem_type": "regression"}
+    assert (
+        task_of("text-classification").scores.config_options(["a", "b"])["problem_type"]
+        == "single_label_classification"
+    )
+    assert (
+        task_of("multi-label-classification").scores.config_options(NAMES)["problem_type"]
+        == "multi_label_classification"
+    )
+    assert task_of("text-regression").scores.config_options([]) == {"num_labels": 1, "problem_type": "regression"}
 
 
 # --- labels in files ---
@@ -249,29 +258,29 @@ def test_a_model_is_told_its_kind() -> None:
     ],
 )
 def test_labels_are_a_list_or_divided_by_the_separator(cell: Any, labels: list[str]) -> None:
-    assert task_of("multi-label-classification").prepare({"text": "글", "label": cell})["label"] == labels
+    assert task_of("multi-label-classification").reads.prepare({"text": "글", "label": cell})["label"] == labels
 
 
 def test_another_separator() -> None:
     task = task_of("multi-label-classification", label_separator="|")
-    assert task.prepare({"label": "a,b|c"})["label"] == ["a,b", "c"]
+    assert task.reads.prepare({"label": "a,b|c"})["label"] == ["a,b", "c"]
 
 
 @pytest.mark.parametrize("cell", ["[공포", "[1, 2", [["겹"]], '[{"a": 1}]', {"a": 1}])
 def test_labels_that_are_no_list_of_words_are_refused(cell: Any) -> None:
     with pytest.raises(BadRow):
-        task_of("multi-label-classification").prepare({"label": cell})
+        task_of("multi-label-classification").reads.prepare({"label": cell})
 
 
 @pytest.mark.parametrize("cell", ["긍정", "", "nan", "inf", "1,234", True, None, [1.0]])
 def test_a_score_is_a_finite_number(cell: Any) -> None:
     with pytest.raises(BadRow, match="숫자가 아닌"):
-        task_of("text-regression").prepare({"text": "글", "label": cell})
+        task_of("text-regression").reads.prepare({"text": "글", "label": cell})
 
 
 def test_lists_where_one_label_was_expected_are_refused_with_the_setting() -> None:
     with pytest.raises(BadRow, match="multi_label"):
-        task_of("text-classification").prepare({"text": "글", "label": ["공포", "로맨스"]})
+        task_of("text-classification").reads.prepare({"text": "글", "label": ["공포", "로맨스"]})
 
 
 def test_both_spellings_of_labels_are_the_same_rows(manager: Any) -> None:
@@ -328,13 +337,13 @@ def test_predictions_as_csv_read_back(tmp_path: Path) -> None:
         empty, row = csv.DictReader(file)
     assert empty == {"text": "", "label": "", "score": ""}
     assert (json.loads(row["label"]), json.loads(row["score"])) == (["a", "b,c"], [0.9, 0.5])
-    assert task_of("multi-label-classification").prepare({"label": row["label"]})["label"] == ["a", "b,c"]
+    assert task_of("multi-label-classification").reads.prepare({"label": row["label"]})["label"] == ["a", "b,c"]
 
 
 @pytest.mark.parametrize(("cell", "shown"), [('["a", "b"]', "a, b"), ("[]", "없음"), (None, "")])
 def test_labels_are_shown_as_words(cell: str | None, shown: str) -> None:
     row = {"text": "글"} if cell is None else {"text": "글", "label": cell}
-    assert task_of("multi-label-classification").show(row) == ("글", shown)
+    assert task_of("multi-label-classification").shows.show(row) == ("글", shown)
 
 
 def test_every_row_of_korsts_is_read(real_data: Path, tmp_path: Path) -> None:

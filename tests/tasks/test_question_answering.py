@@ -32,7 +32,7 @@ def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def examples_of(task: Any, tokenizer: Any, rows: list[dict[str, Any]], length: int) -> list[dict[str, Any]]:
-    columns = task.encode(columns_of(rows), tokenizer, [], length)
+    columns = task.encodes.encode(columns_of(rows), tokenizer, [], length)
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
@@ -93,12 +93,12 @@ def test_windows_cover_every_context_and_the_answer_is_where_they_say(tokenizer:
 def test_a_question_without_an_answer_points_at_the_first_token(tokenizer: Any) -> None:
     examples = examples_of(task_of(), tokenizer, [row_of("왜?", CONTEXT)], 64)
     assert [example["answer"] for example in examples] == [[0, 0]]
-    assert "이 조각에는 없음" in task_of().describe(examples[0], tokenizer)
+    assert "이 조각에는 없음" in task_of().encodes.describe(examples[0], tokenizer)
 
 
 def test_a_slow_tokenizer_is_refused() -> None:
     with pytest.raises(ModelError, match="question-answering에는 fast tokenizer"):
-        task_of().fit_tokenizer(SimpleNamespace(is_fast=False))
+        task_of().encodes.fit_tokenizer(SimpleNamespace(is_fast=False))
 
 
 def test_gold_spans_of_real_rows_read_back_as_the_gold_answers(e5_small: Path, real_data: Path) -> None:
@@ -137,19 +137,21 @@ def test_the_loss_is_that_of_transformers_where_an_answer_may_be_anywhere(tokeni
         row_of("왜?", CONTEXT[:20]),
     ]
     examples = examples_of(task, tokenizer, rows, 64)
-    batch = task.collate(examples, tokenizer, None)
+    batch = task.encodes.collate(examples, tokenizer, None)
     assert batch.items == len(examples) == 3
     assert batch.labels is not None
     assert batch.scope is not None
     with torch.no_grad():
-        alone = [task.collate([example], tokenizer, None) for example in examples]
-        parts = [task.loss_sum(task.forward(model, part), part) for part in alone]
-        torch.testing.assert_close(sum(parts), task.loss_sum(task.forward(model, batch), batch))
+        alone = [task.encodes.collate([example], tokenizer, None) for example in examples]
+        parts = [task.scores.loss_sum(task.scores.forward(model, part), part) for part in alone]
+        torch.testing.assert_close(sum(parts), task.scores.loss_sum(task.scores.forward(model, batch), batch))
         for part, loss in zip(alone, parts, strict=True):
             start, end = part.labels[:, 0], part.labels[:, 1]
             anywhere = dataclasses.replace(part, scope=torch.ones_like(part.scope))
             theirs = model(**part.inputs, start_positions=start, end_positions=end)
-            torch.testing.assert_close(task.loss_sum(task.forward(model, anywhere), anywhere), theirs.loss)
+            torch.testing.assert_close(
+                task.scores.loss_sum(task.scores.forward(model, anywhere), anywhere), theirs.loss
+            )
             allowed = [0, *torch.nonzero(part.inputs["token_type_ids"][0] == 1).flatten().tolist()[:-1]]
             expected = 0.0
             for logits, gold in ((theirs.start_logits[0], start), (theirs.end_logits[0], end)):
@@ -159,18 +161,20 @@ def test_the_loss_is_that_of_transformers_where_an_answer_may_be_anywhere(tokeni
 
 def test_no_gradient_comes_from_where_no_answer_may_be(tokenizer: Any, model: Any) -> None:
     task = task_of()
-    batch = task.collate(examples_of(task, tokenizer, [row_of("언제?", CONTEXT, "1443년")], 64), tokenizer, None)
+    batch = task.encodes.collate(
+        examples_of(task, tokenizer, [row_of("언제?", CONTEXT, "1443년")], 64), tokenizer, None
+    )
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         logits = torch.zeros((1, batch.inputs["input_ids"].shape[1], 2), dtype=dtype, requires_grad=True)
         masked = logits.masked_fill((batch.scope == 0).unsqueeze(-1), torch.finfo(dtype).min)
-        task.loss_sum(masked, batch).backward()
+        task.scores.loss_sum(masked, batch).backward()
         assert torch.isfinite(logits.grad).all()
         assert (logits.grad[batch.scope == 0] == 0).all()
         assert (logits.grad[batch.scope != 0] != 0).all()
 
 
 def test_the_batch_goes_to_a_device_whole(tokenizer: Any) -> None:
-    batch = task_of().collate(
+    batch = task_of().encodes.collate(
         examples_of(task_of(), tokenizer, [row_of("언제?", CONTEXT, "1443년")], 64), tokenizer, None
     )
     moved = to_device(batch, torch.device("meta"))
@@ -181,11 +185,11 @@ def test_the_batch_goes_to_a_device_whole(tokenizer: Any) -> None:
 def test_the_best_span_is_that_of_all_spans(tokenizer: Any, most: int) -> None:
     task = task_of(max_answer_length=most, doc_stride=5)
     rows = [row_of("언제?", CONTEXT, "1443년"), row_of("누가?", CONTEXT[:12], "세종대왕")]
-    batch = task.collate(examples_of(task, tokenizer, rows, 32), tokenizer, None)
+    batch = task.encodes.collate(examples_of(task, tokenizer, rows, 32), tokenizer, None)
     shape = (*batch.inputs["input_ids"].shape, 2)
     random = np.random.default_rng(most)
     logits = torch.tensor(random.normal(0, 3, shape)).masked_fill((batch.scope == 0).unsqueeze(-1), -1e30)
-    for window, scope, own in zip(task.outcomes(logits, batch), batch.scope.tolist(), logits, strict=True):
+    for window, scope, own in zip(task.scores.predictions(logits, batch), batch.scope.tolist(), logits, strict=True):
         logs = own.log_softmax(0)
         spans = {
             (first, last): float(logs[first, 0] + logs[last, 1])
@@ -205,14 +209,14 @@ def test_a_row_takes_the_best_of_its_windows(tokenizer: Any) -> None:
     rows = [row_of("몇 번?", long, "20번"), row_of("누가?", CONTEXT[:12], "세종대왕")]
     task = task_of(doc_stride=5)
     examples = examples_of(task, tokenizer, rows, 48)
-    outcomes, right = [], 0
+    predictions, right = [], 0
     for number, example in enumerate(examples):
         first, last = example["answer"]
         right += bool(first)
         some = example["context"][0] + 2
-        outcomes.append(Window(-0.1, -4.0, first, last) if first else Window(-2.0 - number, -0.5, some, some))
+        predictions.append(Window(-0.1, -4.0, first, last) if first else Window(-2.0 - number, -0.5, some, some))
     assert right >= 2
-    found = task.gather(outcomes, Dataset.from_list(examples), Dataset.from_dict(columns_of(rows)))
+    found = task.scores.gather(predictions, Dataset.from_list(examples), Dataset.from_dict(columns_of(rows)))
     assert [answer.text for answer in found] == ["20번", "세종대왕"]
     assert [(answer.score, answer.null) for answer in found] == [(-0.1, -4.0)] * 2
     for answer, row in zip(found, rows, strict=True):
@@ -226,14 +230,14 @@ def test_a_context_without_tokens_has_no_answer(tokenizer: Any, model: Any) -> N
     row = {"question": "왜?", "context": "\u200b", "answers": []}
     examples = examples_of(task, tokenizer, [row], 64)
     examples[0] |= {"context": [0, 0], "offsets": [], "answer": [0, 0]}
-    batch = task.collate(examples, tokenizer, None)
+    batch = task.encodes.collate(examples, tokenizer, None)
     with torch.no_grad():
-        outcomes = task.outcomes(task.forward(model, batch), batch)
-    found = task.gather(outcomes, Dataset.from_list(examples), Dataset.from_dict(columns_of([row])))
-    assert task.readable(found[0], row, [], tokenizer) == {
+        predictions = task.scores.predictions(task.scores.forward(model, batch), batch)
+    found = task.scores.gather(predictions, Dataset.from_list(examples), Dataset.from_dict(columns_of([row])))
+    assert task.shows.readable(found[0], row, [], tokenizer) == {
         "answer": "", "score": pytest.approx(1.0), "start": None, "end": None,
     }  # fmt: skip
-    assert math.isfinite(task.tune(found, columns_of([row]), [])["null_threshold"])
+    assert math.isfinite(task.scores.calibrate(found, columns_of([row]), [])["null_threshold"])
 
 
 # --- none ---
@@ -247,25 +251,25 @@ def test_none_is_never_said_where_every_question_has_an_answer() -> None:
     task = task_of()
     rows = {"answers": ['[{"text": "가", "answer_start": 0}]']}
     outcome = found("가", -9.0, -0.001)
-    assert task.tune([outcome], rows, []) == {"null_threshold": None}
-    scores = task.metrics([outcome], rows, [], 0.5)
+    assert task.scores.calibrate([outcome], rows, []) == {"null_threshold": None}
+    scores = task.scores.metrics([outcome], rows, [], 0.5)
     assert scores == {"loss": 0.5, "exact_match": 100, "f1": 100, "rouge_w": 100, "klue_exact_match": 100}
 
 
 def test_the_threshold_is_the_best_of_all_on_validation() -> None:
     random = np.random.default_rng(1)
     golds = [[] if random.random() < 0.4 else [{"text": "가나", "answer_start": 0}] for _ in range(80)]
-    outcomes = []
+    predictions = []
     for gold in golds:
         margin = round(float(random.normal(1.5 if not gold else -1.5, 2.0)), 1)  # rounded, so that some are equal
-        outcomes.append(found(random.choice(["가나", "가다", "라"]), -1.0, -1.0 + margin))
+        predictions.append(found(random.choice(["가나", "가다", "라"]), -1.0, -1.0 + margin))
     rows = {"answers": [json.dumps(gold) for gold in golds]}
     task = task_of()
-    chosen = task.tune(outcomes, rows, [])["null_threshold"]
+    chosen = task.scores.calibrate(predictions, rows, [])["null_threshold"]
 
     def f1_at(threshold: float) -> float:
-        task.threshold = threshold
-        return float(task.metrics(outcomes, rows, [], 0.0)["f1"])
+        task.scores.threshold = threshold
+        return float(task.scores.metrics(predictions, rows, [], 0.0)["f1"])
 
     everywhere = [f1_at(edge) for edge in np.arange(-12, 12, 0.05)]
     assert f1_at(chosen) == pytest.approx(max(everywhere))
@@ -278,30 +282,30 @@ def test_a_threshold_in_the_config_is_used_and_none_is_counted_apart() -> None:
     from transformers import BertConfig
 
     task = task_of()
-    task.fit_model(SimpleNamespace(config=BertConfig(null_threshold=1.0)), None)
+    task.scores.fit_model(SimpleNamespace(config=BertConfig(null_threshold=1.0)), None)
     rows = {"answers": ["[]", '[{"text": "가", "answer_start": 0}]', "[]", '[{"text": "가", "answer_start": 0}]']}
-    outcomes = [found("가", -3.0, -1.0), found("가", -1.5, -1.0), found("나", -1.0, -5.0), found("가", -3.0, -1.0)]
-    assert [task.readable(outcome, {}, [], None)["answer"] for outcome in outcomes] == ["", "가", "나", ""]
-    scores = task.metrics(outcomes, rows, [], 0.0)
+    predictions = [found("가", -3.0, -1.0), found("가", -1.5, -1.0), found("나", -1.0, -5.0), found("가", -3.0, -1.0)]
+    assert [task.shows.readable(outcome, {}, [], None)["answer"] for outcome in predictions] == ["", "가", "나", ""]
+    scores = task.scores.metrics(predictions, rows, [], 0.0)
     assert (scores["exact_match"], scores["f1"], scores["null_threshold"]) == (50, 50, 1.0)
-    assert task.details(outcomes, rows, []) == [
+    assert task.shows.details(predictions, rows, []) == [
         "답이 있는 질문 2개: EM 50.00, F1 50.00", "답이 없는 질문 2개: EM 50.00, F1 50.00",
     ]  # fmt: skip
-    assert task.told(outcomes[0], {}, [], None)[0] == "없음"
+    assert task.shows.phrase(predictions[0], {}, [], None)[0] == "없음"
 
 
 def test_a_row_is_shown_with_its_answers() -> None:
     answers = json.dumps([{"text": "가", "answer_start": 0}, {"text": "가", "answer_start": 3}])
-    assert task_of().show({"question": "뭐?", "answers": answers}) == ("뭐?", "가")
-    assert task_of().show({"question": "뭐?", "answers": "[]"}) == ("뭐?", "없음")
-    assert task_of().show({"question": "뭐?"}) == ("뭐?", "")
+    assert task_of().shows.show({"question": "뭐?", "answers": answers}) == ("뭐?", "가")
+    assert task_of().shows.show({"question": "뭐?", "answers": "[]"}) == ("뭐?", "없음")
+    assert task_of().shows.show({"question": "뭐?"}) == ("뭐?", "")
 
 
 def test_scoring_a_large_split_is_quick() -> None:
     import time
 
     golds = [json.dumps([{"text": f"{number}년 3월에 있던 일", "answer_start": 0}]) for number in range(6000)]
-    outcomes = [found(f"{number}년 4월에 있던 어떤 일이었다", -1.0, -2.0) for number in range(6000)]
+    predictions = [found(f"{number}년 4월에 있던 어떤 일이었다", -1.0, -2.0) for number in range(6000)]
     started = time.process_time()
-    task_of().metrics(outcomes, {"answers": golds}, [], 0.0)
+    task_of().scores.metrics(predictions, {"answers": golds}, [], 0.0)
     assert time.process_time() - started < 5

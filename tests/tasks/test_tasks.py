@@ -11,8 +11,9 @@ import torch
 
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import Settings
-from finetuning.tasks.base import RandomKey, encode_text, text_columns
 from finetuning.tasks.registry import find_task, task_classes
+from finetuning.tasks.text_encoding import encode_text, text_columns
+from finetuning.types import RandomKey
 from tests.support.rows import TEXTS, examples_of
 
 
@@ -47,14 +48,14 @@ def test_no_two_tasks_share_a_spelling() -> None:
 
 def test_labels_that_are_numbers_keep_their_order() -> None:
     task = find_task(settings_for("text-classification"))
-    assert task.label_names({"10": 30, "2": 30, "0": 30}) == ("0", "2", "10")
-    assert task.label_names({"부정": 30, "긍정": 30}) == ("긍정", "부정")
+    assert task.reads.label_names({"10": 30, "2": 30, "0": 30}) == ("0", "2", "10")
+    assert task.reads.label_names({"부정": 30, "긍정": 30}) == ("긍정", "부정")
 
 
 @pytest.mark.parametrize("counts", [{"긍정": 5}, {}, {f"문장 {n}": 1 for n in range(50)}])
 def test_labels_that_cannot_be_learned_are_refused(counts: dict[str, int]) -> None:
     with pytest.raises(DataError):
-        find_task(settings_for("text-classification")).label_names(counts)
+        find_task(settings_for("text-classification")).reads.label_names(counts)
 
 
 def test_classification_loss_is_that_of_transformers(tokenizer: Any, tiny_model: Path) -> None:
@@ -62,12 +63,12 @@ def test_classification_loss_is_that_of_transformers(tokenizer: Any, tiny_model:
 
     task = find_task(settings_for("text-classification"))
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=2).eval()
-    batch = task.collate(
+    batch = task.encodes.collate(
         examples_of(task, tokenizer, {**TEXTS, "label": ["긍정", "부정", "긍정"]}, ["긍정", "부정"]), tokenizer, None
     )
     reference = model(**batch.inputs, labels=torch.tensor([0, 1, 0])).loss
     assert batch.items == 3
-    torch.testing.assert_close(task.loss_sum(task.forward(model, batch), batch) / batch.items, reference)
+    torch.testing.assert_close(task.scores.loss_sum(task.scores.forward(model, batch), batch) / batch.items, reference)
 
 
 def test_mask_loss_is_that_of_transformers_over_all_positions(tokenizer: Any, tiny_model: Path) -> None:
@@ -75,17 +76,17 @@ def test_mask_loss_is_that_of_transformers_over_all_positions(tokenizer: Any, ti
 
     task = find_task(settings_for("fill-mask"))
     model = AutoModelForMaskedLM.from_pretrained(tiny_model).eval()
-    batch = task.collate(examples_of(task, tokenizer, TEXTS, []), tokenizer, RandomKey(0, 0))
+    batch = task.encodes.collate(examples_of(task, tokenizer, TEXTS, []), tokenizer, RandomKey(0, 0))
     reference = model(**batch.inputs, labels=batch.labels).loss
-    torch.testing.assert_close(task.loss_sum(task.forward(model, batch), batch) / batch.items, reference)
+    torch.testing.assert_close(task.scores.loss_sum(task.scores.forward(model, batch), batch) / batch.items, reference)
 
 
 def test_masks_do_not_depend_on_how_a_window_is_cut(tokenizer: Any) -> None:
     task = find_task(settings_for("fill-mask"))
     examples = examples_of(task, tokenizer, TEXTS, [])
-    together = task.collate(examples, tokenizer, RandomKey(7, 3))
+    together = task.encodes.collate(examples, tokenizer, RandomKey(7, 3))
     for position, example in enumerate(examples):
-        alone = task.collate([example], tokenizer, RandomKey(7, 3))
+        alone = task.encodes.collate([example], tokenizer, RandomKey(7, 3))
         length = len(example["input_ids"])
         assert torch.equal(together.inputs["input_ids"][position, :length], alone.inputs["input_ids"][0])
         assert torch.equal(together.labels[position, :length], alone.labels[0])
@@ -98,7 +99,7 @@ def test_masking_takes_whole_words_at_the_stated_rates(tokenizer: Any) -> None:
         "text": ["감동적이고 좋다 정말 재미있다 또 보고 싶다 최고의 영화다 연기가 훌륭하다"] * 400,
     }
     examples = examples_of(task, tokenizer, rows, [])
-    batch = task.collate(examples, tokenizer, RandomKey(0, 0))
+    batch = task.encodes.collate(examples, tokenizer, RandomKey(0, 0))
     word = np.array([example["word"] for example in examples])
     chosen = (batch.labels != -100).numpy()
     for row, words in zip(chosen, word, strict=True):
@@ -112,13 +113,13 @@ def test_masking_takes_whole_words_at_the_stated_rates(tokenizer: Any) -> None:
 
 def test_every_text_has_a_masked_word(tokenizer: Any) -> None:
     task = find_task(settings_for("fill-mask", fill_mask={"mask_probability": 0.01}))
-    batch = task.collate(examples_of(task, tokenizer, TEXTS, []), tokenizer, RandomKey(0, 0))
+    batch = task.encodes.collate(examples_of(task, tokenizer, TEXTS, []), tokenizer, RandomKey(0, 0))
     assert (batch.labels != -100).any(1).all()
 
 
 def test_a_cut_text_is_told(tokenizer: Any) -> None:
     task = find_task(settings_for("fill-mask"))
-    assert task.encode(TEXTS, tokenizer, [], 8)["truncated"] == [False, True, True]
+    assert task.encodes.encode(TEXTS, tokenizer, [], 8)["truncated"] == [False, True, True]
 
 
 @pytest.mark.parametrize("pairs", [None, TEXTS["text"][::-1]])

@@ -46,9 +46,9 @@ def tokenizer(tiny_causal: Path) -> Any:
 
 
 def batch_of(task: Any, tokenizer: Any, rows: dict[str, list[Any]] = ROWS) -> Any:
-    columns = {"row": rows["row"], **task.encode(rows, tokenizer, (), 100)}
+    columns = {"row": rows["row"], **task.encodes.encode(rows, tokenizer, (), 100)}
     examples = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return task.collate(examples, tokenizer, None)
+    return task.encodes.collate(examples, tokenizer, None)
 
 
 @pytest.mark.parametrize("name", ["t5", "bart"])
@@ -59,15 +59,15 @@ def test_loss_is_that_of_transformers(tokenizer: Any, name: str) -> None:
     model, task = AutoModelForSeq2SeqLM.from_config(models()[name]).eval(), task_of()
     batch = batch_of(task, tokenizer)
     reference = model(**batch.inputs, labels=batch.labels).loss
-    torch.testing.assert_close(task.loss_sum(task.forward(model, batch), batch) / batch.items, reference)
+    torch.testing.assert_close(task.scores.loss_sum(task.scores.forward(model, batch), batch) / batch.items, reference)
     assert batch.items == len("hello") + 1 + len("I am very hungry") + 1
 
 
 def test_every_target_ends_unless_it_is_cut(tokenizer: Any) -> None:
-    whole = task_of().encode(ROWS, tokenizer, (), 100)
+    whole = task_of().encodes.encode(ROWS, tokenizer, (), 100)
     assert [ids[-1] for ids in whole["label"]] == [tokenizer.eos_token_id] * 2
     assert whole["truncated"] == [False, False]
-    cut = task_of(text2text={"max_target_length": 8}).encode(ROWS, tokenizer, (), 100)
+    cut = task_of(text2text={"max_target_length": 8}).encodes.encode(ROWS, tokenizer, (), 100)
     assert cut["truncated"] == [False, True]
     assert [len(ids) for ids in cut["label"]] == [6, 8]
 
@@ -82,22 +82,22 @@ def test_a_model_that_learned_its_pairs_by_heart_gives_them_back(tokenizer: Any,
     batch = batch_of(task, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(150):
-        (task.loss_sum(task.forward(model, batch), batch) / batch.items).backward()
+        (task.scores.loss_sum(task.scores.forward(model, batch), batch) / batch.items).backward()
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
     rows = [{"prompt": prompt} for prompt in ROWS["prompt"]]
-    assert task.generate(model, rows, tokenizer, 100) == [Said(text, ended=True) for text in ROWS["response"]]
+    assert task.scores.generate(model, rows, tokenizer, 100) == [Said(text, ended=True) for text in ROWS["response"]]
     short = task_of(generation={"max_new_tokens": 3})
-    assert not any(said.ended for said in short.generate(model, rows, tokenizer, 100))
+    assert not any(said.ended for said in short.scores.generate(model, rows, tokenizer, 100))
 
 
 def test_scores_are_of_the_rows_that_were_generated() -> None:
     task = task_of()
-    outcomes = [Answer(1.0, 2, said=Said("I am very hungry now", ended=True)), Answer(1.0, 2)]
+    predictions = [Answer(1.0, 2, said=Said("I am very hungry now", ended=True)), Answer(1.0, 2)]
     rows = {"prompt": ["가", "나"], "response": ["I am very hungry now", "unseen"]}
-    found = task.metrics(outcomes, rows, (), 0.5)
+    found = task.scores.metrics(predictions, rows, (), 0.5)
     scores = {"loss": 0.5, "chrf": 100, "bleu": 100, "bleu_char": 100, "rouge_l": 1}
     assert {name: found[name] for name in scores} == pytest.approx(scores)
     assert (found["ended"], found["hangul"]) == (1, 0)
-    assert task.metrics([Answer(1.0, 2)] * 2, rows, (), 0.5) == {"loss": 0.5}
+    assert task.scores.metrics([Answer(1.0, 2)] * 2, rows, (), 0.5) == {"loss": 0.5}

@@ -59,7 +59,7 @@ def trained_texts(tokenizer: Any, messages: list[dict[str, str]], template: str,
     """What is trained of each example, decoded."""
     tokenizer.chat_template = template
     task = task_of(text_generation={"format": "chat", **options})
-    columns = task.encode({"row": [1], "messages": [json.dumps(messages)]}, tokenizer, (), 1000)
+    columns = task.encodes.encode({"row": [1], "messages": [json.dumps(messages)]}, tokenizer, (), 1000)
     return [
         tokenizer.decode([token for token, is_trained in zip(ids, trained, strict=True) if is_trained])
         for ids, trained in zip(columns["input_ids"], columns["trained"], strict=True)
@@ -143,9 +143,9 @@ def test_the_end_is_a_label_though_pad_is_the_same_token(tokenizer: Any) -> None
     tokenizer.chat_template = CHATML
     task = task_of(text_generation={"format": "chat"})
     rows = {"row": [1, 2], "messages": [json.dumps(TURNS), json.dumps(TURNS[:2])]}
-    columns = task.encode(rows, tokenizer, (), 1000)
+    columns = task.encodes.encode(rows, tokenizer, (), 1000)
     examples = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    batch = task.collate(examples, tokenizer, None)
+    batch = task.encodes.collate(examples, tokenizer, None)
     assert int((batch.labels == tokenizer.eos_token_id).sum()) == 3
     assert (batch.labels[batch.inputs["attention_mask"] == 0] == -100).all()
     assert batch.items == int((batch.labels != -100).sum())
@@ -154,14 +154,14 @@ def test_the_end_is_a_label_though_pad_is_the_same_token(tokenizer: Any) -> None
 def test_an_answer_that_is_cut_away_leaves_no_example(tokenizer: Any) -> None:
     tokenizer.chat_template = CHATML
     task = task_of(text_generation={"format": "chat"})
-    columns = task.encode({"row": [1], "messages": [json.dumps(TURNS[:2])]}, tokenizer, (), 20)
+    columns = task.encodes.encode({"row": [1], "messages": [json.dumps(TURNS[:2])]}, tokenizer, (), 20)
     assert columns["input_ids"] == [[]]
     assert columns["full_length"][0] > 20
 
 
 def test_a_long_text_is_divided_and_nothing_is_lost(tokenizer: Any) -> None:
     task = task_of(text_generation={"format": "text"})
-    columns = task.encode({"row": [1], "text": ["가" * 50]}, tokenizer, (), 40)
+    columns = task.encodes.encode({"row": [1], "text": ["가" * 50]}, tokenizer, (), 40)
     ids = [token for piece in columns["input_ids"] for token in piece]
     assert tokenizer.decode(ids) == "가" * 50 + "</s>"
     assert max(map(len, columns["input_ids"])) <= 40
@@ -174,20 +174,20 @@ def test_loss_is_that_of_transformers(tokenizer: Any, tiny_causal: Path) -> None
     model = AutoModelForCausalLM.from_pretrained(tiny_causal).eval()
     tokenizer.chat_template = CHATML
     task = task_of(text_generation={"format": "chat"})
-    columns = task.encode({"row": [1], "messages": [json.dumps(TURNS)]}, tokenizer, (), 1000)
+    columns = task.encodes.encode({"row": [1], "messages": [json.dumps(TURNS)]}, tokenizer, (), 1000)
     example = {name: values[0] for name, values in columns.items()}
-    batch = task.collate([example], tokenizer, None)
+    batch = task.encodes.collate([example], tokenizer, None)
     ids = torch.tensor([example["input_ids"]])
     labels = torch.where(torch.tensor([example["trained"]]), ids, -100)
     reference = model(input_ids=ids, labels=labels).loss
-    torch.testing.assert_close(task.loss_sum(task.forward(model, batch), batch) / batch.items, reference)
+    torch.testing.assert_close(task.scores.loss_sum(task.scores.forward(model, batch), batch) / batch.items, reference)
 
 
 def test_the_trained_part_is_shown_between_brackets(tokenizer: Any) -> None:
     tokenizer.chat_template = CHATML
     task = task_of(text_generation={"format": "chat"})
-    columns = task.encode({"row": [1], "messages": [json.dumps(TURNS[:2])]}, tokenizer, (), 1000)
-    shown = task.describe({name: values[0] for name, values in columns.items()}, tokenizer)
+    columns = task.encodes.encode({"row": [1], "messages": [json.dumps(TURNS[:2])]}, tokenizer, (), 1000)
+    shown = task.encodes.describe({name: values[0] for name, values in columns.items()}, tokenizer)
     assert shown.rstrip() == "<|user|>안녕</s>\n<|assistant|>⟦네, 안녕하세요</s>⟧"
 
 
@@ -206,7 +206,7 @@ def test_characters_are_those_of_the_trained_text_that_is_kept(tokenizer: Any) -
 
 def test_characters_of_a_plain_text_are_counted_once(tokenizer: Any) -> None:
     task = task_of(text_generation={"format": "text"})
-    columns = task.encode({"row": [1], "text": ["가나다 라"]}, tokenizer, (), 1000)
+    columns = task.encodes.encode({"row": [1], "text": ["가나다 라"]}, tokenizer, (), 1000)
     assert columns["characters"] == [len("나다 라")]  # nothing comes before the first to predict it from
 
 
@@ -224,7 +224,7 @@ def test_characters_of_a_plain_text_are_counted_once(tokenizer: Any) -> None:
     ],
 )
 def test_a_column_that_is_named_wins_over_shapes(data: Any, available: list[str], roles: list[str]) -> None:
-    assert [column.role for column in task_of(data=data).columns(available)] == roles
+    assert [column.role for column in task_of(data=data).reads.columns(available)] == roles
 
 
 def test_the_end_of_a_prompt_that_is_too_long_is_kept(tokenizer: Any) -> None:
@@ -250,7 +250,7 @@ def test_generation_stays_within_the_positions_a_model_has(tokenizer: Any, new_t
     for options in ({"format": "chat"}, {"format": "text"}):
         task = task_of(text_generation=options, generation={"max_new_tokens": new_tokens})
         given = rows if options["format"] == "chat" else [{"text": "길다 " * 50}, {"text": "안녕"}]
-        assert len(task.generate(model, given, tokenizer, 32)) == 2
+        assert len(task.scores.generate(model, given, tokenizer, 32)) == 2
 
 
 def test_a_last_question_without_an_answer_is_left_out_and_counted_but_answered_in_predictions(

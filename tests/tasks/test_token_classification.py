@@ -95,7 +95,7 @@ def test_class_ids_in_lists_become_their_names() -> None:
     ],
 )
 def test_tokens_and_tags_are_spans_of_a_text(row: dict[str, Any], text: str, spans: Any) -> None:
-    prepared = task_of().prepare(dict(row))
+    prepared = task_of().reads.prepare(dict(row))
     assert (prepared["text"], spans_of(prepared)) == (text, spans)
 
 
@@ -111,7 +111,7 @@ def test_decomposed_letters_move_no_entity(syllables: bool) -> None:
             for place in range(len(token))
         ]
         tokens = list("".join(tokens))
-    prepared = task_of().prepare({"tokens": tokens, "label": tags})
+    prepared = task_of().reads.prepare({"tokens": tokens, "label": tags})
     assert spans_of(prepared) == [("홍길동", "PS"), ("경찰", "OG")]
 
 
@@ -150,7 +150,7 @@ def test_a_span_of_whole_characters_is_the_same_span_of_the_composed_text(text: 
 )
 def test_rows_that_cannot_be_used_say_why(tokens: Any, tags: Any, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
-        task_of().prepare({"tokens": tokens, "label": tags})
+        task_of().reads.prepare({"tokens": tokens, "label": tags})
 
 
 def write_jsonl(path: Path, rows: list[tuple[str, list[str]]]) -> None:
@@ -194,12 +194,12 @@ def test_an_entity_that_train_does_not_have_is_told_with_its_row(tmp_path: Path)
 
 def test_tags_are_completed_and_a_set_without_entities_is_refused() -> None:
     task = task_of()
-    assert task.label_names({"O": 3, "B-PS": 2, "B-OG": 1}) == tuple(NAMES)
+    assert task.reads.label_names({"O": 3, "B-PS": 2, "B-OG": 1}) == tuple(NAMES)
     with pytest.raises(DataError, match="개체가 하나도"):
-        task.label_names({"O": 3})
+        task.reads.label_names({"O": 3})
     task = find_task(Settings.model_validate({"model": {"task": "ner", "num_labels": 7}}))
     with pytest.raises(DataError, match=r"5가지인데 model\.num_labels는 7"):
-        task.label_names({"B-PS": 2, "B-OG": 1})
+        task.reads.label_names({"B-PS": 2, "B-OG": 1})
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_tags_are_completed_and_a_set_without_entities_is_refused() -> None:
     ],
 )  # fmt: skip
 def test_tokens_are_read_where_there_are_some(available: tuple[str, ...], role: str) -> None:
-    assert task_of().columns(available)[0].role == role
-    assert task_of(text_column="sentence").columns(available)[0].role == "text"
+    assert task_of().reads.columns(available)[0].role == role
+    assert task_of(text_column="sentence").reads.columns(available)[0].role == "text"
 
 
 # --- loss, predictions, metrics ---
@@ -221,18 +221,20 @@ def test_the_loss_is_that_of_transformers(tiny_model: Path) -> None:
     from transformers import AutoModelForTokenClassification, AutoTokenizer
 
     task, tokenizer = task_of(), AutoTokenizer.from_pretrained(tiny_model)
-    task.fit_tokenizer(tokenizer)
-    model = AutoModelForTokenClassification.from_pretrained(tiny_model, **task.config_options(NAMES)).eval()
+    task.encodes.fit_tokenizer(tokenizer)
+    model = AutoModelForTokenClassification.from_pretrained(tiny_model, **task.scores.config_options(NAMES)).eval()
     rows = {"row": [1, 2], "text": ["박씨는 정말", "경찰"], "label": ['[[0, 2, "PS"]]', '[[0, 2, "OG"]]']}
-    columns = task.encode(rows, tokenizer, NAMES, 64)
+    columns = task.encodes.encode(rows, tokenizer, NAMES, 64)
     examples = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     assert [example["label"] for example in examples] == [[-100, 3, 0, 0, 0, -100], [-100, 1, -100]]
-    batch = task.collate(examples, tokenizer, None)
+    batch = task.encodes.collate(examples, tokenizer, None)
     assert (batch.items, batch.tokens) == (5, 9)
-    loss = task.loss_sum(task.forward(model, batch), batch)
+    loss = task.scores.loss_sum(task.scores.forward(model, batch), batch)
     torch.testing.assert_close(loss / batch.items, model(**batch.inputs, labels=batch.labels).loss)
-    alone = [task.collate([example], tokenizer, None) for example in examples]
-    torch.testing.assert_close(sum(task.loss_sum(task.forward(model, part), part) for part in alone), loss)
+    alone = [task.encodes.collate([example], tokenizer, None) for example in examples]
+    torch.testing.assert_close(
+        sum(task.scores.loss_sum(task.scores.forward(model, part), part) for part in alone), loss
+    )
 
 
 @pytest.mark.parametrize(
@@ -267,7 +269,7 @@ OUTCOMES = [  # the first person takes in the particle, the third row has one to
 def test_metrics_are_those_computed_by_hand() -> None:
     """PS: 1 of 3 said is right, 1 of 2 is found: F1 2/5. OG: 2 of 2. Characters by tag: see below."""
     names = [*NAMES, "B-LC", "I-LC"]
-    found = task_of().metrics(OUTCOMES, ROWS, names, 0.25)
+    found = task_of().scores.metrics(OUTCOMES, ROWS, names, 0.25)
     # B-PS 2 right of 3 said, I-PS 2 right of 3 said, B-OG and I-OG all
     characters = [4 / 5, 4 / 5, 1.0, 1.0]
     # KLUE's code: O before and after each sentence, 6 of the 8 there are, and tags that no side has count as right
@@ -281,7 +283,7 @@ def test_metrics_are_those_computed_by_hand() -> None:
             "char_macro_f1_without_o": sum(characters) / 4,
         }
     )
-    assert task_of().details(OUTCOMES, ROWS, NAMES)[1:] == [
+    assert task_of().shows.details(OUTCOMES, ROWS, NAMES)[1:] == [
         "  OG: 1.0000, 1.0000, 1.0000 (정답 2개)",
         "  PS: 0.3333, 0.5000, 0.4000 (정답 2개)",
     ]
@@ -294,20 +296,22 @@ def test_metrics_are_those_of_klue_on_the_same_characters() -> None:
     from sklearn.metrics import f1_score
 
     random = np.random.default_rng(0)
-    texts, labels, outcomes = [], [], []
+    texts, labels, predictions = [], [], []
     for _ in range(60):
         text = "".join(random.choice(list("가나다 "), 20))
         places = [place for place in range(20) if not text[place].isspace()]
         truth = [(place, place + 1, int(tag), 1.0) for place, tag in zip(places, random.choice(5, 20), strict=False)]
         labels.append(json.dumps([span for span, _ in decode(truth, NAMES)]))
-        outcomes.append([part if random.random() < 0.7 else (*part[:2], int(random.choice(5)), 1.0) for part in truth])
+        predictions.append(
+            [part if random.random() < 0.7 else (*part[:2], int(random.choice(5)), 1.0) for part in truth]
+        )
         texts.append(text)
-    found = task_of().metrics(outcomes, {"text": texts, "label": labels}, NAMES, 0.0)
+    found = task_of().scores.metrics(predictions, {"text": texts, "label": labels}, NAMES, 0.0)
     truth, predicted = (
         [tag for spans, text in zip(side, texts, strict=True) for tag in ["O", *write_iob2(spans, text), "O"]]
         for side in (
             [[Span(*span) for span in json.loads(cell)] for cell in labels],
-            [[span for span, _ in decode(outcome, NAMES)] for outcome in outcomes],
+            [[span for span, _ in decode(outcome, NAMES)] for outcome in predictions],
         )
     )
     whole = entity_f1([truth], [predicted], average="macro", mode="strict", scheme=IOB2)
@@ -320,16 +324,16 @@ def test_metrics_are_those_of_klue_on_the_same_characters() -> None:
 
 def test_a_split_without_entities_measures_nothing() -> None:
     rows = {"text": ["또"], "label": ["[]"]}
-    found = task_of().metrics([[(0, 1, 0, 0.9)]], rows, NAMES, 0.5)
+    found = task_of().scores.metrics([[(0, 1, 0, 0.9)]], rows, NAMES, 0.5)
     assert (found["entity_macro_f1"], found["entity_micro_f1"], found["char_macro_f1"]) == (0.0, 0.0, 1.0)
-    assert task_of().metrics([[(0, 1, 3, 0.9)]], rows, NAMES, 0.5)["entity_macro_f1"] == 0.0
+    assert task_of().scores.metrics([[(0, 1, 3, 0.9)]], rows, NAMES, 0.5)["entity_macro_f1"] == 0.0
 
 
 def test_a_prediction_is_json_and_its_text_is_what_it_points_to() -> None:
     row = {"row": 1, "text": "박씨는 경찰", "label": ROWS["label"][0]}
-    found = task_of().readable(OUTCOMES[0], row, NAMES, None)
+    found = task_of().shows.readable(OUTCOMES[0], row, NAMES, None)
     assert json.loads(json.dumps(found)) == found
     assert [(e["text"], e["label"], e["start"], e["end"]) for e in found["entities"]] == [
         ("박씨는", "PS", 0, 3), ("경찰", "OG", 4, 6),
     ]  # fmt: skip
-    assert task_of().show(row) == ("박씨는 경찰", "박씨 PS, 경찰 OG")
+    assert task_of().shows.show(row) == ("박씨는 경찰", "박씨 PS, 경찰 OG")

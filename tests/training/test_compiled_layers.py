@@ -49,7 +49,7 @@ def causal_loss(model: Any, examples: list[dict[str, Any]]) -> torch.Tensor:
     task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
     batch = one_row(task, examples, PadToken())  # type: ignore[arg-type]
     with without_padding(model, batch.dense):
-        loss = task.training_loss(model, batch)
+        loss = task.scores.training_loss(model, batch)
         loss.backward()
     return loss.detach()
 

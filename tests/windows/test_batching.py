@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetuning.data.examples import batches_by_length
 from finetuning.windows.order import (
     MICRO_BATCH_COST,
     Window,
-    batches_by_length,
     epoch_order,
     micro_batch_cost,
     partition,

@@ -44,7 +44,7 @@ def loss_and_gradient(model: Any, task: Any, batches: list[Any]) -> tuple[float,
     model.zero_grad()
     for batch in batches:
         with without_padding(model, batch.dense):
-            loss = task.loss_sum(task.forward(model, batch), batch) / items
+            loss = task.scores.loss_sum(task.scores.forward(model, batch), batch) / items
             loss.backward()
         total += float(loss.detach())
     return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -59,10 +59,10 @@ def test_packed_rows_have_the_loss_and_gradient_of_single_ones(name: str) -> Non
     task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
     examples = examples_of(1, 12)
     lengths = np.array([len(example["input_ids"]) for example in examples])
-    alone = loss_and_gradient(model, task, [task.collate([example], PadToken(), None) for example in examples])
+    alone = loss_and_gradient(model, task, [task.encodes.collate([example], PadToken(), None) for example in examples])
     packed = pack_window(np.arange(12), lengths, 64, 128)
     assert any(len(row) > 1 for rows in packed for row in rows)
-    batches = [task.collate_rows([[examples[i] for i in row] for row in rows], PadToken()) for rows in packed]
+    batches = [task.encodes.collate_rows([[examples[i] for i in row] for row in rows], PadToken()) for rows in packed]
     together = loss_and_gradient(model, task, batches)
     assert sum(batch.items for batch in batches) == sum(sum(example["trained"][1:]) for example in examples)
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
@@ -81,7 +81,7 @@ def test_one_row_has_the_loss_and_gradient_of_single_ones(name: str, recomputes:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
     examples = examples_of(1, 12)
-    alone = loss_and_gradient(model, task, [task.collate([example], PadToken(), None) for example in examples])
+    alone = loss_and_gradient(model, task, [task.encodes.collate([example], PadToken(), None) for example in examples])
     batches = [_in_one_row(task, examples[:5]), _in_one_row(task, examples[5:])]
     together = loss_and_gradient(model, task, batches)
     assert sum(batch.tokens for batch in batches) == sum(batch.inputs["input_ids"].numel() for batch in batches)
@@ -108,7 +108,7 @@ def test_long_and_masked_attention_stays_the_models_own() -> None:
     assert not attends_within_sequences(model, 301)
     task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
     long = [{"input_ids": [1 + i % 96 for i in range(size)], "trained": [True] * size} for size in (290, 17, 270)]
-    alone = loss_and_gradient(model, task, [task.collate([example], PadToken(), None) for example in long])
+    alone = loss_and_gradient(model, task, [task.encodes.collate([example], PadToken(), None) for example in long])
     together = loss_and_gradient(model, task, [_in_one_row(task, long)])
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
     assert float((together[1] - alone[1]).norm() / alone[1].norm()) < 1e-5
@@ -171,8 +171,8 @@ def test_a_packed_loss_that_leaks_differs() -> None:
     model = AutoModelForCausalLM.from_config(causal_architectures()["llama"]).train()
     task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
     examples = examples_of(1, 4)
-    alone = loss_and_gradient(model, task, [task.collate([example], PadToken(), None) for example in examples])
-    batch = task.collate_rows([examples], PadToken())
+    alone = loss_and_gradient(model, task, [task.encodes.collate([example], PadToken(), None) for example in examples])
+    batch = task.encodes.collate_rows([examples], PadToken())
     batch.inputs["position_ids"][:] = torch.arange(batch.inputs["input_ids"].shape[1])
     leaked = loss_and_gradient(model, task, [batch])
     assert float((leaked[1] - alone[1]).norm() / alone[1].norm()) > 1e-3

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import BadRow, DataError
+from finetuning.cells import as_label
 from finetuning.config.schema import Settings
-from finetuning.data.cleaning import as_label
-from finetuning.tasks.base import Batch, Task, at_least_float32, encode_text
-from finetuning.tasks.classification.single import TextClassification
+from finetuning.tasks.base import Task
+from finetuning.tasks.classification import choose
+from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
+from finetuning.tasks.classification.labels import in_order
+from finetuning.tasks.parts import Presenter
+from finetuning.tasks.tensors import at_least_float32
+from finetuning.types import Batch
 
 if TYPE_CHECKING:
     import torch
@@ -21,25 +26,29 @@ if TYPE_CHECKING:
 _THRESHOLDS = (np.arange(1, 20) / 20).tolist()  # 0.05 to 0.95
 
 
-class MultiLabelClassification(TextClassification):
-    """Binary cross-entropy for each label; the best model is the one of highest micro-F1.
+class MultiLabelClassification(Task):
+    """Any number of labels for each text: binary cross-entropy for each label."""
 
-    A cell has its labels as a JSON list, or divided by `data.label_separator`; an empty list is a text with none.
-    A label is predicted from a threshold on, the one of highest micro-F1 on the validation split.
-    """
-
-    name = "multi-label-classification"
+    name = choose.MULTI_LABEL
     aliases = ("multilabel-classification", "다중 라벨 분류", "멀티라벨 분류")
-    best_metric = "micro_f1"
+    auto_class = "AutoModelForSequenceClassification"
+    pipeline = "text-classification"
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.threshold = 0.5
+        self.settings = settings
+        self.reads = LabelSetReader(settings)
+        self.encodes = LabelSetEncoder(settings)
+        self.scores = LabelSetScorer(settings)
+        self.shows = LabelSetPresenter(self.scores)
 
-    def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
-        return self.for_roles(roles)
+
+class LabelSetReader(LabelledTextReader):
+    """Reads a text and its labels: a JSON list, or names divided by `data.label_separator`. The list may be empty."""
+
+    has_labels = True
 
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Split the label's cell into a sorted list of names; see `RowReader.prepare`."""
         if "label" in row:
             row["label"] = self._split(row["label"])
         return row
@@ -59,10 +68,11 @@ class MultiLabelClassification(TextClassification):
         return sorted({as_label(label) for label in cell} - {""})
 
     def labels_in(self, cell: str) -> Sequence[str]:
-        labels: list[str] = json.loads(cell)
-        return labels
+        """Return the labels in a JSON list."""
+        return _labels_in(cell)
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
+        """Return the labels of train in the order of their ids; see `RowReader.label_names`."""
         separator = self.settings.data.label_separator
         if len(train_labels) < 2:
             raise DataError(
@@ -71,55 +81,70 @@ class MultiLabelClassification(TextClassification):
                 remedy=f"라벨 칸이 JSON 목록이거나 data.label_separator(지금 '{separator}')로 나뉘었는지 보세요. "
                 "라벨 하나가 있고 없음을 가리는 것이면 text-classification을 쓰세요.",
             )
-        return self.in_order(train_labels)
+        return in_order(train_labels, self.settings)
+
+
+class LabelSetEncoder(LabelledTextEncoder):
+    """Encodes a text, and 0 or 1 for every label."""
+
+    def targets(self, cells: Sequence[str], label_names: Sequence[str]) -> list[list[int]]:
+        """Return each row's indicators, one for every label."""
+        table: list[list[int]] = _indicators(cells, label_names).tolist()
+        return table
+
+
+class LabelSetScorer(HeadScorer):
+    """Binary cross-entropy. The best model is the one of highest micro-F1.
+
+    Attributes:
+        threshold: Probability from which on a label is predicted: the one of highest micro-F1 on the validation split.
+    """
+
+    best_metric = "micro_f1"
+    greater_is_better = True
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.threshold = 0.5
 
     def config_options(self, label_names: Sequence[str]) -> dict[str, Any]:
+        """Return the label names and transformers' name of the problem."""
         return {**super().config_options(label_names), "problem_type": "multi_label_classification"}
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Read the threshold from the model's config."""
         self.threshold = getattr(model.config, "decision_threshold", self.threshold)
 
-    def tune(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+    def calibrate(
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
     ) -> dict[str, Any]:
-        """The threshold of highest micro-F1; of several, the one nearest to a half."""
+        """Return the threshold of highest micro-F1; of several, the one nearest to 0.5. See `Scorer.calibrate`."""
         from sklearn.metrics import f1_score
 
-        truth, scores = self._indicators(rows, label_names), np.array(outcomes)
+        truth, scores = _indicators(rows["label"], label_names), np.array(predictions)
         found = {edge: f1_score(truth, scores >= edge, average="micro", zero_division=0) for edge in _THRESHOLDS}
         return {"decision_threshold": max(found, key=lambda edge: (found[edge], -abs(edge - 0.5)))}
 
-    def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        label_names: Sequence[str],
-        max_length: int,
-    ) -> dict[str, list[Any]]:
-        columns = encode_text(tokenizer, rows["text"], rows.get("text_pair"), max_length)
-        if "label" in rows:
-            columns["label"] = self._indicators(rows, label_names).tolist()
-        return columns
-
-    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Each example's mean over the labels, summed over examples, as transformers' own loss has it."""
+    def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return each example's mean over the labels, summed over examples, as in transformers' own loss."""
         import torch
 
         assert batch.labels is not None
-        logits = at_least_float32(logits)
+        logits = at_least_float32(outputs)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.labels.to(logits), reduction="sum")
         return loss / logits.shape[1]
 
-    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
-        """Each example's probability of every label."""
-        return list(logits.float().sigmoid().cpu().numpy())
+    def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
+        """Return each example's probability of every label, (labels,) float32 arrays."""
+        return list(outputs.float().sigmoid().cpu().numpy())
 
     def metrics(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
+        """Compute micro-F1 and macro-F1 at the threshold."""
         from sklearn.metrics import f1_score
 
-        truth, predicted = self._indicators(rows, label_names), np.array(outcomes) >= self.threshold
+        truth, predicted = _indicators(rows["label"], label_names), np.array(predictions) >= self.threshold
         return {
             "loss": loss,
             "micro_f1": float(f1_score(truth, predicted, average="micro", zero_division=0)),
@@ -127,25 +152,36 @@ class MultiLabelClassification(TextClassification):
             "threshold": self.threshold,
         }
 
+
+class LabelSetPresenter(Presenter):
+    """Shows the labels whose probability reaches the scorer's threshold, and F1 by label."""
+
+    def __init__(self, scorer: LabelSetScorer) -> None:
+        self.scorer = scorer
+
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the text, and its labels with commas; see `Presenter.show`."""
         given, cell = super().show(row)
-        return given, (", ".join(self.labels_in(cell)) or "없음") if cell else ""
+        return given, (", ".join(_labels_in(cell)) or "없음") if cell else ""
 
     def readable(
-        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Any]:
-        chosen = [position for position in np.argsort(-outcome) if outcome[position] >= self.threshold]
+        """Return the predicted labels, the likeliest first, and their probabilities."""
+        threshold = self.scorer.threshold
+        chosen = [position for position in np.argsort(-prediction) if prediction[position] >= threshold]
         return {
             "label": [label_names[position] for position in chosen],
-            "score": [float(outcome[position]) for position in chosen],
+            "score": [float(prediction[position]) for position in chosen],
         }
 
     def details(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
     ) -> list[str]:
+        """Return the F1 and the count of every label."""
         from sklearn.metrics import f1_score
 
-        truth, predicted = self._indicators(rows, label_names), np.array(outcomes) >= self.threshold
+        truth, predicted = _indicators(rows["label"], label_names), np.array(predictions) >= self.scorer.threshold
         scores = f1_score(truth, predicted, average=None, zero_division=0)
         return [
             "라벨별 F1",
@@ -155,10 +191,16 @@ class MultiLabelClassification(TextClassification):
             ),
         ]
 
-    def _indicators(self, rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]) -> np.ndarray:
-        """(rows, labels) of 0 and 1, int64."""
-        ids = {name: position for position, name in enumerate(label_names)}
-        table = np.zeros((len(rows["label"]), len(label_names)), dtype=np.int64)
-        for number, cell in enumerate(rows["label"]):
-            table[number, [ids[label] for label in self.labels_in(cell)]] = 1
-        return table
+
+def _labels_in(cell: str) -> list[str]:
+    labels: list[str] = json.loads(cell)
+    return labels
+
+
+def _indicators(cells: Sequence[str], label_names: Sequence[str]) -> np.ndarray:
+    """Return 1 for every label of a row and 0 for the others, (rows, labels) int64."""
+    ids = {name: position for position, name in enumerate(label_names)}
+    table = np.zeros((len(cells), len(label_names)), dtype=np.int64)
+    for number, cell in enumerate(cells):
+        table[number, [ids[label] for label in _labels_in(cell)]] = 1
+    return table

@@ -1,4 +1,4 @@
-"""Regression on a text, or on a pair of texts: a number such as how alike two sentences are."""
+"""Regression on a text, or on a pair of texts: a number such as how similar two sentences are."""
 
 from __future__ import annotations
 
@@ -9,30 +9,44 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import BadRow, DataError
-from finetuning.data.cleaning import as_text
-from finetuning.tasks.base import Batch, Task, at_least_float32, encode_text
-from finetuning.tasks.classification.single import TextClassification
+from finetuning.cells import as_text
+from finetuning.config.schema import Settings
+from finetuning.tasks.base import Task
+from finetuning.tasks.classification import choose
+from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
+from finetuning.tasks.parts import Presenter
+from finetuning.tasks.tensors import at_least_float32
+from finetuning.types import Batch
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-# KLUE-STS counts a pair of sentences as alike from a score of 3 (of 0 to 5) on, in the labels and in the predictions.
-_ALIKE, _MOST_ALIKE = 3.0, 5.0
+# KLUE-STS counts a pair of sentences as similar from a score of 3 (of 0 to 5) on, in labels and predictions.
+_SIMILAR, _HIGHEST = 3.0, 5.0
 
 
-class TextRegression(TextClassification):
-    """Mean squared error of one output; the best model is the one of highest Pearson correlation."""
+class TextRegression(Task):
+    """One number for each text: mean squared error of a single output."""
 
-    name = "text-regression"
+    name = choose.REGRESSION
     aliases = ("regression", "sentence-similarity", "텍스트 회귀", "문장 유사도", "회귀")
-    best_metric = "pearson"
-    has_labels = False
+    auto_class = "AutoModelForSequenceClassification"
+    pipeline = "text-classification"
 
-    def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
-        return self.for_roles(roles)
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.reads = NumberReader(settings)
+        self.encodes = NumberEncoder(settings)
+        self.scores = NumberScorer(settings)
+        self.shows = NumberPresenter()
+
+
+class NumberReader(LabelledTextReader):
+    """Reads a text and a number."""
 
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Check that the label is a number and bring it into one spelling; see `RowReader.prepare`."""
         if "label" in row and not _is_score(row["label"]):
             raise BadRow("숫자가 아닌 라벨")
         if "label" in row:
@@ -40,6 +54,7 @@ class TextRegression(TextClassification):
         return row
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
+        """Check that the scores differ, and return no names; see `RowReader.label_names`."""
         if len(train_labels) < 2:
             raise DataError(
                 f"학습 데이터의 라벨이 한 가지뿐입니다: {next(iter(train_labels), '없음')}",
@@ -54,60 +69,68 @@ class TextRegression(TextClassification):
             )
         return ()
 
+
+class NumberEncoder(LabelledTextEncoder):
+    """Encodes a text and its score."""
+
+    def targets(self, cells: Sequence[str], label_names: Sequence[str]) -> list[float]:
+        """Return each cell as a number."""
+        return [float(cell) for cell in cells]
+
+
+class NumberScorer(HeadScorer):
+    """Mean squared error. The best model is the one of highest Pearson correlation."""
+
+    best_metric = "pearson"
+    greater_is_better = True
+
     def config_options(self, label_names: Sequence[str]) -> dict[str, Any]:
+        """Return a single output and transformers' name of the problem."""
         return {"num_labels": 1, "problem_type": "regression"}
 
-    def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        label_names: Sequence[str],
-        max_length: int,
-    ) -> dict[str, list[Any]]:
-        columns = encode_text(tokenizer, rows["text"], rows.get("text_pair"), max_length)
-        if "label" in rows:
-            columns["label"] = [float(label) for label in rows["label"]]
-        return columns
-
-    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the squared error summed over examples."""
         import torch
 
         assert batch.labels is not None
-        scores = at_least_float32(logits.squeeze(-1))
+        scores = at_least_float32(outputs.squeeze(-1))
         return torch.nn.functional.mse_loss(scores, batch.labels.to(scores), reduction="sum")
 
-    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
-        """Each example's score."""
-        scores: list[Any] = logits.squeeze(-1).float().cpu().tolist()
+    def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
+        """Return each example's score."""
+        scores: list[Any] = outputs.squeeze(-1).float().cpu().tolist()
         return scores
 
     def metrics(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
-        """Pearson, Spearman and, of labels from 0 to 5 on both sides of 3, KLUE-STS's F1 (alike from 3 on)."""
+        """Compute Pearson's and Spearman's correlation.
+
+        Labels from 0 to 5 on both sides of 3 get KLUE-STS's F1, too, which counts a pair as similar from 3 on.
+        """
         from scipy.stats import pearsonr, spearmanr
         from sklearn.metrics import f1_score
 
-        truth, scores = np.array([float(label) for label in rows["label"]]), np.array(outcomes)
-        constant = len(set(scores.tolist())) < 2 or len(set(truth.tolist())) < 2  # then a correlation is not defined
+        truth, scores = np.array([float(label) for label in rows["label"]]), np.array(predictions)
+        constant = len(set(scores.tolist())) < 2 or len(set(truth.tolist())) < 2  # a correlation is not defined then
         found = {
             "loss": loss,
             "pearson": 0.0 if constant else float(pearsonr(truth, scores)[0]),
             "spearman": 0.0 if constant else float(spearmanr(truth, scores)[0]),
         }
-        if 0 <= truth.min() < _ALIKE <= truth.max() <= _MOST_ALIKE:
-            found["f1_at_3"] = float(f1_score(truth >= _ALIKE, scores >= _ALIKE, zero_division=0))
+        if 0 <= truth.min() < _SIMILAR <= truth.max() <= _HIGHEST:
+            found["f1_at_3"] = float(f1_score(truth >= _SIMILAR, scores >= _SIMILAR, zero_division=0))
         return found
 
-    def readable(
-        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, Any]:
-        return {"score": outcome}
 
-    def details(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> list[str]:
-        return []
+class NumberPresenter(Presenter):
+    """Shows the score."""
+
+    def readable(
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
+        """Return the score."""
+        return {"score": prediction}
 
 
 def _is_score(cell: Any) -> bool:

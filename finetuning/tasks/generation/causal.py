@@ -1,4 +1,4 @@
-"""Causal language models: continued pretraining on plain text, and instruction tuning on questions and answers."""
+"""Causal language models: continued pretraining on plain text, and instruction tuning on conversations."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import BadRow, ModelError, SettingsError
+from finetuning.config.schema import Settings
 from finetuning.korean.column_names import PROMPTS, RESPONSES, TEXTS
 from finetuning.korean.text_quality import Said
-from finetuning.tasks.base import IGNORED, Batch, Column, RandomKey, Task
+from finetuning.tasks.base import Task
 from finetuning.tasks.generation.conversations import (
     PLAIN_TEMPLATE,
     Encoded,
@@ -24,13 +25,14 @@ from finetuning.tasks.generation.conversations import (
 )
 from finetuning.tasks.generation.shared import (
     Answer,
-    GeneratingTask,
+    GeneratedTextPresenter,
+    GeneratingScorer,
     generate_texts,
-    losses_by_example,
-    only_positions,
-    spoken_pairs,
-    vocabulary_batch,
+    generated_pairs,
 )
+from finetuning.tasks.parts import RowEncoder, RowReader
+from finetuning.tasks.vocabulary import losses_by_example, only_positions, vocabulary_batch
+from finetuning.types import IGNORED, Batch, Column, RandomKey
 
 if TYPE_CHECKING:
     import torch
@@ -38,27 +40,36 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class TextGeneration(GeneratingTask):
-    """Cross-entropy over the trained tokens: every token of plain text, the answers of a conversation.
-
-    Rows are `messages`, ShareGPT's `conversations`, Alpaca's `instruction`, `input` and `output`, a prompt and a
-    response, or else plain text.
-    """
+class TextGeneration(Task):
+    """Cross-entropy over the trained tokens: every token of plain text, the answers of a conversation."""
 
     name = "text-generation"
     aliases = ("causal-lm", "causal-language-modeling", "instruction-tuning", "sft", "chat", "텍스트 생성", "언어 모델")
     auto_class = "AutoModelForCausalLM"
     pipeline = "text-generation"
-    validation_texts = 16
-    final_texts = 16
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.reads = ConversationReader(settings)
+        self.encodes = ConversationEncoder(settings)
+        self.scores = CausalScorer(settings)
+        self.shows = ConversationPresenter()
+
+
+class ConversationReader(RowReader):
+    """Reads conversations or plain text.
+
+    A row is `messages`, ShareGPT's `conversations`, Alpaca's `instruction`, `input` and `output`, a prompt and a
+    response, or else plain text.
+    """
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
-        """A column that the settings name comes first; then the shapes that people have, then plain text."""
-        data, wanted = self.settings.data, self.settings.text_generation.format
-        text = Column("text", "text_column", data.text_column, TEXTS)
+        """Return the columns that the settings name, or else those of a common shape, or else the text's."""
+        wanted = self.settings.text_generation.format
+        text = self.column("text", "text_column", TEXTS)
         pair = (
-            Column("prompt", "prompt_column", data.prompt_column, PROMPTS),
-            Column("response", "response_column", data.response_column, RESPONSES, target=True),
+            self.column("prompt", "prompt_column", PROMPTS),
+            self.column("response", "response_column", RESPONSES, target=True),
         )
         named = {column.role for column in (text, *pair) if column.name in available and not column.is_default()}
         if wanted == "text" or (wanted is None and "text" in named and "prompt" not in named):
@@ -67,29 +78,32 @@ class TextGeneration(GeneratingTask):
             return pair
         for shape in ("messages", "conversations"):
             if shape in available:
-                return (Column(shape, "text_column", shape),)
+                return (self.found_column(shape, "text_column", shape),)
         output = next((name for name in ("output", "response") if name in available), None)
         if "instruction" in available and output is not None:
             given = next((name for name in ("input", "context") if name in available), None)
             return (
-                Column("instruction", "prompt_column", "instruction"),
-                *((Column("input", "prompt_column", given, optional=True),) if given else ()),
-                Column("output", "response_column", output, target=True),
+                self.found_column("instruction", "prompt_column", "instruction"),
+                *((self.found_column("input", "prompt_column", given, optional=True),) if given else ()),
+                self.found_column("output", "response_column", output, target=True),
             )
         is_pair = wanted == "chat" or all(_is_there(column, available) for column in pair)
         return pair if is_pair else (text,)
 
-    def for_data(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
-        kind = "text" if "text" in roles else "chat"
-        options = self.settings.text_generation.model_copy(update={"format": kind})
-        return TextGeneration(self.settings.model_copy(update={"text_generation": options}))
+    def refine(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Settings:
+        """Return the settings with the format that was found; see `RowReader.refine`."""
+        found = "text" if "text" in roles else "chat"
+        options = self.settings.text_generation.model_copy(update={"format": found})
+        return self.settings.model_copy(update={"text_generation": options})
 
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Bring a conversation of any shape into `messages`; see `RowReader.prepare`."""
         if "text" in row:
             return row
         return {"messages": to_messages(row, self.settings.text_generation.system_prompt)}
 
     def complete(self, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """Cut a question without an answer off a conversation's end; see `RowReader.complete`."""
         messages = row.get("messages", ())
         if not messages or messages[-1]["role"] == "assistant":
             return row, ""
@@ -97,10 +111,20 @@ class TextGeneration(GeneratingTask):
             raise BadRow("답이 없는 대화")
         return {**row, "messages": messages[:-1]}, messages[-1]["content"]
 
-    # --- the tokenizer and the model ---
+
+class ConversationEncoder(RowEncoder):
+    """Encodes conversations and texts, and packs them into rows."""
 
     def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """The user's chat template, the tokenizer's own, or a plain one; the tokenizer is saved with it."""
+        """Set the chat template: the user's, the tokenizer's own, or a plain one. It is saved with the tokenizer.
+
+        Args:
+            tokenizer: Tokenizer to change.
+
+        Raises:
+            SettingsError: The template's file cannot be read.
+            ModelError: The tokenizer is slow or has no end token.
+        """
         path = self.settings.text_generation.chat_template
         if path is not None:
             try:
@@ -120,19 +144,6 @@ class TextGeneration(GeneratingTask):
                 remedy="tokenizer.json이 있고 eos_token이 정해진 모델을 고르세요.",
             )
 
-    def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Lets `generate` stop by itself: at the end of text, and at what ends an answer."""
-        super().fit_model(model, tokenizer)
-        ends = {tokenizer.eos_token_id}
-        if self.settings.text_generation.format != "text" and tokenizer.chat_template is not None:
-            ends.add(end_of_turn(tokenizer))
-        known = model.generation_config.eos_token_id
-        ends |= set(known if isinstance(known, list) else [known])
-        model.generation_config.eos_token_id = sorted(end for end in ends if end is not None)
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-    # --- examples ---
-
     def encode(
         self,
         rows: Mapping[str, Sequence[Any]],
@@ -140,6 +151,10 @@ class TextGeneration(GeneratingTask):
         label_names: Sequence[str],
         max_length: int,
     ) -> dict[str, list[Any]]:
+        """Encode conversations or texts; see `RowEncoder.encode`.
+
+        `trained` (bool lists) says which tokens have a loss, `characters` how many characters they stand for.
+        """
         columns: dict[str, list[Any]] = {
             name: [] for name in ("row", "input_ids", "trained", "truncated", "full_length", "characters")
         }
@@ -160,7 +175,7 @@ class TextGeneration(GeneratingTask):
     def _answer_examples(
         self, messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> list[Encoded]:
-        """A conversation's examples; one of them has no tokens where the cut leaves nothing to train."""
+        """Return a conversation's examples. One without trained tokens after the cut is left empty."""
         if messages[-1]["role"] != "assistant":
             ids = prompt_ids(messages, tokenizer, max_length)
             return [Encoded(ids, [False] * len(ids), len(ids), 0)]
@@ -173,19 +188,24 @@ class TextGeneration(GeneratingTask):
     def collate(
         self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
     ) -> Batch:
+        """Pad examples; see `RowEncoder.collate`. Labels are shifted: each position has the id of the next token."""
         return self._collate([[example] for example in examples], tokenizer, shows_padding=True)
 
     def packs(self) -> bool:
+        """Return whether windows may be packed, as `data.packing` says."""
         return self.settings.data.packing is not False
 
     def collate_rows(self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase) -> Batch:
-        """Positions that start again tell the sequences apart: transformers isolates them where there is no mask."""
+        """Collate rows of several examples; see `RowEncoder.collate_rows`.
+
+        Positions start again with each example: without a mask transformers isolates sequences by that.
+        """
         return self._collate(rows, tokenizer, shows_padding=False)
 
     def _collate(
         self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase, shows_padding: bool
     ) -> Batch:
-        """labels: (rows, tokens), at each position the token that is to follow it there, -100 where none is trained."""
+        """labels: (rows, tokens) int64, the token that follows each position, -100 where none is trained."""
         import torch
 
         width = max(sum(len(example["input_ids"]) for example in row) for row in rows)
@@ -208,21 +228,51 @@ class TextGeneration(GeneratingTask):
             inputs["attention_mask"] = mask
         return vocabulary_batch(inputs, labels, tokens, sequences=sum(map(len, rows)))
 
+    def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+        """Return the example's text, with trained tokens between ⟦ and ⟧."""
+        pieces: list[str] = []
+        start = 0
+        trained = [False, *example["trained"][1:]]  # the first token has no token before it to be predicted from
+        for position in range(1, len(trained) + 1):
+            if position == len(trained) or trained[position] != trained[start]:
+                text = str(tokenizer.decode(example["input_ids"][start:position]))
+                pieces.append(f"⟦{text}⟧" if trained[start] else text)
+                start = position
+        return "".join(pieces)
+
+
+class CausalScorer(GeneratingScorer):
+    """Cross-entropy of the trained tokens. The best model is the one of lowest loss."""
+
+    validation_texts = 16
+    final_texts = 16
+
+    def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Let `generate` stop at the end of text and at the end of an answer; see `Scorer.fit_model`."""
+        super().fit_model(model, tokenizer)
+        ends = {tokenizer.eos_token_id}
+        if self.settings.text_generation.format != "text" and tokenizer.chat_template is not None:
+            ends.add(end_of_turn(tokenizer))
+        known = model.generation_config.eos_token_id
+        ends |= set(known if isinstance(known, list) else [known])
+        model.generation_config.eos_token_id = sorted(end for end in ends if end is not None)
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Return the head's output at the labelled positions, (items, vocabulary)."""
         assert batch.labels is not None
         with only_positions(model.base_model, batch):
             logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits
         return logits[0]
 
-    # --- predictions ---
-
-    def outcomes(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
-        """Each example's (loss sum, trained tokens)."""
+    def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
+        """Return each example's loss sum and number of trained tokens."""
         return list(losses_by_example(outputs, batch))
 
-    def gather(self, outcomes: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+    def gather(self, predictions: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+        """Sum the losses of each row's examples; see `Scorer.gather`."""
         found: dict[int, Answer] = {number: Answer() for number in rows["row"]}
-        for number, characters, (loss, items) in zip(examples["row"], examples["characters"], outcomes, strict=True):
+        for number, characters, (loss, items) in zip(examples["row"], examples["characters"], predictions, strict=True):
             sums = found[number]
             found[number] = Answer(sums.loss_sum + loss, sums.items + items, sums.characters + characters)
         return list(found.values())
@@ -234,7 +284,10 @@ class TextGeneration(GeneratingTask):
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
     ) -> list[Said]:
-        """The answer to each conversation, or what follows the first third of each plain text."""
+        """Generate the answer to each conversation, or what follows the first third of each text.
+
+        See `GeneratingScorer.generate`.
+        """
         options = self.settings.generation
         positions = getattr(model.config, "max_position_embeddings", None) or max_length + options.max_new_tokens
         room = max(1, min(max_length, positions - options.max_new_tokens))
@@ -248,41 +301,40 @@ class TextGeneration(GeneratingTask):
         return generate_texts(model, dict(inputs), tokenizer, options, inputs["input_ids"].shape[1])
 
     def metrics(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
-        """Loss and perplexity per trained token, and per character, which compares models of other tokenizers.
+        """Compute loss and perplexity per trained token and per character, and metrics of the generated texts.
 
-        Of what was generated, what listening to it tells, and how near the answers come to those of the data.
+        The values per character compare models with different tokenizers. Generated answers are compared with those of
+        the data; a plain text has many good continuations, so those are not.
         """
         found = {"loss": loss, "perplexity": math.exp(min(loss, 700))}
-        characters = sum(outcome.characters for outcome in outcomes)
+        characters = sum(prediction.characters for prediction in predictions)
         if characters:
-            found["loss_per_char"] = sum(outcome.loss_sum for outcome in outcomes) / characters
+            found["loss_per_char"] = sum(prediction.loss_sum for prediction in predictions) / characters
             found["perplexity_per_char"] = math.exp(min(found["loss_per_char"], 700))
-        if "messages" in rows:  # a plain text has many good continuations
-            pairs = spoken_pairs(outcomes, rows["messages"])
-            found |= self.compared([(made, self.show({"messages": messages})[1]) for made, messages in pairs])
-        return found | self.heard(outcomes)
+        if "messages" in rows:
+            pairs = generated_pairs(predictions, rows["messages"])
+            found |= self.compared([(made, last_turn(messages)[1]) for made, messages in pairs])
+        return found | self.quality(predictions)
+
+
+class ConversationPresenter(GeneratedTextPresenter):
+    """Shows questions with expected and generated answers, and texts with their continuation."""
 
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the last question and its answer, or the beginning of a text; see `Presenter.show`."""
         if "text" in row:
             return _beginning(row["text"]), ""
-        messages = json.loads(row["messages"])
-        has_answer = messages[-1]["role"] == "assistant"
-        asked = messages[-2] if has_answer else messages[-1]
-        return asked["content"], messages[-1]["content"] if has_answer else ""
+        return last_turn(row["messages"])
 
-    def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
-        """The example with what is trained between ⟦ and ⟧."""
-        pieces: list[str] = []
-        start = 0
-        trained = [False, *example["trained"][1:]]  # nothing comes before the first token to predict it from
-        for position in range(1, len(trained) + 1):
-            if position == len(trained) or trained[position] != trained[start]:
-                text = str(tokenizer.decode(example["input_ids"][start:position]))
-                pieces.append(f"⟦{text}⟧" if trained[start] else text)
-                start = position
-        return "".join(pieces)
+
+def last_turn(cell: str) -> tuple[str, str]:
+    """Return the last question of a conversation, and its answer or "", from `messages` as JSON."""
+    messages = json.loads(cell)
+    has_answer = messages[-1]["role"] == "assistant"
+    asked = messages[-2] if has_answer else messages[-1]
+    return asked["content"], messages[-1]["content"] if has_answer else ""
 
 
 def _is_there(column: Column, available: Sequence[str]) -> bool:
@@ -295,7 +347,7 @@ def _beginning(text: str) -> str:
 
 
 def _text_examples(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
-    """A text and its end token, in pieces of max_length: nothing of a long text is lost."""
+    """Encode a text and its end token in pieces of max_length, so that nothing of a long text is lost."""
     encoded = tokenizer(text, return_offsets_mapping=True)
     ids, places = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     if ids[-1:] != [tokenizer.eos_token_id]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exceptions import BadRow, ModelError
-from finetuning.data.cleaning import as_text, check_is_text
+from finetuning.cells import as_text, check_is_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

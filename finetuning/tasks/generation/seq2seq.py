@@ -6,45 +6,104 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError, SettingsError
+from finetuning.config.schema import Settings
 from finetuning.korean.column_names import SOURCES, TARGETS
 from finetuning.korean.text_quality import Said
-from finetuning.tasks.base import IGNORED, Batch, Column, RandomKey, encode_text, pad
+from finetuning.tasks.base import Task
 from finetuning.tasks.generation.shared import (
     Answer,
-    GeneratingTask,
+    GeneratedTextPresenter,
+    GeneratingScorer,
     generate_texts,
-    losses_by_example,
-    only_positions,
-    spoken_pairs,
-    vocabulary_batch,
+    generated_pairs,
 )
+from finetuning.tasks.parts import RowEncoder, RowReader
+from finetuning.tasks.tensors import pad
+from finetuning.tasks.text_encoding import encode_text
+from finetuning.tasks.vocabulary import losses_by_example, only_positions, vocabulary_batch
+from finetuning.types import IGNORED, Batch, Column, RandomKey
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class Text2TextGeneration(GeneratingTask):
-    """Cross-entropy over the target's tokens, the one that ends it included.
-
-    chrF and BLEU are sacrebleu's with its defaults.
-    """
+class Text2TextGeneration(Task):
+    """Cross-entropy over the target's tokens, its end token included."""
 
     name = "text2text-generation"
     aliases = ("seq2seq", "seq2seq-lm", "translation", "summarization", "번역", "요약")
     auto_class = "AutoModelForSeq2SeqLM"
     pipeline = None
-    validation_texts = 100
-    final_texts = 1 << 62  # every row: a test score is of the whole split
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.reads = SourceTargetReader(settings)
+        self.encodes = SourceTargetEncoder(settings)
+        self.scores = TargetScorer(settings)
+        self.shows = TargetPresenter()
+
+
+class SourceTargetReader(RowReader):
+    """Reads a text and the text to make of it."""
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
-        data = self.settings.data
+        """Return the columns of the source and the target."""
         return (
-            Column("prompt", "prompt_column", data.prompt_column, SOURCES),
-            Column("response", "response_column", data.response_column, TARGETS, target=True),
+            self.column("prompt", "prompt_column", SOURCES),
+            self.column("response", "response_column", TARGETS, target=True),
         )
 
+
+class SourceTargetEncoder(RowEncoder):
+    """Encodes sources for the encoder and targets for the decoder."""
+
+    def encode(
+        self,
+        rows: Mapping[str, Sequence[Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        label_names: Sequence[str],
+        max_length: int,
+    ) -> dict[str, list[Any]]:
+        """Encode sources and targets; see `RowEncoder.encode`. The column `label` holds the target's ids."""
+        columns = encode_text(tokenizer, rows["prompt"], None, max_length)
+        columns.pop("token_type_ids", None)
+        if "response" in rows:
+            limit = self.settings.text2text.max_target_length
+            whole = [_ended(ids, tokenizer) for ids in tokenizer(text_target=list(rows["response"]))["input_ids"]]
+            columns["label"] = [ids[:limit] for ids in whole]
+            cut = [len(ids) > limit for ids in whole]
+            columns["truncated"] = [first or second for first, second in zip(columns["truncated"], cut, strict=True)]
+        return columns
+
+    def collate(
+        self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
+    ) -> Batch:
+        """Pad examples; see `RowEncoder.collate`. labels: (rows, target tokens) int64, -100 at padding."""
+        import torch
+
+        inputs, tokens = pad(examples, tokenizer)
+        if "label" not in examples[0]:
+            return Batch(inputs, None, items=0, tokens=tokens)
+        lengths = [len(example["label"]) for example in examples]
+        labels = torch.full((len(examples), max(lengths)), IGNORED)
+        for row, example in enumerate(examples):
+            labels[row, : lengths[row]] = torch.tensor(example["label"])
+        return vocabulary_batch(inputs, labels, tokens + sum(lengths))
+
+    def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+        """Return the source, and the target between ⟦ and ⟧."""
+        return f"{tokenizer.decode(example['input_ids'])} ⟦{tokenizer.decode(example['label'])}⟧"
+
+
+class TargetScorer(GeneratingScorer):
+    """Cross-entropy of the target's tokens. The best model is the one of lowest loss."""
+
+    validation_texts = 100
+    final_texts = 1 << 62  # every row: a test score covers the whole split
+
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Check that the model has a decoder with enough positions; see `Scorer.fit_model`."""
         if _start_of(model) is None:
             raise ModelError(
                 "이 모델의 설정에 decoder_start_token_id가 없어 text2text-generation으로 학습할 수 없습니다.",
@@ -60,39 +119,8 @@ class Text2TextGeneration(GeneratingTask):
             )
         super().fit_model(model, tokenizer)
 
-    def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        label_names: Sequence[str],
-        max_length: int,
-    ) -> dict[str, list[Any]]:
-        columns = encode_text(tokenizer, rows["prompt"], None, max_length)
-        columns.pop("token_type_ids", None)
-        if "response" in rows:
-            limit = self.settings.text2text.max_target_length
-            whole = [_ended(ids, tokenizer) for ids in tokenizer(text_target=list(rows["response"]))["input_ids"]]
-            columns["label"] = [ids[:limit] for ids in whole]
-            cut = [len(ids) > limit for ids in whole]
-            columns["truncated"] = [first or second for first, second in zip(columns["truncated"], cut, strict=True)]
-        return columns
-
-    def collate(
-        self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
-    ) -> Batch:
-        """labels: (rows, target tokens) int64, -100 where padded."""
-        import torch
-
-        inputs, tokens = pad(examples, tokenizer)
-        if "label" not in examples[0]:
-            return Batch(inputs, None, items=0, tokens=tokens)
-        lengths = [len(example["label"]) for example in examples]
-        labels = torch.full((len(examples), max(lengths)), IGNORED)
-        for row, example in enumerate(examples):
-            labels[row, : lengths[row]] = torch.tensor(example["label"])
-        return vocabulary_batch(inputs, labels, tokens + sum(lengths))
-
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Return the head's output at the target's tokens, (items, vocabulary)."""
         assert batch.labels is not None
         shifted = batch.labels.roll(1, dims=1)
         shifted[:, 0] = _start_of(model) or 0
@@ -101,7 +129,8 @@ class Text2TextGeneration(GeneratingTask):
             logits: torch.Tensor = model(**batch.inputs, decoder_input_ids=decoder_ids, use_cache=False).logits
         return logits[0]
 
-    def outcomes(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
+    def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
+        """Return each example's loss sum and number of trained tokens."""
         return [Answer(loss_sum, items) for loss_sum, items in losses_by_example(outputs, batch)]
 
     def generate(
@@ -111,6 +140,7 @@ class Text2TextGeneration(GeneratingTask):
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
     ) -> list[Said]:
+        """Generate a target for each row; see `GeneratingScorer.generate`."""
         encoded = tokenizer(
             [row["prompt"] for row in rows], padding=True, truncation=True, max_length=max_length,
             return_tensors="pt", return_token_type_ids=False,
@@ -118,14 +148,15 @@ class Text2TextGeneration(GeneratingTask):
         return generate_texts(model, dict(encoded), tokenizer, self.settings.generation, prompt_tokens=1)
 
     def metrics(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
-        """The loss over all rows; of those that were generated, chrF and BLEU by word (0 to 100), and what is found
-        in texts of every generating task.
+        """Compute the loss over all rows and, over those with a generated text, chrF and BLEU by word (0 to 100).
+
+        chrF and BLEU are sacrebleu's with its defaults. To these come the metrics of every generating task.
         """
         from sacrebleu.metrics import BLEU, CHRF
 
-        pairs = spoken_pairs(outcomes, rows["response"])
+        pairs = generated_pairs(predictions, rows["response"])
         if not pairs:
             return {"loss": loss}
         made, truths = zip(*pairs, strict=True)
@@ -134,24 +165,25 @@ class Text2TextGeneration(GeneratingTask):
             "chrf": float(CHRF().corpus_score(made, [truths]).score),
             "bleu": float(BLEU().corpus_score(made, [truths]).score),
             **self.compared(pairs),
-            **self.heard(outcomes),
+            **self.quality(predictions),
         }
 
-    def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
-        return row["prompt"], row.get("response", "")
 
-    def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
-        """The input, and between ⟦ and ⟧ the target."""
-        return f"{tokenizer.decode(example['input_ids'])} ⟦{tokenizer.decode(example['label'])}⟧"
+class TargetPresenter(GeneratedTextPresenter):
+    """Shows sources with expected and generated targets."""
+
+    def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the source and the target; see `Presenter.show`."""
+        return row["prompt"], row.get("response", "")
 
 
 def _ended(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Target ids with the token that ends a text, which some tokenizers (KoBART's) do not add."""
+    """Return target ids with the end token, which some tokenizers (KoBART's) do not add."""
     end = tokenizer.eos_token_id
     return list(ids) if end is None or list(ids[-1:]) == [end] else [*ids, end]
 
 
 def _start_of(model: PreTrainedModel) -> int | None:
-    """The token that a target is begun with; None where the model has no decoder of that kind."""
+    """Return the token that a target starts with, or None if the model has no such decoder."""
     ids = [getattr(model.config, name, None) for name in ("decoder_start_token_id", "bos_token_id")]
     return next((token for token in ids if token is not None), None) if model.config.is_encoder_decoder else None

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exceptions import BadRow, DataError
+from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
 from finetuning.korean.word_cuts import cut_into_pieces, windows_of
-from finetuning.tasks.base import IGNORED, Batch, Column, RandomKey, Task, at_least_float32, pad
+from finetuning.tasks.base import Task
+from finetuning.tasks.parts import Presenter, RowEncoder, RowReader, Scorer
 from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
+from finetuning.tasks.tensors import at_least_float32, pad
+from finetuning.types import IGNORED, Batch, Column, RandomKey
 
 if TYPE_CHECKING:
     import torch
@@ -25,38 +29,40 @@ _TAGS = ("ner_tags", "tags", "labels", "ner", "태그", "개체명")
 
 
 class TokenClassification(Task):
-    """Cross-entropy over the tokens that hold characters; the best model is the one of highest entity macro-F1.
-
-    A token's tag is that of its first character. Predictions are each token's likeliest tag, read so that they are
-    always IOB2: an I- that continues no entity of its kind begins one.
-    """
+    """A tag for each token that holds characters: cross-entropy over the tags."""
 
     name = "token-classification"
     aliases = ("ner", "named-entity-recognition", "개체명 인식", "토큰 분류")
     auto_class = "AutoModelForTokenClassification"
-    pipeline: ClassVar[str | None] = "token-classification"
-    best_metric = "entity_macro_f1"
-    counts_characters = True
-    greater_is_better = True
+    pipeline = "token-classification"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.reads = EntityReader(settings)
+        self.encodes = EntityEncoder(settings)
+        self.scores = EntityScorer(settings)
+        self.shows = EntityPresenter()
+
+
+class EntityReader(RowReader):
+    """Reads tokens and their IOB2 tags, as a text and its entities."""
+
     has_labels = True
-
-    def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Keeps a token from holding the end of an entity and the particle (조사) after it."""
-        cut_into_pieces(tokenizer, self.name)
-
-    # --- rows ---
+    counts_characters = True
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
-        """Tokens and their tags; where there are no tokens, a text, with a tag for each of its characters."""
-        data = self.settings.data
+        """Return tokens and their tags or, if there are no tokens, a text with a tag for each of its characters."""
         tokens = next((name for name in available if name.casefold() in _TOKENS), None)
-        text = Column("text", "text_column", data.text_column, TEXTS)
-        if tokens and data.text_column == type(data).model_fields["text_column"].default:
-            text = Column("tokens", "text_column", tokens)
-        return text, Column("label", "label_column", data.label_column, _TAGS, target=True)
+        text = self.column("text", "text_column", TEXTS)
+        if tokens and text.is_default():
+            text = self.found_column("tokens", "text_column", tokens)
+        return text, self.column("label", "label_column", _TAGS, target=True)
 
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
-        """`text`, and as `label` its entities: a list of [start, end, label] in the characters of its NFC."""
+        """Return `text`, and as `label` its entities: a list of [start, end, label] in characters of the text in NFC.
+
+        See `RowReader.prepare`.
+        """
         if "tokens" in row:
             tokens = _strings(row["tokens"], "토큰")
         else:
@@ -77,14 +83,14 @@ class TokenClassification(Task):
         return {"text": text, "label": [list(span) for span in composed(trimmed(spans, text), text)]}
 
     def labels_in(self, cell: str) -> Sequence[str]:
-        """The tags of a row, each once."""
+        """Return the row's tags, each once."""
         tags = {"O": None}
         for start, end, label in _spans(cell):
             tags |= dict.fromkeys((f"B-{label}", f"I-{label}")[: end - start])
         return list(tags)
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
-        """O, then B- and I- of every kind of entity: both, so that whatever is predicted can be said."""
+        """Return O, then B- and I- of every kind of entity, both even if train has one; see `RowReader.label_names`."""
         column, asked = self.settings.data.label_column, self.settings.model.num_labels
         kinds = sorted({tag.partition("-")[2] for tag in train_labels} - {""})
         if not kinds:
@@ -102,7 +108,13 @@ class TokenClassification(Task):
             )
         return names
 
-    # --- examples ---
+
+class EntityEncoder(RowEncoder):
+    """Encodes texts as windows of tokens. A token's tag is that of its first character."""
+
+    def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Make the tokenizer divide the end of an entity from the particle (조사) after it."""
+        cut_into_pieces(tokenizer, TokenClassification.name)
 
     def encode(
         self,
@@ -111,7 +123,11 @@ class TokenClassification(Task):
         label_names: Sequence[str],
         max_length: int,
     ) -> dict[str, list[Any]]:
-        """A text that is too long makes several examples, which overlap; each of its characters counts in one."""
+        """Encode texts; see `RowEncoder.encode`.
+
+        A long text makes several examples that overlap. Each of its characters counts in one of them. `start` and
+        `end` hold the characters of each token, -1 for a token that does not count.
+        """
         ids = {name: position for position, name in enumerate(label_names)}
         columns: dict[str, list[Any]] = defaultdict(list)
         for window in windows_of(rows["text"], tokenizer, max_length):
@@ -129,6 +145,7 @@ class TokenClassification(Task):
     def collate(
         self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
     ) -> Batch:
+        """Pad examples and their tags; see `RowEncoder.collate`. labels: (rows, tokens) int64, -100 without a tag."""
         import torch
 
         inputs, tokens = pad(examples, tokenizer)
@@ -139,51 +156,66 @@ class TokenClassification(Task):
             labels[position, : len(example["label"])] = torch.tensor(example["label"])
         return Batch(inputs, labels, items=int((labels != IGNORED).sum()), tokens=tokens)
 
+
+class EntityScorer(Scorer):
+    """Cross-entropy over the tokens that hold characters. The best model is the one of highest entity macro-F1.
+
+    Predictions are each token's likeliest tag, read as valid IOB2: an I- that continues no entity of its kind begins
+    one.
+    """
+
+    best_metric = "entity_macro_f1"
+    greater_is_better = True
+
     def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Return the logits, (rows, tokens, tags)."""
         logits: torch.Tensor = model(**batch.inputs).logits
         return logits
 
-    def loss_sum(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the cross-entropy summed over tagged tokens."""
         import torch
 
         assert batch.labels is not None
-        logits = at_least_float32(logits)
+        logits = at_least_float32(outputs)
         return torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum"
         )
 
-    # --- predictions ---
-
-    def outcomes(self, logits: torch.Tensor, batch: Batch) -> list[Any]:
-        """Each example's (likeliest tag's id, its probability) by token."""
-        scores, ids = logits.float().softmax(-1).max(-1)
+    def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
+        """Return each example's likeliest tag ids (tokens,) int64 and their probabilities (tokens,) float32."""
+        scores, ids = outputs.float().softmax(-1).max(-1)
         lengths = batch.inputs["attention_mask"].sum(1).tolist()
         return [
             (found[:length], sure[:length])
             for found, sure, length in zip(ids.cpu().numpy(), scores.cpu().numpy(), lengths, strict=True)
         ]
 
-    def gather(self, outcomes: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
-        """Each row's (start, end, tag's id, probability) of every token that counts, in the order of its text."""
+    def gather(self, predictions: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+        """Return (start, end, tag id, probability) of each row's tokens that count, in the text's order.
+
+        See `Scorer.gather`.
+        """
         found: dict[int, list[tuple[int, int, int, float]]] = {number: [] for number in rows["row"][:]}
         for (ids, scores), number, starts, ends in zip(
-            outcomes, examples["row"][:], examples["start"][:], examples["end"][:], strict=True
+            predictions, examples["row"][:], examples["start"][:], examples["end"][:], strict=True
         ):
             parts = zip(starts, ends, ids.tolist(), scores.tolist(), strict=True)
             found[number].extend(part for part in parts if part[0] >= 0)
         return list(found.values())
 
     def metrics(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
-        """Entities and characters, white space left out, as KLUE-baseline counts them.
+        """Compute F1 over entities and over characters other than white space, as KLUE-baseline does.
 
-        Entities: seqeval, strict IOB2. char_macro_f1: over all tags, O among them, with an O before and after every
-        sentence; a tag that neither side has counts as 1. char_macro_f1_without_o: over the tags that a side has.
+        entity_*: over strict IOB2 entities, as in seqeval. char_macro_f1: over all tags, O among them, with an O before
+        and after every sentence; a tag that is in neither truth nor prediction counts as 1. char_macro_f1_without_o:
+        over the tags in truth or prediction, without O.
         """
         from sklearn.metrics import f1_score
 
-        truth, predicted = _tagged(outcomes, rows, label_names)
+        truth, predicted = _tagged(predictions, rows, label_names)
         report = _entity_report(truth, predicted)
         characters = [[tag for tags in side for tag in ("O", *tags, "O")] for side in (truth, predicted)]
         inside = sorted({tag for side in characters for tag in side} - {"O"})
@@ -197,27 +229,33 @@ class TokenClassification(Task):
             else 0.0,
         }
 
+
+class EntityPresenter(Presenter):
+    """Shows entities with their probabilities, and scores by kind of entity."""
+
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the text and its entities; see `Presenter.show`."""
         if "label" not in row:
             return str(row["text"]), ""
         found = [f"{row['text'][start:end]} {label}" for start, end, label in _spans(row["label"])]
         return str(row["text"]), ", ".join(found) or "없음"
 
     def readable(
-        self, outcome: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Any]:
-        """`entities` in the order of the text; start and end count characters of the text in NFC."""
+        """Return `entities` in the text's order. Start and end count characters of the text in NFC."""
         return {
             "entities": [
                 {"text": row["text"][start:end], "label": label, "start": start, "end": end, "score": score}
-                for (start, end, label), score in decode(outcome, label_names)
+                for (start, end, label), score in decode(prediction, label_names)
             ]
         }
 
     def details(
-        self, outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
     ) -> list[str]:
-        report = _entity_report(*_tagged(outcomes, rows, label_names))
+        """Return precision, recall and F1 of every kind of entity."""
+        report = _entity_report(*_tagged(predictions, rows, label_names))
         return [
             "개체별 precision, recall, F1",
             *(
@@ -281,13 +319,13 @@ def _tags_at(spans: Sequence[Span], starts: Sequence[int]) -> list[str | None]:
 
 
 def _tagged(
-    outcomes: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+    predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Tags of every row's characters: the truth, and the prediction."""
     truth = [write_iob2(_spans(cell), text) for cell, text in zip(rows["label"], rows["text"], strict=True)]
     predicted = [
-        write_iob2([span for span, _ in decode(outcome, label_names)], text)
-        for outcome, text in zip(outcomes, rows["text"], strict=True)
+        write_iob2([span for span, _ in decode(prediction, label_names)], text)
+        for prediction, text in zip(predictions, rows["text"], strict=True)
     ]
     return truth, predicted
 

@@ -1,0 +1,57 @@
+"""The tokenised examples of a split, and batches of them by length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The tokenised examples of a split.
+
+    Attributes:
+        table: One row an example: `input_ids`, `row`, and the columns that the task's `collate` reads.
+        lengths: Tokens of each example, int32.
+        rows: The clean rows that the examples were made from, in the same order.
+    """
+
+    table: Dataset
+    lengths: np.ndarray
+    rows: Dataset
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def fetch(self, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """Read the examples at these positions, each as a dict of its columns."""
+        columns = self.table[[int(index) for index in indices]]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def batches_by_length(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
+    """Divide a split into batches of similar length for a pass without gradients.
+
+    The longest batch comes first, so that a lack of memory shows at once.
+
+    Args:
+        lengths: Tokens of each example.
+        token_budget: Most tokens of a batch, padding included; a longer example makes a batch of its own.
+
+    Returns:
+        int64 positions of each batch.
+    """
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    batches: list[np.ndarray] = []
+    start = 0
+    while start < len(order):
+        size = max(1, token_budget // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + size])
+        start += size
+    return batches

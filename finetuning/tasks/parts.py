@@ -1,0 +1,331 @@
+"""The four parts of a task: what it reads, how it encodes, how it scores, and how its results are shown."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from finetuning.config.schema import DataSettings, Settings
+from finetuning.types import Batch, Column, RandomKey
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class RowReader(ABC):
+    """What a task reads: its columns, and a source's cells as a clean row.
+
+    Attributes:
+        has_labels: Whether the model's config holds label names.
+        grouped_by: Role whose rows of one value stay together when data are held out of train, or None.
+        counts_characters: Whether labels are character positions. The text is then only brought to NFC, and
+            `prepare` moves the positions accordingly.
+    """
+
+    has_labels: ClassVar[bool] = False
+    grouped_by: ClassVar[str | None] = None
+    counts_characters: ClassVar[bool] = False
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
+        """Choose the columns to read.
+
+        Args:
+            available: Names of the source's columns. Empty if they are not known.
+
+        Returns:
+            The columns in the order in which missing ones are reported.
+        """
+
+    def column(self, role: str, setting: str, usual: tuple[str, ...] = (), *, target: bool = False) -> Column:
+        """Return the column that `data.<setting>` names; see `Column` for the arguments."""
+        name: str | None = getattr(self.settings.data, setting)
+        return Column(role, setting, name, _default_of(setting), usual, target)
+
+    def found_column(
+        self, role: str, setting: str, name: str, *, target: bool = False, optional: bool = False
+    ) -> Column:
+        """Return the column of a name that was found in the source; see `Column` for the arguments."""
+        return Column(role, setting, name, _default_of(setting), target=target, optional=optional)
+
+    def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Check a source's cells and bring them into the form that the encoder reads.
+
+        Args:
+            row: Cells by role. Without the roles of targets in prediction.
+
+        Returns:
+            Values by role. The cache keeps values other than strings as JSON.
+
+        Raises:
+            BadRow: The row cannot be used. The message says why.
+        """
+        return row
+
+    def complete(self, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """Cut a prepared row to what it can be trained and scored on.
+
+        Args:
+            row: Values by role, from `prepare`.
+
+        Returns:
+            The row, and the text of an unanswered question that was cut off its end, or "".
+
+        Raises:
+            BadRow: Nothing in the row is answered.
+        """
+        return row, ""
+
+    def labels_in(self, cell: str) -> Sequence[str]:
+        """Return the labels in a row's `label` cell."""
+        return (cell,)
+
+    def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
+        """Return the label names in the order of their ids.
+
+        Args:
+            train_labels: Count of each label in train.
+
+        Returns:
+            The names, empty for a task without label names.
+
+        Raises:
+            DataError: The labels cannot be learned.
+        """
+        return ()
+
+    def refine(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Settings:
+        """Return the settings with what the data showed, such as that texts come in pairs.
+
+        Args:
+            roles: Roles of the columns that were found.
+            train_labels: Count of each label in train.
+        """
+        return self.settings
+
+
+class RowEncoder(ABC):
+    """How a task encodes: rows as examples of token ids, and examples as a padded batch."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Give the tokenizer, in place, what the task needs and it lacks, such as a chat template."""
+        return
+
+    @abstractmethod
+    def encode(
+        self,
+        rows: Mapping[str, Sequence[Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        label_names: Sequence[str],
+        max_length: int,
+    ) -> dict[str, list[Any]]:
+        """Encode columns of rows as columns of examples.
+
+        Args:
+            rows: Columns by role, and `row`, the row's number in its source.
+            tokenizer: Tokenizer after `fit_tokenizer`.
+            label_names: Label names in the order of their ids.
+            max_length: Most tokens of an example.
+
+        Returns:
+            `input_ids` (int lists), `truncated` (bool), and the columns that `collate` reads. An example with empty
+            `input_ids` is dropped and counted. If a row makes several examples, `row` says whose they are; if an
+            example's full length is known, `full_length` holds it.
+        """
+
+    @abstractmethod
+    def collate(
+        self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
+    ) -> Batch:
+        """Pad examples into one batch.
+
+        Args:
+            examples: Rows of the columns that `encode` made.
+            tokenizer: Tokenizer after `fit_tokenizer`.
+            key: Source of random choices, together with each example's `row`. None in prediction, where nothing is
+                drawn and labels may be missing.
+
+        Returns:
+            The batch on the CPU.
+        """
+
+    def packs(self) -> bool:
+        """Return whether windows are packed into rows of several sequences through `collate_rows`."""
+        return False
+
+    def collate_rows(self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+        """Collate rows of several examples that do not attend to each other.
+
+        Args:
+            rows: The examples of each row.
+            tokenizer: Tokenizer after `fit_tokenizer`.
+
+        Returns:
+            The batch. The default puts every example into a row of its own.
+        """
+        return self.collate([example for row in rows for example in row], tokenizer, None)
+
+    def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+        """Return an example's text as the model reads it, for `plan`."""
+        return str(tokenizer.decode(example["input_ids"]))
+
+
+class Scorer(ABC):
+    """How a task scores: its loss, what evaluation keeps of each example, and metrics.
+
+    Attributes:
+        best_metric: Metric by which the best model is chosen.
+        greater_is_better: Whether a higher value of that metric is better.
+        validation_texts: Rows for which a text is generated after an epoch. 0 if the task generates none.
+        final_texts: The same for a run's last evaluation.
+    """
+
+    best_metric: ClassVar[str]
+    greater_is_better: ClassVar[bool]
+    validation_texts: ClassVar[int] = 0
+    final_texts: ClassVar[int] = 0
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def config_options(self, label_names: Sequence[str]) -> dict[str, Any]:
+        """Return the entries of the model's config that the task sets, such as the label names."""
+        if not label_names:
+            return {}
+        return {
+            "num_labels": len(label_names),
+            "id2label": dict(enumerate(label_names)),
+            "label2id": {name: position for position, name in enumerate(label_names)},
+        }
+
+    def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Give the model what the task needs, and read back what `calibrate` put into its config."""
+        return
+
+    @abstractmethod
+    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Run the model on a batch and return what loss and predictions need, such as logits."""
+
+    @abstractmethod
+    def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the loss summed over the batch's items. The window divides it by the number of its items.
+
+        Args:
+            outputs: Result of `forward`.
+            batch: The batch that `forward` ran on.
+
+        Returns:
+            A scalar, float32 (float64 if the model computes in that).
+        """
+
+    def training_loss(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Return the same loss for backward. Override it if the gradient can be computed in less memory."""
+        return self.loss_sum(self.forward(model, batch), batch)
+
+    @abstractmethod
+    def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
+        """Return what evaluation keeps of each example, in the batch's order."""
+
+    def gather(self, predictions: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+        """Merge the predictions of a row's examples.
+
+        Args:
+            predictions: One of each example, in the order of `examples`.
+            examples: Encoded examples of a split.
+            rows: Rows of the split.
+
+        Returns:
+            One prediction for each row.
+        """
+        return list(predictions)
+
+    def calibrate(
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+    ) -> dict[str, Any]:
+        """Choose on the validation split what is not trained, such as a threshold.
+
+        Args:
+            predictions: One of each row.
+            rows: Columns of the split by role.
+            label_names: Label names in the order of their ids.
+
+        Returns:
+            Entries for the model's config, which `fit_model` reads.
+        """
+        return {}
+
+    @abstractmethod
+    def metrics(
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+    ) -> dict[str, float]:
+        """Compute the field's metrics over a whole split.
+
+        Args:
+            predictions: One of each row.
+            rows: Columns of the split by role.
+            label_names: Label names in the order of their ids.
+            loss: Mean loss over the split's items.
+
+        Returns:
+            Values by name, `loss` and `best_metric` among them.
+        """
+
+
+class Presenter(ABC):
+    """How a task's rows and predictions are shown to a person."""
+
+    def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """Return a row's input and its expected output as text. The latter is "" if it is not known."""
+        given = " / ".join(str(row[role]) for role in ("text", "text_pair") if role in row)
+        return given, str(row.get("label", ""))
+
+    @abstractmethod
+    def readable(
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
+        """Return one prediction in JSON types, for `predict`.
+
+        Args:
+            prediction: What the scorer predicted for the row.
+            row: The row's values by role.
+            label_names: Label names in the order of their ids.
+            tokenizer: Tokenizer of the model.
+
+        Returns:
+            Values by name, in the order in which they are written.
+        """
+
+    def phrase(
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> list[Any]:
+        """Return the values of one prediction for a line of the log; see `readable` for the arguments."""
+        return list(self.readable(prediction, row, label_names, tokenizer).values())
+
+    def details(
+        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+    ) -> list[str]:
+        """Return further lines for an evaluation's report, such as a confusion matrix.
+
+        Args:
+            predictions: One of each row.
+            rows: Columns of the split by role.
+            label_names: Label names in the order of their ids.
+
+        Returns:
+            Lines of text, none by default.
+        """
+        return []
+
+
+def _default_of(setting: str) -> str | None:
+    default: str | None = DataSettings.model_fields[setting].default
+    return default

@@ -1,0 +1,126 @@
+"""What the tasks over a vocabulary share: batches with labelled positions, and a loss that needs no full logits."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from finetuning.tasks.parts import Scorer
+from finetuning.tasks.tensors import at_least_float32
+from finetuning.types import IGNORED, Batch
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class VocabularyScorer(Scorer):
+    """Cross-entropy of token ids at some positions. The head runs on the hidden states of these positions only."""
+
+    def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Find out whether the loss can be computed from hidden states and the head's weight, without logits."""
+        from finetuning.ops.vocabulary_loss import plain_head
+
+        model.has_plain_head = plain_head(model) is not None  # type: ignore[assignment]
+
+    @abstractmethod
+    def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Return the output of the model's head at the labelled positions, (items, vocabulary)."""
+
+    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Return the logits at the labelled positions, (items, vocabulary)."""
+        return self.project(model, batch)
+
+    def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the cross-entropy summed over the labelled positions."""
+        return _cross_entropy_sum(outputs, batch)
+
+    def training_loss(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Return the same loss, in chunks of the vocabulary loss if the head is plain."""
+        from finetuning.ops.vocabulary_loss import as_identity, vocabulary_loss_sum
+
+        head = plain_head_of(model)
+        if head is None:
+            return _cross_entropy_sum(self.project(model, batch), batch)
+        with as_identity(head):
+            hidden = self.project(model, batch)
+        return vocabulary_loss_sum(hidden, head.weight, head.bias, chosen_labels(batch))
+
+
+def vocabulary_batch(
+    inputs: dict[str, torch.Tensor], labels: torch.Tensor, tokens: int, sequences: int | None = None
+) -> Batch:
+    """Build a batch whose items are the labelled positions.
+
+    Args:
+        inputs: Keyword arguments of the model's forward.
+        labels: Token ids, -100 without a label, (rows, tokens) int64.
+        tokens: Number of real tokens.
+        sequences: Number of examples, if a row may hold several.
+
+    Returns:
+        The batch with the positions of its labels as `places`.
+    """
+    places = (labels.flatten() != IGNORED).nonzero().squeeze(1)
+    return Batch(inputs, labels, len(places), tokens, sequences, places=places)
+
+
+def chosen_labels(batch: Batch) -> torch.Tensor:
+    """Return the labels at the batch's places, (items,) int64."""
+    assert batch.labels is not None and batch.places is not None
+    return batch.labels.flatten().index_select(0, batch.places)
+
+
+def plain_head_of(model: PreTrainedModel) -> torch.nn.Linear | None:
+    """Return the model's head if `fit_model` found that its outputs are the logits, or else None."""
+    return model.get_output_embeddings() if getattr(model, "has_plain_head", False) else None
+
+
+def losses_by_example(losses: torch.Tensor, batch: Batch) -> list[tuple[float, int]]:
+    """Sum losses by example.
+
+    Args:
+        losses: Loss of each labelled position, (items,).
+        batch: Their batch, with one example in each row.
+
+    Returns:
+        (loss sum, items) of each row.
+    """
+    assert batch.labels is not None
+    counts = (batch.labels != IGNORED).sum(1).tolist()
+    return [(float(part.sum()), count) for part, count in zip(losses.split(counts), counts, strict=True)]
+
+
+@contextmanager
+def only_positions(module: torch.nn.Module, batch: Batch) -> Iterator[None]:
+    """Cut the hidden states that a module returns to the batch's places, as (1, items, hidden).
+
+    The vocabulary is then projected for the labelled tokens instead of all, whatever the architecture's head is.
+
+    Args:
+        module: The model without its head.
+        batch: A batch with `places`.
+
+    Yields:
+        Nothing. The cut ends with the block.
+    """
+    assert batch.places is not None
+    places = batch.places
+
+    def select(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state.flatten(0, 1).index_select(0, places).unsqueeze(0)
+        return output
+
+    handle = module.register_forward_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _cross_entropy_sum(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.cross_entropy(at_least_float32(logits), chosen_labels(batch), reduction="sum")

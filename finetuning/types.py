@@ -1,0 +1,117 @@
+"""Frozen types that rooms hand to each other. This module imports nothing of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+IGNORED = -100  # label of a token that has no loss, PyTorch's default `ignore_index`
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that a task reads from a data source.
+
+    Attributes:
+        role: Key under which the task finds the cell in a row, whatever the source calls the column.
+        setting: Field of the `data` section that names the column.
+        name: Name to look for, or None if the task can do without the column.
+        default: The setting's default value.
+        usual: Common names in lower case, tried while the setting has its default.
+        target: Whether the column holds what is to be predicted. Unlabelled data lacks such columns.
+        optional: Whether the column, or a row's cell in it, may be missing.
+    """
+
+    role: str
+    setting: str
+    name: str | None
+    default: str | None = None
+    usual: tuple[str, ...] = ()
+    target: bool = False
+    optional: bool = False
+
+    def is_default(self) -> bool:
+        """Return whether the name is the setting's default, so that a common name may stand in for it."""
+        return self.name == self.default
+
+
+@dataclass(frozen=True)
+class DenseTokens:
+    """Index maps between a padded batch, one sequence a row, and one dense row of its real tokens.
+
+    Attributes:
+        gather: Place of each real token in the flattened padded batch, (real tokens,) int64.
+        spread: Place in the dense row for each padded position, (rows, tokens) int64. A padding position
+            points to the token before it.
+        real: Which positions are real tokens, (rows, 1, 1, tokens) bool. None under causal attention, where
+            padding at the end of a sequence is never attended to.
+    """
+
+    gather: torch.Tensor
+    spread: torch.Tensor
+    real: torch.Tensor | None
+
+    def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> DenseTokens:
+        """Return a copy with `convert` applied to each tensor, such as a move to another device."""
+        real = None if self.real is None else convert(self.real)
+        return DenseTokens(convert(self.gather), convert(self.spread), real)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch as tensors.
+
+    Attributes:
+        inputs: Keyword arguments of the model's forward, (rows, tokens) int64 each.
+        labels: Labels in the task's own shape, or None in prediction.
+        items: Number of terms that the batch's loss sums.
+        tokens: Number of real tokens, without padding.
+        sequences: Number of examples, if a row may hold several. None means one per row.
+        scope: Marks of the positions that a prediction may choose, (rows, tokens) int64.
+        places: Positions of the labels in the flattened batch, (items,) int64. They are computed on the host,
+            so that selecting them needs no device sync.
+        dense: Where the real tokens are, if the layers skip padding.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    labels: torch.Tensor | None
+    items: int
+    tokens: int
+    sequences: int | None = None
+    scope: torch.Tensor | None = None
+    places: torch.Tensor | None = None
+    dense: DenseTokens | None = None
+
+    def computed_tokens(self) -> int:
+        """Return how many tokens the model's layers compute, padding included unless it is skipped."""
+        return self.inputs["input_ids"].numel() if self.dense is None else self.tokens
+
+    def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """Return a copy with `convert` applied to each tensor, such as a move to another device."""
+        return replace(
+            self,
+            inputs={name: convert(tensor) for name, tensor in self.inputs.items()},
+            labels=None if self.labels is None else convert(self.labels),
+            scope=None if self.scope is None else convert(self.scope),
+            places=None if self.places is None else convert(self.places),
+            dense=None if self.dense is None else self.dense.mapped(convert),
+        )
+
+    def examples(self) -> int:
+        """Return the number of examples in the batch."""
+        return len(self.inputs["input_ids"]) if self.sequences is None else self.sequences
+
+
+@dataclass(frozen=True)
+class RandomKey:
+    """Seed and epoch from which a batch's random choices are derived, together with each example's row.
+
+    Choices made this way do not depend on how a window is cut into micro-batches.
+    """
+
+    seed: int
+    epoch: int
