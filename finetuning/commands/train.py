@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from config_manager import ConfigManager
 from exceptions import ModelError, ResourceError, SettingsError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.session import Prepared, Workbench, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
-from finetuning.files import write_atomically, write_json
+from finetuning.files import write_json
 from finetuning.models.quantization import check_device
 from finetuning.models.vocabulary_cache import keep, read_kept
 from finetuning.planning.fit import choose, fitting_of, remembered
@@ -243,7 +244,7 @@ def _prepare_output(output_dir: Path, starts_anew: bool) -> None:
 def _keep_model(bench: Workbench, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Saves the model as the run's result, the settings that made it beside it, and drops what told of another."""
     bench.models.save(model, tokenizer, bench.output_dir)
-    write_atomically(bench.output_dir / "settings.yaml", bench.settings.to_yaml())
+    ConfigManager.save(bench.settings, bench.output_dir / "settings.yaml")
     for path in (bench.output_dir / "README.md", *bench.output_dir.glob("metrics-*.json")):
         path.unlink(missing_ok=True)
 
