@@ -7,6 +7,7 @@ from pathlib import Path
 
 from finetuning.config.schema import Settings
 from finetuning.files import write_atomically
+from finetuning.models.adapters import METHODS
 from finetuning.reporting.metric_names import METRIC_NAMES
 from finetuning.tasks.base import Task
 
@@ -45,7 +46,7 @@ library_name: transformers
 
 ## 사용 방법
 
-{_adapter_usage(task, base) if settings.model.adapter.method in {"lora", "dora"} else _usage(task)}
+{_adapter_usage(task, base) if METHODS[settings.model.adapter.method].adds_weights else _usage(task)}
 """,
     )
 
