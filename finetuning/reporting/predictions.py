@@ -1,4 +1,4 @@
-"""Predictions as files: checked before any work, then written as JSONL or CSV."""
+"""Predictions for people and programs: JSONL and CSV files, and a few lines for the log."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exceptions import ResourceError, SettingsError
 from finetuning.files import write_atomically, writing
+from finetuning.tasks.base import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+_SAMPLES = 5
 
 
 def check_output(path: Path | None) -> None:
-    """SettingsError or ResourceError where predictions could not be written, before any time goes into them."""
+    """Check, before any work, that predictions can be written.
+
+    Args:
+        path: The file of `--output`, or None for standard output.
+
+    Raises:
+        SettingsError: The suffix is unknown, or the path is a folder or lies in no folder.
+        ResourceError: The folder is not writable.
+    """
     if path is None:
         return
     if path.suffix.lower() not in {".csv", ".jsonl", ".ndjson"}:
@@ -36,7 +51,7 @@ def check_output(path: Path | None) -> None:
 
 
 def beside(row: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """A row and its prediction; what the row has by the same name stays, and is predicted as `predicted_<name>`."""
+    """Merge a row and its prediction; a prediction whose name the row has becomes `predicted_<name>`."""
     found = dict(row)
     for name, value in prediction.items():
         while name in row:
@@ -46,7 +61,15 @@ def beside(row: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, A
 
 
 def write_predictions(path: Path | None, records: Sequence[Mapping[str, Any]]) -> None:
-    """Writes predictions as JSONL to standard output, or to a .jsonl or .csv file by its suffix."""
+    """Write predictions as JSONL or CSV.
+
+    Args:
+        path: A .jsonl or .csv file, or None for JSONL on standard output.
+        records: One dictionary of JSON values a row.
+
+    Raises:
+        ResourceError: The disk is full or cannot be written.
+    """
     if path is None:
         for record in records:
             print(json.dumps(record, ensure_ascii=False))
@@ -56,12 +79,46 @@ def write_predictions(path: Path | None, records: Sequence[Mapping[str, Any]]) -
         write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
+def sample_lines(
+    task: Task,
+    rows: Dataset,
+    predictions: Sequence[Any],
+    label_names: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[str]:
+    """Format a few rows, spread over a split, with their predictions and, where known, the right answer.
+
+    Args:
+        task: The task, which says how its rows and predictions are shown.
+        rows: The rows of the split.
+        predictions: One prediction a row, in the same order.
+        label_names: Label names in the order of their ids.
+        tokenizer: The model's tokenizer.
+    """
+    lines = ["예측 보기"]
+    for position in range(0, len(rows), max(1, len(rows) // _SAMPLES))[:_SAMPLES]:
+        row = rows[position]
+        given, truth = task.shows.show(row)
+        found = _phrase(task.shows.phrase(predictions[position], row, label_names, tokenizer))
+        lines.append(f"  {given[:80]} → {found or '없음'}" + (f" (정답 {truth})" if truth else ""))
+    return lines
+
+
+def _phrase(value: Any) -> str:
+    """Format a JSON value for people."""
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, dict):
+        return f"{{{_phrase(list(value.values()))}}}"
+    return ", ".join(_phrase(item) for item in value if item != []) if isinstance(value, list) else str(value)
+
+
 def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """UTF-8 with BOM, which Excel on Korean Windows opens without broken characters."""
+    """Write UTF-8 with a BOM: without it, Excel on Korean Windows shows broken characters."""
     partial = path.with_name(f".{path.name}.partial")
     with writing("예측 결과를 쓰지 못했습니다", path, partial=partial):
         with partial.open("w", encoding="utf-8-sig", newline="") as file:
-            # the first row may be one without text, and so without a prediction
+            # a row without text has no prediction, so one record alone may lack columns
             writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for record in records for name in record)))
             writer.writeheader()
             for record in records:
@@ -70,5 +127,5 @@ def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _csv_cell(value: Any) -> Any:
-    """A list or an object as JSON, which reads back, instead of as Python spells it."""
+    """Format a list or an object as JSON, which other programs can read back."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
