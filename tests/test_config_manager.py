@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config_manager import ConfigManager, Override, all_keys, parse_assignment
+from config_manager import ConfigManager
 from exceptions import SettingsError
-from finetuning.config.schema import Settings
+from finetuning.config.overrides import Override, parse_assignment
+from finetuning.config.schema import Settings, all_keys
 from tests.support.paths import ROOT
 
 
@@ -141,7 +142,7 @@ def test_a_byte_order_mark_and_empty_sections_are_fine(tmp_path: Path) -> None:
 def test_settings_come_back_from_their_yaml(tmp_path_factory: Any, rate: float, seed: int, name: str) -> None:
     settings = Settings.model_validate({"training": {"learning_rate": rate, "seed": seed}, "model": {"name": name}})
     path = tmp_path_factory.mktemp("settings") / "settings.yaml"
-    path.write_text(settings.to_yaml(), encoding="utf-8")
+    ConfigManager.save(settings, path)
     assert ConfigManager.load(path, {}) == settings
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
+import yaml
 
 from config_manager import ConfigManager
-from finetuning.config.schema import Settings
+from finetuning.config.overrides import Override
+from finetuning.config.schema import Settings, all_keys
 from finetuning.tasks.registry import task_classes
 from finetuning_app import build_parser
 from tests.support.paths import ROOT
@@ -60,14 +61,13 @@ def test_every_task_has_a_row_and_every_recipe_is_in_one(text: str) -> None:
 
 
 @in_both
-def test_the_defaults_are_those_of_the_settings(text: str, tmp_path: Path) -> None:
-    parts = re.split(r"^### (model|data|training|memory)$", text, flags=re.M)[1:]
-    written = ""
+def test_the_defaults_are_those_of_the_settings(text: str) -> None:
+    parts = re.split(r"^### (model|data|training|memory|그 밖의 섹션|Other sections)$", text, flags=re.M)[1:]
+    stated: dict[str, Override] = {}
     for section, content in zip(parts[::2], parts[1::2], strict=True):
-        written += f"{section}:\n"
+        prefix = f"{section}." if section in Settings.model_fields else ""
         for keys, _, defaults in table_rows(content.split("\n#")[0])[2:]:
             for key, default in zip(code_in(keys), code_in(defaults), strict=True):
-                written += f"  {key}: {default}\n"
-    assert written.count("\n") > 30
-    (tmp_path / "stated.yaml").write_text(written, encoding="utf-8")
-    assert ConfigManager.load(tmp_path / "stated.yaml", {}) == Settings()
+                stated[prefix + key] = Override(yaml.safe_load(default), "README")
+    assert sorted(stated) == sorted(all_keys())
+    assert ConfigManager.load(None, stated) == Settings()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from exceptions import SettingsError
+from finetuning.commands.command_line import build_parser, resume_command
 from finetuning.config.schema import Settings
-from finetuning_app import _resuming, build_parser, read_settings
+from finetuning_app import read_settings
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_words_that_mean_nothing_are_told_in_korean() -> None:
 )
 def test_the_command_that_goes_on_names_no_old_checkpoint(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["tools/finetuning_app.py", *words])
-    assert _resuming(words) == "python tools/finetuning_app.py --epochs 3 --resume"
+    assert resume_command(words) == "python tools/finetuning_app.py --epochs 3 --resume"
 
 
 def test_a_saved_model_brings_its_settings_but_a_plan_is_of_a_run_to_come(

@@ -1,26 +1,19 @@
-"""export: a model that was saved as an adapter, merged into its base, as a model that everything loads."""
+"""export: write a fine-tuned model in a format that others load."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 
-from exceptions import SettingsError
 from finetuning.commands.session import Workbench, find_saved
+from finetuning.exports.registry import DEFAULT
 
 _log = logging.getLogger(__name__)
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
-    """Merges the adapter in float32, saves model and tokenizer to --output or else output_dir/merged."""
+    """Write the model of output_dir, or of --model_name, to --output or a folder inside output_dir."""
     find_saved(bench, arguments)
-    target = arguments.output or bench.output_dir / "merged"
-    if not bench.models.is_adapter():
-        raise SettingsError(
-            "어댑터가 아니라 온전한 모델이어서 합칠 것이 없습니다.",
-            where=bench.models.name,
-            remedy="이 폴더를 그대로 쓰세요.",
-        )
-    tokenizer = bench.models.load_tokenizer()
-    bench.models.save(bench.models.load_merged(), tokenizer, target)
-    _log.info("어댑터를 바탕 모델에 합쳐 저장했습니다: %s", target)
+    folder = arguments.output or bench.output_dir / DEFAULT.name
+    DEFAULT.write(bench.models, folder)
+    _log.info("%s: %s", DEFAULT.done, folder)

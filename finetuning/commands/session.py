@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from finetuning.data.examples import Examples
     from finetuning.data.rows import Rows
     from finetuning.inference.evaluator import Evaluator
-    from finetuning.models.vocabulary import Extension, Learned
+    from finetuning.models.vocabulary import Extension
+    from finetuning.models.vocabulary_learning import Learned
     from finetuning.tasks.base import Task
     from model_manager import ModelManager
 
@@ -172,6 +173,7 @@ def prepare(
     if bench.settings.model.extend_vocabulary is not None:
         bench, learned = extend_vocabulary(bench, tokenizer, splits, earlier)
     examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
+    bench.data.prune_cache()
     return Prepared(bench, splits, label_names, examples, learned)
 
 

@@ -15,6 +15,7 @@ from finetuning.config.schema import DataSettings
 from finetuning.data.formats.registry import is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
 from finetuning.data.shapes import klue
+from finetuning.files import content_key
 
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -93,11 +94,6 @@ def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:
             )
         rows.append(dict(zip(columns, fields, strict=True)))
     return Raw("표준 입력", tuple(columns), rows, content_key(json.dumps(rows, ensure_ascii=False)))
-
-
-def content_key(*parts: str) -> str:
-    """A short hash of what something is made of, to find it again by."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def _from_hub(data: DataSettings) -> dict[str, Raw]:

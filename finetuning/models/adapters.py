@@ -1,8 +1,13 @@
-"""Adapters: which weights of a model are trained, and which layers the low-rank additions are put on."""
+"""Adapters: which weights of a model are trained, and which layers get low-rank additions.
+
+A new method is a function and a row of METHODS (and its name and settings in config/schema).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,18 +20,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def choose_trained(model: PreTrainedModel, adapter: AdapterSettings, new: Set[str]) -> None:
-    """Leaves those weights to be trained that `adapter.method` says; new weights and heads are trained under each.
+def choose_trained(model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str]) -> None:
+    """Choose which weights are trained, in place. Heads and new weights are trained under every method.
 
-    lora, dora: low-rank additions to linear layers (Hu et al. 2021, Liu et al. 2024), set in place through peft;
-    freeze: the last `layers` blocks of each stack. new: names of the weights that were not loaded.
+    Args:
+        model: The model to be trained.
+        adapter: The method and its settings.
+        missing: Names of the weights that were not in the model's files.
     """
-    if adapter.method == "none":
-        return
-    heads = _heads(model, new)
-    if adapter.method == "freeze":
-        _freeze(model, adapter.layers, heads)
-        return
+    METHODS[adapter.method].apply(model, adapter, missing)
+
+
+def _train_all(_model: PreTrainedModel, _adapter: AdapterSettings, _missing: Set[str]) -> None:
+    """Train every weight, as a loaded model does."""
+
+
+def _add_low_rank(model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str], use_dora: bool) -> None:
+    """Add low-rank products to linear layers through peft; in DoRA, with magnitudes that are trained apart."""
     from peft import LoraConfig
 
     targets = linear_layers(model) if adapter.target_modules == "auto" else adapter.target_modules
@@ -35,7 +45,7 @@ def choose_trained(model: PreTrainedModel, adapter: AdapterSettings, new: Set[st
         model.add_adapter(
             LoraConfig(
                 r=adapter.r, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=targets,
-                modules_to_save=heads or None, use_dora=adapter.method == "dora",
+                modules_to_save=_heads(model, missing) or None, use_dora=use_dora,
             )
         )  # fmt: skip
     except ValueError as error:
@@ -46,8 +56,50 @@ def choose_trained(model: PreTrainedModel, adapter: AdapterSettings, new: Set[st
         ) from error
 
 
+def _freeze(model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str]) -> None:
+    """Train the last `layers` blocks of each stack, and the heads."""
+    found, heads = stacks(model), _heads(model, missing)
+    most = max((len(stack) for stack in found.values()), default=0)
+    if adapter.layers > most:
+        raise SettingsError(
+            f"이 모델의 층은 {most}개인데 마지막 {adapter.layers}개를 학습하라고 했습니다.",
+            where=f"model.adapter.layers: {adapter.layers}",
+            remedy=f"model.adapter.layers를 {most} 이하로 하거나, 모두 학습하려면 method를 none으로 하세요.",
+        )
+    model.requires_grad_(False)
+    for stack in found.values():
+        for block in stack[-adapter.layers :]:
+            block.requires_grad_(True)
+    for name in heads:
+        model.get_submodule(name).requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How `model.adapter.method` trains a model.
+
+    Attributes:
+        apply: Chooses the trained weights of a model in place; its arguments are those of `choose_trained`.
+        adds_weights: Whether the base stays as it is, so that it may be quantised and is saved without its weights.
+    """
+
+    apply: Callable[[PreTrainedModel, AdapterSettings, Set[str]], None]
+    adds_weights: bool
+
+
+METHODS: Mapping[str, Method] = {
+    "none": Method(_train_all, adds_weights=False),
+    "lora": Method(partial(_add_low_rank, use_dora=False), adds_weights=True),  # Hu et al. 2021
+    "dora": Method(partial(_add_low_rank, use_dora=True), adds_weights=True),  # Liu et al. 2024
+    "freeze": Method(_freeze, adds_weights=False),
+}
+
+
+# --- the layers of a model ---
+
+
 def _check_found(targets: Sequence[str], model: PreTrainedModel) -> None:
-    """ModelError where a name is of no layer: peft asks only that one of them is."""
+    """Raise ModelError if a target names no layer; peft only requires that one of them does."""
     names = [f".{name}" for name, _ in model.named_modules()]
     unknown = [target for target in targets if not any(name.endswith(f".{target}") for name in names)]
     if unknown or not targets:
@@ -59,24 +111,38 @@ def _check_found(targets: Sequence[str], model: PreTrainedModel) -> None:
 
 
 def add_vocabulary(path: Path, model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
-    """Puts embedding and head, where they were trained, into an adapter's file, by the names that peft loads.
+    """Add embedding and head to an adapter's file, if they were trained, by the names that peft loads.
 
-    weights: the model's by name, as they are to be saved. peft adds these itself only where it can compare the base's
-    config, and that has another number of tokens.
+    peft adds them itself only where it can read the base's config and that has another vocabulary size.
+
+    Args:
+        path: The adapter's safetensors file, rewritten in place.
+        model: The model that was trained.
+        weights: Its weights by name, in the dtype to save.
     """
     from safetensors.torch import load_file, save_file
 
     trained = {
         f"base_model.model.{name}": weights[name].contiguous()
         for name, parameter in vocabulary_parameters(model).items()
-        if parameter.requires_grad and "modules_to_save" not in name  # a new head, which peft saves
+        if parameter.requires_grad and "modules_to_save" not in name  # peft saves a new head itself
     }
     if trained:
         save_file({**load_file(path), **trained}, path, metadata={"format": "pt"})
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """The linear layers of the model's blocks, named from within a block; ModelError where there are none."""
+    """Return the names of the linear layers in a model's blocks, relative to the block.
+
+    Args:
+        model: The model.
+
+    Returns:
+        list[str]: The names, sorted, each once.
+
+    Raises:
+        ModelError: If there are none.
+    """
     names = _linear_names(model)
     if not names:
         raise ModelError(
@@ -103,7 +169,7 @@ def _linear_names(model: PreTrainedModel) -> list[str]:
 
 
 def stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
-    """The model's stacks of blocks by name: lists of modules of one class that are within no other such list."""
+    """Return a model's stacks of blocks by name: the outermost lists of modules of one class."""
     import torch
 
     found: dict[str, torch.nn.ModuleList] = {}
@@ -114,30 +180,13 @@ def stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
     return found
 
 
-def _heads(model: PreTrainedModel, new: Set[str]) -> list[str]:
-    """Modules that are trained whole: those outside the blocks and the vocabulary, and those with new weights."""
+def _heads(model: PreTrainedModel, missing: Set[str]) -> list[str]:
+    """Return the modules that are trained whole: those outside blocks and vocabulary, and those with new weights."""
     others = {model.get_output_embeddings(), model.get_input_embeddings(), *stacks(model).values()}
     heads = [
         name
         for name, module in model.named_children()
         if others.isdisjoint(module.modules()) and any(True for _ in module.parameters())
     ]
-    owners = sorted({key.rpartition(".")[0] for key in new} - {""})
+    owners = sorted({key.rpartition(".")[0] for key in missing} - {""})
     return heads + [owner for owner in owners if not any(f"{owner}.".startswith(f"{head}.") for head in heads)]
-
-
-def _freeze(model: PreTrainedModel, layers: int, heads: Sequence[str]) -> None:
-    found = stacks(model)
-    most = max((len(stack) for stack in found.values()), default=0)
-    if layers > most:
-        raise SettingsError(
-            f"이 모델의 층은 {most}개인데 마지막 {layers}개를 학습하라고 했습니다.",
-            where=f"model.adapter.layers: {layers}",
-            remedy=f"model.adapter.layers를 {most} 이하로 하거나, 모두 학습하려면 method를 none으로 하세요.",
-        )
-    model.requires_grad_(False)
-    for stack in found.values():
-        for block in stack[-layers:]:
-            block.requires_grad_(True)
-    for name in heads:
-        model.get_submodule(name).requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Why a model could not be loaded, told so that a person can act on it."""
+"""Why a model could not be loaded, in terms of what to do about it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ from finetuning.config.ladder import remedies
 from finetuning.config.schema import Settings
 from finetuning.device.oom import is_out_of_memory, out_of_memory
 from finetuning.korean.particles import with_particle
-from finetuning.models import gguf_reader as gguf_files
+from finetuning.models import gguf_reader
 
 _QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
 
 
 def explain(error: Exception, part: str, name: str, settings: Settings, task: str) -> FinetuningError:
-    """The reason a model could not be loaded, told apart: memory, login, spelling, connection, disk, or broken files.
+    """Return why a model could not be loaded: memory, login, spelling, connection, disk, or broken files.
 
-    part: what of it was being read, in Korean; name: of the model; task: its name.
+    Args:
+        error: What loading raised.
+        part: The part that was being read, in Korean.
+        name: The model's name.
+        settings: The settings in force, which the advice depends on.
+        task: The task's name.
+
+    Returns:
+        FinetuningError: The error to raise in its place.
     """
     where = f"model.name: {name}"
     if any(is_out_of_memory(link) for link in _causes(error)):
         return out_of_memory(
             f"{with_particle(part, '이/가')} 메모리에 들어가지 않습니다.", where, remedies(settings, "load")
         )
-    if gguf_files.is_gguf(name):
-        return gguf_files.explain(error, name)
+    if gguf_reader.is_gguf(name):
+        return gguf_reader.explain(error, name)
     names = {type(link).__name__ for link in _causes(error)}
     if any(isinstance(link, OSError) and link.errno == 28 for link in _causes(error)):
         return ResourceError("모델을 내려받다가 디스크가 가득 찼습니다.", where=str(settings.model.cache_dir))
@@ -63,6 +71,7 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, its cause, the cause's cause and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

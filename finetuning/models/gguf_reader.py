@@ -1,7 +1,8 @@
-"""Models in GGUF, llama.cpp's format: one file with weights, config and tokenizer, read through transformers."""
+"""Reading models in GGUF, llama.cpp's format: one file with weights, config and tokenizer, through transformers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,22 @@ _WHAT_WORKS = "Llama, Mistral, Qwen2, Qwen3, Gemma처럼 Llama 계열의 언어 
 
 
 def is_gguf(name: str) -> bool:
-    """Whether a model's name is that of a GGUF file."""
+    """Return whether a model's name is that of a GGUF file."""
     return name.lower().endswith(".gguf")
 
 
-def place_of(name: str) -> dict[str, str]:
-    """Where `from_pretrained` finds a GGUF file: the folder, and the file in it; ModelError where there is none."""
+def location(name: str) -> dict[str, str]:
+    """Return the arguments of `from_pretrained` for a GGUF file: its folder and its name in it.
+
+    Args:
+        name: The path of the file.
+
+    Returns:
+        dict[str, str]: The arguments by name.
+
+    Raises:
+        ModelError: If there is no such file.
+    """
     path = Path(name).expanduser().absolute()
     if not path.is_file():
         raise ModelError(
@@ -31,16 +42,28 @@ def place_of(name: str) -> dict[str, str]:
     return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
 
 
-def weights_unpacked(place: dict[str, str]) -> dict[str, Any]:
-    """What has `from_pretrained` unpack quantised blocks into weights that can be trained, where it would not."""
+def dequantizing_options(location: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained` that unpack quantised blocks into weights that can be trained.
+
+    Args:
+        location: What the function of that name returns.
+
+    Returns:
+        dict[str, Any]: The arguments by name; none for a transformers that always unpacks.
+    """
     import transformers
 
-    config = getattr(transformers, "GgufConfig", None)  # before it, nothing was ever left packed
-    return {} if config is None else {"quantization_config": config(gguf_file=place["gguf_file"], dequantize=True)}
+    config = getattr(transformers, "GgufConfig", None)
+    return {} if config is None else {"quantization_config": config(gguf_file=location["gguf_file"], dequantize=True)}
 
 
-def make_plain(model: PreTrainedModel, name: str) -> None:
-    """Has a model that came from a GGUF file be saved as any other, and an adapter name the file as its base."""
+def detach_from_format(model: PreTrainedModel, name: str) -> None:
+    """Make a model that was read from a GGUF file one that is saved as any other, and its adapters name the file.
+
+    Args:
+        model: The model, changed in place.
+        name: The path of the file, which an adapter's config is to name as its base.
+    """
     reader: Any = getattr(model, "hf_quantizer", None)
     if reader is not None:
         reader.remove_quantization_config(model)
@@ -48,7 +71,15 @@ def make_plain(model: PreTrainedModel, name: str) -> None:
 
 
 def explain(error: Exception, name: str) -> ModelError:
-    """Why a GGUF file could not be read: a package that is missing, a kind that is not read, or a broken file."""
+    """Return why a GGUF file could not be read: no gguf package, an unsupported architecture, or a broken file.
+
+    Args:
+        error: What reading it raised.
+        name: The path of the file.
+
+    Returns:
+        ModelError: The error to raise in its place.
+    """
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     where = f"model.name: {name}"
     if isinstance(error, ImportError):

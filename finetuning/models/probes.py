@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from finetuning.device.oom import is_out_of_memory
 from finetuning.ops.dense_attention import causal_tokens, dense_tokens, without_padding
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError)
 class Trial:
     """The hidden states (or logits) of one trial, each (tokens, width), for real tokens alone.
 
-    Args:
+    Attributes:
         expected: Computed in the ordinary way.
         found: Computed in the way under trial.
         beside: Computed as `found`, with other tokens in the first sequence.
@@ -90,6 +91,9 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
     Args:
         model: A causal model. On the meta device there are no values to compare, so its class attribute decides.
         max_length: Tokens of the longest sequence.
+
+    Returns:
+        bool: Whether the trial passed.
     """
     reach = (getattr(model.config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     if not _has_plain_attention(model) or any(tokens is not None and tokens < max_length for tokens in reach):
@@ -152,11 +156,13 @@ def _has_plain_attention(model: PreTrainedModel) -> bool:
 
 
 def _succeeds(model: PreTrainedModel, run: Callable[[], Trial]) -> bool:
-    """Return whether a trial passes; False where the model refuses it."""
+    """Return whether a trial passes; False if the model refuses it. Memory that runs out is raised instead."""
     with trial_conditions(model):
         try:
             return run().passes()
-        except _REFUSALS:
+        except _REFUSALS as error:
+            if is_out_of_memory(error):
+                raise
             return False
 
 

@@ -1,4 +1,4 @@
-"""4-bit and 8-bit base weights through bitsandbytes: where that can be done, and to which layers it is done."""
+"""4-bit and 8-bit base weights through bitsandbytes: what supports them, and which layers are quantised."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from exceptions import ModelError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.device.precision import autocast_precision
-from finetuning.models.adapters import stacks
+from finetuning.models.adapters import METHODS, stacks
 from finetuning.models.gguf_reader import is_gguf
 
 if TYPE_CHECKING:
@@ -16,16 +16,22 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 _DEVICES = ("cuda", "xpu", "cpu")
-_BLOCK = 64  # weights that share a scale; where they are of two rows, bitsandbytes 0.50 reads them wrong on a CPU
-_TRAINED_BESIDE = ("lora", "dora")
+_BLOCK = 64  # weights that share a scale; if a block spans two rows, bitsandbytes 0.50 reads it wrong on a CPU
 
 
 def check_combination(settings: Settings) -> None:
-    """SettingsError where quantised weights would have to be trained, or are asked of a file that is quantised."""
+    """Check that `model.quantization` goes with the adapter and the model's format.
+
+    Args:
+        settings: The settings in force.
+
+    Raises:
+        SettingsError: If quantised weights would have to be trained, or the model is a GGUF file.
+    """
     model = settings.model
     if model.quantization is None:
         return
-    if model.adapter.method not in _TRAINED_BESIDE:
+    if not METHODS[model.adapter.method].adds_weights:
         raise SettingsError(
             "양자화한 가중치는 학습할 수 없어 LoRA나 DoRA가 필요합니다.",
             where=f"model.quantization: {model.quantization}, model.adapter.method: {model.adapter.method}",
@@ -40,7 +46,15 @@ def check_combination(settings: Settings) -> None:
 
 
 def check_device(settings: Settings, device: torch.device) -> None:
-    """SettingsError where bitsandbytes is not installed or cannot quantise on the device; found out by trying."""
+    """Check that bitsandbytes can quantise on a device, by trying it on a few weights.
+
+    Args:
+        settings: The settings in force.
+        device: The device that the model goes to.
+
+    Raises:
+        SettingsError: If bitsandbytes is not installed or does not support the device.
+    """
     kind = settings.model.quantization
     if kind is None:
         return
@@ -52,12 +66,12 @@ def check_device(settings: Settings, device: torch.device) -> None:
             remedy="NVIDIA GPU나 CPU에서 실행하거나, model.quantization을 null로 두세요.",
         )
     if kind == "8bit" and device.type == "cpu" and settings.model.adapter.method == "dora":
-        raise SettingsError(  # bitsandbytes 0.50 loses the scales of weights that peft reads for DoRA
+        raise SettingsError(  # bitsandbytes 0.50 loses the scales of the weights, which DoRA reads
             "CPU에서는 8bit로 양자화한 가중치에 DoRA를 쓸 수 없습니다.",
             where=f"{where}, model.adapter.method: dora",
             remedy="model.adapter.method를 lora로 하거나, model.quantization을 4bit로 하세요.",
         )
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of every cast, at every layer
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of every cast in every layer
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
@@ -78,6 +92,7 @@ def check_device(settings: Settings, device: torch.device) -> None:
 
 
 def _quantise_a_little(kind: str, device: torch.device) -> None:
+    """Quantise 64 × 64 weights on the device; raise whatever bitsandbytes raises."""
     import torch
     from bitsandbytes import functional
 
@@ -88,17 +103,27 @@ def _quantise_a_little(kind: str, device: torch.device) -> None:
         functional.int8_vectorwise_quant(weight)
 
 
-def quantization_config(settings: Settings, empty: PreTrainedModel) -> BitsAndBytesConfig:
-    """How the linear layers of the blocks are quantised; embeddings, norms and heads keep their precision.
+def quantization_config(settings: Settings, outline: PreTrainedModel) -> BitsAndBytesConfig:
+    """Return how to quantise the linear layers of a model's blocks; embeddings, norms and heads keep their precision.
 
-    4bit: NF4 with double quantisation (Dettmers et al. 2023), computed in the precision of the run; 8bit: LLM.int8()
-    (Dettmers et al. 2022). empty: the model without weights. Raises ModelError where it has no blocks.
+    4bit is NF4 with double quantisation (Dettmers et al. 2023), computed in the precision of the run. 8bit is
+    LLM.int8() (Dettmers et al. 2022).
+
+    Args:
+        settings: The settings in force.
+        outline: The model on the meta device.
+
+    Returns:
+        BitsAndBytesConfig: The argument of `from_pretrained`.
+
+    Raises:
+        ModelError: If the model has no layers that can be quantised.
     """
     from transformers import BitsAndBytesConfig
 
     kind = settings.model.quantization
-    inputs = _linear_inputs(empty)
-    blocks = tuple(f"{name}." for name in stacks(empty))
+    inputs = _input_sizes(outline)
+    blocks = tuple(f"{name}." for name in stacks(outline))
     whole = sorted(
         name for name, size in inputs.items() if not name.startswith(blocks) or (kind == "4bit" and size % _BLOCK)
     )
@@ -117,8 +142,8 @@ def quantization_config(settings: Settings, empty: PreTrainedModel) -> BitsAndBy
     )  # fmt: skip
 
 
-def _linear_inputs(model: PreTrainedModel) -> dict[str, int]:
-    """How many inputs each linear layer has, by its name."""
+def _input_sizes(model: PreTrainedModel) -> dict[str, int]:
+    """Return the number of inputs of each linear layer, by its name."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -132,25 +157,36 @@ def _linear_inputs(model: PreTrainedModel) -> dict[str, int]:
 
 
 def keep_weights_as_loaded(model: PreTrainedModel) -> None:
-    """Has evaluation on a CPU read the 4-bit weights that training reads.
+    """Keep bitsandbytes from repacking 4-bit weights for inference on a CPU, in place.
 
-    Where a CPU has AVX512-BF16, bitsandbytes packs them anew for inference, in place and with scales rounded to
-    bfloat16: training would go on from other weights than it had before an evaluation.
+    On a CPU with AVX512-BF16 it repacks them with scales rounded to bfloat16, so training after an evaluation would go
+    on with other weights than before it.
+
+    Args:
+        model: The quantised model.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
-def give_trained_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Has what is trained beside quantised weights in `dtype`: peft makes it in the precision they compute in."""
+def cast_trained(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Cast the trained weights to `dtype`; peft makes them in the dtype that quantised weights compute in."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
 
 
 def check_not_quantised_yet(config: PreTrainedConfig, name: str) -> None:
-    """ModelError where a model comes quantised: there are no full-precision weights to merge an adapter into."""
+    """Check that a model was not saved quantised: an adapter could not be merged into full-precision weights.
+
+    Args:
+        config: The model's config.
+        name: The model, for the error message.
+
+    Raises:
+        ModelError: If it was.
+    """
     if getattr(config, "quantization_config", None) is None:
         return
     raise ModelError(

@@ -169,8 +169,6 @@ def hub_error(name: str) -> Exception:
 )
 def test_reasons_of_the_hub_are_told_apart(name: str, said: str) -> None:
     from finetuning.config.schema import Settings
-    from finetuning.tasks.registry import find_task
-    from model_manager import ModelManager
+    from finetuning.models.errors import explain
 
-    settings = Settings()
-    assert said in str(ModelManager(settings, find_task(settings))._explain(hub_error(name), "모델"))
+    assert said in str(explain(hub_error(name), "모델", "someone/model", Settings(), "text-classification"))

@@ -12,6 +12,7 @@ import torch
 
 from exceptions import ModelError, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.models.gguf_reader import explain
 from finetuning.models.quantization import check_combination
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
@@ -163,7 +164,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="GGUF 파일이 없습니다"):
         manager_of(tmp_path / "none.gguf").load_tokenizer()
     missing = ImportError("Please install torch and gguf>=0.10.0 to load a GGUF checkpoint in PyTorch.")
-    assert "pip install gguf" in manager_of(tmp_path / "some.gguf")._explain(missing, "모델").remedy
+    assert "pip install gguf" in explain(missing, "some.gguf").remedy
     both = {"name": "some.gguf", "quantization": "4bit", "adapter": {"method": "lora"}}
     with pytest.raises(SettingsError, match="다시 양자화할 수 없습니다"):
         check_combination(Settings.model_validate({"model": both}))

@@ -74,9 +74,9 @@ def manager_of(name: Path | str, architecture: str, **settings: Any) -> ModelMan
 def saved(manager: ModelManager, model: Any, folder: Path) -> Path:
     """The adapter and the config as a run leaves them, without a tokenizer."""
     model.save_pretrained(folder)
-    from model_manager import _plain_config
+    from finetuning.models.saving import plain_config
 
-    _plain_config(model).save_pretrained(folder)
+    plain_config(model).save_pretrained(folder)
     return folder
 
 

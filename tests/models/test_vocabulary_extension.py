@@ -17,14 +17,13 @@ import torch
 from exceptions import DataError, ModelError, SettingsError, StopRequested
 from finetuning.config.schema import Settings
 from finetuning.models.vocabulary import (
-    Learned,
     check_task,
     check_tokenizer,
     extend_tokenizer,
-    give_rows,
-    learn,
+    initialise_rows,
     vocabulary_parameters,
 )
+from finetuning.models.vocabulary_learning import Learned, learn
 from finetuning.tasks.registry import find_task
 from tests.support.cli import Cli
 from tests.support.runs import StopAfter, check_resumed_is_whole, run_train
@@ -158,7 +157,7 @@ def test_new_rows_are_the_mean_of_those_of_the_pieces_replaced(
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=len(old) + spare_rows, tie_word_embeddings=tied, **sizes))
     before = {name: parameter.detach().clone() for name, parameter in vocabulary_parameters(model).items()}
-    give_rows(model, extension)
+    initialise_rows(model, extension)
     after = vocabulary_parameters(model)
     assert len(after) == (1 if tied else 2)
     assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) == tied
@@ -265,7 +264,7 @@ def test_a_resumed_run_has_the_pieces_that_it_was_begun_with(
     def learn_anew(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("finetuning.commands.vocabulary.learn", learn_anew)
+    monkeypatch.setattr("finetuning.models.vocabulary_cache.learn", learn_anew)
     run_train([*flags, "--resume"], StopAfter())
     kept = Learned.from_json((tmp_path / "model" / "vocabulary.json").read_text(encoding="utf-8"))
     vocabulary = tokenizer_at(tmp_path / "model").get_vocab()

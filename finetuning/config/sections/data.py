@@ -33,6 +33,20 @@ class DataSettings(Section):
         resume="free",
         cache="none",
     )
+    cache_max_days: Annotated[Number, Field(gt=0)] | None = setting(
+        30.0,
+        "이 기간(일)보다 오래 쓰지 않은 캐시 파일을 지웁니다. null이면 지우지 않습니다",
+        "days after the last use that a prepared file is kept; null keeps all",
+        resume="free",
+        cache="none",
+    )
+    cache_max_gb: Annotated[Number, Field(ge=0)] | None = setting(
+        20.0,
+        "캐시가 이 크기(GB)를 넘으면 오래 쓰지 않은 파일부터 지웁니다. null이면 지우지 않습니다",
+        "size in GB beyond which the least recently used prepared files are removed; null keeps all",
+        resume="free",
+        cache="none",
+    )
     text_column: Text = setting(
         "text",
         "텍스트 열 이름",
@@ -77,7 +91,7 @@ class DataSettings(Section):
     )
     answers_column: Text = setting(
         "answers",
-        "질의응답에서 정답(text와 answer_start)의 열 이름",
+        "질의응답에서 정답(`text`와 `answer_start`)의 열 이름",
         "answer column of question answering (`text` and `answer_start`)",
         cache="none",
     )
@@ -90,8 +104,8 @@ class DataSettings(Section):
     )
     batch_size: PositiveInteger = setting(
         16,
-        "배치 크기. 스텝마다 batch_size × gradient_accumulation_steps개를 학습합니다",
-        "batch size; each step trains on batch_size × gradient_accumulation_steps examples",
+        "배치 크기. 스텝마다 `batch_size × gradient_accumulation_steps`개를 학습합니다",
+        "batch size; each step trains on `batch_size × gradient_accumulation_steps` examples",
         flag="--batch_size",
         cache="none",
     )
@@ -120,7 +134,7 @@ class DataSettings(Section):
         "classification with several labels per text; a label cell is a JSON list or text divided by a separator",
     )
     label_separator: Text = setting(
-        ",", "multi_label에서 라벨 칸을 나누는 구분자", "separator in a label cell with `multi_label`"
+        ",", "`multi_label`에서 라벨 칸을 나누는 구분자", "separator in a label cell with `multi_label`"
     )
     validation_split: Annotated[Number, Field(gt=0, lt=0.5)] = setting(
         0.1,
@@ -142,24 +156,24 @@ class DataSettings(Section):
     )
     encoding: Text | None = setting(
         None,
-        "파일의 인코딩. null이면 읽어서 알아냅니다. 예: cp949",
+        "파일의 인코딩. `null`이면 읽어서 알아냅니다. 예: `cp949`",
         "encoding of the files, such as `cp949`; `null` detects it",
         cache="none",
     )
     records: RecordPath | None = setting(
         None,
-        "깊이 든 JSON에서 행까지 가는 경로. 예: data[*].paragraphs[*]",
+        "깊이 든 JSON에서 행까지 가는 경로. 예: `data[*].paragraphs[*]`",
         "path to the rows in nested JSON, such as `data[*].paragraphs[*]`",
         cache="none",
     )
     normalize: list[Literal["zero_width", "full_width"]] = setting(
         ["zero_width"],
-        "NFC와 함께 할 것. zero_width: 폭 없는 문자를 지움, full_width: 전각을 반각으로",
+        "NFC와 함께 할 것. `zero_width`: 폭 없는 문자를 지움, `full_width`: 전각을 반각으로",
         "what to do besides NFC: `zero_width` removes zero-width characters, `full_width` narrows full-width ones",
     )
     train_rows: PositiveInteger | None = setting(
         None,
-        "학습 데이터의 앞에서부터 쓸 행 수. null이면 모두",
+        "학습 데이터의 앞에서부터 쓸 행 수. `null`이면 모두",
         "number of training rows to use, from the first; `null` for all",
         cache="none",
     )
@@ -177,7 +191,7 @@ class DataSettings(Section):
     )
     packing: Boolean | None = setting(
         None,
-        "패딩을 빼고 계산합니다. null이면 결과가 같다고 확인한 모델에서만. false면 끕니다",
+        "패딩을 빼고 계산합니다. `null`이면 결과가 같다고 확인한 모델에서만. `false`면 끕니다",
         "computes no padding; `null` only for models checked at the start to give the same results, `false` for never",
         more=("어느 쪽인지 로그에 나옵니다", "The log says which"),
         resume="free",

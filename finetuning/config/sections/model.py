@@ -22,29 +22,29 @@ class AdapterSettings(Section):
 
     method: Literal["none", "lora", "dora", "freeze"] = setting(
         "none",
-        "none(모두 학습), lora, dora, freeze(마지막 몇 층과 head만 학습)",
+        "`none`(모두 학습), `lora`, `dora`, `freeze`(마지막 몇 층과 head만 학습)",
         "`none` (trains everything), `lora`, `dora`, `freeze` (trains the last layers and the head)",
     )
     r: PositiveInteger = setting(
         16,
-        "lora, dora의 rank. 크면 더 많이 배우고 메모리가 더 듭니다",
+        "`lora`, `dora`의 rank. 크면 더 많이 배우고 메모리가 더 듭니다",
         "rank of `lora` and `dora`; a larger one learns more and takes more memory",
     )
     alpha: PositiveInteger = setting(
         32,
-        "lora, dora의 크기 조절. 더해지는 값은 alpha / r배입니다",
-        "scale of `lora` and `dora`: the update is multiplied by alpha / r",
+        "`lora`, `dora`의 크기 조절. 더해지는 값은 `alpha / r`배입니다",
+        "scale of `lora` and `dora`: the update is multiplied by `alpha / r`",
     )
     dropout: Annotated[Number, Field(ge=0, lt=1)] = setting(
-        0.05, "lora, dora의 dropout", "dropout of `lora` and `dora`"
+        0.05, "`lora`, `dora`의 dropout", "dropout of `lora` and `dora`"
     )
     target_modules: Literal["auto"] | list[Text] = setting(
         "auto",
-        "어댑터를 붙일 층. auto는 모든 linear 층. 목록으로 고를 수 있습니다",
+        "어댑터를 붙일 층. `auto`는 모든 linear 층. 목록으로 고를 수 있습니다",
         "layers that get an adapter: `auto` for every linear layer of the blocks, or a list of names",
     )
     layers: PositiveInteger = setting(
-        2, "freeze에서 학습할 마지막 층의 수", "number of last layers that `freeze` trains"
+        2, "`freeze`에서 학습할 마지막 층의 수", "number of last layers that `freeze` trains"
     )
 
 
@@ -82,7 +82,7 @@ class ModelSettings(Section):
     )
     revision: Text | None = setting(
         None,
-        "모델의 버전(branch, tag, commit). null이면 최신",
+        "모델의 버전(branch, tag, commit). `null`이면 최신",
         "revision of the model (branch, tag, commit); `null` for the latest",
         resume="free",
     )
@@ -94,13 +94,13 @@ class ModelSettings(Section):
     )
     dtype: Literal["float32", "bfloat16"] = setting(
         "float32",
-        "가중치의 형식. bfloat16이면 가중치와 기울기의 메모리가 절반입니다",
+        "가중치의 형식. `bfloat16`이면 가중치와 기울기의 메모리가 절반입니다",
         "format of the weights; `bfloat16` halves the memory of weights and gradients",
         more=("업데이트는 확률적으로 반올림합니다", "Updates are rounded stochastically"),
     )
     num_labels: PositiveInteger | None = setting(
         None,
-        "라벨의 수. 1이면 점수를 맞히는 회귀. null이면 데이터에서 찾습니다",
+        "라벨의 수. 1이면 점수를 맞히는 회귀. `null`이면 데이터에서 찾습니다",
         "number of labels; 1 means regression, `null` takes it from the data",
         resume="measured",
     )
@@ -117,12 +117,12 @@ class ModelSettings(Section):
     )
     quantization: Literal["4bit", "8bit"] | None = setting(
         None,
-        "4bit나 8bit면 학습하지 않는 가중치를 양자화합니다(LoRA, DoRA). bitsandbytes 필요",
+        "`4bit`나 `8bit`면 학습하지 않는 가중치를 양자화합니다(LoRA, DoRA). bitsandbytes 필요",
         "`4bit` or `8bit` quantizes the weights that are not trained (LoRA, DoRA); needs bitsandbytes",
     )
     save_dtype: Literal["float32", "float16", "bfloat16"] | None = setting(
         None,
-        "저장할 가중치의 형식: float32, float16, bfloat16. null이면 학습한 그대로",
+        "저장할 가중치의 형식: `float32`, `float16`, `bfloat16`. `null`이면 학습한 그대로",
         "format of the saved weights: `float32`, `float16`, `bfloat16`; `null` keeps the format of training",
         resume="free",
     )

@@ -24,13 +24,13 @@ class ExpectationSettings(Section):
 
     metric: Text | None = setting(
         None,
-        "견줄 지표. summary.json에 쓰인 이름. 예: accuracy. null이면 견주지 않습니다",
-        "metric to compare, by its name in summary.json, such as `accuracy`; `null` compares nothing",
+        "견줄 지표. `summary.json`에 쓰인 이름. 예: `accuracy`. `null`이면 견주지 않습니다",
+        "metric to compare, by its name in `summary.json`, such as `accuracy`; `null` compares nothing",
     )
     score: Number | None = setting(
         None,
-        "공개된 점수. 0.8507처럼 이 프로그램이 알리는 단위로 씁니다",
-        "published score in this program's unit, such as 0.8507",
+        "공개된 점수. `0.8507`처럼 이 프로그램이 알리는 단위로 씁니다",
+        "published score in this program's unit, such as `0.8507`",
     )
     band: NonNegativeNumber = setting(
         0.01, "이만큼까지 낮아도 재현한 것으로 봅니다", "how far below the score still counts as reproduced"
@@ -61,7 +61,7 @@ class LoggingSettings(Section):
 
     level: LogLevel = setting(
         "INFO",
-        "로그 수준: DEBUG, INFO, WARNING, ERROR",
+        "로그 수준: `DEBUG`, `INFO`, `WARNING`, `ERROR`",
         "log level: `DEBUG`, `INFO`, `WARNING`, `ERROR`",
         flag="--log_level",
     )
@@ -76,6 +76,6 @@ class LoggingSettings(Section):
     progress_bar: Boolean = setting(True, "진행 막대를 보일지", "whether to show a progress bar")
     profile: Boolean = setting(
         False,
-        "스텝의 시간이 어디에 쓰였는지 summary.json에, trace를 trace.json에. 조금 느려집니다",
-        "writes where the time of a step goes to summary.json, and a trace to trace.json; a little slower",
+        "스텝의 시간이 어디에 쓰였는지 `summary.json`에, trace를 `trace.json`에. 조금 느려집니다",
+        "writes where the time of a step goes to `summary.json`, and a trace to `trace.json`; a little slower",
     )

@@ -30,7 +30,7 @@ class FillMaskSettings(Section):
 
     mask_probability: Annotated[Number, Field(gt=0, lt=1)] = setting(
         0.15,
-        "fill-mask에서 가릴 어절(whole_word: false이면 토큰)의 비율",
+        "fill-mask에서 가릴 어절(`whole_word: false`이면 토큰)의 비율",
         "share of words that fill-mask masks, or of tokens with `whole_word: false`",
     )
     whole_word: Boolean = setting(True, "어절을 통째로 가릴지", "whether whole words are masked")
@@ -55,12 +55,12 @@ class TextGenerationSettings(Section):
 
     format: Literal["text", "chat"] | None = setting(
         None,
-        "text(텍스트 그대로) 또는 chat(질문과 답). null이면 열을 보고 정합니다",
+        "`text`(텍스트 그대로) 또는 `chat`(질문과 답). `null`이면 열을 보고 정합니다",
         "`text` (plain text) or `chat` (questions and answers); `null` decides by the columns",
     )
     train_on: Literal["answer", "all"] = setting(
         "answer",
-        "answer(답만 학습) 또는 all(질문까지 학습)",
+        "`answer`(답만 학습) 또는 `all`(질문까지 학습)",
         "`answer` (trains on answers only) or `all` (on questions too)",
         cache="examples",
     )
@@ -69,7 +69,7 @@ class TextGenerationSettings(Section):
     )
     chat_template: Text | None = setting(
         None,
-        "Jinja chat template 파일. null이면 모델의 것, 없으면 '### 질문', '### 답변'",
+        "Jinja chat template 파일. `null`이면 모델의 것, 없으면 `### 질문`, `### 답변`",
         "file of a Jinja chat template; `null` for the model's own or else the headings `### 질문` and `### 답변`",
         cache="examples",
     )
@@ -98,7 +98,7 @@ class GenerationSettings(Section):
     )
     top_p: Annotated[Number, Field(gt=0, le=1)] = setting(
         1.0,
-        "temperature가 0보다 클 때, 누적 확률이 이만큼인 토큰에서만 고릅니다",
+        "`temperature`가 0보다 클 때, 누적 확률이 이만큼인 토큰에서만 고릅니다",
         "with a temperature above 0, samples from the tokens within this cumulative probability",
     )
     repetition_penalty: PositiveNumber = setting(
@@ -106,6 +106,6 @@ class GenerationSettings(Section):
     )
     validation_rows: NonNegativeInteger | None = setting(
         None,
-        "검증 때 텍스트를 생성해 볼 행 수. null이면 태스크마다 알맞게",
+        "검증 때 텍스트를 생성해 볼 행 수. `null`이면 태스크마다 알맞게",
         "number of validation rows to generate texts for; `null` for the task's own number",
     )

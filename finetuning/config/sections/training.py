@@ -45,13 +45,13 @@ class TrainingSettings(Section):
     )
     max_grad_norm: PositiveNumber | None = setting(
         1.0,
-        "그래디언트 클리핑 임계값. null이면 자르지 않습니다",
+        "그래디언트 클리핑 임계값. `null`이면 자르지 않습니다",
         "gradient clipping threshold; `null` for no clipping",
         resume="from_now_on",
     )
     optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = setting(
         "adamw",
-        "adamw, adamw_8bit(bitsandbytes 필요), adafactor. 뒤로 갈수록 메모리가 덜 듭니다",
+        "`adamw`, `adamw_8bit`(bitsandbytes 필요), `adafactor`. 뒤로 갈수록 메모리가 덜 듭니다",
         "`adamw`, `adamw_8bit` (needs bitsandbytes), `adafactor`; each takes less memory than the one before",
     )
     cuda_cleanup_freq: NonNegativeInteger = setting(
@@ -62,13 +62,13 @@ class TrainingSettings(Section):
     )
     warmup_ratio: Annotated[Number, Field(ge=0, le=1)] = setting(
         0.0,
-        "warmup_steps가 0일 때, 전체 스텝에서 warm-up의 비율",
-        "share of all steps used for warm-up, where warmup_steps is 0",
+        "`warmup_steps`가 0일 때, 전체 스텝에서 warm-up의 비율",
+        "share of all steps used for warm-up, where `warmup_steps` is 0",
         resume="from_now_on",
     )
     lr_scheduler: Literal["linear", "cosine", "constant"] = setting(
         "linear",
-        "학습률 스케줄: linear, cosine, constant",
+        "학습률 스케줄: `linear`, `cosine`, `constant`",
         "learning rate schedule: `linear`, `cosine`, `constant`",
         resume="from_now_on",
     )
@@ -81,7 +81,7 @@ class TrainingSettings(Section):
     adam_epsilon: PositiveNumber = setting(1e-8, "AdamW의 epsilon", "epsilon of AdamW", resume="from_now_on")
     torch_compile: Boolean | None = setting(
         None,
-        "층을 컴파일합니다. null이면 빨라진다고 잰 모델의 긴 학습에서만",
+        "층을 컴파일합니다. `null`이면 빨라진다고 잰 모델의 긴 학습에서만",
         "compiles the layers once, at the start; `null` only for long runs of models measured to gain from it",
         more=(
             "`torch.compile`에는 CPU라면 `g++`, GPU라면 Triton이 필요합니다. `null`이면 CPU에서 언어 모델 전체를 "
@@ -99,13 +99,13 @@ class TrainingSettings(Section):
     )
     early_stopping_patience: PositiveInteger | None = setting(
         None,
-        "검증이 이만큼 이어서 나아지지 않으면 학습을 마칩니다. null이면 끝까지",
+        "검증이 이만큼 이어서 나아지지 않으면 학습을 마칩니다. `null`이면 끝까지",
         "ends training after this many evaluations in a row without improvement; `null` for never",
         resume="free",
     )
     save_steps: PositiveInteger | None = setting(
         None,
-        "체크포인트를 저장할 스텝 간격. null이면 epoch마다",
+        "체크포인트를 저장할 스텝 간격. `null`이면 epoch마다",
         "number of steps between checkpoints; `null` for one per epoch",
         resume="free",
     )
@@ -159,7 +159,7 @@ class MemorySettings(Section):
     )
     gradient_checkpointing: Boolean | None = setting(
         None,
-        "중간 결과를 저장하지 않고 다시 계산합니다. null이면 메모리가 모자랄 때 켭니다",
+        "중간 결과를 저장하지 않고 다시 계산합니다. `null`이면 메모리가 모자랄 때 켭니다",
         "computes activations again in the backward pass instead of keeping them; `null` where memory is short",
     )
     optimizer_in_backward: Boolean = setting(

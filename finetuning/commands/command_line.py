@@ -1,0 +1,171 @@
+"""The command line: its commands and flags, what may go with what, and the settings that flags give."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from exceptions import SettingsError
+from finetuning.config.flags import SETTING_FLAGS
+from finetuning.korean.particles import with_particle
+
+if TYPE_CHECKING:
+    from finetuning.config.overrides import Override
+
+COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
+            "export": "어댑터를 합친 모델 저장", "verify-resume": "멈췄다가 이은 학습이 같은지 확인"}  # fmt: skip
+# The other commands work on a saved model, with the settings saved beside it.
+TRAINING_COMMANDS = ("train", "plan", "verify-resume")
+_SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
+
+# flag → commands that take it
+_COMMAND_FLAGS = {
+    "--resume": ("train",),
+    "--checkpoint_path": ("train",),
+    "--allow_changed": ("train",),
+    "--split": ("evaluate",),
+    "--input": ("predict",),
+    "--output": ("predict", "export"),
+    "--compare": ("plan",),
+}
+
+
+class _KoreanHelp(argparse.HelpFormatter):
+    """Help with a Korean usage heading."""
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, prefix or "사용법: ")
+
+
+class _KoreanParser(argparse.ArgumentParser):
+    """A parser that raises SettingsError, with a Korean message, for wrong flags."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for word in args:
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and flag not in self._option_string_actions:
+                raise _unknown("플래그", flag, self._option_string_actions)
+        arguments = super().parse_args(args, namespace)
+        if arguments.command not in COMMANDS:
+            raise _unknown("명령", arguments.command, COMMANDS)
+        _check_flags_of(arguments)
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        lacking = re.fullmatch(r"argument (.+): expected (?:at least )?one argument", message)
+        surplus = re.fullmatch(r"unrecognized arguments: (.+)", message)
+        if lacking:
+            what = f"{lacking[1]} 뒤에 값이 없습니다."
+        elif surplus:
+            what = f"무슨 뜻인지 알 수 없는 말이 있습니다: {surplus[1]}"
+        else:
+            what = f"명령줄을 읽을 수 없습니다: {message}"
+        raise SettingsError(what, where="명령줄", remedy=_SEE_HELP)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser. Values of settings stay strings here, since the settings check them."""
+    parser = _KoreanParser(
+        prog="python finetuning_app.py",
+        description="Hugging Face 모델을 한국어 텍스트로 파인튜닝합니다. 명령을 쓰지 않으면 train입니다.",
+        epilog="우선순위: 기본값 < --config 파일 < 플래그. 모든 설정은 config.yaml에 설명이 있습니다.",
+        allow_abbrev=False,
+        add_help=False,
+        formatter_class=_KoreanHelp,
+    )
+    parser._positionals.title, parser._optionals.title = "명령", "플래그"
+    parser.add_argument("command", nargs="?", default="train", metavar="명령",
+                        help=", ".join(f"{name}({text})" for name, text in COMMANDS.items()))  # fmt: skip
+    parser.add_argument("-h", "--help", action="help", help="이 도움말을 보여 주고 끝냅니다")
+    _add_setting_flags(parser)
+    _add_command_flags(parser)
+    return parser
+
+
+def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
+    """The settings given on the command line, by dotted key; --set wins over the other flags."""
+    from finetuning.config.overrides import Override, parse_assignment
+
+    overrides: dict[str, Override] = {}
+    for flag, key, _, _ in SETTING_FLAGS:
+        value = getattr(arguments, flag.removeprefix("--"))
+        if value is not None:
+            overrides[key] = Override(value, flag)
+    for text in arguments.set:
+        key, value = parse_assignment(text)
+        overrides[key] = Override(value, "--set")
+    return overrides
+
+
+def resume_command(argv: Sequence[str]) -> str:
+    """The command that continues this run from its newest checkpoint, whichever one it started from."""
+    words: list[str] = []
+    following = iter(argv)
+    for word in following:
+        if word == "--checkpoint_path":
+            next(following, None)
+        elif word != "--resume" and not word.startswith("--checkpoint_path="):
+            words.append(word)
+    return shlex.join(["python", sys.argv[0], *words, "--resume"])
+
+
+def _add_setting_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="파일", help="설정 파일 (기본값: 프로그램 옆의 config.yaml)")
+    for flag, key, text, is_switch in SETTING_FLAGS:
+        if is_switch:
+            action = argparse.BooleanOptionalAction
+            parser.add_argument(flag, action=action, default=None, help=f"{text} ({key})")
+        else:
+            parser.add_argument(flag, metavar="값", help=f"{text} ({key})")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="섹션.키=값", help="다른 모든 설정. 여러 번 쓸 수 있습니다"
+    )
+
+
+def _add_command_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--resume", action="store_true", help="저장된 체크포인트에서 이어서 학습합니다")
+    parser.add_argument(
+        "--checkpoint_path", type=Path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)"
+    )
+    parser.add_argument(
+        "--compare", nargs="+", metavar="모델", help="plan: tokenizer를 나란히 견줄 다른 모델들 (ID 또는 폴더)"
+    )
+    parser.add_argument(
+        "--allow_changed", action="store_true",
+        help="--resume: 학습률처럼 앞으로의 스텝만 바꾸는 설정은 체크포인트와 달라도 새 값으로 이어 갑니다",
+    )  # fmt: skip
+    parser.add_argument("--split", metavar="이름", help="evaluate: 평가할 split (기본값: test, 없으면 validation)")
+    parser.add_argument(
+        "--input", type=Path, metavar="파일", help="predict: 예측할 파일 (기본값: 표준 입력, 한 줄에 하나)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="경로",
+        help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/merged)",
+    )  # fmt: skip
+
+
+def _check_flags_of(arguments: argparse.Namespace) -> None:
+    """Raise SettingsError for a flag of another command."""
+    for flag, commands in _COMMAND_FLAGS.items():
+        if getattr(arguments, flag.removeprefix("--")) and arguments.command not in commands:
+            raise SettingsError(
+                f"{flag} 플래그는 {arguments.command} 명령에 쓸 수 없습니다.",
+                where="명령줄",
+                remedy=f"{', '.join(commands)} 명령의 플래그입니다. {_SEE_HELP}",
+            )
+    if arguments.allow_changed and not (arguments.resume or arguments.checkpoint_path):
+        raise SettingsError(
+            "--allow_changed는 이어서 학습할 때만 쓸 수 있습니다.", where="명령줄", remedy="--resume과 함께 쓰세요."
+        )
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
+    near = difflib.get_close_matches(name, known, n=1)
+    guess = f"혹시 {near[0]}입니까? " if near else ""
+    return SettingsError(f"'{name}' {with_particle(kind, '이/가')} 없습니다.", where="명령줄", remedy=guess + _SEE_HELP)

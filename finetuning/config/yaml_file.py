@@ -1,0 +1,92 @@
+"""Reading a settings file: YAML with sections of keys, and messages for what is not that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from exceptions import SettingsError
+from finetuning.config.messages import shorten
+from finetuning.config.schema import Settings
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML without duplicate keys, since one of the two values would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen and isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"'{key_node.value}' 키가 두 번 있습니다", key_node.start_mark
+                )
+            if isinstance(key_node, yaml.ScalarNode):
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_sections(path: Path) -> dict[str, Any]:
+    """Read a settings file as a mapping of sections, with values not yet checked.
+
+    Raises:
+        SettingsError: if the file cannot be read, is not YAML, or is not a mapping of sections.
+    """
+    text = _read_text(path)
+    try:
+        loaded = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path} {mark.line + 1}번째 줄 {mark.column + 1}번째 칸" if mark else str(path)
+        raise SettingsError(
+            f"YAML 문법이 틀렸습니다: {error.problem or error.context}",
+            where=place,
+            remedy="그 줄과 바로 윗줄의 들여쓰기, 콜론(:), 따옴표를 확인하세요.",
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        raise SettingsError(
+            f"YAML로 읽을 수 없습니다: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            where=str(path),
+            remedy="config.yaml을 본보기로 다시 쓰세요.",
+        ) from None
+    return _as_sections(loaded, path)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SettingsError("설정 파일이 없습니다.", where=str(path), remedy="--config의 경로를 확인하세요.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(
+            "설정 파일이 UTF-8이 아닙니다.", where=str(path), remedy="편집기에서 UTF-8로 다시 저장하세요."
+        ) from None
+    except OSError as error:
+        reason = "폴더입니다" if path.is_dir() else str(error.strerror or error)
+        raise SettingsError(
+            f"설정 파일을 읽을 수 없습니다: {reason}", where=str(path), remedy="파일 경로와 읽기 권한을 확인하세요."
+        ) from None
+
+
+def _as_sections(loaded: object, path: Path) -> dict[str, Any]:
+    """Check that the YAML is a mapping of sections. A section without keys counts as empty."""
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise SettingsError(
+            "설정 파일이 '섹션: 키: 값' 모양이 아닙니다.", where=str(path), remedy="config.yaml을 본보기로 쓰세요."
+        )
+    sections: dict[str, Any] = {}
+    for name, content in loaded.items():
+        if content is not None and not isinstance(content, dict) and name in Settings.model_fields:
+            raise SettingsError(
+                f"'{name}' 섹션 아래에는 '키: 값'이 있어야 합니다. 지금 값: {shorten(content)}",
+                where=f"{path}, {name}",
+                remedy="값을 다음 줄에 들여 써서 '키: 값'으로 쓰세요.",
+            )
+        is_section = isinstance(content, dict)
+        sections[str(name)] = {str(key): value for key, value in content.items()} if is_section else content
+        if content is None:
+            sections[str(name)] = {}
+    return sections

@@ -1,0 +1,107 @@
+"""Models that were fine-tuned before: whole ones, and adapters put back together with their base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exceptions import ModelError
+from finetuning.models.errors import explain
+from finetuning.models.loading import ModelLoader
+from finetuning.models.vocabulary import resize
+from finetuning.tasks.base import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+_ADAPTER_CONFIG = "adapter_config.json"
+
+
+def is_adapter(folder: Path | str) -> bool:
+    """Return whether a folder holds an adapter, without the weights of its base."""
+    return (Path(folder) / _ADAPTER_CONFIG).is_file()
+
+
+def label_names(config: PreTrainedConfig) -> tuple[str, ...]:
+    """Return the labels in a model's config, in the order of their ids."""
+    names = config.id2label or {}
+    return tuple(str(names[position]) for position in sorted(names))  # type: ignore[index]
+
+
+def check_trained(task: Task, config: PreTrainedConfig, missing: Set[str], name: str) -> None:
+    """Check that a model was trained for the task.
+
+    Args:
+        task: The task.
+        config: The model's config.
+        missing: Names of the weights that its files lack.
+        name: The model, for the error message.
+
+    Raises:
+        ModelError: If it lacks weights, or was trained for another kind of problem.
+    """
+    labels = label_names(config) if task.reads.has_labels else ()
+    kind = task.scores.config_options(labels).get("problem_type")
+    if not missing and config.problem_type in (None, kind):
+        return
+    what = f"없는 가중치: {', '.join(sorted(missing)[:3])}" if missing else f"이 모델의 종류: {config.problem_type}"
+    raise ModelError(
+        f"{task.name} 태스크로 학습한 모델이 아닙니다.",
+        where=f"{name} ({what})",
+        remedy="먼저 이 태스크로 학습하거나, 모델을 학습한 태스크를 --task로 지정하세요.",
+    )
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """An adapter in a folder, and the base that its config names.
+
+    Attributes:
+        loader: Loads configs and weights.
+        folder: The adapter's folder.
+    """
+
+    loader: ModelLoader
+    folder: str
+
+    def merged(self) -> PreTrainedModel:
+        """Merge the adapter into its base in float32, even if it was trained on a quantised base.
+
+        Merging into quantised weights would round them a second time; Dettmers et al. 2023 merge into full precision.
+        """
+        config, rows = self._base_config()
+        base, _ = self.loader.weights(self._base_name(), "float32", {"config": config})
+        model: PreTrainedModel = self._attached(base, rows).merge_and_unload()
+        return model
+
+    def beside_base(self) -> PreTrainedModel:
+        """Load the base in `model.dtype` and `model.quantization`, and leave the adapter beside it."""
+        config, rows = self._base_config()
+        base, _ = self.loader.base(self._base_name(), {"config": config})
+        model: PreTrainedModel = self._attached(base, rows).get_base_model()
+        return model
+
+    def _base_name(self) -> str:
+        described = json.loads((Path(self.folder) / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        return str(described["base_model_name_or_path"])
+
+    def _base_config(self) -> tuple[PreTrainedConfig, int]:
+        """Return the adapter's config with the base's vocabulary size, and the adapter's own vocabulary size."""
+        config = self.loader.config(self.folder)
+        tokens = config.get_text_config()
+        rows = int(tokens.vocab_size)
+        tokens.vocab_size = self.loader.config(self._base_name()).get_text_config().vocab_size
+        return config, rows
+
+    def _attached(self, base: PreTrainedModel, rows: int) -> Any:
+        """Give the base as many token rows as the adapter has, and put the adapter on it."""
+        from peft import PeftModel
+
+        resize(base, rows)
+        try:
+            return PeftModel.from_pretrained(base, self.folder)
+        except Exception as error:
+            raise explain(error, "어댑터", self.folder, self.loader.settings, self.loader.task.name) from error
