@@ -166,6 +166,7 @@ def prepare(
     if session.settings.model.extend_vocabulary is not None:
         session, learned = extend_vocabulary(session, tokenizer, splits, earlier)
     examples = {name: session.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
+    session.data.prune_cache()
     return Prepared(session, splits, label_names, examples, learned)
 
 

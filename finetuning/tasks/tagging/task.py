@@ -15,6 +15,7 @@ from finetuning.korean.column_names import TEXTS
 from finetuning.korean.word_cuts import cut_into_pieces, windows_of
 from finetuning.tasks.base import Task
 from finetuning.tasks.parts import Presenter, RowEncoder, RowReader, Scorer
+from finetuning.tasks.tagging.entities import entity_scores, macro_average, micro_average
 from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
 from finetuning.tasks.tensors import at_least_float32, pad
 from finetuning.types import IGNORED, Batch, Column, RandomKey
@@ -209,20 +210,20 @@ class EntityScorer(Scorer):
     ) -> dict[str, float]:
         """Compute F1 over entities and over characters other than white space, as KLUE-baseline does.
 
-        entity_*: over strict IOB2 entities, as in seqeval. char_macro_f1: over all tags, O among them, with an O before
-        and after every sentence; a tag that is in neither truth nor prediction counts as 1. char_macro_f1_without_o:
+        Entities count as in seqeval's strict mode. `char_macro_f1` is over all tags, O among them, with an O before and
+        after every sentence; a tag that is in neither truth nor prediction counts as 1. `char_macro_f1_without_o` is
         over the tags in truth or prediction, without O.
         """
         from sklearn.metrics import f1_score
 
         truth, predicted = _tagged(predictions, rows, label_names)
-        report = _entity_report(truth, predicted)
+        kinds = list(entity_scores(truth, predicted).values())
         characters = [[tag for tags in side for tag in ("O", *tags, "O")] for side in (truth, predicted)]
         inside = sorted({tag for side in characters for tag in side} - {"O"})
         return {
             "loss": loss,
-            "entity_macro_f1": float(report["macro avg"]["f1-score"]) if inside else 0.0,
-            "entity_micro_f1": float(report["micro avg"]["f1-score"]) if inside else 0.0,
+            "entity_macro_f1": macro_average(kinds).f1,
+            "entity_micro_f1": micro_average(truth, predicted).f1,
             "char_macro_f1": float(f1_score(*characters, labels=list(label_names), average="macro", zero_division=1)),
             "char_macro_f1_without_o": float(f1_score(*characters, labels=inside, average="macro", zero_division=0))
             if inside
@@ -255,14 +256,11 @@ class EntityPresenter(Presenter):
         self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
     ) -> list[str]:
         """Return precision, recall and F1 of every kind of entity."""
-        report = _entity_report(*_tagged(predictions, rows, label_names))
         return [
             "개체별 precision, recall, F1",
             *(
-                f"  {name}: {line['precision']:.4f}, {line['recall']:.4f}, {line['f1-score']:.4f} "
-                f"(정답 {int(line['support']):,}개)"
-                for name, line in report.items()
-                if not name.endswith(" avg")
+                f"  {kind}: {score.precision:.4f}, {score.recall:.4f}, {score.f1:.4f} (정답 {score.support:,}개)"
+                for kind, score in entity_scores(*_tagged(predictions, rows, label_names)).items()
             ),
         ]
 
@@ -328,15 +326,3 @@ def _tagged(
         for prediction, text in zip(predictions, rows["text"], strict=True)
     ]
     return truth, predicted
-
-
-def _entity_report(truth: list[list[str]], predicted: list[list[str]]) -> dict[str, Any]:
-    from seqeval.metrics import classification_report
-    from seqeval.scheme import IOB2
-
-    if not any(tag != "O" for side in (truth, predicted) for tags in side for tag in tags):
-        return {}
-    report: dict[str, Any] = classification_report(
-        truth, predicted, mode="strict", scheme=IOB2, output_dict=True, zero_division=0
-    )
-    return report
