@@ -26,6 +26,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     if evaluator.label_names:
         bench.data.check_labels(rows, evaluator.label_names)
     examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+    bench.data.prune_cache()
     evaluation = evaluator.evaluate(examples, bench.settings.training.seed, bench.task.scores.final_texts)
     for line in evaluation.details:
         _log.info("%s", line)

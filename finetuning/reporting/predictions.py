@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ResourceError, SettingsError
-from finetuning.files import write_atomically, writing
+from finetuning.files import discard, writing
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -60,12 +61,14 @@ def beside(row: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, A
     return found
 
 
-def write_predictions(path: Path | None, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write predictions as JSONL or CSV.
+def write_predictions(path: Path | None, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write predictions one by one, as JSONL to standard output, or to a .jsonl or .csv file by its suffix.
+
+    A file is complete or not there at all.
 
     Args:
-        path: A .jsonl or .csv file, or None for JSONL on standard output.
-        records: One dictionary of JSON values a row.
+        path: The file, or None for standard output.
+        records: Rows with their predictions, JSON values by column.
 
     Raises:
         ResourceError: The disk is full or cannot be written.
@@ -73,10 +76,20 @@ def write_predictions(path: Path | None, records: Sequence[Mapping[str, Any]]) -
     if path is None:
         for record in records:
             print(json.dumps(record, ensure_ascii=False))
-    elif path.suffix.lower() == ".csv":
-        _write_csv(path, records)
-    else:
-        write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    lines = path.with_name(f".{path.name}.lines.partial")
+    try:
+        columns = _write_lines(lines, path, records)
+        with _writing(path):
+            if path.suffix.lower() == ".csv":
+                _write_csv(partial, lines, columns)
+                os.replace(partial, path)
+            else:
+                os.replace(lines, path)
+    finally:
+        discard(partial)
+        discard(lines)
 
 
 def sample_lines(
@@ -113,19 +126,40 @@ def _phrase(value: Any) -> str:
     return ", ".join(_phrase(item) for item in value if item != []) if isinstance(value, list) else str(value)
 
 
-def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write UTF-8 with a BOM: without it, Excel on Korean Windows shows broken characters."""
-    partial = path.with_name(f".{path.name}.partial")
-    with writing("예측 결과를 쓰지 못했습니다", path, partial=partial):
-        with partial.open("w", encoding="utf-8-sig", newline="") as file:
-            # a row without text has no prediction, so one record alone may lack columns
-            writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for record in records for name in record)))
-            writer.writeheader()
-            for record in records:
-                writer.writerow({name: _csv_cell(value) for name, value in record.items()})
-        os.replace(partial, path)
+def _writing(path: Path) -> AbstractContextManager[None]:
+    return writing("예측 결과를 쓰지 못했습니다", path)
+
+
+def _write_lines(lines: Path, path: Path, records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Write records as JSONL on the way to `path`; returns their columns in the order that they first come."""
+    columns: dict[str, None] = {}
+    with _writing(path):
+        file = lines.open("w", encoding="utf-8", newline="")
+    try:
+        for record in records:  # what fails in here is not the disk that predictions go to
+            columns.update(dict.fromkeys(record))
+            with _writing(path):
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        with _writing(path):
+            file.flush()
+    finally:
+        with suppress(OSError):  # a full disk fails again here
+            file.close()
+    return list(columns)
+
+
+def _write_csv(path: Path, lines: Path, columns: Sequence[str]) -> None:
+    """Write JSONL as CSV, in UTF-8 with a BOM, without which Excel on Korean Windows shows broken characters.
+
+    The columns are known after the last row only: a row without text has no prediction.
+    """
+    with lines.open(encoding="utf-8", newline="\n") as rows, path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=columns)
+        writer.writeheader()
+        for line in rows:
+            writer.writerow({name: _csv_cell(value) for name, value in json.loads(line).items()})
 
 
 def _csv_cell(value: Any) -> Any:
-    """Format a list or an object as JSON, which other programs can read back."""
+    """Return a list or an object as JSON, which reads back, and any other value unchanged."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
