@@ -96,6 +96,9 @@ class LabelSetEncoder(LabelledTextEncoder):
 class LabelSetScorer(HeadScorer):
     """Binary cross-entropy. The best model is the one of highest micro-F1.
 
+    Args:
+        settings: Settings of the run.
+
     Attributes:
         threshold: Probability from which on a label is predicted: the one of highest micro-F1 on the validation split.
     """
