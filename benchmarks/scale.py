@@ -35,7 +35,7 @@ def make_tables(rows: int, folder: Path) -> tuple[Path, Path]:
     """Rows with a label and the examples of them, of 4 to 128 tokens each, written as a run writes its cache."""
     import pyarrow as pa
 
-    from finetuning.data.tokenizing import write_batches
+    from finetuning.data.arrow import joined, write_tables
 
     def batches(has_tokens: bool) -> Iterator[pa.RecordBatch]:
         random = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def make_tables(rows: int, folder: Path) -> tuple[Path, Path]:
 
     paths = folder / "rows.arrow", folder / "examples.arrow"
     for path, has_tokens in zip(paths, (False, True), strict=True):
-        write_batches(batches(has_tokens), path)
+        write_tables(joined(batches(has_tokens)), path)
     return paths
 
 

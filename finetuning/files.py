@@ -179,3 +179,12 @@ def give_usual_mode(paths: Iterable[Path]) -> None:
 def content_key(*parts: str) -> str:
     """Return a short hash of what something is made of, to find it again by."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def mark_as_used(path: Path) -> None:
+    """Set a file's access time to now and keep its modification time, on disks too that record no access.
+
+    Nothing happens where that is not allowed: the file is someone else's, or the disk is read-only.
+    """
+    with suppress(OSError):
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))

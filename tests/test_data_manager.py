@@ -13,6 +13,7 @@ import pytest
 from data_manager import DataManager
 from exceptions import DataError
 from finetuning.config.schema import Settings
+from finetuning.data.columns import find_columns
 from finetuning.data.sources import Raw
 from finetuning.tasks.registry import find_task, refined_task
 from finetuning_app import build_parser
@@ -155,9 +156,9 @@ def test_no_label_of_the_hub_is_none() -> None:
 def test_a_renamed_file_is_read_as_what_its_name_says(manager: Make, tmp_path: Path) -> None:
     path = tmp_path / "data" / "in.txt"
     data = manager({path.name: "text,id\n좋다,1\n"})
-    rows, _ = data.load_unlabelled(path, ())
+    ((rows, _),) = data.load_unlabelled(path, ()).chunks()
     assert rows.table["text"][:] == ["text,id", "좋다,1"]
-    rows, _ = data.load_unlabelled(path.rename(path.with_suffix(".csv")), ())
+    ((rows, _),) = data.load_unlabelled(path.rename(path.with_suffix(".csv")), ()).chunks()
     assert rows.table["text"][:] == ["좋다"]
 
 
@@ -184,9 +185,9 @@ def test_a_second_start_says_the_same_and_writes_nothing(
 
 def test_what_is_predicted_may_be_a_number_and_keeps_its_columns(manager: Make, tmp_path: Path) -> None:
     data = manager({"in.csv": "id,text,label\na1,100,\na2,,1\n"})
-    rows, originals = data.load_unlabelled(None, ["100\n"])
+    ((rows, originals),) = data.load_unlabelled(None, ["100\n"]).chunks()
     assert rows.table["text"][:] == ["100"]
-    rows, originals = data.load_unlabelled(tmp_path / "data" / "in.csv", ())
+    ((rows, originals),) = data.load_unlabelled(tmp_path / "data" / "in.csv", ()).chunks()
     assert rows.table[:] == {"row": [1], "text": ["100"]}
     assert originals == [{"id": "a1", "text": "100", "label": ""}, {"id": "a2", "text": "", "label": "1"}]
 
@@ -235,7 +236,7 @@ def test_a_missing_column_names_a_flag_that_there_is(manager: Make, task: str, s
 def test_usual_names_are_found(manager: Make, header: str, task: str, roles: dict[str, str]) -> None:
     data = manager({}, task=task)
     names = tuple(header.split(","))
-    assert data._resolve(data.task.reads.columns(names), Raw("a.csv", names, [], "")) == roles
+    assert find_columns(data.task.reads.columns(names), Raw("a.csv", names, [], "")) == roles
 
 
 @pytest.mark.parametrize(
@@ -261,6 +262,6 @@ def test_a_pair_that_was_found_is_one_when_it_is_predicted(manager: Make) -> Non
     data = manager({"train.csv": rows})
     task = refined_task(data.task, *data.label_profile(data.load_splits()["train"]))
     later = DataManager(task.settings, find_task(Settings.model_validate(task.settings.model_dump())))
-    found, _ = later.load_unlabelled(None, ["가\t나"])
+    ((found, _),) = later.load_unlabelled(None, ["가\t나"]).chunks()
     assert found.table[:] == {"row": [1], "text": ["가"], "text_pair": ["나"]}
     assert later.load_splits()["train"].table.column_names == ["row", "text", "text_pair", "label"]

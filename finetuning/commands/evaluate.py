@@ -1,4 +1,4 @@
-"""evaluate: the metrics of one split under a saved model."""
+"""evaluate: the metrics of a saved model on one split."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ _log = logging.getLogger(__name__)
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
-    """Prints and saves the metrics of one split under a saved model."""
+    """Evaluate a saved model on one split; print the metrics once, on stdout, and save them beside the model."""
     from finetuning.files import write_json, writing
-    from finetuning.reporting.log import log_evaluation
-    from finetuning.reporting.metric_names import metrics_line
+    from finetuning.reporting.run_report import evaluation_line
 
     evaluator = saved_model(bench, arguments)
     given = Path(arguments.dataset or "").expanduser()
-    if arguments.dataset and arguments.split is None and given.is_file():  # a file that was given is scored whole
+    if arguments.dataset and arguments.split is None and given.is_file():  # score all rows of a single file
         split, rows = given.stem, bench.data.load_file(given)
     else:
         split, rows = bench.data.load_split(arguments.split)
     if evaluator.label_names:
         bench.data.check_labels(rows, evaluator.label_names)
     examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+    bench.data.prune_cache()
     evaluation = evaluator.evaluate(examples, bench.settings.training.seed, bench.task.scores.final_texts)
-    log_evaluation(split, len(rows), evaluation.metrics, evaluation.details)
+    for line in evaluation.details:
+        _log.info("%s", line)
     folder = Path(bench.models.name)
-    if not folder.is_dir():  # a model of the Hub has no folder of its own
+    if not folder.is_dir():  # a model of the Hub
         folder = bench.output_dir
     path = folder / f"metrics-{split}.json"
-    print(f"{split} {len(rows):,}행: {metrics_line(evaluation.metrics)}")
+    print(evaluation_line(split, len(rows), evaluation.metrics))
     try:
         with writing("폴더를 만들지 못했습니다", folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -173,6 +173,7 @@ def prepare(
     if bench.settings.model.extend_vocabulary is not None:
         bench, learned = extend_vocabulary(bench, tokenizer, splits, earlier)
     examples = {name: bench.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
+    bench.data.prune_cache()
     return Prepared(bench, splits, label_names, examples, learned)
 
 

@@ -17,7 +17,7 @@ from exceptions import ModelError, ResourceError, SettingsError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.session import Prepared, Workbench, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
-from finetuning.files import write_json
+from finetuning.files import write_atomically, write_json
 from finetuning.models.quantization import check_device
 from finetuning.models.vocabulary_cache import keep, read_kept
 from finetuning.planning.fit import choose, fitting_of, remembered
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from finetuning.checkpoints.store import CheckpointStore
     from finetuning.checkpoints.types import Checkpoint
     from finetuning.device.budget import TokenBudget
+    from finetuning.reporting.profile import PhaseTimes
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
@@ -36,20 +37,28 @@ _WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.m
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A run made to fit into memory: chosen, the settings that were for it; needed, what of it is for summary.json."""
+    """A run under the settings that fit into memory.
+
+    Attributes:
+        prepared: The run under these settings.
+        chosen: The settings that were chosen automatically, by dotted name.
+        taken: Bytes in use before the model is loaded.
+        estimated: The estimate of the peak in bytes.
+    """
 
     prepared: Prepared
     chosen: dict[str, Any]
-    needed: dict[str, int]
+    taken: int
+    estimated: int
 
 
 @dataclass(frozen=True)
 class _Trained:
-    """How training ended, what watched the memory, and what more of it belongs into summary.json."""
+    """How training ended, what watched the memory, and the time by phase if it was measured."""
 
     state: TrainingState
     memory: TokenBudget
-    facts: dict[str, Any]
+    profile: PhaseTimes | None
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
@@ -78,10 +87,9 @@ def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
             _log.info("%s", line)
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
     fitted = _fitted(prepared, tokenizer, max_length, checkpoint)
-    prepared = fitted.prepared
     trained = _trained(fitted, tokenizer, max_length, store, checkpoint, arguments.allow_changed)
     trained.memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them
-    _report(prepared, tokenizer, max_length, trained, time.perf_counter() - started)
+    _report(fitted, trained, tokenizer, max_length, started)
 
 
 def _fitted(
@@ -96,8 +104,7 @@ def _fitted(
     )
     option, estimate = choose(fitting, exact=checkpoint is not None)
     chosen = {**chosen, **option.different(fitting.asked())}
-    needed = {"memory_before_model_bytes": fitting.taken, "estimated_memory_bytes": estimate.total}
-    return _Fitted(prepared.under(fitting.settings_under(option)), chosen, needed)
+    return _Fitted(prepared.under(fitting.settings_under(option)), chosen, fitting.taken, estimate.total)
 
 
 def _trained(
@@ -136,49 +143,54 @@ def _trained(
             where=f"{output_dir}, 스텝 {state.step:,}",
             remedy="training.learning_rate를 낮추고(예: 10분의 1) 다른 --output_dir에서 다시 학습하세요.",
         )
-    return _Trained(state, evaluator.memory, {**fitted.needed, **manager.profile.facts()})
+    return _Trained(state, evaluator.memory, manager.profile.times())
 
 
 def _report(
-    prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, trained: _Trained, seconds: float,
-) -> None:  # fmt: skip
-    """Evaluates the best model as it was saved, on test or else validation; says and writes what the run came to."""
-    from finetuning.reporting.log import log_evaluation, log_samples, summary
-    from finetuning.reporting.model_card import write_model_card
-    from finetuning.reporting.published import judge
+    fitted: _Fitted, trained: _Trained, tokenizer: PreTrainedTokenizerBase, max_length: int, started: float
+) -> None:
+    """Evaluate the best model as it was saved, build the run's report and render it: log, model card, summary.json."""
+    from finetuning.reporting.model_card import model_card
+    from finetuning.reporting.predictions import sample_lines
+    from finetuning.reporting.run_report import (
+        EvaluationFacts,
+        Hardware,
+        MemoryFacts,
+        TrainingFacts,
+        build_report,
+        device_name,
+        log_lines,
+        summary,
+    )
 
-    state = trained.state
-    bench, splits, examples, label_names = prepared.bench, prepared.splits, prepared.examples, prepared.label_names
-    split, settings, output_dir = "test" if "test" in splits else "validation", bench.settings, bench.output_dir
-    bench.models.name = str(output_dir)
+    prepared, state, memory = fitted.prepared, trained.state, trained.memory
+    bench, examples, label_names = prepared.bench, prepared.examples, prepared.label_names
+    split, task, accelerator = "test" if "test" in examples else "validation", bench.task, bench.accelerator
+    bench.models.name = str(bench.output_dir)
     best = bench.evaluator(bench.models.load_saved(), tokenizer, label_names, max_length)
-    best.memory.token_budget = trained.memory.token_budget  # what did not fit in training would not fit now
-    evaluation = best.evaluate(examples[split], settings.training.seed, bench.task.scores.final_texts)
-    if not bench.accelerator.is_main_process:
+    best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
+    evaluation = best.evaluate(examples[split], bench.settings.training.seed, task.scores.final_texts)
+    if not accelerator.is_main_process or state.best_metric is None:
         return
-    counts = {name: len(rows) for name, rows in splits.items()}
-    if not bench.task.scores.final_texts:  # its report shows texts already
-        log_samples(bench.task, examples[split].rows, evaluation.predictions, label_names, tokenizer)
-    log_evaluation(split, counts[split], evaluation.metrics, evaluation.details)
-    write_model_card(output_dir, settings, bench.task, counts, evaluation.metrics)
-    facts = {
-        "task": bench.task.name, "model": settings.model.name, "rows": counts, "steps": state.step,
-        "best_step": state.best_step, f"best_validation_{bench.task.scores.best_metric}": state.best_metric,
-        "last_validation": state.last_metrics, split: evaluation.metrics, "seconds": round(seconds, 1),
-        "peak_memory_bytes": trained.memory.peak(), "precision": bench.accelerator.mixed_precision,
-        "seed": settings.training.seed, **trained.facts,
-    }  # fmt: skip
-    verdict = judge(settings, counts, evaluation.metrics)
-    if verdict is not None:
-        facts["expectation"] = {
-            **settings.expectation.model_dump(),
-            "measured": verdict.measured,
-            "verdict": verdict.outcome,
-        }
-        _log.info(verdict.text)
-    write_json(output_dir / "summary.json", summary(facts))
-    _log.info("걸린 시간 %.0f초, %s", seconds, trained.memory.describe())
-    _log.info("가장 좋은 모델(스텝 %s)을 저장했습니다: %s", f"{state.best_step:,}", output_dir)
+    rows, samples = examples[split].rows, list[str]()
+    if not task.scores.final_texts:  # otherwise the details show generated texts
+        samples = sample_lines(task, rows, evaluation.predictions, label_names, tokenizer)
+    seconds = time.perf_counter() - started
+    report = build_report(
+        bench.settings,
+        task,
+        {name: len(rows) for name, rows in prepared.splits.items()},
+        training=TrainingFacts(
+            state.step, state.best_step, state.best_metric, state.last_metrics, seconds, trained.profile
+        ),
+        evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples),
+        hardware=Hardware(device_name(accelerator.device), accelerator.num_processes, str(accelerator.mixed_precision)),
+        memory=MemoryFacts(memory.peak(), memory.limit(), fitted.taken, fitted.estimated),
+    )
+    for line in log_lines(report):
+        _log.info("%s", line)
+    write_atomically(bench.output_dir / "README.md", model_card(report))
+    write_json(bench.output_dir / "summary.json", summary(report))
 
 
 def _checkpoint_to_resume(store: CheckpointStore, arguments: argparse.Namespace, output_dir: Path) -> Path | None:

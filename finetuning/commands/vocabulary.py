@@ -67,7 +67,7 @@ def _learn(bench: Workbench, tokenizer: PreTrainedTokenizerBase, rows: Rows, wan
             _log.info("학습 데이터에서 한국어 조각을 배웁니다. 데이터에 따라 몇 분이 걸릴 수 있습니다.")
 
     texts = _texts(rows, np.random.default_rng(0).permutation(len(rows)))
-    return learn_cached(texts, rows.key, tokenizer, wanted, bench.data.cache, announce)
+    return learn_cached(texts, rows.key, tokenizer, wanted, bench.data.cache.folder, announce)
 
 
 def _texts(rows: Rows, order: np.ndarray) -> Iterator[str]:

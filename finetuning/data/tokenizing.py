@@ -1,230 +1,180 @@
-"""Rows → examples on the disk: encoded in batches on all cores, written in the rows' order to one Arrow file."""
+"""Rows → examples: encoded in batches on all cores, in the order of the rows, to a file or in memory."""
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from multiprocessing.connection import Connection
+import json
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import ResourceError
+import numpy as np
+
+from exceptions import DataError
+from finetuning.data import parallel
+from finetuning.data.arrow import example_batch, in_memory, joined, write_tables
+from finetuning.data.cache import FORMAT, settings_key
+from finetuning.data.examples import Examples
+from finetuning.data.rows import Rows
+from finetuning.data.table import list_lengths, numbers
+from finetuning.files import content_key
+from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
-    from multiprocessing.context import ForkProcess
-
     import pyarrow as pa
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
-    Make = Callable[[int], pa.RecordBatch]
-
+_log = logging.getLogger(__name__)
 _ROWS_AT_A_TIME = 1000
-_BYTES_A_BATCH = 1 << 22
-_ROWS_WORTH_PROCESSES = 5000  # of fewer the tokenizer's own threads are through before processes have begun
-_MOST_PROCESSES = 16  # more than one reader takes examples from
-_SECONDS_ASLEEP = 0.2
-_FAILED = b""
-_PARALLELISM = "TOKENIZERS_PARALLELISM"
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+_ROWS_WORTH_PROCESSES = 5000  # fewer rows are done by the tokenizer's own threads before processes have started
+_MOST_PROCESSES = 16  # one reader takes examples from no more
+_SHOWN = 5
+_MUCH_DROPPED = 0.01
+
+Encode = Callable[[Mapping[str, Sequence[Any]]], Mapping[str, Sequence[Any]]]
 
 
-def write_examples(
-    table: Dataset, encode: Callable[[Mapping[str, Sequence[Any]]], Mapping[str, Sequence[Any]]], path: Path
-) -> None:
-    """Writes what `encode` makes of the columns of each batch of rows, as an Arrow stream. Memory stays flat.
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes rows for a task: a function of columns of rows that returns columns of examples."""
 
-    Rows in many are encoded by processes forked for it, one a core, for a task's own part of the work is Python. Where
-    a system cannot fork safely (Windows, macOS), the tokenizer's threads alone share the work. Raises whatever `encode`
-    raises, and ResourceError where a process is killed.
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    label_names: Sequence[str]
+    max_length: int
+
+    def __call__(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        """Encode a batch of rows; `row` of an example is the number of the row that it was made from."""
+        return {"row": rows["row"], **self.task.encodes.encode(rows, self.tokenizer, self.label_names, self.max_length)}
+
+    def key(self, rows: Rows) -> str:
+        """Return the cache key of the examples of these rows."""
+        from transformers import PreTrainedTokenizerFast
+
+        backend = ""
+        if isinstance(self.tokenizer, PreTrainedTokenizerFast):
+            self.tokenizer.backend_tokenizer.no_truncation()  # an earlier call may have left one set
+            backend = self.tokenizer.backend_tokenizer.to_str()
+        return content_key(
+            FORMAT, rows.key, self.task.name, settings_key(self.task.settings, "examples"),
+            json.dumps(self.label_names), str(self.max_length), backend, str(self.tokenizer.init_kwargs),
+        )  # fmt: skip
+
+
+def write_examples(table: Dataset, encode: Encode, path: Path) -> None:
+    """Encode rows and write the examples as an Arrow stream. Memory does not grow with the rows.
+
+    Args:
+        table: The rows, one or more.
+        encode: Columns of rows → columns of examples.
+        path: The file to write.
+
+    Raises:
+        ResourceError: A process was killed. Errors of `encode` are raised unchanged.
+    """
+    with closing(_encoded(table, encode)) as batches:  # closing it ends the processes, whatever happens
+        write_tables(joined(batches), path)
+
+
+def examples_in_memory(table: Dataset, encode: Encode) -> Dataset:
+    """Encode rows like `write_examples`, and hold the examples in memory."""
+    with closing(_encoded(table, encode)) as batches:
+        return in_memory(joined(batches))
+
+
+def _encoded(table: Dataset, encode: Encode) -> Generator[pa.RecordBatch]:
+    """Examples of a thousand rows at a time, in the order of the rows.
+
+    Many rows are encoded by forked processes, one a core, since a task's own part of the work is Python. Where forking
+    is not safe, the tokenizer's threads share the work.
     """
 
     def make(start: int) -> pa.RecordBatch:
-        return _as_batch(encode(table[start : start + _ROWS_AT_A_TIME]))
+        return example_batch(encode(table[start : start + _ROWS_AT_A_TIME]))
 
     starts = range(0, len(table), _ROWS_AT_A_TIME)
-    processes = min(_cores(), len(starts), _MOST_PROCESSES)
-    if processes > 1 and len(table) >= _ROWS_WORTH_PROCESSES and _can_fork():
-        with closing(_by_processes(make, starts, processes)) as batches:  # whatever ends the writing ends them
-            write_batches(batches, path)
+    processes = min(parallel.cores(), len(starts), _MOST_PROCESSES)
+    if processes > 1 and len(table) >= _ROWS_WORTH_PROCESSES and parallel.can_fork():
+        with closing(parallel.in_processes(make, starts, processes)) as batches:
+            yield from batches
     else:
-        write_batches(map(make, starts), path)
+        yield from map(make, starts)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_examples(table: Dataset, rows: Dataset) -> Examples:
+    """Drop the examples without tokens, and the rows without examples.
 
+    Args:
+        table: The examples, as `encode` made them.
+        rows: The rows that they were made from.
 
-def _can_fork() -> bool:
-    return os.uname().sysname == "Linux" if hasattr(os, "uname") else False
-
-
-# --- Arrow ---
-
-
-def _as_batch(columns: Mapping[str, Sequence[Any]]) -> pa.RecordBatch:
-    """Columns of Python values; lists of integers, which are tokens and places in a text, take 32 bits each."""
-    import pyarrow as pa
-
-    arrays = {name: pa.array(values) for name, values in columns.items()}
-    for name, array in arrays.items():
-        if pa.types.is_list(array.type) and pa.types.is_integer(array.type.value_type):
-            arrays[name] = array.cast(pa.list_(pa.int32()))
-    return pa.RecordBatch.from_pydict(arrays)
-
-
-def write_batches(batches: Iterable[pa.RecordBatch], path: Path) -> None:
-    """Writes one batch or more as an Arrow stream."""
-    import pyarrow as pa
-
-    tables = _joined(batches)
-    first = next(tables)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as stream:
-        for table in itertools.chain([first], tables):
-            stream.write_table(table)
-
-
-def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The batches joined to larger ones, as who reads them holds kilobytes for each; the first show the schema."""
-    import pyarrow as pa
-
-    schema, held, size = None, list[pa.RecordBatch](), 0
-    for batch in batches:
-        held.append(batch)
-        size += batch.nbytes
-        if size < _BYTES_A_BATCH:
-            continue
-        schema = schema or _schema_of(held)
-        if _lacks_a_type(schema):  # every list of a column is empty so far: a later batch shows what they are lists of
-            schema = None
-            continue
-        yield pa.concat_tables([pa.Table.from_batches([part]).cast(schema) for part in held]).combine_chunks()
-        held, size = [], 0
-    if held:
-        schema = schema or _schema_of(held)
-        yield pa.concat_tables([pa.Table.from_batches([part]).cast(schema) for part in held]).combine_chunks()
-
-
-def _schema_of(batches: Sequence[pa.RecordBatch]) -> pa.Schema:
-    import pyarrow as pa
-
-    return pa.unify_schemas([batch.schema for batch in batches], promote_options="permissive")
-
-
-def _lacks_a_type(schema: pa.Schema) -> bool:
-    import pyarrow as pa
-
-    return any(pa.types.is_null(getattr(field.type, "value_type", field.type)) for field in schema)
-
-
-# --- processes ---
-
-
-def _by_processes(make: Make, starts: Sequence[int], count: int) -> Generator[pa.RecordBatch]:
-    """What `make` makes of each start, in their order; every count-th start is one forked process's.
-
-    A process waits once its pipe is full, so none runs far ahead. What fails in a process is made again here, where its
-    error is raised as it is.
+    Returns:
+        The rest; it may be empty.
     """
-    import pyarrow as pa
-
-    workers: list[ForkProcess] = []
-    pipes: list[Connection] = []
-    try:
-        with _ready_to_fork():
-            for number in range(count):
-                pipe, sender = multiprocessing.Pipe(duplex=False)
-                pipes.append(pipe)
-                workers.append(
-                    multiprocessing.get_context("fork").Process(
-                        target=_work, args=(make, starts[number::count], sender, tuple(pipes)), daemon=True
-                    )
-                )
-                workers[-1].start()
-                sender.close()
-        for position, start in enumerate(starts):
-            content = _received(pipes[position % count], workers[position % count])
-            yield pa.ipc.open_stream(content).read_next_batch() if content != _FAILED else make(start)
-    finally:
-        with _signals_held():
-            for worker in workers:
-                if worker.pid is not None:
-                    worker.kill()  # it holds nothing that would be lost
-                    worker.join()
-            for pipe in pipes:
-                pipe.close()
+    lengths = list_lengths(table, "input_ids")
+    if not lengths.all():
+        table, lengths = table.select(np.flatnonzero(lengths)), lengths[lengths > 0]
+    if len(table) != len(rows):  # else each row has one example
+        has_any = np.isin(numbers(rows, "row"), numbers(table, "row"))
+        rows = rows if has_any.all() else rows.select(np.flatnonzero(has_any))
+    return Examples(table, lengths, rows)
 
 
-def _work(make: Make, starts: Sequence[int], sender: Connection, readers: Sequence[Connection]) -> None:
-    """A process's life. Ctrl+C reaches it too, but ending is the parent's to say, and the parent's end is its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for reader in readers:  # an open copy would keep a pipe whole whose reader is gone
-        reader.close()
-    for start in starts:
-        try:
-            content = _as_bytes(make(start))
-        except Exception:
-            content = _FAILED
-        try:
-            sender.send_bytes(content)
-        except BrokenPipeError:
+@dataclass
+class LengthReport:
+    """What `max_length` did to a source's texts: how many were cut, how many examples have no token left.
+
+    Attributes:
+        where: The source, as messages name it.
+        max_length: Most tokens of an example.
+    """
+
+    where: str
+    max_length: int
+    _total: int = 0
+    _cut: int = 0
+    _dropped_rows: list[np.ndarray] = field(default_factory=list)
+    _full_lengths: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, table: Dataset) -> None:
+        """Count the examples of a table."""
+        lengths = list_lengths(table, "input_ids")
+        self._total += len(table)
+        self._cut += int(numbers(table, "truncated").sum())
+        self._dropped_rows.append(numbers(table, "row")[lengths == 0])
+        if "full_length" in table.column_names:
+            self._full_lengths.append(numbers(table, "full_length").astype(np.int32))
+
+    def log(self) -> None:
+        """Log how many texts were cut and how many examples were dropped, with all lengths if more than 1% were."""
+        if self._cut:
+            _log.info(
+                "%s: 텍스트 %s개(%.1f%%)가 %s 토큰을 넘어 잘렸습니다.",
+                self.where, f"{self._cut:,}", 100 * self._cut / self._total, f"{self.max_length:,}",
+            )  # fmt: skip
+        rows = np.concatenate(self._dropped_rows) if self._dropped_rows else np.empty(0, dtype=np.int64)
+        if not len(rows):
             return
+        shown = ", ".join(map(str, rows[:_SHOWN])) + ("번째 등" if len(rows) > _SHOWN else "번째")
+        _log.warning(
+            "%s: 학습할 토큰이 max_length에서 모두 잘린 %s행(%s)을 뺍니다.", self.where, f"{len(rows):,}", shown
+        )
+        if len(rows) > _MUCH_DROPPED * self._total and self._full_lengths:
+            quantiles = np.percentile(np.concatenate(self._full_lengths), (50, 90, 99, 100)).astype(int)
+            _log.warning(
+                "%.1f%%나 빠집니다. 토큰 길이는 50%% %s, 90%% %s, 99%% %s, 최대 %s입니다. "
+                "data.max_length(지금 %s)를 늘리세요.",
+                100 * len(rows) / self._total, *(f"{value:,}" for value in quantiles), f"{self.max_length:,}",
+            )  # fmt: skip
 
+    def check(self) -> None:
+        """Check that some example has a token left.
 
-def _as_bytes(batch: pa.RecordBatch) -> Any:
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    return sink.getvalue()
-
-
-def _received(pipe: Connection, worker: ForkProcess) -> bytes:
-    try:
-        while not pipe.poll(_SECONDS_ASLEEP):  # a signal that another thread took does not wake this one
-            continue
-        return pipe.recv_bytes()
-    except (EOFError, OSError):
-        worker.join()
-        raise ResourceError(
-            "토큰화하던 프로세스가 갑자기 끝났습니다. 메모리가 부족하면 운영체제가 프로세스를 끝냅니다.",
-            where=f"종료 코드 {worker.exitcode}",
-            remedy="다른 프로그램을 닫아 메모리를 비우고 다시 실행하세요.",
-        ) from None
-
-
-@contextmanager
-def _ready_to_fork() -> Iterator[None]:
-    """Tells the tokenizer to go without threads: they do not live on in a forked process, which would wait for them."""
-    known = os.environ.get(_PARALLELISM)
-    os.environ[_PARALLELISM] = "false"
-    try:
-        with _signals_held():
-            yield
-    finally:
-        if known is None:
-            del os.environ[_PARALLELISM]
-        else:
-            os.environ[_PARALLELISM] = known
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Ctrl+C and SIGTERM wait: until a new process has its own way with them, until the last of all has been ended.
-
-    By handlers, not by the thread's mask: another thread would take the signal, and the main one its handler at once.
-    """
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _STOPS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        Raises:
+            DataError: None has.
+        """
+        if sum(map(len, self._dropped_rows)) == self._total:
+            raise DataError("학습할 것이 남은 예제가 없습니다.", where=self.where, remedy="data.max_length를 늘리세요.")

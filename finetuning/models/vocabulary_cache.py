@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exceptions import ModelError
-from finetuning.files import content_key, write_atomically, writing
+from finetuning.files import content_key, mark_as_used, write_atomically, writing
 from finetuning.models.vocabulary_learning import Learned, learn
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def learn_cached(
     key = content_key(_FORMAT, data_key, tokenizer.backend_tokenizer.to_str(), str(wanted))
     path = cache / f"vocabulary-{key}.json"
     if (cached := _read_cached(path)) is not None:
+        mark_as_used(path)
         return cached
     before_learning()
     learned = learn(texts, tokenizer, wanted)

@@ -38,6 +38,11 @@ METRIC_NAMES = {
 }
 
 
+def display_name(metric: str) -> str:
+    """Return the name that people read, or the metric's own name where it has no other."""
+    return METRIC_NAMES.get(metric, metric)
+
+
 def metrics_line(metrics: Mapping[str, float]) -> str:
     """Format metrics as one phrase: `손실 0.3120, 정확도 0.8712`."""
-    return ", ".join(f"{METRIC_NAMES.get(name, name)} {value:.4f}" for name, value in metrics.items())
+    return ", ".join(f"{display_name(name)} {value:.4f}" for name, value in metrics.items())

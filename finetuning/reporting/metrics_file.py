@@ -17,23 +17,31 @@ _log = logging.getLogger(__name__)
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line. A resumed run cuts it back to where its checkpoint was."""
+    """One JSON object a line. A resumed run cuts the file back to where its checkpoint was.
+
+    Args:
+        output_dir: The folder of the run.
+    """
 
     def __init__(self, output_dir: Path) -> None:
         self.path = output_dir / "metrics.jsonl"
         self._pending: list[str] = []
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Appends one record; what a full disk does not take is kept, and written with the next."""
+        """Append one record; on a full disk it is kept in memory and written with the next one."""
         self._pending.append(json.dumps(record, ensure_ascii=False) + "\n")
         try:
             self._write_pending()
         except ResourceError as error:
-            if len(self._pending) == 1:  # told once, until it can be written again
+            if len(self._pending) == 1:  # warn once, until writing works again
                 _log.warning("%s (%s) 학습을 계속하고, 다음 기록과 함께 씁니다.", error.what, error.where)
 
     def size(self) -> int:
-        """Bytes of all records, safely on the disk; ResourceError where they cannot be written."""
+        """Flush all records to the disk and return the file's size in bytes.
+
+        Raises:
+            ResourceError: The records cannot be written.
+        """
         self._write_pending()
         if not self.path.exists():
             return 0
@@ -42,7 +50,14 @@ class MetricsFile:
         return self.path.stat().st_size
 
     def cut(self, size: int) -> None:
-        """Drops what was written after the file had this many bytes."""
+        """Drop everything after the first `size` bytes.
+
+        Args:
+            size: Bytes to keep, as `size()` returned it for the checkpoint.
+
+        Raises:
+            ResourceError: The file cannot be written.
+        """
         if self.path.exists():
             with self._writing():
                 os.truncate(self.path, min(size, self.path.stat().st_size))
@@ -56,7 +71,7 @@ class MetricsFile:
                 with self.path.open("ab") as file:
                     file.write("".join(self._pending).encode())
             except OSError:
-                if self.path.exists():  # no half of a line
+                if self.path.exists():  # leave no part of a line
                     os.truncate(self.path, before)
                 raise
         self._pending.clear()

@@ -1,84 +1,80 @@
-"""The model card: output_dir/README.md."""
+"""The model card, output_dir/README.md: a run report as other people read it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from finetuning.reporting.metric_names import display_name
+from finetuning.reporting.run_report import Loading, RunReport
 
-from finetuning.config.schema import Settings
-from finetuning.files import write_atomically
-from finetuning.reporting.metric_names import METRIC_NAMES
-from finetuning.tasks.base import Task
+_FOLDER = "이 폴더의 경로"
+_AUTOCAST = {"no": "autocast 없음", "bf16": "bfloat16 autocast", "fp16": "float16 autocast"}
 
 
-def write_model_card(
-    output_dir: Path, settings: Settings, task: Task, splits: Mapping[str, int], metrics: Mapping[str, float]
-) -> None:
-    """Writes output_dir/README.md: what the model is, what it learned from, how well it does, how to use it."""
-    rows = "\n".join(f"| {METRIC_NAMES.get(name, name)} | {value:.4f} |" for name, value in metrics.items())
-    counts = ", ".join(f"{name} {count:,}행" for name, count in splits.items())
-    # a path of the user's machine says nothing to a reader of the card, and may say too much
-    base, dataset = _public_name(settings.model.name), _public_name(settings.data.dataset_name)
-    window = settings.data.batch_size * settings.memory.gradient_accumulation_steps
-    write_atomically(
-        output_dir / "README.md",
-        f"""---
+def model_card(report: RunReport) -> str:
+    """Render a report as a model card: what the model is, its training data, its metrics and how to use it."""
+    training, window, evaluation = report.training, report.window, report.evaluation
+    hardware = report.hardware
+    counts = ", ".join(f"{name} {count:,}행" for name, count in report.rows.items())
+    best = f"검증 {display_name(report.best_metric_name)} {training.best_metric:.4f}"
+    metrics = "\n".join(f"| {display_name(name)} | {value:.4f} |" for name, value in evaluation.metrics.items())
+    verdict = f"\n\n{report.verdict.text}" if report.verdict is not None else ""
+    return f"""---
 language: ko
-pipeline_tag: {task.pipeline or task.name}
+pipeline_tag: {report.loading.pipeline or report.task}
 library_name: transformers
 ---
 
-# {output_dir.name}
+# {report.output_dir.name}
 
-`{base}` 모델을 {task.name} 태스크로 파인튜닝한 모델입니다.
+`{report.public_model}` 모델을 {report.task} 태스크로 파인튜닝한 모델입니다.
 
-- 데이터: `{dataset}` ({counts})
-- 학습: {settings.training.epochs} epoch, learning rate {settings.training.learning_rate:g}, 스텝마다 예제 {window}개,
-  seed {settings.training.seed}
-- 전체 설정: `settings.yaml`, 학습 기록: `metrics.jsonl`, 요약: `summary.json`
+- 데이터: `{report.public_dataset}` ({counts})
+- 학습: {report.epochs} epoch, learning rate {report.learning_rate:g}, seed {report.seed}
+- 스텝당 예제 {window.examples:,}개: batch_size {window.batch_size} × gradient_accumulation_steps \
+{window.gradient_accumulation_steps} × 프로세스 {window.processes}개
+- 장치와 정밀도: {hardware.device}, 가중치 {report.dtype}, {_AUTOCAST.get(hardware.precision, hardware.precision)}
+- 저장한 모델: 전체 {training.steps:,}스텝 중 스텝 {training.best_step:,}의 모델 ({best})
+- 전체 설정은 `settings.yaml`, 학습 기록은 `metrics.jsonl`, 요약은 `summary.json`에 있습니다.
 
 ## 성능
 
+{evaluation.split} 데이터 {report.rows[evaluation.split]:,}행으로 평가했습니다.{verdict}
+
 | 지표 | 값 |
 |---|---|
-{rows}
+{metrics}
 
 ## 사용 방법
 
-{_adapter_usage(task, base) if settings.model.adapter.method in {"lora", "dora"} else _usage(task)}
-""",
-    )
+{_adapter_usage(report) if report.loading.is_adapter else _usage(report.loading)}
+"""
 
 
-def _usage(task: Task) -> str:
-    if task.pipeline is None:
+def _usage(loading: Loading) -> str:
+    if loading.pipeline is None:
         return f"""```python
-from transformers import {task.auto_class}, AutoTokenizer
+from transformers import {loading.auto_class}, AutoTokenizer
 
-model = {task.auto_class}.from_pretrained("이 폴더의 경로")
-tokenizer = AutoTokenizer.from_pretrained("이 폴더의 경로")
-{task.usage}```"""
+model = {loading.auto_class}.from_pretrained("{_FOLDER}")
+tokenizer = AutoTokenizer.from_pretrained("{_FOLDER}")
+{loading.usage}```"""
     return f"""```python
 from transformers import pipeline
 
-model = pipeline("{task.pipeline}", model="이 폴더의 경로")
+model = pipeline("{loading.pipeline}", model="{_FOLDER}")
 ```"""
 
 
-def _adapter_usage(task: Task, base: str) -> str:
+def _adapter_usage(report: RunReport) -> str:
+    loading = report.loading
     return f"""```python
 from peft import PeftModel
-from transformers import AutoConfig, {task.auto_class}, AutoTokenizer
+from transformers import AutoConfig, {loading.auto_class}, AutoTokenizer
 
-folder, base = "이 폴더의 경로", "{base}"
-model = {task.auto_class}.from_pretrained(base, config=AutoConfig.from_pretrained(folder))
+folder, base = "{_FOLDER}", "{report.public_model}"
+model = {loading.auto_class}.from_pretrained(base, config=AutoConfig.from_pretrained(folder))
 model = PeftModel.from_pretrained(model, folder)
 tokenizer = AutoTokenizer.from_pretrained(folder)
-```
+{loading.usage}```
 
-어댑터만 들어 있습니다. `python finetuning_app.py export --output_dir 이_폴더`로 바탕 모델에 합치면 `pipeline()`으로도
-쓸 수 있습니다."""
-
-
-def _public_name(name: str) -> str:
-    return Path(name).name if Path(name).exists() else name
+이 폴더에는 어댑터만 있습니다. `python finetuning_app.py export --output_dir 이_폴더`로 바탕 모델에 병합하면 \
+{"`pipeline()`으로" if loading.pipeline else "바탕 모델 없이"} 쓸 수 있습니다."""

@@ -1,20 +1,36 @@
-"""Predictions as files: checked before any work, then written as JSONL or CSV."""
+"""Predictions for people and programs: JSONL and CSV files, and a few lines for the log."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exceptions import ResourceError, SettingsError
-from finetuning.files import write_atomically, writing
+from finetuning.files import discard, writing
+from finetuning.tasks.base import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+_SAMPLES = 5
 
 
 def check_output(path: Path | None) -> None:
-    """SettingsError or ResourceError where predictions could not be written, before any time goes into them."""
+    """Check, before any work, that predictions can be written.
+
+    Args:
+        path: The file of `--output`, or None for standard output.
+
+    Raises:
+        SettingsError: The suffix is unknown, or the path is a folder or lies in no folder.
+        ResourceError: The folder is not writable.
+    """
     if path is None:
         return
     if path.suffix.lower() not in {".csv", ".jsonl", ".ndjson"}:
@@ -36,7 +52,7 @@ def check_output(path: Path | None) -> None:
 
 
 def beside(row: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
-    """A row and its prediction; what the row has by the same name stays, and is predicted as `predicted_<name>`."""
+    """Merge a row and its prediction; a prediction whose name the row has becomes `predicted_<name>`."""
     found = dict(row)
     for name, value in prediction.items():
         while name in row:
@@ -45,30 +61,105 @@ def beside(row: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, A
     return found
 
 
-def write_predictions(path: Path | None, records: Sequence[Mapping[str, Any]]) -> None:
-    """Writes predictions as JSONL to standard output, or to a .jsonl or .csv file by its suffix."""
+def write_predictions(path: Path | None, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write predictions one by one, as JSONL to standard output, or to a .jsonl or .csv file by its suffix.
+
+    A file is complete or not there at all.
+
+    Args:
+        path: The file, or None for standard output.
+        records: Rows with their predictions, JSON values by column.
+
+    Raises:
+        ResourceError: The disk is full or cannot be written.
+    """
     if path is None:
         for record in records:
             print(json.dumps(record, ensure_ascii=False))
-    elif path.suffix.lower() == ".csv":
-        _write_csv(path, records)
-    else:
-        write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-
-
-def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """UTF-8 with BOM, which Excel on Korean Windows opens without broken characters."""
+        return
     partial = path.with_name(f".{path.name}.partial")
-    with writing("예측 결과를 쓰지 못했습니다", path, partial=partial):
-        with partial.open("w", encoding="utf-8-sig", newline="") as file:
-            # the first row may be one without text, and so without a prediction
-            writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for record in records for name in record)))
-            writer.writeheader()
-            for record in records:
-                writer.writerow({name: _csv_cell(value) for name, value in record.items()})
-        os.replace(partial, path)
+    lines = path.with_name(f".{path.name}.lines.partial")
+    try:
+        columns = _write_lines(lines, path, records)
+        with _writing(path):
+            if path.suffix.lower() == ".csv":
+                _write_csv(partial, lines, columns)
+                os.replace(partial, path)
+            else:
+                os.replace(lines, path)
+    finally:
+        discard(partial)
+        discard(lines)
+
+
+def sample_lines(
+    task: Task,
+    rows: Dataset,
+    predictions: Sequence[Any],
+    label_names: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[str]:
+    """Format a few rows, spread over a split, with their predictions and, where known, the right answer.
+
+    Args:
+        task: The task, which says how its rows and predictions are shown.
+        rows: The rows of the split.
+        predictions: One prediction a row, in the same order.
+        label_names: Label names in the order of their ids.
+        tokenizer: The model's tokenizer.
+    """
+    lines = ["예측 보기"]
+    for position in range(0, len(rows), max(1, len(rows) // _SAMPLES))[:_SAMPLES]:
+        row = rows[position]
+        given, truth = task.shows.show(row)
+        found = _phrase(task.shows.phrase(predictions[position], row, label_names, tokenizer))
+        lines.append(f"  {given[:80]} → {found or '없음'}" + (f" (정답 {truth})" if truth else ""))
+    return lines
+
+
+def _phrase(value: Any) -> str:
+    """Format a JSON value for people."""
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, dict):
+        return f"{{{_phrase(list(value.values()))}}}"
+    return ", ".join(_phrase(item) for item in value if item != []) if isinstance(value, list) else str(value)
+
+
+def _writing(path: Path) -> AbstractContextManager[None]:
+    return writing("예측 결과를 쓰지 못했습니다", path)
+
+
+def _write_lines(lines: Path, path: Path, records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Write records as JSONL on the way to `path`; returns their columns in the order that they first come."""
+    columns: dict[str, None] = {}
+    with _writing(path):
+        file = lines.open("w", encoding="utf-8", newline="")
+    try:
+        for record in records:  # what fails in here is not the disk that predictions go to
+            columns.update(dict.fromkeys(record))
+            with _writing(path):
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        with _writing(path):
+            file.flush()
+    finally:
+        with suppress(OSError):  # a full disk fails again here
+            file.close()
+    return list(columns)
+
+
+def _write_csv(path: Path, lines: Path, columns: Sequence[str]) -> None:
+    """Write JSONL as CSV, in UTF-8 with a BOM, without which Excel on Korean Windows shows broken characters.
+
+    The columns are known after the last row only: a row without text has no prediction.
+    """
+    with lines.open(encoding="utf-8", newline="\n") as rows, path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=columns)
+        writer.writeheader()
+        for line in rows:
+            writer.writerow({name: _csv_cell(value) for name, value in json.loads(line).items()})
 
 
 def _csv_cell(value: Any) -> Any:
-    """A list or an object as JSON, which reads back, instead of as Python spells it."""
+    """Return a list or an object as JSON, which reads back, and any other value unchanged."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

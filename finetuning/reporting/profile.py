@@ -1,13 +1,14 @@
-"""Where a run's time goes, by the phases of a window, and a trace of a few steps for a profile viewer."""
+"""Time of a run by the phases of a step, and a trace of a few steps for a profile viewer."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 
@@ -20,17 +21,30 @@ _STEPS_BEFORE, _STEPS_TRACED = 2, 3
 Phase = Literal["waiting_for_data", "forward", "backward", "optimizer", "logging"]
 
 
+@dataclass(frozen=True)
+class PhaseTimes:
+    """Time of the main process.
+
+    Attributes:
+        windows: Number of windows that were timed.
+        seconds: Seconds by phase over all of them.
+    """
+
+    windows: int
+    seconds: Mapping[str, float]
+
+
 class Profile(Protocol):
-    """What the loop tells of itself."""
+    """What the training loop calls to have its phases timed."""
 
     def phase(self, name: Phase) -> AbstractContextManager[None]:
-        """Around what belongs to a phase."""
+        """Time the block as part of a phase."""
 
     def waiting(self, ready: Iterator[_T]) -> Iterator[_T]:
-        """The same items, the time until each comes counted; a window begins with each."""
+        """Yield the same items, timing the wait for each; every item begins a window."""
 
-    def facts(self) -> dict[str, Any]:
-        """What was measured, for summary.json."""
+    def times(self) -> PhaseTimes | None:
+        """End the measurement and return its result, or None where nothing was measured."""
 
 
 class NoProfile:
@@ -42,20 +56,24 @@ class NoProfile:
     def waiting(self, ready: Iterator[_T]) -> Iterator[_T]:
         return ready
 
-    def facts(self) -> dict[str, Any]:
-        return {}
+    def times(self) -> PhaseTimes | None:
+        return None
 
 
 class WindowProfile:
-    """Seconds by phase over all windows of this process, and output_dir/trace.json of steps 4 to 6.
+    """Times every window of this process, and writes output_dir/trace.json of steps 4 to 6.
 
-    A GPU is waited for at the end of each phase, so that its time counts where it was asked for; that costs some speed.
+    Each phase ends by waiting for the GPU, so that its time counts where it was caused; that costs some speed.
+
+    Args:
+        device: The device of this process.
+        output_dir: The folder of the run.
     """
 
     def __init__(self, device: torch.device, output_dir: Path) -> None:
         self.device, self.path = device, output_dir / "trace.json"
-        self.seconds: dict[str, float] = {}
-        self.windows = 0
+        self._seconds: dict[str, float] = {}
+        self._windows = 0
         schedule = torch.profiler.schedule(skip_first=_STEPS_BEFORE, wait=0, warmup=1, active=_STEPS_TRACED, repeat=1)
         self._trace = torch.profiler.profile(schedule=schedule, on_trace_ready=self._write)
         self._is_tracing = False
@@ -67,7 +85,7 @@ class WindowProfile:
             yield
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - since
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - since
 
     def waiting(self, ready: Iterator[_T]) -> Iterator[_T]:
         end = object()
@@ -77,20 +95,20 @@ class WindowProfile:
                 item = next(ready, end)
             if item is end:
                 return
-            self.windows += 1
+            self._windows += 1
             yield item  # type: ignore[misc]
 
-    def facts(self) -> dict[str, Any]:
-        self._stop()  # a run of few steps ends within the trace
-        return {"profile": {"windows": self.windows, "seconds": {k: round(v, 3) for k, v in self.seconds.items()}}}
+    def times(self) -> PhaseTimes | None:
+        self._stop()  # a short run can end within the traced steps
+        return PhaseTimes(self._windows, {name: round(value, 3) for name, value in self._seconds.items()})
 
     def _next_step(self) -> None:
-        if self.windows == 0 and not self._is_tracing:
+        if self._windows == 0 and not self._is_tracing:
             self._trace.start()
             self._is_tracing = True
         elif self._is_tracing:
             self._trace.step()
-            if self.windows > _STEPS_BEFORE + _STEPS_TRACED + 1:
+            if self._windows > _STEPS_BEFORE + _STEPS_TRACED + 1:
                 self._stop()
 
     def _stop(self) -> None:
@@ -105,5 +123,5 @@ class WindowProfile:
 
 
 def profile_of(wanted: bool, device: torch.device, output_dir: Path) -> Profile:
-    """The profile that `logging.profile` asks for."""
+    """Create the profile that `logging.profile` asks for."""
     return WindowProfile(device, output_dir) if wanted else NoProfile()

@@ -1,4 +1,4 @@
-"""Whether a run came to the score that is published for its recipe."""
+"""Whether a run reproduced the published score that its recipe names."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from pathlib import Path
 from typing import Literal
 
 from finetuning.config.schema import Settings
-from finetuning.reporting.metric_names import METRIC_NAMES
+from finetuning.reporting.metric_names import display_name
 
-_LEAST, _MOST = 0.98, 1.02  # of the published rows: a few may be skipped, or published sets mended
+# Share of the published rows that a comparable run has: a few may be skipped, and published data sets get corrected.
+_LEAST, _MOST = 0.98, 1.02
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run came to beside the published score; measured is None where the two cannot be compared."""
+    """A run's score beside the published one.
+
+    Attributes:
+        outcome: Whether the score was reproduced.
+        text: The verdict in Korean, for the log and the model card.
+        measured: The run's score, or None where the two are not comparable.
+    """
 
     outcome: Literal["reproduced", "short", "not comparable"]
     text: str
@@ -23,33 +30,45 @@ class Verdict:
 
 
 def judge(settings: Settings, rows: Mapping[str, int], metrics: Mapping[str, float]) -> Verdict | None:
-    """The verdict on a run's final metrics; rows: how many there are of each split. None where nothing is expected.
+    """Compare a run's final metrics with the published score; at most `band` below it counts as reproduced.
 
-    Reproduced is what is not below the published score by more than the band.
+    Args:
+        settings: The run's settings, whose section `expectation` names the score.
+        rows: Number of rows of each split.
+        metrics: Metrics of the final evaluation.
+
+    Returns:
+        The verdict, or None where the settings name no score.
     """
     expected = settings.expectation
     if expected.metric is None or expected.score is None:
         return None
-    name = METRIC_NAMES.get(expected.metric, expected.metric)
+    name = display_name(expected.metric)
     published = f"{name} {expected.score:.4f}, {expected.source or '출처 없음'}"
-    reason = _why_not(settings, rows, metrics)
+    reason = _why_not_comparable(settings, rows, metrics)
     if reason:
         return Verdict("not comparable", f"공개된 점수({published})와 견주지 않습니다. {reason}")
     measured = metrics[expected.metric]
     least = expected.score - expected.band
     reproduced = measured >= least
-    said = "공개된 점수를 재현했습니다" if reproduced else "공개된 점수에 못 미칩니다"
+    result = "공개된 점수를 재현했습니다" if reproduced else "공개된 점수에 못 미칩니다"
     return Verdict(
         "reproduced" if reproduced else "short",
-        f"{said}. {name} {measured:.4f} (공개된 점수: {published}, {least:.4f}부터 재현)",
+        f"{result}. {name} {measured:.4f} (공개된 점수: {published}, {least:.4f}부터 재현)",
         measured,
     )
 
 
-def _why_not(settings: Settings, rows: Mapping[str, int], metrics: Mapping[str, float]) -> str:
+def public_name(name: str) -> str:
+    """Cut a path of the user's machine to its last part: it tells others nothing, and may tell too much."""
+    return Path(name).name if Path(name).expanduser().exists() else name
+
+
+def _why_not_comparable(settings: Settings, rows: Mapping[str, int], metrics: Mapping[str, float]) -> str:
+    """Return the reason in Korean, or an empty string where the run is comparable."""
     expected, data = settings.expectation, settings.data
     if expected.model is not None and not _is_model(settings.model.name, expected.model):
-        return f"그 점수는 {expected.model} 모델의 것인데 이 학습의 모델은 {settings.model.name}입니다."
+        return f"그 점수는 {expected.model} 모델의 것인데 이 학습의 모델은 {public_name(settings.model.name)}입니다."
     if any(limit is not None for limit in (data.train_rows, data.validation_rows, data.test_rows)):
         return "데이터의 일부만 썼습니다."
     test = rows.get("test", 0)
@@ -64,7 +83,7 @@ def _why_not(settings: Settings, rows: Mapping[str, int], metrics: Mapping[str, 
 
 
 def _is_model(name: str, published: str) -> bool:
-    """Whether a name is that Hub id, or a folder that says so: `.../klue-roberta-base` is klue/roberta-base."""
+    """Return whether a name is that Hub id, or a folder named after it: `.../klue-roberta-base`."""
     if name == published:
         return True
     path = Path(name).expanduser()

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 
 @dataclass
 class Tally:
-    """Sums over a stretch of training; a skipped window adds to `skipped` and to the work, never to the loss.
+    """Sums over a stretch of training, such as an epoch.
 
-    seconds: of the training steps alone, without evaluating and saving.
+    A skipped step adds to `skipped` and to the work, but not to the loss.
+
+    Attributes:
+        loss_sum: Sum of the loss over all items.
+        items: Number of items in that sum: examples or trained tokens.
+        examples: Number of examples.
+        tokens: Number of real tokens.
+        padded_tokens: Number of computed tokens, padding included.
+        skipped: Steps skipped because of NaN or Inf.
+        seconds: Time of the training steps, without evaluating and saving.
     """
 
     loss_sum: float = 0.0
@@ -22,12 +31,12 @@ class Tally:
     seconds: float = 0.0
 
     def add_loss(self, loss_sum: float, items: int) -> None:
-        """Counts one window's loss."""
+        """Add one window's loss."""
         self.loss_sum += loss_sum
         self.items += items
 
     def add_work(self, examples: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        """Counts what one window took."""
+        """Add one window's work and time."""
         self.examples += examples
         self.tokens += tokens
         self.padded_tokens += padded_tokens
@@ -35,10 +44,12 @@ class Tally:
 
     @property
     def loss(self) -> float:
+        """Mean loss per item, NaN without items."""
         return self.loss_sum / self.items if self.items else math.nan
 
     @property
     def padding(self) -> float:
+        """Share of padding among the computed tokens, from 0 to 1."""
         return 1 - self.tokens / max(self.padded_tokens, 1)
 
     @property
@@ -50,7 +61,7 @@ class Tally:
         return self.tokens / max(self.seconds, 1e-9)
 
     def line(self, lr: float, grad_norm: float) -> str:
-        """The stretch as a line of the log."""
+        """Format the stretch as a line of the log, with the last step's learning rate and gradient norm."""
         skipped = f", 건너뛴 스텝 {self.skipped}" if self.skipped else ""
         return (
             f"손실 {self.loss:.4f}, lr {lr:.3g}, grad_norm {grad_norm:.3f}, "

@@ -73,7 +73,7 @@ def cached_examples(settings: Settings, tokenizer: Any, max_length: int = 32) ->
     data = DataManager(settings, task)
     splits = data.load_splits()
     data.encode(splits["train"], tokenizer, data.label_names(splits), max_length)
-    return {path.name for path in data.cache.glob("examples-*.arrow")}
+    return {path.name for path in data.cache.folder.glob("examples-*.arrow")}
 
 
 @pytest.fixture

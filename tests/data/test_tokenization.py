@@ -13,17 +13,17 @@ import pytest
 from datasets import Dataset
 
 from exceptions import DataError, ResourceError, StopRequested
-from finetuning.data import tokenizing as tokenization
+from finetuning.data import parallel
 from finetuning.data.tokenizing import write_examples
 
 ROWS = 6500
-forks = pytest.mark.skipif(not tokenization._can_fork(), reason="processes are not forked here")
+forks = pytest.mark.skipif(not parallel.can_fork(), reason="processes are not forked here")
 
 
 @pytest.fixture(autouse=True)
 def three_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As many on any machine; whatever a test does, no process is left."""
-    monkeypatch.setattr(tokenization, "_cores", lambda: 3)
+    monkeypatch.setattr(parallel, "cores", lambda: 3)
     yield
     assert multiprocessing.active_children() == []
     assert "TOKENIZERS_PARALLELISM" not in os.environ
@@ -50,7 +50,7 @@ def test_processes_write_what_one_would_in_the_order_of_the_rows(table: Dataset,
 
     write_examples(table, encode, tmp_path / "examples.arrow")
     assert Dataset.from_file(str(tmp_path / "examples.arrow"))[:] == encoded(table[:])
-    assert len(list(pids.iterdir())) == (3 if tokenization._can_fork() else 1)
+    assert len(list(pids.iterdir())) == (3 if parallel.can_fork() else 1)
 
 
 def test_few_rows_are_not_worth_processes(table: Dataset, tmp_path: Path) -> None:

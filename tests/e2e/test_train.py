@@ -179,6 +179,7 @@ def test_two_processes_train_the_windows_of_one(tiny_model: Path, reviews: Path,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         found[processes] = losses(output_dir)
+        assert "스텝당 예제 20개" in (output_dir / "README.md").read_text(encoding="utf-8")
     assert [record["step"] for record in found[1]] == [record["step"] for record in found[2]]
     for one, two in zip(found[1], found[2], strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)

@@ -321,7 +321,7 @@ def test_a_rare_label_is_not_held_out_whole(manager: Any, several: bool) -> None
 
 def test_lines_of_pairs_are_divided_by_a_tab(manager: Any) -> None:
     data = manager({"data": {"text_pair_column": "second"}}, train="가,0\n")
-    rows, originals = data.load_unlabelled(None, ["정말 재미있다\t너무 지루하다\n", "\t둘째만\n"])
+    ((rows, originals),) = data.load_unlabelled(None, ["정말 재미있다\t너무 지루하다\n", "\t둘째만\n"]).chunks()
     assert rows.table[:] == {"row": [1], "text": ["정말 재미있다"], "text_pair": ["너무 지루하다"]}
     assert [original["second"] for original in originals] == ["너무 지루하다", "둘째만"]
     with pytest.raises(DataError) as error:

@@ -33,6 +33,20 @@ class DataSettings(Section):
         resume="free",
         cache="none",
     )
+    cache_max_days: Annotated[Number, Field(gt=0)] | None = setting(
+        30.0,
+        "이 기간(일)보다 오래 쓰지 않은 캐시 파일을 지웁니다. null이면 지우지 않습니다",
+        "days after the last use that a prepared file is kept; null keeps all",
+        resume="free",
+        cache="none",
+    )
+    cache_max_gb: Annotated[Number, Field(ge=0)] | None = setting(
+        20.0,
+        "캐시가 이 크기(GB)를 넘으면 오래 쓰지 않은 파일부터 지웁니다. null이면 지우지 않습니다",
+        "size in GB beyond which the least recently used prepared files are removed; null keeps all",
+        resume="free",
+        cache="none",
+    )
     text_column: Text = setting(
         "text",
         "텍스트 열 이름",

@@ -1,0 +1,85 @@
+"""Which column of a source has which role."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from exceptions import DataError
+from finetuning.cells import ROLE_NAMES
+from finetuning.data.formats.base import clean_name
+from finetuning.data.sources import Raw
+from finetuning.korean.particles import with_particle
+from finetuning.tasks.base import Task
+from finetuning.types import Column
+
+_log = logging.getLogger(__name__)
+_WITH_FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # other columns are set with --set
+
+
+def find_columns(columns: Sequence[Column], raw: Raw) -> dict[str, str]:
+    """Find the source's column for each role: by the name in the settings or, where that is the default, a usual name.
+
+    Args:
+        columns: The columns that a task reads.
+        raw: The source; a column found by a usual name is logged with it.
+
+    Returns:
+        Role → the source's column name. An optional column that is not there is left out.
+
+    Raises:
+        DataError: A column is missing, or several have a usual name for one role.
+    """
+    names: dict[str, str] = {}
+    for column in columns:
+        candidates = _candidates(column, raw.columns)
+        if candidates == [clean_name(column.name or "")]:
+            names[column.role] = candidates[0]
+        elif len(candidates) == 1:
+            names[column.role] = candidates[0]
+            role = with_particle(ROLE_NAMES.get(column.role, column.role), "으로/로")
+            _log.info("'%s' 열을 %s 씁니다. (%s)", candidates[0], role, raw.where)
+        elif candidates or not (column.optional and column.is_default()):
+            raise _no_column(column, candidates, raw)
+    return names
+
+
+def without_targets(sources: Mapping[str, Raw], task: Task) -> dict[str, str]:
+    """Find the splits that lack the column to predict, as test files of competitions do.
+
+    Args:
+        sources: The source of each split; `train` is one of them.
+        task: The task that reads them.
+
+    Returns:
+        Split → the name of the missing column.
+    """
+    found: dict[str, str] = {}
+    for split, raw in sources.items():
+        own, as_train = (_missing(task.reads.columns(source.columns), raw) for source in (raw, sources["train"]))
+        targets = [column for column in as_train if column.target]
+        if split != "train" and own and targets:
+            found[split] = str(targets[0].name)
+    return found
+
+
+def _missing(columns: Sequence[Column], raw: Raw) -> list[Column]:
+    return [column for column in columns if not (column.optional or _candidates(column, raw.columns))]
+
+
+def _candidates(column: Column, available: Sequence[str]) -> list[str]:
+    """The column of the name that is set or, where that is the default, every one of a usual name."""
+    name = clean_name(column.name or "")
+    if name in available:
+        return [name]
+    return [other for other in available if other.casefold() in column.usual] if column.is_default() else []
+
+
+def _no_column(column: Column, candidates: Sequence[str], raw: Raw) -> DataError:
+    several = f" 후보가 여럿입니다: {', '.join(candidates)}." if candidates else ""
+    flag = f"--{column.setting} 열이름" if column.setting in _WITH_FLAGS else f"--set data.{column.setting}=열이름"
+    return DataError(
+        f"'{column.name}' 열이 없습니다.{several}",
+        where=raw.where,
+        remedy=f"있는 열: {', '.join(raw.columns)}. data.{column.setting}에 쓰거나 {flag} 플래그로 고르세요.",
+    )

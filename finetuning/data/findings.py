@@ -1,0 +1,115 @@
+"""What cleaning found in a source: rows that were skipped, values that were changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from exceptions import DataError
+from finetuning.cells import ROLE_NAMES
+from finetuning.korean.normalization import KINDS, change_shown
+
+_log = logging.getLogger(__name__)
+_SHOWN = 5
+_CHANGES = {**KINDS, "label": "앞뒤 빈칸을 뗀 라벨", "unanswered": "답이 없어 뺀 마지막 질문"}
+
+
+@dataclass
+class Findings:
+    """Counts of what cleaning found. Cached beside the rows, so that a later run logs it too.
+
+    Attributes:
+        kept: Clean rows.
+        numeric: Clean rows whose text is a number.
+        changed: Kind of change → number of values.
+        first_changed: Kind of change → the first value changed, as the log shows it.
+        skipped: Reason → number of rows.
+        skipped_rows: Reason → numbers of the first few rows.
+        first_found: Reason → what the first such row held.
+    """
+
+    kept: int = 0
+    numeric: int = 0
+    changed: dict[str, int] = field(default_factory=dict)
+    first_changed: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    skipped_rows: dict[str, list[int]] = field(default_factory=dict)
+    first_found: dict[str, str] = field(default_factory=dict)
+
+    def skip(self, reason: str, row: int, found: str = "") -> None:
+        """Count a row that is left out; remember the first few numbers and what the first row held."""
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        if found:
+            self.first_found.setdefault(reason, f"{row:,}번째 행: {found}")
+        if len(self.skipped_rows.setdefault(reason, [])) < _SHOWN:
+            self.skipped_rows[reason].append(row)
+
+    def skip_empty(self, role: str, row: int) -> None:
+        """Count a row whose cell of this role is empty."""
+        self.skip(_empty(role), row)
+
+    def change(self, kind: str, row: int, before: str, after: str) -> None:
+        """Count a value that was changed; remember the first of its kind."""
+        self.changed[kind] = self.changed.get(kind, 0) + 1
+        if kind not in self.first_changed:
+            self.first_changed[kind] = f"{row:,}번째 행 {change_shown(before, after)}"
+
+    def check(self, where: str, columns: Mapping[str, str], tolerated: float) -> None:
+        """Check that the source can be used.
+
+        Args:
+            where: The source, as messages name it.
+            columns: Role → the source's column name.
+            tolerated: Largest share of rows that may be skipped, 0 to 1.
+
+        Raises:
+            DataError: Nothing is left, too much was skipped, or the texts are numbers.
+        """
+        skipped = sum(self.skipped.values())
+        total = self.kept + skipped
+        if total == 0:
+            raise DataError("데이터가 비어 있습니다.", where=where, remedy="내용이 있는 파일인지 확인하세요.")
+        if skipped > tolerated * total:
+            raise DataError(
+                f"쓸 수 없는 행이 너무 많습니다. 전체 {total:,}행 가운데 {self._skipped_as_text()}",
+                where=where,
+                remedy="열 이름이 맞는지 확인하고 데이터를 고치세요. "
+                f"그대로 빼고 쓰려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
+            )
+        if "text" in columns and self.numeric > 0.9 * self.kept > 0:
+            raise DataError(
+                f"텍스트 열 '{columns['text']}'의 값이 숫자입니다.",
+                where=where,
+                remedy="data.text_column에 문장이 들어 있는 열의 이름을 쓰세요.",
+            )
+
+    def all_lack(self, roles: Iterable[str]) -> bool:
+        """Whether no row is left, and at least half were skipped because a cell of these roles is empty."""
+        lacking = sum(self.skipped.get(_empty(role), 0) for role in roles)
+        return self.kept == 0 and 2 * lacking > sum(self.skipped.values())
+
+    def report(self, where: str, notes: Sequence[str] = ()) -> None:
+        """Log one line of notes and changes, and another of skipped rows.
+
+        Args:
+            where: The source, as messages name it.
+            notes: How the source was read, a sentence each.
+        """
+        changes = [f"{_CHANGES[kind]} {count:,}개({self.first_changed[kind]})" for kind, count in self.changed.items()]
+        if changes or notes:
+            _log.info("%s: %s", where, " ".join([*notes, *([", ".join(changes)] if changes else [])]))
+        if self.skipped:
+            _log.warning("%s: 다음 행을 건너뜁니다. %s", where, self._skipped_as_text())
+
+    def _skipped_as_text(self) -> str:
+        reasons = []
+        for reason, count in self.skipped.items():
+            rows = ", ".join(map(str, self.skipped_rows[reason]))
+            found = f" [{self.first_found[reason]}]" if reason in self.first_found else ""
+            reasons.append(f"{reason} {count:,}행({rows}번째{' 등' if count > _SHOWN else ''}){found}")
+        return "; ".join(reasons)
+
+
+def _empty(role: str) -> str:
+    return f"빈 {ROLE_NAMES.get(role, role)}"

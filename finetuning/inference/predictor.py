@@ -1,0 +1,50 @@
+"""Predictions of rows without labels, made in memory: nothing of the rows is written to the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from finetuning.data.prepared import Unlabelled
+from finetuning.data.tokenizing import Encoder, LengthReport, examples_in_memory, usable_examples
+from finetuning.inference.evaluator import Evaluator
+from finetuning.reporting.predictions import beside
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts rows with a saved model."""
+
+    evaluator: Evaluator
+
+    def predict(self, source: Unlabelled) -> Iterator[dict[str, Any]]:
+        """Predict the rows of a source, a chunk at a time, so that memory does not grow with their number.
+
+        Args:
+            source: The rows; they are cleaned and encoded as in training.
+
+        Yields:
+            Each row as the source has it, with its prediction; in the source's order. A row without text has none.
+
+        Raises:
+            DataError: No row has a token left within max_length.
+        """
+        evaluator = self.evaluator
+        encoder = Encoder(evaluator.task, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+        report, first, has_rows = LengthReport(source.raw.where, evaluator.max_length), 1, False
+        for rows, records in source.chunks():
+            if len(rows):
+                has_rows = True
+                table = examples_in_memory(rows.table, encoder)
+                report.add(table)
+                examples = usable_examples(table, rows.table)
+                predictions = evaluator.predict(examples) if len(examples) else []
+                for row, outcome in zip(examples.rows, predictions, strict=True):
+                    found = evaluator.task.shows.readable(outcome, row, evaluator.label_names, evaluator.tokenizer)
+                    records[row["row"] - first] = beside(records[row["row"] - first], found)
+            yield from records
+            first += len(records)
+        report.log()
+        if has_rows:
+            report.check()
