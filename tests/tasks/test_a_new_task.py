@@ -36,7 +36,7 @@ class SentenceLength(Task):
     pipeline = "text-classification"
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = LengthReader(settings)
         self.encodes = LabelEncoder(settings)
         self.scores = LengthScorer(settings)

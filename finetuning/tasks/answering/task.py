@@ -50,7 +50,7 @@ class QuestionAnswering(Task):
     usage = _USAGE
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = QuestionReader(settings)
         self.encodes = QuestionEncoder(settings)
         self.scores = AnswerScorer(settings)

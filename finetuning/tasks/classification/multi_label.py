@@ -35,7 +35,7 @@ class MultiLabelClassification(Task):
     pipeline = "text-classification"
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = LabelSetReader(settings)
         self.encodes = LabelSetEncoder(settings)
         self.scores = LabelSetScorer(settings)

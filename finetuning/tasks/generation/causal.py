@@ -49,7 +49,7 @@ class TextGeneration(Task):
     pipeline = "text-generation"
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = ConversationReader(settings)
         self.encodes = ConversationEncoder(settings)
         self.scores = CausalScorer(settings)

@@ -37,7 +37,7 @@ class Text2TextGeneration(Task):
     pipeline = None
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = SourceTargetReader(settings)
         self.encodes = SourceTargetEncoder(settings)
         self.scores = TargetScorer(settings)

@@ -39,7 +39,7 @@ class TokenClassification(Task):
     pipeline = "token-classification"
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = EntityReader(settings)
         self.encodes = EntityEncoder(settings)
         self.scores = EntityScorer(settings)
