@@ -25,8 +25,8 @@ from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import progress_bar
 from finetuning.reporting.metric_names import metrics_line
-from finetuning.reporting.metrics_file import MetricsFile
 from finetuning.reporting.profile import profile_of
+from finetuning.reporting.recorder import Recorder
 from finetuning.reporting.throughput import Tally
 from finetuning.training.ahead import ReadyWindow, WindowPlanner, planned_ahead
 from finetuning.training.ledger import StepLedger
@@ -69,7 +69,8 @@ class TrainingManager:
         self.task, self.model, self.tokenizer = evaluator.task, evaluator.model, evaluator.tokenizer
         self.runtime, self.memory = evaluator.runtime, evaluator.memory
         self.save_best, self.stop_signal, self.data_keys = save_best, stop_signal, data_keys
-        self.store, self.saver, self.metrics_file = store, BackgroundSaver(store), MetricsFile(output_dir)
+        self.store, self.saver = store, BackgroundSaver(store)
+        self.recorder = Recorder(settings, output_dir, self.runtime.is_main)
         self.profile = profile_of(settings.logging.profile, self.runtime.device, output_dir)
         self.state = TrainingState()
         self.ledger = StepLedger(self.state, evaluator, train, settings.training.seed)
@@ -93,7 +94,7 @@ class TrainingManager:
         self.model.train()
         self.stepper.prepare(self.planner)
         bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.runtime.is_main)
-        with bar, self.saver, self._saved_where_memory_ends():
+        with bar, self.saver, self.recorder, self._saved_where_memory_ends():
             self._finish_step()  # a resumed run may owe an evaluation
             # windows: cut and collated ahead by a thread, in the order that seed and epoch give
             for ready in self._windows():
@@ -222,10 +223,7 @@ class TrainingManager:
         self.state.since_log = Tally()
 
     def _record(self, **fields: Any) -> None:
-        if self.runtime.is_main:
-            where = {"step": self.state.step, "epoch": self.state.epoch + 1}
-            finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in fields.items()}
-            self.metrics_file.add({**where, **finite})
+        self.recorder.record(self.state.step, self.state.epoch + 1, **fields)
 
     # --- checkpoints ---
 
@@ -237,7 +235,7 @@ class TrainingManager:
         if not self.runtime.is_main:
             return
         try:
-            metrics_bytes = self.metrics_file.size()
+            metrics_bytes = self.recorder.size()
         except ResourceError as error:
             self.saver.fail(state.step, error)
             return
@@ -255,7 +253,7 @@ class TrainingManager:
         if self.state.saved_step < self.state.step:
             self._save()
         self.saver.finish()
-        self.metrics_file.size()
+        self.recorder.size()
 
     @contextmanager
     def _saved_where_memory_ends(self) -> Iterator[None]:
@@ -299,8 +297,7 @@ class TrainingManager:
             self.scaler.load_state_dict(kept.scaler)
         if kept.shrunk_token_budget is not None:
             self.memory.start_at(kept.shrunk_token_budget)
-        if self.runtime.is_main:
-            self.metrics_file.cut(kept.metrics_bytes)
+        self.recorder.cut(kept.metrics_bytes, checkpoint.progress.step)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
