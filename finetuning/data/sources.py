@@ -14,7 +14,7 @@ from exceptions import DataError, SettingsError
 from finetuning.config.schema import DataSettings
 from finetuning.data.formats.registry import is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
-from finetuning.data.shapes import klue
+from finetuning.data.shapes.registry import flat_rows
 from finetuning.files import content_key
 
 _SPLIT_WORDS = {
@@ -72,7 +72,7 @@ def _check_records(data: DataSettings, files: Iterable[Path]) -> None:
 def raw_file(path: Path, data: DataSettings) -> Raw:
     """All rows of one file."""
     source = open_source(path, data.encoding, data.records)
-    columns, rows = klue.plain(source.columns, source.rows, str(path))
+    columns, rows = flat_rows(source.columns, source.rows, str(path))
     parts = [
         str(data.encoding),
         path.suffix.casefold(),
@@ -102,7 +102,7 @@ def _from_hub(data: DataSettings) -> dict[str, Raw]:
     for split, rows in load_hub(name, data.dataset_config, data.dataset_cache_dir).items():
         for role in _splits_in(split.split("_")[0]) - found.keys():
             where = f"{name} ({split})"
-            found[role] = Raw(where, *klue.plain(rows.columns, rows, where), rows.key)
+            found[role] = Raw(where, *flat_rows(rows.columns, rows, where), rows.key)
     return found
 
 
