@@ -1,23 +1,17 @@
-"""One run of one contender of throughput.py, in a process of its own: python contenders.py WORK NAME DATA MODEL SEED.
-
-The last line printed is JSON: seconds and examples (by their tokens) of the steps after the first two, held-out loss,
-peak memory.
-"""
+"""One run of one contender of the throughput benchmark."""
 
 from __future__ import annotations
 
-import json
 import math
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from benchmarks.runner import ROOT, flags_of
+
 UNCOUNTED = 2
 RATE = 5e-5
 WINDOW = {"encoder": 64, "causal": 16}
@@ -58,14 +52,13 @@ def bench_of(work: str, name: str, data: Path, model: Path, seed: int, scratch: 
         "--max_length": MAX_LENGTH[work], "--batch_size": 16, "--gradient_accumulation_steps": WINDOW[work] // 16,
         "--learning_rate": RATE,
     }  # fmt: skip
-    flags = [str(part) for pair in options.items() for part in pair]
-    for option in (
+    settings = (
         "training.warmup_ratio=0", "training.lr_scheduler=linear", "logging.progress_bar=false",
         f"data.dataset_cache_dir={scratch / 'cache'}",
         f"training.torch_compile={str(name == 'ours-compiled').lower()}",
-    ):  # fmt: skip
-        flags += ["--set", option]
-    bench = build(read_settings(build_parser().parse_args(flags)), _NeverStops())
+    )  # fmt: skip
+    arguments = build_parser().parse_args(flags_of(options, settings))
+    bench = build(read_settings(arguments), _NeverStops())
     tokenizer = bench.models.load_tokenizer()
     return prepare(bench, tokenizer, MAX_LENGTH[work]), tokenizer
 
@@ -232,11 +225,22 @@ def _batches(examples: Any, task: Any, evaluator: Any) -> Iterator[Any]:
         )
 
 
-def main() -> None:
-    work, name, data, model, seed = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5])
+def contend(work: str, name: str, data: str, model: str, seed: int) -> dict[str, float]:
+    """Train as one contender.
+
+    Args:
+        work: "encoder" or "causal".
+        name: The contender, one of throughput.CONTENDERS.
+        data: A folder with train and validation.
+        model: A folder with the model.
+        seed: Seed of the order of rows and of dropout.
+
+    Returns:
+        Seconds and examples (by their tokens) of the steps after the first two, held-out loss, peak memory in bytes.
+    """
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        prepared, tokenizer = bench_of(work, name, data, model, seed, scratch)
+        prepared, tokenizer = bench_of(work, name, Path(data), Path(model), seed, scratch)
         loaded = prepared.bench.models.load_model(prepared.label_names)
         evaluator = prepared.bench.evaluator(loaded, tokenizer, prepared.label_names, MAX_LENGTH[work])
         train = prepared.examples["train"]
@@ -249,11 +253,7 @@ def main() -> None:
             share = train_trainer(work, name, prepared, evaluator, clock, scratch)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         examples = len(train) * (share_counted(work, prepared) if share is None else share)
-        print(json.dumps({
+        return {
             "seconds": round(clock.seconds(), 2), "examples": round(examples, 1),
             "loss": round(held_out_loss(prepared, evaluator), 4), "peak": peak,
-        }))  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()
+        }  # fmt: skip

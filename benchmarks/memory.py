@@ -1,8 +1,5 @@
 """Memory: estimate beside measured peak, and tokens a second, of one setting at a time and of all together.
 
-usage: python benchmarks/memory.py DATA_FOLDER MODELS_FOLDER [--work causal|encoder] [--model NAME] [--rows plain ...]
-       [--row NAME "section.key=value ..."] [--steps 4] [--max-length 256]
-
 DATA_FOLDER holds chatbot/ChatbotData.csv and nsmc/ratings_train.txt as they are published; MODELS_FOLDER the model:
 smollm2-135m, or e5-small for an encoder, where `--model bert-base` is made here with random weights. Every row trains
 in a process of its own, through this program's command line or, for reference, through transformers.Trainer with the
@@ -18,14 +15,17 @@ import argparse
 import csv
 import json
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.runner import ROOT, Table, call_apart, flags_of, make_tiny_nsmc, program, say, summary_of
+from benchmarks.throughput import make_encoder
+
 BATCH, MIB = 8, 2**20
 TRAINER = "transformers.Trainer"
 LEAN = ("memory.gradient_checkpointing=true", "model.dtype=bfloat16", "training.optimizer=adafactor")
@@ -56,9 +56,14 @@ class Measured:
     peak: int
     tokens_per_s: float
 
-    def line(self, name: str) -> str:
-        estimate = f"{self.estimate / MIB:,.0f} | {self.estimate / self.peak:.2f}" if self.estimate else "| "
-        return f"| {name} | {estimate} | {self.peak / MIB:,.0f} | {self.tokens_per_s:.0f} |"
+    def row(self, name: str) -> dict[str, Any]:
+        return {
+            "setting": name,
+            "estimate, MiB": round(self.estimate / MIB) if self.estimate else None,
+            "estimate / measured": self.estimate / self.peak if self.estimate else None,
+            "measured, MiB": round(self.peak / MIB),
+            "tokens/s": self.tokens_per_s,
+        }
 
 
 def write_data(source: Path, folder: Path, steps: int) -> None:
@@ -87,27 +92,18 @@ def run_ours(options: tuple[str, ...], arguments: argparse.Namespace, data: Path
         "logging.progress_bar=false", f"data.dataset_cache_dir={scratch / 'cache'}", *options,
     )  # fmt: skip
     task = "text-classification" if arguments.work == "encoder" else "text-generation"
-    model = made_encoder(scratch) if arguments.model == "bert-base" else arguments.models.resolve() / arguments.model
-    flags = [
-        "--task", task, "--model_name", model, "--dataset", data, "--output_dir", scratch / "model",
-        *(part for option in every for part in ("--set", option)),
-    ]  # fmt: skip
-    planned = run_program("plan", flags)
-    run_program("train", flags)
-    summary = json.loads((scratch / "model" / "summary.json").read_text(encoding="utf-8"))
+    is_made = arguments.model == "bert-base"
+    model = make_encoder(scratch / "bert-base") if is_made else arguments.models.resolve() / arguments.model
+    flags = flags_of(
+        {"--task": task, "--model_name": model, "--dataset": data, "--output_dir": scratch / "model"}, every
+    )
+    planned = program("plan", *flags)
+    program("train", *flags)
+    summary = summary_of(scratch / "model")
     lines = (scratch / "model" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     speeds = [record["tokens_per_s"] for record in map(json.loads, lines) if record["kind"] == "train"]
     peak = summary["peak_memory_bytes"] - summary["memory_before_model_bytes"]
     return Measured(planned_bytes(planned), peak, sorted(speeds)[len(speeds) // 2])
-
-
-def run_program(command: str, flags: list[object]) -> str:
-    """What a command of this program prints."""
-    words = [sys.executable, ROOT / "finetuning_app.py", command, *flags]
-    done = subprocess.run(
-        list(map(str, words)), check=True, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    return done.stdout
 
 
 def planned_bytes(text: str) -> int:
@@ -120,24 +116,14 @@ def planned_bytes(text: str) -> int:
     return int((max(gib["합계"], gib.get("체크포인트를 저장하는 동안", 0.0)) - gib.get("프로그램", 0.0)) * 2**30)
 
 
-def made_encoder(scratch: Path) -> Path:
-    """A BERT-base shape with random weights."""
-    sys.path.insert(0, str(ROOT))
-    from benchmarks.throughput import make_encoder
-
-    return make_encoder(scratch / "bert-base")
-
-
 def run_trainer(arguments: argparse.Namespace, data: Path) -> Measured:
     """The same through transformers.Trainer, in a process of its own."""
-    command = [sys.executable, __file__, arguments.data, arguments.models, "--model", arguments.model, "--max-length",
-               arguments.max_length, "--trainer-data", data]  # fmt: skip
-    done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
-    peak, speed = json.loads(done.stdout.splitlines()[-1])
+    model = arguments.models.resolve() / arguments.model
+    peak, speed = call_apart("memory:train_with_trainer", model=model, data=data, max_length=arguments.max_length)
     return Measured(None, peak, speed)
 
 
-def train_with_trainer(arguments: argparse.Namespace) -> tuple[int, float]:
+def train_with_trainer(model: str, data: str, max_length: int) -> tuple[int, float]:
     """(bytes of growth at the peak, real tokens a second) of transformers.Trainer as its examples have it."""
     import resource
 
@@ -152,16 +138,14 @@ def train_with_trainer(arguments: argparse.Namespace) -> tuple[int, float]:
         TrainingArguments,
     )
 
-    sys.path.insert(0, str(ROOT))
     from finetuning.config.schema import Settings
     from finetuning.device.precision import autocast_precision
 
-    folder = arguments.models.resolve() / arguments.model
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    rows = load_dataset("csv", data_files=str(arguments.trainer_data / "train.csv"))["train"]
+    rows = load_dataset("csv", data_files=f"{data}/train.csv")["train"]
     encoded = rows.map(
-        lambda row: tokenizer(row["text"], truncation=True, max_length=arguments.max_length), remove_columns=["text"]
+        lambda row: tokenizer(row["text"], truncation=True, max_length=max_length), remove_columns=["text"]
     )
     precision = autocast_precision(Settings())
     options = TrainingArguments(
@@ -170,8 +154,8 @@ def train_with_trainer(arguments: argparse.Namespace) -> tuple[int, float]:
         use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
     before = psutil.Process().memory_info().rss
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    trainer = Trainer(model=model, args=options, train_dataset=encoded,
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    trainer = Trainer(model=loaded, args=options, train_dataset=encoded,
                       data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False))  # fmt: skip
     began = time.perf_counter()
     trainer.train()
@@ -181,28 +165,34 @@ def train_with_trainer(arguments: argparse.Namespace) -> tuple[int, float]:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before, speed
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("models", type=Path)
     parser.add_argument("--work", choices=("causal", "encoder"), default="causal")
-    parser.add_argument("--model")
-    parser.add_argument("--rows", nargs="*")
-    parser.add_argument("--row", nargs=2, action="append", default=[], metavar=("NAME", "SETTINGS"))
+    parser.add_argument("--model", help="a folder in MODELS_FOLDER, or bert-base")
+    parser.add_argument("--rows", nargs="*", help="settings of the table to measure; all by default")
+    parser.add_argument("--row", nargs=2, action="append", default=[], metavar=("NAME", "SETTINGS"),
+                        help='a row of your own: NAME "section.key=value ..."')  # fmt: skip
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--max-length", type=int, default=256)
-    parser.add_argument("--trainer-data", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.trainer_data is not None:
-        print(json.dumps(train_with_trainer(arguments)))
-        return
+
+
+def tiny(folder: Path) -> list[str]:
+    (folder / "data").mkdir()
+    make_tiny_nsmc(folder / "data" / "nsmc")
+    words = [str(folder / "data"), str(ROOT / "examples"), "--work", "encoder", "--model", "encoder"]
+    return [*words, "--rows", "plain", "--steps", "1", "--max-length", "64"]
+
+
+def run(arguments: argparse.Namespace) -> list[Table]:
+    """Train once with each setting."""
     is_encoder = arguments.work == "encoder"
     arguments.model = arguments.model or ("e5-small" if is_encoder else "smollm2-135m")
-    rows = arguments.rows if arguments.rows is not None else ENCODER_ROWS if is_encoder else [TRAINER, *ROWS]
+    names = arguments.rows if arguments.rows is not None else ENCODER_ROWS if is_encoder else [TRAINER, *ROWS]
     source = arguments.data / ("nsmc/ratings_train.txt" if is_encoder else "chatbot/ChatbotData.csv")
     more = {name: tuple(settings.split()) for name, settings in arguments.row}
-    print("| setting | estimate, MiB | estimate / measured | measured, MiB | tokens/s |\n|---|---|---|---|---|")
-    for name in [*rows, *more]:
+    rows = []
+    for name in [*names, *more]:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
             data = scratch / "data"
@@ -212,8 +202,12 @@ def main() -> None:
                 measured = run_trainer(arguments, data)
             else:
                 measured = run_ours({**ROWS, **more}[name], arguments, data, scratch)
-        print(measured.line(name), flush=True)
+        rows.append(measured.row(name))
+        say(str(rows[-1]))
+    return [Table(tuple(rows[0]), rows)]
 
 
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # until nobody starts it by its path
+    from benchmarks.__main__ import main
+
+    main(["memory", *sys.argv[1:]])

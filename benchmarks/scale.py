@@ -1,24 +1,22 @@
 """Memory and time as the rows grow: a table on the disk, through order, windows, partition and batches.
 
-    python benchmarks/scale.py                      # 10⁵, 10⁶ and 10⁷ rows; 1 GB of disk for the last
-
-Each number of rows runs in a process of its own. Memory is what the process holds itself (RssAnon): pages of the
-memory-mapped table are the system's to take back. Linux alone tells them apart.
+By default 10⁵, 10⁶ and 10⁷ rows; 1 GB of disk for the last. Each number of rows runs in a process of its own. Memory
+is what the process holds itself (RssAnon): pages of the memory-mapped table are the system's to take back. Linux alone
+tells them apart.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.runner import Table, call_apart
 
 _WINDOW, _BUDGET, _WINDOWS = 64, 16 * 128, 300
 _ROWS_AT_A_TIME = 1000
@@ -57,8 +55,8 @@ def make_tables(rows: int, folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def measure(rows: int, folder: Path) -> None:
-    """Prints one row of the table: what opening, holding out and an epoch's order hold, and the time of a window."""
+def measure(rows: int, folder: str) -> dict[str, Any]:
+    """One row of the table: what opening, holding out and an epoch's order hold, and the time of a window."""
     from datasets import Dataset
 
     from finetuning.data.examples import Examples, batches_by_length
@@ -66,7 +64,7 @@ def measure(rows: int, folder: Path) -> None:
     from finetuning.data.table import coded, counted, list_lengths
     from finetuning.windows.order import epoch_order, partition, window_of, windows_per_epoch
 
-    clean_path, made_path = make_tables(rows, folder)
+    clean_path, made_path = make_tables(rows, Path(folder))
     before = held()
     since = time.perf_counter()
     table, clean = Dataset.from_file(str(made_path)), Dataset.from_file(str(clean_path))
@@ -91,31 +89,27 @@ def measure(rows: int, folder: Path) -> None:
     since = time.perf_counter()
     batches_by_length(examples.lengths, _BUDGET)
     by_length = time.perf_counter() - since
-    print(
-        f"{rows:>11,} {opening:>7.2f} {opened / _MIB:>9.1f} {splitting:>8.2f} {ordering:>8.2f} {ordered / _MIB:>9.1f} "
-        f"{after / _MIB:>9.1f} {(after - 12 * rows) / _MIB:>9.1f} {1000 * np.median(seconds):>9.2f} {by_length:>8.2f}",
-        flush=True,
-    )
+    return {
+        "rows": rows, "open, s": opening, "open, MiB": opened / _MIB, "split, s": splitting, "order, s": ordering,
+        "order, MiB": ordered / _MIB, "after 300 windows, MiB": after / _MIB,
+        "without order and lengths, MiB": (after - 12 * rows) / _MIB,
+        "window, ms": float(1000 * np.median(seconds)), "evaluation order, s": by_length,
+    }  # fmt: skip
 
 
-def main() -> None:
-    """One line for each number of rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rows", nargs="*", type=int, default=[10**5, 10**6, 10**7])
     parser.add_argument("--folder", type=Path, help="where the tables are made (default: the system's temporary one)")
-    arguments = parser.parse_args()
-    print(
-        "       rows  open s  open MiB  split s  order s order MiB   all MiB  less 12B ms/window  eval order s\n"
-        "(all MiB: after 300 windows; less 12B: of that, what is not the order's 8 and the lengths' 4 bytes a row)"
-    )
+
+
+def tiny(folder: Path) -> list[str]:
+    return ["20000", "--folder", str(folder)]
+
+
+def run(arguments: argparse.Namespace) -> list[Table]:
+    """Measure each number of rows. An epoch's order takes 8 bytes a row and the lengths 4."""
+    found = []
     for rows in arguments.rows:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            process = multiprocessing.get_context("spawn").Process(target=measure, args=(rows, Path(folder)))
-            process.start()
-            process.join()
-            if process.exitcode:
-                sys.exit(process.exitcode)
-
-
-if __name__ == "__main__":
-    main()
+            found.append(call_apart("scale:measure", rows=rows, folder=folder))
+    return [Table(tuple(found[0]), found)]

@@ -1,7 +1,5 @@
 """Each task on real Korean data with a real model, beside what is had for nothing: majority, zero, or no training.
 
-usage: python benchmarks/tasks.py DATA_FOLDER MODELS_FOLDER [klue-nli korsts klue-ner korquad chatbot]
-
 DATA_FOLDER holds klue-nli/, korsts/, klue-ner/, korquad/ and chatbot/ as they are published; MODELS_FOLDER holds
 e5-small and smollm2-135m. Every run is this program's own command line with the recipe of the task, seed 42, and the
 settings below, which are cut down to what two CPU cores do in ten minutes a task (KorSTS: twenty). A tenth of the
@@ -17,16 +15,15 @@ import csv
 import json
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from benchmarks.runner import ROOT, Table, flags_of, program, say, summary_of
+
+COLUMNS = ("task", "rows", "metric", "trained", "for nothing")
 ANSWERS = 10
 
 
@@ -65,31 +62,23 @@ CHATBOT = ("training.epochs=1", "training.learning_rate=2e-4", "data.batch_size=
            "generation.max_new_tokens=60")  # fmt: skip
 
 
-def program(command: str, *flags: object, stdin: str = "") -> str:
-    """Runs this program; its log goes to stderr as it comes. Returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "finetuning_app.py"), command, *map(str, flags)],
-        cwd=ROOT, input=stdin, stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-    return done.stdout
+def train_flags(recipe: str, model: Path, data: Path, scratch: Path, options: tuple[str, ...]) -> list[str]:
+    flags = {
+        "--config": ROOT / "recipes" / f"{recipe}.yaml", "--model_name": model, "--dataset": data,
+        "--output_dir": scratch / "model", "--seed": 42,
+    }  # fmt: skip
+    return flags_of(flags, (*options, f"data.dataset_cache_dir={scratch / 'cache'}", "logging.progress_bar=false"))
 
 
-def flags_of(recipe: str, model: Path, data: Path, scratch: Path, options: tuple[str, ...]) -> list[str]:
-    flags = ["--config", ROOT / "recipes" / f"{recipe}.yaml", "--model_name", model, "--dataset", data,
-             "--output_dir", scratch / "model", "--seed", 42]  # fmt: skip
-    every = (*options, f"data.dataset_cache_dir={scratch / 'cache'}", "logging.progress_bar=false")
-    return [*map(str, flags), *(part for option in every for part in ("--set", option))]
-
-
-def measure(job: Job, data: Path, models: Path, scratch: Path) -> list[str]:
-    """Trains and returns a row of the table for each metric: its value, and what is had for nothing."""
-    flags = flags_of(job.recipe, models / job.model, data / job.data, scratch, (*EVERY_JOB, *job.options))
+def measure(job: Job, data: Path, models: Path, scratch: Path) -> list[dict[str, Any]]:
+    """Train; a row of the table for each metric, with what is had for nothing."""
+    flags = train_flags(job.recipe, models / job.model, data / job.data, scratch, (*EVERY_JOB, *job.options))
     program("train", *flags)
-    summary = json.loads((scratch / "model" / "summary.json").read_text(encoding="utf-8"))
+    summary = summary_of(scratch / "model")
     rows = ", ".join(f"{name} {count:,}" for name, count in summary["rows"].items())
     baseline = majority(flags) if job.recipe == "klue-nli" else {}
     return [
-        f"| {job.recipe} | {rows} | {name} | {summary['test'][name]:.4f} | {baseline.get(name, 0.0):.4f} |"
+        dict(zip(COLUMNS, (job.recipe, rows, name, summary["test"][name], baseline.get(name, 0.0)), strict=True))
         for name in job.metrics
     ]
 
@@ -113,7 +102,7 @@ def majority(flags: list[str]) -> dict[str, float]:
     }
 
 
-def measure_chatbot(data: Path, models: Path, scratch: Path) -> list[str]:
+def measure_chatbot(data: Path, models: Path, scratch: Path) -> list[dict[str, Any]]:
     """Loss on held-out pairs before and after training, and answers to held-out questions as they come."""
     with (data / "chatbot" / "ChatbotData.csv").open(encoding="utf-8-sig", newline="") as file:
         pairs = list(csv.DictReader(file))
@@ -123,18 +112,18 @@ def measure_chatbot(data: Path, models: Path, scratch: Path) -> list[str]:
     for name, part in (("test", pairs[:300]), ("validation", pairs[300:600]), ("train", pairs[600:])):
         write_csv(folder / f"{name}.csv", part)
     model = Path(shutil.copytree(models / "smollm2-135m", scratch / "untrained"))  # evaluate writes beside the model
-    flags = flags_of("chatbot", model, folder, scratch, CHATBOT)
+    flags = train_flags("chatbot", model, folder, scratch, CHATBOT)
     program("evaluate", *flags)
     before = json.loads((model / "metrics-test.json").read_text(encoding="utf-8"))
     program("train", *flags)
-    after = json.loads((scratch / "model" / "summary.json").read_text(encoding="utf-8"))["test"]
+    after = summary_of(scratch / "model")["test"]
     questions = "".join(f"{pair['Q']}\n" for pair in pairs[:ANSWERS])
-    print("\nanswers to held-out questions")
+    say("answers to held-out questions")
     for line in program("predict", "--output_dir", scratch / "model", stdin=questions).splitlines():
         record = json.loads(line)
-        print(f"  {record['Q']} → {record['generated']}")
+        say(f"  {record['Q']} → {record['generated']}")
     return [
-        f"| chatbot | train 500, test 300 | {name} | {after[name]:.4f} | {before[name]:.4f} (untrained) |"
+        dict(zip(COLUMNS, ("chatbot", "train 500, test 300", name, after[name], before[name]), strict=True))
         for name in ("loss", "loss_per_char")
     ]
 
@@ -146,23 +135,19 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("models", type=Path)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="a folder with klue-nli, korsts, klue-ner, korquad and chatbot")
+    parser.add_argument("models", type=Path, help="a folder with e5-small and smollm2-135m")
     parser.add_argument("tasks", nargs="*", default=[*JOBS, "chatbot"])
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> list[Table]:
+    """Train every task in turn. For nothing is had: the majority's answer, zero, or (chatbot) the untrained model."""
     data, models = arguments.data.resolve(), arguments.models.resolve()
-    table: list[str] = []
+    rows: list[dict[str, Any]] = []
     for name in arguments.tasks:
         with tempfile.TemporaryDirectory() as folder:
-            if name == "chatbot":
-                table += measure_chatbot(data, models, Path(folder))
-            else:
-                table += measure(JOBS[name], data, models, Path(folder))
-    print("\n| task | rows | metric | trained | for nothing |\n|---|---|---|---|---|")
-    print("\n".join(table))
-
-
-if __name__ == "__main__":
-    main()
+            scratch = Path(folder)
+            is_chatbot = name == "chatbot"
+            rows += measure_chatbot(data, models, scratch) if is_chatbot else measure(JOBS[name], data, models, scratch)
+    return [Table(COLUMNS, rows)]

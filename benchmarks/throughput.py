@@ -1,7 +1,6 @@
 """Training speed beside transformers.Trainer and the bare limit: the same model, rows, window, precision and machine.
 
-usage: OMP_NUM_THREADS=2 python benchmarks/throughput.py encoder NSMC_FOLDER [--rows 640] [--runs 3]
-       OMP_NUM_THREADS=2 python benchmarks/throughput.py causal CHATBOT_CSV --model SMOLLM2_FOLDER [--rows 160]
+Set OMP_NUM_THREADS to the number of cores. DATA is NSMC's folder for an encoder and ChatbotData.csv for a causal model.
 
 encoder: a BERT-base shape (12 layers, 768) from random weights with the bundled encoder's tokenizer, on NSMC, 16 × 4
 examples a step, max_length 128. causal: full fine-tuning on questions and answers, 16 examples a step, max_length 512;
@@ -17,15 +16,12 @@ real tokens in rows without padding: forward, backward, step, nothing else, so i
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
-from itertools import islice
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.runner import ROOT, Table, call_apart, copy_rows, make_tiny_nsmc, say
+
 HELD_OUT = 128
 CONTENDERS = {
     "encoder": {
@@ -59,75 +55,63 @@ def make_encoder(folder: Path) -> Path:
 
 
 def write_rows(source: Path, folder: Path, rows: int) -> None:
-    """train, and validation of the rows after it, as files of the source's kind with its header."""
+    """Write train, and validation of the rows after it, as files of the source's kind with its header."""
     folder.mkdir()
-    with source.open(encoding="utf-8") as lines:
-        header = next(lines)
-        for name, count in (("train", rows), ("validation", HELD_OUT)):
-            (folder / f"{name}{source.suffix}").write_text(header + "".join(islice(lines, count)), encoding="utf-8")
+    copy_rows(source, folder / f"train{source.suffix}", rows)
+    copy_rows(source, folder / f"validation{source.suffix}", HELD_OUT, skipped=rows)
 
 
-def run(work: str, contender: str, data: Path, model: Path, seed: int) -> dict[str, float]:
-    """One contender's run: seconds of the steps that count, examples in them, held-out loss, peak memory."""
-    command = [
-        sys.executable,
-        str(ROOT / "benchmarks" / "contenders.py"),
-        work,
-        contender,
-        str(data),
-        str(model),
-        str(seed),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{contender} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def report(names: dict[str, str], runs: dict[str, list[dict[str, float]]]) -> str:
-    """The table in Markdown."""
-
-    def median(name: str, key: str) -> float:
-        return statistics.median(one[key] for one in runs[name])
-
-    speeds = {name: sorted(one["examples"] / one["seconds"] for one in runs[name]) for name in runs}
+def table(names: dict[str, str], runs: dict[str, list[dict[str, float]]]) -> Table:
+    """Medians over the runs; of the loss, the mean and all values."""
+    speeds = {name: [one["examples"] / one["seconds"] for one in runs[name]] for name in runs}
     speed = {name: statistics.median(values) for name, values in speeds.items()}
-    lines = ["| contender | examples/s | this program is | loss after it | peak memory |", "|---|---|---|---|---|"]
+    rows = []
     for name in runs:
-        losses = sorted(one["loss"] for one in runs[name])
-        loss = "" if name == "bare" else f"{statistics.mean(losses):.4f} ({losses[0]:.4f} to {losses[-1]:.4f})"
-        ratio = "" if name == "ours" else f"{speed['ours'] / speed[name]:.2f} ×"
-        memory = f"{median(name, 'peak') / 2**30:.2f} GiB"
-        rate = f"{speed[name]:.1f} ({speeds[name][0]:.1f} to {speeds[name][-1]:.1f})"
-        lines.append(f"| {names[name]} | {rate} | {ratio} | {loss} | {memory} |")
-    return "\n".join(lines)
+        losses = [one["loss"] for one in runs[name]]
+        rows.append({
+            "name": name, "contender": names[name], "examples/s": speed[name], "by run": speeds[name],
+            "this program is": None if name == "ours" else speed["ours"] / speed[name],
+            "loss": None if name == "bare" else statistics.mean(losses), "loss by run": losses,
+            "peak, GiB": statistics.median(one["peak"] for one in runs[name]) / 2**30,
+        })  # fmt: skip
+    return Table(("contender", "examples/s", "by run", "this program is", "loss", "loss by run", "peak, GiB"), rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("work", choices=sorted(CONTENDERS))
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--model", type=Path, help="causal: the model's folder")
+    parser.add_argument("data", type=Path, help="NSMC's folder, or ChatbotData.csv")
+    parser.add_argument("--model", type=Path, help="the model's folder; an encoder is made where it is left out")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", nargs="+", help="contenders that take part; this program always does")
-    arguments = parser.parse_args()
+
+
+def tiny(folder: Path) -> list[str]:
+    data, model = make_tiny_nsmc(folder / "nsmc"), ROOT / "examples" / "encoder"
+    return ["encoder", str(data), "--model", str(model), "--rows", "192", "--runs", "1", "--only", "trainer", "bare"]
+
+
+def run(arguments: argparse.Namespace) -> list[Table]:
+    """Run the contenders in turns, after one round that does not count."""
     names = CONTENDERS[arguments.work]
     taking_part = [name for name in names if name == "ours" or not arguments.only or name in arguments.only]
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in taking_part}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
         source = arguments.data / "ratings_train.txt" if arguments.work == "encoder" else arguments.data
-        write_rows(source, Path(scratch) / "data", arguments.rows or (640 if arguments.work == "encoder" else 160))
-        model = arguments.model.resolve() if arguments.model else make_encoder(Path(scratch) / "model")
+        write_rows(source, scratch / "data", arguments.rows or (640 if arguments.work == "encoder" else 160))
+        model = arguments.model.resolve() if arguments.model else make_encoder(scratch / "model")
         for number in range(arguments.runs + 1):
             for name in taking_part:
-                found = run(arguments.work, name, Path(scratch) / "data", model, seed=number)
-                print(f"{number or 'warm-up'}  {name}: {found}", flush=True)
+                found = call_apart(
+                    "contenders:contend",
+                    work=arguments.work,
+                    name=name,
+                    data=scratch / "data",
+                    model=model,
+                    seed=number,
+                )
+                say(f"{number or 'warm-up'}  {name}: {found}")
                 if number:
                     runs[name].append(found)
-    print("\n" + report(names, runs))
-
-
-if __name__ == "__main__":
-    main()
+    return [table(names, runs)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from finetuning.device.oom import is_out_of_memory
 from finetuning.ops.dense_attention import causal_tokens, dense_tokens, without_padding
 
 if TYPE_CHECKING:
@@ -155,11 +156,13 @@ def _has_plain_attention(model: PreTrainedModel) -> bool:
 
 
 def _succeeds(model: PreTrainedModel, run: Callable[[], Trial]) -> bool:
-    """Return whether a trial passes; False where the model refuses it."""
+    """Return whether a trial passes; False if the model refuses it. Memory that runs out is raised instead."""
     with trial_conditions(model):
         try:
             return run().passes()
-        except _REFUSALS:
+        except _REFUSALS as error:
+            if is_out_of_memory(error):
+                raise
             return False
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetuning.config.schema import ExpectationSettings, Settings
+from finetuning.models.adapters import METHODS
 from finetuning.reporting.metric_names import metrics_line
 from finetuning.reporting.profile import PhaseTimes
 from finetuning.reporting.published import Verdict, judge, public_name
@@ -201,7 +202,7 @@ def build_report(
         public_model=public_name(model.name),
         public_dataset=public_name(data.dataset_name),
         loading=Loading(
-            task.auto_class, task.pipeline, task.usage, is_adapter=model.adapter.method in {"lora", "dora"}
+            task.auto_class, task.pipeline, task.usage, is_adapter=METHODS[model.adapter.method].adds_weights
         ),
         rows=dict(rows),
         window=WindowSize(data.batch_size, settings.memory.gradient_accumulation_steps, hardware.processes),

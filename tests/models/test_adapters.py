@@ -11,7 +11,7 @@ import torch
 from exceptions import FinetuningError, ModelError
 from finetuning.checkpoints.tensors import restore_model, trained_tensors
 from finetuning.config.schema import AdapterSettings, Settings
-from finetuning.models.adapters import choose_trained, linear_layers
+from finetuning.models.adapters import METHODS, choose_trained, linear_layers
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
 from tests.support.models import disturb, logits_of
@@ -161,3 +161,9 @@ def test_what_the_model_does_not_have_is_not_passed_over(adapter: dict[str, Any]
         choose_trained(model, AdapterSettings.model_validate(adapter), set())
     assert error.value.exit_code in (2, 4)
     assert error.value.remedy
+
+
+def test_every_method_of_the_settings_has_a_row() -> None:
+    from typing import get_args
+
+    assert set(METHODS) == set(get_args(AdapterSettings.model_fields["method"].annotation))

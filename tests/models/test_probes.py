@@ -1,4 +1,4 @@
-"""The conditions that a model is tried under: they decide nothing, and nothing of them is left behind."""
+"""Trials of models: which architectures pass, and that neither the verdict nor the run depends on the settings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from finetuning.models.probes import attends_within_sequences, drops_padding, isolates, trial_conditions
+from tests.support.causal import causal_architectures
+from tests.support.encoders import config_of
 
 PRODUCTS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
 SIZES = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -70,6 +72,19 @@ def test_a_trial_runs_in_full_float32_without_autocast(
 
 
 @TRIALS
+def test_memory_that_runs_out_is_no_verdict(make: Callable[[], Any], trial: Callable[[Any], bool]) -> None:
+    """Another layout than the run's own would be used after a resume on a machine with more memory."""
+    model = make()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    model.base_model.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        trial(model)
+
+
+@TRIALS
 @pytest.mark.parametrize("error", [RuntimeError, ZeroDivisionError])
 def test_settings_are_put_back_after_a_failure(
     make: Callable[[], Any], trial: Callable[[Any], bool], error: type[Exception], in_tf32: None
@@ -128,3 +143,62 @@ def test_conditions_end_with_the_block() -> None:
     with trial_conditions(model):
         assert not model.training and not torch.is_grad_enabled()
     assert model.training and torch.is_grad_enabled()
+
+
+# --- architectures ---
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_weights_in_bfloat16_drop_padding_too(kind: str) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    assert drops_padding(transformers.AutoModel.from_config(config_of(kind)).bfloat16())
+
+
+@pytest.mark.parametrize("kind", ["deberta-v2", "longformer", "mpnet", "bart", "t5", "llama"])
+def test_an_architecture_that_cannot_stays_padded(kind: str) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(config_of(kind))
+    assert not drops_padding(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_caps_its_scores_is_not_given_one_row(dtype: torch.dtype) -> None:
+    """Too little to be seen by trying it on scores that are small, or in bfloat16; torch's attention has no cap."""
+    from transformers import AutoModelForCausalLM, Gemma2Config
+
+    torch.manual_seed(0)
+    wide = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
+    config = Gemma2Config(**wide, num_key_value_heads=2, intermediate_size=64)
+    assert not attends_within_sequences(AutoModelForCausalLM.from_config(config, dtype=dtype), 64)
+
+
+def test_a_model_that_hides_its_sequences_is_not_given_one_row() -> None:
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(causal_architectures()["llama"])
+    forward = model.model.forward
+
+    def deaf(**inputs: Any) -> Any:
+        return forward(**{name: value for name, value in inputs.items() if name != "sequences"})
+
+    model.model.forward = deaf
+    assert not attends_within_sequences(model, 64)
+
+
+def test_a_model_that_leaks_is_found_out() -> None:
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(causal_architectures()["llama"])
+    forward = model.forward
+
+    def leaking(**inputs: Any) -> Any:
+        return forward(**{**inputs, "use_cache": True})  # with a cache transformers does not isolate
+
+    model.forward = leaking
+    assert not isolates(model)

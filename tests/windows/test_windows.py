@@ -17,34 +17,10 @@ from finetuning.ops.dense_attention import dense_tokens, without_padding
 from finetuning.tasks.registry import find_task
 from finetuning.windows.layouts import ReadyWindow, choose_way, planned_ahead
 from finetuning.windows.order import Window
+from tests.support.encoders import config_of
 from tests.support.managers import make_manager
 
 DENSE = ["bert", "roberta", "electra", "xlm-roberta", "distilbert", "camembert", "albert"]
-PADDED = ["deberta-v2", "longformer", "mpnet", "bart", "t5", "llama"]
-
-
-def config_of(kind: str) -> Any:
-    """A tiny config of an architecture, dropout off; RoBERTa's kind counts positions from its padding id plus one."""
-    from transformers import AutoConfig
-
-    sizes = {
-        "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 64, "max_position_embeddings": 64, "pad_token_id": 1,
-        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "eos_token_id": 2,
-    }  # fmt: skip
-    others = {
-        "distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4, "dropout": 0.0,
-                       "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0},
-        "electra": {"embedding_size": 16, "summary_last_dropout": 0.0},
-        "albert": {"embedding_size": 16, "classifier_dropout_prob": 0.0},
-        "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
-        "longformer": {"attention_window": 4},
-        "bart": {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
-                 "encoder_attention_heads": 4, "decoder_attention_heads": 4},
-        "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4},
-        "llama": {"num_key_value_heads": 4},
-    }  # fmt: skip
-    return AutoConfig.for_model(kind, **{**sizes, **others.get(kind, {})})
 
 
 def inputs_of(pairs: bool) -> dict[str, torch.Tensor]:
@@ -86,23 +62,6 @@ def test_outputs_and_gradients_are_those_of_padded_rows(kind: str, head: str) ->
         scale = max(1.0, float(padded.detach().abs().max()))
         assert float((padded - unpadded).abs().max()) <= 1e-5 * scale
     assert drops_padding(model)
-
-
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_weights_in_bfloat16_drop_padding_too(kind: str) -> None:
-    import transformers
-
-    torch.manual_seed(0)
-    assert drops_padding(transformers.AutoModel.from_config(config_of(kind)).bfloat16())
-
-
-@pytest.mark.parametrize("kind", PADDED)
-def test_an_architecture_that_cannot_stays_padded(kind: str) -> None:
-    import transformers
-
-    torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(config_of(kind))
-    assert not drops_padding(model)
 
 
 def test_the_layers_compute_no_padding() -> None:

@@ -1,0 +1,69 @@
+"""Measurements of this program, also beside other trainers.
+
+python -m benchmarks NAME ...        measure; the result is kept in benchmarks/results with the machine and the commit
+python -m benchmarks NAME --help     what is measured, and on what data
+python -m benchmarks NAME --tiny     run it on a few bundled rows, to see that it works; nothing is kept
+python -m benchmarks readme          write the newest results into the tables of README.md and README.en.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.runner import save, say
+
+NAMES = {
+    "memory": "estimated memory beside the measured peak, of one setting at a time",
+    "parity": "accuracy on NSMC beside transformers.Trainer, seed by seed",
+    "pretraining": "what the bundled encoder's pretraining is worth on NSMC",
+    "scale": "memory and time of the data's side as rows grow",
+    "tasks": "each task on real Korean data beside what is had for nothing",
+    "throughput": "training speed beside transformers.Trainer, TRL and the bare limit",
+    "vocabulary": "what new Korean pieces in the vocabulary are worth",
+}
+
+
+def main(words: list[str]) -> None:
+    """Run one benchmark, print its tables and keep them.
+
+    Args:
+        words: The command line after `python -m benchmarks`.
+    """
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__, formatter_class=shape)
+    commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, summary in NAMES.items():
+        commands.add_parser(name, help=summary, add_help=False)
+    commands.add_parser("readme", help="write the newest results into the READMEs")
+    name = parser.parse_known_args(words[:1])[0].name
+    if name == "readme":
+        from benchmarks import readme
+
+        readme.update()
+        return
+    module = importlib.import_module(f"benchmarks.{name}")
+    own = argparse.ArgumentParser(f"python -m benchmarks {name}", description=module.__doc__, formatter_class=shape)
+    module.add_arguments(own)
+    if words[1:] == ["--tiny"]:
+        if not hasattr(module, "tiny"):
+            own.error("has no tiny run: it needs a model and data that are not bundled")
+        with tempfile.TemporaryDirectory() as folder:
+            _print(module.run(own.parse_args(module.tiny(Path(folder)))))
+        return
+    arguments = own.parse_args(words[1:])
+    tables = module.run(arguments)
+    _print(tables)
+    label = f"{name}-{arguments.work}" if hasattr(arguments, "work") else name
+    say(f"kept in {save(label, vars(arguments), tables)}")
+
+
+def _print(tables: list) -> None:
+    print("\n\n".join(table.markdown() for table in tables), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,61 @@
+"""Benchmarks: one command names them all, results are kept, and the READMEs' tables are made from them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import readme, runner
+from benchmarks.__main__ import NAMES, main
+from tests.support.paths import ROOT
+
+
+def test_the_help_names_every_benchmark() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert done.returncode == 0
+    assert all(f"    {name} " in done.stdout or f"    {name}\n" in done.stdout for name in NAMES)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_benchmark_says_what_it_measures(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    doc = importlib.import_module(f"benchmarks.{name}").__doc__
+    assert doc is not None and doc.splitlines()[0] in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the benchmark reads /proc")
+def test_a_tiny_run_prints_a_table_and_keeps_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    before = set(runner.RESULTS.iterdir())
+    main(["scale", "--tiny"])
+    head, line, row = capfd.readouterr().out.splitlines()
+    assert head.startswith("| rows |") and set(line) == {"|", "-"} and row.startswith("| 20,000 |")
+    assert set(runner.RESULTS.iterdir()) == before
+
+
+def test_a_result_says_where_it_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    table = runner.Table(("name", "seconds"), [{"name": "this program", "seconds": 1.25}])
+    path = runner.save("parity", {"rows": 10, "model": Path("model"), "left_out": None}, [table])
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result == runner.newest("parity")
+    assert {"cpu", "cpu_flags", "cores", "threads", "memory_bytes", "python", "torch"} <= result["machine"].keys()
+    assert result["arguments"] == {"rows": 10, "model": "model"}
+    assert result["tables"][0]["rows"] == table.rows
+    assert table.markdown().splitlines() == ["| name | seconds |", "|---|---|", "| this program | 1.25 |"]
+
+
+@pytest.mark.parametrize("document", ["README.md", "README.en.md"])
+def test_tables_of_the_readmes_are_those_of_the_newest_results(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert text.count("<!-- benchmark ") == text.count("<!-- /benchmark -->") == 2
+    assert readme.rendered(text, document) == text
