@@ -175,16 +175,16 @@ def flags_for(
 
 @pytest.fixture
 def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
-    """Gives the machine so many bytes, in which options take what needs() says, with or without bitsandbytes."""
+    """Gives the machine so many bytes, in which a run takes what needs() says, with or without bitsandbytes."""
 
-    from finetuning.planning.estimate import Estimate
-    from finetuning.planning.options import Option
+    from finetuning.config.schema import Settings
+    from finetuning.planning.types import Estimate
     from memory_utils import MemoryManager
     from tests.support.planning import needs
 
     def make(room: int, has_8bit: bool) -> None:
-        def estimate(self: Any, option: Option) -> Estimate:
-            return Estimate(1, 1, needs(option), 0, 0, 0, 0, counted=True)
+        def estimate(self: Any, settings: Settings) -> Estimate:
+            return Estimate(1, 1, needs(settings), 0, 0, 0, 0, counted=True)
 
         monkeypatch.setattr(MemoryManager, "limit", lambda self: room)
         monkeypatch.setattr("finetuning.planning.fit.Fitting.estimate", estimate)

@@ -220,7 +220,12 @@ def _verify(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ModelError("체크포인트의 manifest.json이 없거나 깨졌습니다.", where=str(folder), remedy=remedy) from None
     if version != _FORMAT:
-        raise ModelError(f"모르는 형식({version})의 체크포인트입니다.", where=str(folder), remedy=remedy)
+        raise ModelError(
+            f"체크포인트의 형식({version})이 이 버전의 형식({_FORMAT})과 달라 이어서 학습할 수 없습니다.",
+            where=str(folder),
+            remedy="체크포인트를 만든 버전으로 이어서 학습하세요. 지금까지 학습한 모델에서 시작하려면 새 학습의 "
+            "--model_name에 이 output_dir를 쓰세요.",
+        )
     for name, (size, digest) in expected.items():
         path = folder / name
         if not path.is_file():

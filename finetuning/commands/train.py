@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from config_manager import ConfigManager
 from exceptions import ModelError, ResourceError, SettingsError
 from finetuning.checkpoints.lock import only_run_in
+from finetuning.commands.fitting import fitting_of
 from finetuning.commands.session import Prepared, Workbench, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
+from finetuning.config.ladder import remembered, with_changes
 from finetuning.files import write_atomically, write_json
 from finetuning.models.quantization import check_device
 from finetuning.models.vocabulary_cache import keep, read_kept
-from finetuning.planning.fit import choose, fitting_of, remembered
+from finetuning.planning.fit import choose
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,9 +104,9 @@ def _fitted(
     fitting = fitting_of(
         prepared.bench, tokenizer, prepared.label_names, max_length, examples["train"], examples["validation"]
     )
-    option, estimate = choose(fitting, exact=checkpoint is not None)
-    chosen = {**chosen, **option.different(fitting.asked())}
-    return _Fitted(prepared.under(fitting.settings_under(option)), chosen, fitting.taken, estimate.total)
+    changes, estimate = choose(fitting, exact=checkpoint is not None)
+    settings = with_changes(prepared.bench.settings, changes)
+    return _Fitted(prepared.under(settings), {**chosen, **changes}, fitting.taken, estimate.total)
 
 
 def _trained(

@@ -1,18 +1,16 @@
-"""What a step allocates, counted by running it on tensors without data.
+"""Count what a step allocates, by running it on tensors without data.
 
-PyTorch's fake tensors have shapes, dtypes, devices and storages, and nothing in them: the task's own forward, loss
-and backward run on them under the run's autocast, and the bytes of all storages that are alive are summed as they come
-and go. So what is counted is what will be allocated, whatever the architecture: activations, gradients, autocast's
-copies of the weights, temporaries.
+PyTorch's fake tensors have shapes, dtypes, devices and storages, but no data. The task's own forward, loss and backward
+run on them under the run's autocast, and the bytes of all live storages are summed as they come and go. So the count is
+what a run will allocate, whatever the architecture: activations, gradients, autocast's copies of the weights,
+temporaries.
 """
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,19 +19,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from finetuning.ops.dense_attention import without_padding
-from finetuning.planning.estimate import Count, Workload
-from finetuning.planning.heap_replay import Event, heap_peak
+from finetuning.planning.types import Count, Workload
 from finetuning.training.optimizers import after_each_gradient
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def count_step(model: PreTrainedModel, workload: Workload, optimizer_in_backward: bool, temporaries: int) -> Count:
-    """Forward, loss and backward of each micro-batch, and the optimizer's temporaries.
+def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, temporaries: int) -> Count:
+    """Count forward, loss and backward of each micro-batch, and the optimizer's temporaries.
 
-    temporaries: tensors of a parameter's size in float32 that its step makes. Where the optimizer steps in the backward
-    pass, each gradient is dropped as it comes.
+    Args:
+        model: On the meta device; its parameters are replaced by fake ones.
+        workload: The micro-batches.
+        in_backward: The optimizer steps in the backward pass, and drops each gradient as it comes.
+        temporaries: float32 tensors of a parameter's size that the optimizer makes for its step.
     """
     model.train()
 
@@ -50,31 +50,31 @@ def count_step(model: PreTrainedModel, workload: Workload, optimizer_in_backward
         live = _LiveBytes(model)
         with live:
             for counted in workload.steps:
-                in_backward = optimizer_in_backward and counted.is_window
+                drops_gradients = in_backward and counted.is_window
                 for parameter in trained if not counted.is_window else ():
                     parameter.grad = torch.empty_like(parameter)
-                hooks = after_each_gradient(model, step_in_backward) if in_backward else nullcontext()
+                hooks = after_each_gradient(model, step_in_backward) if drops_gradients else nullcontext()
                 with hooks, workload.autocast(), without_padding(model, counted.batch.dense):
                     workload.task.scores.training_loss(model, counted.batch).backward()
-                if not in_backward:
+                if not drops_gradients:
                     step(max(trained, key=torch.numel))
                 model.zero_grad(set_to_none=True)
-    return live.count(workload.device)
+    return live.peak
 
 
 def count_evaluation(model: PreTrainedModel, workload: Workload) -> Count:
-    """Forward and loss of one batch without gradients."""
+    """Count forward and loss of one batch without gradients; model: as for count_step."""
     model.eval()
     with FakeTensorMode(allow_non_fake_inputs=True):
         _make_fake(model, workload.device)
-        live = _LiveBytes(model)
+        live, scores = _LiveBytes(model), workload.task.scores
         with live, torch.no_grad(), workload.autocast():
-            workload.task.scores.loss_sum(workload.task.scores.forward(model, workload.evaluation), workload.evaluation)
-    return live.count(workload.device)
+            scores.loss_sum(scores.forward(model, workload.evaluation), workload.evaluation)
+    return live.peak
 
 
 def _make_fake(model: PreTrainedModel, device: torch.device) -> None:
-    """Puts fake tensors of a device in the place of all parameters and buffers; what is tied stays tied."""
+    """Replace all parameters and buffers by fake tensors on a device. Tied parameters stay tied."""
     made: dict[int, torch.Tensor] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -88,30 +88,24 @@ def _make_fake(model: PreTrainedModel, device: torch.device) -> None:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Sums the bytes of the storages alive that are made under it, and keeps the most that there were.
+    """Sums the bytes of the live storages that are made under this mode, and keeps the peak.
 
-    Operators on the batch's own tensors alone compute their values, so that masks have as many positions as they will.
+    Operators whose arguments are all real tensors, those of the batch, compute values, so that the number of positions
+    that a mask selects is known.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.vocabulary = getattr(model.config, "vocab_size", 0)
-        self.sizes: dict[int, tuple[int, int, int]] = {
-            tensor.untyped_storage()._cdata: (0, 0, -1) for tensor in (*model.parameters(), *model.buffers())
+        self.sizes: dict[int, tuple[int, int]] = {  # (bytes, bytes of logits) by storage; those of the model count 0
+            tensor.untyped_storage()._cdata: (0, 0) for tensor in (*model.parameters(), *model.buffers())
         }
         self.total = self.logits = 0
-        self.peak = Count(0, 0, 0)
-        self.events: list[Event] = []
-        self._is_recorded = False  # by autograd, the operator that is under way
-        self._made = itertools.count()
+        self.peak = Count(0, 0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = tree_leaves((args, kwargs))
-        is_fake = any(isinstance(leaf, FakeTensor) for leaf in given)
-        needs_gradient = any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in given)
-        self._is_recorded = needs_gradient and torch.is_grad_enabled()
-        if not is_fake:
+        if not any(isinstance(leaf, FakeTensor) for leaf in tree_leaves((args, kwargs))):
             with unset_fake_temporarily():
                 made = func(*args, **kwargs)
         else:
@@ -122,13 +116,8 @@ class _LiveBytes(TorchDispatchMode):
             self.add(leaf)
         return made
 
-    def count(self, device: torch.device) -> Count:
-        """The peak; on a CPU with what the heap takes for it."""
-        heap = heap_peak(self.events) if device.type == "cpu" else None
-        return replace(self.peak, heap=max(heap or 0, self.peak.total))
-
     def add(self, tensor: Any) -> None:
-        """Counts a tensor's storage until it is gone, unless it is counted already."""
+        """Count a tensor's storage until it is freed, unless it is counted already."""
         if not isinstance(tensor, torch.Tensor):
             return
         storage = tensor.untyped_storage()
@@ -136,22 +125,19 @@ class _LiveBytes(TorchDispatchMode):
         if key in self.sizes:
             return
         is_logits = tensor.ndim > 1 and tensor.shape[-1] == self.vocabulary
-        number = next(self._made)
-        self.sizes[key] = (size, size if is_logits else 0, number)
-        self.events.append(Event(number, size, self._is_recorded))
+        self.sizes[key] = (size, size if is_logits else 0)
         self.total, self.logits = self.total + size, self.logits + self.sizes[key][1]
         if self.total > self.peak.total:
-            self.peak = Count(self.total, self.logits, self.total)
+            self.peak = Count(self.total, self.logits)
         weakref.finalize(storage, self._drop, key)
 
     def _drop(self, key: int) -> None:
-        size, logits, number = self.sizes.pop(key)
-        self.events.append(Event(number, -1, False))
+        size, logits = self.sizes.pop(key)
         self.total, self.logits = self.total - size, self.logits - logits
 
 
 def _positions(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    """Masks as the positions that they choose, whose number fake tensors could not tell."""
+    """Replace boolean masks by the positions that they select; fake tensors do not know how many those are."""
     found: list[torch.Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype == torch.bool and not isinstance(index, FakeTensor):

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,27 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 _ROUNDED_AT_ONCE = 2**20  # numbers: rounding has five temporaries of what it is given, which of embeddings is much
+
+
+@dataclass(frozen=True)
+class OptimizerMemory:
+    """The memory of an optimizer.
+
+    Attributes:
+        state_bytes: Bytes of its states for each trained parameter.
+        temporaries: float32 tensors of a parameter's size that it makes for the parameter's step.
+    """
+
+    state_bytes: float
+    temporaries: int = 0
+
+
+# Adafactor's states are a row and a column of each matrix, next to nothing; its step has the update twice.
+OPTIMIZER_MEMORY = {
+    "adamw": OptimizerMemory(8.0),
+    "adamw_8bit": OptimizerMemory(2.0),
+    "adafactor": OptimizerMemory(0.0, temporaries=2),
+}
 
 
 class HalfStep(ResourceError):

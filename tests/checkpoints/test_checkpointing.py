@@ -113,6 +113,15 @@ def test_a_broken_checkpoint_is_named_and_passed_over(
     assert str(newer) in caplog.text
 
 
+def test_a_checkpoint_of_another_format_names_both(store: CheckpointStore) -> None:
+    (path,) = saved(store, 1)
+    manifest = path / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 2}))
+    with pytest.raises(ModelError, match=r"형식\(2\)이 이 버전의 형식\(3\)과 달라") as error:
+        store.load(path)
+    assert "--model_name" in error.value.remedy
+
+
 def test_a_manifest_cannot_lead_out_of_its_folder(store: CheckpointStore) -> None:
     (path,) = saved(store, 1)
     manifest = json.loads((path / "manifest.json").read_text())

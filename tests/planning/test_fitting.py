@@ -16,17 +16,14 @@ import torch
 import yaml
 
 from exceptions import SettingsError, StopRequested
-from finetuning.commands.session import Workbench
+from finetuning.config.ladder import Abilities, automatic_variants, remembered
 from finetuning.config.schema import Settings
 from finetuning.device.usage import Cgroup
-from finetuning.planning.fit import automatic, choose, fitting_of, remembered
-from finetuning.planning.heap_replay import Event, heap_peak
-from finetuning.planning.options import Option, automatic_options
+from finetuning.planning.fit import choose
 from memory_utils import MemoryManager
-from tests.support.planning import fitting_for, needs
+from tests.support.planning import fitting_for, fitting_of_prepared, needs, prepared_for
 from tests.support.runs import StopAfter, losses, run_train
 
-PLAIN = Option(64, 4, 2, gradient_checkpointing=False, dtype="float32", optimizer="adamw", adapter="none")
 RUNGS: list[tuple[dict[str, Any], bool]] = [  # (settings chosen, whether bitsandbytes is there)
     ({"memory.gradient_checkpointing": True}, True),
     ({"memory.gradient_checkpointing": True, "training.optimizer": "adamw_8bit"}, True),
@@ -38,7 +35,8 @@ RUNGS: list[tuple[dict[str, Any], bool]] = [  # (settings chosen, whether bitsan
 
 def test_the_ladder_ends_with_adafactor_only_without_bitsandbytes() -> None:
     for has_8bit in (True, False):
-        found = [option.different(PLAIN) for option in automatic_options(PLAIN, True, has_8bit, True, True)]
+        able = Abilities(optimizer_8bit=has_8bit)
+        found = [variant.changes for variant in automatic_variants(Settings(), able, given=frozenset())]
         assert found == [chosen for chosen, with_it in RUNGS if with_it == has_8bit or len(chosen) == 1]
 
 
@@ -47,14 +45,14 @@ def test_each_rung_is_chosen_where_it_is_the_first_that_fits(
     chosen: dict[str, Any], has_8bit: bool, flags_for: Callable[[str], list[str]],
     short_of_memory: Callable[[int, bool], None], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    ladder = automatic_options(PLAIN, True, has_8bit, True, True)
-    short = next(needs(option) for option in ladder if option.different(PLAIN) == chosen)
+    ladder = automatic_variants(Settings(), Abilities(optimizer_8bit=has_8bit), given=frozenset())
+    short = next(needs(variant.settings) for variant in ladder if variant.changes == chosen)
     short_of_memory(short, has_8bit)
     fitting = fitting_for(flags_for("text-classification"))
     with caplog.at_level(logging.INFO):
-        option, _ = choose(fitting)
-    assert option.different(fitting.asked()) == chosen
-    said = next(record.message for record in caplog.records if "스스로 고른 설정" in record.message)
+        changes, _ = choose(fitting)
+    assert changes == chosen
+    said = next(record.message for record in caplog.records if "자동으로 적용합니다" in record.message)
     assert all(f"{key}={str(value).lower()}" in said for key, value in chosen.items())
 
 
@@ -74,9 +72,9 @@ def test_what_the_user_set_is_left_alone(
 ) -> None:  # fmt: skip
     short_of_memory(1, False)
     fitting = fitting_for([*flags_for("text-classification"), *flags])
-    assert automatic(fitting, exact=False) == []
-    option, _ = choose(fitting)
-    assert option == fitting.asked()
+    assert fitting.automatic() == []
+    changes, _ = choose(fitting)
+    assert changes == {}
     assert "들어가지 않을 수 있습니다" in caplog.text
 
 
@@ -120,8 +118,8 @@ def test_a_flag_that_is_the_default_is_not_given_up_for_what_a_checkpoint_rememb
     assert "model.dtype: 체크포인트 bfloat16 / 지금 float32" in error.value.where
 
 
-def test_a_workbench_under_other_settings_has_them_everywhere(flags_for: Callable[[str], list[str]]) -> None:
-    bench: Workbench = fitting_for(flags_for("fill-mask")).bench
+def test_a_session_under_other_settings_has_them_everywhere(flags_for: Callable[[str], list[str]]) -> None:
+    bench = prepared_for(flags_for("fill-mask"))[0].bench
     model = bench.settings.model.model_copy(update={"dtype": "bfloat16"})
     other = bench.with_settings(bench.settings.model_copy(update={"model": model}), bench.task)
     assert {part.settings.model.dtype for part in (other, other.task, other.models)} == {"bfloat16"}
@@ -136,25 +134,15 @@ def test_of_several_processes_the_one_with_the_least_memory_counts(
     gib = 2**30
     monkeypatch.setattr(MemoryManager, "limit", lambda self: 10 * gib)
     monkeypatch.setattr(MemoryManager, "used", lambda self: gib)
-    alone = fitting_for(flags_for("text-classification"))
+    prepared, tokenizer, length = prepared_for(flags_for("text-classification"))
+    alone = fitting_of_prepared(prepared, tokenizer, length)
     other_has_less = SimpleNamespace(  # by a GiB in use, and by one of its machine
         device=torch.device("cpu"), num_processes=2, gather=lambda values: torch.cat([values, values + gib])
     )
-    bench: Any = replace(alone.bench, accelerator=other_has_less)  # type: ignore[arg-type]
-    beside = fitting_of(bench, alone.tokenizer, alone.label_names, alone.max_length, alone.train, alone.validation)
+    two: Any = replace(prepared.bench, accelerator=other_has_less)  # type: ignore[arg-type]
+    beside = fitting_of_prepared(replace(prepared, bench=two), tokenizer, length)
     assert (alone.taken, alone.limit) == (gib, 10 * gib)
     assert (beside.taken, beside.limit) == (2 * gib, 9 * gib)
-
-
-def test_the_heap_takes_more_than_what_is_alive_where_freed_blocks_lie_between() -> None:
-    block = 2_359_296
-    made = [Event(number, block, True) for number in range(100)]
-    freed = [Event(number, -1, False) for number in range(1, 100, 2)]
-    again = [Event(number, block, True) for number in range(100, 150)]
-    peak = heap_peak([*made, *freed, *again])
-    if peak is None:
-        pytest.skip("the C library does not tell of its heap")
-    assert 100 * block <= peak < 2 * 100 * block
 
 
 @pytest.mark.parametrize(("written", "limit"), [("2147483648\n", 2**31), ("max\n", None)])

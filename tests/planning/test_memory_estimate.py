@@ -8,26 +8,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
+from finetuning.config.ladder import Abilities, suggested_variants, with_changes
+from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import without_padding
-from finetuning.planning.estimate import Estimate, heaviest_cuts, shortened
-from finetuning.planning.fit import Fitting, table, what_would_fit
-from finetuning.planning.options import Option, cheaper_options, first_that_fits
+from finetuning.planning.fit import Fitting, first_that_fits
+from finetuning.planning.preview import memory_table, what_would_fit
+from finetuning.planning.types import Estimate
+from finetuning.planning.workload import heaviest_cuts, make_workload, shortened
 from finetuning.tasks.registry import task_classes
 from finetuning.windows.order import Window, epoch_order, partition, window_of, windows_per_epoch
-from tests.support.planning import fitting_for
+from tests.support.planning import fitting_for, fitting_of_prepared, prepared_for
 
 
-def saved_bytes(fitting: Fitting) -> int:
+def saved_bytes(fitting: Fitting, model: PreTrainedModel) -> int:
     """Bytes of the distinct storages that the real model's forward and loss keep for the backward pass."""
-    option, task = fitting.asked(), fitting.bench.task
-    model = fitting.bench.models.load_model(fitting.label_names).train()
+    model.train()
     if model.config.pad_token_id is None:
-        model.config.pad_token_id = fitting.tokenizer.pad_token_id
-    window = option.batch_size * option.gradient_accumulation_steps
-    way = fitting.way()
-    cut = heaviest_cuts(fitting.train.lengths, 42, window, 1, option.max_length, option.token_budget, way, "cpu")[0]
-    batch = fitting._batch(fitting.train, cut.rows, option.max_length, way)
+        model.config.pad_token_id = fitting.source.tokenizer.pad_token_id
+    workload = make_workload(fitting.source, fitting.settings, fitting.accelerator, fitting.way())
+    task, batch = workload.task, workload.steps[0].batch
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -48,16 +49,17 @@ def test_activations_of_every_task_are_what_a_real_model_keeps(
     task: str,
     flags_for: Callable[[str], list[str]],
 ) -> None:
-    fitting = fitting_for([*flags_for(task), "--no-mixed_precision"])
-    estimate = fitting.estimate(fitting.asked())
-    model = fitting.bench.models.load_model(fitting.label_names)
+    prepared, tokenizer, length = prepared_for([*flags_for(task), "--no-mixed_precision"])
+    fitting = fitting_of_prepared(prepared, tokenizer, length)
+    estimate = fitting.estimate(fitting.settings)
+    model = prepared.bench.models.load_model(prepared.label_names)
     assert estimate.counted
     assert estimate.parameters == estimate.trained == sum(p.numel() for p in model.parameters())
     assert estimate.weights == estimate.gradients == estimate.optimizer // 2 == 4 * estimate.parameters
-    if fitting.bench.accelerator.device.type == "cpu":  # a checkpoint is copied whole
+    if fitting.accelerator.device.type == "cpu":  # a checkpoint is copied whole
         assert estimate.saving > 2 * (estimate.weights + estimate.optimizer)
-    kept = saved_bytes(fitting)
-    assert estimate.heap > 0 or fitting.bench.accelerator.device.type != "cpu"
+    kept = saved_bytes(fitting, model)
+    assert estimate.overhead > 0 or fitting.accelerator.device.type != "cpu"
     # a backward pass has temporaries besides, and gradients of later layers beside activations of earlier ones
     assert 0.9 * kept < estimate.activations + estimate.logits + estimate.gradients
     assert estimate.activations + estimate.logits < 2 * kept
@@ -66,26 +68,27 @@ def test_activations_of_every_task_are_what_a_real_model_keeps(
 @pytest.mark.parametrize("task", ["text-classification", "text-generation"])
 def test_each_cheaper_option_needs_less(task: str, flags_for: Callable[[str], list[str]]) -> None:
     fitting = fitting_for([*flags_for(task), "--set", "model.adapter.r=4"])
-    asked = fitting.asked()
-    options = [asked, *cheaper_options(asked, fitting.can_checkpoint())]
+    options = [fitting.settings, *(variant.settings for variant in fitting.suggested())]
     estimates = [fitting.estimate(option) for option in options]
     assert all(estimate.counted for estimate in estimates)
     plain, checkpointed, lora = estimates[0], estimates[1], estimates[-1]
     assert checkpointed.activations + checkpointed.logits < plain.activations + plain.logits
-    assert options[-1].adapter == "lora"
+    assert options[-1].model.adapter.method == "lora"
     assert lora.trained < plain.trained < lora.parameters
     assert lora.total < plain.total
 
 
 def test_what_would_fit_is_named_and_fits(flags_for: Callable[[str], list[str]]) -> None:
     fitting = fitting_for(flags_for("text-generation"))
-    asked = fitting.asked()
-    plain, lean = fitting.estimate(asked), fitting.estimate(fitting.with_checkpointing())
+    plain = fitting.estimate(fitting.settings)
+    lean = fitting.estimate(with_changes(fitting.settings, {"memory.gradient_checkpointing": True}))
     assert lean.total < plain.total
     tight = replace(fitting, limit=fitting.taken + lean.total)
-    assert fitting.with_checkpointing().changes_from(asked) in what_would_fit(tight)
-    assert "→ 들어가지 않습니다" in "\n".join(table(tight, plain))
-    assert "→ 들어갑니다" in "\n".join(table(tight, lean))
+    named, *costs = what_would_fit(tight)
+    assert named.endswith("): --set memory.gradient_checkpointing=true")
+    assert len(costs) == 1 and "느려집니다" in costs[0]
+    assert "→ 들어가지 않습니다" in "\n".join(memory_table(tight, plain))
+    assert "→ 들어갑니다" in "\n".join(memory_table(tight, lean))
 
 
 def test_the_heaviest_micro_batch_is_that_of_the_cut() -> None:
@@ -105,23 +108,14 @@ def test_an_example_is_shortened_with_what_it_has_for_each_token() -> None:
     assert shortened(example, 2) == {"input_ids": [1, 2], "trained": [False, True], "row": 7, "label": "가"}
 
 
-def test_options_come_in_the_order_of_their_cost_and_keep_the_window() -> None:
-    asked = Option(256, 4, 2, gradient_checkpointing=False, dtype="float32", optimizer="adamw", adapter="none")
-    options = cheaper_options(asked, can_checkpoint=True)
-    assert [option.changes_from(asked) for option in options[:2]] == [
-        "--set memory.gradient_checkpointing=true",
-        "--set memory.gradient_checkpointing=true --set data.batch_size=2 --set memory.gradient_accumulation_steps=4",
-    ]
-    assert [option.dtype for option in options] == ["float32"] * 3 + ["bfloat16"] * 5
-    assert [option.optimizer for option in options] == ["adamw"] * 4 + ["adafactor"] * 4
-    assert [option.adapter for option in options] == ["none"] * 5 + ["lora"] * 3
-    assert [option.max_length for option in options] == [256] * 6 + [128, 64]
-    assert {option.batch_size * option.gradient_accumulation_steps for option in options} == {8}
+def test_the_first_that_fits_is_found() -> None:
+    asked = Settings.model_validate({"data": {"batch_size": 4, "max_length": 256}})
+    variants = suggested_variants(asked, Abilities())
 
-    def estimate_of(option: Option) -> Estimate:
-        return Estimate(1, 1, 0, 0, 0, option.token_budget, 0, counted=True)
+    def estimate_of(settings: Settings) -> Estimate:
+        return Estimate(1, 1, 0, 0, 0, settings.data.batch_size * settings.data.max_length, 0, counted=True)
 
-    found = first_that_fits(options, estimate_of, 300)
+    found = first_that_fits(variants, estimate_of, 300)
     assert found is not None
-    assert found[0] == options[2]
-    assert first_that_fits(options, estimate_of, 10) is None
+    assert found[0] == variants[2]
+    assert first_that_fits(variants, estimate_of, 10) is None

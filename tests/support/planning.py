@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from finetuning.commands import session as workbench
-from finetuning.planning.fit import Fitting, fitting_of
-from finetuning.planning.options import Option
+from typing import Any
+
+from finetuning.commands.fitting import fitting_of
+from finetuning.commands.session import Prepared, build, prepare
+from finetuning.config.schema import Settings
+from finetuning.planning.fit import Fitting
 from finetuning_app import build_parser, overrides_in, read_settings
 from tests.support.runs import StopAfter
 
 
-def fitting_for(flags: list[str]) -> Fitting:
+def prepared_for(flags: list[str]) -> tuple[Prepared, Any, int]:
+    """Return a run's data and session, its tokenizer, and its length in tokens."""
     arguments = build_parser().parse_args(flags)
-    bench = workbench.build(read_settings(arguments), StopAfter(), frozenset(overrides_in(arguments)))
-    tokenizer = bench.models.load_tokenizer()
-    length = bench.models.usable_length(tokenizer)
-    made = workbench.prepare(bench, tokenizer, length)
-    examples = made.examples
-    return fitting_of(made.bench, tokenizer, made.label_names, length, examples["train"], examples["validation"])
+    session = build(read_settings(arguments), StopAfter(), frozenset(overrides_in(arguments)))
+    tokenizer = session.models.load_tokenizer()
+    length = session.models.usable_length(tokenizer)
+    return prepare(session, tokenizer, length), tokenizer, length
 
 
-def needs(option: Option) -> int:
-    """Bytes that stand for what an option takes: less on each rung."""
-    optimizer = {"adamw": 20, "adamw_8bit": 10, "adafactor": 5}[option.optimizer]
-    return 100 - 30 * option.gradient_checkpointing + optimizer - 10 * (option.dtype == "bfloat16")
+def fitting_of_prepared(prepared: Prepared, tokenizer: Any, length: int) -> Fitting:
+    examples = prepared.examples
+    return fitting_of(
+        prepared.bench, tokenizer, prepared.label_names, length, examples["train"], examples["validation"]
+    )
+
+
+def fitting_for(flags: list[str]) -> Fitting:
+    return fitting_of_prepared(*prepared_for(flags))
+
+
+def needs(settings: Settings) -> int:
+    """Return bytes that stand for what a run takes: less on each rung."""
+    optimizer = {"adamw": 20, "adamw_8bit": 10, "adafactor": 5}[settings.training.optimizer]
+    recomputed = 30 if settings.memory.gradient_checkpointing else 0
+    return 100 - recomputed + optimizer - 10 * (settings.model.dtype == "bfloat16")

@@ -1,0 +1,49 @@
+"""Hand a session's run to planning: its outline, its examples and the memory there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from finetuning.commands.session import Workbench
+from finetuning.config.ladder import with_changes
+from finetuning.config.schema import Settings
+from finetuning.planning.fit import Fitting
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from finetuning.data.examples import Examples
+
+
+def fitting_of(
+    bench: Workbench, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int,
+    train: Examples, validation: Examples,
+) -> Fitting:  # fmt: skip
+    """Describe the run to come on this device, as it is before its model is loaded.
+
+    Of several processes the one with the least memory counts for all, as they have to train with the same settings.
+    """
+    from finetuning.planning.workload import Source
+    from finetuning.training.step import over_processes
+    from memory_utils import MemoryManager
+    from model_manager import ModelManager
+
+    def outline(settings: Settings) -> PreTrainedModel:
+        model = ModelManager(settings, bench.task, bench.models.extension).outline(label_names)
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = tokenizer.pad_token_id
+        bench.task.scores.fit_model(model, tokenizer)
+        return model
+
+    memory = MemoryManager(bench.settings, bench.accelerator.device, max_length)
+    taken = memory.used() if bench.accelerator.device.type == "cpu" else 0
+    return Fitting(
+        settings=with_changes(bench.settings, {"data.max_length": max_length}),
+        given=bench.given,
+        source=Source(bench.task, tokenizer, train, validation),
+        outline=outline,
+        accelerator=bench.accelerator,
+        taken=int(over_processes(bench.accelerator, float(taken), "max")),
+        limit=-int(over_processes(bench.accelerator, -float(memory.limit()), "max")),
+    )

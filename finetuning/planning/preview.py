@@ -1,0 +1,86 @@
+"""The lines that `plan` prints about padding and memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finetuning.planning.fit import Fitting, first_that_fits
+from finetuning.windows.order import epoch_order, partition, window_of, windows_per_epoch
+from finetuning.windows.packing import pack_window
+
+if TYPE_CHECKING:
+    from finetuning.planning.types import Estimate
+
+_GIB = 1024**3
+_SAMPLED_WINDOWS = 50
+
+
+def padding_line(fitting: Fitting, window: int) -> str:
+    """Return padding's share of all tokens, beside that of batches in the order they come; window: examples in one."""
+    train, settings, way = fitting.source.train, fitting.settings, fitting.way()
+    max_length = settings.data.max_length
+    order, budget = epoch_order(len(train), settings.training.seed, 0), settings.data.batch_size * max_length
+    real = ours = plain = 0
+    for number in range(min(_SAMPLED_WINDOWS, windows_per_epoch(len(train), window))):
+        indices = window_of(order, window, 0, number).indices
+        real += int(train.lengths[indices].sum())
+        if way == "one row":
+            ours = real
+        elif way == "packed":
+            for rows in pack_window(indices, train.lengths, max_length, budget):
+                ours += len(rows) * max(int(train.lengths[row].sum()) for row in rows)
+        else:
+            ours += sum(len(cut) * int(train.lengths[cut].max()) for cut in partition(indices, train.lengths, budget))
+        for start in range(0, len(indices), settings.data.batch_size):
+            batch = train.lengths[indices[start : start + settings.data.batch_size]]
+            plain += len(batch) * int(batch.max())
+    how = {"one row": "한 행에 이어 붙임", "packed": "packing"}.get(way, "길이별로 나눔")
+    return f"패딩: {100 * (1 - real / ours):.1f}% ({how}), 순서대로 나누면 {100 * (1 - real / plain):.1f}%"
+
+
+def memory_lines(fitting: Fitting, estimate: Estimate) -> list[str]:
+    """Return the estimate in GiB beside the limit as a table, and what would fit where it does not."""
+    lines = memory_table(fitting, estimate)
+    return lines if estimate.total <= fitting.room else [*lines, *what_would_fit(fitting)]
+
+
+def memory_table(fitting: Fitting, estimate: Estimate) -> list[str]:
+    """Return the estimate in GiB beside the limit, a line for each part."""
+    method = "텐서를 세어 구한 값" if estimate.counted else "식으로 구한 값"
+    parts = [
+        ("가중치", estimate.weights),
+        ("기울기", estimate.gradients),
+        ("옵티마이저", estimate.optimizer),
+        ("활성값과 임시 메모리", estimate.activations),
+        ("logits", estimate.logits),
+        *([("라이브러리와 할당자의 여유", estimate.overhead)] if estimate.overhead else []),
+        *([("프로그램", fitting.taken)] if fitting.taken else []),
+        ("합계", estimate.total + fitting.taken),
+    ]
+    saving = (estimate.saving + fitting.taken) / _GIB
+    fits = "들어갑니다" if estimate.total <= fitting.room else "들어가지 않습니다"
+    return [
+        f"파라미터: {estimate.parameters:,}개 (학습 {estimate.trained:,}개)",
+        f"예상 메모리 (GiB, {method}):",
+        *(f"  {name}: {size / _GIB:.2f}" for name, size in parts),
+        *([f"  체크포인트를 저장하는 동안: {saving:.2f} (사본을 둘 자리가 있을 때)"] if estimate.copy else []),
+        f"  한도: {fitting.limit / _GIB:.2f} → {fits}",
+    ]
+
+
+def what_would_fit(fitting: Fitting) -> list[str]:
+    """Return the cheapest settings that fit where those asked for do not, and what each of them costs."""
+    what = "학습할 때 자동으로 적용할 설정"
+    found = first_that_fits(fitting.automatic(), fitting.estimate, fitting.room)
+    if found is None:
+        what = "들어가는 설정"
+        found = first_that_fits(fitting.suggested(), fitting.estimate, fitting.room)
+    if found is None:
+        return ["들어가는 설정을 찾지 못했습니다. 더 작은 모델을 고르세요."]
+    variant, estimate = found
+    total = (estimate.total + fitting.taken) / _GIB
+    costs = {rung.key: rung.cost for rung in variant.rungs}  # of a key that was set twice the later one's
+    return [
+        f"{what} (약 {total:.2f} GiB): {variant.flags()}",
+        *(f"  {key}: {cost}" for key, cost in costs.items()),
+    ]
