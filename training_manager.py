@@ -18,7 +18,6 @@ from finetuning.checkpoints.background import BackgroundSaver
 from finetuning.checkpoints.fingerprint import check_same_run, fingerprint
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
-from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
 from finetuning.data.examples import Examples
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
@@ -34,6 +33,7 @@ from finetuning.training.resume import check_epochs
 from finetuning.training.schedules import learning_rate_factor
 from finetuning.training.state import KeptState, TrainingState
 from finetuning.training.step import OptimizerStep, StepResult
+from finetuning.types import Checkpoint, Progress
 from finetuning.windows.layouts import choose_layout, log_layout
 from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 from finetuning.windows.partition import FEWEST
