@@ -61,6 +61,7 @@ class Encoder:
         return content_key(
             FORMAT, rows.key, self.task.name, settings_key(self.task.settings, "examples"),
             json.dumps(self.label_names), str(self.max_length), backend, str(self.tokenizer.init_kwargs),
+            str(self.tokenizer.chat_template),
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from finetuning.data.examples import Examples, batches_by_length
 from finetuning.data.table import Cells, numbers
 from finetuning.device.budget import TokenBudget
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
-from finetuning.korean.text_quality import Said
+from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.shared import Answer, GeneratingScorer
 from finetuning.types import Batch, RandomKey
@@ -68,7 +68,7 @@ class Evaluator:
     def predict(self, examples: Examples) -> list[Any]:
         """The prediction of each row, of examples that have no labels."""
         if isinstance(self.task.scores, GeneratingScorer):
-            return [Answer(said=said) for said in self._generate(self.task.scores, examples, len(examples.rows))]
+            return [Answer(generated=text) for text in self._generate(self.task.scores, examples, len(examples.rows))]
         predictions = self._pass(examples.lengths, lambda indices: self._predictions(examples, indices, None)[0])
         return self.task.scores.gather(predictions, examples.table, examples.rows)
 
@@ -104,14 +104,14 @@ class Evaluator:
         predictions = self.task.scores.gather(found, examples.table, examples.rows)
         if isinstance(self.task.scores, GeneratingScorer) and generated_rows:
             answers = self._generate(self.task.scores, examples, min(generated_rows, len(predictions)))
-            for position, said in enumerate(answers):
-                predictions[position] = dataclasses.replace(predictions[position], said=said)
+            for position, text in enumerate(answers):
+                predictions[position] = dataclasses.replace(predictions[position], generated=text)
         return predictions, sums[0] / max(sums[1], 1)
 
-    def _generate(self, scorer: GeneratingScorer, examples: Examples, count: int) -> list[Said]:
+    def _generate(self, scorer: GeneratingScorer, examples: Examples, count: int) -> list[GeneratedText]:
         """The text that the model makes of each of the first rows."""
 
-        def work(indices: np.ndarray) -> list[Said]:
+        def work(indices: np.ndarray) -> list[GeneratedText]:
             rows = [examples.rows[int(index)] for index in indices]
             with self.accelerator.autocast():
                 return scorer.generate(self.model, rows, self.tokenizer, self.max_length)

@@ -1,4 +1,4 @@
-"""What people call their columns, in Korean and in English: tried where the settings leave a name at its default."""
+"""Common Korean and English names of columns, tried while a setting has its default."""
 
 from __future__ import annotations
 
@@ -37,7 +37,14 @@ TARGETS = (
 
 
 def pair_in(available: Sequence[str]) -> tuple[str, str] | None:
-    """The two columns of a usual pair of texts, as they are spelled there; None where there is none, or several."""
+    """Find the columns of a common pair of texts.
+
+    Args:
+        available: Names of a source's columns.
+
+    Returns:
+        The two names as the source spells them, or None if it has no such pair or several.
+    """
     spelled = {name.casefold(): name for name in available}
     found = [(spelled[first], spelled[second]) for first, second in PAIRS if {first, second} <= spelled.keys()]
     return found[0] if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""One text in one spelling: NFC always, characters of no width and full-width forms by the settings."""
+"""Unicode normalization: NFC always, zero-width characters and full-width forms by the settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ KINDS = {
     "zero_width": "폭 없는 문자를 지운 값",
     "full_width": "전각 문자를 반각으로 바꾼 값",
 }
-# Space, word joiner, byte order mark and soft hyphen of no width. The joiners U+200C and U+200D shape emoji and other
-# scripts, so they go only where they can do neither: at the beginning, and after Hangul, Latin letters, digits, space.
+# Zero-width space, word joiner, byte order mark and soft hyphen. The joiners U+200C and U+200D shape emoji and other
+# scripts, so they are removed only at the start and after Hangul, Latin letters, digits and white space.
 _ZERO_WIDTH = re.compile(
     "[\u00ad\u200b\u2060\ufeff]+|(?:^|(?<=[\\s0-9A-Za-z\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]))[\u200c\u200d]+"
 )
@@ -22,7 +22,7 @@ _WIDE_OR_NARROW = re.compile("[\u3000\uff01-\uffee]")
 
 
 def _ordinary_widths() -> dict[int, str]:
-    """What Unicode says that full-width and half-width forms are of, a character each: Ａ is A, ﾡ is ㄱ."""
+    """Map the code points of full-width and half-width forms to ordinary characters: Ａ to A, ﾡ to ㄱ."""
     found = {}
     for code in (0x3000, *range(0xFF01, 0xFFEF)):
         kind, _, target = unicodedata.decomposition(chr(code)).partition(" ")
@@ -36,9 +36,13 @@ _ORDINARY = _ordinary_widths()
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Which spellings are made one: NFC always, and those named.
+    """Normalizes texts to NFC, and more if asked.
 
-    NFC composes what a Mac takes apart (ㅎㅏㄴ as conjoining jamo → 한); compatibility jamo, as in ㅋㅋ and ㅠㅠ, stay.
+    NFC composes what macOS decomposes (conjoining jamo ㅎㅏㄴ to 한). Compatibility jamo, as in ㅋㅋ and ㅠㅠ, stay.
+
+    Attributes:
+        zero_width: Whether zero-width characters are removed.
+        full_width: Whether full-width and half-width forms become ordinary characters.
     """
 
     zero_width: bool = False
@@ -46,11 +50,11 @@ class Normalizer:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Normalizer:
-        """The one that `data.normalize` names."""
+        """Build the normalizer that `data.normalize` names."""
         return cls(zero_width="zero_width" in names, full_width="full_width" in names)
 
     def text(self, text: str) -> tuple[str, tuple[str, ...]]:
-        """The text in its one spelling, and which kinds of change (keys of KINDS) that took."""
+        """Return the normalized text, and the kinds of change (keys of KINDS) that were made."""
         if text.isascii():
             return text, ()
         kinds = []
@@ -60,13 +64,13 @@ class Normalizer:
         if self.full_width and _WIDE_OR_NARROW.search(found):
             found, before = unicodedata.normalize("NFC", found.translate(_ORDINARY)), found
             kinds += ["full_width"] if found != before else []
-        if self.zero_width and not found.isprintable() and _ZERO_WIDTH.search(found):  # it is not printable, and rare
+        if self.zero_width and not found.isprintable() and _ZERO_WIDTH.search(found):  # the cheap test first
             found, before = _without_zero_width(found), found
             kinds += ["zero_width"] if found != before else []
         return found, tuple(kinds)
 
     def value(self, value: Any) -> tuple[Any, tuple[str, ...]]:
-        """Like `text`, of every text in a value of JSON."""
+        """Normalize every text in a value of JSON; see `text`."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list | tuple):
@@ -79,7 +83,7 @@ class Normalizer:
 
 
 def _without_zero_width(text: str) -> str:
-    """Taking one out may bring others, or jamo, together: until nothing changes."""
+    """Remove zero-width characters until nothing changes: a removal may bring others, or jamo, together."""
     while True:
         found = unicodedata.normalize("NFC", _ZERO_WIDTH.sub("", text))
         if found == text:
@@ -92,14 +96,14 @@ def _union(parts: Any) -> tuple[str, ...]:
 
 
 def change_shown(before: str, after: str) -> str:
-    """Where two texts first differ, a few characters of both, what has no width written as its escape."""
+    """Return a few characters of both texts from where they first differ, invisible ones as escapes."""
     start = next((n for n, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]), len(after))
     start = max(0, start - 4)
     return f"'{_visible(before[start : start + 14])}' → '{_visible(after[start : start + 10])}'"
 
 
 def _visible(text: str) -> str:
-    """What cannot be seen, or looks like the character that NFC makes of it, as its escape."""
+    """Return the text with escapes for characters that are invisible or look the same after NFC."""
     return "".join(
         f"\\u{ord(letter):04x}"
         if unicodedata.category(letter) in {"Cf", "Cc"} or unicodedata.normalize("NFC", letter) != letter

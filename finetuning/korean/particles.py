@@ -1,4 +1,4 @@
-"""Korean particles: the form that fits the last sound of the word before."""
+"""Korean particles (조사): the form that follows the last sound of a word."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 # Digits, Latin letters and words are read aloud in Korean, so the particle after them follows that reading: 16 is 십육,
-# LR is 엘알, tokenizer is 토크나이저. A word is told by how its ending is usually spelled in Hangul: title is 타이틀.
+# LR is 엘알, tokenizer is 토크나이저. A word's last sound is guessed from its ending: title is 타이틀.
 _ENDS_IN_CONSONANT = frozenset("013678LMNR")
 _ENDS_IN_RIEUL = frozenset("178LR")
 _WORD = re.compile(r"[A-Za-z]*[a-z][A-Za-z]*$")
@@ -18,13 +18,18 @@ _CLOSING_MARKS = "\"'`)]}>»”’"
 
 
 def with_particle(word: object, particles: str) -> str:
-    """Returns the word with the particle that fits its last sound: `with_particle("모델", "을/를")` is `"모델을"`.
+    """Return a word with the particle that fits its last sound: `with_particle("모델", "을/를")` is `"모델을"`.
 
-    `particles` is `after consonant/after vowel`, as in `은/는`, `이/가`, `과/와`, `으로/로`.
+    Args:
+        word: Any value, shown by `str`.
+        particles: The form after a consonant and the one after a vowel, such as `은/는`, `이/가` or `으로/로`.
+
+    Returns:
+        The word and the particle.
     """
     text = str(word)
     after_consonant, after_vowel = particles.split("/")
-    last = unicodedata.normalize("NFC", text.rstrip(_CLOSING_MARKS))[-1:]  # a name from a Mac is decomposed
+    last = unicodedata.normalize("NFC", text.rstrip(_CLOSING_MARKS))[-1:]  # names of files are decomposed on macOS
     if "가" <= last <= "힣":
         final = (ord(last) - ord("가")) % 28
         closed, rieul = final != 0, final == _RIEUL

@@ -1,17 +1,13 @@
-"""Tokens that say something about characters of their own: a tokenizer that cuts where entities end, and windows."""
+"""Cuts before particles and around marks and numbers, so that tokens end where entities and answers do."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 _PARTICLES = """
@@ -20,7 +16,7 @@ _PARTICLES = """
 이나 나 이라고 라고 이라는 라는 이란 란 이라 이다 이었다 였다 이며 이고 이자 이던 이지만 인 인데 입니다
 들 들이 들은 들을 들의 들에게 들과 간 마다 씩 쯤 째 여
 """
-_WHITE = "[▁ ]?"  # a space, or what SentencePiece writes for it, stays with what follows: the vocabulary has them so
+_WHITE = "[▁ ]?"  # a space, or SentencePiece's mark for it, stays with what follows, as in the vocabulary
 _LETTER = r"[\p{L}\p{N}]"
 CUT = "|".join(
     (
@@ -31,26 +27,19 @@ CUT = "|".join(
 )
 
 
-@dataclass(frozen=True)
-class Window:
-    """A text, or as much of it as the model takes at once.
+def cut_words(tokenizer: PreTrainedTokenizerBase, task: str) -> None:
+    """Make a tokenizer cut before a word's particle (조사) and around marks and numbers. It is saved that way.
 
-    position: of its text among those given; inputs: token columns; starts, ends: the characters that each token is
-    the one to speak for, -1 where there are none.
-    """
+    Entities and answers end before the particle, and a subword such as `일부터` holds both. A needless cut (`고양|이`)
+    costs one token. Cuts around every syllable would never straddle an end, but models know subwords and learned less
+    that way. A tokenizer with these cuts, or with a byte-level step that adds a space, is left as it is.
 
-    position: int
-    inputs: dict[str, list[int]]
-    starts: list[int]
-    ends: list[int]
+    Args:
+        tokenizer: Fast tokenizer to change.
+        task: Name of the task, for the message.
 
-
-def cut_into_pieces(tokenizer: PreTrainedTokenizerBase, task: str) -> None:
-    """Makes a tokenizer cut before a word's particle (조사) and around marks and numbers, and keep that when saved.
-
-    Entities and answers end before the particle, and a subword such as `일부터` holds both. A cut too many, as in
-    `고양|이`, costs a token. Cutting around every syllable leaves nothing to straddle, but models know subwords: they
-    learned less with it. A tokenizer that was cut before stays as it is.
+    Raises:
+        ModelError: The tokenizer is slow.
     """
     from tokenizers import Regex, pre_tokenizers
 
@@ -65,50 +54,8 @@ def cut_into_pieces(tokenizer: PreTrainedTokenizerBase, task: str) -> None:
     steps = existing["pretokenizers"] if existing and existing["type"] == "Sequence" else [existing] if existing else []
     was_cut = any(step["type"] == "Split" and step["pattern"] == {"Regex": CUT} for step in steps)
     if was_cut or any(step["type"] == "ByteLevel" and step["add_prefix_space"] for step in steps):
-        return  # the latter would put a space before every piece
+        return  # ByteLevel would put a space before every piece
     cut = pre_tokenizers.Split(Regex(CUT), "isolated")
     before = [backend.pre_tokenizer] if existing else []
-    byte_level = any(step["type"] == "ByteLevel" for step in steps)  # what it hands on are bytes, not letters
+    byte_level = any(step["type"] == "ByteLevel" for step in steps)  # it passes on bytes, not letters
     backend.pre_tokenizer = pre_tokenizers.Sequence([cut, *before] if byte_level else [*before, cut])
-
-
-def windows_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[Window]:
-    """Texts as windows of max_length tokens, which overlap by a quarter; each character counts in one of them."""
-    encoded = tokenizer(
-        list(texts), truncation=True, max_length=max_length, stride=max_length // 4, return_overflowing_tokens=True
-    )
-    assert encoded.encodings is not None
-    columns: Any = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
-    numbered = enumerate(encoded["overflow_to_sample_mapping"])
-    for position, group in groupby(numbered, key=lambda pair: pair[1]):
-        members = [number for number, _ in group]
-        spoken = [_spoken_for(encoded.encodings[number], texts[position]) for number in members]
-        for number, places in zip(members, _shared_out(spoken), strict=True):
-            inputs = {name: values[number] for name, values in columns.items()}
-            yield Window(position, inputs, [start for start, _ in places], [end for _, end in places])
-
-
-def _spoken_for(encoding: Encoding, text: str) -> list[tuple[int, int]]:
-    """The characters of each token that no token before it has, without white space; (-1, -1) where there are none."""
-    places, done = [], 0
-    for (start, end), special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True):
-        start = max(start, done)
-        while start < end and text[start].isspace():
-            start += 1
-        if special or start >= end:
-            places.append((-1, -1))
-        else:
-            places.append((start, end))
-            done = end
-    return places
-
-
-def _shared_out(windows: list[list[tuple[int, int]]]) -> Iterator[list[tuple[int, int]]]:
-    """The windows' places without those that another has: of an overlap the first half is the earlier window's."""
-    edges = [0]
-    for earlier, later in pairwise(windows):
-        done = max(end for _, end in earlier)
-        both = [start for start, _ in later if 0 <= start < done]
-        edges.append(both[len(both) // 2] if both else max(done, 0))
-    for places, low, high in zip(windows, edges, [*edges[1:], float("inf")], strict=True):
-        yield [place if low <= place[0] < high else (-1, -1) for place in places]

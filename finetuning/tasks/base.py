@@ -15,13 +15,15 @@ class Task(ABC):
     A subclass states the facts below and builds its parts in `__init__`. Parts are independent of each other, so a
     new task can take those of an existing one and write only what differs. A part that needs another one is given it.
 
+    Args:
+        settings: Settings of the run.
+
     Attributes:
         name: The task's name in `model.task`.
         aliases: Other accepted spellings of the name.
         auto_class: Name of the transformers class that loads the model.
         pipeline: Name of the transformers pipeline that uses the model, or None if there is none.
         usage: Python lines that use `model` and `tokenizer`, for the model card of a task without a pipeline.
-        settings: Settings that the task was built with.
         reads: Which columns the task reads, and how cells become a clean row.
         encodes: How rows become token ids, and examples a batch.
         scores: Loss, predictions and metrics.
@@ -42,7 +44,7 @@ class Task(ABC):
 
     @abstractmethod
     def __init__(self, settings: Settings) -> None:
-        """Keep the settings and build the parts with them."""
+        self.settings = settings
 
     @classmethod
     def meant_by(cls, settings: Settings) -> str:

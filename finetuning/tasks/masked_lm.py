@@ -31,7 +31,7 @@ class FillMask(Task):
     pipeline = "fill-mask"
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = PlainTextReader(settings)
         self.encodes = MaskingEncoder(settings)
         self.scores = MaskScorer(settings)

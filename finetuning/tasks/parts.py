@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 class RowReader(ABC):
     """What a task reads: its columns, and a source's cells as a clean row.
 
+    Args:
+        settings: Settings of the run.
+
     Attributes:
         has_labels: Whether the model's config holds label names.
         grouped_by: Role whose rows of one value stay together when data are held out of train, or None.
@@ -101,11 +104,14 @@ class RowReader(ABC):
         return ()
 
     def refine(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Settings:
-        """Return the settings with what the data showed, such as that texts come in pairs.
+        """Add to the settings what the data showed, such as that texts come in pairs.
 
         Args:
             roles: Roles of the columns that were found.
             train_labels: Count of each label in train.
+
+        Returns:
+            The settings that the task is built again with. They may name another task.
         """
         return self.settings
 
@@ -181,6 +187,9 @@ class RowEncoder(ABC):
 
 class Scorer(ABC):
     """How a task scores: its loss, what evaluation keeps of each example, and metrics.
+
+    Args:
+        settings: Settings of the run.
 
     Attributes:
         best_metric: Metric by which the best model is chosen.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,30 @@ def test_examples_are_made_once_whatever_does_not_shape_them(base: dict[str, dic
     for number, change in enumerate(({"question_answering__doc_stride": 7}, {"data__normalize": []}), 2):
         assert len(cached_examples(under(base, **change), tokenizer)) == number, change
     assert len(cached_examples(under(base), tokenizer, max_length=16)) == 4
+
+
+def test_another_chat_template_under_the_same_name_makes_other_examples(tiny_causal: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    template, source = tmp_path / "chat.jinja", tmp_path / "train.jsonl"
+    rows = [{"prompt": f"질문 {number}", "response": f"답변 {number}"} for number in range(20)]
+    source.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    settings = Settings.model_validate(
+        {
+            "model": {"task": "text-generation"},
+            "data": {"dataset_name": str(source), "dataset_cache_dir": str(tmp_path / "cache")},
+            "text_generation": {"format": "chat", "chat_template": str(template)},
+        }
+    )
+    found = []
+    for separator in (": ", ": ", " = "):
+        template.write_text(
+            f"{{% for m in messages %}}{{{{ m['role'] + '{separator}' + m['content'] }}}}{{% endfor %}}"
+            "{% if add_generation_prompt %}{{ 'assistant" + separator + "' }}{% endif %}"
+        )
+        found.append(cached_examples(settings, AutoTokenizer.from_pretrained(tiny_causal), max_length=64))
+    assert found[0] == found[1] and len(found[0]) == 1
+    assert found[2] > found[0]
 
 
 def test_rows_do_not_depend_on_what_shapes_examples_only(base: dict[str, dict[str, Any]]) -> None:

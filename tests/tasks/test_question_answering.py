@@ -18,7 +18,7 @@ from exceptions import ModelError
 from finetuning.data.formats.registry import open_source
 from finetuning.inference.evaluator import to_device
 from finetuning.tasks.answering import metrics as answer_metrics
-from finetuning.tasks.answering.task import Found, Window
+from finetuning.tasks.answering.scoring import Found, Window
 from tests.support.answering import CONTEXT, character_tokenizer, row_of, task_of
 
 

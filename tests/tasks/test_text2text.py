@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from finetuning.config.schema import Settings
-from finetuning.korean.text_quality import Said
+from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.generation.shared import Answer
 from finetuning.tasks.registry import find_task
 
@@ -87,14 +87,16 @@ def test_a_model_that_learned_its_pairs_by_heart_gives_them_back(tokenizer: Any,
         optimizer.zero_grad()
     model.eval()
     rows = [{"prompt": prompt} for prompt in ROWS["prompt"]]
-    assert task.scores.generate(model, rows, tokenizer, 100) == [Said(text, ended=True) for text in ROWS["response"]]
+    assert task.scores.generate(model, rows, tokenizer, 100) == [
+        GeneratedText(text, ended=True) for text in ROWS["response"]
+    ]
     short = task_of(generation={"max_new_tokens": 3})
-    assert not any(said.ended for said in short.scores.generate(model, rows, tokenizer, 100))
+    assert not any(text.ended for text in short.scores.generate(model, rows, tokenizer, 100))
 
 
 def test_scores_are_of_the_rows_that_were_generated() -> None:
     task = task_of()
-    predictions = [Answer(1.0, 2, said=Said("I am very hungry now", ended=True)), Answer(1.0, 2)]
+    predictions = [Answer(1.0, 2, generated=GeneratedText("I am very hungry now", ended=True)), Answer(1.0, 2)]
     rows = {"prompt": ["가", "나"], "response": ["I am very hungry now", "unseen"]}
     found = task.scores.metrics(predictions, rows, (), 0.5)
     scores = {"loss": 0.5, "chrf": 100, "bleu": 100, "bleu_char": 100, "rouge_l": 1}

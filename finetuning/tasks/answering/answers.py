@@ -1,9 +1,10 @@
-"""A row's gold answers: from the shapes that they come in to texts with their places in the context as it is kept."""
+"""A row's gold answers: from any common shape to texts with their places in the context's NFC."""
 
 from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from exceptions import BadRow
@@ -12,9 +13,18 @@ _SHOWN = 30
 
 
 def gold_answers(cell: Any, context: str) -> list[dict[str, Any]]:
-    """Answers as [{text, answer_start}], NFC as the context will be; raises BadRow where they are not in it.
+    """Read a row's answers.
 
-    cell: a list of such objects, one of them, the Hub's {text: [...], answer_start: [...]}, or any of these as JSON.
+    Args:
+        cell: A list of {text, answer_start}, one such object, the Hub's {text: [...], answer_start: [...]}, or any of
+            these as JSON.
+        context: The context as the source has it. `answer_start` counts its characters.
+
+    Returns:
+        [{text, answer_start}], both in terms of the context's NFC.
+
+    Raises:
+        BadRow: The cell has another shape, or an answer is not at its place in the context.
     """
     if isinstance(cell, str):
         try:
@@ -24,8 +34,13 @@ def gold_answers(cell: Any, context: str) -> list[dict[str, Any]]:
     return [_placed(text, start, context) for text, start in _pairs(cell)]
 
 
+def answer_texts(cells: Sequence[str]) -> list[list[str]]:
+    """Return the texts of each row's gold answers."""
+    return [[answer["text"] for answer in json.loads(cell)] for cell in cells]
+
+
 def is_true(cell: Any) -> bool:
-    """Whether a cell says yes, also as a CSV file spells it."""
+    """Return whether a cell means true, also as text in a CSV file."""
     return str(cell).strip().casefold() in {"true", "1", "1.0"}
 
 
@@ -46,7 +61,7 @@ def _placed(text: Any, start: Any, context: str) -> dict[str, Any]:
         raise BadRow("text가 빈 정답")
     if isinstance(start, bool) or not isinstance(start, int):
         raise BadRow("answer_start가 정수가 아닌 정답", f"answer_start {start!r}")
-    # the row is kept in NFC, so an answer's place is where its text begins once what comes before it is composed
+    # the row is kept in NFC: an answer starts after what precedes it, composed
     whole, text = unicodedata.normalize("NFC", context), unicodedata.normalize("NFC", text)
     start = len(unicodedata.normalize("NFC", context[:start])) if start >= 0 else start
     there = whole[start : start + len(text)] if start >= 0 else ""

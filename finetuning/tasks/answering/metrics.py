@@ -1,6 +1,6 @@
-"""How answers are scored: EM and character F1 as KorQuAD 1.0's script counts them, EM and ROUGE-W as KLUE-MRC has them.
+"""Scores of answers: EM and character F1 as in KorQuAD 1.0's script, EM and ROUGE-W as in KLUE-MRC's.
 
-Each score is from 0 to 1, the best over the gold answers; no gold answers mean that the empty answer is the right one.
+Each score is from 0 to 1 and the best over the gold answers. Without gold answers the empty answer is right.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ _KORQUAD = {**_PUNCTUATION, **dict.fromkeys(map(ord, "'\"《》<>〈〉()‘’"
 
 
 def korquad_form(answer: str) -> str:
-    """Quotes and brackets as spaces, lower case, without ASCII punctuation, one space between words."""
+    """Return an answer in lower case, quotes and brackets as spaces, without ASCII punctuation and extra spaces."""
     return " ".join(answer.translate(_KORQUAD).lower().split())
 
 
 def klue_form(answer: str) -> str:
-    """Lower case, without ASCII punctuation, one space between words.
+    """Return an answer in lower case, without ASCII punctuation and extra spaces.
 
-    KLUE-MRC's code means to make quotes and brackets spaces too, but its pattern never matches: 《》 stay in.
+    KLUE-MRC's code is meant to replace quotes and brackets, too, but its pattern never matches: 《》 stay.
     """
     return " ".join(answer.lower().translate(_PUNCTUATION).split())
 
 
 def exact_match(predicted: str, answers: Sequence[str]) -> float:
-    """1 where the answer is a gold one in KorQuAD's form."""
+    """Return 1 if the answer equals a gold one in KorQuAD's form, or else 0."""
     return float(any(korquad_form(predicted) == korquad_form(answer) for answer in answers or ("",)))
 
 
 def f1(predicted: str, answers: Sequence[str]) -> float:
-    """The F1 of the characters, spaces not counted, as bags."""
+    """Return the F1 of the multisets of characters, without spaces."""
     if not answers:
         return float(not korquad_form(predicted))
     return max(_overlap(korquad_form(predicted), korquad_form(answer)) for answer in answers)
 
 
 def klue_exact_match(predicted: str, answers: Sequence[str]) -> float:
-    """1 where the answer is a gold one in KLUE's form."""
+    """Return 1 if the answer equals a gold one in KLUE's form, or else 0."""
     return float(any(klue_form(predicted) == klue_form(answer) for answer in answers or ("",)))
 
 
 def rouge_w(predicted: str, answers: Sequence[str]) -> float:
-    """The F1 of the longest run of characters, spaces counted, that both have: what KLUE-MRC calls ROUGE-W."""
+    """Return the F1 of the longest common substring, spaces included, which KLUE-MRC calls ROUGE-W."""
     return max(_longest_run(klue_form(predicted), klue_form(answer)) for answer in answers or ("",))
 
 

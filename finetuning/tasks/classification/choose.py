@@ -36,13 +36,16 @@ def by_settings(settings: Settings) -> str:
 
 
 def are_scores(train_labels: Mapping[str, int], settings: Settings) -> bool:
-    """Return whether labels are numbers, some with a fraction, so that regression is meant.
+    """Decide whether labels are numbers, some with a fraction, so that regression is meant.
 
     A few rows whose label is not a number do not change that: regression counts and reports them.
 
     Args:
         train_labels: Count of each label in train.
         settings: With `model.num_labels` set the labels are classes, whatever they look like.
+
+    Returns:
+        Whether regression is meant.
     """
     numbers = {label: number for label in train_labels if (number := as_number(label)) is not None}
     rows = sum(train_labels[label] for label in numbers)

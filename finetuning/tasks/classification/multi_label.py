@@ -35,7 +35,7 @@ class MultiLabelClassification(Task):
     pipeline = "text-classification"
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = LabelSetReader(settings)
         self.encodes = LabelSetEncoder(settings)
         self.scores = LabelSetScorer(settings)
@@ -95,6 +95,9 @@ class LabelSetEncoder(LabelledTextEncoder):
 
 class LabelSetScorer(HeadScorer):
     """Binary cross-entropy. The best model is the one of highest micro-F1.
+
+    Args:
+        settings: Settings of the run.
 
     Attributes:
         threshold: Probability from which on a label is predicted: the one of highest micro-F1 on the validation split.

@@ -35,7 +35,7 @@ class TextRegression(Task):
     pipeline = "text-classification"
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = NumberReader(settings)
         self.encodes = NumberEncoder(settings)
         self.scores = NumberScorer(settings)

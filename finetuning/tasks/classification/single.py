@@ -35,7 +35,7 @@ class TextClassification(Task):
     pipeline = "text-classification"
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = LabelReader(settings)
         self.encodes = LabelEncoder(settings)
         self.scores = LabelScorer(settings)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exceptions import BadRow, ModelError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import PROMPTS, RESPONSES, TEXTS
-from finetuning.korean.text_quality import Said
+from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.conversations import (
     PLAIN_TEMPLATE,
@@ -49,7 +49,7 @@ class TextGeneration(Task):
     pipeline = "text-generation"
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = ConversationReader(settings)
         self.encodes = ConversationEncoder(settings)
         self.scores = CausalScorer(settings)
@@ -283,7 +283,7 @@ class CausalScorer(GeneratingScorer):
         rows: Sequence[Mapping[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-    ) -> list[Said]:
+    ) -> list[GeneratedText]:
         """Generate the answer to each conversation, or what follows the first third of each text.
 
         See `GeneratingScorer.generate`.

@@ -1,4 +1,4 @@
-"""Conversations for language models: the shapes people have, one form, and which of their tokens are trained."""
+"""Conversations for language models: from common shapes to messages, text and tokens, and which are trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Message = dict[str, str]
 
-# What a model without a chat template of its own is given: headings, and the tokenizer's end token after an answer.
+# Chat template for a model without one: headings, and the tokenizer's end token after an answer.
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
@@ -34,16 +34,30 @@ _PLAIN = ("instruction", "input", "output", "prompt", "response")
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as the model reads it: its text, and the (start, end) characters that are trained."""
+    """A conversation as the model reads it.
+
+    Attributes:
+        text: Result of the chat template.
+        trained: (start, end) of the characters that are trained.
+    """
 
     text: str
     trained: tuple[tuple[int, int], ...]
 
 
 def to_messages(row: Mapping[str, Any], system_prompt: str | None) -> list[Message]:
-    """The conversation in a row of any of the shapes: messages, conversations, instruction, or prompt.
+    """Bring a row of any shape into a list of messages.
 
-    Raises BadRow where roles are unknown, out of order, or a message is empty.
+    Args:
+        row: Cells by role: `messages`, `conversations`, `instruction` (with `input`, `output`), or `prompt` (with
+            `response`).
+        system_prompt: First message of conversations that have no system message, or None.
+
+    Returns:
+        Messages with `role` (system, user or assistant) and `content`.
+
+    Raises:
+        BadRow: A role is unknown or out of order, or a message is empty.
     """
     for role in _PLAIN:
         check_is_text(role, row.get(role))
@@ -98,11 +112,19 @@ def _check(messages: Sequence[Message]) -> None:
 
 
 def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, whole: bool) -> list[Rendered]:
-    """The conversation through the chat template, with the answers (or the whole of it) marked as trained.
+    """Render a conversation with the chat template and mark what is trained.
 
-    What an answer is comes from rendering prefixes: the text up to an answer as it is asked for, against the text with
-    the answer. A template may render an earlier answer otherwise once there are later turns (thoughts left out, say):
-    then that answer gets a rendering of its own, as it was when it was given, so there may be several.
+    An answer is what the rendering of the conversation up to it adds to the prompt for it. A template may render an
+    earlier answer differently once later turns follow (it may drop reasoning, for example). Such an answer gets a
+    rendering of its own, as it was when it was given.
+
+    Args:
+        messages: The conversation.
+        tokenizer: Tokenizer with a chat template.
+        whole: Whether the whole text is trained instead of the answers.
+
+    Returns:
+        One rendering or several.
     """
     if whole:
         text = _apply(messages, tokenizer, False)
@@ -122,15 +144,22 @@ def render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, whol
 
 
 def prompt_of(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text that asks for the next answer: an answer at the end is left out."""
+    """Return the prompt for the next answer. An answer at the end is left out."""
     asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
     return _apply(asked, tokenizer, True)
 
 
 def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
-    """The tokens that ask for the next answer; the oldest turns are left out, whole, until they fit the room.
+    """Encode the prompt for the next answer.
 
-    Of a last turn that is too long by itself its beginning goes: what asks for the answer stands at the end.
+    Args:
+        messages: The conversation. An answer at its end is left out.
+        tokenizer: Tokenizer with a chat template.
+        room: Most tokens.
+
+    Returns:
+        Token ids. Whole turns are dropped from the oldest on until the rest fits. A single last turn that does not fit
+        loses its beginning, since the end asks for the answer.
     """
     asked = list(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
     system = [message for message in asked[:1] if message["role"] == "system"]
@@ -145,7 +174,7 @@ def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, 
 def _apply(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, asks: bool) -> str:
     try:
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asks))
-    except Exception as error:  # whatever a template raises, Jinja's own errors among it
+    except Exception as error:  # a template may raise anything, not only Jinja's errors
         raise ModelError(
             f"chat template이 이 대화를 받지 않습니다: {str(error).splitlines()[0] if str(error) else error}",
             where=f"대화의 role: {', '.join(message['role'] for message in messages)}",
@@ -164,8 +193,11 @@ def _common_prefix(first: str, second: str) -> int:
 class Encoded:
     """An example's tokens, cut to what the model takes.
 
-    trained: which of them are labels; full_length: how many there were; characters: of the text that is trained on,
-    special tokens not counted.
+    Attributes:
+        input_ids: Token ids.
+        trained: Which tokens have a loss.
+        full_length: Number of tokens before the cut.
+        characters: Number of characters that the trained tokens stand for, without special tokens.
     """
 
     input_ids: list[int]
@@ -175,10 +207,18 @@ class Encoded:
 
 
 def encode_rendered(rendered: Rendered, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-    """The conversation's tokens.
+    """Encode a rendered conversation.
 
-    The end of the last answer is always a trained token that ends a turn: the tokenizer's end token where the template
-    has none.
+    The last answer always ends with a trained token that ends a turn: the tokenizer's end token if the template has
+    none.
+
+    Args:
+        rendered: Result of `render`.
+        tokenizer: Fast tokenizer.
+        max_length: Most tokens.
+
+    Returns:
+        The example.
     """
     encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
     ids, places = list(encoded["input_ids"]), list(encoded["offset_mapping"])
@@ -197,9 +237,16 @@ def trained_characters(
     input_ids: Sequence[int], trained: Sequence[bool], places: Sequence[tuple[int, int]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> int:  # fmt: skip
-    """How many characters the trained tokens stand for; of a character whose bytes are several tokens, one.
+    """Count the characters that trained tokens stand for.
 
-    The first token is never counted: nothing comes before it to predict it from.
+    Args:
+        input_ids: Token ids.
+        trained: Which of them have a loss. The first token never has: no token before it predicts it.
+        places: (start, end) of each token in characters.
+        tokenizer: Tokenizer whose special tokens are not counted.
+
+    Returns:
+        The number of characters. One whose bytes are several tokens counts once.
     """
     special = set(tokenizer.all_special_ids)
     count, done = 0, places[0][1] if places else 0
@@ -211,7 +258,7 @@ def trained_characters(
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that ends an answer: the last one trained of a rendered turn."""
+    """Return the token that ends an answer, the last trained one of a rendered turn, or None."""
     messages: list[Message] = [{"role": "user", "content": "안녕"}, {"role": "assistant", "content": "네"}]
     encoded = encode_rendered(render(messages, tokenizer, whole=False)[-1], tokenizer, 1 << 30)
     last = max((position for position, is_trained in enumerate(encoded.trained) if is_trained), default=None)

@@ -1,4 +1,4 @@
-"""How near generated texts come to the right ones: BLEU and ROUGE-L by character and, with kiwipiepy, by morpheme."""
+"""BLEU and ROUGE-L of generated texts, by character and, with kiwipiepy, by morpheme."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Morphemes = Callable[[str], list[str]]
 
 
 def load_morphemes() -> Morphemes | None:
-    """What divides a text into the forms of its morphemes (Kiwi's default model); None without kiwipiepy."""
+    """Return a function from a text to the forms of its morphemes (Kiwi's default model), None without kiwipiepy."""
     try:
         from kiwipiepy import Kiwi
     except ImportError:
@@ -24,9 +24,16 @@ def load_morphemes() -> Morphemes | None:
 
 
 def overlap(made: Sequence[str], truths: Sequence[str], morphemes: Morphemes | None) -> dict[str, float]:
-    """BLEU (0 to 100) and ROUGE-L (0 to 1) by character, and by morpheme where they are given.
+    """Compare generated texts with the expected ones.
 
-    BLEU is sacrebleu's over all texts; ROUGE-L is the mean over the texts, white space aside.
+    Args:
+        made: Generated texts.
+        truths: The expected text of each.
+        morphemes: Function from a text to its morphemes, if there is one.
+
+    Returns:
+        `bleu_char` (0 to 100, sacrebleu's over all texts) and `rouge_l` (0 to 1, mean over the texts, white space not
+        counted), and `bleu_morpheme` and `rouge_l_morpheme` if morphemes are given.
     """
     from sacrebleu.metrics import BLEU
 
@@ -37,14 +44,14 @@ def overlap(made: Sequence[str], truths: Sequence[str], morphemes: Morphemes | N
     if morphemes is not None:
         parts, right = [morphemes(text) for text in made], [morphemes(text) for text in truths]
         joined, wanted = [" ".join(part) for part in parts], [" ".join(part) for part in right]
-        by_morpheme = BLEU(tokenize="none", force=True)  # divided texts are what it is to have: no advice on that
+        by_morpheme = BLEU(tokenize="none", force=True)  # silences the advice not to pass tokenized texts
         found["bleu_morpheme"] = float(by_morpheme.corpus_score(joined, [wanted]).score)
         found["rouge_l_morpheme"] = _mean_rouge_l(parts, right)
     return found
 
 
 def rouge_l(made: Sequence[str], truth: Sequence[str]) -> float:
-    """F1 of the longest common subsequence of two texts' characters or morphemes (Lin 2004)."""
+    """Return the F1 of the longest common subsequence of two lists of characters or morphemes (Lin 2004)."""
     if not made or not truth:
         return float(len(made) == len(truth))
     row = np.zeros(len(truth) + 1, dtype=np.int64)

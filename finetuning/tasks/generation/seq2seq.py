@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from exceptions import ModelError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import SOURCES, TARGETS
-from finetuning.korean.text_quality import Said
+from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.shared import (
     Answer,
@@ -37,7 +37,7 @@ class Text2TextGeneration(Task):
     pipeline = None
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = SourceTargetReader(settings)
         self.encodes = SourceTargetEncoder(settings)
         self.scores = TargetScorer(settings)
@@ -139,7 +139,7 @@ class TargetScorer(GeneratingScorer):
         rows: Sequence[Mapping[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-    ) -> list[Said]:
+    ) -> list[GeneratedText]:
         """Generate a target for each row; see `GeneratingScorer.generate`."""
         encoded = tokenizer(
             [row["prompt"] for row in rows], padding=True, truncation=True, max_length=max_length,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetuning.config.schema import GenerationSettings
 from finetuning.korean import text_quality
-from finetuning.korean.text_quality import Said
+from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.generation import overlap
 from finetuning.tasks.parts import Presenter
 from finetuning.tasks.tensors import at_least_float32
@@ -32,13 +32,13 @@ class Answer:
         loss_sum: Loss summed over the trained tokens.
         items: Number of trained tokens.
         characters: Number of characters of the trained text, so that models of other tokenizers compare.
-        said: A generated text, if one was generated.
+        generated: A generated text, if one was generated.
     """
 
     loss_sum: float = 0.0
     items: int = 0
     characters: int = 0
-    said: Said | None = None
+    generated: GeneratedText | None = None
 
 
 class GeneratingScorer(VocabularyScorer):
@@ -70,7 +70,7 @@ class GeneratingScorer(VocabularyScorer):
     def generate(
         self, model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-    ) -> list[Said]:  # fmt: skip
+    ) -> list[GeneratedText]:  # fmt: skip
         """Generate a text for each row, in one batch.
 
         Args:
@@ -97,7 +97,7 @@ class GeneratingScorer(VocabularyScorer):
 
     def quality(self, predictions: Sequence[Answer]) -> dict[str, float]:
         """Return metrics of the generated texts alone, such as repetition; none if none was generated."""
-        return text_quality.metrics([one.said for one in predictions if one.said is not None])
+        return text_quality.metrics([one.generated for one in predictions if one.generated is not None])
 
 
 class GeneratedTextPresenter(Presenter):
@@ -107,7 +107,7 @@ class GeneratedTextPresenter(Presenter):
         self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Any]:
         """Return the generated text."""
-        return {"generated": prediction.said.text}
+        return {"generated": prediction.generated.text}
 
     def details(
         self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
@@ -115,17 +115,21 @@ class GeneratedTextPresenter(Presenter):
         """Return the first generated texts, each with its input, its expected output and remarks on its quality."""
         lines: list[str] = []
         for position, prediction in enumerate(predictions):
-            if prediction.said is not None and len(lines) < _SHOWN_TEXTS:
+            if prediction.generated is not None and len(lines) < _SHOWN_TEXTS:
                 given, truth = self.show({name: values[position] for name, values in rows.items()})
-                line = f"  {given[:100]} → {prediction.said.text[:200]}" + (f" (정답 {truth[:100]})" if truth else "")
-                remarks = text_quality.remarks(prediction.said)
+                line = f"  {given[:100]} → {prediction.generated.text[:200]}" + (
+                    f" (정답 {truth[:100]})" if truth else ""
+                )
+                remarks = text_quality.remarks(prediction.generated)
                 lines.append(line + (f" [{', '.join(remarks)}]" if remarks else ""))
         return ["생성 보기", *lines] if lines else []
 
 
 def generated_pairs(predictions: Sequence[Answer], truths: Iterable[str]) -> list[tuple[str, str]]:
     """Return each generated text with the expected one; rows without a generated text are left out."""
-    return [(one.said.text, truth) for one, truth in zip(predictions, truths, strict=True) if one.said is not None]
+    return [
+        (one.generated.text, truth) for one, truth in zip(predictions, truths, strict=True) if one.generated is not None
+    ]
 
 
 def sampling_of(settings: GenerationSettings) -> dict[str, Any]:
@@ -138,7 +142,7 @@ def sampling_of(settings: GenerationSettings) -> dict[str, Any]:
 def generate_texts(
     model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase,
     settings: GenerationSettings, prompt_tokens: int,
-) -> list[Said]:  # fmt: skip
+) -> list[GeneratedText]:  # fmt: skip
     """Generate a text for each row of a batch.
 
     Args:
@@ -164,6 +168,6 @@ def generate_texts(
     ends = set(options.eos_token_id if isinstance(options.eos_token_id, list) else [options.eos_token_id])
     unforced = most - (options.forced_eos_token_id is not None)  # a forced last token does not mean that the text ended
     return [
-        Said(text.strip(), ended=not ends.isdisjoint(ids[:unforced]))
+        GeneratedText(text.strip(), ended=not ends.isdisjoint(ids[:unforced]))
         for text, ids in zip(texts, answers.tolist(), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Entities as spans of characters: out of tags, as tags again, and where a text's normal form moves them."""
+"""Entities as spans of characters: from tags, to tags, and through NFC."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from exceptions import BadRow
 
 
 class Span(NamedTuple):
-    """An entity: text[start:end] is a `label`, which has no B- or I-."""
+    """An entity: text[start:end] is of the kind `label`, without B- or I-."""
 
     start: int
     end: int
@@ -18,10 +18,13 @@ class Span(NamedTuple):
 
 
 def join_tokens(tokens: Sequence[str]) -> tuple[str, list[int]]:
-    """The text that tokens make, and where each of them begins.
+    """Join tokens to a text.
 
-    Where every token of a row is one character (spaces are tokens then too, and a syllable may be decomposed), the
-    text is the tokens as they follow each other; else the tokens are words, with a space between.
+    Args:
+        tokens: Words, or single characters, spaces and decomposed syllables among them.
+
+    Returns:
+        The text, with a space between words and nothing between characters, and the start of each token in it.
     """
     characters = all(len(token) == 1 or len(unicodedata.normalize("NFC", token)) == 1 for token in tokens)
     separator = "" if characters else " "
@@ -33,7 +36,17 @@ def join_tokens(tokens: Sequence[str]) -> tuple[str, list[int]]:
 
 
 def read_iob2(tags: Iterable[str]) -> list[Span]:
-    """Spans of the tags' own positions; BadRow where they are not IOB2: every entity begins with its B-."""
+    """Read tags as spans of positions.
+
+    Args:
+        tags: O, B-kind or I-kind.
+
+    Returns:
+        The entities in order.
+
+    Raises:
+        BadRow: A tag has another form, or an I- continues no entity of its kind.
+    """
     spans: list[Span] = []
     before = "O"
     for position, tag in enumerate(tags):
@@ -51,7 +64,7 @@ def read_iob2(tags: Iterable[str]) -> list[Span]:
 
 
 def write_iob2(spans: Iterable[Span], text: str) -> list[str]:
-    """The tag of every character of a text that can be seen: white space has none, as in KLUE's own evaluation."""
+    """Return the tag of every character but white space, as KLUE's evaluation does."""
     tags = ["O"] * len(text)
     for start, end, label in spans:
         tags[start:end] = [f"B-{label}", *[f"I-{label}"] * (end - start - 1)]
@@ -59,7 +72,7 @@ def write_iob2(spans: Iterable[Span], text: str) -> list[str]:
 
 
 def trimmed(spans: Iterable[Span], text: str) -> list[Span]:
-    """The spans without white space at their ends, which no token could say; those of nothing else are left out."""
+    """Return spans without white space at their ends, which no token holds. Spans of white space are dropped."""
     found = []
     for start, end, label in spans:
         inside = text[start:end]
@@ -70,7 +83,7 @@ def trimmed(spans: Iterable[Span], text: str) -> list[Span]:
 
 
 def composed(spans: Iterable[Span], text: str) -> list[Span]:
-    """Spans of a text where its NFC has them: a syllable in three letters (자모) is one character there."""
+    """Move spans of a text to its NFC, where a syllable of three jamo is one character."""
     if unicodedata.is_normalized("NFC", text):
         return list(spans)
     begins, ends = _places(text)
@@ -78,7 +91,7 @@ def composed(spans: Iterable[Span], text: str) -> list[Span]:
 
 
 def _places(text: str) -> tuple[list[int], list[int]]:
-    """For each character, where the piece of NFC that it goes into begins and ends."""
+    """Return the start and the end, in NFC, of what each character becomes a part of."""
     begins: list[int] = []
     ends: list[int] = []
     piece, done = "", 0
@@ -91,7 +104,7 @@ def _places(text: str) -> tuple[list[int], list[int]]:
             done += len(unicodedata.normalize("NFC", piece))
             piece = character
         begins.append(done)
-        ends.append(done)  # set below, when the piece is whole
+        ends.append(done)  # set below, once the piece is complete
         length = len(unicodedata.normalize("NFC", piece))
         for position in range(len(begins) - len(piece), len(begins)):
             ends[position] = done + length

@@ -12,11 +12,12 @@ import numpy as np
 from exceptions import BadRow, DataError
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
-from finetuning.korean.word_cuts import cut_into_pieces, windows_of
+from finetuning.korean.word_cuts import cut_words
 from finetuning.tasks.base import Task
 from finetuning.tasks.parts import Presenter, RowEncoder, RowReader, Scorer
 from finetuning.tasks.tagging.entities import entity_scores, macro_average, micro_average
 from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
+from finetuning.tasks.tagging.windows import text_windows
 from finetuning.tasks.tensors import at_least_float32, pad
 from finetuning.types import IGNORED, Batch, Column, RandomKey
 
@@ -38,7 +39,7 @@ class TokenClassification(Task):
     pipeline = "token-classification"
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.reads = EntityReader(settings)
         self.encodes = EntityEncoder(settings)
         self.scores = EntityScorer(settings)
@@ -115,7 +116,7 @@ class EntityEncoder(RowEncoder):
 
     def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Make the tokenizer divide the end of an entity from the particle (조사) after it."""
-        cut_into_pieces(tokenizer, TokenClassification.name)
+        cut_words(tokenizer, TokenClassification.name)
 
     def encode(
         self,
@@ -131,7 +132,7 @@ class EntityEncoder(RowEncoder):
         """
         ids = {name: position for position, name in enumerate(label_names)}
         columns: dict[str, list[Any]] = defaultdict(list)
-        for window in windows_of(rows["text"], tokenizer, max_length):
+        for window in text_windows(rows["text"], tokenizer, max_length):
             for name, values in window.inputs.items():
                 columns[name].append(values)
             columns["row"].append(rows["row"][window.position])
@@ -266,7 +267,15 @@ class EntityPresenter(Presenter):
 
 
 def decode(pieces: Sequence[tuple[int, int, int, float]], label_names: Sequence[str]) -> list[tuple[Span, float]]:
-    """Entities of a row's pieces (start, end, tag's id, probability), each with the mean of its probabilities."""
+    """Read a row's tags as entities.
+
+    Args:
+        pieces: (start, end, tag id, probability) of each token, in the text's order.
+        label_names: Tags in the order of their ids.
+
+    Returns:
+        The entities, each with the mean probability of its tokens.
+    """
     found: list[tuple[Span, list[float]]] = []
     before = ""
     for start, end, tag, score in pieces:
@@ -285,7 +294,7 @@ def _spans(cell: str) -> list[Span]:
 
 
 def _strings(cell: Any, what: str) -> list[str]:
-    """A cell that is a list of strings, or that list as JSON."""
+    """Return the strings of a cell that is a list, or a list as JSON."""
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
             cell = json.loads(cell)
@@ -301,7 +310,7 @@ def _strings(cell: Any, what: str) -> list[str]:
 
 
 def _tags_at(spans: Sequence[Span], starts: Sequence[int]) -> list[str | None]:
-    """The tag of the character at each place; None where the place is -1."""
+    """Return the tag of the character at each place, None for a place of -1."""
     tags: list[str | None] = []
     rest = list(reversed(spans))
     for place in starts:
@@ -319,7 +328,7 @@ def _tags_at(spans: Sequence[Span], starts: Sequence[int]) -> list[str | None]:
 def _tagged(
     predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """Tags of every row's characters: the truth, and the prediction."""
+    """Return true and predicted tags of every row's characters."""
     truth = [write_iob2(_spans(cell), text) for cell, text in zip(rows["label"], rows["text"], strict=True)]
     predicted = [
         write_iob2([span for span, _ in decode(prediction, label_names)], text)

@@ -1,4 +1,4 @@
-"""One spelling of every text: NFC, characters of no width, full-width forms; and what a run says of it."""
+"""Normalization to NFC, of zero-width characters and full-width forms, and what a run reports of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listening to generated Korean: properties, and sentences that a reader would judge the same way."""
+"""Quality of generated Korean: properties, and sentences that a reader would judge the same way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finetuning.korean.text_quality import (
-    Said,
+    GeneratedText,
     hangul_share,
     hanja_count,
     is_broken,
@@ -28,7 +28,7 @@ def test_measures_stay_in_their_bounds(text: str) -> None:
     assert 0 <= repetition(text) < 1
     assert 0 <= hangul_share(text) <= 1
     assert 0 <= hanja_count(text) <= len(text)
-    found = metrics([Said(text, ended=True)])
+    found = metrics([GeneratedText(text, ended=True)])
     assert found["ended"] == 1 and all(0 <= value <= 1 for value in found.values())
 
 
@@ -97,10 +97,10 @@ def test_broken_characters(text: str, broken: bool) -> None:
 
 def test_metrics_are_shares_over_the_texts() -> None:
     said = [
-        Said(ANSWER, True),
-        Said("정말 좋아요. " * 20, False),
-        Said("我喜欢你", True),
-        Said("좋아요. 싫다.\ufffd", True),
+        GeneratedText(ANSWER, True),
+        GeneratedText("정말 좋아요. " * 20, False),
+        GeneratedText("我喜欢你", True),
+        GeneratedText("좋아요. 싫다.\ufffd", True),
     ]
     found = metrics(said)
     assert found["ended"] == 0.75 and found["broken"] == 0.25 and found["mixed_politeness"] == 0.25
@@ -109,7 +109,7 @@ def test_metrics_are_shares_over_the_texts() -> None:
 
 
 def test_only_what_is_wrong_is_remarked() -> None:
-    assert remarks(Said(ANSWER, True)) == []
-    assert remarks(Said("정말 좋아요. " * 20, False))[0] == "끝나지 않음"
-    assert any("반복" in remark for remark in remarks(Said("정말 좋아요. " * 20, True)))
-    assert remarks(Said("我喜欢你", True)) == ["한자 4자"]
+    assert remarks(GeneratedText(ANSWER, True)) == []
+    assert remarks(GeneratedText("정말 좋아요. " * 20, False))[0] == "끝나지 않음"
+    assert any("반복" in remark for remark in remarks(GeneratedText("정말 좋아요. " * 20, True)))
+    assert remarks(GeneratedText("我喜欢你", True)) == ["한자 4자"]
