@@ -11,6 +11,7 @@ lint: .venv/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy .
+	.venv/bin/lint-imports --no-logo
 
 # under a minute on two cores: for every change
 fast: lint

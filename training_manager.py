@@ -19,20 +19,19 @@ from finetuning.checkpoints.background import BackgroundSaver
 from finetuning.checkpoints.fingerprint import check_same_run, fingerprint
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
-from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
 from finetuning.data.examples import Examples
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import progress_bar
 from finetuning.reporting.metric_names import metrics_line
-from finetuning.reporting.metrics_file import MetricsFile
 from finetuning.reporting.profile import profile_of
+from finetuning.reporting.recorder import Recorder
 from finetuning.reporting.throughput import Tally
 from finetuning.training.optimizers import learning_rate_factor
 from finetuning.training.resume import check_epochs
 from finetuning.training.step import OptimizerStep, StepResult, losses_and_norms, over_processes
-from finetuning.types import RandomKey
+from finetuning.types import Checkpoint, Progress, RandomKey
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner, choose_way, planned_ahead
 from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 
@@ -88,7 +87,7 @@ class TrainingManager:
         self.accelerator, self.memory = evaluator.accelerator, evaluator.memory
         self.save_best, self.stop_signal, self.data_keys = save_best, stop_signal, data_keys
         self.store, self.saver = store, BackgroundSaver(store)
-        self.metrics_file = MetricsFile(output_dir)
+        self.recorder = Recorder(settings, output_dir, self.accelerator.is_main_process)
         self.profile = profile_of(settings.logging.profile, self.accelerator.device, output_dir)
         self.state = TrainingState()
         self._unread: list[tuple[int, Window, StepResult]] = []  # the steps since those that were read, by their number
@@ -115,7 +114,7 @@ class TrainingManager:
         self.stepper.allocate()
         self.stepper.compile_where_it_pays(self.planner)
         bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.accelerator.is_main_process)
-        with bar, self.saver, self._saved_where_memory_ends():
+        with bar, self.saver, self.recorder, self._saved_where_memory_ends():
             self._finish_step()  # a resumed run may owe an evaluation
             for epoch in range(state.epoch, self.settings.training.epochs):
                 if self._is_out_of_patience():
@@ -254,7 +253,7 @@ class TrainingManager:
         if not self.accelerator.is_main_process:
             return
         try:
-            metrics_bytes = self.metrics_file.size()
+            metrics_bytes = self.recorder.size()
         except ResourceError as error:
             self.saver.fail(state.step, error)
             return
@@ -277,7 +276,7 @@ class TrainingManager:
         if self.state.saved_step < self.state.step:
             self._save()
         self.saver.finish()
-        self.metrics_file.size()
+        self.recorder.size()
 
     def restore(self, checkpoint: Checkpoint, keeps_best: bool, allow_changed: bool = False) -> None:
         """Takes up a run where its checkpoint left it; SettingsError where it is another run's.
@@ -299,8 +298,7 @@ class TrainingManager:
             self.scaler.load_state_dict(checkpoint.state["scaler"])
         if checkpoint.state["shrunk_token_budget"] is not None:
             self.memory.start_at(checkpoint.state["shrunk_token_budget"])
-        if self.accelerator.is_main_process:
-            self.metrics_file.cut(checkpoint.state["metrics_bytes"])
+        self.recorder.cut(checkpoint.state["metrics_bytes"], checkpoint.progress.step)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -356,10 +354,7 @@ class TrainingManager:
         self.state.since_log = Tally()
 
     def _record(self, **fields: Any) -> None:
-        if self.accelerator.is_main_process:
-            where = {"step": self.state.step, "epoch": self.state.epoch + 1}
-            finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in fields.items()}
-            self.metrics_file.add({**where, **finite})
+        self.recorder.record(self.state.step, self.state.epoch + 1, **fields)
 
     def _report_bad_window(self, step: int, loss_sum: float, window: Window) -> None:
         """Says that a step was skipped and which rows made it; stops the run after several in a row."""

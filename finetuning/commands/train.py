@@ -23,14 +23,15 @@ from finetuning.files import write_atomically, write_json
 from finetuning.models.quantization import check_device
 from finetuning.models.vocabulary_cache import keep, read_kept
 from finetuning.planning.fit import choose
+from finetuning.reporting.trackers import check_trackers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetuning.checkpoints.store import CheckpointStore
-    from finetuning.checkpoints.types import Checkpoint
     from finetuning.device.budget import TokenBudget
     from finetuning.reporting.profile import PhaseTimes
+    from finetuning.types import Checkpoint
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class _Trained:
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """Fine-tunes, keeps the best model in output_dir, evaluates it on held-out rows and writes the report."""
+    check_trackers(bench.settings.logging.trackers)
     _check_writable(bench.output_dir)
     _check_not_foreign(bench.output_dir)
     with only_run_in(bench.output_dir) if bench.accelerator.is_main_process else nullcontext():

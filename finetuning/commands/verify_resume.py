@@ -20,8 +20,8 @@ from finetuning.files import writing
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from finetuning.checkpoints.types import Checkpoint
     from finetuning.data.examples import Examples
+    from finetuning.types import Checkpoint
     from training_manager import TrainingManager
 
 _log = logging.getLogger(__name__)
@@ -212,7 +212,7 @@ def _newest(folder: Path) -> Path:
 def _shortened(settings: Settings) -> Settings:
     """The user's settings but for how long a run is, and how often it says something."""
     training = {"epochs": _EPOCHS, "save_steps": None, "eval_steps": None, "save_total_limit": 1}
-    said = {"log_steps": 1, "progress_bar": False}
+    said = {"log_steps": 1, "progress_bar": False, "trackers": []}
     return settings.model_copy(
         update={
             "training": settings.training.model_copy(update=training),

@@ -173,7 +173,7 @@ def test_a_run_whose_backward_fails_comes_to_the_same(
 
     short.task.scores.loss_sum = failing  # type: ignore[method-assign]
     for manager in (plain, short):
-        (manager.metrics_file.path.parent).mkdir(parents=True, exist_ok=True)
+        manager.store.folder.parent.mkdir(parents=True, exist_ok=True)
     with caplog.at_level(logging.WARNING):
         short.run()
     plain.run()

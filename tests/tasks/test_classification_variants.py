@@ -228,7 +228,7 @@ def test_several_labels_need_two_kinds(labels: dict[str, int]) -> None:
         task_of("multi-label-classification").reads.label_names(labels)
 
 
-def test_a_model_is_told_its_kind() -> None:
+def test_the_config_names_the_kind_of_problem() -> None:
     assert (
         task_of("text-classification").scores.config_options(["a", "b"])["problem_type"]
         == "single_label_classification"

@@ -63,7 +63,7 @@ def figures(truth: list[list[str]], predicted: list[list[str]]) -> Figures:
     return {name: (score.precision, score.recall, score.f1, score.support) for name, score in scores.items()}
 
 
-def compare(found: Figures, expected: Figures) -> None:
+def check_figures(found: Figures, expected: Figures) -> None:
     assert found.keys() == expected.keys()
     for name, numbers in expected.items():
         assert found[name] == pytest.approx(numbers, abs=1e-12)
@@ -72,7 +72,7 @@ def compare(found: Figures, expected: Figures) -> None:
 @pytest.mark.parametrize(("truth", "predicted", "expected"), RECORDED)
 def test_scores_are_those_recorded_of_seqeval(truth: str, predicted: str, expected: Figures) -> None:
     sides = [[sequence.split() for sequence in side.split("|")] for side in (truth, predicted)]
-    compare(figures(*sides), expected)
+    check_figures(figures(*sides), expected)
 
 
 def test_without_entities_every_score_is_zero() -> None:
@@ -96,4 +96,4 @@ def test_scores_are_those_of_seqeval_on_random_tags() -> None:
             name.removesuffix(" avg"): (line["precision"], line["recall"], line["f1-score"], int(line["support"]))
             for name, line in report.items()
         }
-        compare(figures(truth, predicted), theirs)
+        check_figures(figures(truth, predicted), theirs)

@@ -74,6 +74,17 @@ class LoggingSettings(Section):
         10, "이 스텝마다 손실과 속도를 로그로 남깁니다", "number of steps between log lines with loss and speed"
     )
     progress_bar: Boolean = setting(True, "진행 막대를 보일지", "whether to show a progress bar")
+    trackers: list[Text] = setting(
+        [],
+        "학습 기록을 함께 보낼 곳: tensorboard, wandb, mlflow, trackio, swanlab. metrics.jsonl은 항상 씁니다",
+        "where records go beside metrics.jsonl: `tensorboard`, `wandb`, `mlflow`, `trackio`, `swanlab`",
+        more=(
+            "TensorBoard 기록은 `output_dir/tensorboard`에 있고, 이어서 학습하면 체크포인트 뒤의 기록을 가립니다. "
+            "다른 곳에는 이어서 학습할 때마다 새 run이 생깁니다",
+            "TensorBoard's files are in `output_dir/tensorboard`, and a resumed run hides what was logged after its "
+            "checkpoint; the others get a new run each time a run is resumed",
+        ),
+    )
     profile: Boolean = setting(
         False,
         "스텝의 시간이 어디에 쓰였는지 `summary.json`에, trace를 `trace.json`에. 조금 느려집니다",

@@ -1,0 +1,132 @@
+"""The one object that the training loop records through: metrics.jsonl always, and the trackers that were asked for."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from exceptions import SettingsError
+from finetuning.config.schema import Settings
+from finetuning.files import without_nan
+from finetuning.reporting.metrics_file import MetricsFile
+from finetuning.reporting.trackers import TrackedRun, Tracker, build_trackers, flattened
+
+_log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Records of one run, written by the main process alone; trackers run inside the `with` block.
+
+    A tracker that fails during training is dropped with a warning: metrics.jsonl has every record.
+
+    Args:
+        settings: The run's settings.
+        output_dir: The folder of the run.
+        is_main_process: Other processes record nothing.
+
+    Raises:
+        SettingsError: `logging.trackers` names a tracker that is unknown or not installed.
+    """
+
+    def __init__(self, settings: Settings, output_dir: Path, is_main_process: bool) -> None:
+        self._settings, self._output_dir, self._is_main_process = settings, output_dir, is_main_process
+        self._file = MetricsFile(output_dir)
+        self._resumed_step = 0
+        trackers = build_trackers(settings.logging.trackers)
+        self._waiting: list[Tracker] = trackers if is_main_process else []
+        self._started: list[Tracker] = []
+
+    def __enter__(self) -> Recorder:
+        """Start the trackers.
+
+        Returns:
+            The recorder itself.
+
+        Raises:
+            SettingsError: A tracker does not start, for example because of a missing login.
+        """
+        flat = flattened(self._settings.model_dump(mode="json"))
+        run = TrackedRun(self._output_dir.resolve().name, self._output_dir, self._resumed_step, flat)
+        for tracker in self._waiting:
+            try:
+                tracker.start(run)
+            except Exception as error:  # each tracker has errors of its own
+                self._finish()
+                raise SettingsError(
+                    f"{tracker.name} tracker를 시작하지 못했습니다: {_first_line(error)}",
+                    where="logging.trackers",
+                    remedy=f"로그인과 네트워크를 확인하거나, logging.trackers에서 {tracker.name} 항목을 빼세요.",
+                ) from error
+            self._started.append(tracker)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._finish()
+
+    def record(self, step: int, epoch: int, **fields: Any) -> None:
+        """Append one record.
+
+        Args:
+            step: Optimizer steps taken so far.
+            epoch: The current epoch, from 1.
+            **fields: `kind` (`train` or `eval`) and numbers by name; NaN and Inf are recorded as null.
+        """
+        if not self._is_main_process:
+            return
+        record = without_nan({"step": step, "epoch": epoch, **fields})
+        self._file.add(record)
+        for tracker in list(self._started):
+            try:
+                tracker.log(record)
+            except Exception as error:  # the network, or a quota: no reason to lose a run
+                self._started.remove(tracker)
+                _log.warning(
+                    "%s tracker에 기록하지 못해 더 쓰지 않습니다. (%s) 모든 기록은 metrics.jsonl에 있습니다.",
+                    tracker.name, _first_line(error),
+                )  # fmt: skip
+                _finish_quietly(tracker)
+
+    def size(self) -> int:
+        """Flush metrics.jsonl to the disk.
+
+        Returns:
+            Its size in bytes, for the checkpoint.
+
+        Raises:
+            ResourceError: The records cannot be written.
+        """
+        return self._file.size()
+
+    def cut(self, size: int, step: int) -> None:
+        """Drop what was recorded after a checkpoint, before a resumed run records again.
+
+        Args:
+            size: Bytes of metrics.jsonl at the checkpoint.
+            step: The checkpoint's step.
+
+        Raises:
+            ResourceError: The file cannot be written.
+        """
+        self._resumed_step = step
+        if self._is_main_process:
+            self._file.cut(size)
+
+    def _finish(self) -> None:
+        for tracker in self._started:
+            _finish_quietly(tracker)
+        self._started.clear()
+
+
+def _finish_quietly(tracker: Tracker) -> None:
+    try:
+        tracker.finish()
+    except Exception as error:
+        _log.warning("%s tracker를 마무리하지 못했습니다: %s", tracker.name, _first_line(error))
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,187 @@
+"""Trackers: what a run records is in metrics.jsonl and, where asked for, in a tracker; a tracker never costs a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from exceptions import SettingsError
+from finetuning.config.schema import Settings
+from finetuning.reporting import trackers
+from finetuning.reporting.recorder import Recorder
+from finetuning.reporting.trackers import TrackedRun, check_trackers, flattened
+from tests.support.cli import Cli, arguments_for
+
+
+class FakeTracker:
+    """accelerate's side of a tracker, which keeps what it is given."""
+
+    def __init__(self, fails_at: int | None = None, starts: bool = True) -> None:
+        self.fails_at, self.starts = fails_at, starts
+        self.calls: list[str] = []
+        self.settings: Mapping[str, Any] = {}
+        self.logged: list[tuple[int, Mapping[str, Any]]] = []
+
+    def start(self) -> None:
+        if not self.starts:
+            raise ConnectionError("no login")
+        self.calls.append("start")
+
+    def store_init_configuration(self, values: Mapping[str, Any]) -> None:
+        self.settings = values
+
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        if step == self.fails_at:
+            raise ConnectionError("no network")
+        self.logged.append((step, values))
+
+    def finish(self) -> None:
+        self.calls.append("finish")
+
+
+@pytest.fixture
+def recorder_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A recorder with one tracker, `fake`, whose package is installed."""
+
+    def make(fake: FakeTracker, is_main_process: bool = True) -> tuple[Recorder, list[TrackedRun]]:
+        runs: list[TrackedRun] = []
+        monkeypatch.setitem(sys.modules, "fake", ModuleType("fake"))
+        monkeypatch.setattr(trackers, "find_spec", lambda name: object() if name == "fake" else None)
+        monkeypatch.setitem(trackers.TRACKERS, "fake", lambda run: runs.append(run) or fake)
+        settings = Settings.model_validate({"logging": {"trackers": ["fake", "fake"]}})
+        return Recorder(settings, tmp_path, is_main_process), runs
+
+    return make
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_numbers_go_to_the_tracker_and_everything_to_the_file(recorder_of: Any, tmp_path: Path) -> None:
+    fake = FakeTracker()
+    recorder, runs = recorder_of(fake)
+    with recorder:
+        recorder.record(10, 1, kind="train", loss=0.5, grad_norm=float("nan"), skipped=0)
+        recorder.record(12, 1, kind="eval", accuracy=0.75)
+    assert fake.logged == [
+        (10, {"epoch": 1, "train/loss": 0.5, "train/skipped": 0}),
+        (12, {"epoch": 1, "eval/accuracy": 0.75}),
+    ]
+    assert lines_of(tmp_path) == [
+        {"step": 10, "epoch": 1, "kind": "train", "loss": 0.5, "grad_norm": None, "skipped": 0},
+        {"step": 12, "epoch": 1, "kind": "eval", "accuracy": 0.75},
+    ]
+    assert fake.calls == ["start", "finish"]  # named twice, started once
+    assert len(runs) == 1 and runs[0].name == tmp_path.name and runs[0].resumed_step == 0
+    assert fake.settings["training.seed"] == 42
+
+
+def test_a_resumed_run_says_where_it_continues(recorder_of: Any, tmp_path: Path) -> None:
+    recorder, runs = recorder_of(FakeTracker())
+    recorder.record(10, 1, kind="train", loss=0.5)
+    size = recorder.size()
+    recorder.record(20, 1, kind="train", loss=0.4)
+    recorder.cut(size, 10)
+    with recorder:
+        recorder.record(20, 1, kind="train", loss=0.4)
+    assert runs[0].resumed_step == 10
+    assert [line["step"] for line in lines_of(tmp_path)] == [10, 20]
+
+
+def test_a_tracker_that_fails_is_dropped_and_the_run_goes_on(
+    recorder_of: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = FakeTracker(fails_at=2)
+    recorder, _ = recorder_of(fake)
+    with recorder:
+        for step in (1, 2, 3):
+            recorder.record(step, 1, kind="train", loss=0.5)
+    assert [step for step, _ in fake.logged] == [1]
+    assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 3]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no network" in caplog.text and fake.calls == ["start", "finish"]
+
+
+def test_a_tracker_that_does_not_start_ends_the_command(recorder_of: Any) -> None:
+    recorder, _ = recorder_of(FakeTracker(starts=False))
+    with pytest.raises(SettingsError, match="fake tracker를 시작하지 못했습니다: no login"), recorder:
+        pytest.fail("the block must not run")
+
+
+def test_other_processes_record_nothing(recorder_of: Any, tmp_path: Path) -> None:
+    fake = FakeTracker()
+    recorder, _ = recorder_of(fake, is_main_process=False)
+    with recorder:
+        recorder.record(1, 1, kind="train", loss=0.5)
+    assert (fake.calls, fake.logged, (tmp_path / "metrics.jsonl").exists()) == ([], [], False)
+
+
+@pytest.mark.parametrize("name", trackers.TRACKERS)
+def test_a_tracker_without_its_package_is_named_with_the_pip_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=name) as error:
+        check_trackers([name])
+    assert f"pip install {name}" in error.value.remedy
+
+
+def test_an_unknown_tracker_is_refused_before_anything_is_read(
+    cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path
+) -> None:
+    output_dir = tmp_path / "model"
+    run = cli(*arguments_for(tiny_model, reviews, output_dir, "--set", "logging.trackers=[tensorbord]"))
+    assert run.code == 2
+    assert "tensorbord" in run.err and "swanlab" in run.err
+    assert not output_dir.exists()
+
+
+def test_settings_are_flat_values() -> None:
+    flat = flattened(Settings().model_dump(mode="json"))
+    assert flat["model.adapter.r"] == 16
+    assert flat["data.normalize"] == '["zero_width"]' and flat["training.eval_steps"] == "null"
+    assert all(isinstance(value, bool | int | float | str) for value in flat.values())
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every scalar as TensorBoard shows it."""
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+    )
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_shows_what_metrics_jsonl_holds(cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    output_dir = tmp_path / "model"
+    arguments = arguments_for(
+        tiny_model, reviews, output_dir, "--epochs", "2", "--set", "logging.trackers=[tensorboard]"
+    )
+    for _ in range(2):  # a new run in the same folder starts anew
+        run = cli(*arguments)
+        assert run.code == 0, run.err
+    shown, recorded = scalars(output_dir / "tensorboard"), lines_of(output_dir)
+    for kind, name in (("train", "loss"), ("train", "lr"), ("eval", "loss"), ("eval", "accuracy")):
+        expected = [(line["step"], line[name]) for line in recorded if line["kind"] == kind]
+        assert [step for step, _ in shown[f"{kind}/{name}"]] == [step for step, _ in expected]
+        assert [value for _, value in shown[f"{kind}/{name}"]] == pytest.approx([value for _, value in expected])
+
+
+def test_a_resumed_run_hides_what_tensorboard_has_after_its_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    settings = Settings.model_validate({"logging": {"trackers": ["tensorboard"]}})
+    with Recorder(settings, tmp_path, True) as recorder:
+        for step in (10, 20, 30):
+            recorder.record(step, 1, kind="train", loss=float(step))
+    resumed = Recorder(settings, tmp_path, True)
+    resumed.cut(0, 20)
+    with resumed:
+        resumed.record(30, 1, kind="train", loss=3.5)
+    assert scalars(tmp_path / "tensorboard")["train/loss"] == [(10, 10.0), (20, 20.0), (30, 3.5)]
