@@ -157,7 +157,7 @@ class DataManager:
         return counts
 
     def label_profile(self, rows: Rows) -> tuple[list[str], Counter[str]]:
-        """Return a split's roles and label counts, from which `Task.for_data` finds the exact task."""
+        """Return a split's roles and label counts, from which `refined_task` finds the exact task."""
         return rows.table.column_names, self.label_counts(rows)
 
     def label_names(self, splits: Mapping[str, Rows]) -> tuple[str, ...]:

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from exceptions import SettingsError
 from finetuning.commands.console import read_line
 from finetuning.commands.session import Workbench, saved_model
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from finetuning.inference.evaluator import Evaluator
-
 _AGAIN, _QUIT = "/처음부터", "/끝"
-_BROKEN = "\ufffd"
 
 
 def run(bench: Workbench, arguments: argparse.Namespace) -> None:
-    """Reads a line, streams the answer, remembers the turns; `/처음부터` forgets them, `/끝` or Ctrl+D ends."""
-    from finetuning.tasks.generation.conversations import to_messages
+    """Read lines and stream answers; `/처음부터` begins a new conversation, `/끝` or Ctrl+D ends.
+
+    Raises:
+        SettingsError: The model was not trained on conversations.
+    """
+    from finetuning.inference.chat import ChatSession
 
     if bench.task.name != "text-generation":
         raise SettingsError(
@@ -39,66 +35,15 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     evaluator = saved_model(bench, arguments)
     evaluator.model.eval()
     print(f"대화를 시작합니다. {_AGAIN}: 처음부터 다시, {_QUIT} 또는 Ctrl+D: 끝", file=sys.stderr)
-    turns: list[dict[str, str]] = []
+    session = ChatSession(evaluator)
     while (line := _read_line()) is not None:
         if line == _QUIT:
             return
         if line == _AGAIN:
-            turns = []
+            session.forget()
             print("지금까지의 대화를 잊었습니다.", file=sys.stderr)
         elif line:
-            turns.append({"role": "user", "content": line})
-            messages = to_messages({"messages": turns}, bench.settings.text_generation.system_prompt)
-            turns.append({"role": "assistant", "content": answer(evaluator, messages) or "…"})
-
-
-def answer(evaluator: Evaluator, messages: Sequence[dict[str, str]]) -> str:
-    """Generates the next answer, printing it as it comes."""
-    import torch
-
-    from finetuning.tasks.generation.conversations import prompt_ids
-    from finetuning.tasks.generation.shared import sampling_of
-
-    tokenizer, model = evaluator.tokenizer, evaluator.model
-    options = evaluator.task.settings.generation
-    ids = prompt_ids(messages, tokenizer, max(1, evaluator.max_length - options.max_new_tokens))
-    inputs = torch.tensor([ids], device=evaluator.accelerator.device)
-    streamer = HangulStreamer(tokenizer)
-    generate: Any = model.generate
-    with torch.inference_mode(), evaluator.accelerator.autocast():
-        generate(
-            input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=options.max_new_tokens,
-            repetition_penalty=options.repetition_penalty, streamer=streamer, **sampling_of(options),
-        )  # fmt: skip
-    return streamer.shown.strip()
-
-
-class HangulStreamer:
-    """Prints generated text as it grows, a syllable only once all of its bytes are there."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-        self.ids: list[int] = []
-        self.shown = ""
-        self._prompt_is_next = True
-
-    def put(self, value: Any) -> None:
-        """Takes the next token ids, as `generate` hands them over; the first call is the prompt."""
-        if self._prompt_is_next:
-            self._prompt_is_next = False
-            return
-        self.ids.extend(value.flatten().tolist())
-        self._show(str(self.tokenizer.decode(self.ids, skip_special_tokens=True)).rstrip(_BROKEN).replace(_BROKEN, ""))
-
-    def end(self) -> None:
-        """Shows what is left: bytes that never became a character are dropped."""
-        self._show(str(self.tokenizer.decode(self.ids, skip_special_tokens=True)).replace(_BROKEN, ""))
-        print(flush=True)
-
-    def _show(self, text: str) -> None:
-        if len(text) > len(self.shown):
-            print(text[len(self.shown) :], end="", flush=True)
-            self.shown = text
+            session.reply(line)
 
 
 def _read_line() -> str | None:

@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face Hub, through `datasets`, with the reason told apart where one cannot be had."""
+"""Datasets of the Hugging Face Hub, loaded by `datasets`; errors say which of several reasons it was."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _ROWS_AT_A_TIME = 10_000
-_NO_CLASS = -1  # what test splits have whose labels are not published, as those of GLUE
+_NO_CLASS = -1  # the label in test splits whose labels are not published, such as GLUE's
 
 
 def notice_offline() -> None:
-    """Tells the Hub's client at once that there is no network: it would take half a minute to find out.
+    """Set HF_HUB_OFFLINE if the Hub's name does not resolve, since its client would try for half a minute.
 
-    Must run before huggingface_hub is imported. Behind a proxy names need not resolve, so there it is left alone.
+    Must run before huggingface_hub is imported. Does nothing behind a proxy, where names need not resolve.
     """
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_HUB_OFFLINE")):
         return
@@ -34,7 +34,7 @@ def notice_offline() -> None:
 
 
 class HubSplit:
-    """One split's rows, class ids replaced by their names. Nothing is held in memory: the table is on disk."""
+    """The rows of one split, read from the disk, with class ids replaced by their names."""
 
     def __init__(self, table: Dataset) -> None:
         import datasets
@@ -44,7 +44,7 @@ class HubSplit:
         self.columns: tuple[str, ...] = tuple(table.column_names)
         self.key: str = table._fingerprint
         features = {column: getattr(feature, "feature", feature) for column, feature in table.features.items()}
-        self.classes: Mapping[str, Sequence[str]] = {  # of a cell, or of each item of a cell that is a list
+        self.classes: Mapping[str, Sequence[str]] = {  # of a cell, or of each item of a list
             column: feature.names for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)
         }
 
@@ -66,9 +66,19 @@ def _named(cell: Any, names: Sequence[str]) -> Any:
 
 
 def load_hub(name: str, config: str | None, cache_dir: str) -> dict[str, HubSplit]:
-    """A Hub dataset's splits by their published names; DataError where it cannot be had. No dataset script is run.
+    """Load a Hub dataset, downloading it if need be. No dataset script is run.
 
-    ResourceError where the disk cannot hold it.
+    Args:
+        name: The dataset's id.
+        config: The name of its configuration, None for the only one.
+        cache_dir: The folder that it is kept in.
+
+    Returns:
+        Its splits by their published names.
+
+    Raises:
+        DataError: It cannot be loaded; the message says why.
+        ResourceError: The disk is full or cannot be written.
     """
     import datasets
 
@@ -87,7 +97,7 @@ def load_hub(name: str, config: str | None, cache_dir: str) -> dict[str, HubSpli
 
 
 def _explain(error: Exception, name: str) -> DataError:
-    """The reason, told apart: login, spelling, connection, configuration."""
+    """Say which it is: login, spelling, connection or configuration."""
     kinds, text = {cls.__name__ for cls in type(error).__mro__}, str(error)
     where = f"data.dataset_name: {name}"
     own_file = "내 파일을 쓰려면 경로를 쓰세요(예: ./data/train.csv)."

@@ -1,4 +1,4 @@
-"""Where the rows of a run come from: a file, a folder of files by split, a dataset of the Hub, or lines of text."""
+"""The sources of rows: a file, a folder with a file a split, a dataset of the Hub, or lines of text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from exceptions import DataError, SettingsError
 from finetuning.config.schema import DataSettings
 from finetuning.data.formats.registry import is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
-from finetuning.data.shapes import klue
+from finetuning.data.shapes.registry import flat_rows
 from finetuning.files import content_key
 
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "eval": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
-_SPLIT_PREFIXES = {  # a Korean noun takes others on: 학습데이터, 검증용
+_SPLIT_PREFIXES = {  # Korean nouns are compounded: 학습데이터, 검증용
     "학습": "train", "훈련": "train", "검증": "validation", "테스트": "test", "평가": "test", "시험": "test",
 }  # fmt: skip
 
@@ -30,7 +30,12 @@ _SPLIT_PREFIXES = {  # a Korean noun takes others on: 학습데이터, 검증용
 class Raw:
     """Rows as a source has them, before the task's columns are known.
 
-    key: a hash of their content; notes: what a person should know about how they were read, a sentence each.
+    Attributes:
+        where: The source, as messages name it.
+        columns: Names of the columns.
+        rows: Cells by column; can be iterated again.
+        key: A hash of the content.
+        notes: How the source was read, a sentence each, for the log.
     """
 
     where: str
@@ -41,7 +46,12 @@ class Raw:
 
 
 def find_sources(data: DataSettings) -> dict[str, Raw]:
-    """What `data.dataset_name` means, by split: one file is `train`."""
+    """Find the source of each split that `data.dataset_name` names; a single file is `train`.
+
+    Raises:
+        DataError: There is no such file, folder or dataset.
+        SettingsError: `data.records` is set, and no file is JSON.
+    """
     name = data.dataset_name
     path = Path(name).expanduser()
     if path.is_file() or path.is_dir():
@@ -59,7 +69,7 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
 
 
 def _check_records(data: DataSettings, files: Iterable[Path]) -> None:
-    """SettingsError where no file is JSON, in which alone there is a way to the rows."""
+    """Check that `data.records`, if set, applies to some file: only JSON has a path to its rows."""
     if data.records is None or any(is_json(file) for file in files):
         return
     raise SettingsError(
@@ -70,19 +80,27 @@ def _check_records(data: DataSettings, files: Iterable[Path]) -> None:
 
 
 def raw_file(path: Path, data: DataSettings) -> Raw:
-    """All rows of one file."""
+    """Open all rows of a file.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     source = open_source(path, data.encoding, data.records)
-    columns, rows = klue.plain(source.columns, source.rows, str(path))
-    parts = [
-        str(data.encoding),
-        path.suffix.casefold(),
-        *([data.records] if data.records else []),
-    ]  # what says the form
+    columns, rows = flat_rows(source.columns, source.rows, str(path))
+    parts = [str(data.encoding), path.suffix.casefold(), *([data.records] if data.records else [])]
     return Raw(str(path), columns, rows, content_key(_file_hash(path), *parts), source.notes)
 
 
 def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:
-    """Lines of standard input: a cell for each column, tab between."""
+    """Read lines of standard input.
+
+    Args:
+        lines: Lines, with a cell for each column, separated by tabs.
+        columns: Names of the columns.
+
+    Raises:
+        DataError: A line has another number of cells.
+    """
     rows: list[dict[str, str]] = []
     for number, line in enumerate(lines, 1):
         fields = line.rstrip("\r\n").split("\t") if len(columns) > 1 else [line.rstrip("\r\n")]
@@ -102,12 +120,12 @@ def _from_hub(data: DataSettings) -> dict[str, Raw]:
     for split, rows in load_hub(name, data.dataset_config, data.dataset_cache_dir).items():
         for role in _splits_in(split.split("_")[0]) - found.keys():
             where = f"{name} ({split})"
-            found[role] = Raw(where, *klue.plain(rows.columns, rows, where), rows.key)
+            found[role] = Raw(where, *flat_rows(rows.columns, rows, where), rows.key)
     return found
 
 
 def _files_by_split(folder: Path) -> dict[str, Path]:
-    """Files of a folder by the split that their names say, as `ratings_train.txt` and `dev.csv` do."""
+    """Find the files of a folder by the split in their names, such as `ratings_train.txt` and `dev.csv`."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if not (path.is_file() and (is_supported(path) or not path.suffix)):
@@ -130,7 +148,7 @@ def _files_by_split(folder: Path) -> dict[str, Path]:
 
 
 def _splits_in(name: str) -> set[str]:
-    """The splits that a name's words say; by the beginnings of Korean words where no whole word says one."""
+    """Return the splits that a name's words mean; if no whole word does, the beginnings of Korean words count."""
     composed = unicodedata.normalize("NFC", name).casefold()
     words = "".join(letter if letter.isalpha() else " " for letter in composed).split()
     exact = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}

@@ -1,6 +1,6 @@
-"""A column of a table on the disk, gone through a batch at a time: no text is held but its kinds.
+"""Columns of a table, read a batch at a time: only distinct texts are held in memory.
 
-The tables are files, or rows chosen from one in the file's order.
+A table is memory-mapped or in memory, whole or rows selected from one in its order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Cells(Sequence[Any]):
-    """A column's values as Python has them: one is read by itself, all in batches (`datasets` reads each by itself)."""
+    """A column's values as Python objects; iterating reads batches, where `datasets` reads one value at a time."""
 
     def __init__(self, table: Dataset, column: str) -> None:
         self.table, self.column = table.select_columns(column), column
@@ -33,7 +33,7 @@ class Cells(Sequence[Any]):
 
 
 def counted(table: Dataset, column: str) -> dict[str, int]:
-    """How often each value occurs, in the order they first come."""
+    """Count each distinct value, in the order that they first come."""
     import pyarrow.compute as pc
 
     counts: dict[str, int] = {}
@@ -44,7 +44,15 @@ def counted(table: Dataset, column: str) -> dict[str, int]:
 
 
 def coded(table: Dataset, column: str) -> tuple[np.ndarray, list[str]]:
-    """Each row's value as its place among the distinct values (int32), and these, sorted."""
+    """Encode a column of strings.
+
+    Args:
+        table: The table.
+        column: The column's name.
+
+    Returns:
+        For each row, the position of its value among the distinct values (int32); and these values, sorted.
+    """
     places: dict[str, int] = {}
     codes = np.empty(len(table), dtype=np.int32)
     start = 0
@@ -60,13 +68,13 @@ def coded(table: Dataset, column: str) -> tuple[np.ndarray, list[str]]:
 
 
 def numbers(table: Dataset, column: str) -> np.ndarray:
-    """A column of numbers or truth values, one for each row."""
+    """Read a column of numbers or booleans, one for each row."""
     parts = [cells.to_numpy(zero_copy_only=False) for cells in _batches(table, column)]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
 def list_lengths(table: Dataset, column: str) -> np.ndarray:
-    """How long each row's list is, int32, without reading what is in it."""
+    """Return the length of each row's list, int32, without reading the items."""
     import pyarrow.compute as pc
 
     lengths = np.empty(len(table), dtype=np.int32)
@@ -78,17 +86,17 @@ def list_lengths(table: Dataset, column: str) -> np.ndarray:
 
 
 def _batches(table: Dataset, column: str) -> Iterator[pa.Array]:
-    """The column as the file's batches have it, of a table of chosen rows what was chosen, which is in their order.
+    """Yield the column batch by batch; of a selection, the selected rows, which are in the table's order.
 
-    `datasets` itself takes chosen rows one at a time.
+    `datasets` itself would read selected rows one at a time.
     """
-    chosen = table._indices.column(0).to_numpy() if table._indices is not None else None
+    selected = table._indices.column(0).to_numpy() if table._indices is not None else None
     start = 0
     for chunk in table.data.column(column).chunks:
         end = start + len(chunk)
-        if chosen is None:
+        if selected is None:
             yield chunk
         else:
-            first, last = np.searchsorted(chosen, (start, end))
-            yield chunk.take((chosen[first:last] - start).astype(np.int64))
+            first, last = np.searchsorted(selected, (start, end))
+            yield chunk.take((selected[first:last] - start).astype(np.int64))
         start = end

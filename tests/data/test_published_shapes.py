@@ -204,10 +204,10 @@ def test_nested_scores_of_the_hub_are_plain_too() -> None:
     from datasets import Dataset
 
     from finetuning.data.hub import HubSplit
-    from finetuning.data.shapes.klue import plain
+    from finetuning.data.shapes.registry import flat_rows
 
     split = HubSplit(Dataset.from_list(STS))
-    columns, rows = plain(split.columns, split, "klue (train)")
+    columns, rows = flat_rows(split.columns, split, "klue (train)")
     assert "label" in columns and "labels" not in columns
     assert next(iter(rows))["label"] == STS[0]["labels"]["real-label"]
 

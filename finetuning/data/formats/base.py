@@ -1,4 +1,4 @@
-"""What reading a file gives: its columns and its rows, streamed; and how columns are spelled."""
+"""What a reader takes and returns, and how columns are spelled."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from typing import Any, TextIO
 
 from exceptions import DataError
 
-LONGEST_LINE = 1 << 27  # characters: what a file without line endings may take into memory
+LONGEST_LINE = 1 << 27  # characters of a line that are read into memory, of a file without line endings say
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file as rows. notes: what a person should know about how it was read, a line each."""
+    """A file as rows.
+
+    Attributes:
+        path: The file.
+        columns: Names of the columns.
+        rows: Cells by column; can be iterated again, each time reading the file from its start.
+        notes: How the file was read, a sentence each, for the log.
+    """
 
     path: Path
     columns: tuple[str, ...]
@@ -24,13 +31,34 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class TextFile:
+    """A text file to read.
+
+    Attributes:
+        path: The file.
+        encoding: Its encoding, as Python names it.
+        notes: How the encoding was found, a sentence each.
+        path_to_records: `data.records`, the way to the rows of JSON; None finds them.
+    """
+
+    path: Path
+    encoding: str
+    notes: tuple[str, ...] = ()
+    path_to_records: str | None = None
+
+
 def clean_name(name: str) -> str:
-    """A column's name as people type it: composed, which one made on a Mac may not be, and without white space."""
+    """Return a column's name in NFC, which names made on a Mac are not in, and without surrounding white space."""
     return unicodedata.normalize("NFC", name).strip()
 
 
 def check_columns(columns: Sequence[str], where: str) -> None:
-    """DataError where a header has a name twice, or a column without one."""
+    """Check a header.
+
+    Raises:
+        DataError: A name occurs twice or is empty.
+    """
     repeated = {name for name in columns if columns.count(name) > 1} - {""}
     if repeated or "" in columns:
         names = ", ".join(sorted(repeated))
@@ -44,7 +72,11 @@ def check_columns(columns: Sequence[str], where: str) -> None:
 def with_clean_names(
     columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> tuple[tuple[str, ...], Iterable[Mapping[str, Any]]]:
-    """The same rows under clean names; names that would become one are left apart as they are."""
+    """Give the columns of rows clean names; names that would become the same stay unchanged.
+
+    Returns:
+        The new names, and the rows under them.
+    """
     counts = Counter(map(clean_name, columns))
     names = {column: clean_name(column) for column in columns if counts[clean_name(column)] == 1}
     if all(name == column for column, name in names.items()):
@@ -53,7 +85,7 @@ def with_clean_names(
 
 
 class _Renamed:
-    """Rows with other names for their columns, made anew each time they are gone through."""
+    """Rows under other names."""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> None:
         self.rows, self.names = rows, names
@@ -64,7 +96,11 @@ class _Renamed:
 
 
 def lines_of(file: TextIO) -> Iterator[str]:
-    """The lines of a text file with their endings; DataError where one has no end in sight."""
+    """Read the lines of a text file, with their endings.
+
+    Raises:
+        DataError: A line is longer than LONGEST_LINE.
+    """
     number = 1
     while line := file.readline(LONGEST_LINE):
         if len(line) == LONGEST_LINE and line[-1] not in "\r\n":

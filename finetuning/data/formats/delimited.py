@@ -1,4 +1,4 @@
-"""CSV with quotes, and TSV without: published Korean sets have bare quotation marks in their tab-separated texts."""
+"""CSV with quotes, and TSV without: published Korean TSV files have bare quotation marks in their texts."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pathlib import Path
 from typing import Literal
 
 from exceptions import DataError
-from finetuning.data.formats.base import LONGEST_LINE, Source, check_columns, clean_name, lines_of
+from finetuning.data.formats.base import LONGEST_LINE, Source, TextFile, check_columns, clean_name, lines_of
 
 Quoting = Literal[0, 1, 2, 3]
-_FIELD_LIMIT = LONGEST_LINE  # characters: what a quote that never closes may take into memory
+_FIELD_LIMIT = LONGEST_LINE  # characters that are read into memory after a quote that is never closed
 
 
-def read_csv(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
-    """A comma-separated file with a header row; `;` or tab where the header has those and no comma."""
-    with path.open(encoding=encoding, newline="") as file:
-        header = next((line for line in lines_of(file) if line.strip()), "")
+def read_csv(file: TextFile) -> Source:
+    """Read a file with a header row, separated by commas, or by `;` or tabs if the header has those and no comma."""
+    with file.path.open(encoding=file.encoding, newline="") as opened:
+        header = next((line for line in lines_of(opened) if line.strip()), "")
     unquoted = re.sub(r'"[^"]*"', "", header)
     delimiter = next((mark for mark in ",;\t" if mark in unquoted), ",")
-    return _read(path, encoding, notes, delimiter, csv.QUOTE_MINIMAL)
+    return _read(file, delimiter, csv.QUOTE_MINIMAL)
 
 
-def read_tsv(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
-    """A tab-separated file with a header row, quotation marks being text."""
-    return _read(path, encoding, notes, "\t", csv.QUOTE_NONE)
+def read_tsv(file: TextFile) -> Source:
+    """Read a tab-separated file with a header row; quotation marks are text."""
+    return _read(file, "\t", csv.QUOTE_NONE)
 
 
-def _read(path: Path, encoding: str, notes: tuple[str, ...], delimiter: str, quoting: Quoting) -> Source:
-    rows = _rows(path, encoding, delimiter, quoting)
+def _read(file: TextFile, delimiter: str, quoting: Quoting) -> Source:
+    path, rows = file.path, _rows(file.path, file.encoding, delimiter, quoting)
     header = next(rows, None)
     if header is None:
         raise DataError("빈 파일입니다.", where=str(path), remedy="첫 줄에 열 이름이 있는 파일을 지정하세요.")
@@ -44,11 +44,11 @@ def _read(path: Path, encoding: str, notes: tuple[str, ...], delimiter: str, quo
             where=str(path),
             remedy="첫 줄이 열 이름이고 그 아래에 데이터가 있는 파일을 지정하세요.",
         )
-    return Source(path, tuple(columns), _Records(path, encoding, delimiter, quoting, tuple(columns)), notes)
+    return Source(path, tuple(columns), _Records(path, file.encoding, delimiter, quoting, tuple(columns)), file.notes)
 
 
 class _Records:
-    """The rows below the header, read anew each time they are gone through."""
+    """The rows below the header."""
 
     def __init__(self, path: Path, encoding: str, delimiter: str, quoting: Quoting, columns: tuple[str, ...]) -> None:
         self.path, self.encoding, self.delimiter, self.quoting = path, encoding, delimiter, quoting
@@ -70,7 +70,7 @@ class _Records:
 
 
 def _rows(path: Path, encoding: str, delimiter: str, quoting: Quoting) -> Iterator[tuple[int, list[str]]]:
-    """(line where it begins, fields) of each row that is not blank."""
+    """Yield the first line's number and the fields of each row that is not blank."""
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
     with path.open(encoding=encoding, newline="") as file:
         reader = csv.reader(lines_of(file), delimiter=delimiter, quoting=quoting, strict=quoting != csv.QUOTE_NONE)
@@ -107,7 +107,7 @@ def _explain(error: csv.Error) -> str:
 
 
 def _unclosed_line(path: Path, encoding: str, delimiter: str, begin: int) -> int:
-    """The line where the quoted field that runs to the end begins: the last field of the row that begins at `begin`."""
+    """Find the line where an unclosed quoted field begins: the last field of the row that begins at line `begin`."""
     with path.open(encoding=encoding, newline="") as file:
         reader = csv.reader(itertools.islice(lines_of(file), begin - 1, None), delimiter=delimiter)
         field = next(reader)[-1]

@@ -1,4 +1,4 @@
-"""Which encoding a text file is in, told by reading it: UTF-8, UTF-16, or what Korean Windows saves (CP949)."""
+"""Which encoding a text file is in, found by reading it: UTF-8, UTF-16, or what Korean Windows saves (CP949)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,17 @@ _NO_TEXT = "글자로 읽을 수 없는 바이트가 있습니다. UTF-8도 CP94
 
 
 def find_encoding(path: Path, wanted: str | None) -> tuple[str, str]:
-    """The encoding to read a file in, and a note where it is not plain UTF-8 (empty otherwise).
+    """Find the encoding of a text file.
 
-    `wanted` overrules what the file looks like. Raises DataError, with line numbers, where bytes are of no encoding.
+    Args:
+        path: The file.
+        wanted: `data.encoding`, which overrules what the file looks like.
+
+    Returns:
+        The encoding as Python names it, and a note for the log (empty for plain UTF-8).
+
+    Raises:
+        DataError: Some bytes fit no encoding; the message names their lines.
     """
     with path.open("rb") as file:
         start = file.read(4096)
@@ -48,7 +56,7 @@ def find_encoding(path: Path, wanted: str | None) -> tuple[str, str]:
     rare = _rare_encoding(start)
     if rare is not None and _broken_line(path, rare) is None:
         return rare, _note(rare)
-    # Bytes that are not UTF-8 come as lone surrogates, so lines are told apart by any line ending.
+    # Other bytes become lone surrogates, so that the text can be split at any line ending.
     with path.open(encoding="utf-8", errors="surrogateescape") as lines:
         where = f"{path}, {_shown_lines(lines)}"
     raise DataError(
@@ -59,7 +67,15 @@ def find_encoding(path: Path, wanted: str | None) -> tuple[str, str]:
 
 
 def decode(content: bytes, where: str) -> str:
-    """Text that is in no file, without its byte order mark: UTF-8 or CP949; DataError, with line numbers, otherwise."""
+    """Decode UTF-8 or CP949 that comes from no file, without its byte order mark.
+
+    Args:
+        content: The bytes.
+        where: Their source, as messages name it.
+
+    Raises:
+        DataError: They are neither; the message names the lines.
+    """
     marked = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     for name in (marked, "cp949"):
         try:
@@ -75,7 +91,7 @@ def _note(name: str) -> str:
 
 
 def _check_wanted(path: Path, wanted: str, marked: str | None) -> str:
-    """The codec of that name; where the file begins with that encoding's byte order mark, the one that drops it."""
+    """Return the codec of that name; if the file begins with its byte order mark, the one that drops the mark."""
     try:
         name = codecs.lookup(wanted).name
         is_text = codecs.lookup(wanted)._is_text_encoding
@@ -103,7 +119,7 @@ def _check_decodes(path: Path, encoding: str, shown: str, remedy: str) -> None:
 
 
 def _broken_line(path: Path, encoding: str) -> int | None:
-    """The line of the first bytes that are not of this encoding, read in chunks; None where the whole file is."""
+    """Find the line of the first bytes that this encoding cannot decode; None if there are none."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(errors="strict"), translate=True)
     line = 1
     try:
@@ -120,7 +136,7 @@ def _broken_line(path: Path, encoding: str) -> int | None:
 
 
 def _looks_like(start: bytes, encoding: str) -> bool:
-    """Whether NULs fall where ASCII has them in UTF-16 or UTF-32; a UTF-8 or CP949 text has none."""
+    """Whether NULs are where ASCII has them in UTF-16 or UTF-32; UTF-8 and CP949 texts have none."""
     if len(start) < 4 or "\0" in start.decode(encoding, errors="replace"):
         return False
     if encoding.startswith("utf-32"):
@@ -130,7 +146,7 @@ def _looks_like(start: bytes, encoding: str) -> bool:
 
 
 def _rare_encoding(start: bytes) -> str | None:
-    """charset-normalizer's word for what is none of the usual, where it is UTF-16, UTF-32 or a Korean codec."""
+    """Ask charset-normalizer, and believe it where it finds UTF-16, UTF-32 or a Korean codec."""
     import charset_normalizer
 
     best = charset_normalizer.from_bytes(start).best()
@@ -140,7 +156,7 @@ def _rare_encoding(start: bytes) -> str | None:
 
 
 def _shown_lines(lines: Iterable[str]) -> str:
-    """The first lines that are neither UTF-8 nor CP949; where each is one of them, the lines of the rarer."""
+    """Name the first lines that are neither UTF-8 nor CP949; if every line is one of them, the lines of the rarer."""
     broken: list[int] = []
     found: dict[str, list[int]] = {"UTF-8": [], "CP949": []}
     counts = dict.fromkeys(found, 0)

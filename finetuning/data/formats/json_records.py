@@ -1,4 +1,4 @@
-"""JSON and JSON Lines, told apart by looking: an array, an object that holds one, or one object a line."""
+"""JSON and JSON Lines, told apart by content: an array, an object that holds one, or one object a line."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from exceptions import DataError
-from finetuning.data.formats.base import LONGEST_LINE, Source, lines_of
-from finetuning.data.shapes import modu, record_path, squad
+from finetuning.data.formats.base import LONGEST_LINE, Source, TextFile, lines_of
+from finetuning.data.shapes import record_path
+from finetuning.data.shapes.registry import flat_records
 
+SUFFIXES = (".json", ".jsonl", ".ndjson")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read(path: Path, encoding: str, notes: tuple[str, ...], path_to_records: str | None) -> Source:
-    """The file's records; columns are the union of their keys, in the order they first come.
+def read(file: TextFile) -> Source:
+    """Read a file's records; the columns are all of their keys, in the order that they first come.
 
-    path_to_records: as `data.records` has it; JSON Lines are a list of their lines.
+    With `path_to_records`, JSON Lines are a list of their lines.
     """
+    path, encoding, notes, path_to_records = file.path, file.encoding, file.notes, file.path_to_records
     lines = _Lines(path, encoding) if _is_json_lines(path, encoding) else None
     records: Iterable[dict[str, Any]]
     if path_to_records is not None:
@@ -38,8 +41,8 @@ def read(path: Path, encoding: str, notes: tuple[str, ...], path_to_records: str
 
 
 def _is_json_lines(path: Path, encoding: str) -> bool:
-    """Whether one of the first two lines that are not blank is an object by itself, and not all of a .json file."""
-    with path.open(encoding=encoding) as file:  # a .json file may well be all on one line
+    """Whether one of the first two lines that are not blank is a whole object, and not all of a .json file."""
+    with path.open(encoding=encoding) as file:  # a .json file may be one long line
         is_whole = path.suffix.casefold() == ".json"
         lines = iter(lambda: file.readline(LONGEST_LINE), "") if is_whole else lines_of(file)
         first, second = [*itertools.islice((line for line in lines if line.strip()), 2), "", ""][:2]
@@ -58,7 +61,7 @@ def _is_object(line: str) -> bool:
 
 
 class _Filled:
-    """The records with every column, None where a record has no such key."""
+    """The records with every column; None where a record lacks the key."""
 
     def __init__(self, records: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> None:
         self.records, self.columns = records, columns
@@ -69,7 +72,7 @@ class _Filled:
 
 
 class _Lines:
-    """One object a line, read anew each time they are gone through."""
+    """An object a line."""
 
     def __init__(self, path: Path, encoding: str) -> None:
         self.path, self.encoding = path, encoding
@@ -86,12 +89,10 @@ class _Lines:
 
 
 def _whole(path: Path, encoding: str) -> list[dict[str, Any]]:
-    """The records of an array, or of the one list of objects in an object, as KLUE and its like are published."""
+    """Read the records of a known shape, of an array, or of an object's one list of objects, as KLUE is published."""
     value = _parse(path.read_text(encoding=encoding), str(path))
-    if squad.is_squad(value):
-        return squad.records(value, str(path))
-    if modu.is_modu(value):
-        return modu.records(value, str(path))
+    if (records := flat_records(value, str(path))) is not None:
+        return records
     if isinstance(value, dict):
         lists = {
             key: item for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)

@@ -1,4 +1,4 @@
-"""Plain text, one text a line; and how to tell it from a table."""
+"""Plain text, one text a line, and how to tell it from a table."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetuning.data.formats.base import Source, lines_of
+from finetuning.data.formats.base import Source, TextFile, lines_of
 
 _LOOKED_AT = 100
 
 
 def is_table(path: Path, encoding: str) -> bool:
-    """Whether a .txt file is tab-separated: its first line has tabs, and most of the next have as many.
+    """Whether a file is tab-separated: its first line has tabs, and most of the next hundred have as many.
 
-    Not all: a table with a ragged line is told as such, and not read as plain text.
+    A few may differ, so that a table with a ragged line ends in an error that names it, not as plain text.
     """
     with path.open(encoding=encoding) as file:
         tabs = [
@@ -23,13 +23,13 @@ def is_table(path: Path, encoding: str) -> bool:
     return bool(tabs) and tabs[0] > 0 and 2 * tabs.count(tabs[0]) > len(tabs)
 
 
-def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
-    """Every line that is not blank as a row of the one column `text`."""
-    return Source(path, ("text",), _Lines(path, encoding), notes)
+def read(file: TextFile) -> Source:
+    """Read every line that is not blank as a row of the column `text`."""
+    return Source(file.path, ("text",), _Lines(file.path, file.encoding), file.notes)
 
 
 class _Lines:
-    """The lines, read anew each time they are gone through."""
+    """A row a line."""
 
     def __init__(self, path: Path, encoding: str) -> None:
         self.path, self.encoding = path, encoding

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from exceptions import DataError
-from finetuning.data.formats.base import Source, lines_of
+from finetuning.data.formats.base import Source, TextFile, lines_of
 from finetuning.data.formats.tagged import Sentences
 
 _LOOKED_AT = 2000
@@ -17,7 +17,7 @@ _TAG = re.compile(r"-|([A-Z]+)_([BI])")
 
 
 def is_naver_ner(path: Path, encoding: str) -> bool:
-    """Whether the first lines of content are a number, a word and a tag such as PER_B, but for a few."""
+    """Whether nine in ten of the first lines are a number, a word and a tag such as PER_B."""
     with path.open(encoding=encoding) as file:
         content = (line for line in lines_of(file) if line.strip())
         lines = [line.split("\t") for line in itertools.islice(content, _LOOKED_AT)]
@@ -26,8 +26,8 @@ def is_naver_ner(path: Path, encoding: str) -> bool:
     return len(tags) >= _MOSTLY * len(lines) > 0 and any(tag.endswith("_B") for tag in tags)
 
 
-def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
-    """A row a sentence: `tokens`, and as many `ner_tags` in IOB2 (PER_B is B-PER, - is O)."""
+def read(file: TextFile) -> Source:
+    """Read a row a sentence: `tokens`, and as many `ner_tags` in IOB2 (PER_B is B-PER, - is O)."""
 
     def fields_of(line: str, number: int) -> tuple[str, str]:
         fields = line.split("\t")
@@ -35,9 +35,9 @@ def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
         if len(fields) != 3 or not fields[1] or tag is None:
             raise DataError(
                 f"'번호(tab)어절(tab)태그'가 아닙니다: {line[:40]}",
-                where=f"{path}, {number:,}번째 줄",
+                where=f"{file.path}, {number:,}번째 줄",
                 remedy=f"태그는 {_NONE}, PER_B, PER_I처럼 쓰고, 문장 사이에 빈 줄을 두세요.",
             )
         return fields[1], f"{tag[2]}-{tag[1]}" if tag[1] else "O"
 
-    return Source(path, ("tokens", "ner_tags"), Sentences(path, encoding, fields_of), notes)
+    return Source(file.path, ("tokens", "ner_tags"), Sentences(file.path, file.encoding, fields_of), file.notes)

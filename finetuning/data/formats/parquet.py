@@ -12,8 +12,13 @@ from finetuning.data.formats.base import Source
 _ROWS_AT_A_TIME = 10_000
 
 
+def is_parquet(path: Path, start: bytes) -> bool:
+    """Whether a file is Parquet by its name or by its first four bytes."""
+    return path.suffix.casefold() == ".parquet" or start == b"PAR1"
+
+
 def read(path: Path) -> Source:
-    """The file's rows, in batches from the disk; dates and decimals come as text, bytes as the UTF-8 they hold."""
+    """Read a file's rows in batches; dates and decimals become text, bytes are decoded as UTF-8."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -25,7 +30,7 @@ def read(path: Path) -> Source:
 
 
 class _Records:
-    """The rows, read anew each time they are gone through."""
+    """The rows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,7 +51,7 @@ class _Records:
 
 
 def _readable(column: Any) -> Any:
-    """A column of points in time as text: Python's own types cannot hold nanoseconds."""
+    """Cast a column of dates or times to text, since Python's own types cannot hold nanoseconds."""
     import pyarrow as pa
 
     kinds = (pa.types.is_timestamp, pa.types.is_date, pa.types.is_time)
@@ -54,7 +59,7 @@ def _readable(column: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A cell as a value of JSON."""
+    """Convert a cell to a JSON value."""
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, dict):

@@ -1,18 +1,72 @@
-"""Any local file → rows: one module a format, chosen by looking at the file as well as at its name."""
+"""Every file format that can be read: one row a format, chosen by the file's content as well as by its name.
+
+To add a format, write a module with `read` and, if the name does not tell, a function that looks at the content; then
+add a row below. The first row that matches a file reads it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exceptions import DataError
 from finetuning.data.formats import delimited, json_records, lines, naver_ner, parquet, spreadsheet, tagged
-from finetuning.data.formats.base import Source, with_clean_names
+from finetuning.data.formats.base import Source, TextFile, with_clean_names
 from finetuning.data.formats.encoding import find_encoding
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx")
-_JSON = frozenset({".json", ".jsonl", ".ndjson"})
-_MAGIC = {
+
+@dataclass(frozen=True)
+class BinaryFormat:
+    """A format that is no text.
+
+    Attributes:
+        suffixes: Suffixes of its files' names, in lower case.
+        matches: (path, the file's first four bytes) → whether a file has this format.
+        read: Reads a file.
+    """
+
+    suffixes: tuple[str, ...]
+    matches: Callable[[Path, bytes], bool]
+    read: Callable[[Path], Source]
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """A format of text files, whose encoding has been found.
+
+    Attributes:
+        suffixes: Suffixes of its files' names, in lower case.
+        matches: Whether a file of any other name has this format, by its content.
+        read: Reads a file.
+    """
+
+    suffixes: tuple[str, ...]
+    matches: Callable[[Path, str], bool]
+    read: Callable[[TextFile], Source]
+
+
+def _by_name_alone(path: Path, encoding: str) -> bool:
+    return False
+
+
+def _any_text(path: Path, encoding: str) -> bool:
+    return True
+
+
+_BINARY = (
+    BinaryFormat((".parquet",), parquet.is_parquet, parquet.read),
+    BinaryFormat((".xlsx",), spreadsheet.is_spreadsheet, spreadsheet.read),
+)
+_TEXT = (
+    TextFormat((".csv",), _by_name_alone, delimited.read_csv),
+    TextFormat(json_records.SUFFIXES, _by_name_alone, json_records.read),
+    TextFormat((), tagged.is_tagged, tagged.read),
+    TextFormat((), naver_ner.is_naver_ner, naver_ner.read),
+    TextFormat((".tsv",), lines.is_table, delimited.read_tsv),
+    TextFormat((".txt",), _any_text, lines.read),
+)
+_FOREIGN = {  # first bytes → the format as messages name it, and what to do
     b"PK\x03\x04": ("zip", "압축을 푸세요."),
     b"\xd0\xcf\x11\xe0": (
         "옛 엑셀(.xls)이나 암호가 걸린 엑셀",
@@ -22,22 +76,32 @@ _MAGIC = {
     b"%PDF": ("PDF", "텍스트나 CSV로 저장한 파일을 지정하세요."),
     b"\x89PNG": ("PNG 그림", "텍스트나 CSV 파일을 지정하세요."),
 }
+SUFFIXES = tuple(suffix for row in (*_TEXT, *_BINARY) for suffix in row.suffixes)
 
 
 def is_supported(path: Path) -> bool:
-    """Whether the name says a format that can be read."""
+    """Whether a file's name has the suffix of a format that can be read."""
     return path.suffix.casefold() in SUFFIXES
 
 
 def is_json(path: Path) -> bool:
-    """Whether the name says JSON or JSON Lines."""
-    return path.suffix.casefold() in _JSON
+    """Whether a file's name has a suffix of JSON or JSON Lines."""
+    return path.suffix.casefold() in json_records.SUFFIXES
 
 
 def open_source(path: Path, encoding: str | None, path_to_records: str | None = None) -> Source:
-    """A file's columns and rows; encoding: None finds it by reading. Raises DataError where it cannot be read.
+    """Open a file as columns and rows.
 
-    path_to_records: where the rows of a JSON file are, as `data.records` has it.
+    Args:
+        path: The file.
+        encoding: Its encoding; None finds it by reading the file.
+        path_to_records: `data.records`, the way to the rows of a JSON file.
+
+    Returns:
+        The columns, and the rows as an iterable that can be read again.
+
+    Raises:
+        DataError: The file cannot be read.
     """
     try:
         _check_path(path)
@@ -66,7 +130,7 @@ def _check_path(path: Path) -> None:
         raise DataError(
             "파이프나 장치는 읽을 수 없습니다.", where=str(path), remedy="내용을 파일로 저장해 그 파일을 지정하세요."
         )
-    if path.suffix and not is_supported(path):  # a file without one, as Naver's train_data, is told by its content
+    if path.suffix and not is_supported(path):  # files without a suffix, as Naver's train_data, go by their content
         raise DataError(
             f"'{path.suffix}' 형식은 읽을 수 없습니다.",
             where=str(path),
@@ -75,15 +139,21 @@ def _check_path(path: Path) -> None:
 
 
 def _open(path: Path, encoding: str | None, path_to_records: str | None) -> Source:
-    with path.open("rb") as file:
-        start = file.read(4)
+    with path.open("rb") as opened:
+        start = opened.read(4)
     if not start:
         raise DataError("빈 파일입니다.", where=str(path), remedy="내용이 있는 파일을 지정하세요.")
-    if path.suffix.casefold() == ".parquet" or start == b"PAR1":
-        return parquet.read(path)
-    if start == b"PK\x03\x04" and spreadsheet.is_spreadsheet(path):
-        return spreadsheet.read(path)
-    for magic, (name, remedy) in _MAGIC.items():
+    for binary in _BINARY:
+        if binary.matches(path, start):
+            return binary.read(path)
+    _check_is_text(path, start)
+    found, note = find_encoding(path, encoding)
+    suffix, file = path.suffix.casefold(), TextFile(path, found, (note,) if note else (), path_to_records)
+    return next(text for text in _TEXT if suffix in text.suffixes or text.matches(path, found)).read(file)
+
+
+def _check_is_text(path: Path, start: bytes) -> None:
+    for magic, (name, remedy) in _FOREIGN.items():
         if start.startswith(magic):
             raise DataError(
                 f"이름은 {path.suffix}이지만 {name} 파일로 보입니다.",
@@ -96,16 +166,3 @@ def _open(path: Path, encoding: str | None, path_to_records: str | None) -> Sour
             where=str(path),
             remedy="텍스트 파일이면 이름을 .csv나 .txt로 끝나게 바꾸고, 아니면 엑셀에서 .xlsx로 다시 저장하세요.",
         )
-    found, note = find_encoding(path, encoding)
-    notes = (note,) if note else ()
-    if is_json(path):
-        return json_records.read(path, found, notes, path_to_records)
-    if path.suffix.casefold() == ".csv":
-        return delimited.read_csv(path, found, notes)
-    if tagged.is_tagged(path, found):
-        return tagged.read(path, found, notes)
-    if naver_ner.is_naver_ner(path, found):
-        return naver_ner.read(path, found, notes)
-    if path.suffix.casefold() == ".tsv" or lines.is_table(path, found):
-        return delimited.read_tsv(path, found, notes)
-    return lines.read(path, found, notes)

@@ -15,8 +15,10 @@ from finetuning.data.formats.base import Source, check_columns, clean_name
 _WORKBOOK = "xl/workbook.xml"
 
 
-def is_spreadsheet(path: Path) -> bool:
-    """Whether a file is an .xlsx, whatever its name."""
+def is_spreadsheet(path: Path, start: bytes) -> bool:
+    """Whether a file is an .xlsx, whatever its name; start: its first four bytes."""
+    if start != b"PK\x03\x04":
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             return _WORKBOOK in archive.namelist()
@@ -25,7 +27,7 @@ def is_spreadsheet(path: Path) -> bool:
 
 
 def read(path: Path) -> Source:
-    """The rows below the first one that is not blank, which has the names of the columns; formulas as last computed."""
+    """Read the rows below the first that is not blank, which names the columns; formulas as last computed."""
     with _opened(path) as book:
         found = [(sheet.title, header) for sheet in book.worksheets if (header := next(_rows(sheet), None)) is not None]
         if not found:
@@ -45,7 +47,7 @@ def read(path: Path) -> Source:
 
 
 class _Records:
-    """The rows below the header, read anew each time they are gone through."""
+    """The rows below the header."""
 
     def __init__(self, path: Path, title: str, columns: tuple[str, ...]) -> None:
         self.path, self.title, self.columns = path, title, columns
@@ -57,13 +59,13 @@ class _Records:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The workbook, its rows streamed; DataError where it is broken or locked by a password."""
+    """Open a workbook to stream its rows; DataError where it is broken or locked by a password."""
     import openpyxl
 
     with path.open("rb") as file:
         try:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-        except Exception as error:  # what openpyxl raises over a broken file is of many kinds
+        except Exception as error:  # openpyxl raises many kinds of errors over a broken file
             raise _broken(path, error) from None
         try:
             yield book
@@ -74,8 +76,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _rows(sheet: Any) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """(number, cells) of each row that is not blank."""
-    sheet.reset_dimensions()  # what other programs write there may be wrong
+    """Yield the number and the cells of each row that is not blank."""
+    sheet.reset_dimensions()  # other programs write wrong ones
     for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
         if any(_as_text(cell).strip() for cell in cells):
             yield number, cells
@@ -97,13 +99,13 @@ def _records(path: Path, sheet: Any, columns: tuple[str, ...]) -> Iterator[dict[
 
 
 def _trimmed(cells: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The cells without the blank ones at their end."""
+    """Drop blank cells at the end."""
     last = max(position for position, cell in enumerate(cells) if _as_text(cell).strip())
     return cells[: last + 1]
 
 
 def _plain(cell: Any) -> Any:
-    """A cell as a value of JSON: dates as text, of which Excel keeps a time of midnight."""
+    """Convert a cell to a JSON value; dates become text, without the midnight that Excel stores with them."""
     if isinstance(cell, datetime.datetime) and cell.time() == datetime.time():
         cell = cell.date()
     return _as_text(cell) if isinstance(cell, datetime.date | datetime.time | datetime.timedelta) else cell

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exceptions import DataError
-from finetuning.data.formats.base import Source, lines_of
+from finetuning.data.formats.base import Source, TextFile, lines_of
 
 _LOOKED_AT = 2000
 _MOSTLY = 0.9
 _COMMENT = "##"
-_TAG = re.compile(r"O|[BIELSUM]-\S+")  # wider than IOB2: what is wrong with a tag is the task's to say, with its row
+_TAG = re.compile(r"O|[BIELSUM]-\S+")  # wider than IOB2: the task reports a wrong tag, with its row
 
 
 def is_tagged(path: Path, encoding: str) -> bool:
-    """Whether the first lines of content are a token, a tab and a tag, but for a few, and one of the tags begins one.
+    """Whether nine in ten of the first lines are a token, a tab and a tag, and one of the tags begins with `B-`.
 
-    A table of texts with a column of labels `O` is none: it has no `B-`.
+    A table of texts with labels `O` has no `B-`.
     """
     with path.open(encoding=encoding) as file:
         content = (line for line in lines_of(file) if not _is_between(line) and not line.startswith(_COMMENT))
@@ -29,20 +29,23 @@ def is_tagged(path: Path, encoding: str) -> bool:
     return len(fitting) >= _MOSTLY * len(tags) > 0 and any(tag.startswith("B-") for tag in fitting)
 
 
-def read(path: Path, encoding: str, notes: tuple[str, ...]) -> Source:
-    """A row a sentence: `tokens`, of which a space may be one, and as many `ner_tags`."""
+def read(file: TextFile) -> Source:
+    """Read a row a sentence: `tokens`, a space may be one of them, and as many `ner_tags`."""
 
     def fields_of(line: str, number: int) -> tuple[str, str] | None:
-        return None if line.startswith(_COMMENT) else _fields(path, line, number)
+        return None if line.startswith(_COMMENT) else _fields(file.path, line, number)
 
-    return Source(path, ("tokens", "ner_tags"), Sentences(path, encoding, fields_of), notes)
+    return Source(file.path, ("tokens", "ner_tags"), Sentences(file.path, file.encoding, fields_of), file.notes)
 
 
 @dataclass(frozen=True)
 class Sentences:
-    """The sentences of a file with a token a line, read anew each time they are gone through.
+    """The sentences of a file with a token a line, as rows of `tokens` and `ner_tags`.
 
-    fields_of: (line, its number) → token and tag, None for a line that is passed over.
+    Attributes:
+        path: The file.
+        encoding: Its encoding.
+        fields_of: (line, its number) → token and tag, or None for a line to skip.
     """
 
     path: Path
@@ -78,5 +81,5 @@ def _fields(path: Path, line: str, number: int) -> tuple[str, str]:
 
 
 def _is_between(line: str) -> bool:
-    """Whether a line ends a sentence: blank, or white space without a tag."""
+    """Whether a line ends a sentence: it is blank."""
     return not line.strip()

@@ -1,4 +1,4 @@
-"""KLUE's nested columns as plain ones: the scores of STS, and the two entities of RE marked in their sentence."""
+"""KLUE's nested columns as flat ones: the scores of STS, and the two entities of RE marked in their sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from exceptions import DataError
 from finetuning.korean.particles import with_particle
 
-# KLUE-baseline's (klue_baseline/data/klue_re.py): text around the words, as its tokenizer is told of them.
+# KLUE-baseline's (klue_baseline/data/klue_re.py): text around the words, special tokens of its tokenizer.
 _MARKERS = {"subject_entity": ("<subj>", "</subj>"), "object_entity": ("<obj>", "</obj>")}
 _SENTENCE = "sentence"
 _SCORES = "labels"
@@ -19,22 +19,26 @@ _REAL = "real-label"
 Rows = Iterable[Mapping[str, Any]]
 
 
-def plain(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows]:
-    """The columns and rows with KLUE-STS's `labels` as `label`, or KLUE-RE's entities marked; others as they are.
+def relations(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows] | None:
+    """Mark the two entities of KLUE-RE in their sentence; None for rows of another shape."""
+    return (tuple(columns), _Marked(rows, where)) if {_SENTENCE, *_MARKERS} <= set(columns) else None
 
-    `label` is the mean of the annotators, `real-label`, by which KLUE trains and measures.
+
+def similarity(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows] | None:
+    """Replace KLUE-STS's `labels` by `label`, the mean of its annotators; None for rows of another shape.
+
+    KLUE trains and measures by that mean, `real-label`.
     """
-    if {_SENTENCE, *_MARKERS} <= set(columns):
-        return tuple(columns), _Marked(rows, where)
-    if _SCORES in columns and "label" not in columns:
-        first = next(iter(rows), {})
-        if isinstance(first.get(_SCORES), dict) and _REAL in first[_SCORES]:
-            return tuple("label" if column == _SCORES else column for column in columns), _Scored(rows)
-    return tuple(columns), rows
+    if _SCORES not in columns or "label" in columns:
+        return None
+    first = next(iter(rows), {})
+    if not (isinstance(first.get(_SCORES), dict) and _REAL in first[_SCORES]):
+        return None
+    return tuple("label" if column == _SCORES else column for column in columns), _Scored(rows)
 
 
 class _Scored:
-    """STS's rows, made anew each time they are gone through."""
+    """The rows of STS."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -46,7 +50,7 @@ class _Scored:
 
 
 class _Marked:
-    """RE's rows, made anew each time they are gone through."""
+    """The rows of RE."""
 
     def __init__(self, rows: Rows, where: str) -> None:
         self.rows, self.where = rows, where
@@ -80,7 +84,7 @@ def _mark(row: Mapping[str, Any], where: str) -> str:
 
 
 def _entity(cell: Any, name: str, where: str) -> dict[str, Any]:
-    """An entity's object, or the text of it that a CSV has: as JSON, or as Python writes a dict."""
+    """Return an entity's object; a CSV has it as text, in JSON or as Python writes a dict."""
     if isinstance(cell, str):
         for parse in (json.loads, ast.literal_eval):
             try:

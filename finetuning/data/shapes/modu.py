@@ -20,10 +20,16 @@ def is_modu(value: Any) -> bool:
 
 
 def records(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """A row for each part that has a text: `document_id`, `id`, `text` and what else of it is one value.
+    """Return a row for each part with a text: `document_id`, `id`, `text` and its other plain values.
 
     Where parts have entities (`NE`: label, begin, end), `tokens` are the text's characters and `ner_tags` their IOB2.
-    Raises DataError where the nesting is broken.
+
+    Args:
+        value: The parsed document.
+        where: The source, as messages name it.
+
+    Raises:
+        DataError: The nesting is broken, or there is no text.
     """
     parts = list(_parts(value, where))
     has_entities = any("NE" in part for _, part, _ in parts)
@@ -55,7 +61,7 @@ def _parts(value: dict[str, Any], where: str) -> Iterator[tuple[dict[str, Any], 
 
 
 def _tags(form: str, entities: list[Any], place: str) -> list[str]:
-    """IOB2 of a text's characters; of entities that lie in each other, the first is kept."""
+    """Return the IOB2 tags of a text's characters; of overlapping entities, the first is kept."""
     tags = ["O"] * len(form)
     for entity in entities:
         begin, end, label = (

@@ -1,4 +1,4 @@
-"""Where the records are in nested JSON, as AI Hub publishes it: `data[*].paragraphs[*]` → rows."""
+"""The path to the records of nested JSON, as AI Hub publishes it: `data[*].paragraphs[*]` → rows."""
 
 from __future__ import annotations
 
@@ -14,24 +14,34 @@ EVERY = "[*]"
 
 
 def steps_of(path: str) -> tuple[str, ...]:
-    """The steps of a path as the settings allow it: a key, or EVERY item of a list."""
+    """Divide a path of the settings into steps: a key, or EVERY item of a list."""
     return tuple(match[0] for match in _STEP.finditer(path))
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A value on the way, and the plain values of the objects that it lies in, by their keys: the nearest count."""
+    """A value on the way, and the plain values of the objects around it by key; the nearest object's wins."""
 
     value: Any
     around: dict[str, Any]
 
 
 def records(value: Any, path: str, where: str) -> tuple[list[dict[str, Any]], str]:
-    """A row for each object that the path leads to, and a note on where it led nowhere (empty: it never did).
+    """Return a row for each object that the path leads to.
 
-    A row has the object's values, those of an object in it as `outer.inner`, and the plain values of the objects
-    around it under their own keys; a text that is no object is a row of `text`. Raises DataError, naming the step,
-    where a step leads nowhere at all.
+    A row has the object's values, those of an object inside it as `outer.inner`, and the plain values of the objects
+    around it under their own keys. A string makes a row of `text`.
+
+    Args:
+        value: The parsed document.
+        path: `data.records`.
+        where: The source, as messages name it.
+
+    Returns:
+        The rows, and a note on values that lack a step (empty where none does).
+
+    Raises:
+        DataError: A step matches no value at all; the message names it.
     """
     places, done, lost = [_Place(value, {})], "", []
     for step in steps_of(path):

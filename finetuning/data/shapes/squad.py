@@ -20,10 +20,16 @@ def is_squad(value: Any) -> bool:
 
 
 def records(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """A row for each question: `id`, `title`, `question`, `context`, `answers`, those that the file has.
+    """Return a row for each question: `id`, `title`, `question`, `context` and `answers`, as far as the file has them.
 
-    `answers` is empty where the question is marked impossible: plausible answers are no answers. Raises DataError
-    where the nesting is broken.
+    `answers` is empty for a question marked impossible: plausible answers do not count.
+
+    Args:
+        value: The parsed document.
+        where: The source, as messages name it.
+
+    Raises:
+        DataError: The nesting is broken, or there is no question.
     """
     rows: list[dict[str, Any]] = []
     for number, document in enumerate(value["data"], 1):
@@ -53,7 +59,7 @@ def _row(document: dict[str, Any], paragraph: dict[str, Any], question: dict[str
 
 
 def _objects(parent: Any, key: str, name: str, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of the list `parent[key]`, each with its place."""
+    """Yield the objects of the list `parent[key]`, each after its place as messages name it."""
     if not isinstance(parent, dict):
         raise _broken("객체가 아닙니다", parent, where)
     if not isinstance(parent.get(key), list):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetuning.commands.chat import HangulStreamer
+from finetuning.inference.chat import HangulStreamer
 from finetuning.tasks.generation.conversations import prompt_ids
 
 

@@ -1,0 +1,84 @@
+"""A conversation with a model, held in memory: nothing of it is written to the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from finetuning.inference.evaluator import Evaluator
+from finetuning.tasks.generation.conversations import prompt_ids, to_messages
+from finetuning.tasks.generation.shared import sampling_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BROKEN = "\ufffd"
+_SILENCE = "…"  # stands for an empty answer in the next prompt
+
+
+@dataclass
+class ChatSession:
+    """The turns of a conversation, and the model that answers."""
+
+    evaluator: Evaluator
+    _turns: list[dict[str, str]] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Begin a new conversation."""
+        self._turns.clear()
+
+    def reply(self, text: str) -> str:
+        """Answer the user's next turn, printing the answer as it is generated.
+
+        Args:
+            text: What the user says.
+
+        Returns:
+            The answer, which becomes part of the conversation.
+        """
+        evaluator, settings = self.evaluator, self.evaluator.task.settings
+        self._turns.append({"role": "user", "content": text})
+        messages = to_messages({"messages": self._turns}, settings.text_generation.system_prompt)
+        options = settings.generation
+        ids = prompt_ids(messages, evaluator.tokenizer, max(1, evaluator.max_length - options.max_new_tokens))
+        inputs = torch.tensor([ids], device=evaluator.accelerator.device)
+        streamer = HangulStreamer(evaluator.tokenizer)
+        generate: Any = evaluator.model.generate
+        with torch.inference_mode(), evaluator.accelerator.autocast():
+            generate(
+                input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=options.max_new_tokens,
+                repetition_penalty=options.repetition_penalty, streamer=streamer, **sampling_of(options),
+            )  # fmt: skip
+        answer = streamer.shown.strip()
+        self._turns.append({"role": "assistant", "content": answer or _SILENCE})
+        return answer
+
+
+class HangulStreamer:
+    """Prints generated text as it grows, each syllable once all of its bytes are there."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.ids: list[int] = []
+        self.shown = ""
+        self._prompt_is_next = True
+
+    def put(self, value: Any) -> None:
+        """Take the next token ids from `generate`; the first call holds the prompt, which is not shown."""
+        if self._prompt_is_next:
+            self._prompt_is_next = False
+            return
+        self.ids.extend(value.flatten().tolist())
+        self._show(str(self.tokenizer.decode(self.ids, skip_special_tokens=True)).rstrip(_BROKEN).replace(_BROKEN, ""))
+
+    def end(self) -> None:
+        """Show what is left; bytes that never became a character are dropped."""
+        self._show(str(self.tokenizer.decode(self.ids, skip_special_tokens=True)).replace(_BROKEN, ""))
+        print(flush=True)
+
+    def _show(self, text: str) -> None:
+        if len(text) > len(self.shown):
+            print(text[len(self.shown) :], end="", flush=True)
+            self.shown = text
