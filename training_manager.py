@@ -19,7 +19,6 @@ from finetuning.checkpoints.background import BackgroundSaver
 from finetuning.checkpoints.fingerprint import check_same_run, fingerprint
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
-from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
 from finetuning.data.examples import Examples
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
@@ -32,7 +31,7 @@ from finetuning.reporting.throughput import Tally
 from finetuning.training.optimizers import learning_rate_factor
 from finetuning.training.resume import check_epochs
 from finetuning.training.step import OptimizerStep, StepResult, losses_and_norms, over_processes
-from finetuning.types import RandomKey
+from finetuning.types import Checkpoint, Progress, RandomKey
 from finetuning.windows.layouts import ReadyWindow, WindowPlanner, choose_way, planned_ahead
 from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 

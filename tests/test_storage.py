@@ -17,13 +17,13 @@ from safetensors import SafetensorError
 from data_manager import DataManager
 from exceptions import ResourceError, SettingsError
 from finetuning.checkpoints.store import CheckpointStore
-from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.config.schema import Settings
 from finetuning.data.hub import load_hub
 from finetuning.files import discard_leftovers, write_json, writing
 from finetuning.reporting.metrics_file import MetricsFile
 from finetuning.reporting.predictions import beside, check_output, write_predictions
 from finetuning.tasks.registry import find_task
+from finetuning.types import Checkpoint, Progress
 from model_manager import ModelManager
 
 BIG = "가" * 10_000

@@ -10,9 +10,9 @@ from types import TracebackType
 from exceptions import ResourceError
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import copied, size_in_bytes
-from finetuning.checkpoints.types import Checkpoint
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.device.usage import available_bytes
+from finetuning.types import Checkpoint
 
 _log = logging.getLogger(__name__)
 _SHARE = 0.5  # of free memory for the copy; evaluation and the optimizer need the rest

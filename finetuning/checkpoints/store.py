@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.tensors import size_in_bytes, without_aliases
-from finetuning.checkpoints.types import Checkpoint, Progress
 from finetuning.files import (
     discard,
     discard_leftovers,
@@ -24,6 +23,7 @@ from finetuning.files import (
     sync_folder,
     writing,
 )
+from finetuning.types import Checkpoint, Progress
 
 _log = logging.getLogger(__name__)
 _FORMAT = 3  # 3: the fingerprint has one entry per setting, and its hashes of rows are made anew
@@ -46,6 +46,9 @@ class CheckpointStore:
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint in a hidden folder, publish it with one rename, then drop the oldest ones.
+
+        Args:
+            checkpoint: What to save.
 
         Returns:
             The folder of the checkpoint.
@@ -96,6 +99,9 @@ class CheckpointStore:
 
         Args:
             path: The checkpoint's folder, or a link or pointer file to it.
+
+        Returns:
+            The checkpoint, its tensors in main memory.
 
         Raises:
             ModelError: There is no checkpoint, or a file of it is missing or damaged.
@@ -166,6 +172,9 @@ def run_of(path: Path) -> Path:
 
     Args:
         path: The checkpoint's folder, or a link or pointer file to it.
+
+    Returns:
+        The folder of the run.
 
     Raises:
         ModelError: There is no checkpoint.

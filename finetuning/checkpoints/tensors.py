@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from exceptions import ModelError
-from finetuning.checkpoints.types import Checkpoint
+from finetuning.types import Checkpoint
 
 _Storage = tuple[Any, ...]
 
@@ -110,6 +110,9 @@ def copied(checkpoint: Checkpoint) -> Checkpoint:
 
 def without_aliases(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Drop tensors that share another's memory, such as tied embeddings: safetensors refuses to write them.
+
+    Args:
+        tensors: Tensors by name.
 
     Returns:
         The tensors to write, contiguous, and for each dropped name the name that stands for it.

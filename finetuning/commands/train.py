@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetuning.checkpoints.store import CheckpointStore
-    from finetuning.checkpoints.types import Checkpoint
     from finetuning.device.budget import TokenBudget
     from finetuning.reporting.profile import PhaseTimes
+    from finetuning.types import Checkpoint
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from finetuning.files import writing
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from finetuning.checkpoints.types import Checkpoint
     from finetuning.data.examples import Examples
+    from finetuning.types import Checkpoint
     from training_manager import TrainingManager
 
 _log = logging.getLogger(__name__)

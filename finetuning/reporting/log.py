@@ -56,6 +56,9 @@ def progress_bar(settings: LoggingSettings, total: int, done: int, is_main_proce
         total: Optimizer steps of the whole run.
         done: Steps already taken, where the run is resumed.
         is_main_process: Other processes show no bar.
+
+    Returns:
+        The bar, to be closed by the caller.
     """
     hidden = not (settings.progress_bar and is_main_process)
     return tqdm(

@@ -37,7 +37,10 @@ class MetricsFile:
                 _log.warning("%s (%s) 학습을 계속하고, 다음 기록과 함께 씁니다.", error.what, error.where)
 
     def size(self) -> int:
-        """Flush all records to the disk and return the file's size in bytes.
+        """Flush all records to the disk.
+
+        Returns:
+            The file's size in bytes.
 
         Raises:
             ResourceError: The records cannot be written.

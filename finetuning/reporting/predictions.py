@@ -107,6 +107,9 @@ def sample_lines(
         predictions: One prediction a row, in the same order.
         label_names: Label names in the order of their ids.
         tokenizer: The model's tokenizer.
+
+    Returns:
+        A heading, then one line a row.
     """
     lines = ["예측 보기"]
     for position in range(0, len(rows), max(1, len(rows) // _SAMPLES))[:_SAMPLES]:

@@ -41,6 +41,9 @@ class Recorder:
     def __enter__(self) -> Recorder:
         """Start the trackers.
 
+        Returns:
+            The recorder itself.
+
         Raises:
             SettingsError: A tracker does not start, for example because of a missing login.
         """
@@ -88,7 +91,10 @@ class Recorder:
                 _finish_quietly(tracker)
 
     def size(self) -> int:
-        """Flush metrics.jsonl to the disk and return its size in bytes, for the checkpoint.
+        """Flush metrics.jsonl to the disk.
+
+        Returns:
+            Its size in bytes, for the checkpoint.
 
         Raises:
             ResourceError: The records cannot be written.

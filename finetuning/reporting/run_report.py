@@ -192,6 +192,9 @@ def build_report(
         evaluation: The final evaluation.
         hardware: Device, processes and precision.
         memory: Memory used.
+
+    Returns:
+        The report, with the verdict on the published score and the library versions.
     """
     data, model = settings.data, settings.model
     return RunReport(

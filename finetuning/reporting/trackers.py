@@ -151,10 +151,13 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def build_trackers(names: Sequence[str]) -> list[Tracker]:
-    """Create the trackers that a run names, each once, after checking them.
+    """Create the trackers that a run names, after checking them.
 
     Args:
         names: The setting `logging.trackers`.
+
+    Returns:
+        One tracker a name; a name that is repeated counts once.
 
     Raises:
         SettingsError: A name is unknown, or its package is not installed.

@@ -15,7 +15,7 @@ from finetuning.checkpoints import background as background_saving
 from finetuning.checkpoints import store as checkpointing
 from finetuning.checkpoints.background import BackgroundSaver
 from finetuning.checkpoints.store import CheckpointStore
-from finetuning.checkpoints.types import Checkpoint, Progress
+from finetuning.types import Checkpoint, Progress
 
 
 class HeldStore(CheckpointStore):

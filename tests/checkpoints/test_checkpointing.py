@@ -15,7 +15,7 @@ from exceptions import ModelError, ResourceError
 from finetuning.checkpoints import store as checkpointing
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_optimizer
-from finetuning.checkpoints.types import Checkpoint, Progress
+from finetuning.types import Checkpoint, Progress
 from tests.support.checkpoints import damage
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from transformers import PreTrainedModel
 from finetuning.config.ladder import Abilities, suggested_variants, with_changes
 from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import without_padding
+from finetuning.planning.estimate import parameter_bytes, step_temporaries
 from finetuning.planning.fit import Fitting, first_that_fits
 from finetuning.planning.preview import memory_table, what_would_fit
 from finetuning.planning.types import Estimate
 from finetuning.planning.workload import heaviest_cuts, make_workload, shortened
 from finetuning.tasks.registry import task_classes
+from finetuning.training.optimizers import OPTIMIZER_MEMORY
 from finetuning.windows.order import Window, epoch_order, partition, window_of, windows_per_epoch
 from tests.support.planning import fitting_for, fitting_of_prepared, prepared_for
 
@@ -119,3 +122,16 @@ def test_the_first_that_fits_is_found() -> None:
     assert found is not None
     assert found[0] == variants[2]
     assert first_that_fits(variants, estimate_of, 10) is None
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZER_MEMORY))
+def test_an_optimizer_takes_what_it_says(optimizer: str) -> None:
+    settings = with_changes(Settings(), {"training.optimizer": optimizer})
+    assert parameter_bytes(settings).optimizer == OPTIMIZER_MEMORY[optimizer].state_bytes
+    rounded = with_changes(settings, {"model.dtype": "bfloat16"})
+    assert step_temporaries(rounded) == step_temporaries(settings) + 2
+
+
+def test_every_optimizer_of_the_settings_says_what_it_takes() -> None:
+    names = get_args(type(Settings().training).model_fields["optimizer"].annotation)
+    assert set(names) == set(OPTIMIZER_MEMORY)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from exceptions import SettingsError
-from finetuning.checkpoints.types import Checkpoint
 from finetuning.config.schema import Settings
 from finetuning.training.optimizers import learning_rate_factor
+from finetuning.types import Checkpoint
 from finetuning.windows.order import Window
 from tests.support.managers import make_manager
 from training_manager import TrainingManager
