@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import Cli, Run
+from tests.support.durations import is_slow, slow_tests
 from tests.support.forked import run_forked
 from tests.support.paths import REAL_DATA, ROOT
 from tests.support.runs import data_of
@@ -20,6 +21,14 @@ from tests.support.texts import NEGATIVE, POSITIVE
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two files of tests run at a time, and what they start
 _AT_MOST_S = 300.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests, which `make fast` leaves out."""
+    listed = slow_tests()
+    for item in items:
+        if is_slow(item.nodeid, listed):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

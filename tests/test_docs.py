@@ -71,3 +71,13 @@ def test_the_defaults_are_those_of_the_settings(text: str) -> None:
                 stated[prefix + key] = Override(yaml.safe_load(default), "README")
     assert sorted(stated) == sorted(all_keys())
     assert ConfigManager.load(None, stated) == Settings()
+
+
+def test_what_contributing_names_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:finetuning|recipes|benchmarks|tests)/[\w/.-]*|[\w.-]+\.(?:md|txt|toml))`", text))
+    assert len(paths) > 20
+    assert [path for path in sorted(paths) if not (ROOT / path).exists() and "NAME" not in path] == []
+    named = re.findall(r"`(\w+)`\s+(?:in|of)\s+`([\w/]+\.py)`", text)  # a name in a file
+    assert len(named) >= 5
+    assert [(name, path) for name, path in named if name not in (ROOT / path).read_text(encoding="utf-8")] == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.durations import KEPT, slow_tests
 from tests.support.paths import ROOT
 
 TESTS = ROOT / "tests"
@@ -46,3 +47,10 @@ def test_exceptions_imports_nothing_of_this_program() -> None:
 def test_tests_mirror_the_rooms() -> None:
     folders = {path.name for path in TESTS.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders <= {*ROOMS, "support", "e2e", "faults", "golden"}
+
+
+def test_the_listed_tests_are_there() -> None:
+    for test in [*slow_tests(), *(kept.split("[")[0] for kept in KEPT)]:
+        path, name = test.split("::")
+        assert (ROOT / path).is_file(), test
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), test

@@ -1,0 +1,48 @@
+"""Which tests `make fast` leaves out: those that took more than a second, listed in tests/slow.txt.
+
+`make test` with `--junitxml=report.xml`, then `python -m tests.support.durations report.xml`, measures them anew.
+"""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+LIST = ROOT / "tests" / "slow.txt"
+LIMIT_S = 1.0
+KEPT = (  # however long they take: the losses of the quick start, and one run from end to end
+    "tests/golden/test_golden_losses.py::test_the_losses_are_those_that_were_recorded[quickstart]",
+    "tests/e2e/test_train.py::test_a_run_leaves_what_the_design_says",
+)
+
+
+def slow_tests() -> frozenset[str]:
+    """The listed tests, as file::function."""
+    return frozenset(LIST.read_text(encoding="utf-8").split())
+
+
+def is_slow(node_id: str, listed: frozenset[str]) -> bool:
+    """Whether `make fast` leaves a test out.
+
+    Args:
+        node_id: The test with its parameters, as pytest names it.
+        listed: What `slow_tests` returned.
+
+    Returns:
+        True where its function is listed and the test is not one that is always kept.
+    """
+    return node_id.split("[")[0] in listed and node_id not in KEPT
+
+
+def measured(report: Path, limit_s: float = LIMIT_S) -> list[str]:
+    """The functions of a JUnit report of which a test, or its fixtures, took longer than the limit, sorted."""
+    cases = ElementTree.parse(report).getroot().iter("testcase")
+    slow = {(case.get("classname", ""), case.get("name", "")) for case in cases if float(case.get("time", 0)) > limit_s}
+    return sorted({f"{module.replace('.', '/')}.py::{name.split('[')[0]}" for module, name in slow})
+
+
+if __name__ == "__main__":
+    LIST.write_text("\n".join(measured(Path(sys.argv[1]))) + "\n", encoding="utf-8")
