@@ -20,6 +20,7 @@ from finetuning.planning.preview import memory_table, what_would_fit
 from finetuning.planning.types import Estimate
 from finetuning.planning.workload import heaviest_cuts, make_workload, shortened
 from finetuning.tasks.registry import task_classes
+from finetuning.training.optimizers import OPTIMIZERS
 from finetuning.windows.layouts import Padded
 from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 from finetuning.windows.partition import COST_ON_CPU, partition
@@ -125,14 +126,14 @@ def test_the_first_that_fits_is_found() -> None:
     assert first_that_fits(variants, estimate_of, 10) is None
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZER_MEMORY))
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_an_optimizer_takes_what_it_says(optimizer: str) -> None:
     settings = with_changes(Settings(), {"training.optimizer": optimizer})
-    assert parameter_bytes(settings).optimizer == OPTIMIZER_MEMORY[optimizer].state_bytes
+    assert parameter_bytes(settings).optimizer == OPTIMIZERS[optimizer].state_bytes
     rounded = with_changes(settings, {"model.dtype": "bfloat16"})
     assert step_temporaries(rounded) == step_temporaries(settings) + 2
 
 
 def test_every_optimizer_of_the_settings_says_what_it_takes() -> None:
     names = get_args(type(Settings().training).model_fields["optimizer"].annotation)
-    assert set(names) == set(OPTIMIZER_MEMORY)
+    assert set(names) == set(OPTIMIZERS)
