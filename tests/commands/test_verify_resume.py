@@ -15,11 +15,10 @@ from tests.support.runs import StopAfter
 
 def verify(flags: list[str], output_dir: Path) -> None:
     from finetuning.commands import verify_resume
-    from finetuning.commands.session import build
-    from finetuning_app import build_parser, read_settings
+    from finetuning_app import build_parser, build_session, read_settings
 
     arguments = build_parser().parse_args(["verify-resume", *flags, "--output_dir", str(output_dir)])
-    verify_resume.run(build(read_settings(arguments), StopAfter()), arguments)
+    verify_resume.run(build_session(read_settings(arguments), StopAfter()), arguments)
 
 
 @pytest.mark.parametrize(
