@@ -69,7 +69,7 @@ class TrainingManager:
         self.ledger = StepLedger(self.state, evaluator, train, settings.training.seed, self.recorder)
         self.stepper = OptimizerStep(settings, evaluator, self.profile, self.plan)
         self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
-        self.checkpoints = RunCheckpoints(evaluator, self.optimizer, self.scaler, store, self.recorder)
+        self.checkpoints = RunCheckpoints(evaluator, self.stepper, store, self.recorder)
         self.saver = self.checkpoints.saver
         accumulated = settings.data.batch_size * settings.memory.gradient_accumulation_steps
         self.window_size = accumulated * self.runtime.processes

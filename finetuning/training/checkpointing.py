@@ -26,8 +26,7 @@ class RunCheckpoints:
 
     Args:
         evaluator: Holds the model, its runtime and its memory.
-        optimizer: The optimizer of the run.
-        scaler: fp16's loss scaler, switched off in other precisions.
+        stepper: Holds the optimizer and fp16's loss scaler.
         store: Where checkpoints are.
         recorder: Writes metrics.jsonl, whose size belongs to a checkpoint.
     """
@@ -35,14 +34,13 @@ class RunCheckpoints:
     def __init__(
         self,
         evaluator: Evaluator,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
+        stepper: OptimizerStep,
         store: CheckpointStore,
         recorder: Recorder,
     ) -> None:
         self.model, self.runtime, self.memory = evaluator.model, evaluator.runtime, evaluator.memory
         self.whole_budget = evaluator.task.settings.data.batch_size * evaluator.max_length
-        self.optimizer, self.scaler, self.recorder = optimizer, scaler, recorder
+        self.stepper, self.recorder = stepper, recorder
         self.saver = BackgroundSaver(store)
 
     def save(self, state: TrainingState, fingerprint: dict[str, Any]) -> None:
@@ -56,10 +54,10 @@ class RunCheckpoints:
             self.saver.fail(state.step, error)
             return
         self.memory.clean_up()  # unused blocks of the steps would stand beside the copy that is saved
-        tensors, scalars = optimizer_tensors(self.optimizer, self._names())
+        tensors, scalars = optimizer_tensors(self.stepper.optimizer, self._names())
         budget = self.memory.token_budget
         shrunk = budget if budget < self.whole_budget else None
-        kept = KeptState(asdict(state), scalars, self.scaler.state_dict(), shrunk, self.memory.chosen, metrics_bytes)
+        kept = KeptState(asdict(state), scalars, self.stepper.scaler.state_dict(), shrunk, self.memory.chosen, metrics_bytes)
         progress = Progress(state.epoch, state.window, state.step)
         self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept.to_json(), progress, fingerprint))
 
@@ -72,9 +70,9 @@ class RunCheckpoints:
         """Put weights, optimizer, scaler, token budget and records back; return the state of the run."""
         kept = KeptState(**checkpoint.state)
         restore_model(self.model, checkpoint.model)
-        restore_optimizer(self.optimizer, self._names(), checkpoint.optimizer, kept.optimizer)
+        restore_optimizer(self.stepper.optimizer, self._names(), checkpoint.optimizer, kept.optimizer)
         if kept.scaler:  # none, where the checkpoint's run computed in another precision
-            self.scaler.load_state_dict(kept.scaler)
+            self.stepper.scaler.load_state_dict(kept.scaler)
         if kept.shrunk_token_budget is not None:
             self.memory.start_at(kept.shrunk_token_budget)
         self.recorder.cut(kept.metrics_bytes, checkpoint.progress.step)

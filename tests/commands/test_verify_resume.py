@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import training_manager
+from finetuning.training import checkpointing
 from exceptions import FinetuningError
 from tests.support.runs import StopAfter
 
@@ -47,7 +47,7 @@ def test_a_resume_that_forgets_the_optimizer_is_found(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(training_manager, "restore_optimizer", lambda *_: None)
+    monkeypatch.setattr(checkpointing, "restore_optimizer", lambda *_: None)
     with pytest.raises(FinetuningError, match="멈추지 않은 학습과 다릅니다") as error:
         verify(flags_for("text-classification"), tmp_path / "mine")
     assert error.value.exit_code == 1
