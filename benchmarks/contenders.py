@@ -58,9 +58,9 @@ def bench_of(work: str, name: str, data: Path, model: Path, seed: int, scratch: 
         f"training.torch_compile={str(name == 'ours-compiled').lower()}",
     )  # fmt: skip
     arguments = build_parser().parse_args(flags_of(options, settings))
-    bench = build(read_settings(arguments), _NeverStops())
-    tokenizer = bench.models.load_tokenizer()
-    return prepare(bench, tokenizer, MAX_LENGTH[work]), tokenizer
+    session = build(read_settings(arguments), _NeverStops())
+    tokenizer = session.models.load_tokenizer()
+    return prepare(session, tokenizer, MAX_LENGTH[work]), tokenizer
 
 
 class _NeverStops:
@@ -79,7 +79,7 @@ def train_ours(prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> No
 
     (scratch / "model").mkdir()
     manager = TrainingManager(
-        prepared.bench.settings, evaluator, prepared.examples["train"], prepared.examples["validation"],
+        prepared.session.settings, evaluator, prepared.examples["train"], prepared.examples["validation"],
         CheckpointStore(scratch / "model", 1), lambda model: None, clock.tick_and_stop, {}, scratch / "model",
     )  # fmt: skip
     try:
@@ -107,7 +107,7 @@ def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Cl
     options: dict[str, Any] = {
         "output_dir": str(scratch / "trainer"), "num_train_epochs": 1, "per_device_train_batch_size": 16,
         "gradient_accumulation_steps": WINDOW[work] // 16, "learning_rate": RATE, "weight_decay": 0.01,
-        "seed": prepared.bench.settings.training.seed, "train_sampling_strategy": "sequential",
+        "seed": prepared.session.settings.training.seed, "train_sampling_strategy": "sequential",
         "bf16": name != "trainer-float32", "save_strategy": "no", "report_to": [], "disable_tqdm": True,
         "use_cpu": evaluator.model.device.type == "cpu",
     }  # fmt: skip
@@ -146,7 +146,7 @@ def share_counted(work: str, prepared: Any) -> float:
     from finetuning.windows.order import epoch_order
 
     lengths = prepared.examples["train"].lengths
-    order = epoch_order(len(lengths), prepared.bench.settings.training.seed, 0)
+    order = epoch_order(len(lengths), prepared.session.settings.training.seed, 0)
     return float(lengths[order[UNCOUNTED * WINDOW[work] :]].sum() / lengths.sum())
 
 
@@ -155,7 +155,7 @@ def _in_our_order(prepared: Any) -> Any:
     from finetuning.windows.order import epoch_order
 
     train = prepared.examples["train"]
-    return train.table.select(epoch_order(len(train), prepared.bench.settings.training.seed, 0))
+    return train.table.select(epoch_order(len(train), prepared.session.settings.training.seed, 0))
 
 
 def _as_masked(table: Any) -> Any:
@@ -173,15 +173,15 @@ def train_bare(work: str, prepared: Any, evaluator: Any, clock: Clock) -> None:
 
     from finetuning.windows.order import epoch_order, window_of
 
-    lengths, device, model = prepared.examples["train"].lengths, evaluator.accelerator.device, evaluator.model.train()
-    order = epoch_order(len(lengths), prepared.bench.settings.training.seed, 0)
+    lengths, device, model = prepared.examples["train"].lengths, evaluator.runtime.device, evaluator.model.train()
+    order = epoch_order(len(lengths), prepared.session.settings.training.seed, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=True)
     width = 64 if work == "encoder" else 512
     for number in range(clock.steps):
         tokens = int(lengths[window_of(order, WINDOW[work], 0, number).indices].sum())
         rows = max(1, math.ceil(tokens / width))
         ids = torch.randint(5, model.config.vocab_size, (rows, round(tokens / rows)), device=device)
-        with evaluator.accelerator.autocast():
+        with evaluator.runtime.autocast():
             if work == "encoder":
                 logits = model(input_ids=ids).logits
                 loss = torch.nn.functional.cross_entropy(
@@ -204,7 +204,7 @@ def held_out_loss(prepared: Any, evaluator: Any) -> float:
     import torch
 
     examples, task, total, items = prepared.examples["validation"], evaluator.task, 0.0, 0
-    model = prepared.bench.models.load_model(prepared.label_names).to(evaluator.model.device).eval()
+    model = prepared.session.models.load_model(prepared.label_names).to(evaluator.model.device).eval()
     task.scores.fit_model(model, evaluator.tokenizer)
     model.load_state_dict(evaluator.model.state_dict())
     for batch in _batches(examples, task, evaluator):
@@ -216,13 +216,11 @@ def held_out_loss(prepared: Any, evaluator: Any) -> float:
 
 def _batches(examples: Any, task: Any, evaluator: Any) -> Iterator[Any]:
     from finetuning.data.examples import batches_by_length
-    from finetuning.inference.evaluator import to_device
     from finetuning.types import RandomKey
 
     for indices in batches_by_length(examples.lengths, 2048):
-        yield to_device(
-            task.encodes.collate(examples.fetch(indices), evaluator.tokenizer, RandomKey(0, 0)), evaluator.model.device
-        )
+        batch = task.encodes.collate(examples.fetch(indices), evaluator.tokenizer, RandomKey(0, 0))
+        yield evaluator.runtime.on_device(batch)
 
 
 def contend(work: str, name: str, data: str, model: str, seed: int) -> dict[str, float]:
@@ -241,8 +239,8 @@ def contend(work: str, name: str, data: str, model: str, seed: int) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         prepared, tokenizer = bench_of(work, name, Path(data), Path(model), seed, scratch)
-        loaded = prepared.bench.models.load_model(prepared.label_names)
-        evaluator = prepared.bench.evaluator(loaded, tokenizer, prepared.label_names, MAX_LENGTH[work])
+        loaded = prepared.session.models.load_model(prepared.label_names)
+        evaluator = prepared.session.evaluator(loaded, tokenizer, prepared.label_names, MAX_LENGTH[work])
         train = prepared.examples["train"]
         clock, share = Clock(len(train) // WINDOW[work]), None
         if name in ("ours", "ours-compiled"):

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from finetuning.config.schema import TrainingSettings
 from finetuning.inference.evaluator import Evaluator
-from finetuning.training.optimizers import learning_rate_factor
+from finetuning.training.schedules import learning_rate_factor
 from finetuning.training.step import StepResult, losses_and_norms
 from finetuning.windows.order import Window
 from tests.support.managers import fail_above, make_manager
@@ -118,23 +118,23 @@ def test_a_window_that_is_not_finite_is_skipped_and_named(
     manager.task.scores.loss_sum = poisoned
     before = {name: p.detach().clone() for name, p in manager.model.named_parameters()}
     window = Window(0, 0, np.arange(8))
-    manager._count(manager.train_window(manager.plan(window)), window, 1.0)
-    manager._read_steps()
+    manager.ledger.count(manager.train_window(manager.plan(window)), window, 1.0)
+    manager.ledger.read()
     assert manager.state.since_log.skipped == 1
     assert manager.state.since_log.items == 0
     assert "행: 6" in caplog.text  # rows count from 1
     assert all(torch.equal(before[name], p) for name, p in manager.model.named_parameters())
     for _ in range(4):
-        manager._count(manager.train_window(manager.plan(window)), window, 1.0)
+        manager.ledger.count(manager.train_window(manager.plan(window)), window, 1.0)
     with pytest.raises(ModelError, match="5스텝 연속"):
-        manager._read_steps()
+        manager.ledger.read()
 
 
 def test_a_good_window_ends_a_row_of_bad_ones(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
     manager.state.bad_steps, window = 4, Window(0, 0, np.arange(8))
-    manager._count(manager.train_window(manager.plan(window)), window, 1.0)
-    manager._read_steps()
+    manager.ledger.count(manager.train_window(manager.plan(window)), window, 1.0)
+    manager.ledger.read()
     assert manager.state.bad_steps == 0
 
 
@@ -146,11 +146,11 @@ def test_no_step_waits_for_the_device(tiny_model: Path, tiny_causal: Path, tmp_p
     ready = manager.plan(Window(0, 0, np.arange(16)))
     manager.train_window(ready)  # torch's optimizer makes its states in the first step
     with torch.profiler.profile() as profile:
-        manager._count(manager.train_window(ready), ready.window, 1.0)
+        manager.ledger.count(manager.train_window(ready), ready.window, 1.0)
     waiting = {"aten::item", "aten::nonzero", "aten::is_nonzero"}
     callers = [event.cpu_parent for event in profile.events() if event.name in waiting]
     assert all(caller is not None and caller.name == "aten::_fused_adamw_" for caller in callers)  # a CPU's own way
-    assert math.isfinite(manager._read_steps())
+    assert math.isfinite(manager.ledger.read())
 
 
 def test_what_steps_came_to_is_read_in_its_own_precision() -> None:
@@ -179,15 +179,15 @@ def test_the_time_that_the_device_is_waited_for_is_the_steps_own(
     """A step that was handed to a device has taken no time yet; examples a second would be of the handing over."""
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
     window, now = Window(0, 0, np.arange(8)), [0.0]
-    manager._count(manager.train_window(manager.plan(window)), window, 1.0)
+    manager.ledger.count(manager.train_window(manager.plan(window)), window, 1.0)
 
     def read_after_a_while(results: Sequence[StepResult]) -> list[tuple[float, float]]:
         now[0] += 3.0
         return losses_and_norms(results)
 
-    monkeypatch.setattr("training_manager.losses_and_norms", read_after_a_while)
-    monkeypatch.setattr("training_manager.time.perf_counter", lambda: now[0])
-    manager._read_steps()
+    monkeypatch.setattr("finetuning.training.ledger.losses_and_norms", read_after_a_while)
+    monkeypatch.setattr("finetuning.training.ledger.time.perf_counter", lambda: now[0])
+    manager.ledger.read()
     assert manager.state.since_log.seconds == manager.state.this_epoch.seconds == 1.0 + 3.0
 
 
@@ -223,13 +223,13 @@ def test_a_checkpoint_is_there_before_an_evaluation_that_fails(
 
 def test_a_metric_that_is_no_number_is_never_the_best(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
-    assert manager._is_better(math.nan)  # a run must leave a model
+    assert manager.state.is_better(math.nan, greater_is_better=True)  # a run must leave a model
     manager.state.best_step = 5
-    assert not manager._is_better(math.nan)
-    assert manager._is_better(0.1)
+    assert not manager.state.is_better(math.nan, greater_is_better=True)
+    assert manager.state.is_better(0.1, greater_is_better=True)
     manager.state.best_metric = 0.1
-    assert not manager._is_better(math.nan)
-    assert not manager._is_better(0.05)
+    assert not manager.state.is_better(math.nan, greater_is_better=True)
+    assert not manager.state.is_better(0.05, greater_is_better=True)
 
 
 def test_a_resumed_run_goes_on_with_the_scale_of_its_loss(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What the program does: one file a command, each with `run(bench, arguments)`."""
+"""What the program does: one file a command, each with `run(session, arguments)`."""

@@ -7,12 +7,12 @@ import sys
 
 from exceptions import SettingsError
 from finetuning.commands.console import read_line
-from finetuning.commands.session import Workbench, saved_model
+from finetuning.commands.session import Session, saved_model
 
 _AGAIN, _QUIT = "/처음부터", "/끝"
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Read lines and stream answers; `/처음부터` begins a new conversation, `/끝` or Ctrl+D ends.
 
     Raises:
@@ -20,30 +20,30 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     """
     from finetuning.inference.chat import ChatSession
 
-    if bench.task.name != "text-generation":
+    if session.task.name != "text-generation":
         raise SettingsError(
-            f"{bench.task.name} 모델과는 대화할 수 없습니다.",
+            f"{session.task.name} 모델과는 대화할 수 없습니다.",
             where="model.task",
             remedy="text-generation으로 학습한 모델의 폴더를 --output_dir로 지정하세요.",
         )
-    if bench.settings.text_generation.format == "text":
+    if session.settings.text_generation.format == "text":
         raise SettingsError(
             "질문과 답이 아니라 텍스트만으로 학습한 모델과는 대화할 수 없습니다.",
             where="text_generation.format: text",
             remedy="텍스트를 이어 쓰게 하려면 predict를 쓰세요. 대화는 질문과 답으로 학습한 뒤에 할 수 있습니다.",
         )
-    evaluator = saved_model(bench, arguments)
+    evaluator = saved_model(session, arguments)
     evaluator.model.eval()
     print(f"대화를 시작합니다. {_AGAIN}: 처음부터 다시, {_QUIT} 또는 Ctrl+D: 끝", file=sys.stderr)
-    session = ChatSession(evaluator)
+    conversation = ChatSession(evaluator)
     while (line := _read_line()) is not None:
         if line == _QUIT:
             return
         if line == _AGAIN:
-            session.forget()
+            conversation.forget()
             print("지금까지의 대화를 잊었습니다.", file=sys.stderr)
         elif line:
-            session.reply(line)
+            conversation.reply(line)
 
 
 def _read_line() -> str | None:

@@ -7,32 +7,32 @@ import logging
 from pathlib import Path
 
 from exceptions import ResourceError
-from finetuning.commands.session import Workbench, saved_model
+from finetuning.commands.session import Session, saved_model
 
 _log = logging.getLogger(__name__)
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Evaluate a saved model on one split; print the metrics once, on stdout, and save them beside the model."""
     from finetuning.files import write_json, writing
     from finetuning.reporting.run_report import evaluation_line
 
-    evaluator = saved_model(bench, arguments)
+    evaluator = saved_model(session, arguments)
     given = Path(arguments.dataset or "").expanduser()
     if arguments.dataset and arguments.split is None and given.is_file():  # score all rows of a single file
-        split, rows = given.stem, bench.data.load_file(given)
+        split, rows = given.stem, session.data.load_file(given)
     else:
-        split, rows = bench.data.load_split(arguments.split)
+        split, rows = session.data.load_split(arguments.split)
     if evaluator.label_names:
-        bench.data.check_labels(rows, evaluator.label_names)
-    examples = bench.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
-    bench.data.prune_cache()
-    evaluation = evaluator.evaluate(examples, bench.settings.training.seed, bench.task.scores.final_texts)
+        session.data.check_labels(rows, evaluator.label_names)
+    examples = session.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+    session.data.prune_cache()
+    evaluation = evaluator.evaluate(examples, session.settings.training.seed, session.task.scores.final_texts)
     for line in evaluation.details:
         _log.info("%s", line)
-    folder = Path(bench.models.name)
+    folder = Path(session.models.name)
     if not folder.is_dir():  # a model of the Hub
-        folder = bench.output_dir
+        folder = session.output_dir
     path = folder / f"metrics-{split}.json"
     print(evaluation_line(split, len(rows), evaluation.metrics))
     try:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 
-from finetuning.commands.session import Workbench, find_saved
+from finetuning.commands.session import Session, find_saved
 from finetuning.exports.registry import DEFAULT
 
 _log = logging.getLogger(__name__)
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Write the model of output_dir, or of --model_name, to --output or a folder inside output_dir."""
-    find_saved(bench, arguments)
-    folder = arguments.output or bench.output_dir / DEFAULT.name
-    DEFAULT.write(bench.models, folder)
+    find_saved(session, arguments)
+    folder = arguments.output or session.output_dir / DEFAULT.name
+    DEFAULT.write(session.models, folder)
     _log.info("%s: %s", DEFAULT.done, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from finetuning.commands.session import Workbench
+from finetuning.commands.session import Session
 from finetuning.config.ladder import with_changes
 from finetuning.config.schema import Settings
 from finetuning.planning.fit import Fitting
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def fitting_of(
-    bench: Workbench, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int,
+    session: Session, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int,
     train: Examples, validation: Examples,
 ) -> Fitting:  # fmt: skip
     """Describe the run to come on this device, as it is before its model is loaded.
@@ -25,25 +25,24 @@ def fitting_of(
     Of several processes the one with the least memory counts for all, as they have to train with the same settings.
     """
     from finetuning.planning.workload import Source
-    from finetuning.training.step import over_processes
     from memory_utils import MemoryManager
     from model_manager import ModelManager
 
     def outline(settings: Settings) -> PreTrainedModel:
-        model = ModelManager(settings, bench.task, bench.models.extension).outline(label_names)
+        model = ModelManager(settings, session.task, session.models.extension).outline(label_names)
         if model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id
-        bench.task.scores.fit_model(model, tokenizer)
+        session.task.scores.fit_model(model, tokenizer)
         return model
 
-    memory = MemoryManager(bench.settings, bench.accelerator.device, max_length)
-    taken = memory.used() if bench.accelerator.device.type == "cpu" else 0
+    memory = MemoryManager(session.settings, session.runtime.device, max_length)
+    taken = memory.used() if session.runtime.is_cpu else 0
     return Fitting(
-        settings=with_changes(bench.settings, {"data.max_length": max_length}),
-        given=bench.given,
-        source=Source(bench.task, tokenizer, train, validation),
+        settings=with_changes(session.settings, {"data.max_length": max_length}),
+        given=session.given,
+        source=Source(session.task, tokenizer, train, validation),
         outline=outline,
-        accelerator=bench.accelerator,
-        taken=int(over_processes(bench.accelerator, float(taken), "max")),
-        limit=-int(over_processes(bench.accelerator, -float(memory.limit()), "max")),
+        runtime=session.runtime,
+        taken=int(session.runtime.maximum(float(taken))),
+        limit=-int(session.runtime.maximum(-float(memory.limit()))),
     )

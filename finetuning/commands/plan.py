@@ -7,30 +7,30 @@ import argparse
 import numpy as np
 
 from finetuning.commands.fitting import fitting_of
-from finetuning.commands.session import Workbench, prepare
+from finetuning.commands.session import Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.planning.preview import memory_lines, padding_line
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Prints the rows, text lengths, windows, padding, memory and one example as it will be read; loads no weights."""
     from finetuning.windows.order import windows_per_epoch
 
-    tokenizer = bench.models.load_tokenizer()
-    max_length = bench.models.usable_length(tokenizer)
-    prepared = prepare(bench, tokenizer, max_length)
-    bench, splits, label_names, examples = prepared.bench, prepared.splits, prepared.label_names, prepared.examples
-    settings, train = bench.settings, examples["train"]
-    window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * bench.accelerator.num_processes
+    tokenizer = session.models.load_tokenizer()
+    max_length = session.models.usable_length(tokenizer)
+    prepared = prepare(session, tokenizer, max_length)
+    session, splits, label_names, examples = prepared.session, prepared.splits, prepared.label_names, prepared.examples
+    settings, train = session.settings, examples["train"]
+    window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * session.runtime.processes
     windows = windows_per_epoch(len(train), window)
     lines = [
-        f"태스크: {bench.task.name}, 모델: {settings.model.name}",
+        f"태스크: {session.task.name}, 모델: {settings.model.name}",
         *(f"{name}: {len(splits[name]):,}행 → 예제 {len(made):,}개" for name, made in examples.items()),
     ]
     if label_names:
-        counts = bench.data.label_counts(splits["train"])
+        counts = session.data.label_counts(splits["train"])
         lines.append("라벨: " + ", ".join(f"{name} {counts[name]:,}" for name in label_names))
-    fitting = fitting_of(bench, tokenizer, label_names, max_length, train, examples["validation"])
+    fitting = fitting_of(session, tokenizer, label_names, max_length, train, examples["validation"])
     estimate = fitting.estimate(fitting.settings)
     quantiles = np.percentile(train.lengths, (50, 90, 99, 100)).astype(int)
     lines += [
@@ -40,7 +40,7 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
         padding_line(fitting, window),
         *tokenizer_lines(prepared, tokenizer, max_length, arguments.compare or ()),
         *memory_lines(fitting, estimate),
-        "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if bench.task.scores.final_texts else "첫 예제:",
-        bench.task.encodes.describe(train.fetch([0])[0], tokenizer),
+        "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if session.task.scores.final_texts else "첫 예제:",
+        session.task.encodes.describe(train.fetch([0])[0], tokenizer),
     ]
     print("\n".join(lines))

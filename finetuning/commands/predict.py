@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 
 from finetuning.commands.console import input_lines
-from finetuning.commands.session import Workbench, saved_model
+from finetuning.commands.session import Session, saved_model
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Predict the rows of a file, or lines from standard input, as JSONL or CSV in the order they came.
 
     Nothing of the rows is written to the disk but the file that --output names.
@@ -17,6 +17,6 @@ def run(bench: Workbench, arguments: argparse.Namespace) -> None:
     from finetuning.reporting.predictions import check_output, write_predictions
 
     check_output(arguments.output)
-    evaluator = saved_model(bench, arguments)
-    source = bench.data.load_unlabelled(arguments.input, input_lines())
+    evaluator = saved_model(session, arguments)
+    source = session.data.load_unlabelled(arguments.input, input_lines())
     write_predictions(arguments.output, Predictor(evaluator).predict(source))

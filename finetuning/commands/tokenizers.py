@@ -19,17 +19,17 @@ def tokenizer_lines(
     prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, others: Sequence[str]
 ) -> list[str]:
     """How the tokenizer fits the training texts, and beside it those of other models; warns of those without Korean."""
-    bench = prepared.bench
-    name = bench.settings.model.name
+    session = prepared.session
+    name = session.settings.model.name
     fits = {name: _fit(prepared, tokenizer, max_length)}
     for other in others:
-        model = bench.settings.model.model_copy(update={"name": other, "revision": None})
-        settings = bench.settings.model_copy(update={"model": model})
-        models = type(bench.models)(settings, type(bench.task)(settings))
+        model = session.settings.model.model_copy(update={"name": other, "revision": None})
+        settings = session.settings.model_copy(update={"model": model})
+        models = type(session.models)(settings, type(session.task)(settings))
         loaded = models.load_tokenizer()
         fits[other] = _fit(prepared, loaded, models.usable_length(loaded))
     for model_name, fit in fits.items():
-        if warning := fit.warning(bench.task.auto_class):
+        if warning := fit.warning(session.task.auto_class):
             _log.warning("%s: %s", model_name, warning)
     if not others:
         return [fits[name].line()]
@@ -37,4 +37,4 @@ def tokenizer_lines(
 
 
 def _fit(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Fit:
-    return measure(prepared.splits["train"].table, prepared.bench.task, tokenizer, prepared.label_names, max_length)
+    return measure(prepared.splits["train"].table, prepared.session.task, tokenizer, prepared.label_names, max_length)

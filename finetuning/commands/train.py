@@ -16,7 +16,7 @@ from config_manager import ConfigManager
 from exceptions import ModelError, ResourceError, SettingsError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
-from finetuning.commands.session import Prepared, Workbench, prepare
+from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.config.ladder import remembered, with_changes
 from finetuning.files import write_atomically, write_json
@@ -64,29 +64,29 @@ class _Trained:
     profile: PhaseTimes | None
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Fine-tunes, keeps the best model in output_dir, evaluates it on held-out rows and writes the report."""
-    check_trackers(bench.settings.logging.trackers)
-    _check_writable(bench.output_dir)
-    _check_not_foreign(bench.output_dir)
-    with only_run_in(bench.output_dir) if bench.accelerator.is_main_process else nullcontext():
-        _train(bench, arguments)
+    check_trackers(session.settings.logging.trackers)
+    _check_writable(session.output_dir)
+    _check_not_foreign(session.output_dir)
+    with only_run_in(session.output_dir) if session.runtime.is_main else nullcontext():
+        _train(session, arguments)
 
 
-def _train(bench: Workbench, arguments: argparse.Namespace) -> None:
+def _train(session: Session, arguments: argparse.Namespace) -> None:
     from finetuning.checkpoints.store import CheckpointStore, run_of
 
-    started, output_dir = time.perf_counter(), bench.output_dir
-    check_device(bench.settings, bench.accelerator.device)
-    tokenizer = bench.models.load_tokenizer()
-    max_length = bench.models.usable_length(tokenizer)
-    store = CheckpointStore(output_dir, bench.settings.training.save_total_limit)
+    started, output_dir = time.perf_counter(), session.output_dir
+    check_device(session.settings, session.runtime.device)
+    tokenizer = session.models.load_tokenizer()
+    max_length = session.models.usable_length(tokenizer)
+    store = CheckpointStore(output_dir, session.settings.training.save_total_limit)
     path = _checkpoint_to_resume(store, arguments, output_dir)
     checkpoint = store.load(path) if path is not None else None
     earlier = read_kept(run_of(path), output_dir) if path is not None else None
-    with bench.accelerator.main_process_first():
-        prepared = prepare(bench, tokenizer, max_length, earlier)
-    if prepared.bench.accelerator.is_main_process:
+    with session.runtime.main_first():
+        prepared = prepare(session, tokenizer, max_length, earlier)
+    if prepared.session.runtime.is_main:
         for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):
             _log.info("%s", line)
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
@@ -101,13 +101,13 @@ def _fitted(
 ) -> _Fitted:  # fmt: skip
     """The run under the settings that fit; one that goes on keeps what it chose when it began, wherever that was."""
     chosen = checkpoint.state.get("chosen", {}) if checkpoint is not None else {}
-    prepared = prepared.under(remembered(prepared.bench.settings, chosen, prepared.bench.given))
+    prepared = prepared.under(remembered(prepared.session.settings, chosen, prepared.session.given))
     examples = prepared.examples
     fitting = fitting_of(
-        prepared.bench, tokenizer, prepared.label_names, max_length, examples["train"], examples["validation"]
+        prepared.session, tokenizer, prepared.label_names, max_length, examples["train"], examples["validation"]
     )
     changes, estimate = choose(fitting, exact=checkpoint is not None)
-    settings = with_changes(prepared.bench.settings, changes)
+    settings = with_changes(prepared.session.settings, changes)
     return _Fitted(prepared.under(settings), {**chosen, **changes}, fitting.taken, estimate.total)
 
 
@@ -119,13 +119,13 @@ def _trained(
     from training_manager import TrainingManager
 
     prepared = fitted.prepared
-    bench, examples, output_dir = prepared.bench, prepared.examples, prepared.bench.output_dir
-    evaluator = bench.evaluator_to_train(tokenizer, prepared.label_names, max_length)
+    session, examples, output_dir = prepared.session, prepared.examples, prepared.session.output_dir
+    evaluator = session.evaluator_to_train(tokenizer, prepared.label_names, max_length)
     evaluator.memory.chosen = fitted.chosen
     manager = TrainingManager(
-        bench.settings, evaluator, examples["train"], examples["validation"], store,
-        save_best=lambda model: _keep_model(bench, model, tokenizer),
-        stop_signal=bench.stop.pending,
+        session.settings, evaluator, examples["train"], examples["validation"], store,
+        save_best=lambda model: _keep_model(session, model, tokenizer),
+        stop_signal=session.stop.pending,
         data_keys={name: prepared.splits[name].key for name in ("train", "validation")},
         output_dir=output_dir,
     )  # fmt: skip
@@ -137,9 +137,9 @@ def _trained(
         manager.restore(checkpoint, has_best, allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
     _prepare_output(output_dir, starts_anew=checkpoint is None)
-    if bench.accelerator.is_main_process:
+    if session.runtime.is_main:
         keep(prepared.learned, output_dir)
-    bench.stop.patient = True
+    session.stop.patient = True
     state = manager.run()
     if state.best_metric is None:
         raise ModelError(
@@ -168,33 +168,33 @@ def _report(
     )
 
     prepared, state, memory = fitted.prepared, trained.state, trained.memory
-    bench, examples, label_names = prepared.bench, prepared.examples, prepared.label_names
-    split, task, accelerator = "test" if "test" in examples else "validation", bench.task, bench.accelerator
-    bench.models.name = str(bench.output_dir)
-    best = bench.evaluator(bench.models.load_saved(), tokenizer, label_names, max_length)
+    session, examples, label_names = prepared.session, prepared.examples, prepared.label_names
+    split, task, runtime = "test" if "test" in examples else "validation", session.task, session.runtime
+    session.models.name = str(session.output_dir)
+    best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
     best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
-    evaluation = best.evaluate(examples[split], bench.settings.training.seed, task.scores.final_texts)
-    if not accelerator.is_main_process or state.best_metric is None:
+    evaluation = best.evaluate(examples[split], session.settings.training.seed, task.scores.final_texts)
+    if not runtime.is_main or state.best_metric is None:
         return
     rows, samples = examples[split].rows, list[str]()
     if not task.scores.final_texts:  # otherwise the details show generated texts
         samples = sample_lines(task, rows, evaluation.predictions, label_names, tokenizer)
     seconds = time.perf_counter() - started
     report = build_report(
-        bench.settings,
+        session.settings,
         task,
         {name: len(rows) for name, rows in prepared.splits.items()},
         training=TrainingFacts(
             state.step, state.best_step, state.best_metric, state.last_metrics, seconds, trained.profile
         ),
         evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples),
-        hardware=Hardware(device_name(accelerator.device), accelerator.num_processes, str(accelerator.mixed_precision)),
+        hardware=Hardware(device_name(runtime.device), runtime.processes, runtime.precision),
         memory=MemoryFacts(memory.peak(), memory.limit(), fitted.taken, fitted.estimated),
     )
     for line in log_lines(report):
         _log.info("%s", line)
-    write_atomically(bench.output_dir / "README.md", model_card(report))
-    write_json(bench.output_dir / "summary.json", summary(report))
+    write_atomically(session.output_dir / "README.md", model_card(report))
+    write_json(session.output_dir / "summary.json", summary(report))
 
 
 def _checkpoint_to_resume(store: CheckpointStore, arguments: argparse.Namespace, output_dir: Path) -> Path | None:
@@ -245,11 +245,11 @@ def _prepare_output(output_dir: Path, starts_anew: bool) -> None:
         ) from error
 
 
-def _keep_model(bench: Workbench, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Saves the model as the run's result, the settings that made it beside it, and drops what told of another."""
-    bench.models.save(model, tokenizer, bench.output_dir)
-    ConfigManager.save(bench.settings, bench.output_dir / "settings.yaml")
-    for path in (bench.output_dir / "README.md", *bench.output_dir.glob("metrics-*.json")):
+    session.models.save(model, tokenizer, session.output_dir)
+    ConfigManager.save(session.settings, session.output_dir / "settings.yaml")
+    for path in (session.output_dir / "README.md", *session.output_dir.glob("metrics-*.json")):
         path.unlink(missing_ok=True)
 
 

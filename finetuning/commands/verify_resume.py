@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import FinetuningError, SettingsError, StopRequested
-from finetuning.commands.session import Workbench, prepare
+from finetuning.commands.session import Session, prepare
 from finetuning.config.schema import Settings
 from finetuning.files import writing
 
@@ -58,7 +58,7 @@ class Halfway:
 class Proof:
     """Makes short runs of the same few examples; each builds its model anew."""
 
-    bench: Workbench
+    session: Session
     tokenizer: PreTrainedTokenizerBase
     label_names: tuple[str, ...]
     max_length: int
@@ -94,11 +94,11 @@ class Proof:
         from training_manager import TrainingManager
 
         folder.mkdir(exist_ok=True)
-        if self.bench.accelerator.scaler is not None:  # it goes on from where the run before left it
-            self.bench.accelerator.scaler.load_state_dict(dict(self.scaler_state))
+        if self.scaler_state:  # the process has one scaler, which goes on from where the run before left it
+            self.session.runtime.scaler().load_state_dict(dict(self.scaler_state))
         return TrainingManager(
-            self.bench.settings,
-            self.bench.evaluator_to_train(self.tokenizer, self.label_names, self.max_length),
+            self.session.settings,
+            self.session.evaluator_to_train(self.tokenizer, self.label_names, self.max_length),
             self.examples["train"], self.examples["validation"], CheckpointStore(folder, keep=1),
             save_best=lambda _: None,
             stop_signal=stop_signal,
@@ -107,29 +107,29 @@ class Proof:
         )  # fmt: skip
 
 
-def run(bench: Workbench, arguments: argparse.Namespace) -> None:
+def run(session: Session, arguments: argparse.Namespace) -> None:
     """Trains a few steps in one go, and again with a stop in the middle; prints whether every bit is the same.
 
     FinetuningError where it is not: the exit code says it to a script.
     """
-    if bench.accelerator.num_processes > 1:
+    if session.runtime.processes > 1:
         raise SettingsError(
             "verify-resume는 프로세스 하나로 실행합니다.", where="명령줄", remedy="torchrun 없이 실행하세요."
         )
-    tokenizer = bench.models.load_tokenizer()
-    max_length = bench.models.usable_length(tokenizer)
-    prepared = prepare(bench, tokenizer, max_length)
-    bench = replace(prepared.bench, settings=_shortened(prepared.bench.settings))
-    data, memory, seed = bench.settings.data, bench.settings.memory, bench.settings.training.seed
+    tokenizer = session.models.load_tokenizer()
+    max_length = session.models.usable_length(tokenizer)
+    prepared = prepare(session, tokenizer, max_length)
+    session = replace(prepared.session, settings=_shortened(prepared.session.settings))
+    data, memory, seed = session.settings.data, session.settings.memory, session.settings.training.seed
     window = data.batch_size * memory.gradient_accumulation_steps
     examples = {
         "train": _few(prepared.examples["train"], window + -(-window // 2), seed),
         "validation": _few(prepared.examples["validation"], _VALIDATION_ROWS, seed),
     }
     keys = {name: prepared.splits[name].key for name in examples}
-    scaler_state = bench.accelerator.scaler.state_dict() if bench.accelerator.scaler is not None else {}
-    proof = Proof(bench, tokenizer, prepared.label_names, max_length, examples, keys, scaler_state)
-    home = next(path for path in bench.output_dir.absolute().parents if path.is_dir())  # where checkpoints have room
+    scaler_state = session.runtime.scaler().state_dict()  # empty where there is no fp16
+    proof = Proof(session, tokenizer, prepared.label_names, max_length, examples, keys, scaler_state)
+    home = next(path for path in session.output_dir.absolute().parents if path.is_dir())  # where checkpoints have room
     with writing("시험 학습을 할 임시 폴더를 만들지 못했습니다", home):
         temporary = tempfile.TemporaryDirectory(prefix=".verify-resume-", dir=home)
     with temporary as name:

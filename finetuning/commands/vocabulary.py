@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetuning.commands.session import Workbench
+from finetuning.commands.session import Session
 from finetuning.models.vocabulary import extend_tokenizer
 from finetuning.models.vocabulary_cache import learn_cached
 from finetuning.models.vocabulary_learning import Learned
@@ -24,28 +24,28 @@ _MEASURED_ROWS = 1000
 
 
 def extend_vocabulary(
-    bench: Workbench, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, Rows], earlier: Learned | None
-) -> tuple[Workbench, Learned]:
+    session: Session, tokenizer: PreTrainedTokenizerBase, splits: Mapping[str, Rows], earlier: Learned | None
+) -> tuple[Session, Learned]:
     """Add Korean pieces to the tokenizer, in place, and tell the model manager about them.
 
     Args:
-        bench: The session, with `model.extend_vocabulary` set.
+        session: The session, with `model.extend_vocabulary` set.
         tokenizer: The run's tokenizer, a byte-level BPE.
         splits: The rows of the run, by split.
         earlier: The pieces that a resumed run started with; None learns new ones.
 
     Returns:
-        tuple[Workbench, Learned]: The session for the extended model, and the pieces.
+        tuple[Session, Learned]: The session for the extended model, and the pieces.
     """
-    wanted = bench.settings.model.extend_vocabulary
+    wanted = session.settings.model.extend_vocabulary
     assert wanted is not None
-    learned = earlier or _learn(bench, tokenizer, splits["train"], wanted)
+    learned = earlier or _learn(session, tokenizer, splits["train"], wanted)
     held_out = list(_texts(splits["validation"], np.arange(min(_MEASURED_ROWS, len(splits["validation"])))))
     before = _count_tokens(tokenizer, held_out)
     extension = extend_tokenizer(tokenizer, learned.merges)
     after, characters = _count_tokens(tokenizer, held_out), max(1, sum(map(len, held_out)))
     made = len(extension.replaced)
-    if bench.accelerator.is_main_process:
+    if session.runtime.is_main:
         if earlier is None and made < wanted:
             _log.warning(
                 "두 번 이상 나오는 한국어 조각이 %s개뿐이어서 model.extend_vocabulary의 %s개보다 적게 더합니다.",
@@ -56,18 +56,18 @@ def extend_vocabulary(
             "검증 데이터에서 글자마다 드는 토큰: %.2f → %.2f",
             f"{learned.texts:,}", f"{learned.characters:,}", f"{made:,}", before / characters, after / characters,
         )  # fmt: skip
-    return bench.with_extension(extension), learned
+    return session.with_extension(extension), learned
 
 
-def _learn(bench: Workbench, tokenizer: PreTrainedTokenizerBase, rows: Rows, wanted: int) -> Learned:
+def _learn(session: Session, tokenizer: PreTrainedTokenizerBase, rows: Rows, wanted: int) -> Learned:
     """Learn pieces from rows in a shuffled order that is the same every time, or take them from the data cache."""
 
     def announce() -> None:
-        if bench.accelerator.is_main_process:
+        if session.runtime.is_main:
             _log.info("학습 데이터에서 한국어 조각을 배웁니다. 데이터에 따라 몇 분이 걸릴 수 있습니다.")
 
     texts = _texts(rows, np.random.default_rng(0).permutation(len(rows)))
-    return learn_cached(texts, rows.key, tokenizer, wanted, bench.data.cache.folder, announce)
+    return learn_cached(texts, rows.key, tokenizer, wanted, session.data.cache.folder, announce)
 
 
 def _texts(rows: Rows, order: np.ndarray) -> Iterator[str]:

@@ -17,7 +17,7 @@ from finetuning.config.schema import Settings
 
 Use = Literal["automatic", "plan", "train", "use", "load"]
 
-SHORTEST = 64  # tokens; with texts cut shorter than this the task is another one
+SHORTEST = 32  # tokens; with texts cut shorter than this the task is another one
 _SMALLER_MODEL = "더 작은 모델"
 _DEFAULTS = Settings()
 _Model = TypeVar("_Model", bound=BaseModel)

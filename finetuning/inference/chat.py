@@ -43,10 +43,10 @@ class ChatSession:
         messages = to_messages({"messages": self._turns}, settings.text_generation.system_prompt)
         options = settings.generation
         ids = prompt_ids(messages, evaluator.tokenizer, max(1, evaluator.max_length - options.max_new_tokens))
-        inputs = torch.tensor([ids], device=evaluator.accelerator.device)
+        inputs = torch.tensor([ids], device=evaluator.runtime.device)
         streamer = HangulStreamer(evaluator.tokenizer)
         generate: Any = evaluator.model.generate
-        with torch.inference_mode(), evaluator.accelerator.autocast():
+        with torch.inference_mode(), evaluator.runtime.autocast():
             generate(
                 input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=options.max_new_tokens,
                 repetition_penalty=options.repetition_penalty, streamer=streamer, **sampling_of(options),

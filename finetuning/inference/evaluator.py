@@ -14,13 +14,13 @@ from finetuning.data.examples import Examples, batches_by_length
 from finetuning.data.table import Cells, numbers
 from finetuning.device.budget import TokenBudget
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
+from finetuning.device.runtime import Runtime
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.shared import Answer, GeneratingScorer
-from finetuning.types import Batch, RandomKey
+from finetuning.types import RandomKey
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Without gradients activations are freed layer by layer, so a batch of the same memory is larger.
@@ -45,7 +45,7 @@ class Evaluator:
     tokenizer: PreTrainedTokenizerBase
     label_names: Sequence[str]
     max_length: int
-    accelerator: Accelerator
+    runtime: Runtime
     memory: TokenBudget
     check_stop: Callable[[], None]
 
@@ -78,8 +78,8 @@ class Evaluator:
         bad: list[int] = []
         for index in indices:
             batch = self.task.encodes.collate(examples.fetch([index]), self.tokenizer, key)
-            batch = to_device(batch, self.accelerator.device)
-            with self.accelerator.autocast():
+            batch = self.runtime.on_device(batch)
+            with self.runtime.autocast():
                 loss = self.task.scores.loss_sum(self.task.scores.forward(self.model, batch), batch)
             if not bool(torch.isfinite(loss)):
                 bad.append(index)
@@ -100,7 +100,7 @@ class Evaluator:
             return predictions
 
         found = self._pass(examples.lengths, work)
-        sums = [sum(part) for part in zip(*self._over_processes(losses), strict=True)]
+        sums = [sum(part) for part in zip(*self.runtime.gathered(losses), strict=True)]
         predictions = self.task.scores.gather(found, examples.table, examples.rows)
         if isinstance(self.task.scores, GeneratingScorer) and generated_rows:
             answers = self._generate(self.task.scores, examples, min(generated_rows, len(predictions)))
@@ -113,7 +113,7 @@ class Evaluator:
 
         def work(indices: np.ndarray) -> list[GeneratedText]:
             rows = [examples.rows[int(index)] for index in indices]
-            with self.accelerator.autocast():
+            with self.runtime.autocast():
                 return scorer.generate(self.model, rows, self.tokenizer, self.max_length)
 
         lengths = np.zeros(len(examples.rows), dtype=np.int64)
@@ -123,7 +123,7 @@ class Evaluator:
 
     def _pass(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
         """What `work` makes of every position, in their order: in batches by length, shared among the processes."""
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        rank, processes = self.runtime.process, self.runtime.processes
         found: list[tuple[int, Any]] = []
         was_training = self.model.training
         self.model.eval()
@@ -145,15 +145,7 @@ class Evaluator:
                     found.extend(zip(indices.tolist(), made, strict=True))
         finally:
             self.model.train(was_training)
-        return [made for _, made in sorted(self._over_processes(found), key=lambda pair: pair[0])]
-
-    def _over_processes(self, mine: list[Any]) -> list[Any]:
-        if self.accelerator.num_processes == 1:
-            return mine
-        from accelerate.utils import gather_object
-
-        gathered: list[Any] = gather_object(mine)
-        return gathered
+        return [made for _, made in sorted(self.runtime.gathered(found), key=lambda pair: pair[0])]
 
     def _budget(self) -> int:
         return BUDGET_FACTOR * self.memory.token_budget
@@ -163,8 +155,8 @@ class Evaluator:
     ) -> tuple[list[Any], float, int]:
         """(predictions, loss sum, items) of one batch; without a key there are no labels, and no loss."""
         batch = self.task.encodes.collate(examples.fetch(indices.tolist()), self.tokenizer, key)
-        batch = to_device(batch, self.accelerator.device)
-        with self.accelerator.autocast():
+        batch = self.runtime.on_device(batch)
+        with self.runtime.autocast():
             logits = self.task.scores.forward(self.model, batch)
         loss = float(self.task.scores.loss_sum(logits, batch)) if key is not None else 0.0
         return self.task.scores.predictions(logits, batch), loss, batch.items
@@ -173,8 +165,3 @@ class Evaluator:
 def _columns(examples: Examples) -> dict[str, Sequence[Any]]:
     """The rows' columns, of which a metric reads those that it needs."""
     return {name: Cells(examples.rows, name) for name in examples.rows.column_names}
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on a device."""
-    return batch.mapped(lambda tensor: tensor.to(device, non_blocking=True))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from finetuning.device.oom import is_out_of_memory
-from finetuning.ops.dense_attention import causal_tokens, dense_tokens, without_padding
+from finetuning.ops.dense_attention import causal_tokens, dense_tokens, layers_of, without_padding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,9 +59,12 @@ def drops_padding(model: PreTrainedModel) -> bool:
     """Return whether an encoder's layers can compute real tokens alone (`without_padding`).
 
     Models with relative positions (DeBERTa, T5), attention windows (Longformer) or their own attention code cannot.
+    On the meta device there are no values to compare, so the model's class attribute decides.
     """
     if not _has_plain_attention(model):
         return False
+    if model.device.type == "meta":
+        return _claims_attention_backend(model) and layers_of(model) is not None
 
     def run() -> Trial:
         padding = model.config.pad_token_id or 0
@@ -99,7 +102,7 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
     if not _has_plain_attention(model) or any(tokens is not None and tokens < max_length for tokens in reach):
         return False
     if model.device.type == "meta":
-        return bool(getattr(model, "_supports_attention_backend", False))
+        return _claims_attention_backend(model)
 
     def run() -> Trial:
         lengths = [7, 5, 1, 5]
@@ -123,8 +126,11 @@ def isolates(model: PreTrainedModel) -> bool:
     """Return whether a causal model keeps the sequences of one row apart by positions that start again.
 
     transformers derives the mask from `position_ids` where there is no attention_mask and no cache. An architecture
-    that does not (recurrent layers, for instance) would leak from one sequence into the next.
+    that does not (recurrent layers, for instance) would leak from one sequence into the next. On the meta device there
+    are no values to compare; the answer is yes.
     """
+    if model.device.type == "meta":
+        return True
 
     def run() -> Trial:
         lengths = [5, 7]
@@ -150,6 +156,11 @@ def _has_plain_attention(model: PreTrainedModel) -> bool:
     """
     config: Any = model.base_model.config
     return config._attn_implementation == "sdpa" and not config.is_encoder_decoder
+
+
+def _claims_attention_backend(model: PreTrainedModel) -> bool:
+    """Return whether the architecture says that its attention can be replaced through transformers' interface."""
+    return bool(getattr(model.base_model, "_supports_attention_backend", False))
 
 
 # --- the harness ---

@@ -76,7 +76,7 @@ def _told_of_sequences(model: PreTrainedModel, tokens: DenseTokens) -> list[Remo
 
 
 def _dense_layers(model: PreTrainedModel, tokens: DenseTokens) -> list[RemovableHandle]:
-    encoder = _layers_of(model)
+    encoder = layers_of(model)
     if encoder is None:
         raise TypeError("this model's layers are not in a module of their own")
 
@@ -93,7 +93,7 @@ def _dense_layers(model: PreTrainedModel, tokens: DenseTokens) -> list[Removable
     return [encoder.register_forward_pre_hook(enter, with_kwargs=True), encoder.register_forward_hook(leave)]
 
 
-def _layers_of(model: PreTrainedModel) -> torch.nn.Module | None:
+def layers_of(model: PreTrainedModel) -> torch.nn.Module | None:
     """The part of the encoder that holds its layers, hidden states in and out; None where there is none."""
     import torch
 

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from finetuning.ops.dense_attention import without_padding
 from finetuning.planning.types import Count, Workload
-from finetuning.training.optimizers import after_each_gradient
+from finetuning.training.backward_step import after_each_gradient
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,7 +12,7 @@ from finetuning.config.schema import Settings
 from finetuning.ops.recompute import recompute_activations
 from finetuning.planning.count import count_evaluation, count_step
 from finetuning.planning.types import Count, Estimate, Workload
-from finetuning.training.optimizers import OPTIMIZER_MEMORY
+from finetuning.training.optimizers import OPTIMIZERS
 from finetuning.types import Batch
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class ParameterBytes:
 def parameter_bytes(settings: Settings) -> ParameterBytes:
     """Return what a parameter takes; quantised weights count as those of the blocks, which are nearly all."""
     weight = 2.0 if settings.model.dtype == "bfloat16" else 4.0
-    optimizer = OPTIMIZER_MEMORY[settings.training.optimizer].state_bytes
+    optimizer = OPTIMIZERS[settings.training.optimizer].state_bytes
     frozen = _QUANTIZED_BYTES.get(settings.model.quantization or "", weight)
     return ParameterBytes(weight, gradient=weight, optimizer=optimizer, frozen=frozen)
 
@@ -60,7 +60,7 @@ def step_temporaries(settings: Settings) -> int:
 
     bfloat16 weights take two more: they are stepped as float32 weights, with a float32 gradient.
     """
-    return OPTIMIZER_MEMORY[settings.training.optimizer].temporaries + 2 * (settings.model.dtype == "bfloat16")
+    return OPTIMIZERS[settings.training.optimizer].temporaries + 2 * (settings.model.dtype == "bfloat16")
 
 
 def estimate_memory(model: PreTrainedModel, workload: Workload, settings: Settings) -> Estimate:

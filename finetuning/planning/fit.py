@@ -12,12 +12,12 @@ from finetuning.config.ladder import Abilities, Variant, automatic_variants, sug
 from finetuning.config.schema import Settings
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from transformers import PreTrainedModel
 
+    from finetuning.device.runtime import Runtime
     from finetuning.planning.types import Estimate, Workload
     from finetuning.planning.workload import Source
-    from finetuning.windows.layouts import Way
+    from finetuning.windows.layouts import Layout
 
 _log = logging.getLogger(__name__)
 _GIB = 1024**3
@@ -33,7 +33,7 @@ class Fitting:
         given: Dotted names of the settings on the command line, which stay as they are.
         source: What the run reads.
         outline: Makes the run's model under some settings on the meta device.
-        accelerator: The run's device, autocast and processes.
+        runtime: The run's device, autocast and processes.
         taken: Bytes in use before the model is loaded: on a CPU those of the libraries.
         limit: Bytes that the run may use.
     """
@@ -42,7 +42,7 @@ class Fitting:
     given: frozenset[str]
     source: Source
     outline: Callable[[Settings], PreTrainedModel]
-    accelerator: Accelerator
+    runtime: Runtime
     taken: int
     limit: int
 
@@ -71,9 +71,10 @@ class Fitting:
         """List what `plan` may suggest, the least costly first."""
         return suggested_variants(self.settings, self._abilities)
 
-    def way(self) -> Way:
-        """Return the layout of the run asked for, as far as a model without weights shows it."""
-        return self._way(self._asked, self.settings)
+    @cached_property
+    def layout(self) -> Layout:
+        """The layout of the run asked for, as far as a model without weights shows it."""
+        return self._layout(self._asked, self.settings)
 
     @cached_property
     def _asked(self) -> PreTrainedModel:
@@ -87,8 +88,8 @@ class Fitting:
 
         return Abilities(
             checkpointing=can_recompute(self._asked),
-            optimizer_8bit=has_8bit_optimizer(self.accelerator.device),
-            rounded_weights=self.settings.model.quantization is None and self.accelerator.mixed_precision != "fp16",
+            optimizer_8bit=has_8bit_optimizer(self.runtime.device),
+            rounded_weights=self.settings.model.quantization is None and self.runtime.precision != "fp16",
         )
 
     def _run_under(self, settings: Settings) -> tuple[PreTrainedModel, Workload]:
@@ -98,14 +99,14 @@ class Fitting:
         outline = self.outline(settings)
         if settings.memory.gradient_checkpointing:
             check_can_recompute(outline)
-        return outline, make_workload(self.source, settings, self.accelerator, self._way(outline, settings))
+        return outline, make_workload(self.source, settings, self.runtime, self._layout(outline, settings))
 
-    def _way(self, outline: PreTrainedModel, settings: Settings) -> Way:
-        from finetuning.models.probes import attends_within_sequences
+    def _layout(self, outline: PreTrainedModel, settings: Settings) -> Layout:
+        from finetuning.windows.layouts import choose_layout
+        from finetuning.windows.partition import FEWEST, micro_batch_cost
 
-        if not self.source.task.encodes.packs():
-            return "padded"
-        return "one row" if attends_within_sequences(outline, settings.data.max_length) else "packed"
+        cost = FEWEST if settings.memory.optimizer_in_backward else micro_batch_cost(self.runtime.device.type)
+        return choose_layout(self.source.task, outline, settings.data.max_length, cost)
 
 
 def first_that_fits(
@@ -129,11 +130,7 @@ def choose(fitting: Fitting, exact: bool = False) -> tuple[Mapping[str, Any], Es
     Returns:
         The changed settings by dotted name, and the estimate with them. Of several processes each gets the first one's.
     """
-    from accelerate.utils import broadcast_object_list
-
-    chosen = [_choose_here(fitting, exact)]
-    broadcast_object_list(chosen)
-    return chosen[0]
+    return fitting.runtime.from_main(_choose_here(fitting, exact))
 
 
 def _choose_here(fitting: Fitting, exact: bool) -> tuple[Mapping[str, Any], Estimate]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finetuning.planning.fit import Fitting, first_that_fits
-from finetuning.windows.order import epoch_order, partition, window_of, windows_per_epoch
-from finetuning.windows.packing import pack_window
+from finetuning.windows.order import epoch_order, window_of, windows_per_epoch
 
 if TYPE_CHECKING:
     from finetuning.planning.types import Estimate
@@ -16,26 +15,25 @@ _SAMPLED_WINDOWS = 50
 
 
 def padding_line(fitting: Fitting, window: int) -> str:
-    """Return padding's share of all tokens, beside that of batches in the order they come; window: examples in one."""
-    train, settings, way = fitting.source.train, fitting.settings, fitting.way()
-    max_length = settings.data.max_length
-    order, budget = epoch_order(len(train), settings.training.seed, 0), settings.data.batch_size * max_length
-    real = ours = plain = 0
+    """Return padding's share of the tokens that layers compute, beside that of batches in the order they come.
+
+    Args:
+        fitting: The run.
+        window: Examples of a window.
+    """
+    train, settings, layout = fitting.source.train, fitting.settings, fitting.layout
+    lengths, budget = train.lengths, settings.data.batch_size * settings.data.max_length
+    order = epoch_order(len(train), settings.training.seed, 0)
+    real = computed = plain = 0
     for number in range(min(_SAMPLED_WINDOWS, windows_per_epoch(len(train), window))):
         indices = window_of(order, window, 0, number).indices
-        real += int(train.lengths[indices].sum())
-        if way == "one row":
-            ours = real
-        elif way == "packed":
-            for rows in pack_window(indices, train.lengths, max_length, budget):
-                ours += len(rows) * max(int(train.lengths[row].sum()) for row in rows)
-        else:
-            ours += sum(len(cut) * int(train.lengths[cut].max()) for cut in partition(indices, train.lengths, budget))
+        real += int(lengths[indices].sum())
+        computed += sum(layout.computed_tokens(cut, lengths) for cut in layout.cut(indices, lengths, budget))
         for start in range(0, len(indices), settings.data.batch_size):
-            batch = train.lengths[indices[start : start + settings.data.batch_size]]
+            batch = lengths[indices[start : start + settings.data.batch_size]]
             plain += len(batch) * int(batch.max())
-    how = {"one row": "한 행에 이어 붙임", "packed": "packing"}.get(way, "길이별로 나눔")
-    return f"패딩: {100 * (1 - real / ours):.1f}% ({how}), 순서대로 나누면 {100 * (1 - real / plain):.1f}%"
+    share, unsorted = 100 * (1 - real / computed), 100 * (1 - real / plain)
+    return f"패딩: {share:.1f}% ({layout.label}), 순서대로 나누면 {unsorted:.1f}%"
 
 
 def memory_lines(fitting: Fitting, estimate: Estimate) -> list[str]:

@@ -35,6 +35,7 @@ class Task(ABC):
     auto_class: ClassVar[str]
     pipeline: ClassVar[str | None]
     usage: ClassVar[str] = ""
+    objective: ClassVar[str] = "summed"
 
     settings: Settings
     reads: RowReader

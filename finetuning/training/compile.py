@@ -12,7 +12,7 @@ import torch
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
-from finetuning.windows.layouts import Way
+from finetuning.windows.layouts import Layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,15 +26,22 @@ _VARIANTS = 64  # layers of a model that differ by a number or by what they are 
 _WORTH_IT = 2e14
 
 
-def is_worth_compiling(settings: Settings, model: PreTrainedModel, precision: str, way: Way, tokens: int) -> bool:
-    """What `training.torch_compile` says, or else whether compiling was measured to pay in a run of so many tokens.
+def is_worth_compiling(settings: Settings, model: PreTrainedModel, precision: str, layout: Layout, tokens: int) -> bool:
+    """Return what `training.torch_compile` says, or else whether compiling was measured to pay in a run of this length.
 
-    That is so for causal models of one row on a CPU in bfloat16, and not for encoders. GPUs were not measured.
+    It pays for causal models in one row on a CPU in bfloat16, and not for encoders. GPUs were not measured.
+
+    Args:
+        settings: The settings of the run.
+        model: The model.
+        precision: Autocast's precision.
+        layout: How the windows of the run are laid out.
+        tokens: Real tokens of all epochs.
     """
     asked = settings.training.torch_compile
     if asked is not None:
         return asked
-    measured = way == "one row" and model.device.type == "cpu" and precision == "bf16"
+    measured = layout.name == "one row" and model.device.type == "cpu" and precision == "bf16"
     is_plain = settings.model.adapter.method == "none" and settings.model.quantization is None
     weights = sum(parameter.numel() for layer in _layers(model) for parameter in layer.parameters())
     return measured and is_plain and 6 * weights * tokens >= _WORTH_IT

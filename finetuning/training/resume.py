@@ -10,7 +10,7 @@ from exceptions import SettingsError
 from finetuning.checkpoints.fingerprint import EPOCHS, difference
 from finetuning.config.schema import TrainingSettings
 from finetuning.korean.particles import with_particle
-from finetuning.training.optimizers import learning_rate_factor
+from finetuning.training.schedules import learning_rate_factor
 
 _log = logging.getLogger(__name__)
 

@@ -1,160 +1,225 @@
-"""Windows made ready for the device: cut into micro-batches, collated, and planned ahead in the background."""
+"""Layouts: how a window's sequences become tensors. Each cuts a window, collates a micro-batch and counts its tokens.
+
+The training run, `plan` and the memory estimate ask the same object, so they cannot disagree. A new layout is a class
+and a line in `choose_layout`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from finetuning.data.examples import Examples
 from finetuning.models.probes import attends_within_sequences, drops_padding, isolates
 from finetuning.ops.dense_attention import causal_tokens, dense_tokens
 from finetuning.tasks.base import Task
 from finetuning.types import Batch, RandomKey
-from finetuning.windows.order import Window, epoch_order, micro_batch_cost, partition, share_of
 from finetuning.windows.packing import pack_window
+from finetuning.windows.partition import micro_batch_cost, partition
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
-_AHEAD = 2
-# Without padding the layers compute no padded token, but attention (of encoders embeddings, too) does: about an eighth
-# of a real one's work, so that a further micro-batch has to save eight times the padding. Measured on BERT-base in
-# bfloat16 on a CPU.
+# Without padding, layers compute real tokens alone; attention (and an encoder's embeddings) still runs over padded
+# rows. That is about an eighth of the work of a real token, so one more micro-batch has to save eight times as much
+# padding. Measured on BERT-base in bfloat16 on a CPU.
 _REAL_FOR_PADDED = 8
 
-Way = Literal["one row", "packed", "dense", "padded"]
-_SAID: dict[Way, str] = {
-    "one row": "micro-batch의 예제를 한 행에 이어 붙여 패딩을 없앱니다.",
-    "packed": "짧은 예제를 한 행에 모아 패딩을 줄입니다.",
-    "dense": "인코더의 층에서 패딩을 빼고 계산합니다.",
-    "padded": "길이가 비슷한 예제끼리 나누어 패딩을 줄입니다.",
-}
+Cut = list[np.ndarray]  # a micro-batch as rows; each row holds the positions of its examples, int64
 
 
-def choose_way(task: Task, model: PreTrainedModel, max_length: int) -> Way:
-    """How this run keeps padding small, by what `data.packing` allows and the model was seen to do; says so."""
-    asked = task.settings.data.packing
-    way: Way = "padded"
+@dataclass(frozen=True)
+class Layout(ABC):
+    """How the sequences of a window are arranged in tensors.
+
+    Attributes:
+        name: Name in logs and tests.
+        label: Korean phrase for `plan`; `message`: Korean line for the log of a run.
+        fixed_cost: Cost of one more micro-batch, in tokens (see partition.py).
+        max_length: Upper bound of an example's tokens.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    message: ClassVar[str]
+
+    fixed_cost: int
+    max_length: int
+
+    @abstractmethod
+    def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
+        """Cut examples into micro-batches within a budget of padded tokens.
+
+        Args:
+            indices: Positions of the examples, int64, shape (n,), not empty.
+            lengths: Tokens of every example of the split, int32.
+            token_budget: Upper bound of rows × longest row, except for a single longer example.
+        """
+
+    @abstractmethod
+    def together(self, indices: np.ndarray) -> Cut:
+        """Arrange these examples as one micro-batch, whatever it costs."""
+
+    @abstractmethod
+    def collate(
+        self,
+        task: Task,
+        rows: Sequence[Sequence[Mapping[str, Any]]],
+        tokenizer: PreTrainedTokenizerBase,
+        key: RandomKey | None,
+    ) -> Batch:
+        """Make the tensors of one micro-batch out of its rows of examples."""
+
+    @abstractmethod
+    def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
+        """Return how many tokens the model's layers compute for a micro-batch, padding included."""
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether the layers compute padded tokens."""
+        return True
+
+
+class Padded(Layout):
+    """One example a row, padded to the longest of the micro-batch."""
+
+    name = "padded"
+    label = "길이별로 나눔"
+    message = "길이가 비슷한 예제끼리 나누어 패딩을 줄입니다."
+
+    def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
+        return [self.together(cut) for cut in partition(indices, lengths, token_budget, self.fixed_cost)]
+
+    def together(self, indices: np.ndarray) -> Cut:
+        return list(indices.reshape(-1, 1))
+
+    def collate(
+        self,
+        task: Task,
+        rows: Sequence[Sequence[Mapping[str, Any]]],
+        tokenizer: PreTrainedTokenizerBase,
+        key: RandomKey | None,
+    ) -> Batch:
+        return task.encodes.collate([example for row in rows for example in row], tokenizer, key)
+
+    def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
+        return len(cut) * max(int(lengths[row].sum()) for row in cut)
+
+
+class Dense(Padded):
+    """Padded rows for an encoder's embeddings and head; its layers compute one row of real tokens."""
+
+    name = "dense"
+    label = "인코더의 층에서 패딩을 뺌"
+    message = "인코더의 층에서 패딩을 빼고 계산합니다."
+
+    def collate(
+        self,
+        task: Task,
+        rows: Sequence[Sequence[Mapping[str, Any]]],
+        tokenizer: PreTrainedTokenizerBase,
+        key: RandomKey | None,
+    ) -> Batch:
+        batch = super().collate(task, rows, tokenizer, key)
+        return dataclasses.replace(batch, dense=dense_tokens(batch.inputs["attention_mask"]))
+
+    def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
+        return sum(int(lengths[row].sum()) for row in cut)
+
+    @property
+    def has_padding(self) -> bool:
+        return False
+
+
+class OneRow(Layout):
+    """All sequences of a causal model's micro-batch in one row; attention stays within each sequence."""
+
+    name = "one row"
+    label = "한 행에 이어 붙임"
+    message = "micro-batch의 예제를 한 행에 이어 붙여 패딩을 없앱니다."
+
+    def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
+        return [self.together(cut) for cut in partition(indices, lengths, token_budget, self.fixed_cost)]
+
+    def together(self, indices: np.ndarray) -> Cut:
+        return [indices]
+
+    def collate(
+        self,
+        task: Task,
+        rows: Sequence[Sequence[Mapping[str, Any]]],
+        tokenizer: PreTrainedTokenizerBase,
+        key: RandomKey | None,
+    ) -> Batch:
+        examples = [example for row in rows for example in row]
+        batch = task.encodes.collate_rows([examples], tokenizer)
+        return dataclasses.replace(batch, dense=causal_tokens([len(example["input_ids"]) for example in examples]))
+
+    def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
+        return sum(int(lengths[row].sum()) for row in cut)
+
+    @property
+    def has_padding(self) -> bool:
+        return False
+
+
+class Packed(Layout):
+    """Several sequences a row, rows padded to the longest; attention is masked by position ids that restart."""
+
+    name = "packed"
+    label = "packing"
+    message = "짧은 예제를 한 행에 이어 붙여 패딩을 줄입니다."
+
+    def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
+        return pack_window(indices, lengths, self.max_length, token_budget)
+
+    def together(self, indices: np.ndarray) -> Cut:
+        return list(indices.reshape(-1, 1))
+
+    def collate(
+        self,
+        task: Task,
+        rows: Sequence[Sequence[Mapping[str, Any]]],
+        tokenizer: PreTrainedTokenizerBase,
+        key: RandomKey | None,
+    ) -> Batch:
+        return task.encodes.collate_rows(rows, tokenizer)
+
+    def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
+        return len(cut) * max(int(lengths[row].sum()) for row in cut)
+
+
+def choose_layout(task: Task, model: PreTrainedModel, max_length: int, fixed_cost: int | None = None) -> Layout:
+    """Return the layout of least padding that the task allows, the settings allow, and the model was seen to compute.
+
+    Args:
+        task: The task; its settings hold `data.packing`.
+        model: The model, on its device; or its outline on the meta device, of which the architecture's word is taken.
+        max_length: Upper bound of an example's tokens.
+        fixed_cost: Cost of one more micro-batch in tokens; None: by the model's device.
+    """
+    cost = micro_batch_cost(model.device.type) if fixed_cost is None else fixed_cost
     if task.encodes.packs():
         if attends_within_sequences(model, max_length):
-            way = "one row"
-        elif isolates(model):
-            way = "packed"
-    elif asked is not False:
-        way = "dense" if drops_padding(model) else "padded"
-    if way == "padded" and (asked or task.encodes.packs()):
+            return OneRow(_real(cost), max_length)
+        return Packed(cost, max_length) if isolates(model) else Padded(cost, max_length)
+    if task.settings.data.packing is not False and drops_padding(model):
+        return Dense(_real(cost), max_length)
+    return Padded(cost, max_length)
+
+
+def _real(cost: int) -> int:
+    return cost * _REAL_FOR_PADDED
+
+
+def log_layout(layout: Layout, task: Task) -> None:
+    """Log how the run keeps padding small; warn where `data.packing` asked for what the model cannot do."""
+    if layout.name == "padded" and (task.settings.data.packing or task.encodes.packs()):
         _log.warning("이 모델은 이어 붙인 예제를 서로 떼어 놓지 못해 data.packing 없이 학습합니다.")
-    _log.info("%s (data.packing)", _SAID[way])
-    return way
-
-
-def cut_window(indices: np.ndarray, lengths: np.ndarray, budget: int, device_type: str, way: Way) -> list[np.ndarray]:
-    """Positions as micro-batches within a budget of padded tokens, as is fastest on a kind of device."""
-    cost = micro_batch_cost(device_type) * (1 if way == "padded" else _REAL_FOR_PADDED)
-    return partition(indices, lengths, budget, cost)
-
-
-def one_row(task: Task, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> Batch:
-    """Examples of a causal model as a micro-batch of one row, attention kept within each."""
-    lengths = [len(example["input_ids"]) for example in examples]
-    return dataclasses.replace(task.encodes.collate_rows([examples], tokenizer), dense=causal_tokens(lengths))
-
-
-@dataclass(frozen=True)
-class ReadyWindow:
-    """A window and this process's micro-batches of it; token_budget: what they were cut to."""
-
-    window: Window
-    batches: list[Batch]
-    token_budget: int
-
-
-@dataclass(frozen=True)
-class WindowPlanner:
-    """Cuts and collates windows: a pure function of the window and the token budget, so that any thread may do it.
-
-    max_length: tokens of an example at most; device_type: torch's name for where the tensors go; those for a GPU are
-    pinned, where it copies from without waiting; as_few_as_fit: padding counts for nothing beside another micro-batch.
-    """
-
-    task: Task
-    tokenizer: PreTrainedTokenizerBase
-    examples: Examples
-    max_length: int
-    way: Way
-    seed: int
-    process: int
-    processes: int
-    device_type: str
-    as_few_as_fit: bool = False
-
-    def plan(self, window: Window, token_budget: int) -> ReadyWindow:
-        """This process's share of a window as micro-batches within the budget of padded tokens."""
-        mine = share_of(window, self.examples.lengths, self.process, self.processes)
-        batches = self._micro_batches(mine, RandomKey(self.seed, window.epoch), token_budget) if len(mine) else []
-        if self.device_type == "cuda":
-            batches = [batch.mapped(_pinned) for batch in batches]
-        return ReadyWindow(window, batches, token_budget)
-
-    def _micro_batches(self, indices: np.ndarray, key: RandomKey, budget: int) -> list[Batch]:
-        lengths, fetch = self.examples.lengths, self.examples.fetch
-        if self.way == "packed":
-            packed = pack_window(indices, lengths, self.max_length, budget)
-            return [self.task.encodes.collate_rows([fetch(row) for row in rows], self.tokenizer) for rows in packed]
-        if self.as_few_as_fit:
-            cuts = partition(indices, lengths, budget, budget * len(indices))
-        else:
-            cuts = cut_window(indices, lengths, budget, self.device_type, self.way)
-        return [self._micro_batch(fetch(cut), key) for cut in cuts]
-
-    def _micro_batch(self, examples: Sequence[Mapping[str, Any]], key: RandomKey) -> Batch:
-        if self.way == "one row":
-            return one_row(self.task, examples, self.tokenizer)
-        batch = self.task.encodes.collate(examples, self.tokenizer, key)
-        return _without_padding(batch) if self.way == "dense" else batch
-
-    def sample(self) -> Batch:
-        """Two examples as a micro-batch of what a run's are like: the same two in every run of these examples."""
-        lengths, order = self.examples.lengths, epoch_order(len(self.examples), self.seed, 0)
-        others = order[lengths[order] != lengths[order[0]]]  # of another length, so that there is padding to deal with
-        two = self.examples.fetch([order[0], (others if len(others) else order)[-1]])
-        if self.way == "packed":
-            return self.task.encodes.collate_rows([[one] for one in two], self.tokenizer)
-        return self._micro_batch(two, RandomKey(self.seed, 0))
-
-
-def planned_ahead(
-    plan: Callable[[Window], ReadyWindow], windows: Iterable[Window], ahead: int = _AHEAD
-) -> Iterator[ReadyWindow]:
-    """The windows in their order, planned by one thread while the window before is computed.
-
-    An error of the plan is raised where its window would have come.
-    """
-    waiting: deque[Future[ReadyWindow]] = deque()
-    with ThreadPoolExecutor(1, "windows") as pool:
-        try:
-            for window in windows:
-                waiting.append(pool.submit(plan, window))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _without_padding(batch: Batch) -> Batch:
-    return dataclasses.replace(batch, dense=dense_tokens(batch.inputs["attention_mask"]))
-
-
-def _pinned(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.pin_memory()
+    _log.info("%s (data.packing)", layout.message)

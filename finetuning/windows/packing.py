@@ -1,6 +1,6 @@
-"""Packed rows: several sequences of a causal model in one row, kept apart by positions that start again.
+"""Packed rows: several sequences of a causal model in one row, separated by position ids that restart.
 
-For models whose attention cannot be told of the sequences (see dense_rows.py), as it is computed over whole rows.
+For models whose attention cannot be restricted to sequences (see ops/dense_attention.py): it runs over whole rows.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ _WIDTHS_TRIED = 32
 
 
 def pack_window(indices: np.ndarray, lengths: np.ndarray, max_length: int, token_budget: int) -> list[list[np.ndarray]]:
-    """A window's positions as micro-batches of rows, each row the positions of the sequences in it.
+    """Pack a window's examples into rows, and the rows into micro-batches.
 
-    Rows are filled best fit to that width, between the longest sequence and 512 tokens (where max_length and the budget
-    allow), which pads least; a micro-batch holds as many rows as the budget of padded tokens allows.
+    Rows are filled best fit at the width that pads least, between the longest sequence and 512 tokens (as far as
+    max_length and the budget allow). A micro-batch holds as many rows as the budget of padded tokens allows.
+
+    Returns:
+        Micro-batches; each a list of rows; each row an int64 array of the positions of its sequences.
     """
     longest = int(lengths[indices].max())
     widest = max(longest, min(max_length, token_budget, _ROW_TOKENS))
@@ -32,12 +35,12 @@ def pack_window(indices: np.ndarray, lengths: np.ndarray, max_length: int, token
 
 
 def _padded(rows: list[np.ndarray], lengths: np.ndarray) -> int:
-    """The tokens of these rows, padded to the longest."""
+    """Return the tokens of these rows when padded to the longest."""
     return len(rows) * max(int(lengths[row].sum()) for row in rows)
 
 
 def best_fit(indices: np.ndarray, lengths: np.ndarray, capacity: int) -> list[np.ndarray]:
-    """Fills rows of `capacity` tokens, longest sequence first, each into the row that it leaves least room in."""
+    """Fill rows of `capacity` tokens, longest sequence first, each into the fullest row that still has room for it."""
     free: list[tuple[int, int]] = []  # (room, row), sorted
     rows: list[list[int]] = []
     for index in indices[np.argsort(-lengths[indices].astype(np.int64), kind="stable")].tolist():

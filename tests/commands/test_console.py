@@ -40,7 +40,7 @@ def run_saying(text: str, **options: object) -> subprocess.Popen[bytes]:
     """The program with a command that only prints, where CP949 is what Python would write."""
     script = (
         "import sys, importlib, types, finetuning_app\n"
-        "def run(bench, arguments): print(sys.argv[1]); print(sys.argv[1], file=sys.stderr)\n"
+        "def run(session, arguments): print(sys.argv[1]); print(sys.argv[1], file=sys.stderr)\n"
         "fake = types.SimpleNamespace(run=run, build=lambda *_: None)\n"
         "finetuning_app.importlib = types.SimpleNamespace(import_module=lambda _: fake)\n"
         "sys.exit(finetuning_app.main(['train']))"

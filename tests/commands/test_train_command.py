@@ -57,7 +57,7 @@ def test_a_model_is_kept_with_its_settings_and_nothing_that_tells_of_another(tmp
         (output_dir / "config.json").write_text(f"{model}", encoding="utf-8")
 
     settings = Settings.model_validate({"data": {"max_length": 33}})
-    bench: Any = SimpleNamespace(models=SimpleNamespace(save=save), output_dir=tmp_path, settings=settings)
-    _keep_model(bench, "new", None)  # type: ignore[arg-type]
+    session: Any = SimpleNamespace(models=SimpleNamespace(save=save), output_dir=tmp_path, settings=settings)
+    _keep_model(session, "new", None)  # type: ignore[arg-type]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "settings.yaml"]
     assert ConfigManager.load(tmp_path / "settings.yaml", {}) == settings

@@ -14,12 +14,12 @@ from tests.support.runs import StopAfter
 
 
 def verify(flags: list[str], output_dir: Path) -> None:
-    from finetuning.commands import session as workbench
     from finetuning.commands import verify_resume
+    from finetuning.commands.session import build
     from finetuning_app import build_parser, read_settings
 
     arguments = build_parser().parse_args(["verify-resume", *flags, "--output_dir", str(output_dir)])
-    verify_resume.run(workbench.build(read_settings(arguments), StopAfter()), arguments)
+    verify_resume.run(build(read_settings(arguments), StopAfter()), arguments)
 
 
 @pytest.mark.parametrize(

@@ -97,10 +97,10 @@ def test_what_is_suggested_keeps_the_window_and_ends_with_the_shortest_texts() -
         "--set memory.gradient_checkpointing=true --set data.batch_size=2 --set memory.gradient_accumulation_steps=4",
     ]
     options = [variant.settings for variant in variants]
-    assert [option.model.dtype for option in options] == ["float32"] * 3 + ["bfloat16"] * 5
-    assert [option.training.optimizer for option in options] == ["adamw"] * 4 + ["adafactor"] * 4
-    assert [option.model.adapter.method for option in options] == ["none"] * 5 + ["lora"] * 3
-    assert [option.data.max_length for option in options] == [256] * 6 + [128, 64]
+    assert [option.model.dtype for option in options] == ["float32"] * 3 + ["bfloat16"] * 6
+    assert [option.training.optimizer for option in options] == ["adamw"] * 4 + ["adafactor"] * 5
+    assert [option.model.adapter.method for option in options] == ["none"] * 5 + ["lora"] * 4
+    assert [option.data.max_length for option in options] == [256] * 6 + [128, 64, 32]
     assert {option.data.batch_size * option.memory.gradient_accumulation_steps for option in options} == {8}
 
 

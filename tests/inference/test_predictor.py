@@ -14,6 +14,7 @@ from data_manager import DataManager
 from exceptions import DataError
 from finetuning.config.schema import Settings
 from finetuning.data import prepared
+from finetuning.device.runtime import Runtime
 from finetuning.inference.evaluator import Evaluator
 from finetuning.inference.predictor import Predictor
 from finetuning.tasks.registry import find_task
@@ -44,10 +45,10 @@ def evaluator(tiny_model: Path, tmp_path: Path) -> Evaluator:
     task = find_task(settings)
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=2)
-    accelerator = Accelerator(cpu=True)
-    memory = MemoryManager(settings, accelerator.device, 32)
+    runtime = Runtime(Accelerator(cpu=True))
+    memory = MemoryManager(settings, runtime.device, 32)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    return Evaluator(task, model, tokenizer, ("부정", "긍정"), 32, accelerator, memory, lambda: None)
+    return Evaluator(task, model, tokenizer, ("부정", "긍정"), 32, runtime, memory, lambda: None)
 
 
 def predictions(evaluator: Evaluator, texts: list[str]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import yaml
 from exceptions import SettingsError, StopRequested
 from finetuning.config.ladder import Abilities, automatic_variants, remembered
 from finetuning.config.schema import Settings
+from finetuning.device.runtime import Runtime
 from finetuning.device.usage import Cgroup
 from finetuning.planning.fit import choose
 from memory_utils import MemoryManager
@@ -119,11 +120,11 @@ def test_a_flag_that_is_the_default_is_not_given_up_for_what_a_checkpoint_rememb
 
 
 def test_a_session_under_other_settings_has_them_everywhere(flags_for: Callable[[str], list[str]]) -> None:
-    bench = prepared_for(flags_for("fill-mask"))[0].bench
-    model = bench.settings.model.model_copy(update={"dtype": "bfloat16"})
-    other = bench.with_settings(bench.settings.model_copy(update={"model": model}), bench.task)
+    session = prepared_for(flags_for("fill-mask"))[0].session
+    model = session.settings.model.model_copy(update={"dtype": "bfloat16"})
+    other = session.with_settings(session.settings.model_copy(update={"model": model}), session.task)
     assert {part.settings.model.dtype for part in (other, other.task, other.models)} == {"bfloat16"}
-    assert other.task.name == bench.task.name
+    assert other.task.name == session.task.name
 
 
 def test_of_several_processes_the_one_with_the_least_memory_counts(
@@ -139,8 +140,8 @@ def test_of_several_processes_the_one_with_the_least_memory_counts(
     other_has_less = SimpleNamespace(  # by a GiB in use, and by one of its machine
         device=torch.device("cpu"), num_processes=2, gather=lambda values: torch.cat([values, values + gib])
     )
-    two: Any = replace(prepared.bench, accelerator=other_has_less)  # type: ignore[arg-type]
-    beside = fitting_of_prepared(replace(prepared, bench=two), tokenizer, length)
+    two: Any = replace(prepared.session, runtime=Runtime(other_has_less))  # type: ignore[arg-type]
+    beside = fitting_of_prepared(replace(prepared, session=two), tokenizer, length)
     assert (alone.taken, alone.limit) == (gib, 10 * gib)
     assert (beside.taken, beside.limit) == (2 * gib, 9 * gib)
 

@@ -20,8 +20,10 @@ from finetuning.planning.preview import memory_table, what_would_fit
 from finetuning.planning.types import Estimate
 from finetuning.planning.workload import heaviest_cuts, make_workload, shortened
 from finetuning.tasks.registry import task_classes
-from finetuning.training.optimizers import OPTIMIZER_MEMORY
-from finetuning.windows.order import Window, epoch_order, partition, window_of, windows_per_epoch
+from finetuning.training.optimizers import OPTIMIZERS
+from finetuning.windows.layouts import Padded
+from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
+from finetuning.windows.partition import COST_ON_CPU, partition
 from tests.support.planning import fitting_for, fitting_of_prepared, prepared_for
 
 
@@ -30,7 +32,7 @@ def saved_bytes(fitting: Fitting, model: PreTrainedModel) -> int:
     model.train()
     if model.config.pad_token_id is None:
         model.config.pad_token_id = fitting.source.tokenizer.pad_token_id
-    workload = make_workload(fitting.source, fitting.settings, fitting.accelerator, fitting.way())
+    workload = make_workload(fitting.source, fitting.settings, fitting.runtime, fitting.layout)
     task, batch = workload.task, workload.steps[0].batch
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -55,14 +57,14 @@ def test_activations_of_every_task_are_what_a_real_model_keeps(
     prepared, tokenizer, length = prepared_for([*flags_for(task), "--no-mixed_precision"])
     fitting = fitting_of_prepared(prepared, tokenizer, length)
     estimate = fitting.estimate(fitting.settings)
-    model = prepared.bench.models.load_model(prepared.label_names)
+    model = prepared.session.models.load_model(prepared.label_names)
     assert estimate.counted
     assert estimate.parameters == estimate.trained == sum(p.numel() for p in model.parameters())
     assert estimate.weights == estimate.gradients == estimate.optimizer // 2 == 4 * estimate.parameters
-    if fitting.accelerator.device.type == "cpu":  # a checkpoint is copied whole
+    if fitting.runtime.is_cpu:  # a checkpoint is copied whole
         assert estimate.saving > 2 * (estimate.weights + estimate.optimizer)
     kept = saved_bytes(fitting, model)
-    assert estimate.overhead > 0 or fitting.accelerator.device.type != "cpu"
+    assert estimate.overhead > 0 or not fitting.runtime.is_cpu
     # a backward pass has temporaries besides, and gradients of later layers beside activations of earlier ones
     assert 0.9 * kept < estimate.activations + estimate.logits + estimate.gradients
     assert estimate.activations + estimate.logits < 2 * kept
@@ -96,14 +98,14 @@ def test_what_would_fit_is_named_and_fits(flags_for: Callable[[str], list[str]])
 
 def test_the_heaviest_micro_batch_is_that_of_the_cut() -> None:
     lengths = np.random.default_rng(0).integers(2, 60, 37).astype(np.int32)
-    cut = heaviest_cuts(lengths, 1, 8, 1, 64, 100, "padded", "cpu")[0]
+    cut = heaviest_cuts(lengths, 1, 8, 1, 100, Padded(COST_ON_CPU, 64))[0]
     order = epoch_order(37, 1, 0)
     windows: list[Window] = [window_of(order, 8, 0, number) for number in range(windows_per_epoch(37, 8))]
     padded = [len(c) * int(lengths[c].max()) for window in windows for c in partition(window.indices, lengths, 100)]
-    assert len(cut.rows) * max(int(lengths[row].max()) for row in cut.rows) == max(padded)
+    assert len(cut.cut) * max(int(lengths[row].max()) for row in cut.cut) == max(padded)
     assert not cut.alone
     even = np.full(37, 20, dtype=np.int32)
-    assert heaviest_cuts(even, 1, 8, 1, 64, 10**6, "padded", "cpu")[0].alone
+    assert heaviest_cuts(even, 1, 8, 1, 10**6, Padded(COST_ON_CPU, 64))[0].alone
 
 
 def test_an_example_is_shortened_with_what_it_has_for_each_token() -> None:
@@ -124,14 +126,14 @@ def test_the_first_that_fits_is_found() -> None:
     assert first_that_fits(variants, estimate_of, 10) is None
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZER_MEMORY))
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_an_optimizer_takes_what_it_says(optimizer: str) -> None:
     settings = with_changes(Settings(), {"training.optimizer": optimizer})
-    assert parameter_bytes(settings).optimizer == OPTIMIZER_MEMORY[optimizer].state_bytes
+    assert parameter_bytes(settings).optimizer == OPTIMIZERS[optimizer].state_bytes
     rounded = with_changes(settings, {"model.dtype": "bfloat16"})
     assert step_temporaries(rounded) == step_temporaries(settings) + 2
 
 
 def test_every_optimizer_of_the_settings_says_what_it_takes() -> None:
     names = get_args(type(Settings().training).model_fields["optimizer"].annotation)
-    assert set(names) == set(OPTIMIZER_MEMORY)
+    assert set(names) == set(OPTIMIZERS)

@@ -13,6 +13,7 @@ from datasets import Dataset
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.config.schema import Settings
 from finetuning.data.examples import Examples
+from finetuning.device.runtime import Runtime
 from finetuning.inference.evaluator import Evaluator
 from finetuning.tasks.registry import find_task
 from memory_utils import MemoryManager
@@ -53,9 +54,9 @@ def make_manager(
     auto_class = getattr(transformers, task.auto_class)
     without_dropout = {} if task_name == "text-generation" else _WITHOUT_DROPOUT
     model = auto_class.from_pretrained(model_folder, dtype=dtype, **without_dropout)
-    accelerator = Accelerator(cpu=True)
-    memory = MemoryManager(settings, accelerator.device, 64)
-    evaluator = Evaluator(task, model, tokenizer, ("긍정", "부정"), 64, accelerator, memory, lambda: None)
+    runtime = Runtime(Accelerator(cpu=True))
+    memory = MemoryManager(settings, runtime.device, 64)
+    evaluator = Evaluator(task, model, tokenizer, ("긍정", "부정"), 64, runtime, memory, lambda: None)
     store = CheckpointStore(output_dir, 2)
     return TrainingManager(settings, evaluator, examples, examples, store, lambda _: None, lambda: None, {}, output_dir)
 

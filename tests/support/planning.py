@@ -24,7 +24,7 @@ def prepared_for(flags: list[str]) -> tuple[Prepared, Any, int]:
 def fitting_of_prepared(prepared: Prepared, tokenizer: Any, length: int) -> Fitting:
     examples = prepared.examples
     return fitting_of(
-        prepared.bench, tokenizer, prepared.label_names, length, examples["train"], examples["validation"]
+        prepared.session, tokenizer, prepared.label_names, length, examples["train"], examples["validation"]
     )
 
 

@@ -69,12 +69,12 @@ def data_of(task: str, folder: Path) -> Path:
 
 def run_train(flags: list[str], stop: StopAfter) -> None:
     """The train command in this process: a process of its own would spend its time on imports."""
-    from finetuning.commands import session as workbench
     from finetuning.commands import train
+    from finetuning.commands.session import build
     from finetuning_app import build_parser, overrides_in, read_settings
 
     arguments = build_parser().parse_args(flags)
-    train.run(workbench.build(read_settings(arguments), stop, frozenset(overrides_in(arguments))), arguments)
+    train.run(build(read_settings(arguments), stop, frozenset(overrides_in(arguments))), arguments)
 
 
 def losses(output_dir: Path) -> list[dict[str, Any]]:

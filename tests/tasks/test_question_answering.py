@@ -16,7 +16,6 @@ import torch
 
 from exceptions import ModelError
 from finetuning.data.formats.registry import open_source
-from finetuning.inference.evaluator import to_device
 from finetuning.tasks.answering import metrics as answer_metrics
 from finetuning.tasks.answering.scoring import Found, Window
 from tests.support.answering import CONTEXT, character_tokenizer, row_of, task_of
@@ -177,7 +176,7 @@ def test_the_batch_goes_to_a_device_whole(tokenizer: Any) -> None:
     batch = task_of().encodes.collate(
         examples_of(task_of(), tokenizer, [row_of("언제?", CONTEXT, "1443년")], 64), tokenizer, None
     )
-    moved = to_device(batch, torch.device("meta"))
+    moved = batch.mapped(lambda tensor: tensor.to("meta"))
     assert {moved.scope.device.type, moved.labels.device.type, moved.inputs["input_ids"].device.type} == {"meta"}
 
 

@@ -12,7 +12,7 @@ from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import dense_tokens, without_padding
 from finetuning.tasks.registry import find_task
 from finetuning.training.compile import CompiledLayers, is_worth_compiling
-from finetuning.windows.layouts import Way, one_row
+from finetuning.windows.layouts import Dense, Layout, OneRow, Padded
 from tests.support.causal import PadToken, causal_architectures, examples_of
 
 
@@ -47,7 +47,7 @@ def encoder_loss(model: Any, examples: list[dict[str, Any]]) -> torch.Tensor:
 
 def causal_loss(model: Any, examples: list[dict[str, Any]]) -> torch.Tensor:
     task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
-    batch = one_row(task, examples, PadToken())  # type: ignore[arg-type]
+    batch = OneRow(0, 64).collate(task, [examples], PadToken(), None)  # type: ignore[arg-type]
     with without_padding(model, batch.dense):
         loss = task.scores.training_loss(model, batch)
         loss.backward()
@@ -107,19 +107,19 @@ MANY = 10**12
 
 
 @pytest.mark.parametrize(
-    ("way", "precision", "settings", "tokens", "is_worth_it"),
+    ("layout", "precision", "settings", "tokens", "is_worth_it"),
     [
-        ("one row", "bf16", {}, MANY, True),
-        ("one row", "bf16", {}, 1000, False),
-        ("one row", "no", {}, MANY, False),
-        ("dense", "bf16", {}, MANY, False),
-        ("one row", "bf16", {"model": {"adapter": {"method": "lora"}}}, MANY, False),
-        ("one row", "bf16", {"training": {"torch_compile": False}}, MANY, False),
-        ("padded", "no", {"training": {"torch_compile": True}}, 1000, True),
+        (OneRow, "bf16", {}, MANY, True),
+        (OneRow, "bf16", {}, 1000, False),
+        (OneRow, "no", {}, MANY, False),
+        (Dense, "bf16", {}, MANY, False),
+        (OneRow, "bf16", {"model": {"adapter": {"method": "lora"}}}, MANY, False),
+        (OneRow, "bf16", {"training": {"torch_compile": False}}, MANY, False),
+        (Padded, "no", {"training": {"torch_compile": True}}, 1000, True),
     ],
 )
 def test_compiling_where_it_was_measured_to_pay(
-    way: Way, precision: str, settings: dict[str, Any], tokens: int, is_worth_it: bool
+    layout: type[Layout], precision: str, settings: dict[str, Any], tokens: int, is_worth_it: bool
 ) -> None:
-    found = is_worth_compiling(Settings.model_validate(settings), causal("llama"), precision, way, tokens)
+    found = is_worth_compiling(Settings.model_validate(settings), causal("llama"), precision, layout(0, 64), tokens)
     assert found == is_worth_it

@@ -9,13 +9,9 @@ import pytest
 import torch
 
 from finetuning.config.schema import TrainingSettings
-from finetuning.training.optimizers import (
-    SteppedOneByOne,
-    make_optimizer,
-    measured_in_backward,
-    stepped_in_backward,
-    stochastically_rounded,
-)
+from finetuning.ops.rounding import stochastically_rounded
+from finetuning.training.backward_step import measured_in_backward, stepped_in_backward
+from finetuning.training.optimizers import SteppedOneByOne, make_optimizer
 
 
 def network(dtype: torch.dtype = torch.float32) -> torch.nn.Sequential:

@@ -12,7 +12,7 @@ import torch
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
-from finetuning.training.optimizers import learning_rate_factor
+from finetuning.training.schedules import learning_rate_factor
 from finetuning.types import Checkpoint
 from finetuning.windows.order import Window
 from tests.support.managers import make_manager

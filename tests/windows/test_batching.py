@@ -11,21 +11,19 @@ from hypothesis import strategies as st
 
 from finetuning.data.examples import batches_by_length
 from finetuning.windows.order import (
-    MICRO_BATCH_COST,
     Window,
     epoch_order,
-    micro_batch_cost,
-    partition,
     share_of,
     window_of,
     windows_per_epoch,
 )
+from finetuning.windows.partition import COST_ON_CPU, micro_batch_cost, partition
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 
 
 def work(cuts: list[np.ndarray], lengths: np.ndarray) -> int:
-    return sum(len(cut) * int(lengths[cut].max()) + MICRO_BATCH_COST for cut in cuts)
+    return sum(len(cut) * int(lengths[cut].max()) + COST_ON_CPU for cut in cuts)
 
 
 @given(st.integers(1, 500), st.integers(1, 64), st.integers(0, 2**32 - 1), st.integers(0, 5))

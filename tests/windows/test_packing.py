@@ -14,7 +14,7 @@ from finetuning.config.schema import Settings
 from finetuning.models.probes import attends_within_sequences, isolates
 from finetuning.ops.dense_attention import without_padding
 from finetuning.tasks.registry import find_task
-from finetuning.windows.layouts import one_row
+from finetuning.windows.layouts import OneRow
 from finetuning.windows.packing import best_fit, pack_window
 from tests.support.causal import PadToken, causal_architectures, examples_of
 
@@ -93,7 +93,7 @@ def test_one_row_has_the_loss_and_gradient_of_single_ones(name: str, recomputes:
 
 
 def _in_one_row(task: Any, examples: list[dict[str, Any]]) -> Any:
-    return one_row(task, examples, cast(Any, PadToken()))
+    return OneRow(0, 64).collate(task, [examples], cast(Any, PadToken()), None)
 
 
 def test_long_and_masked_attention_stays_the_models_own() -> None:

@@ -15,7 +15,8 @@ from finetuning.config.schema import Settings
 from finetuning.models.probes import drops_padding
 from finetuning.ops.dense_attention import dense_tokens, without_padding
 from finetuning.tasks.registry import find_task
-from finetuning.windows.layouts import ReadyWindow, choose_way, planned_ahead
+from finetuning.training.ahead import ReadyWindow, planned_ahead
+from finetuning.windows.layouts import choose_layout, log_layout
 from finetuning.windows.order import Window
 from tests.support.encoders import config_of
 from tests.support.managers import make_manager
@@ -62,6 +63,7 @@ def test_outputs_and_gradients_are_those_of_padded_rows(kind: str, head: str) ->
         scale = max(1.0, float(padded.detach().abs().max()))
         assert float((padded - unpadded).abs().max()) <= 1e-5 * scale
     assert drops_padding(model)
+    assert drops_padding(model.to("meta"))  # as `plan` and the estimate ask it
 
 
 def test_the_layers_compute_no_padding() -> None:
@@ -91,13 +93,15 @@ def test_gradient_checkpointing_runs_without_padding_too() -> None:
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize(("packing", "way"), [(None, "dense"), (True, "dense"), (False, "padded")])
-def test_packing_is_a_setting(packing: bool | None, way: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("packing", "name"), [(None, "dense"), (True, "dense"), (False, "padded")])
+def test_packing_is_a_setting(packing: bool | None, name: str, caplog: pytest.LogCaptureFixture) -> None:
     from transformers import AutoModelForSequenceClassification
 
     caplog.set_level("INFO")
-    settings = Settings.model_validate({"data": {"packing": packing}})
-    assert choose_way(find_task(settings), AutoModelForSequenceClassification.from_config(config_of("bert")), 64) == way
+    task = find_task(Settings.model_validate({"data": {"packing": packing}}))
+    layout = choose_layout(task, AutoModelForSequenceClassification.from_config(config_of("bert")), 64)
+    log_layout(layout, task)
+    assert layout.name == name
     assert len(caplog.records) == 1
     assert "data.packing" in caplog.text
 
@@ -106,7 +110,10 @@ def test_packing_that_cannot_be_is_warned_of(caplog: pytest.LogCaptureFixture) -
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_config(config_of("deberta-v2"))
-    assert choose_way(find_task(Settings.model_validate({"data": {"packing": True}})), model, 64) == "padded"
+    task = find_task(Settings.model_validate({"data": {"packing": True}}))
+    layout = choose_layout(task, model, 64)
+    log_layout(layout, task)
+    assert layout.name == "padded"
     assert "WARNING" in {record.levelname for record in caplog.records}
 
 

@@ -1,0 +1,23 @@
+"""Stochastic rounding from float32 to bfloat16."""
+
+from __future__ import annotations
+
+import torch
+
+
+def stochastically_rounded(values: torch.Tensor) -> torch.Tensor:
+    """Round each value to one of its two bfloat16 neighbours, with probability proportional to proximity.
+
+    So the rounding is unbiased: an update smaller than half of the distance to the next bfloat16 counts in expectation.
+    Adding 16 random bits carries into the upper half of the float32 that bfloat16 keeps.
+
+    Args:
+        values: float32, any shape. Values that are not finite keep their value.
+
+    Returns:
+        bfloat16 values of the same shape.
+    """
+    bits = values.contiguous().view(torch.int32)
+    noise = torch.randint_like(bits, 1 << 16)
+    rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)
+    return torch.where(torch.isfinite(values), rounded, values).to(torch.bfloat16)

@@ -1,0 +1,107 @@
+"""The ledger of a run: what its steps computed, read from the device only where it is needed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+from exceptions import ModelError
+from finetuning.data.examples import Examples
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
+from finetuning.inference.evaluator import Evaluator
+from finetuning.reporting.throughput import Tally
+from finetuning.training.state import TrainingState
+from finetuning.training.step import StepResult, losses_and_norms
+from finetuning.types import RandomKey
+from finetuning.windows.order import Window
+
+_log = logging.getLogger(__name__)
+_BAD_STEPS_IN_A_ROW = 5
+_NAMED_ROWS = 8
+
+
+class StepLedger:
+    """Counts steps into a run's state.
+
+    Args:
+        state: The run's state; its tallies and its count of bad steps are updated.
+        evaluator: Finds the rows whose loss is not finite.
+        examples: The training split.
+        seed: Seed of random choices in batches.
+    """
+
+    def __init__(self, state: TrainingState, evaluator: Evaluator, examples: Examples, seed: int) -> None:
+        self.state, self.evaluator, self.examples, self.seed = state, evaluator, examples, seed
+        self._unread: list[tuple[int, Window, StepResult]] = []
+        self._since = time.perf_counter()
+
+    def start_clock(self) -> None:
+        """Begin the time of the next step now: evaluating and saving are no part of it."""
+        self._since = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Return the seconds since the clock was started."""
+        return time.perf_counter() - self._since
+
+    def count(self, result: StepResult, window: Window, seconds: float) -> None:
+        """Count a step that was handed to the device, without waiting for it."""
+        self._unread.append((self.state.step, window, result))
+        for tally in (self.state.since_log, self.state.this_epoch):
+            tally.add_work(len(window.indices), result.tokens, result.padded_tokens, seconds)
+
+    def read(self) -> float:
+        """Read the losses and norms of the steps since the last call: here the host waits for the device.
+
+        Returns:
+            The last step's gradient norm; NaN where there was no step.
+
+        Raises:
+            ModelError: Several steps in a row were not finite.
+        """
+        unread, norm, since = self._unread, math.nan, time.perf_counter()
+        self._unread = []
+        values = losses_and_norms([result for _, _, result in unread])
+        waited = time.perf_counter() - since  # the time of the steps themselves, which were only enqueued
+        tallies: tuple[Tally, ...] = (self.state.since_log, self.state.this_epoch)
+        for tally in tallies:
+            tally.seconds += waited
+        for (step, window, result), (loss_sum, norm) in zip(unread, values, strict=True):
+            is_good = math.isfinite(loss_sum) and math.isfinite(norm)
+            for tally in tallies:
+                if is_good:
+                    tally.add_loss(loss_sum, result.items)
+                else:
+                    tally.skipped += 1
+            if is_good:
+                self.state.bad_steps = 0
+            elif not result.overflowed:
+                self._report_bad_window(step, loss_sum, window)
+        return norm
+
+    def _report_bad_window(self, step: int, loss_sum: float, window: Window) -> None:
+        """Log that a step was left out, and which rows caused it; stop the run after several in a row."""
+        self.state.bad_steps += 1
+        what = "손실" if not math.isfinite(loss_sum) else "기울기"
+        indices = window.indices.tolist()
+        try:
+            key = RandomKey(self.seed, window.epoch)
+            rows = self.evaluator.without_finite_loss(self.examples, indices, key) or indices
+        except MAY_BE_OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            rows = indices  # no memory to look at each row: the run is about to be saved, perhaps for that reason
+        named = [self.examples.fetch([index])[0]["row"] for index in rows[:_NAMED_ROWS]]
+        more = f" 외 {len(rows) - _NAMED_ROWS}개" if len(rows) > _NAMED_ROWS else ""
+        shown = ", ".join(str(row) for row in named) + more
+        _log.warning(
+            "스텝 %s: %s에 NaN 또는 Inf가 있어 이 스텝을 건너뜁니다. 학습 데이터의 행: %s",
+            f"{step:,}", what, shown,
+        )  # fmt: skip
+        if self.state.bad_steps >= _BAD_STEPS_IN_A_ROW:
+            raise ModelError(
+                f"{_BAD_STEPS_IN_A_ROW}스텝 연속으로 NaN 또는 Inf가 나와 학습을 멈춥니다.",
+                where=f"epoch {window.epoch + 1}, 스텝 {step:,}, 학습 데이터의 행 {shown}",
+                remedy="training.learning_rate를 낮추거나(예: 10분의 1) training.warmup_steps를 늘리세요. "
+                "그래도 같으면 memory.mixed_precision을 false로 하고 위 행의 내용을 확인하세요.",
+            )

@@ -1,0 +1,51 @@
+"""What an objective is: how the loss of a window follows from its micro-batches.
+
+A sum over items (`summed`) does not depend on the cut by itself. An objective that is no sum, such as in-batch
+negatives over the whole window or a reference point over pairs, makes two passes over the micro-batches, so that it
+does not depend on the cut either. A new objective is a class with these methods and a row in registry.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from finetuning.types import Batch
+
+
+class Passes(Protocol):
+    """How an objective runs a model on a micro-batch: on which device, without padding, under which loss scale."""
+
+    def on_device(self, batch: Batch) -> AbstractContextManager[Batch]:
+        """Return a context around forward and backward of a batch; it yields the batch on the model's device."""
+
+    def phase(self, name: Literal["forward", "backward"]) -> AbstractContextManager[None]:
+        """Return a context that counts its time as this phase of a step."""
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of a loss, scaled as the precision needs."""
+
+
+class Objective(Protocol):
+    """The loss of a window."""
+
+    def items(self, batches: Sequence[Batch]) -> int:
+        """Return the number of terms that these micro-batches add to the denominator of the window's loss."""
+
+    def accumulate(self, model: PreTrainedModel, batches: Sequence[Batch], items: int, passes: Passes) -> torch.Tensor:
+        """Add the gradient of the window's loss, as far as it is of these micro-batches.
+
+        Args:
+            model: The model in training mode.
+            batches: This process's micro-batches of the window.
+            items: Denominator of the window's loss, over all processes.
+            passes: Runs the model.
+
+        Returns:
+            The numerator of the loss of these micro-batches, a float32 (or float64) scalar on the device.
+        """

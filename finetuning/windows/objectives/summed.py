@@ -1,0 +1,38 @@
+"""A loss that is a sum over items: examples for classification, trained tokens for language models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from finetuning.tasks.base import Task
+from finetuning.types import Batch
+from finetuning.windows.objectives.base import Passes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Summed:
+    """The sum of the task's loss over the window's items, divided by their number: the same for every cut."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def items(self, batches: Sequence[Batch]) -> int:
+        """Return the number of items of these micro-batches."""
+        return sum(batch.items for batch in batches)
+
+    def accumulate(self, model: PreTrainedModel, batches: Sequence[Batch], items: int, passes: Passes) -> torch.Tensor:
+        """Add each micro-batch's share of the gradient (see base.Objective); return the sum of the loss."""
+        total = torch.zeros((), device=model.device)
+        for batch in batches:
+            with passes.on_device(batch) as ready:
+                with passes.phase("forward"):
+                    loss_sum = self.task.scores.training_loss(model, ready)
+                with passes.phase("backward"):
+                    passes.backward(loss_sum / items)
+            total = total + loss_sum.detach()
+        return total
