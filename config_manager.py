@@ -20,14 +20,17 @@ class ConfigManager:
 
     @staticmethod
     def load(config_path: Path | None, overrides: Mapping[str, Override]) -> Settings:
-        """Read the settings in force.
+        """Read, merge and check the settings.
 
         Args:
-            config_path: a YAML file, whose values win over the built-in defaults; None reads no file.
-            overrides: values of flags by dotted key, such as `training.learning_rate`, which win over the file.
+            config_path: A YAML file, whose values win over the built-in defaults; None reads no file.
+            overrides: Values of flags by dotted key, such as `training.learning_rate`, which win over the file.
+
+        Returns:
+            The settings in force.
 
         Raises:
-            SettingsError: with every wrong key at once: its file or flag, its value, and what to write instead.
+            SettingsError: Some are wrong. It names every wrong key, its file or flag, and what to write instead.
         """
         values = read_sections(config_path) if config_path is not None else {}
         for key, override in overrides.items():

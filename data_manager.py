@@ -1,4 +1,4 @@
-"""Any source → splits of clean rows → tokenised examples, through the task; each stage is cached by its content."""
+"""DataManager: any source → splits of clean rows → tokenised examples. Each stage is cached by its content."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ class DataManager:
     # --- source → rows ---
 
     def load_splits(self) -> dict[str, Rows]:
-        """Load `train`, `validation` (held out of train if the source has none) and, if there is one, `test`.
+        """Load the splits to train on.
+
+        Returns:
+            `train`, `validation` (held out of train if the source has none) and, if there is one, `test`.
 
         Raises:
             DataError: The source has no train split, or its rows cannot be used.
@@ -97,7 +100,14 @@ class DataManager:
         return rows
 
     def load_unlabelled(self, path: Path | None, lines: Iterable[str]) -> Unlabelled:
-        """Open rows to predict, of a file or else of lines of text. They are cleaned in memory, never cached.
+        """Open rows to predict. They are cleaned in memory and never cached.
+
+        Args:
+            path: A file, or None to read `lines`.
+            lines: Lines of text.
+
+        Returns:
+            The rows.
 
         Raises:
             DataError: There is no row, or a column is missing.
@@ -161,11 +171,7 @@ class DataManager:
         return rows.table.column_names, self.label_counts(rows)
 
     def label_names(self, splits: Mapping[str, Rows]) -> tuple[str, ...]:
-        """Return the label names of train in the order of their ids.
-
-        Raises:
-            DataError: Another split has a label that train does not.
-        """
+        """Return train's label names in the order of their ids; raise DataError if another split has other labels."""
         names = self.task.reads.label_names(self.label_counts(splits["train"]))
         if names:
             for rows in splits.values():
@@ -173,11 +179,7 @@ class DataManager:
         return names
 
     def check_labels(self, rows: Rows, names: Sequence[str]) -> None:
-        """Check that a split has no label outside these names.
-
-        Raises:
-            DataError: It has one; the message names its row.
-        """
+        """Raise DataError if a split has a label outside these names; the message names its row."""
         known = set(names)
         for cell in rows.label_cells():
             unknown = [label for label in self.task.reads.labels_in(cell) if label not in known]
@@ -202,6 +204,9 @@ class DataManager:
             tokenizer: The model's tokenizer.
             label_names: Label names in the order of their ids.
             max_length: Most tokens of an example.
+
+        Returns:
+            The examples.
 
         Raises:
             DataError: No example is left.

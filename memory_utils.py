@@ -24,11 +24,16 @@ _NEARLY_FULL = 0.6  # of the limit; a CPU's heap is trimmed after every step abo
 class MemoryManager:
     """Watches the memory of a run's device, and holds the token budget that micro-batches are cut to.
 
-    It is what the rooms know as `finetuning.device.budget.TokenBudget`.
+    It implements `finetuning.device.budget.TokenBudget`, which the rooms use.
+
+    Args:
+        settings: The settings in force.
+        device: The device that the model computes on.
+        max_length: Most tokens of an example.
 
     Attributes:
         token_budget: The most padded tokens in a micro-batch. It starts at batch_size × max_length and only goes down.
-        trains: Whether the model is trained; otherwise it is only used.
+        trains: Whether the model is being trained, and not only used.
         chosen: The settings that `memory.optimize_memory_usage` chose, by dotted name. A resumed run keeps them.
     """
 

@@ -15,14 +15,12 @@ import argparse
 import csv
 import json
 import re
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.runner import ROOT, Table, call_apart, flags_of, make_tiny_nsmc, program, say, summary_of
 from benchmarks.throughput import make_encoder
 
@@ -205,9 +203,3 @@ def run(arguments: argparse.Namespace) -> list[Table]:
         rows.append(measured.row(name))
         say(str(rows[-1]))
     return [Table(tuple(rows[0]), rows)]
-
-
-if __name__ == "__main__":  # until nobody starts it by its path
-    from benchmarks.__main__ import main
-
-    main(["memory", *sys.argv[1:]])

@@ -26,7 +26,7 @@ ONE_WORD = {
     "러닝레이트": "학습률", "데이타": "데이터", "컬럼": "열", "칼럼": "열", "인자값": "값", "파라메터": "파라미터",
     "퍼플렉시티": "perplexity", "데이터 셋": "데이터셋", "어뎁터": "어댑터", "가중치들": "가중치",
 }  # fmt: skip
-NAMES_OF_OTHERS = {"tasks/usual_names.py"}  # what people call their columns, and no word of ours
+NAMES_OF_OTHERS = {"finetuning/korean/column_names.py"}  # what people call their columns, and no word of ours
 
 
 class Message(NamedTuple):

@@ -13,7 +13,11 @@ _AGAIN, _QUIT = "/처음부터", "/끝"
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
-    """Read lines and stream answers; `/처음부터` begins a new conversation, `/끝` or Ctrl+D ends.
+    """Read lines and stream answers; `/처음부터` starts a new conversation, `/끝` or Ctrl+D ends.
+
+    Args:
+        session: The session.
+        arguments: The command line.
 
     Raises:
         SettingsError: The model was not trained on conversations.

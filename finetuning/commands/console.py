@@ -1,4 +1,4 @@
-"""The streams of the command line: what is piped in is UTF-8 or CP949, what is said can always be written."""
+"""Standard streams: read UTF-8 or CP949 from standard input, and write without encoding errors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ _INPUT = "표준 입력"
 
 
 def prepare_output() -> None:
-    """Makes writing fail at nothing: UTF-8 into files and pipes, and `?` for what a terminal's encoding lacks."""
+    """Use UTF-8 for files and pipes; on a terminal, write `?` for characters that its encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
 
 
 def abandon_output() -> None:
-    """Lets what is still to be written go nowhere: its reader is gone, and Python would complain at its end."""
+    """Redirect stdout and stderr to the null device after the reader has closed the pipe.
+
+    Otherwise Python reports an error when it flushes them at exit.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
@@ -26,14 +29,14 @@ def abandon_output() -> None:
 
 
 def input_lines() -> Iterator[str]:
-    """The lines of standard input, read to its end once the first is asked for."""
+    """Yield the lines of standard input. The first request reads it to the end."""
     from finetuning.data.formats.encoding import decode
 
     yield from io.StringIO(decode(sys.stdin.buffer.read(), _INPUT), newline=None)
 
 
 def read_line() -> str | None:
-    """The next line of standard input, as soon as it is there; None at the end."""
+    """Read the next line of standard input as soon as it arrives; None at the end."""
     from finetuning.data.formats.encoding import decode
 
     line = sys.stdin.buffer.readline()

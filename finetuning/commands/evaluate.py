@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
-    """Evaluate a saved model on one split; print the metrics once, on stdout, and save them beside the model."""
+    """Evaluate a saved model on one split; print the metrics to stdout and save them beside the model."""
     from finetuning.files import write_json, writing
     from finetuning.reporting.run_report import evaluation_line
 

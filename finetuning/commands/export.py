@@ -1,4 +1,4 @@
-"""export: write a fine-tuned model in a format that others load."""
+"""export: write a fine-tuned model in a format that other programs load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
-    """Write the model of output_dir, or of --model_name, to --output or a folder inside output_dir."""
+    """Write the model in output_dir or --model_name to --output, or to a folder inside output_dir by default."""
     find_saved(session, arguments)
     folder = arguments.output or session.output_dir / DEFAULT.name
     DEFAULT.write(session.models, folder)

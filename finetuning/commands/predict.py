@@ -1,4 +1,4 @@
-"""predict: a saved model's predictions for a file, or for lines from standard input."""
+"""predict: write a saved model's predictions for a file or for lines from standard input."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from finetuning.commands.session import Session, saved_model
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
-    """Predict the rows of a file, or lines from standard input, as JSONL or CSV in the order they came.
+    """Predict the rows of a file, or lines from standard input, and write JSONL or CSV in the same order.
 
-    Nothing of the rows is written to the disk but the file that --output names.
+    The rows are written to no file other than the one that --output names.
     """
     from finetuning.inference.predictor import Predictor
     from finetuning.reporting.predictions import check_output, write_predictions

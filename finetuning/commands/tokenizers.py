@@ -1,4 +1,4 @@
-"""What plan and the start of a run say of the tokenizer; several models' tokenizers side by side."""
+"""Report how well the tokenizer fits the training texts, for `plan` and the start of a run; compare several models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ _log = logging.getLogger(__name__)
 def tokenizer_lines(
     prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, others: Sequence[str]
 ) -> list[str]:
-    """How the tokenizer fits the training texts, and beside it those of other models; warns of those without Korean."""
+    """Measure the tokenizer on the training texts, and those of other models; warn of those that do not suit Korean.
+
+    Args:
+        prepared: The run's data.
+        tokenizer: The run's tokenizer.
+        max_length: Most tokens of an example.
+        others: Other models to compare, as Hub ids or folders.
+
+    Returns:
+        One line for the log, or a table if there are other models.
+    """
     session = prepared.session
     name = session.settings.model.name
     fits = {name: _fit(prepared, tokenizer, max_length)}

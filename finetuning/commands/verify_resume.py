@@ -1,4 +1,4 @@
-"""verify-resume: shows on the user's own settings that a run stopped and resumed is the run that was never stopped."""
+"""verify-resume: check, with the user's settings, that a stopped and resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from training_manager import TrainingManager
 
 _log = logging.getLogger(__name__)
-_EPOCHS = 3  # of two windows each: the stop, halfway, is in the middle of the second epoch
+_EPOCHS = 3  # two windows each, so the stop after half of the steps falls in the middle of the second epoch
 _TIMED = frozenset({"examples_per_s", "tokens_per_s", "memory_bytes", "seconds"})
 _VALIDATION_ROWS = 64
 _COMPARED = ("가중치", "옵티마이저 상태", "진행 상태와 가장 좋은 모델의 기록", "기록한 손실과 지표")
@@ -33,21 +33,26 @@ _COMPARED = ("가중치", "옵티마이저 상태", "진행 상태와 가장 좋
 
 @dataclass(frozen=True)
 class Trial:
-    """What one short run ended with."""
+    """Result of one short run.
+
+    Attributes:
+        checkpoint: Its last checkpoint.
+        records: The lines of its metrics.jsonl.
+    """
 
     checkpoint: Checkpoint
     records: list[dict[str, Any]]
 
 
 class Halfway:
-    """Asks a run for a stop once it has come to half of its steps."""
+    """Requests a stop once a run has done half of its steps."""
 
     def __init__(self) -> None:
         self.asked = False
         self.manager: TrainingManager | None = None
 
     def pending(self) -> int | None:
-        """The signal that asks for a stop, or None."""
+        """Return the signal that requests a stop, or None."""
         if self.manager is None or self.manager.state.step < self.manager.total_steps // 2:
             return None
         self.asked = True
@@ -56,7 +61,17 @@ class Halfway:
 
 @dataclass(frozen=True)
 class Proof:
-    """Makes short runs of the same few examples; each builds its model anew."""
+    """Trains short runs on the same few examples. Each run loads its model anew.
+
+    Attributes:
+        session: The session, with shortened settings.
+        tokenizer: The model's tokenizer.
+        label_names: Label names in the order of their ids.
+        max_length: Most tokens of an example.
+        examples: Examples by split.
+        data_keys: Keys of the splits' rows, which a checkpoint stores.
+        scaler_state: Initial state of fp16's loss scaler; empty in other precisions.
+    """
 
     session: Session
     tokenizer: PreTrainedTokenizerBase
@@ -67,12 +82,12 @@ class Proof:
     scaler_state: Mapping[str, Any]
 
     def undisturbed(self, folder: Path) -> Trial:
-        """A run from the first step to the last."""
+        """Train without a stop; folder: where the run saves."""
         self._manager(folder, lambda: None).run()
         return _ended(folder)
 
     def stopped_and_resumed(self, folder: Path) -> Trial:
-        """The same run stopped halfway, and taken up from its checkpoint by a model made anew."""
+        """Train the same run, stop halfway, and resume from the checkpoint with a newly loaded model."""
         self._stop_halfway(folder)
         _log.info("멈췄습니다. 체크포인트에서 이어서 학습합니다.")
         manager = self._manager(folder, lambda: None)
@@ -94,7 +109,7 @@ class Proof:
         from training_manager import TrainingManager
 
         folder.mkdir(exist_ok=True)
-        if self.scaler_state:  # the process has one scaler, which goes on from where the run before left it
+        if self.scaler_state:  # the process shares one scaler, which still holds the previous run's state
             self.session.runtime.scaler().load_state_dict(dict(self.scaler_state))
         return TrainingManager(
             self.session.settings,
@@ -108,9 +123,15 @@ class Proof:
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
-    """Trains a few steps in one go, and again with a stop in the middle; prints whether every bit is the same.
+    """Train a few steps without a stop, train them again with a stop in the middle, and compare the results bit by bit.
 
-    FinetuningError where it is not: the exit code says it to a script.
+    Args:
+        session: The session.
+        arguments: The command line.
+
+    Raises:
+        SettingsError: There are several processes.
+        FinetuningError: The results differ.
     """
     if session.runtime.processes > 1:
         raise SettingsError(
@@ -127,9 +148,10 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         "validation": _few(prepared.examples["validation"], _VALIDATION_ROWS, seed),
     }
     keys = {name: prepared.splits[name].key for name in examples}
-    scaler_state = session.runtime.scaler().state_dict()  # empty where there is no fp16
+    scaler_state = session.runtime.scaler().state_dict()  # empty without fp16
     proof = Proof(session, tokenizer, prepared.label_names, max_length, examples, keys, scaler_state)
-    home = next(path for path in session.output_dir.absolute().parents if path.is_dir())  # where checkpoints have room
+    # the trials save on the disk that checkpoints go to
+    home = next(path for path in session.output_dir.absolute().parents if path.is_dir())
     with writing("시험 학습을 할 임시 폴더를 만들지 못했습니다", home):
         temporary = tempfile.TemporaryDirectory(prefix=".verify-resume-", dir=home)
     with temporary as name:
@@ -137,6 +159,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
 
 
 def _judge(proof: Proof, folder: Path) -> None:
+    """Run the trials and print the verdict. If they differ, run once more to see whether the device is to blame."""
     _log.info("멈추지 않고 학습합니다.")
     whole = proof.undisturbed(folder / "whole")
     _log.info("같은 학습을 가운데에서 멈춥니다.")
@@ -150,7 +173,7 @@ def _judge(proof: Proof, folder: Path) -> None:
     _log.info("멈추지 않고 한 번 더 학습해, 장치의 연산이 늘 같은 값을 내는지 봅니다.")
     if _differing(whole, proof.undisturbed(folder / "again")):
         raise FinetuningError(
-            "판정: 다릅니다. 그러나 멈추지 않은 두 학습도 서로 다르므로, 이어서 학습한 탓이 아닙니다.",
+            "판정: 다릅니다. 그러나 멈추지 않은 두 학습도 서로 다르므로, 이어서 학습했기 때문이 아닙니다.",
             where=f"다른 것: {', '.join(differences)}",
             remedy="이 장치의 연산은 실행할 때마다 값이 조금 다를 수 있습니다. CPU에서 확인하려면 "
             "CUDA_VISIBLE_DEVICES=-1을 설정하고 다시 실행하세요.",
@@ -163,7 +186,7 @@ def _judge(proof: Proof, folder: Path) -> None:
 
 
 def _compare(whole: Trial, resumed: Trial) -> list[str]:
-    """Prints what is the same and what is not; returns what is not."""
+    """Print for each part whether it is the same; return the names of the parts that differ."""
     differing = _differing(whole, resumed)
     counts = (f"{len(whole.checkpoint.model)}개", f"{len(whole.checkpoint.optimizer)}개", "", f"{len(whole.records)}줄")
     for name, count in zip(_COMPARED, counts, strict=True):
@@ -172,7 +195,7 @@ def _compare(whole: Trial, resumed: Trial) -> list[str]:
 
 
 def _differing(one: Trial, other: Trial) -> list[str]:
-    """The names of what is not the same to the bit."""
+    """Return the names of the parts that differ in any bit."""
     ours, theirs = (
         (
             _bits(trial.checkpoint.model),
@@ -192,13 +215,14 @@ def _bits(tensors: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _untimed(value: Any) -> Any:
-    """JSON values without what a clock or the machine says."""
+    """Remove times, speeds and memory use from JSON values."""
     if isinstance(value, dict):
         return {k: _untimed(v) for k, v in value.items() if k not in _TIMED and k != "metrics_bytes"}
     return [_untimed(item) for item in value] if isinstance(value, list) else value
 
 
 def _ended(folder: Path) -> Trial:
+    """Read a finished run's newest checkpoint and its metrics."""
     from finetuning.checkpoints.store import CheckpointStore
 
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -210,19 +234,19 @@ def _newest(folder: Path) -> Path:
 
 
 def _shortened(settings: Settings) -> Settings:
-    """The user's settings but for how long a run is, and how often it says something."""
+    """Return the settings with fewer epochs and steps, a log line for every step, and no trackers."""
     training = {"epochs": _EPOCHS, "save_steps": None, "eval_steps": None, "save_total_limit": 1}
-    said = {"log_steps": 1, "progress_bar": False, "trackers": []}
+    logging_changes = {"log_steps": 1, "progress_bar": False, "trackers": []}
     return settings.model_copy(
         update={
             "training": settings.training.model_copy(update=training),
-            "logging": settings.logging.model_copy(update=said),
+            "logging": settings.logging.model_copy(update=logging_changes),
         }
     )
 
 
 def _few(examples: Examples, wanted: int, seed: int) -> Examples:
-    """All examples of as many rows, drawn by the seed, as make the wanted number of examples."""
+    """Draw rows by the seed until they have the wanted number of examples; return all examples of these rows."""
     import numpy as np
 
     from finetuning.data.examples import Examples
@@ -233,5 +257,5 @@ def _few(examples: Examples, wanted: int, seed: int) -> Examples:
     enough = int(np.searchsorted(np.cumsum(counts[drawn]), wanted)) + 1
     chosen = rows[drawn[:enough]]
     kept = np.flatnonzero(np.isin(numbers, chosen))
-    those = np.flatnonzero(np.isin(np.array(examples.rows["row"][:]), chosen))
-    return Examples(examples.table.select(kept), examples.lengths[kept], examples.rows.select(those))
+    kept_rows = np.flatnonzero(np.isin(np.array(examples.rows["row"][:]), chosen))
+    return Examples(examples.table.select(kept), examples.lengths[kept], examples.rows.select(kept_rows))

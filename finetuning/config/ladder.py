@@ -167,14 +167,17 @@ LADDER: tuple[Rung, ...] = (
 
 
 def automatic_variants(settings: Settings, able: Abilities, given: Set[str]) -> list[Variant]:
-    """List what `memory.optimize_memory_usage` may choose, each variant with the changes of those before it.
+    """List the variants that `memory.optimize_memory_usage` may choose.
 
-    Only a setting that was left at its default is changed. So Adafactor is chosen only where 8-bit moments are not.
+    Only settings left at their default are changed, so Adafactor is chosen only where 8-bit moments are not.
 
     Args:
         settings: What the user asked for.
         able: What the model and the machine support.
         given: Dotted names of the settings on the command line, which stay as they are.
+
+    Returns:
+        The variants, the least costly first. Each contains the changes of those before it.
     """
     found = [Variant(settings)]
     for rung in LADDER if settings.memory.optimize_memory_usage else ():
@@ -184,7 +187,7 @@ def automatic_variants(settings: Settings, able: Abilities, given: Set[str]) -> 
 
 
 def suggested_variants(settings: Settings, able: Abilities) -> list[Variant]:
-    """List what `plan` may suggest, each variant with the changes of those before it, until nothing is left to try."""
+    """List the variants that `plan` may suggest; each contains the changes of those before it."""
     found = [Variant(settings)]
     for rung in LADDER:
         while "plan" in rung.uses and rung.possible(able) and rung.changes(found[-1].settings):
@@ -193,11 +196,14 @@ def suggested_variants(settings: Settings, able: Abilities) -> list[Variant]:
 
 
 def remedies(settings: Settings, use: Use) -> list[str]:
-    """List what an out-of-memory error names: the settings that would help and are not in force, in Korean.
+    """List what a user can try after an out-of-memory error.
 
     Args:
-        settings: Those in force.
-        use: "train", "use" or "load": what the model was needed for.
+        settings: The settings in force.
+        use: What the program was doing with the model: "train", "use" or "load".
+
+    Returns:
+        The settings that would help and are not in force, in Korean, the least costly first.
     """
     found = []
     for rung in LADDER:
@@ -208,12 +214,15 @@ def remedies(settings: Settings, use: Use) -> list[str]:
 
 
 def remembered(settings: Settings, chosen: Mapping[str, Any], given: Set[str]) -> Settings:
-    """Return the settings with what a checkpoint's run had chosen, where they are left open now.
+    """Apply the settings that a checkpoint's run had chosen automatically.
 
     Args:
-        settings: Those of the resumed run.
+        settings: The settings of the resumed run.
         chosen: Values by dotted name.
         given: Dotted names of the settings on the command line, which stay as they are.
+
+    Returns:
+        The settings with the chosen values. A setting that the user has decided since is not changed.
     """
     return with_changes(settings, {key: value for key, value in chosen.items() if is_left_open(settings, key, given)})
 

@@ -37,9 +37,12 @@ def explain(error: ValidationError, path: Path | None, sources: Mapping[str, str
     """Turn pydantic's error into one error that names every wrong key.
 
     Args:
-        error: what `Settings.model_validate` raised.
-        path: the settings file, or None where only defaults and flags were read.
-        sources: the flag that gave a setting, by dotted key.
+        error: The error that `Settings.model_validate` raised.
+        path: The settings file, or None if only defaults and flags were read.
+        sources: The flag that gave a setting, by dotted key.
+
+    Returns:
+        The error, with a Korean message.
     """
     file = str(path) if path is not None else "기본값"
     problems = list(_problems(error))

@@ -16,8 +16,8 @@ class Override:
     """A setting from the command line.
 
     Attributes:
-        value: the value, often still a string.
-        source: the flag that gave it, for messages.
+        value: The value, often still a string.
+        source: The flag that gave it, for messages.
     """
 
     value: object
@@ -25,13 +25,16 @@ class Override:
 
 
 def parse_assignment(text: str) -> tuple[str, object]:
-    """Parse the `section.key=value` of --set.
+    """Parse the argument of --set.
+
+    Args:
+        text: `section.key=value`.
 
     Returns:
-        The dotted key, and the value as YAML reads it.
+        The dotted key, and the value parsed as YAML.
 
     Raises:
-        SettingsError: if the form is wrong or there is no such setting.
+        SettingsError: The form is wrong or there is no such setting.
     """
     key, equals, value = text.partition("=")
     key = key.strip()

@@ -55,10 +55,13 @@ READMES = {
 
 
 def generated_files(root: Path = ROOT) -> dict[Path, str]:
-    """The content that each file must have, by its path.
+    """Generate every file that is made from the settings.
 
     Args:
-        root: folder of the project; the READMEs are read there, since only their tables are replaced.
+        root: Folder of the project. The READMEs are read there, since only their tables are replaced.
+
+    Returns:
+        The content that each file must have, by its path.
     """
     readmes = {root / name: (root / name).read_text(encoding="utf-8") for name in READMES}
     return {
@@ -73,7 +76,7 @@ def generated_files(root: Path = ROOT) -> dict[Path, str]:
 
 
 def config_yaml() -> str:
-    """Every setting at its default, with its description as a comment."""
+    """Write every setting at its default, with its description as a comment."""
     return _CONFIG_HEADER + "".join(_yaml_lines(Settings, depth=0))
 
 

@@ -1,4 +1,4 @@
-"""Reading a settings file: YAML with sections of keys, and messages for what is not that."""
+"""Read a settings file: YAML with sections of keys. Errors name the line and what to write instead."""
 
 from __future__ import annotations
 
@@ -28,10 +28,16 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def read_sections(path: Path) -> dict[str, Any]:
-    """Read a settings file as a mapping of sections, with values not yet checked.
+    """Read a settings file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Keys and values by section. The values are not checked yet.
 
     Raises:
-        SettingsError: if the file cannot be read, is not YAML, or is not a mapping of sections.
+        SettingsError: The file cannot be read, is not YAML, or is not a mapping of sections.
     """
     text = _read_text(path)
     try:

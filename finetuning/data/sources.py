@@ -28,7 +28,7 @@ _SPLIT_PREFIXES = {  # Korean nouns are compounded: 학습데이터, 검증용
 
 @dataclass(frozen=True)
 class Raw:
-    """Rows as a source has them, before the task's columns are known.
+    """Unprocessed rows of a source, before the task's columns are known.
 
     Attributes:
         where: The source, as messages name it.
@@ -46,7 +46,13 @@ class Raw:
 
 
 def find_sources(data: DataSettings) -> dict[str, Raw]:
-    """Find the source of each split that `data.dataset_name` names; a single file is `train`.
+    """Find the splits of `data.dataset_name`.
+
+    Args:
+        data: The settings of the data.
+
+    Returns:
+        The source of each split, by name. A single file is `train`.
 
     Raises:
         DataError: There is no such file, folder or dataset.
@@ -80,7 +86,14 @@ def _check_records(data: DataSettings, files: Iterable[Path]) -> None:
 
 
 def raw_file(path: Path, data: DataSettings) -> Raw:
-    """Open all rows of a file.
+    """Open a file.
+
+    Args:
+        path: The file.
+        data: The settings of the data: its encoding and the path to its records.
+
+    Returns:
+        All rows of the file.
 
     Raises:
         DataError: The file cannot be read.
@@ -97,6 +110,9 @@ def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:
     Args:
         lines: Lines, with a cell for each column, separated by tabs.
         columns: Names of the columns.
+
+    Returns:
+        A row for each line.
 
     Raises:
         DataError: A line has another number of cells.

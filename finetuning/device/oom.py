@@ -44,7 +44,10 @@ def out_of_memory(what: str, where: str, remedies: Sequence[str]) -> OutOfMemory
     Args:
         what: What did not fit, in Korean.
         where: Where it happened: the memory in use, or the command.
-        remedies: What the user may try, the least costly first.
+        remedies: What the user can try, the least costly first.
+
+    Returns:
+        The error.
     """
     return OutOfMemory(what, where=where, remedy=f"차례대로 해 보세요: {' → '.join(remedies)}")
 

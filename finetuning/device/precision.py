@@ -6,10 +6,13 @@ from finetuning.config.schema import Settings
 
 
 def autocast_precision(settings: Settings) -> str:
-    """Return what `memory.mixed_precision` means on this machine.
+    """Choose autocast's precision by `memory.mixed_precision` and the machine.
+
+    Args:
+        settings: The settings of the run.
 
     Returns:
-        "bf16" where the device computes in it, else "fp16" on CUDA, else "no".
+        "bf16" if the device supports it, else "fp16" on CUDA, else "no".
     """
     import torch
 

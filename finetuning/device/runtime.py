@@ -159,6 +159,9 @@ def start_runtime(precision: str) -> Runtime:
 
     Args:
         precision: Autocast's precision, `bf16`, `fp16` or `no`.
+
+    Returns:
+        The runtime of this process.
     """
     from accelerate import Accelerator
 

@@ -1,4 +1,4 @@
-"""One pass over a split without gradients: predictions of every row in their order, and metrics."""
+"""Evaluate a model on a split without gradients: a prediction for every row, in order, and metrics."""
 
 from __future__ import annotations
 
@@ -23,13 +23,19 @@ from finetuning.types import RandomKey
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Without gradients activations are freed layer by layer, so a batch of the same memory is larger.
+# Without gradients, activations are freed layer by layer, so a larger batch fits into the same memory.
 BUDGET_FACTOR = 2
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A split's metrics, further lines for a report, and the task's prediction of each row in the split's order."""
+    """Result of evaluating a split.
+
+    Attributes:
+        metrics: Values by metric name.
+        details: Lines for the log, such as a table of scores by label.
+        predictions: The task's prediction for each row, in the split's order.
+    """
 
     metrics: dict[str, float]
     details: list[str]
@@ -38,7 +44,18 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """What a pass needs; `check_stop` is called before every batch and may raise StopRequested."""
+    """Runs a model over splits.
+
+    Attributes:
+        task: Collates examples, computes the loss and the predictions, and measures them.
+        model: The model, on the runtime's device.
+        tokenizer: The model's tokenizer.
+        label_names: Label names in the order of their ids; empty for a task without labels.
+        max_length: Most tokens of an example.
+        runtime: Device, precision and processes.
+        memory: Token budget of a batch, lowered when memory runs out.
+        check_stop: Called before every batch; may raise StopRequested.
+    """
 
     task: Task
     model: PreTrainedModel
@@ -50,15 +67,30 @@ class Evaluator:
     check_stop: Callable[[], None]
 
     def evaluate(self, examples: Examples, seed: int, generated_rows: int) -> Evaluation:
-        """Metrics over a split with labels; random choices (masks) are those of epoch 0, the same every time.
+        """Compute metrics over a split with labels.
 
-        Of a task that generates, the first `generated_rows` rows get a generated text.
+        Args:
+            examples: The split.
+            seed: Seed of random choices such as masks. They are those of epoch 0, so every evaluation has the same.
+            generated_rows: Number of rows, from the first, to generate text for. Used only by tasks that generate.
+
+        Returns:
+            Metrics, lines for the log, and predictions.
         """
         predictions, loss = self._with_loss(examples, seed, generated_rows)
         return self._measure(predictions, examples, loss)
 
     def validate(self, examples: Examples, seed: int, generated_rows: int) -> Evaluation:
-        """Like evaluate, after the task has chosen on this split what it is to choose, such as a threshold."""
+        """Calibrate the task on the validation split (for example, choose a threshold), then evaluate on it.
+
+        Args:
+            examples: The validation split.
+            seed: As for evaluate.
+            generated_rows: As for evaluate.
+
+        Returns:
+            Metrics, lines for the log, and predictions. The calibrated values are stored in the model's config.
+        """
         predictions, loss = self._with_loss(examples, seed, generated_rows)
         for name, value in self.task.scores.calibrate(predictions, _columns(examples), self.label_names).items():
             setattr(self.model.config, name, value)
@@ -66,7 +98,7 @@ class Evaluator:
         return self._measure(predictions, examples, loss)
 
     def predict(self, examples: Examples) -> list[Any]:
-        """The prediction of each row, of examples that have no labels."""
+        """Return the prediction for each row of examples without labels."""
         if isinstance(self.task.scores, GeneratingScorer):
             return [Answer(generated=text) for text in self._generate(self.task.scores, examples, len(examples.rows))]
         predictions = self._pass(examples.lengths, lambda indices: self._predictions(examples, indices, None)[0])
@@ -74,7 +106,16 @@ class Evaluator:
 
     @torch.no_grad()
     def without_finite_loss(self, examples: Examples, indices: Sequence[int], key: RandomKey) -> list[int]:
-        """Those of the positions whose loss, alone and with the model as it is, is NaN or Inf."""
+        """Find the examples whose loss is NaN or Inf.
+
+        Args:
+            examples: The split.
+            indices: Positions of the examples to check. Each is computed alone, in the model's present mode.
+            key: Key of random choices such as masks.
+
+        Returns:
+            The positions of those examples.
+        """
         bad: list[int] = []
         for index in indices:
             batch = self.task.encodes.collate(examples.fetch([index]), self.tokenizer, key)
@@ -91,7 +132,7 @@ class Evaluator:
         return Evaluation(metrics, self.task.shows.details(predictions, rows, self.label_names), predictions)
 
     def _with_loss(self, examples: Examples, seed: int, generated_rows: int) -> tuple[list[Any], float]:
-        """Each row's prediction, and the mean loss over all items."""
+        """Return the prediction for each row, and the mean loss over all items."""
         losses: list[tuple[float, int]] = []
 
         def work(indices: np.ndarray) -> list[Any]:
@@ -109,7 +150,7 @@ class Evaluator:
         return predictions, sums[0] / max(sums[1], 1)
 
     def _generate(self, scorer: GeneratingScorer, examples: Examples, count: int) -> list[GeneratedText]:
-        """The text that the model makes of each of the first rows."""
+        """Generate a text for each of the first `count` rows."""
 
         def work(indices: np.ndarray) -> list[GeneratedText]:
             rows = [examples.rows[int(index)] for index in indices]
@@ -122,7 +163,17 @@ class Evaluator:
         return self._pass(lengths[:count] + scorer.settings.generation.max_new_tokens, work)
 
     def _pass(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
-        """What `work` makes of every position, in their order: in batches by length, shared among the processes."""
+        """Apply `work` to every position, in batches of similar length, divided among the processes.
+
+        A batch that runs out of memory is cut into smaller ones.
+
+        Args:
+            lengths: Tokens of each position.
+            work: Returns one result for each of the positions of a batch.
+
+        Returns:
+            The results of all processes, in the order of the positions.
+        """
         rank, processes = self.runtime.process, self.runtime.processes
         found: list[tuple[int, Any]] = []
         was_training = self.model.training
@@ -153,7 +204,7 @@ class Evaluator:
     def _predictions(
         self, examples: Examples, indices: np.ndarray, key: RandomKey | None
     ) -> tuple[list[Any], float, int]:
-        """(predictions, loss sum, items) of one batch; without a key there are no labels, and no loss."""
+        """Return (predictions, loss sum, items) of one batch. No key means no labels; the loss is 0 then."""
         batch = self.task.encodes.collate(examples.fetch(indices.tolist()), self.tokenizer, key)
         batch = self.runtime.on_device(batch)
         with self.runtime.autocast():
@@ -163,5 +214,5 @@ class Evaluator:
 
 
 def _columns(examples: Examples) -> dict[str, Sequence[Any]]:
-    """The rows' columns, of which a metric reads those that it needs."""
+    """Return the rows' columns by name. A column is read only when a metric uses it."""
     return {name: Cells(examples.rows, name) for name in examples.rows.column_names}

@@ -1,7 +1,6 @@
-"""Dense rows: layers compute real tokens alone, and attention within each sequence, so nothing is spent on padding.
+"""Run a model's layers on one dense row of real tokens, so that they compute no padding.
 
-Causal models are given all sequences of a micro-batch in one row; encoders are given padded rows, and their layers the
-dense one.
+An attention function registered with transformers keeps every token within its own sequence.
 """
 
 from __future__ import annotations
@@ -17,26 +16,41 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
-_ATTENTION = "within-sequences"  # the name that transformers looks the attention below up by
-_BRIEF = 256  # tokens
+_ATTENTION = "within-sequences"  # key of _attend_within_sequences in transformers' AttentionInterface
+_SHORT = 256  # tokens; up to this length _attend_short was measured to be faster on a CPU
 
 
 def dense_tokens(attention_mask: torch.Tensor) -> DenseTokens | None:
-    """The places of the tokens that an encoder's (rows, tokens) mask has as real; None where nothing is padding."""
+    """Build the index maps between an encoder's padded rows and one dense row of their real tokens.
+
+    Args:
+        attention_mask: Shape (rows, tokens); 1 for a real token, 0 for padding.
+
+    Returns:
+        The maps, or None if the rows have no padding.
+    """
     if bool(attention_mask.all()):
         return None
-    return DenseTokens(*_places(attention_mask), attention_mask.bool()[:, None, None, :])
+    return DenseTokens(*_index_maps(attention_mask), attention_mask.bool()[:, None, None, :])
 
 
 def causal_tokens(lengths: Sequence[int]) -> DenseTokens:
-    """The places of causal sequences of these lengths that stand in one row, one after the other."""
+    """Build the index maps for causal sequences that are concatenated in one row.
+
+    Args:
+        lengths: Tokens of each sequence, in the order of the row.
+
+    Returns:
+        The maps, without a mask of real tokens: causal attention does not need one.
+    """
     import torch
 
     sizes = torch.tensor(lengths)
-    return DenseTokens(*_places((torch.arange(max(lengths)) < sizes[:, None]).long()), None)
+    return DenseTokens(*_index_maps((torch.arange(max(lengths)) < sizes[:, None]).long()), None)
 
 
-def _places(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _index_maps(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `gather` and `spread` of DenseTokens for a mask of shape (rows, tokens)."""
     flat = attention_mask.flatten()
     spread = (flat.cumsum(0) - 1).clamp(min=0).view_as(attention_mask)
     return flat.nonzero().squeeze(1), spread
@@ -44,31 +58,38 @@ def _places(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @contextmanager
 def without_padding(model: PreTrainedModel, tokens: DenseTokens | None) -> Iterator[None]:
-    """Lets attention be computed within each sequence, and all else in a layer on one dense row of real tokens.
+    """Restrict attention to each sequence while the layers compute one dense row of real tokens.
 
-    A causal model is given that row, and positions that start again. An encoder is given padded rows, and its layers
-    the dense one; so embeddings, poolers and heads are the model's own code. The backward pass belongs inside, too:
-    gradient checkpointing runs layers again in it.
+    A causal model's input is already that row, with position ids that restart at each sequence. An encoder's input
+    stays padded rows: hooks convert to the dense row before its first layer and back after its last one, so that the
+    embeddings, the pooler and the head run the model's own code. Run the backward pass inside the block as well:
+    gradient checkpointing runs the layers again in it.
+
+    Args:
+        model: The model to run inside the block.
+        tokens: Index maps of the micro-batch. None changes nothing.
     """
     if tokens is None:
         yield
         return
     from transformers import AttentionInterface
 
-    hooks = _told_of_sequences(model, tokens) if tokens.real is None else _dense_layers(model, tokens)
+    hooks = _pass_sequences(model, tokens) if tokens.real is None else _dense_layers(model, tokens)
     config: Any = model.base_model.config
     AttentionInterface.register(_ATTENTION, _attend_within_sequences)
-    usual = config._attn_implementation
+    previous = config._attn_implementation
     config._attn_implementation = _ATTENTION
     try:
         yield
     finally:
-        config._attn_implementation = usual
+        config._attn_implementation = previous
         for hook in hooks:
             hook.remove()
 
 
-def _told_of_sequences(model: PreTrainedModel, tokens: DenseTokens) -> list[RemovableHandle]:
+def _pass_sequences(model: PreTrainedModel, tokens: DenseTokens) -> list[RemovableHandle]:
+    """Hook the base model so that the attention function receives `tokens` as its `sequences` argument."""
+
     def enter(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return args, {**kwargs, "sequences": tokens}
 
@@ -76,6 +97,7 @@ def _told_of_sequences(model: PreTrainedModel, tokens: DenseTokens) -> list[Remo
 
 
 def _dense_layers(model: PreTrainedModel, tokens: DenseTokens) -> list[RemovableHandle]:
+    """Hook an encoder's stack of layers: padded rows → dense row on entry, dense row → padded rows on exit."""
     encoder = layers_of(model)
     if encoder is None:
         raise TypeError("this model's layers are not in a module of their own")
@@ -94,7 +116,10 @@ def _dense_layers(model: PreTrainedModel, tokens: DenseTokens) -> list[Removable
 
 
 def layers_of(model: PreTrainedModel) -> torch.nn.Module | None:
-    """The part of the encoder that holds its layers, hidden states in and out; None where there is none."""
+    """Return the submodule that holds an encoder's list of layers, or None if there is no such submodule.
+
+    It takes hidden states and returns hidden states.
+    """
     import torch
 
     parts = model.base_model.children()
@@ -107,11 +132,13 @@ def _attend_within_sequences(
     attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None,
     *, sequences: DenseTokens, **_: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """transformers' attention interface: (1, heads, tokens, width) → (1, tokens, heads, width).
+    """Attend within each sequence. The signature is that of transformers' AttentionInterface.
 
-    Sequences are spread to padded rows for it, which costs less than attention over a dense row: a mask makes scores of
-    all pairs be computed, and on a CPU dropout makes them all be there. (torch's variable-length attention has no
-    dropout.)
+    Shapes: (1, heads, tokens, width) → (1, tokens, heads, width).
+
+    The dense row is spread to padded rows for attention. Attention over the dense row would cost more: with a mask,
+    the scores of all pairs of tokens are computed, and with dropout a CPU also stores them all. (torch's
+    variable-length attention does not support dropout.)
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -123,8 +150,8 @@ def _attend_within_sequences(
         return _pick(dense, sequences.spread).view(rows, longest, heads, width).transpose(1, 2)
 
     padded, is_causal = (spread(query), spread(key), spread(value)), sequences.real is None
-    if is_causal and dropout == 0.0 and longest <= _BRIEF and query.device.type == "cpu":
-        attended = _attend_briefly(*padded, scaling)
+    if is_causal and dropout == 0.0 and longest <= _SHORT and query.device.type == "cpu":
+        attended = _attend_short(*padded, scaling)
     else:
         attended, _weights = sdpa_attention_forward(
             module, *padded, sequences.real, dropout=dropout, scaling=scaling, is_causal=is_causal
@@ -132,11 +159,11 @@ def _attend_within_sequences(
     return _pick(attended.flatten(0, 1).flatten(1), sequences.gather).view(1, -1, *attended.shape[2:]), None
 
 
-def _attend_briefly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
-    """Causal attention over short rows, scores computed again in the backward pass instead of kept.
+def _attend_short(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    """Compute causal attention over short rows; recompute the scores in the backward pass instead of storing them.
 
-    On a CPU in bfloat16 it took a third to a half of the time of torch's flash attention at 60 to 157 tokens, and as
-    long at 512.
+    On a CPU in bfloat16 this took a third to a half of the time of torch's flash attention at 60 to 157 tokens, and
+    the same time at 512.
     """
     import torch
     from torch.utils.checkpoint import checkpoint
@@ -155,7 +182,7 @@ def _attend_briefly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
 
 
 def _pick(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Rows at these places, as `rows[places]`, by an operation whose backward pass is fast on CPUs."""
+    """Return `rows[places]`, computed as an embedding look-up because its backward pass is faster on a CPU."""
     import torch
 
     return torch.nn.functional.embedding(places, rows)

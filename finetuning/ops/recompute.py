@@ -1,4 +1,4 @@
-"""Gradient checkpointing: a layer's activations are computed again in the backward pass instead of kept."""
+"""Gradient checkpointing: recompute a layer's activations in the backward pass instead of storing them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ def can_recompute(model: PreTrainedModel) -> bool:
 
 
 def check_can_recompute(model: PreTrainedModel) -> None:
-    """Raise SettingsError where the architecture does not support gradient checkpointing."""
+    """Check that the architecture supports gradient checkpointing.
+
+    Args:
+        model: The model.
+
+    Raises:
+        SettingsError: It does not.
+    """
     if not can_recompute(model):
         raise SettingsError(
             "이 모델은 gradient checkpointing을 하지 못합니다.",
@@ -26,7 +33,10 @@ def check_can_recompute(model: PreTrainedModel) -> None:
 
 
 def recompute_activations(model: PreTrainedModel) -> None:
-    """Turn gradient checkpointing on.
+    """Turn on gradient checkpointing.
+
+    Args:
+        model: The model.
 
     Raises:
         SettingsError: The architecture does not support it.

@@ -1,9 +1,9 @@
-"""Cross-entropy over a large vocabulary without a tensor of tokens × vocabulary: logits exist for a chunk at a time.
+"""Cross-entropy over a large vocabulary without a (tokens, vocabulary) tensor: logits are computed chunk by chunk.
 
-The gradient with respect to the logits, softmax minus one-hot, is known as soon as the logits are, so each chunk's part
-of the gradients is computed where its loss is, and the logits are dropped (as Liger Kernel does, Hsu et al. 2024).
-`torch.nn.functional.linear_cross_entropy` of torch 2.13 has the same idea; on a CPU it took twice as long in bfloat16,
-up to nine times with float32 sums, ignored autocast, and returned the loss in bfloat16.
+The gradient with respect to the logits is softmax minus one-hot, so it is known as soon as the logits are. Each chunk
+computes its loss and its gradients in the forward pass and then drops its logits, as Liger Kernel does (Hsu et al.
+2024). `torch.nn.functional.linear_cross_entropy` of torch 2.13 works the same way, but on a CPU it took twice as long
+in bfloat16 and up to nine times as long with float32 sums, ignored autocast, and returned the loss in bfloat16.
 """
 
 from __future__ import annotations
@@ -17,15 +17,22 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}  # float32 numbers: within a CPU's caches; enough rows to fill a GPU
+_CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}  # logits of a chunk: few enough for a CPU's cache, enough to fill a GPU
 
 
 def vocabulary_loss_sum(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy summed over items, a float32 scalar (float64 where hidden is).
+    """Compute the cross-entropy summed over all items.
 
-    hidden: (items, hidden size); weight: (vocabulary, hidden size); bias: (vocabulary,); labels: (items,) int64.
+    Args:
+        hidden: Last hidden states, shape (items, hidden size).
+        weight: Weight of the output layer, shape (vocabulary, hidden size).
+        bias: Bias of the output layer, shape (vocabulary,), or None.
+        labels: Token ids, int64, shape (items,).
+
+    Returns:
+        A float32 scalar, or float64 if `hidden` is float64.
     """
     loss: torch.Tensor = _LossSum.apply(hidden, weight, bias, labels)
     return loss
@@ -35,7 +42,17 @@ def vocabulary_loss_sum(
 def vocabulary_losses(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
 ) -> torch.Tensor:
-    """Each item's cross-entropy, (items,) float32, without gradients; the shapes of vocabulary_loss_sum."""
+    """Compute the cross-entropy of each item, without gradients.
+
+    Args:
+        hidden: As for vocabulary_loss_sum.
+        weight: As for vocabulary_loss_sum.
+        bias: As for vocabulary_loss_sum.
+        labels: As for vocabulary_loss_sum.
+
+    Returns:
+        Shape (items,), float32.
+    """
     dtype = _compute_dtype(hidden)
     with torch.autocast(hidden.device.type, enabled=False):
         projection, shift = weight.to(dtype), bias.to(dtype) if bias is not None else None
@@ -47,11 +64,13 @@ def vocabulary_losses(
 
 
 class _LossSum(torch.autograd.Function):
+    """Autograd function of vocabulary_loss_sum."""
+
     @staticmethod
     def forward(
         context: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
     ) -> torch.Tensor:
-        """The gradients of the sum are made along with it, in the precision of autocast, summed in the weight's own."""
+        """Compute the loss and its gradients: products in autocast's dtype, accumulated in the weight's dtype."""
         dtype = _compute_dtype(hidden)
         total = hidden.new_zeros((), dtype=torch.promote_types(dtype, torch.float32))
         hidden_grads: list[torch.Tensor] = []
@@ -76,23 +95,26 @@ class _LossSum(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, upstream: torch.Tensor) -> Any:
+        """Scale the gradients that the forward pass stored."""
         gradients = [part.mul_(upstream) if part is not None else None for part in context.gradients]
         del context.gradients
         return (*gradients, None)
 
 
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
+    """Return autocast's dtype if autocast is on, else the dtype of `hidden`."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """A chunk's logits in float32 at least; bias in the precision of the product, as a linear layer adds it."""
+    """Compute a chunk's logits in at least float32. The bias is added in the product's dtype, as nn.Linear does."""
     logits = torch.nn.functional.linear(hidden, weight, bias)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _chunks(hidden: torch.Tensor, labels: torch.Tensor, vocabulary: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Split hidden states and labels into chunks of as many rows as _CHUNK_LOGITS allows."""
     rows = max(1, _CHUNK_LOGITS.get(hidden.device.type, 2**26) // vocabulary)
     yield from zip(hidden.split(rows), labels.split(rows), strict=True)
 
@@ -101,9 +123,10 @@ def _chunks(hidden: torch.Tensor, labels: torch.Tensor, vocabulary: int) -> Iter
 
 
 def plain_head(model: PreTrainedModel) -> torch.nn.Linear | None:
-    """The linear layer whose outputs are the model's logits; None where something is done to them after, or unknown.
+    """Return the linear layer whose output is exactly the model's logits, or None if there is no such layer.
 
-    Found by trying on a few tokens: Gemma 2 caps its logits, BART adds to them, a head may have an adapter.
+    Some models change the output of their head: Gemma 2 caps the logits, BART adds a bias, a head may have an adapter.
+    The model runs on four tokens to find out.
     """
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear or "forward" in vars(head):
@@ -118,7 +141,7 @@ def plain_head(model: PreTrainedModel) -> torch.nn.Linear | None:
             with as_identity(head):
                 hidden = model(**inputs).logits
             expected = head(hidden)
-    except RuntimeError:  # what comes after the head does not take hidden states: BART adds a bias
+    except RuntimeError:  # the code after the head fails on hidden states: BART adds a bias of the vocabulary's size
         return None
     finally:
         model.train(was_training)
@@ -129,7 +152,7 @@ def plain_head(model: PreTrainedModel) -> torch.nn.Linear | None:
 
 @contextmanager
 def as_identity(head: torch.nn.Linear) -> Iterator[None]:
-    """Lets a model's head hand on what it is given, so that the model returns its last hidden states as logits."""
+    """Replace a model's head by the identity inside the block, so that the model returns hidden states as logits."""
     head.forward = lambda input: input  # type: ignore[method-assign]
     try:
         yield

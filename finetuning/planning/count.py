@@ -1,8 +1,8 @@
-"""Count what a step allocates, by running it on tensors without data.
+"""Count the memory that a step allocates, by running it on tensors without data.
 
-PyTorch's fake tensors have shapes, dtypes, devices and storages, but no data. The task's own forward, loss and backward
-run on them under the run's autocast, and the bytes of all live storages are summed as they come and go. So the count is
-what a run will allocate, whatever the architecture: activations, gradients, autocast's copies of the weights,
+PyTorch's fake tensors have shapes, dtypes, devices and storages, but no data. The task's forward pass, loss and
+backward pass run on them under the run's autocast, and the bytes of all live storages are summed. The count therefore
+covers everything that a run allocates, for any architecture: activations, gradients, autocast's copies of the weights,
 temporaries.
 """
 
@@ -32,8 +32,11 @@ def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, te
     Args:
         model: On the meta device; its parameters are replaced by fake ones.
         workload: The micro-batches.
-        in_backward: The optimizer steps in the backward pass, and drops each gradient as it comes.
-        temporaries: float32 tensors of a parameter's size that the optimizer makes for its step.
+        in_backward: Whether the optimizer steps inside the backward pass and drops each gradient at once.
+        temporaries: float32 tensors of a parameter's size that the optimizer allocates for its step.
+
+    Returns:
+        The bytes alive at the peak.
     """
     model.train()
 

@@ -66,14 +66,17 @@ def step_temporaries(settings: Settings) -> int:
 def estimate_memory(model: PreTrainedModel, workload: Workload, settings: Settings) -> Estimate:
     """Estimate the peak over a training step and a pass without gradients by counting both.
 
-    The optimizer's states are there in full. Text generation is not counted, as its batches are halved until they fit.
-    Fake tensors cannot follow everything, such as a branch on computed values or an operator without a shape rule. The
-    formula stands in for the count there.
+    All of the optimizer's states are counted. Text generation is not, since its batches are halved until they fit. If
+    fake tensors cannot run the model (it branches on computed values, or an operator has no shape rule), the formula
+    is used instead.
 
     Args:
-        model: On the meta device, as it will be trained. It is changed.
-        workload: What is counted.
-        settings: Those of the run.
+        model: The model to train, on the meta device. It is changed.
+        workload: The batches to count.
+        settings: The settings of the run.
+
+    Returns:
+        The estimate.
     """
     rough = rough_estimate(model, workload, settings)
     if settings.memory.gradient_checkpointing:

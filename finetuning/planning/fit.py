@@ -29,10 +29,10 @@ class Fitting:
     """Estimates the memory of a run under one variant of its settings or another. No weights are loaded.
 
     Attributes:
-        settings: What the user asked for; data.max_length within what the model can read.
+        settings: What the user asked for; data.max_length must not exceed the model's longest input.
         given: Dotted names of the settings on the command line, which stay as they are.
-        source: What the run reads.
-        outline: Makes the run's model under some settings on the meta device.
+        source: The data of the run.
+        outline: Builds the run's model under some settings on the meta device.
         runtime: The run's device, autocast and processes.
         taken: Bytes in use before the model is loaded: on a CPU those of the libraries.
         limit: Bytes that the run may use.

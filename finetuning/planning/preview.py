@@ -15,11 +15,14 @@ _SAMPLED_WINDOWS = 50
 
 
 def padding_line(fitting: Fitting, window: int) -> str:
-    """Return padding's share of the tokens that layers compute, beside that of batches in the order they come.
+    """Describe how much of the layers' work is padding.
 
     Args:
         fitting: The run.
-        window: Examples of a window.
+        window: Examples per window.
+
+    Returns:
+        A Korean line: padding's share of the computed tokens, and its share if batches were cut without sorting.
     """
     train, settings, layout = fitting.source.train, fitting.settings, fitting.layout
     lengths, budget = train.lengths, settings.data.batch_size * settings.data.max_length

@@ -1,4 +1,4 @@
-"""Whether a tokenizer fits the text: how finely it cuts Korean, what it does not know, and what max_length cuts off."""
+"""Measure how well a tokenizer fits the text: tokens per word, unknown tokens, and text lost to max_length."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-SAMPLE = 1000
+SAMPLE = 1000  # rows
 _NO_TEXT = frozenset({"row", "id", "label", "answers", "is_impossible"})
-_WHOLE = 1 << 20  # a max_length that cuts nothing
-_KOREAN_ENOUGH = 200  # syllables in a sample, below which nothing is said against a tokenizer
+_WHOLE = 1 << 20  # a max_length that truncates nothing
+_KOREAN_ENOUGH = 200  # Hangul syllables that a sample needs before a tokenizer is judged
 _MANY_UNKNOWN, _MANY_TOKENS = 0.05, 1.5
 _BETTER = {
     "AutoModelForCausalLM": "한국어로 사전학습한 언어 모델(예: skt/kogpt2-base-v2)",
@@ -28,11 +28,17 @@ HEADINGS = ("토큰/어절", "토큰/음절", "모르는 토큰", "글자보다 
 
 @dataclass(frozen=True)
 class Fit:
-    """A tokenizer on a sample of rows.
+    """Measures of a tokenizer on a sample of rows.
 
-    per_word, per_syllable: tokens for each word (어절), and tokens with Hangul for each syllable of it; unknown,
-    fragments: shares of the tokens that are the unknown one, and that are only a part of a character, such as bytes
-    or conjoining jamo; cut: share of rows cut at max_length; lost: share of their tokens that were cut off.
+    Attributes:
+        rows: Rows in the sample.
+        syllables: Hangul syllables in the sample.
+        per_word: Tokens per word (어절).
+        per_syllable: Tokens with Hangul per Hangul syllable.
+        unknown: Share of tokens that are the unknown token.
+        fragments: Share of tokens that cover only part of a character, such as bytes or conjoining jamo.
+        cut: Share of rows truncated at max_length.
+        lost: Share of all tokens that truncation removed.
     """
 
     rows: int
@@ -45,17 +51,24 @@ class Fit:
     lost: float
 
     def cells(self) -> tuple[str, ...]:
-        """The measures under HEADINGS."""
+        """Return the measures as text, in the order of HEADINGS."""
         shares = (self.unknown, self.fragments, self.cut, self.lost)
         return (f"{self.per_word:.2f}", f"{self.per_syllable:.2f}", *(f"{100 * share:.1f}%" for share in shares))
 
     def line(self) -> str:
-        """The measures as one line of a log."""
+        """Return the measures as one line for the log."""
         said = ", ".join(f"{name} {cell}" for name, cell in zip(HEADINGS, self.cells(), strict=True))
         return f"tokenizer: {said} (학습 데이터 {self.rows:,}행)"
 
     def warning(self, auto_class: str) -> str:
-        """What is wrong with it for Korean, and what would be better; empty where it knows Korean."""
+        """Return a warning that the tokenizer does not suit Korean, with a better choice; empty if it does.
+
+        Args:
+            auto_class: The task's class in transformers, such as AutoModelForCausalLM.
+
+        Returns:
+            The warning in Korean, or an empty string.
+        """
         if self.syllables < _KOREAN_ENOUGH:
             return ""
         found = []
@@ -69,16 +82,27 @@ class Fit:
         if not found:
             return ""
         better = _BETTER.get(auto_class, _BETTER_ENCODER)
-        told = f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better} 쪽이 낫습니다."
+        text = f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better} 쪽이 낫습니다."
         if auto_class == "AutoModelForCausalLM" and self.per_syllable > _MANY_TOKENS:
-            told += " byte-level BPE이면 model.extend_vocabulary로 한국어 조각을 더할 수도 있습니다."
-        return told
+            text += " byte-level BPE이면 model.extend_vocabulary로 한국어 조각을 더할 수도 있습니다."
+        return text
 
 
 def measure(
     rows: Dataset, task: Task, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
 ) -> Fit:
-    """The fit of a tokenizer, prepared for the task, on the first SAMPLE rows of a split."""
+    """Measure a tokenizer on the first SAMPLE rows of a split.
+
+    Args:
+        rows: The split.
+        task: Encodes the rows.
+        tokenizer: The tokenizer, fitted to the task.
+        label_names: Label names in the order of their ids.
+        max_length: Most tokens of an example.
+
+    Returns:
+        The measures.
+    """
     table = rows.select(range(min(SAMPLE, len(rows))))
     sample: dict[str, Sequence[Any]] = {name: table[name][:] for name in table.column_names}
     counts = _Counts()
@@ -95,18 +119,27 @@ def measure(
         unknown=counts.unknown / max(1, counts.tokens),
         fragments=counts.fragments / max(1, counts.tokens),
         cut=sum(kept["truncated"]) / max(1, len(kept["truncated"])),
-        lost=max(0.0, 1 - left) if is_cut else 0.0,  # windows that overlap have more tokens than the whole, none lost
+        lost=max(0.0, 1 - left) if is_cut else 0.0,  # overlapping windows have more tokens than the text
     )
 
 
 def table_of(fits: Mapping[str, Fit]) -> list[str]:
-    """The fits of several models side by side, a line each."""
+    """Format the measures of several models as a table, one line per model.
+
+    Args:
+        fits: Measures by model name.
+
+    Returns:
+        The lines, beginning with the headings.
+    """
     lines = [" | ".join(("모델", *HEADINGS))]
     return lines + [" | ".join((name, *fit.cells())) for name, fit in fits.items()]
 
 
 @dataclass
 class _Counts:
+    """Sums over the texts of a sample."""
+
     words: int = 0
     syllables: int = 0
     tokens: int = 0
@@ -115,7 +148,7 @@ class _Counts:
     fragments: int = 0
 
     def add(self, text: str, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Counts a text, whole and without special tokens."""
+        """Count a text, not truncated and without special tokens."""
         is_fast = tokenizer.is_fast
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=is_fast, verbose=False)
         ids = encoded["input_ids"]
@@ -124,20 +157,27 @@ class _Counts:
         self.syllables += syllables
         self.tokens += len(ids)
         self.unknown += sum(token == tokenizer.unk_token_id for token in ids)
-        if not is_fast:  # a slow tokenizer does not say where its tokens lie: every token counts as Hangul's
+        if not is_fast:  # a slow tokenizer returns no offsets, so all tokens of a text with Hangul are counted
             self.hangul_tokens += len(ids) if syllables else 0
             return
         places = encoded["offset_mapping"]
         self.hangul_tokens += sum(any("가" <= letter <= "힣" for letter in text[start:end]) for start, end in places)
         ends = [0, *(end for _, end in places)]
         starts = [*(start for start, _ in places), len(text)]
-        self.fragments += sum(  # it shares a character with the token before it, or after it
+        self.fragments += sum(  # the token shares a character with the one before or after it
             starts[number] < ends[number] or starts[number + 1] < ends[number + 1] for number in range(len(places))
         )
 
 
 def texts_of(sample: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    """Every text of the rows; of conversations, what is said in them."""
+    """Yield every text of the rows, and every message of conversations.
+
+    Args:
+        sample: Cells by column name.
+
+    Yields:
+        The texts, column by column.
+    """
     for role, cells in sample.items():
         if role == "messages":
             yield from (message["content"] for cell in cells for message in json.loads(cell))

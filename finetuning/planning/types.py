@@ -19,7 +19,7 @@ class Step:
 
     Attributes:
         batch: Its tensors.
-        is_window: It is the whole of its window, so no gradients of another micro-batch are there before it.
+        is_window: Whether it is the only micro-batch of its window, so that no earlier gradients are in memory.
     """
 
     batch: Batch
@@ -70,11 +70,11 @@ class Estimate:
         optimizer: Bytes of the optimizer's states.
         activations: Bytes of everything else that is alive, such as temporaries and autocast's copies of weights.
         logits: Bytes of tensors as wide as the vocabulary.
-        counted: Activations and logits were counted, not computed by a formula.
-        libraries: On a CPU, what libraries load and compile with the first steps.
-        slack: On a CPU, what the allocator holds beside the tensors.
-        copy: On a CPU, the copy of the state that a checkpoint is written from while training goes on. It is not
-            needed: without room for it, the run waits for the disk.
+        counted: Whether activations and logits were counted. Otherwise they were computed by a formula.
+        libraries: On a CPU, bytes that libraries load and compile in the first steps.
+        slack: On a CPU, bytes that the allocator holds besides the tensors.
+        copy: On a CPU, bytes of the copy that a checkpoint is written from while training goes on. It is optional:
+            without room for it, the run waits for the disk.
     """
 
     parameters: int

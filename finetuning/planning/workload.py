@@ -26,11 +26,11 @@ _SAMPLED_WINDOWS = 100
 
 @dataclass(frozen=True)
 class Source:
-    """What a run reads.
+    """The data of a run.
 
     Attributes:
         task: Encodes and collates.
-        tokenizer: The task's.
+        tokenizer: The model's tokenizer, fitted to the task.
         train: Examples to train on.
         validation: Examples to evaluate on.
     """
@@ -43,11 +43,11 @@ class Source:
 
 @dataclass(frozen=True)
 class HeavyCut:
-    """A micro-batch.
+    """A micro-batch and whether it fills its window.
 
     Attributes:
         cut: Its rows.
-        alone: It is the whole of its window.
+        alone: Whether it is the only micro-batch of its window.
     """
 
     cut: Cut
@@ -58,10 +58,13 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
     """Collate the largest batches of a run.
 
     Args:
-        source: What the run reads.
-        settings: Those of the run; data.max_length within what the model can read.
+        source: The data of the run.
+        settings: The settings of the run; data.max_length must not exceed the model's longest input.
         runtime: The run's device, autocast and processes.
         layout: The layout of the run's windows.
+
+    Returns:
+        The batches, on the runtime's device.
     """
     max_length, token_budget = settings.data.max_length, settings.data.batch_size * settings.data.max_length
     window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * runtime.processes
@@ -86,10 +89,11 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
 def heaviest_cuts(
     lengths: np.ndarray, seed: int, window_size: int, processes: int, token_budget: int, layout: Layout
 ) -> list[HeavyCut]:
-    """Return the largest micro-batch among whole windows, and the largest among parts of windows, largest first.
+    """Find the largest micro-batch among windows with one micro-batch, and among windows with several.
 
-    A window in parts keeps its gradients while activations are at their peak. So a smaller micro-batch of it may need
-    more memory. A hundred windows of the first epoch are looked at, evenly spaced, and that of the longest example.
+    A window with several keeps gradients while activations are at their peak, so its smaller micro-batches may need
+    more memory. The search covers a hundred evenly spaced windows of the first epoch, and the window of the longest
+    example.
 
     Args:
         lengths: Tokens of each example, int32.
@@ -98,6 +102,9 @@ def heaviest_cuts(
         processes: Number of processes.
         token_budget: Upper bound of a micro-batch's padded tokens.
         layout: The layout of the windows.
+
+    Returns:
+        One or two micro-batches, largest first.
     """
     order = epoch_order(len(lengths), seed, 0)
     windows = windows_per_epoch(len(lengths), window_size)
@@ -121,7 +128,7 @@ def largest_evaluation_batch(lengths: np.ndarray, token_budget: int) -> np.ndarr
 
 
 def shortened(example: Mapping[str, Any], max_length: int) -> dict[str, Any]:
-    """Return an example as a run with a shorter max_length has it: each list of one entry a token is cut."""
+    """Truncate an example: every list with one entry per token is cut to max_length entries."""
     tokens = len(example["input_ids"])
     return {
         name: value[:max_length] if isinstance(value, list) and len(value) == tokens else value

@@ -1,4 +1,4 @@
-"""Windows made ready for the device ahead of time: cut into micro-batches and collated by a thread."""
+"""Prepare windows ahead of time: a thread cuts them into micro-batches and collates these."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _AHEAD = 2
 
 @dataclass(frozen=True)
 class ReadyWindow:
-    """A window and this process's micro-batches of it.
+    """A window and this process's micro-batches.
 
     Attributes:
         window: The window.
         batches: The micro-batches; on CUDA in pinned memory.
-        token_budget: The budget of padded tokens that they were cut to.
+        token_budget: The budget of padded tokens that they were cut for.
     """
 
     window: Window
@@ -48,7 +48,7 @@ class WindowPlanner:
         examples: The training split.
         layout: How sequences become tensors.
         seed: Seed of random choices in batches, such as masks.
-        runtime: Which share of a window is this process's, and whether batches are pinned.
+        runtime: Decides which share of a window this process has, and whether batches are pinned.
     """
 
     task: Task
@@ -66,7 +66,7 @@ class WindowPlanner:
         return ReadyWindow(window, [self.runtime.pinned(self._collate(cut, key)) for cut in cuts], token_budget)
 
     def sample(self) -> Batch:
-        """Make a micro-batch of two examples like those of the run: the same two in every run of these examples."""
+        """Make a micro-batch of two typical examples. They are the same two in every run on these examples."""
         lengths, order = self.examples.lengths, epoch_order(len(self.examples), self.seed, 0)
         others = order[lengths[order] != lengths[order[0]]]  # of another length, so that there is padding
         two = np.array([order[0], (others if len(others) else order)[-1]])
@@ -80,9 +80,9 @@ class WindowPlanner:
 def planned_ahead(
     plan: Callable[[Window], ReadyWindow], windows: Iterable[Window], ahead: int = _AHEAD
 ) -> Iterator[ReadyWindow]:
-    """Plan windows in one thread while the window before is computed, and yield them in their order.
+    """Plan windows in a thread while earlier ones are computed, and yield them in order.
 
-    An error of a plan is raised where its window would have come.
+    An error during planning is raised when its window is due.
     """
     waiting: deque[Future[ReadyWindow]] = deque()
     with ThreadPoolExecutor(1, "windows") as pool:

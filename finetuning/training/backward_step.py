@@ -65,7 +65,10 @@ def stepped_in_backward(model: torch.nn.Module, optimizer: SteppedOneByOne, scal
     Args:
         model: The model whose backward pass runs inside the block.
         optimizer: Steps the parameters.
-        scale: Factor of every gradient, as clipping gives it.
+        scale: Factor of every gradient, from clipping.
+
+    Yields:
+        The norm of the gradient, complete after the block.
 
     Raises:
         HalfStep: Memory ran out after the first parameter was stepped.

@@ -1,4 +1,4 @@
-"""Layers that torch.compile made faster: compiled once, before the first step, for micro-batches of every shape."""
+"""Compile a model's layers with torch.compile: once, before the first step, for micro-batches of every shape."""
 
 from __future__ import annotations
 
@@ -18,25 +18,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
-_VARIANTS = 64  # layers of a model that differ by a number or by what they are given each have code of their own
+_VARIANTS = 64  # recompilations allowed: layers that differ by a constant or in their arguments are compiled separately
 
-
-# Operations of matrix products in all steps; a quarter of an hour of two cores. Compiling took 15 to 25 seconds.
-# It saved 8% of SmolLM2's time there; of one core's CPU time 14%, of GPT-2's 5%, of GPT-NeoX's 4%, of BERT's nothing.
+# Floating-point operations of a run's matrix products from which compiling pays: a quarter of an hour of two cores.
+# Measured there: compiling took 15 to 25 seconds and saved 8% of SmolLM2's time. On one core it saved 14% of SmolLM2's
+# CPU time, 5% of GPT-2's, 4% of GPT-NeoX's, and none of BERT's.
 _WORTH_IT = 2e14
 
 
 def is_worth_compiling(settings: Settings, model: PreTrainedModel, precision: str, layout: Layout, tokens: int) -> bool:
-    """Return what `training.torch_compile` says, or else whether compiling was measured to pay in a run of this length.
+    """Return whether to compile the layers: `training.torch_compile` if it is set, else whether it pays.
 
-    It pays for causal models in one row on a CPU in bfloat16, and not for encoders. GPUs were not measured.
+    Measurements show that it pays for causal models in the layout of one row on a CPU in bfloat16, and not for
+    encoders. GPUs were not measured.
 
     Args:
         settings: The settings of the run.
         model: The model.
         precision: Autocast's precision.
-        layout: How the windows of the run are laid out.
+        layout: Layout of the run's windows.
         tokens: Real tokens of all epochs.
+
+    Returns:
+        Whether to compile.
     """
     asked = settings.training.torch_compile
     if asked is not None:
@@ -54,10 +58,15 @@ def _layers(model: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 class CompiledLayers:
-    """A model's layers with compiled code beside their own, which only training uses.
+    """A model's layers with compiled forward functions, which only training uses.
 
-    Evaluation and generation compute as ever, and what is saved is the model alone. SettingsError where the model's
-    layers are not of transformers' common kind.
+    Evaluation and generation run the layers uncompiled, and a saved model holds nothing of the compiled code.
+
+    Args:
+        model: The model.
+
+    Raises:
+        SettingsError: No layer of the model is a GradientCheckpointingLayer of transformers.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -71,9 +80,14 @@ class CompiledLayers:
         self._forwards = [torch.compile(layer.forward, dynamic=True) for layer in self.layers]
 
     def compile(self, step: Callable[[], object]) -> None:
-        """Compiles by running a step, which must be the same one in every run of these settings.
+        """Compile the layers by running a step.
 
-        The code that comes out depends on the sizes that it was compiled at. SettingsError where it cannot be made.
+        Args:
+            step: Runs the model forward and backward. It must be the same in every run of these settings, since the
+                compiled code depends on the sizes that it saw.
+
+        Raises:
+            SettingsError: Compilation failed.
         """
         import torch._dynamo
         import torch._functorch.config
@@ -82,10 +96,10 @@ class CompiledLayers:
 
         began = time.perf_counter()
         limits = torch._dynamo.config.patch(recompile_limit=_VARIANTS)
-        # sizes that happen to be equal need not be so
+        # do not assume that sizes that are equal in this step are always equal
         sizes = shapes.patch(use_duck_shape=False)  # type: ignore[attr-defined]
-        # code of another run's sizes is not taken for this one's; no process outlives the compilation; dropout is drawn
-        # as ever, which on a CPU is faster than what is compiled for it
+        # no cached code of another run, which saw other sizes; no compiler processes left running; dropout by torch's
+        # own generator, which is faster on a CPU than the compiled one
         caches = torch._functorch.config.patch(enable_autograd_cache=False)
         code = torch._inductor.config.patch(fx_graph_cache=False, compile_threads=1, fallback_random=True)
         try:
@@ -103,9 +117,9 @@ class CompiledLayers:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Lets layers compute by their compiled code; by their own where it does not hold for what they are given.
+        """Run the compiled layers inside the block; fall back to a layer's Python code where a guard fails.
 
-        Compiling for that would make a resumed run's code depend on where it was resumed.
+        Recompiling there would make the code of a resumed run depend on the step that it was resumed at.
         """
         with self._in_place(), torch.compiler.set_stance("eager_on_recompile"):
             yield

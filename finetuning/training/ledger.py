@@ -1,4 +1,4 @@
-"""The ledger of a run: what its steps computed, read from the device only where it is needed."""
+"""The ledger of a run: the results of its steps, read from the device only when they are needed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class StepLedger:
         self._since = time.perf_counter()
 
     def start_clock(self) -> None:
-        """Begin the time of the next step now: evaluating and saving are no part of it."""
+        """Start timing the next step now, so that evaluating and saving do not count."""
         self._since = time.perf_counter()
 
     def elapsed(self) -> float:
@@ -56,10 +56,10 @@ class StepLedger:
             tally.add_work(len(window.indices), result.tokens, result.padded_tokens, seconds)
 
     def read(self) -> float:
-        """Read the losses and norms of the steps since the last call: here the host waits for the device.
+        """Read the losses and norms of the steps since the last call. The host waits for the device here.
 
         Returns:
-            The last step's gradient norm; NaN where there was no step.
+            The last step's gradient norm; NaN if there was no step.
 
         Raises:
             ModelError: Several steps in a row were not finite.
@@ -104,7 +104,7 @@ class StepLedger:
         self.state.since_log = Tally()
 
     def _report_bad_window(self, step: int, loss_sum: float, window: Window) -> None:
-        """Log that a step was left out, and which rows caused it; stop the run after several in a row."""
+        """Log that a step was skipped, and which rows caused it; stop the run after several consecutive ones."""
         self.state.bad_steps += 1
         what = "손실" if not math.isfinite(loss_sum) else "기울기"
         indices = window.indices.tolist()

@@ -1,4 +1,4 @@
-"""The optimizers: a row each, with how it is made and what it costs in memory.
+"""The optimizers: one row each, with how to make it and the memory it needs.
 
 A new optimizer is a function that returns a Rule, and a row in OPTIMIZERS (and its name in config/schema.py).
 """
@@ -19,7 +19,7 @@ from finetuning.ops.rounding import stochastically_rounded
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-_ROUNDED_AT_ONCE = 2**20  # numbers: rounding makes five temporaries of its input, a lot for an embedding
+_ROUNDED_AT_ONCE = 2**20  # numbers; rounding needs five temporaries of its input's size
 
 Rule = Callable[[Any], "Optimizer"]  # parameters or groups → an optimizer over them
 
@@ -93,6 +93,9 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backwa
         settings: The settings of training.
         in_backward: Whether the optimizer steps inside the backward pass.
 
+    Returns:
+        The optimizer.
+
     Raises:
         SettingsError: A package that the optimizer needs is not installed.
     """
@@ -142,7 +145,7 @@ def has_8bit_optimizer(device: torch.device) -> bool:
 
 
 class SteppedOneByOne(torch.optim.Optimizer):
-    """Steps each parameter on its own, by an optimizer that `rule` makes for it.
+    """Steps each parameter separately, with an optimizer that `rule` makes for it.
 
     A bfloat16 parameter is stepped in float32 and rounded stochastically, so that updates smaller than its resolution
     are not lost.
@@ -156,7 +159,7 @@ class SteppedOneByOne(torch.optim.Optimizer):
 
     @staticmethod
     def _working(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
-        """Return what is stepped for a parameter: itself, or an empty float32 one that is filled for the step."""
+        """Return the tensor to step: the parameter itself, or an empty float32 one that is filled for each step."""
         if parameter.dtype in (torch.float32, torch.float64):
             return parameter
         return torch.nn.Parameter(torch.empty(0, dtype=torch.float32, device=parameter.device))

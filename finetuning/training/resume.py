@@ -1,4 +1,4 @@
-"""What another number of epochs means for a resumed run."""
+"""Check a changed number of epochs in a resumed run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def check_epochs(saved: Mapping[str, Any], training: TrainingSettings, done_step
     """Check a changed number of epochs, and log how it changes the learning rate, whose schedule spans all steps.
 
     Args:
-        saved: the checkpoint's fingerprint.
-        training: the settings in force.
-        done_steps: optimizer steps that the checkpoint has done.
-        windows: optimizer steps of one epoch.
+        saved: The checkpoint's fingerprint.
+        training: The settings in force.
+        done_steps: Optimizer steps that the checkpoint has done.
+        windows: Optimizer steps of one epoch.
 
     Raises:
-        SettingsError: if more steps are done than the run has now.
+        SettingsError: The checkpoint has more steps than the run has now.
     """
     before, total = int(saved[EPOCHS]), windows * training.epochs
     if before == training.epochs:

@@ -8,12 +8,15 @@ from finetuning.config.schema import TrainingSettings
 
 
 def learning_rate_factor(settings: TrainingSettings, step: int, total_steps: int) -> float:
-    """Return the factor of the learning rate at a step, equal to that of transformers.get_scheduler.
+    """Compute the factor of the learning rate at a step. It equals that of transformers.get_scheduler.
 
     Args:
-        settings: `lr_scheduler`, `warmup_steps` and `warmup_ratio`; the ratio counts where the steps are 0.
+        settings: `lr_scheduler`, `warmup_steps` and `warmup_ratio`; the ratio is used if the steps are 0.
         step: Optimizer step, from 0.
         total_steps: Steps of the whole run.
+
+    Returns:
+        The factor, from 0 to 1.
     """
     warmup = settings.warmup_steps or math.ceil(settings.warmup_ratio * total_steps)
     if step < warmup:

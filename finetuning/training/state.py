@@ -1,4 +1,4 @@
-"""Where a run is: what a checkpoint holds besides weights and optimizer, typed."""
+"""The state of a run: the typed contents of a checkpoint besides the weights and the optimizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TrainingState:
         window: Windows of this epoch that are done.
         step: Optimizer steps that are done.
         evaluated_step, saved_step: The step of the last evaluation, and of the last checkpoint.
-        bad_steps: Steps in a row that were left out because a value was not finite.
+        bad_steps: Consecutive steps that were skipped because a value was not finite.
         best_metric, best_step: The best validation metric so far and its step; None and 0 before the first.
         evaluations_since_best: Evaluations since the best one, for early stopping.
         last_metrics: Metrics of the last evaluation.
@@ -44,7 +44,7 @@ class TrainingState:
         self.epoch, self.window, self.this_epoch = epoch, 0, Tally()
 
     def forget_best(self) -> None:
-        """Make the next evaluation the best one: the best model so far is not where this run saves."""
+        """Make the next evaluation the best one, since the best model so far is in another folder."""
         self.best_metric, self.best_step, self.evaluated_step, self.evaluations_since_best = None, 0, 0, 0
 
     def is_better(self, metric: float, greater_is_better: bool) -> bool:
@@ -69,7 +69,7 @@ class KeptState:
         training: The TrainingState.
         optimizer: Scalars of the optimizer's state.
         scaler: State of fp16's loss scaler; empty in other precisions.
-        shrunk_token_budget: The token budget after memory ran out, in padded tokens; None where it never did.
+        shrunk_token_budget: The token budget after memory ran out, in padded tokens; None if it never did.
         chosen: Settings, by dotted name, that `memory.optimize_memory_usage` chose.
         metrics_bytes: Size of metrics.jsonl when the checkpoint was made.
     """

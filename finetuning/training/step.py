@@ -1,4 +1,4 @@
-"""The parts of one optimizer step over a window: the gradient, clipping, the update; however the window is cut."""
+"""The parts of one optimizer step over a window: gradient, clipping, update. The cut does not change the result."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WindowGradient:
-    """The gradient of a window, which lies in the parameters, and what it was computed from.
+    """The gradient of a window, stored in the parameters' `grad`, and what it was computed from.
 
     Attributes:
         loss_sum: Numerator of the window's loss over all processes, a scalar on the device.
         items: Denominator of the window's loss over all processes.
         batches: This process's micro-batches.
-        consumed_norm: L2 norm of a gradient that was measured or applied inside the backward pass and is gone; None
-            where the gradient is there.
+        consumed_norm: L2 norm of a gradient that was measured or applied inside the backward pass and then dropped;
+            None if the gradient is stored.
     """
 
     loss_sum: torch.Tensor
@@ -53,8 +53,8 @@ class StepResult:
     Attributes:
         loss_sum: Sum of the loss over the window's items, a scalar on the device; reading it waits for the device.
         items: Number of the window's items.
-        grad_norm: L2 norm of the gradient before clipping, a scalar on the device. Where it or the loss is not finite,
-            the step was left out.
+        grad_norm: L2 norm of the gradient before clipping, a scalar on the device. If it or the loss is not finite,
+            the step was skipped.
         lr: Learning rate of the step.
         tokens: Real tokens of this process.
         padded_tokens: Tokens that the layers of this process's model computed, padding included.
@@ -83,7 +83,7 @@ class OptimizerStep:
         settings: The settings of the run.
         evaluator: Holds the model in training, its task, its runtime and its memory.
         profile: Measures the phases of a step.
-        plan: Cuts a window to the memory that there is; called again after memory ran out.
+        plan: Cuts a window into micro-batches that fit the token budget; called again after memory ran out.
     """
 
     def __init__(
@@ -102,10 +102,13 @@ class OptimizerStep:
     # --- before the first step ---
 
     def prepare(self, planner: WindowPlanner) -> None:
-        """Allocate the optimizer's states, and compile the model's layers where that pays.
+        """Allocate the optimizer's states, and compile the model's layers if that pays.
+
+        Args:
+            planner: Makes a sample micro-batch to compile with.
 
         Raises:
-            OutOfMemory: The states do not fit, or memory ran out while layers were compiled that had to be.
+            OutOfMemory: The states do not fit, or memory ran out during a compilation that the user asked for.
             SettingsError: `training.torch_compile` is on and the layers cannot be compiled.
         """
         with reraise_oom(self.memory, "옵티마이저의 상태가 메모리에 들어가지 않습니다."):
@@ -137,13 +140,16 @@ class OptimizerStep:
             group["lr"] = lr
 
     def gradient(self, ready: ReadyWindow, step: int) -> WindowGradient:
-        """Compute the gradient of a window: the same for every cut into micro-batches.
+        """Compute the gradient of a window. It is the same for every cut into micro-batches.
 
-        Where memory runs out, the gradients are dropped and the window is cut smaller.
+        If memory runs out, drop the gradients and cut the window into smaller micro-batches.
 
         Args:
             ready: The window and its micro-batches.
-            step: Number of the step, from 0; dropout is drawn from it.
+            step: Number of the step, from 0; it seeds dropout.
+
+        Returns:
+            The gradient.
 
         Raises:
             OutOfMemory: Not even one example fits.
@@ -205,6 +211,9 @@ class OptimizerStep:
     def clip(self, gradient: WindowGradient) -> torch.Tensor:
         """Sum the gradient over processes and clip it to `training.max_grad_norm`.
 
+        Args:
+            gradient: The window's gradient.
+
         Returns:
             The L2 norm of the whole window's gradient before clipping, a scalar on the device.
         """
@@ -229,7 +238,7 @@ class OptimizerStep:
     # --- the update ---
 
     def update(self, gradient: WindowGradient, norm: torch.Tensor, step: int) -> StepResult:
-        """Step the weights and drop the gradient. A step whose loss or norm is not finite is left out."""
+        """Step the weights and drop the gradient. A step whose loss or norm is not finite is skipped."""
         overflowed = False
         with self.profile.phase("optimizer"):
             if gradient.consumed_norm is None:
@@ -242,7 +251,7 @@ class OptimizerStep:
         return StepResult(gradient.loss_sum, gradient.items, norm, lr, tokens, padded, overflowed)
 
     def _apply(self, loss_sum: torch.Tensor, norm: torch.Tensor) -> bool:
-        """Step by the gradients that lie in the parameters; return whether fp16 overflowed."""
+        """Step with the parameters' gradients; return whether fp16 overflowed."""
         is_finite, overflowed = torch.isfinite(loss_sum) & torch.isfinite(norm), False
         if self.skips_on_device:
             self.optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
@@ -266,7 +275,7 @@ class OptimizerStep:
                 self.accumulate(gradient.batches, gradient.items, step)
 
     def _step_weights(self) -> None:
-        """Step the optimizer. It allocates nothing; weights of a step that fails all the same must not be saved."""
+        """Step the optimizer. It allocates nothing; if it fails nevertheless, the weights must not be saved."""
         try:
             self.scaler.step(self.optimizer)
         except MAY_BE_OUT_OF_MEMORY as error:
@@ -279,7 +288,7 @@ class OptimizerStep:
             ) from error
 
     def _stepped_in_backward(self) -> SteppedOneByOne | None:
-        """Return the optimizer where it steps inside the backward pass; SettingsError where it cannot."""
+        """Return the optimizer if it steps inside the backward pass, else None; raise SettingsError if it cannot."""
         if not (self.settings.memory.optimizer_in_backward and isinstance(self.optimizer, SteppedOneByOne)):
             return None
         if self.runtime.processes > 1 or self.runtime.precision == "fp16":

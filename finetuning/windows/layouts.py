@@ -1,6 +1,6 @@
 """Layouts: how a window's sequences become tensors. Each cuts a window, collates a micro-batch and counts its tokens.
 
-The training run, `plan` and the memory estimate ask the same object, so they cannot disagree. A new layout is a class
+The training run, `plan` and the memory estimate use the same object, so they cannot disagree. A new layout is a class
 and a line in `choose_layout`.
 """
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
-# Without padding, layers compute real tokens alone; attention (and an encoder's embeddings) still runs over padded
-# rows. That is about an eighth of the work of a real token, so one more micro-batch has to save eight times as much
+# Without padding, layers compute only real tokens; attention (and an encoder's embeddings) still run on padded rows. A
+# padded token costs about an eighth of a real one there, so one more micro-batch has to save eight times as much
 # padding. Measured on BERT-base in bfloat16 on a CPU.
 _REAL_FOR_PADDED = 8
 
@@ -59,12 +59,15 @@ class Layout(ABC):
         Args:
             indices: Positions of the examples, int64, shape (n,), not empty.
             lengths: Tokens of every example of the split, int32.
-            token_budget: Upper bound of rows × longest row, except for a single longer example.
+            token_budget: Upper bound of rows × longest row. A longer example is a micro-batch by itself.
+
+        Returns:
+            The micro-batches.
         """
 
     @abstractmethod
     def together(self, indices: np.ndarray) -> Cut:
-        """Arrange these examples as one micro-batch, whatever it costs."""
+        """Arrange these examples as one micro-batch, without a budget."""
 
     @abstractmethod
     def collate(
@@ -74,7 +77,7 @@ class Layout(ABC):
         tokenizer: PreTrainedTokenizerBase,
         key: RandomKey | None,
     ) -> Batch:
-        """Make the tensors of one micro-batch out of its rows of examples."""
+        """Collate the rows of one micro-batch into tensors."""
 
     @abstractmethod
     def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
@@ -196,13 +199,18 @@ class Packed(Layout):
 
 
 def choose_layout(task: Task, model: PreTrainedModel, max_length: int, fixed_cost: int | None = None) -> Layout:
-    """Return the layout of least padding that the task allows, the settings allow, and the model was seen to compute.
+    """Choose the layout with the least padding that the task, the settings and the model allow.
+
+    A model on its device is tried on a few tokens. For an outline on the meta device the architecture decides.
 
     Args:
         task: The task; its settings hold `data.packing`.
-        model: The model, on its device; or its outline on the meta device, of which the architecture's word is taken.
+        model: The model, on its device or on the meta device.
         max_length: Upper bound of an example's tokens.
-        fixed_cost: Cost of one more micro-batch in tokens; None: by the model's device.
+        fixed_cost: Cost of one more micro-batch in tokens; None for the default of the model's device.
+
+    Returns:
+        The layout.
     """
     cost = micro_batch_cost(model.device.type) if fixed_cost is None else fixed_cost
     if task.encodes.packs():
@@ -219,7 +227,7 @@ def _real(cost: int) -> int:
 
 
 def log_layout(layout: Layout, task: Task) -> None:
-    """Log how the run keeps padding small; warn where `data.packing` asked for what the model cannot do."""
+    """Log how the run reduces padding; warn if the model cannot do what `data.packing` asks for."""
     if layout.name == "padded" and (task.settings.data.packing or task.encodes.packs()):
-        _log.warning("이 모델은 이어 붙인 예제를 서로 떼어 놓지 못해 data.packing 없이 학습합니다.")
+        _log.warning("이 모델은 이어 붙인 예제를 서로 구분하지 못하므로 data.packing 없이 학습합니다.")
     _log.info("%s (data.packing)", layout.message)

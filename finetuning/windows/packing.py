@@ -1,6 +1,6 @@
 """Packed rows: several sequences of a causal model in one row, separated by position ids that restart.
 
-For models whose attention cannot be restricted to sequences (see ops/dense_attention.py): it runs over whole rows.
+For models whose attention cannot be restricted to sequences (see ops/dense_attention.py). It runs over whole rows.
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ _WIDTHS_TRIED = 32
 def pack_window(indices: np.ndarray, lengths: np.ndarray, max_length: int, token_budget: int) -> list[list[np.ndarray]]:
     """Pack a window's examples into rows, and the rows into micro-batches.
 
-    Rows are filled best fit at the width that pads least, between the longest sequence and 512 tokens (as far as
-    max_length and the budget allow). A micro-batch holds as many rows as the budget of padded tokens allows.
+    Rows are filled by best fit. Their width is the one with the least padding between the longest sequence and 512
+    tokens (as far as max_length and the budget allow). A micro-batch holds as many rows as the budget allows.
+
+    Args:
+        indices: Positions of the examples, int64, shape (n,), not empty.
+        lengths: Tokens of every example of the split, int32.
+        max_length: Upper bound of an example's tokens.
+        token_budget: Upper bound of a micro-batch's padded tokens.
 
     Returns:
         Micro-batches; each a list of rows; each row an int64 array of the positions of its sequences.

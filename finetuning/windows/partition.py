@@ -1,4 +1,4 @@
-"""The optimal cut of a window into micro-batches: the least padded work under a token budget."""
+"""Cut a window into micro-batches with the least padded work under a token budget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 # at the start of a run: the cut changes how sums are rounded, so a measured one would make two runs of a seed differ.
 COST_ON_CPU = 64
 _COST_ELSEWHERE = 1024
-FEWEST = 2**40  # a fixed cost beside which padding counts for nothing
+FEWEST = 2**40  # a fixed cost so large that the partition makes as few micro-batches as possible
 
 
 def micro_batch_cost(device_type: str) -> int:
@@ -21,7 +21,7 @@ def micro_batch_cost(device_type: str) -> int:
 def partition(
     indices: np.ndarray, lengths: np.ndarray, token_budget: int, fixed_cost: int = COST_ON_CPU
 ) -> list[np.ndarray]:
-    """Cut examples into micro-batches, sorted by length, so that the padded work is least.
+    """Cut examples, sorted by length, into micro-batches with the least padded work.
 
     The work of a micro-batch is (examples × longest) + fixed_cost tokens. Contiguous cuts of the sorted order contain
     an optimum; dynamic programming over the last cut finds it in O(n²) for n examples.
@@ -29,7 +29,7 @@ def partition(
     Args:
         indices: Positions of the examples, int64, shape (n,).
         lengths: Tokens of every example of the split, int32; `indices` point into it.
-        token_budget: Upper bound of examples × longest. An example longer than the budget goes alone.
+        token_budget: Upper bound of examples × longest. A longer example is a micro-batch by itself.
         fixed_cost: Cost of one more micro-batch, in tokens.
 
     Returns:

@@ -67,5 +67,5 @@ def test_a_device_that_never_says_the_same_twice_is_told_apart(
         return train_window(manager, window)
 
     monkeypatch.setattr(training_manager.TrainingManager, "train_window", unsteady)
-    with pytest.raises(FinetuningError, match="이어서 학습한 탓이 아닙니다"):
+    with pytest.raises(FinetuningError, match="이어서 학습했기 때문이 아닙니다"):
         verify(flags_for("text-classification"), tmp_path / "mine")

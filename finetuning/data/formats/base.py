@@ -56,6 +56,10 @@ def clean_name(name: str) -> str:
 def check_columns(columns: Sequence[str], where: str) -> None:
     """Check a header.
 
+    Args:
+        columns: Names of the columns.
+        where: The source, as messages name it.
+
     Raises:
         DataError: A name occurs twice or is empty.
     """
@@ -72,10 +76,14 @@ def check_columns(columns: Sequence[str], where: str) -> None:
 def with_clean_names(
     columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> tuple[tuple[str, ...], Iterable[Mapping[str, Any]]]:
-    """Give the columns of rows clean names; names that would become the same stay unchanged.
+    """Give columns clean names; names that would become equal stay unchanged.
+
+    Args:
+        columns: Names of the columns.
+        rows: Cells by column.
 
     Returns:
-        The new names, and the rows under them.
+        The new names, and the rows with these names.
     """
     counts = Counter(map(clean_name, columns))
     names = {column: clean_name(column) for column in columns if counts[clean_name(column)] == 1}
@@ -96,7 +104,13 @@ class _Renamed:
 
 
 def lines_of(file: TextIO) -> Iterator[str]:
-    """Read the lines of a text file, with their endings.
+    """Read the lines of a text file.
+
+    Args:
+        file: The open file.
+
+    Yields:
+        The lines, with their endings.
 
     Raises:
         DataError: A line is longer than LONGEST_LINE.

@@ -67,11 +67,14 @@ def find_encoding(path: Path, wanted: str | None) -> tuple[str, str]:
 
 
 def decode(content: bytes, where: str) -> str:
-    """Decode UTF-8 or CP949 that comes from no file, without its byte order mark.
+    """Decode bytes that are UTF-8 or CP949 and do not come from a file.
 
     Args:
         content: The bytes.
         where: Their source, as messages name it.
+
+    Returns:
+        The text, without a byte order mark.
 
     Raises:
         DataError: They are neither; the message names the lines.

@@ -20,13 +20,15 @@ def is_modu(value: Any) -> bool:
 
 
 def records(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """Return a row for each part with a text: `document_id`, `id`, `text` and its other plain values.
-
-    Where parts have entities (`NE`: label, begin, end), `tokens` are the text's characters and `ner_tags` their IOB2.
+    """Flatten a corpus into a row for each part that has a text.
 
     Args:
         value: The parsed document.
         where: The source, as messages name it.
+
+    Returns:
+        Rows of `document_id`, `id`, `text` and the part's other plain values. If parts have entities (`NE`: label,
+        begin, end), `tokens` are the characters of the text and `ner_tags` their IOB2 tags.
 
     Raises:
         DataError: The nesting is broken, or there is no text.

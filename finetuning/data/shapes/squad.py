@@ -20,13 +20,15 @@ def is_squad(value: Any) -> bool:
 
 
 def records(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """Return a row for each question: `id`, `title`, `question`, `context` and `answers`, as far as the file has them.
-
-    `answers` is empty for a question marked impossible: plausible answers do not count.
+    """Flatten documents into a row for each question.
 
     Args:
         value: The parsed document.
         where: The source, as messages name it.
+
+    Returns:
+        Rows of `id`, `title`, `question`, `context` and `answers`, as far as the file has them. `answers` is empty for
+        a question marked impossible, since plausible answers do not count.
 
     Raises:
         DataError: The nesting is broken, or there is no question.

@@ -1,8 +1,8 @@
-"""What an objective is: how the loss of a window follows from its micro-batches.
+"""Interface of objectives: how to compute the loss of a window from its micro-batches.
 
-A sum over items (`summed`) does not depend on the cut by itself. An objective that is no sum, such as in-batch
-negatives over the whole window or a reference point over pairs, makes two passes over the micro-batches, so that it
-does not depend on the cut either. A new objective is a class with these methods and a row in registry.py.
+A sum over items (`summed`) does not depend on the cut into micro-batches. An objective that is not a sum, such as
+in-batch negatives over the whole window, makes two passes over the micro-batches so that it does not depend on the cut
+either. A new objective is a class with these methods and a row in registry.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Passes(Protocol):
-    """How an objective runs a model on a micro-batch: on which device, without padding, under which loss scale."""
+    """Runs a model on a micro-batch for an objective: moves it, removes padding, and scales the loss."""
 
     def on_device(self, batch: Batch) -> AbstractContextManager[Batch]:
         """Return a context around forward and backward of a batch; it yields the batch on the model's device."""
@@ -38,7 +38,7 @@ class Objective(Protocol):
         """Return the number of terms that these micro-batches add to the denominator of the window's loss."""
 
     def accumulate(self, model: PreTrainedModel, batches: Sequence[Batch], items: int, passes: Passes) -> torch.Tensor:
-        """Add the gradient of the window's loss, as far as it is of these micro-batches.
+        """Add these micro-batches' share of the gradient of the window's loss.
 
         Args:
             model: The model in training mode.

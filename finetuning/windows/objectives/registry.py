@@ -1,4 +1,4 @@
-"""Objectives by name: a row each."""
+"""Objectives by name, one row each."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ OBJECTIVES: dict[str, Callable[[Task], Objective]] = {"summed": Summed}
 
 
 def objective_of(task: Task) -> Objective:
-    """Return the objective that a task is trained on."""
+    """Return a task's objective."""
     return OBJECTIVES[task.objective](task)

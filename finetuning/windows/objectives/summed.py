@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Summed:
-    """The sum of the task's loss over the window's items, divided by their number: the same for every cut."""
+    """The task's loss summed over the window's items, divided by their number. The cut does not change it."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
