@@ -57,7 +57,9 @@ class RunCheckpoints:
         tensors, scalars = optimizer_tensors(self.stepper.optimizer, self._names())
         budget = self.memory.token_budget
         shrunk = budget if budget < self.whole_budget else None
-        kept = KeptState(asdict(state), scalars, self.stepper.scaler.state_dict(), shrunk, self.memory.chosen, metrics_bytes)
+        kept = KeptState(
+            asdict(state), scalars, self.stepper.scaler.state_dict(), shrunk, self.memory.chosen, metrics_bytes
+        )
         progress = Progress(state.epoch, state.window, state.step)
         self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept.to_json(), progress, fingerprint))
 

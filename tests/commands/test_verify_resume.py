@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from finetuning.training import checkpointing
+import training_manager
 from exceptions import FinetuningError
+from finetuning.training import checkpointing
 from tests.support.runs import StopAfter
 
 
