@@ -19,6 +19,8 @@ from finetuning.commands.console import abandon_output, prepare_output
 if TYPE_CHECKING:
     import argparse
 
+    from finetuning.commands.session import Session
+    from finetuning.commands.session import StopSignal as StopChecks
     from finetuning.config.schema import Settings
 
 _HERE = Path(__file__).resolve().parent
@@ -43,8 +45,7 @@ def main(argv: Sequence[str]) -> int:
         # settings → managers, in a session
         with _imports_not_collected():
             command = importlib.import_module(f"finetuning.commands.{arguments.command.replace('-', '_')}")
-            session_module = importlib.import_module("finetuning.commands.session")
-            session = session_module.build(settings, stop, frozenset(overrides_in(arguments)))
+            session = build_session(settings, stop, frozenset(overrides_in(arguments)))
         # one command
         command.run(session, arguments)
         sys.stdout.flush()
@@ -83,6 +84,42 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         folder = Path(arguments.model_name or ConfigManager.load(config, overrides).model.output_dir).expanduser()
         config = folder / "settings.yaml" if (folder / "settings.yaml").is_file() else config
     return ConfigManager.load(config, overrides)
+
+
+def build_session(settings: Settings, stop: StopChecks, given: frozenset[str] = frozenset()) -> Session:
+    """Build the task, the runtime and the managers of a run.
+
+    Args:
+        settings: The settings in force.
+        stop: Tells whether the user asked for a stop.
+        given: Dotted names of the settings that the command line gave.
+    """
+    from finetuning.device.allocator import prepare_allocator
+    from finetuning.models.quantization import check_combination
+
+    check_combination(settings)
+    prepare_allocator(settings)  # before torch is imported
+    if not all(Path(name).expanduser().exists() for name in (settings.model.name, settings.data.dataset_name)):
+        from finetuning.data.hub import notice_offline
+
+        notice_offline()
+    from data_manager import DataManager
+    from finetuning.commands.session import Session
+    from finetuning.device.precision import allow_tf32, autocast_precision
+    from finetuning.device.runtime import start_runtime
+    from finetuning.models.vocabulary import check_task
+    from finetuning.reporting.log import quiet_libraries, set_up_logging
+    from finetuning.tasks.registry import find_task
+    from model_manager import ModelManager
+
+    runtime = start_runtime(autocast_precision(settings))
+    allow_tf32(runtime.precision)
+    set_up_logging(settings.logging, runtime.is_main)
+    quiet_libraries()
+    task = find_task(settings)
+    check_task(task)
+    data, models = DataManager(settings, task), ModelManager(settings, task)
+    return Session(settings, task, runtime, data, models, Path(settings.model.output_dir).expanduser(), stop, given)
 
 
 class StopSignal:

@@ -5,35 +5,28 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
-from exceptions import OutOfMemory, ResourceError, StopRequested
-from finetuning.checkpoints.background import BackgroundSaver
+from exceptions import StopRequested
 from finetuning.checkpoints.fingerprint import check_same_run, fingerprint
 from finetuning.checkpoints.store import CheckpointStore
-from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
 from finetuning.config.schema import Settings
 from finetuning.data.examples import Examples
-from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import progress_bar
 from finetuning.reporting.metric_names import metrics_line
 from finetuning.reporting.profile import profile_of
 from finetuning.reporting.recorder import Recorder
-from finetuning.reporting.throughput import Tally
 from finetuning.training.ahead import ReadyWindow, WindowPlanner, planned_ahead
+from finetuning.training.checkpointing import RunCheckpoints, saved_on_out_of_memory
 from finetuning.training.ledger import StepLedger
 from finetuning.training.resume import check_epochs
 from finetuning.training.schedules import learning_rate_factor
-from finetuning.training.state import KeptState, TrainingState
+from finetuning.training.state import TrainingState
 from finetuning.training.step import OptimizerStep, StepResult
-from finetuning.types import Checkpoint, Progress
+from finetuning.types import Checkpoint
 from finetuning.windows.layouts import choose_layout, log_layout
 from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 from finetuning.windows.partition import FEWEST
@@ -69,13 +62,15 @@ class TrainingManager:
         self.task, self.model, self.tokenizer = evaluator.task, evaluator.model, evaluator.tokenizer
         self.runtime, self.memory = evaluator.runtime, evaluator.memory
         self.save_best, self.stop_signal, self.data_keys = save_best, stop_signal, data_keys
-        self.store, self.saver = store, BackgroundSaver(store)
+        self.store = store
         self.recorder = Recorder(settings, output_dir, self.runtime.is_main)
         self.profile = profile_of(settings.logging.profile, self.runtime.device, output_dir)
         self.state = TrainingState()
-        self.ledger = StepLedger(self.state, evaluator, train, settings.training.seed)
+        self.ledger = StepLedger(self.state, evaluator, train, settings.training.seed, self.recorder)
         self.stepper = OptimizerStep(settings, evaluator, self.profile, self.plan)
         self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
+        self.checkpoints = RunCheckpoints(evaluator, self.stepper, store, self.recorder)
+        self.saver = self.checkpoints.saver
         accumulated = settings.data.batch_size * settings.memory.gradient_accumulation_steps
         self.window_size = accumulated * self.runtime.processes
         self.windows = windows_per_epoch(len(train), self.window_size)
@@ -94,7 +89,7 @@ class TrainingManager:
         self.model.train()
         self.stepper.prepare(self.planner)
         bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.runtime.is_main)
-        with bar, self.saver, self.recorder, self._saved_where_memory_ends():
+        with bar, self.saver, self.recorder, saved_on_out_of_memory(self._save_for_good, self.stepper, self.state):
             self._finish_step()  # a resumed run may owe an evaluation
             # windows: cut and collated ahead by a thread, in the order that seed and epoch give
             for ready in self._windows():
@@ -104,7 +99,7 @@ class TrainingManager:
                 with self.profile.phase("logging"):
                     # log: losses are read from the device here, and not in each step
                     if state.step % self.settings.logging.log_steps == 0 or state.window == self.windows:
-                        self._log_progress(result.lr)
+                        self.ledger.log(result.lr, self.total_steps, self.memory.used())
                     bar.update()
                     # clean up: give unused memory back where that is due
                     self.memory.after_step(state.step)
@@ -211,67 +206,20 @@ class TrainingManager:
         patience = self.settings.training.early_stopping_patience
         return patience is not None and self.state.evaluations_since_best >= patience
 
-    def _log_progress(self, lr: float) -> None:
-        grad_norm, tally = self.ledger.read(), self.state.since_log
-        where = f"epoch {self.state.epoch + 1} 스텝 {self.state.step:,}/{self.total_steps:,}"
-        _log.info("%s: %s", where, tally.line(lr, grad_norm))
-        self._record(
-            kind="train", loss=tally.loss, lr=lr, grad_norm=grad_norm, skipped=tally.skipped,
-            examples_per_s=round(tally.examples_per_s, 2), tokens_per_s=round(tally.tokens_per_s, 1),
-            padding=round(tally.padding, 4), memory_bytes=self.memory.used(),
-        )  # fmt: skip
-        self.state.since_log = Tally()
-
     def _record(self, **fields: Any) -> None:
         self.recorder.record(self.state.step, self.state.epoch + 1, **fields)
 
     # --- checkpoints ---
 
     def _save(self) -> None:
-        """Hand a checkpoint of the run as it is now to the background saver."""
         self.ledger.read()
-        state = self.state
-        state.saved_step = state.step
-        if not self.runtime.is_main:
-            return
-        try:
-            metrics_bytes = self.recorder.size()
-        except ResourceError as error:
-            self.saver.fail(state.step, error)
-            return
-        self.memory.clean_up()  # unused blocks of the steps would stand beside the copy that is saved
-        tensors, scalars = optimizer_tensors(self.optimizer, self._names())
-        budget, whole_budget = self.memory.token_budget, self.settings.data.batch_size * self.evaluator.max_length
-        shrunk = budget if budget < whole_budget else None
-        kept = KeptState(asdict(state), scalars, self.scaler.state_dict(), shrunk, self.memory.chosen, metrics_bytes)
-        progress = Progress(state.epoch, state.window, state.step)
-        weights = trained_tensors(self.model)
-        self.saver.save(Checkpoint(weights, tensors, kept.to_json(), progress, self.fingerprint))
+        self.checkpoints.save(self.state, self.fingerprint)
 
     def _save_for_good(self) -> None:
         """Save what is not saved yet and wait until it is whole; ResourceError where the disk does not take it."""
         if self.state.saved_step < self.state.step:
             self._save()
-        self.saver.finish()
-        self.recorder.size()
-
-    @contextmanager
-    def _saved_where_memory_ends(self) -> Iterator[None]:
-        """Where not even one example fits, save the run as of its last whole step before the error goes on."""
-        try:
-            yield
-        except (OutOfMemory, *MAY_BE_OUT_OF_MEMORY) as error:
-            if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
-                raise
-            self.optimizer.zero_grad(set_to_none=True)
-            told = error if isinstance(error, OutOfMemory) else self.memory.ran_out("메모리가 부족합니다.")
-            if self.state.step > 0:  # before the first step there is nothing to go on from
-                self._save_for_good()
-                told.remedy += (
-                    f". 스텝 {self.state.step:,}까지의 상태를 저장했으므로, 메모리를 늘리거나 memory 설정을 바꾸면 "
-                    "--resume으로 이어 갈 수 있습니다. 다른 설정을 바꾸면 처음부터 학습해야 합니다."
-                )
-            raise told from error
+        self.checkpoints.finish()
 
     def restore(self, checkpoint: Checkpoint, keeps_best: bool, allow_changed: bool = False) -> None:
         """Go on where a checkpoint was made.
@@ -286,18 +234,12 @@ class TrainingManager:
         """
         check_same_run(checkpoint.fingerprint, self.fingerprint, allow_changed)
         check_epochs(checkpoint.fingerprint, self.settings.training, checkpoint.progress.step, self.windows)
-        kept = KeptState(**checkpoint.state)
-        self.state = TrainingState.from_json(kept.training)
-        self.ledger = StepLedger(self.state, self.evaluator, self.train_examples, self.settings.training.seed)
+        self.state = self.checkpoints.restore(checkpoint)
+        self.ledger = StepLedger(
+            self.state, self.evaluator, self.train_examples, self.settings.training.seed, self.recorder
+        )
         if not keeps_best:
             self.state.forget_best()
-        restore_model(self.model, checkpoint.model)
-        restore_optimizer(self.optimizer, self._names(), checkpoint.optimizer, kept.optimizer)
-        if kept.scaler:  # none, where the checkpoint's run computed in another precision
-            self.scaler.load_state_dict(kept.scaler)
-        if kept.shrunk_token_budget is not None:
-            self.memory.start_at(kept.shrunk_token_budget)
-        self.recorder.cut(kept.metrics_bytes, checkpoint.progress.step)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -306,6 +248,3 @@ class TrainingManager:
             self.settings, self.model, self.train_examples, self.data_keys, self.evaluator.max_length,
             self.window_size, self.runtime.precision,
         )  # fmt: skip
-
-    def _names(self) -> dict[torch.nn.Parameter, str]:
-        return {parameter: name for name, parameter in self.model.named_parameters() if parameter.requires_grad}

@@ -43,8 +43,8 @@ class Clock:
 
 def bench_of(work: str, name: str, data: Path, model: Path, seed: int, scratch: Path) -> Any:
     """This program's own data, tokenizer and model under the benchmark's settings, by its own command line."""
-    from finetuning.commands.session import build, prepare
-    from finetuning_app import build_parser, read_settings
+    from finetuning.commands.session import prepare
+    from finetuning_app import build_parser, build_session, read_settings
 
     options = {
         "--config": ROOT / "recipes" / ("nsmc.yaml" if work == "encoder" else "chatbot.yaml"),
@@ -58,7 +58,7 @@ def bench_of(work: str, name: str, data: Path, model: Path, seed: int, scratch: 
         f"training.torch_compile={str(name == 'ours-compiled').lower()}",
     )  # fmt: skip
     arguments = build_parser().parse_args(flags_of(options, settings))
-    session = build(read_settings(arguments), _NeverStops())
+    session = build_session(read_settings(arguments), _NeverStops())
     tokenizer = session.models.load_tokenizer()
     return prepare(session, tokenizer, MAX_LENGTH[work]), tokenizer
 

@@ -1,4 +1,4 @@
-"""plan: what a run would do, before anything is trained."""
+"""plan: show what a run would do, before anything is trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetuning.planning.preview import memory_lines, padding_line
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
-    """Prints the rows, text lengths, windows, padding, memory and one example as it will be read; loads no weights."""
+    """Print rows, text lengths, windows, padding, memory and one example as the model will read it. Load no weights."""
     from finetuning.windows.order import windows_per_epoch
 
     tokenizer = session.models.load_tokenizer()

@@ -1,4 +1,4 @@
-"""What every command works with: task, device, data and model managers, built once from the settings."""
+"""The session of a command: its settings, task, runtime and managers, and the data that it prepares with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from exceptions import ModelError
 from finetuning.config.schema import Settings
-from finetuning.models.quantization import check_combination, check_device
+from finetuning.models.quantization import check_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,22 +27,30 @@ if TYPE_CHECKING:
 
 
 class StopSignal(Protocol):
-    """Tells whether the user asked the run to stop."""
+    """Knows whether the user asked the run to stop."""
 
     patient: bool
 
     def pending(self) -> int | None:
-        """The signal that asked for a stop, or None."""
+        """Return the signal that asked for a stop, or None."""
 
     def check(self) -> None:
-        """Raises StopRequested where a stop was asked for."""
+        """Raise StopRequested where a stop was asked for."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that a command needs, built once from the settings.
+    """What a command works with. `finetuning_app.build_session` builds it once from the settings.
 
-    given: the settings that the command line has, which nothing else may choose, even where they are the defaults.
+    Attributes:
+        settings: The settings in force.
+        task: The task, under these settings.
+        runtime: Device, precision, seeds and processes.
+        data: Reads the data.
+        models: Loads and saves the model.
+        output_dir: The folder of the run.
+        stop: Knows whether the user asked for a stop.
+        given: Dotted names of the settings on the command line. Nothing else may choose them, even at their default.
     """
 
     settings: Settings
@@ -55,12 +63,12 @@ class Session:
     given: frozenset[str] = frozenset()
 
     def with_task(self, task: Task) -> Session:
-        """The same with a task that the data showed to be meant more exactly, its settings to be kept."""
+        """Return the session for a task that the data showed to be meant, with the settings of that task."""
         model = task.settings.model.model_copy(update={"task": task.name})
         return self.with_settings(task.settings.model_copy(update={"model": model}), task)
 
     def with_settings(self, settings: Settings, task: Task) -> Session:
-        """The same under other settings, for a task of the kind of `task`."""
+        """Return the session under other settings, for a task of the class of `task`."""
         from data_manager import DataManager
         from model_manager import ModelManager
 
@@ -69,12 +77,13 @@ class Session:
         return replace(self, settings=settings, task=task, data=DataManager(settings, task), models=models)
 
     def with_extension(self, extension: Extension) -> Session:
-        """The same for a model whose vocabulary is extended."""
+        """Return the session for a model whose vocabulary is extended."""
         from model_manager import ModelManager
 
         return replace(self, models=ModelManager(self.settings, self.task, extension))
 
     def evaluator(self, model: Any, tokenizer: Any, label_names: Sequence[str], max_length: int) -> Evaluator:
+        """Put a model on the device and return what evaluates it."""
         from finetuning.inference.evaluator import Evaluator
         from memory_utils import MemoryManager
 
@@ -86,7 +95,7 @@ class Session:
         return Evaluator(self.task, model, tokenizer, label_names, max_length, self.runtime, memory, self.stop.check)
 
     def evaluator_to_train(self, tokenizer: Any, label_names: Sequence[str], max_length: int) -> Evaluator:
-        """The model that a run begins with; the same seed gives a new head the same random weights."""
+        """Load the model that a run begins with. The same seed gives a new head the same random weights."""
         from finetuning.ops.recompute import recompute_activations
 
         self.runtime.seed_model(self.settings.training.seed)
@@ -97,39 +106,17 @@ class Session:
         return evaluator
 
 
-def build(settings: Settings, stop: StopSignal, given: frozenset[str] = frozenset()) -> Session:
-    """Settings → task, device, precision, processes and managers; given: as the session has it."""
-    from finetuning.device.allocator import prepare_allocator
-    from finetuning.device.precision import allow_tf32, autocast_precision
-
-    check_combination(settings)
-    prepare_allocator(settings)
-    if not all(Path(name).expanduser().exists() for name in (settings.model.name, settings.data.dataset_name)):
-        from finetuning.data.hub import notice_offline
-
-        notice_offline()
-    from data_manager import DataManager
-    from finetuning.device.runtime import start_runtime
-    from finetuning.models.vocabulary import check_task
-    from finetuning.reporting.log import quiet_libraries, set_up_logging
-    from finetuning.tasks.registry import find_task
-    from model_manager import ModelManager
-
-    runtime = start_runtime(autocast_precision(settings))
-    allow_tf32(runtime.precision)
-    set_up_logging(settings.logging, runtime.is_main)
-    quiet_libraries()
-    task = find_task(settings)
-    check_task(task)
-    output_dir = Path(settings.model.output_dir).expanduser()
-    return Session(
-        settings, task, runtime, DataManager(settings, task), ModelManager(settings, task), output_dir, stop, given
-    )
-
-
 @dataclass(frozen=True)
 class Prepared:
-    """The data of a run, and the session whose task it showed to be meant; learned: pieces new to the tokenizer."""
+    """The data of a run.
+
+    Attributes:
+        session: The session, for the task that the data showed to be meant.
+        splits: Clean rows by split.
+        label_names: Labels in the order of their ids; empty for a task without.
+        examples: Tokenised examples by split.
+        learned: Pieces that are new to the tokenizer, or None.
+    """
 
     session: Session
     splits: dict[str, Rows]
@@ -138,7 +125,7 @@ class Prepared:
     learned: Learned | None
 
     def under(self, settings: Settings) -> Prepared:
-        """The same under other settings of how it is trained, which no example depends on."""
+        """Return the same data under other settings of training, which no example depends on."""
         if settings == self.session.settings:
             return self
         return replace(self, session=self.session.with_settings(settings, self.session.task))
@@ -147,9 +134,16 @@ class Prepared:
 def prepare(
     session: Session, tokenizer: PreTrainedTokenizerBase, max_length: int, earlier: Learned | None = None
 ) -> Prepared:
-    """Source → splits, the task that they are for, labels, new pieces of the tokenizer, and examples.
+    """Read the data of a run: source → splits → labels → (new pieces of the tokenizer) → examples.
 
-    earlier: the pieces that the run was begun with, where it is resumed.
+    Args:
+        session: The session.
+        tokenizer: The model's tokenizer; it is changed where the vocabulary is extended.
+        max_length: Upper bound of an example's tokens.
+        earlier: Pieces that a resumed run began with.
+
+    Returns:
+        Prepared: The data, with the session for the task that it showed to be meant.
     """
     from finetuning.commands.vocabulary import extend_vocabulary
     from finetuning.models.vocabulary import check_tokenizer
@@ -161,7 +155,7 @@ def prepare(
     asked = session.task.name
     session = session.with_task(refined_task(session.task, *session.data.label_profile(splits["train"])))
     if session.task.name != asked:
-        splits = session.data.load_splits()  # what a good row is, is the task's to say
+        splits = session.data.load_splits()  # the task decides which rows are good
     label_names, learned = session.data.label_names(splits), None
     if session.settings.model.extend_vocabulary is not None:
         session, learned = extend_vocabulary(session, tokenizer, splits, earlier)
@@ -171,7 +165,7 @@ def prepare(
 
 
 def saved_model(session: Session, arguments: argparse.Namespace) -> Evaluator:
-    """The model that was fine-tuned: that of --model_name, or else of output_dir."""
+    """Load the fine-tuned model of --model_name, or else of output_dir."""
     check_device(session.settings, session.runtime.device)
     find_saved(session, arguments)
     tokenizer = session.models.load_tokenizer()
@@ -181,7 +175,7 @@ def saved_model(session: Session, arguments: argparse.Namespace) -> Evaluator:
 
 
 def find_saved(session: Session, arguments: argparse.Namespace) -> None:
-    """Points the model manager at the model that was fine-tuned; ModelError where there is none yet."""
+    """Point the model manager at the fine-tuned model; raise ModelError where there is none yet."""
     if arguments.model_name is None:
         session.models.name = str(session.output_dir)
         if not (session.output_dir / "config.json").is_file():

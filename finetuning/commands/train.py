@@ -1,21 +1,19 @@
-"""train: fine-tunes, keeps the best model in output_dir, and says what the run came to."""
+"""train: fine-tune, keep the best model in output_dir, and report the result."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
-import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config_manager import ConfigManager
-from exceptions import ModelError, ResourceError, SettingsError
+from exceptions import ModelError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
+from finetuning.commands.output_folder import check_not_foreign, check_writable, checkpoint_to_resume, prepare_output
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.config.ladder import remembered, with_changes
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
-_WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.md")
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class _Fitted:
 
 @dataclass(frozen=True)
 class _Trained:
-    """How training ended, what watched the memory, and the time by phase if it was measured."""
+    """The end of training: the final state, the memory manager, and the time by phase where it was measured."""
 
     state: TrainingState
     memory: TokenBudget
@@ -65,10 +62,10 @@ class _Trained:
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
-    """Fine-tunes, keeps the best model in output_dir, evaluates it on held-out rows and writes the report."""
+    """Fine-tune, keep the best model in output_dir, evaluate it on held-out rows and write the report."""
     check_trackers(session.settings.logging.trackers)
-    _check_writable(session.output_dir)
-    _check_not_foreign(session.output_dir)
+    check_writable(session.output_dir)
+    check_not_foreign(session.output_dir)
     with only_run_in(session.output_dir) if session.runtime.is_main else nullcontext():
         _train(session, arguments)
 
@@ -78,18 +75,21 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
 
     started, output_dir = time.perf_counter(), session.output_dir
     check_device(session.settings, session.runtime.device)
+    # the tokenizer, and the checkpoint to go on from
     tokenizer = session.models.load_tokenizer()
     max_length = session.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, session.settings.training.save_total_limit)
-    path = _checkpoint_to_resume(store, arguments, output_dir)
+    path = checkpoint_to_resume(store, arguments, output_dir)
     checkpoint = store.load(path) if path is not None else None
     earlier = read_kept(run_of(path), output_dir) if path is not None else None
+    # data: the main process reads and caches it first
     with session.runtime.main_first():
         prepared = prepare(session, tokenizer, max_length, earlier)
     if prepared.session.runtime.is_main:
         for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):
             _log.info("%s", line)
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
+    # settings that fit, training, report
     fitted = _fitted(prepared, tokenizer, max_length, checkpoint)
     trained = _trained(fitted, tokenizer, max_length, store, checkpoint, arguments.allow_changed)
     trained.memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them
@@ -99,7 +99,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
 def _fitted(
     prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, checkpoint: Checkpoint | None,
 ) -> _Fitted:  # fmt: skip
-    """The run under the settings that fit; one that goes on keeps what it chose when it began, wherever that was."""
+    """Choose settings that fit into memory. A resumed run keeps those that were chosen when it began."""
     chosen = checkpoint.state.get("chosen", {}) if checkpoint is not None else {}
     prepared = prepared.under(remembered(prepared.session.settings, chosen, prepared.session.given))
     examples = prepared.examples
@@ -115,7 +115,7 @@ def _trained(
     fitted: _Fitted, tokenizer: PreTrainedTokenizerBase, max_length: int, store: CheckpointStore,
     checkpoint: Checkpoint | None, allow_changed: bool,
 ) -> _Trained:  # fmt: skip
-    """Trains, from a checkpoint or from the start."""
+    """Train, from a checkpoint or from the start."""
     from training_manager import TrainingManager
 
     prepared = fitted.prepared
@@ -136,7 +136,7 @@ def _trained(
         has_best = (output_dir / "config.json").exists()
         manager.restore(checkpoint, has_best, allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
-    _prepare_output(output_dir, starts_anew=checkpoint is None)
+    prepare_output(output_dir, starts_anew=checkpoint is None)
     if session.runtime.is_main:
         keep(prepared.learned, output_dir)
     session.stop.patient = True
@@ -197,69 +197,9 @@ def _report(
     write_json(session.output_dir / "summary.json", summary(report))
 
 
-def _checkpoint_to_resume(store: CheckpointStore, arguments: argparse.Namespace, output_dir: Path) -> Path | None:
-    """The checkpoint that --resume means, where it is; refuses to start anew over a run that is not finished."""
-    if arguments.resume or arguments.checkpoint_path is not None:
-        path = arguments.checkpoint_path or store.newest()
-        if path is None:
-            raise ModelError(
-                "이어서 학습할 체크포인트가 없습니다.",
-                where=str(output_dir / "checkpoints"),
-                remedy="--output_dir가 그 학습의 폴더인지 확인하거나, --resume 없이 처음부터 학습하세요.",
-            )
-        return path
-    if not (output_dir / "summary.json").exists() and store.newest() is not None:
-        raise SettingsError(
-            "끝나지 않은 학습이 이 폴더에 있습니다. 덮어쓰지 않습니다.",
-            where=str(output_dir / "checkpoints"),
-            remedy="이어서 하려면 --resume을 붙이고, 새로 하려면 --output_dir를 바꾸거나 checkpoints 폴더를 지우세요.",
-        )
-    return None
-
-
-def _check_writable(output_dir: Path) -> None:
-    """ResourceError where output_dir cannot be made or written, before time goes into anything else."""
-    nearest = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise ResourceError(
-            "output_dir에 쓸 수 없습니다.",
-            where=f"model.output_dir: {output_dir}",
-            remedy=f"{nearest} 경로가 폴더인지, 쓰기 권한이 있는지 확인하거나 --output_dir로 다른 폴더를 고르세요.",
-        )
-
-
-def _prepare_output(output_dir: Path, starts_anew: bool) -> None:
-    """Makes output_dir, and clears what a finished run left of its progress."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        if starts_anew:
-            for name in ("summary.json", "metrics.jsonl", "trace.json"):
-                (output_dir / name).unlink(missing_ok=True)
-            for folder in (output_dir / "checkpoints").glob("*step-*"):
-                shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise ResourceError(
-            f"output_dir에 쓸 수 없습니다: {error.strerror or error}",
-            where=str(output_dir),
-            remedy="쓰기 권한과 디스크의 남은 공간을 확인하거나, --output_dir로 다른 폴더를 고르세요.",
-        ) from error
-
-
 def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Saves the model as the run's result, the settings that made it beside it, and drops what told of another."""
+    """Save the model and its settings as the result of the run; remove the card and metrics of the model before."""
     session.models.save(model, tokenizer, session.output_dir)
     ConfigManager.save(session.settings, session.output_dir / "settings.yaml")
     for path in (session.output_dir / "README.md", *session.output_dir.glob("metrics-*.json")):
         path.unlink(missing_ok=True)
-
-
-def _check_not_foreign(output_dir: Path) -> None:
-    """SettingsError where output_dir has files of another's that a run would overwrite."""
-    ours = [output_dir / "settings.yaml", *(output_dir / "checkpoints").glob("step-*/manifest.json")]
-    theirs = [name for name in _WRITTEN if (output_dir / name).exists()]
-    if theirs and not any(path.exists() for path in ours):
-        raise SettingsError(
-            f"이 프로그램이 만들지 않은 파일이 있어 덮어쓰지 않습니다: {', '.join(theirs)}",
-            where=f"model.output_dir: {output_dir}",
-            remedy="--output_dir로 비어 있거나 새로 만들 폴더를 지정하세요.",
-        )

@@ -146,7 +146,7 @@ def check_trackers(names: Sequence[str]) -> None:
             raise SettingsError(
                 f"{name} 패키지가 설치되어 있지 않습니다.",
                 where=_SETTING,
-                remedy=f"`pip install {name}` 명령으로 설치하거나, {_SETTING}에서 빼세요.",
+                remedy=f"`pip install {name}` 명령으로 설치하거나, {_SETTING} 목록에서 빼세요.",
             )
 
 

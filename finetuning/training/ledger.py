@@ -10,6 +10,7 @@ from exceptions import ModelError
 from finetuning.data.examples import Examples
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
+from finetuning.reporting.recorder import Recorder
 from finetuning.reporting.throughput import Tally
 from finetuning.training.state import TrainingState
 from finetuning.training.step import StepResult, losses_and_norms
@@ -29,10 +30,14 @@ class StepLedger:
         evaluator: Finds the rows whose loss is not finite.
         examples: The training split.
         seed: Seed of random choices in batches.
+        recorder: Records what is logged.
     """
 
-    def __init__(self, state: TrainingState, evaluator: Evaluator, examples: Examples, seed: int) -> None:
+    def __init__(
+        self, state: TrainingState, evaluator: Evaluator, examples: Examples, seed: int, recorder: Recorder
+    ) -> None:
         self.state, self.evaluator, self.examples, self.seed = state, evaluator, examples, seed
+        self.recorder = recorder
         self._unread: list[tuple[int, Window, StepResult]] = []
         self._since = time.perf_counter()
 
@@ -78,6 +83,25 @@ class StepLedger:
             elif not result.overflowed:
                 self._report_bad_window(step, loss_sum, window)
         return norm
+
+    def log(self, lr: float, total_steps: int, memory_bytes: int) -> None:
+        """Log and record the steps since the last log line, and begin the next stretch.
+
+        Args:
+            lr: Learning rate of the last step.
+            total_steps: Steps of the whole run.
+            memory_bytes: Bytes in use now.
+        """
+        grad_norm, tally = self.read(), self.state.since_log
+        where = f"epoch {self.state.epoch + 1} 스텝 {self.state.step:,}/{total_steps:,}"
+        _log.info("%s: %s", where, tally.line(lr, grad_norm))
+        self.recorder.record(
+            self.state.step, self.state.epoch + 1,
+            kind="train", loss=tally.loss, lr=lr, grad_norm=grad_norm, skipped=tally.skipped,
+            examples_per_s=round(tally.examples_per_s, 2), tokens_per_s=round(tally.tokens_per_s, 1),
+            padding=round(tally.padding, 4), memory_bytes=memory_bytes,
+        )  # fmt: skip
+        self.state.since_log = Tally()
 
     def _report_bad_window(self, step: int, loss_sum: float, window: Window) -> None:
         """Log that a step was skipped, and which rows caused it; stop the run after several consecutive ones."""

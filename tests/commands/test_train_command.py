@@ -10,7 +10,8 @@ import pytest
 
 from config_manager import ConfigManager
 from exceptions import SettingsError
-from finetuning.commands.train import _check_not_foreign, _keep_model, _prepare_output
+from finetuning.commands.output_folder import check_not_foreign, prepare_output
+from finetuning.commands.train import _keep_model
 from finetuning.config.schema import Settings
 
 
@@ -18,7 +19,7 @@ from finetuning.config.schema import Settings
 def test_a_folder_with_files_of_anothers_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine", encoding="utf-8")
     with pytest.raises(SettingsError, match=name):
-        _check_not_foreign(tmp_path)
+        check_not_foreign(tmp_path)
 
 
 @pytest.mark.parametrize("left", ["settings.yaml", "checkpoints/step-00000003/manifest.json", None])
@@ -28,15 +29,15 @@ def test_a_folder_of_our_own_or_an_empty_one_may_be_used(tmp_path: Path, left: s
         (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / left).touch()
         (tmp_path / "config.json").touch()
-    _check_not_foreign(tmp_path)
+    check_not_foreign(tmp_path)
     assert (tmp_path / ".gitkeep").exists()
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_may_begin_again(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").touch()
     (tmp_path / "checkpoints" / ".step-00000004.partial-1").mkdir(parents=True)
-    _check_not_foreign(tmp_path)
-    _prepare_output(tmp_path, starts_anew=True)
+    check_not_foreign(tmp_path)
+    prepare_output(tmp_path, starts_anew=True)
     assert list(tmp_path.rglob("*")) == [tmp_path / "checkpoints"]
 
 
@@ -44,7 +45,7 @@ def test_a_new_run_clears_its_own_checkpoints_alone(tmp_path: Path) -> None:
     for name in ("step-00000003", ".step-00000004.partial-1", "mine"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     (tmp_path / "metrics.jsonl").touch()
-    _prepare_output(tmp_path, starts_anew=True)
+    prepare_output(tmp_path, starts_anew=True)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["mine"]
     assert not (tmp_path / "metrics.jsonl").exists()
 

@@ -10,16 +10,16 @@ import pytest
 
 import training_manager
 from exceptions import FinetuningError
+from finetuning.training import checkpointing
 from tests.support.runs import StopAfter
 
 
 def verify(flags: list[str], output_dir: Path) -> None:
     from finetuning.commands import verify_resume
-    from finetuning.commands.session import build
-    from finetuning_app import build_parser, read_settings
+    from finetuning_app import build_parser, build_session, read_settings
 
     arguments = build_parser().parse_args(["verify-resume", *flags, "--output_dir", str(output_dir)])
-    verify_resume.run(build(read_settings(arguments), StopAfter()), arguments)
+    verify_resume.run(build_session(read_settings(arguments), StopAfter()), arguments)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_resume_without_optimizer_state_is_detected(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(training_manager, "restore_optimizer", lambda *_: None)
+    monkeypatch.setattr(checkpointing, "restore_optimizer", lambda *_: None)
     with pytest.raises(FinetuningError, match="멈추지 않은 학습과 다릅니다") as error:
         verify(flags_for("text-classification"), tmp_path / "mine")
     assert error.value.exit_code == 1

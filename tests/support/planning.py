@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from finetuning.commands.fitting import fitting_of
-from finetuning.commands.session import Prepared, build, prepare
+from finetuning.commands.session import Prepared, prepare
 from finetuning.config.schema import Settings
 from finetuning.planning.fit import Fitting
-from finetuning_app import build_parser, overrides_in, read_settings
+from finetuning_app import build_parser, build_session, overrides_in, read_settings
 from tests.support.runs import StopAfter
 
 
 def prepared_for(flags: list[str]) -> tuple[Prepared, Any, int]:
     """Return a run's data and session, its tokenizer, and its length in tokens."""
     arguments = build_parser().parse_args(flags)
-    session = build(read_settings(arguments), StopAfter(), frozenset(overrides_in(arguments)))
+    session = build_session(read_settings(arguments), StopAfter(), frozenset(overrides_in(arguments)))
     tokenizer = session.models.load_tokenizer()
     length = session.models.usable_length(tokenizer)
     return prepare(session, tokenizer, length), tokenizer, length

@@ -70,11 +70,10 @@ def data_of(task: str, folder: Path) -> Path:
 def run_train(flags: list[str], stop: StopAfter) -> None:
     """Run the train command in this process, since another one would spend most of its time on imports."""
     from finetuning.commands import train
-    from finetuning.commands.session import build
-    from finetuning_app import build_parser, overrides_in, read_settings
+    from finetuning_app import build_parser, build_session, overrides_in, read_settings
 
     arguments = build_parser().parse_args(flags)
-    train.run(build(read_settings(arguments), stop, frozenset(overrides_in(arguments))), arguments)
+    train.run(build_session(read_settings(arguments), stop, frozenset(overrides_in(arguments))), arguments)
 
 
 def losses(output_dir: Path) -> list[dict[str, Any]]:

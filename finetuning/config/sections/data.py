@@ -168,7 +168,7 @@ class DataSettings(Section):
     )
     normalize: list[Literal["zero_width", "full_width"]] = setting(
         ["zero_width"],
-        "NFC와 함께 적용할 변환. `zero_width`: 폭 없는 문자를 지움, `full_width`: 전각을 반각으로",
+        "NFC에 추가로 적용할 변환. `zero_width`: 폭 없는 문자를 지움, `full_width`: 전각을 반각으로 바꿈",
         "what to do besides NFC: `zero_width` removes zero-width characters, `full_width` narrows full-width ones",
     )
     train_rows: PositiveInteger | None = setting(

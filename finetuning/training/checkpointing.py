@@ -1,0 +1,112 @@
+"""The checkpoints of one run: what is saved of it, and how a run goes on from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from exceptions import OutOfMemory, ResourceError
+from finetuning.checkpoints.background import BackgroundSaver
+from finetuning.checkpoints.store import CheckpointStore
+from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
+from finetuning.inference.evaluator import Evaluator
+from finetuning.reporting.recorder import Recorder
+from finetuning.training.state import KeptState, TrainingState
+from finetuning.training.step import OptimizerStep
+from finetuning.types import Checkpoint, Progress
+
+
+class RunCheckpoints:
+    """Saves the state of a run in the background, and restores it.
+
+    Args:
+        evaluator: Holds the model, its runtime and its memory.
+        stepper: Holds the optimizer and fp16's loss scaler.
+        store: Where checkpoints are.
+        recorder: Writes metrics.jsonl, whose size belongs to a checkpoint.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        stepper: OptimizerStep,
+        store: CheckpointStore,
+        recorder: Recorder,
+    ) -> None:
+        self.model, self.runtime, self.memory = evaluator.model, evaluator.runtime, evaluator.memory
+        self.whole_budget = evaluator.task.settings.data.batch_size * evaluator.max_length
+        self.stepper, self.recorder = stepper, recorder
+        self.saver = BackgroundSaver(store)
+
+    def save(self, state: TrainingState, fingerprint: dict[str, Any]) -> None:
+        """Hand a checkpoint of the run as it is now to the background saver; the main process alone writes it."""
+        state.saved_step = state.step
+        if not self.runtime.is_main:
+            return
+        try:
+            metrics_bytes = self.recorder.size()
+        except ResourceError as error:
+            self.saver.fail(state.step, error)
+            return
+        self.memory.clean_up()  # unused blocks of the steps would stand beside the copy that is saved
+        tensors, scalars = optimizer_tensors(self.stepper.optimizer, self._names())
+        budget = self.memory.token_budget
+        shrunk = budget if budget < self.whole_budget else None
+        kept = KeptState(
+            asdict(state), scalars, self.stepper.scaler.state_dict(), shrunk, self.memory.chosen, metrics_bytes
+        )
+        progress = Progress(state.epoch, state.window, state.step)
+        self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept.to_json(), progress, fingerprint))
+
+    def finish(self) -> None:
+        """Wait until everything handed over is whole; ResourceError where the disk did not take it."""
+        self.saver.finish()
+        self.recorder.size()
+
+    def restore(self, checkpoint: Checkpoint) -> TrainingState:
+        """Put weights, optimizer, scaler, token budget and records back; return the state of the run."""
+        kept = KeptState(**checkpoint.state)
+        restore_model(self.model, checkpoint.model)
+        restore_optimizer(self.stepper.optimizer, self._names(), checkpoint.optimizer, kept.optimizer)
+        if kept.scaler:  # none, where the checkpoint's run computed in another precision
+            self.stepper.scaler.load_state_dict(kept.scaler)
+        if kept.shrunk_token_budget is not None:
+            self.memory.start_at(kept.shrunk_token_budget)
+        self.recorder.cut(kept.metrics_bytes, checkpoint.progress.step)
+        return TrainingState.from_json(kept.training)
+
+    def _names(self) -> dict[torch.nn.Parameter, str]:
+        return {parameter: name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+
+@contextmanager
+def saved_on_out_of_memory(save: Callable[[], None], stepper: OptimizerStep, state: TrainingState) -> Iterator[None]:
+    """Where not even one example fits, save the run as of its last whole step before the error goes on.
+
+    Args:
+        save: Saves the run and waits until it is whole.
+        stepper: Its gradients are dropped first; its memory makes the error.
+        state: The state of the run.
+
+    Raises:
+        OutOfMemory: Memory ran out inside the block; the remedy says how to go on.
+    """
+    try:
+        yield
+    except (OutOfMemory, *MAY_BE_OUT_OF_MEMORY) as error:
+        if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
+            raise
+        stepper.optimizer.zero_grad(set_to_none=True)
+        shown = error if isinstance(error, OutOfMemory) else stepper.memory.ran_out("메모리가 부족합니다.")
+        if state.step > 0:  # before the first step there is nothing to go on from
+            save()
+            shown.remedy += (
+                f". 스텝 {state.step:,}까지의 상태를 저장했으므로, 메모리를 늘리거나 memory 설정을 바꾸면 "
+                "--resume으로 이어 갈 수 있습니다. 다른 설정을 바꾸면 처음부터 학습해야 합니다."
+            )
+        raise shown from error
