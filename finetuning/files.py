@@ -28,8 +28,8 @@ _REASONS = {
     errno.EACCES: "쓰기 권한이 없습니다.",
     errno.EPERM: "쓰기 권한이 없습니다.",
     errno.ENOENT: "폴더가 없습니다.",
-    errno.ENOTDIR: "폴더여야 할 자리에 파일이 있습니다.",
-    errno.EISDIR: "파일이어야 할 자리에 폴더가 있습니다.",
+    errno.ENOTDIR: "폴더가 있어야 할 곳에 파일이 있습니다.",
+    errno.EISDIR: "파일이 있어야 할 곳에 폴더가 있습니다.",
 }
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 

@@ -134,7 +134,7 @@ LADDER: tuple[Rung, ...] = (
         frozenset({"plan"}), _half_as_large_micro_batches, is_exact=True,
     ),
     Rung(
-        "generation.num_beams", "텍스트를 하나씩만 찾으며 생성하므로 품질이 조금 낮아질 수 있습니다.",
+        "generation.num_beams", "텍스트를 후보를 하나만 두고 생성하므로 품질이 조금 낮아질 수 있습니다.",
         frozenset({"use"}), _unless("generation.num_beams", 1),
     ),
     Rung(

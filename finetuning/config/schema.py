@@ -60,7 +60,7 @@ class Settings(Section):
     generation: GenerationSettings = setting(GenerationSettings(), "텍스트를 생성하는 방법", "how texts are generated")
     expectation: ExpectationSettings = setting(
         ExpectationSettings(),
-        "공개된 점수. 학습이 끝나면 재현했는지 알려 줍니다. 레시피에 있습니다",
+        "공개된 점수. 학습이 끝나면 재현했는지 확인합니다. 레시피에 있습니다",
         "published score of a recipe; the end of the run says whether it was reproduced",
     )
     logging: LoggingSettings = setting(LoggingSettings(), "로그", "log")

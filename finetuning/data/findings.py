@@ -12,7 +12,7 @@ from finetuning.korean.normalization import KINDS, change_shown
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
-_CHANGES = {**KINDS, "label": "앞뒤 빈칸을 뗀 라벨", "unanswered": "답이 없어 뺀 마지막 질문"}
+_CHANGES = {**KINDS, "label": "앞뒤 공백을 제거한 라벨", "unanswered": "답이 없어 뺀 마지막 질문"}
 
 
 @dataclass

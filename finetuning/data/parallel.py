@@ -115,9 +115,9 @@ def _received(pipe: Connection, worker: ForkProcess) -> bytes:
     except (EOFError, OSError):
         worker.join()
         raise ResourceError(
-            "토큰화하던 프로세스가 갑자기 끝났습니다. 메모리가 부족하면 운영체제가 프로세스를 끝냅니다.",
+            "토큰화하던 프로세스가 비정상 종료되었습니다. 메모리가 부족하면 운영체제가 프로세스를 끝냅니다.",
             where=f"종료 코드 {worker.exitcode}",
-            remedy="다른 프로그램을 닫아 메모리를 비우고 다시 실행하세요.",
+            remedy="다른 프로그램을 닫아 메모리를 확보하고 다시 실행하세요.",
         ) from None
 
 

@@ -45,7 +45,7 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
     is_held = np.zeros(len(train), dtype=bool)
     is_held[held] = True
     _log.info(
-        "%s 데이터가 없어 학습 데이터 %s행 가운데 %s행을 떼어 씁니다. (data.%s_split, seed %d)",
+        "%s 데이터가 없어 학습 데이터 %s행 중 %s행을 분리해 씁니다. (data.%s_split, seed %d)",
         _NAMES[name], f"{len(train):,}", f"{len(held):,}", name, seed,
     )  # fmt: skip
     by = [group] if group else []

@@ -93,5 +93,5 @@ def explain(error: Exception, name: str) -> ModelError:
             remedy=f"GGUF는 {_WHAT_WORKS}만 됩니다. 다른 모델은 safetensors로 된 원래 모델을 쓰세요.",
         )
     return ModelError(
-        f"GGUF 파일이 깨졌거나 온전하지 않습니다: {reason}", where=where, remedy="파일을 다시 내려받으세요."
+        f"GGUF 파일이 깨졌거나 일부가 없습니다: {reason}", where=where, remedy="파일을 다시 내려받으세요."
     )

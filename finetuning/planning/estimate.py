@@ -85,7 +85,7 @@ def estimate_memory(model: PreTrainedModel, workload: Workload, settings: Settin
         step = count_step(model, workload, settings.memory.optimizer_in_backward, step_temporaries(settings))
         counts = [step, count_evaluation(model, workload)]
     except Exception as error:  # libraries raise errors of any type for what fake tensors cannot follow
-        _log.debug("활성값을 세지 못해 식으로 어림합니다: %s", error)
+        _log.debug("활성값을 세지 못해 식으로 추정합니다: %s", error)
         return rough
     most = max(counts, key=lambda count: count.total)
     activations = max(0, most.total - most.logits - rough.gradients)

@@ -143,7 +143,7 @@ def _choose_here(fitting: Fitting, exact: bool) -> tuple[Mapping[str, Any], Esti
     variants = (variant for variant in fitting.automatic() if variant.is_exact or not exact)
     found = first_that_fits(variants, fitting.estimate, fitting.room)
     if found is None:
-        _log.warning("이 설정은 메모리에 들어가지 않을 수 있습니다. plan 명령이 들어가는 설정을 찾아 줍니다.")
+        _log.warning("이 설정은 메모리에 들어가지 않을 수 있습니다. plan 명령이 메모리에 맞는 설정을 찾습니다.")
         return {}, estimate
     variant, cheaper = found
     _log.info(

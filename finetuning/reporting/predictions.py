@@ -111,7 +111,7 @@ def sample_lines(
     Returns:
         A heading, then one line a row.
     """
-    lines = ["예측 보기"]
+    lines = ["예측 예시"]
     for position in range(0, len(rows), max(1, len(rows) // _SAMPLES))[:_SAMPLES]:
         row = rows[position]
         given, truth = task.shows.show(row)

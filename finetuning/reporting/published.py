@@ -47,7 +47,7 @@ def judge(settings: Settings, rows: Mapping[str, int], metrics: Mapping[str, flo
     published = f"{name} {expected.score:.4f}, {expected.source or '출처 없음'}"
     reason = _why_not_comparable(settings, rows, metrics)
     if reason:
-        return Verdict("not comparable", f"공개된 점수({published})와 견주지 않습니다. {reason}")
+        return Verdict("not comparable", f"공개된 점수({published})와 비교하지 않습니다. {reason}")
     measured = metrics[expected.metric]
     least = expected.score - expected.band
     reproduced = measured >= least

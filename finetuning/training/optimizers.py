@@ -59,7 +59,7 @@ def _adamw_8bit(settings: TrainingSettings) -> Rule:
         raise SettingsError(
             "adamw_8bit에는 bitsandbytes가 필요합니다.",
             where="training.optimizer: adamw_8bit",
-            remedy="`pip install bitsandbytes`로 설치하거나, 설치 없이 더 적게 쓰는 adafactor를 고르세요.",
+            remedy="`pip install bitsandbytes`로 설치하거나, 설치 없이 메모리를 더 적게 쓰는 adafactor를 고르세요.",
         ) from None
     betas = (settings.adam_beta1, settings.adam_beta2)
     return lambda params: AdamW8bit(params, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon)

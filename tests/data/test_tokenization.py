@@ -71,7 +71,7 @@ def test_lists_that_are_empty_at_first_get_the_type_of_the_others(table: Dataset
     assert Dataset.from_file(str(tmp_path / "examples.arrow"))[:] == encode(table[:])
 
 
-def test_what_fails_in_a_process_is_raised_as_it_is(table: Dataset, tmp_path: Path) -> None:
+def test_an_error_in_a_process_is_raised_unchanged(table: Dataset, tmp_path: Path) -> None:
     def encode(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         if 4321 in columns["row"]:
             raise DataError("라벨이 이상합니다.", where="4,321번째 행", remedy="고치세요.")
@@ -83,7 +83,7 @@ def test_what_fails_in_a_process_is_raised_as_it_is(table: Dataset, tmp_path: Pa
 
 
 @forks
-def test_a_process_that_is_killed_is_told(table: Dataset, tmp_path: Path) -> None:
+def test_a_killed_process_is_reported(table: Dataset, tmp_path: Path) -> None:
     parent = os.getpid()
 
     def encode(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
@@ -91,7 +91,7 @@ def test_a_process_that_is_killed_is_told(table: Dataset, tmp_path: Path) -> Non
             os.kill(os.getpid(), signal.SIGKILL)
         return encoded(columns)
 
-    with pytest.raises(ResourceError, match="갑자기 끝났습니다") as caught:
+    with pytest.raises(ResourceError, match="비정상 종료되었습니다") as caught:
         write_examples(table, encode, tmp_path / "examples.arrow")
     assert "-9" in caught.value.where and caught.value.remedy
 

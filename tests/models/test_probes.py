@@ -72,7 +72,7 @@ def test_a_trial_runs_in_full_float32_without_autocast(
 
 
 @TRIALS
-def test_memory_that_runs_out_is_no_verdict(make: Callable[[], Any], trial: Callable[[Any], bool]) -> None:
+def test_out_of_memory_in_a_trial_is_raised(make: Callable[[], Any], trial: Callable[[Any], bool]) -> None:
     """Another layout than the run's own would be used after a resume on a machine with more memory."""
     model = make()
 
@@ -157,7 +157,7 @@ def test_weights_in_bfloat16_drop_padding_too(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["deberta-v2", "longformer", "mpnet", "bart", "t5", "llama"])
-def test_an_architecture_that_cannot_stays_padded(kind: str) -> None:
+def test_an_unsupported_architecture_stays_padded(kind: str) -> None:
     import transformers
 
     torch.manual_seed(0)
@@ -166,7 +166,7 @@ def test_an_architecture_that_cannot_stays_padded(kind: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_model_that_caps_its_scores_is_not_given_one_row(dtype: torch.dtype) -> None:
+def test_a_model_that_caps_attention_scores_is_not_laid_out_in_one_row(dtype: torch.dtype) -> None:
     """Too little to be seen by trying it on scores that are small, or in bfloat16; torch's attention has no cap."""
     from transformers import AutoModelForCausalLM, Gemma2Config
 
@@ -176,7 +176,7 @@ def test_a_model_that_caps_its_scores_is_not_given_one_row(dtype: torch.dtype) -
     assert not attends_within_sequences(AutoModelForCausalLM.from_config(config, dtype=dtype), 64)
 
 
-def test_a_model_that_hides_its_sequences_is_not_given_one_row() -> None:
+def test_a_model_that_drops_the_sequences_argument_is_not_laid_out_in_one_row() -> None:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
@@ -190,7 +190,7 @@ def test_a_model_that_hides_its_sequences_is_not_given_one_row() -> None:
     assert not attends_within_sequences(model, 64)
 
 
-def test_a_model_that_leaks_is_found_out() -> None:
+def test_a_model_that_leaks_between_sequences_is_detected() -> None:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)

@@ -68,7 +68,7 @@ def data_of(task: str, folder: Path) -> Path:
 
 
 def run_train(flags: list[str], stop: StopAfter) -> None:
-    """The train command in this process: a process of its own would spend its time on imports."""
+    """Run the train command in this process, since another one would spend most of its time on imports."""
     from finetuning.commands import train
     from finetuning_app import build_parser, build_session, overrides_in, read_settings
 

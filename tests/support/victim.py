@@ -65,7 +65,7 @@ def _run(arguments: list[str], phase: Any, log: Path) -> None:
 
 
 def _tell_phases(phase: Any) -> None:
-    """Notes in `phase` what the run is at. Saving is in a thread of its own, and is what is told while it goes on."""
+    """Write the run's phase to `phase`. Saving runs in a thread and takes precedence while it lasts."""
     import shutil
 
     from data_manager import DataManager

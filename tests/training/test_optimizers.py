@@ -1,4 +1,4 @@
-"""Optimizers that take less memory: each leaves the training what it was, within what is stated here."""
+"""Optimizers that need less memory: each trains like AdamW, within the tolerances stated here."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_biases_and_norms_do_not_decay(tiny_model: Path) -> None:
     assert len(decayed["params"]) + len(kept["params"]) == len(names)
 
 
-def test_stepping_one_by_one_is_stepping_together() -> None:
+def test_stepping_parameters_one_by_one_equals_stepping_them_together() -> None:
     together, apart = network(), network()
     settings = TrainingSettings(learning_rate=1e-2)
     optimizers = (
@@ -79,7 +79,7 @@ def test_stepping_one_by_one_is_stepping_together() -> None:
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
 
 
-def test_stepping_in_the_backward_pass_is_stepping_after_it() -> None:
+def test_stepping_in_the_backward_pass_equals_stepping_after_it() -> None:
     after, within = network(), network()
     settings = TrainingSettings(learning_rate=1e-2)
     optimizer, apart = (make_optimizer(model, settings, in_backward=True) for model in (after, within))
@@ -111,7 +111,7 @@ def test_a_gradient_that_is_not_finite_is_not_stepped() -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_rounding_is_right_in_expectation(sign: int) -> None:
+def test_stochastic_rounding_is_unbiased(sign: int) -> None:
     torch.manual_seed(0)
     value = sign * (1 + 2**-7 * 0.3)  # three tenths of the way from 1 to the next bfloat16
     rounded = stochastically_rounded(torch.full((100_000,), value)).float()
@@ -119,7 +119,7 @@ def test_rounding_is_right_in_expectation(sign: int) -> None:
     assert float(rounded.mean()) == pytest.approx(value, abs=1e-4)
 
 
-def test_what_bfloat16_holds_is_not_changed_and_what_is_not_finite_stays() -> None:
+def test_exact_bfloat16_and_non_finite_values_are_not_rounded() -> None:
     held = torch.tensor([0.0, 1.5, -2.0, 3e38, float("inf"), float("nan")]).bfloat16()
     torch.testing.assert_close(stochastically_rounded(held.float()), held, equal_nan=True, rtol=0, atol=0)
 

@@ -98,7 +98,7 @@ def _in_one_row(task: Any, examples: list[dict[str, Any]]) -> Any:
 
 
 def test_long_and_masked_attention_stays_the_models_own() -> None:
-    """What is longer than the short way takes goes through torch's; a window that sequences reach beyond is refused."""
+    """Sequences too long for _attend_short use torch's attention; a smaller attention window is refused."""
     from transformers import AutoModelForCausalLM, MistralConfig
 
     torch.manual_seed(0)
@@ -116,7 +116,7 @@ def test_long_and_masked_attention_stays_the_models_own() -> None:
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=50))
-def test_rows_are_as_wide_as_pads_least(lengths: list[int]) -> None:
+def test_packed_rows_have_the_width_of_least_padding(lengths: list[int]) -> None:
     sizes = np.array(lengths)
     (rows,) = pack_window(np.arange(len(lengths)), sizes, 512, 10**6)
     padded = len(rows) * max(int(sizes[row].sum()) for row in rows)

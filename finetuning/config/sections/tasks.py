@@ -102,7 +102,7 @@ class GenerationSettings(Section):
         "with a temperature above 0, samples from the tokens within this cumulative probability",
     )
     repetition_penalty: PositiveNumber = setting(
-        1.0, "1보다 크면 같은 말을 되풀이하지 않게 합니다", "values above 1 discourage repetition"
+        1.0, "1보다 크면 같은 말의 반복을 줄입니다", "values above 1 discourage repetition"
     )
     validation_rows: NonNegativeInteger | None = setting(
         None,

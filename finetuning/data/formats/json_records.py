@@ -101,7 +101,7 @@ def _whole(path: Path, encoding: str) -> list[dict[str, Any]]:
             raise DataError(
                 f"행이 될 목록을 고를 수 없습니다. 객체의 목록인 키: {', '.join(lists) or '없음'}",
                 where=str(path),
-                remedy="data.records에 행까지 가는 경로를 쓰거나(예: data[*].paragraphs[*]), "
+                remedy="data.records에 행까지의 경로를 쓰거나(예: data[*].paragraphs[*]), "
                 '[{"text": ..., "label": ...}, ...] 모양이나 JSONL(한 줄에 객체 하나)로 바꾸세요.',
             )
         value = next(iter(lists.values()))
@@ -136,7 +136,9 @@ def _parse(text: str, where: str) -> Any:
         ) from None
     except (RecursionError, ValueError):
         raise DataError(
-            "JSON이 너무 깊거나 숫자가 너무 큽니다.", where=where, remedy="평평한 객체의 목록으로 바꾸세요."
+            "JSON의 중첩이 너무 깊거나 숫자가 너무 큽니다.",
+            where=where,
+            remedy="중첩되지 않은 객체의 목록으로 바꾸세요.",
         ) from None
 
 

@@ -78,6 +78,6 @@ def _broken(what: str, value: Any, where: str) -> DataError:
     return DataError(
         f"SQuAD 모양이 깨졌습니다: {what}. 지금 값: {kind}",
         where=where,
-        remedy=f"모양: {_SHAPE}. 질의응답 데이터가 아니면 data.records에 행까지 가는 경로를 쓰세요"
+        remedy=f"모양: {_SHAPE}. 질의응답 데이터가 아니면 data.records에 행까지의 경로를 쓰세요"
         "(예: data[*].paragraphs[*]).",
     )
