@@ -26,7 +26,7 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class _Problem:
-    """One wrong setting: its dotted key, what is wrong with it, and what to write instead."""
+    """One wrong setting: its dotted key, the error, and the remedy."""
 
     key: str
     what: str
@@ -101,7 +101,7 @@ def _key_at(location: Sequence[int | str]) -> str:
 
 
 def _requirement(detail: ErrorDetails) -> str:
-    """What the value must be, in one phrase."""
+    """Describe in one phrase what the value must be."""
     context, kind = detail.get("ctx", {}), detail["type"]
     if kind in _BOUNDS:
         return _BOUNDS[kind].format(**context)

@@ -103,7 +103,7 @@ def yaml_value(value: object) -> str:
 
 
 def with_tables(text: str, language: _Language) -> str:
-    """A README whose tables between `<!-- settings: SECTION -->` and `<!-- /settings -->` are made anew."""
+    """A README whose tables between `<!-- settings: SECTION -->` and `<!-- /settings -->` are regenerated."""
     own = {match[2] for match in _TABLE.finditer(text)}
 
     def table(match: re.Match[str]) -> str:

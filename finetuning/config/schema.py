@@ -79,7 +79,7 @@ def cache_dependencies(settings: Settings, stage: Literal["rows", "examples"]) -
     """Settings that a stage of the data cache depends on.
 
     Args:
-        settings: the settings in force; a subclass with further sections works too.
+        settings: The settings in force; a subclass with further sections works too.
         stage: `rows` for the cleaned rows, `examples` for the tokenised examples, which depend on the rows' as well.
 
     Returns:

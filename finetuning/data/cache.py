@@ -1,4 +1,4 @@
-"""The cache of prepared rows and examples: files named by a hash of what they were made from."""
+"""The cache of prepared rows and examples: files named by a hash of their sources and settings."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def find_columns(columns: Sequence[Column], raw: Raw) -> dict[str, str]:
         raw: The source; a column found by a usual name is logged with it.
 
     Returns:
-        Role → the source's column name. An optional column that is not there is left out.
+        Role → the source's column name. A missing optional column is left out.
 
     Raises:
         DataError: A column is missing, or several have a usual name for one role.

@@ -175,7 +175,7 @@ class LengthReport:
         """Check that some example has a token left.
 
         Raises:
-            DataError: None has.
+            DataError: No example has any.
         """
         if sum(map(len, self._dropped_rows)) == self._total:
             raise DataError("학습할 것이 남은 예제가 없습니다.", where=self.where, remedy="data.max_length를 늘리세요.")

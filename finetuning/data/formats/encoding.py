@@ -28,7 +28,7 @@ def find_encoding(path: Path, wanted: str | None) -> tuple[str, str]:
 
     Args:
         path: The file.
-        wanted: `data.encoding`, which overrules what the file looks like.
+        wanted: `data.encoding`, which overrules detection.
 
     Returns:
         The encoding as Python names it, and a note for the log (empty for plain UTF-8).

@@ -1,4 +1,4 @@
-"""JSON and JSON Lines, told apart by content: an array, an object that holds one, or one object a line."""
+"""JSON and JSON Lines, distinguished by content: an array, an object that holds one, or one object a line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read(file: TextFile) -> Source:
-    """Read a file's records; the columns are all of their keys, in the order that they first come.
+    """Read a file's records; the columns are all of their keys, in order of first appearance.
 
     With `path_to_records`, JSON Lines are a list of their lines.
     """

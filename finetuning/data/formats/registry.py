@@ -18,7 +18,7 @@ from finetuning.data.formats.encoding import find_encoding
 
 @dataclass(frozen=True)
 class BinaryFormat:
-    """A format that is no text.
+    """A binary format.
 
     Attributes:
         suffixes: Suffixes of its files' names, in lower case.

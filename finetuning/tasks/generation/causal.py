@@ -347,7 +347,7 @@ def _beginning(text: str) -> str:
 
 
 def _text_examples(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
-    """Encode a text and its end token in pieces of max_length, so that nothing of a long text is lost."""
+    """Encode a text and its end token in pieces of max_length, so that a long text is used completely."""
     encoded = tokenizer(text, return_offsets_mapping=True)
     ids, places = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     if ids[-1:] != [tokenizer.eos_token_id]:
