@@ -18,7 +18,8 @@ class Examples:
 
     Attributes:
         table: One row an example: `input_ids`, `row`, and the columns that the task's `collate` reads.
-        lengths: Tokens of each example, int32.
+        lengths: Tokens of each example, int32; of an example with several `sequences` as many as they have when padded
+            to the longest of them.
         rows: The clean rows that the examples were made from, in the same order.
     """
 

@@ -34,9 +34,17 @@ _REAL_FOR_PADDED = 8
 Cut = list[np.ndarray]  # a micro-batch as rows; each row holds the positions of its examples, int64
 
 
+def sequences_of(example: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the sequences that an example owns: those of its column `sequences` (a pair's, say), or itself."""
+    owned: Sequence[Mapping[str, Any]] = example.get("sequences") or [example]
+    return owned
+
+
 @dataclass(frozen=True)
 class Layout(ABC):
     """How the sequences of a window are arranged in tensors.
+
+    A window is cut between examples, so the sequences of one example are always in one micro-batch.
 
     Attributes:
         name: Name in logs and tests.
@@ -109,7 +117,9 @@ class Padded(Layout):
         tokenizer: PreTrainedTokenizerBase,
         key: RandomKey | None,
     ) -> Batch:
-        return task.encodes.collate([example for row in rows for example in row], tokenizer, key)
+        examples = [example for row in rows for example in row]
+        sequences = [sequence for example in examples for sequence in sequences_of(example)]
+        return _counting(task.encodes.collate(sequences, tokenizer, key), examples, sequences)
 
     def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
         return len(cut) * max(int(lengths[row].sum()) for row in cut)
@@ -161,8 +171,9 @@ class OneRow(Layout):
         key: RandomKey | None,
     ) -> Batch:
         examples = [example for row in rows for example in row]
-        batch = task.encodes.collate_rows([examples], tokenizer)
-        return dataclasses.replace(batch, dense=causal_tokens([len(example["input_ids"]) for example in examples]))
+        sequences = [sequence for example in examples for sequence in sequences_of(example)]
+        batch = _counting(task.encodes.collate_rows([sequences], tokenizer), examples, sequences)
+        return dataclasses.replace(batch, dense=causal_tokens([len(sequence["input_ids"]) for sequence in sequences]))
 
     def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
         return sum(int(lengths[row].sum()) for row in cut)
@@ -192,10 +203,17 @@ class Packed(Layout):
         tokenizer: PreTrainedTokenizerBase,
         key: RandomKey | None,
     ) -> Batch:
-        return task.encodes.collate_rows(rows, tokenizer)
+        examples = [example for row in rows for example in row]
+        owned = [[sequence for example in row for sequence in sequences_of(example)] for row in rows]
+        return _counting(task.encodes.collate_rows(owned, tokenizer), examples, [s for row in owned for s in row])
 
     def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
         return len(cut) * max(int(lengths[row].sum()) for row in cut)
+
+
+def _counting(batch: Batch, examples: Sequence[object], sequences: Sequence[object]) -> Batch:
+    """Let a batch count its examples where these own several sequences."""
+    return batch if len(examples) == len(sequences) else dataclasses.replace(batch, sequences=len(examples))
 
 
 def choose_layout(task: Task, model: PreTrainedModel, max_length: int, fixed_cost: int | None = None) -> Layout:

@@ -152,3 +152,20 @@ def test_each_learns_what_adamw_learns(training: dict[str, Any], dtype: torch.dt
     assert reference < untrained / 3
     _, loss = trained(dtype=dtype, **training)
     assert loss == pytest.approx(reference, rel=tolerance)
+
+
+def test_replicas_of_bfloat16_weights_round_alike_whatever_their_process_draws() -> None:
+    """Dropout is seeded by rank; were rounding drawn from the same generator, replicas would drift apart."""
+    ends = []
+    for rank in range(2):
+        model = network(torch.bfloat16)
+        optimizer = make_optimizer(model, TrainingSettings(learning_rate=1e-3), in_backward=False)
+        assert isinstance(optimizer, SteppedOneByOne)
+        for step in range(3):
+            torch.manual_seed(rank)  # as a process's dropout leaves it
+            optimizer.seed_rounding(7, step)
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, 1e-3)
+            optimizer.step()
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.equal(*ends)
