@@ -68,7 +68,7 @@ def _missing(columns: Sequence[Column], raw: Raw) -> list[Column]:
 
 
 def _candidates(column: Column, available: Sequence[str]) -> list[str]:
-    """The column of the name that is set or, where that is the default, every one of a usual name."""
+    """Find the column with the configured name or, if that is the default, every column with a usual name."""
     name = clean_name(column.name or "")
     if name in available:
         return [name]

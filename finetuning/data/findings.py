@@ -85,7 +85,7 @@ class Findings:
             )
 
     def all_lack(self, roles: Iterable[str]) -> bool:
-        """Whether no row is left, and at least half were skipped because a cell of these roles is empty."""
+        """Return whether no row is left, and at least half were skipped because a cell of these roles is empty."""
         lacking = sum(self.skipped.get(_empty(role), 0) for role in roles)
         return self.kept == 0 and 2 * lacking > sum(self.skipped.values())
 

@@ -31,7 +31,7 @@ def cores() -> int:
 
 
 def can_fork() -> bool:
-    """Whether the system can fork a process that has threads: Linux can, Windows and macOS cannot."""
+    """Return whether the system can fork a process that has threads: Linux can, Windows and macOS cannot."""
     return os.uname().sysname == "Linux" if hasattr(os, "uname") else False
 
 

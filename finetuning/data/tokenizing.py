@@ -87,7 +87,7 @@ def examples_in_memory(table: Dataset, encode: Encode) -> Dataset:
 
 
 def _encoded(table: Dataset, encode: Encode) -> Generator[pa.RecordBatch]:
-    """Examples of a thousand rows at a time, in the order of the rows.
+    """Yield the examples of a thousand rows at a time, in the order of the rows.
 
     Many rows are encoded by forked processes, one a core, since a task's own part of the work is Python. Where forking
     is not safe, the tokenizer's threads share the work.

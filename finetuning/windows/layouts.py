@@ -212,7 +212,7 @@ class Packed(Layout):
 
 
 def _counting(batch: Batch, examples: Sequence[object], sequences: Sequence[object]) -> Batch:
-    """Let a batch count its examples where these own several sequences."""
+    """Make a batch count its examples if these have several sequences."""
     return batch if len(examples) == len(sequences) else dataclasses.replace(batch, sequences=len(examples))
 
 

@@ -41,7 +41,7 @@ def read(file: TextFile) -> Source:
 
 
 def _is_json_lines(path: Path, encoding: str) -> bool:
-    """Whether one of the first two lines that are not blank is a whole object, and not all of a .json file."""
+    """Return whether one of the first two lines that are not blank is a whole object, and not all of a .json file."""
     with path.open(encoding=encoding) as file:  # a .json file may be one long line
         is_whole = path.suffix.casefold() == ".json"
         lines = iter(lambda: file.readline(LONGEST_LINE), "") if is_whole else lines_of(file)

@@ -248,7 +248,7 @@ class CausalScorer(GeneratingScorer):
     final_texts = 16
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Let `generate` stop at the end of text and at the end of an answer; see `Scorer.fit_model`."""
+        """Make `generate` stop at the end of text and at the end of an answer; see `Scorer.fit_model`."""
         super().fit_model(model, tokenizer)
         ends = {tokenizer.eos_token_id}
         if self.settings.text_generation.format != "text" and tokenizer.chat_template is not None:
