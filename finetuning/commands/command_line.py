@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
-    """The settings given on the command line, by dotted key; --set wins over the other flags."""
+    """Collect the settings given on the command line, by dotted key; --set wins over the other flags."""
     from finetuning.config.overrides import Override, parse_assignment
 
     overrides: dict[str, Override] = {}
@@ -104,7 +104,7 @@ def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
 
 
 def resume_command(argv: Sequence[str]) -> str:
-    """The command that continues this run from its newest checkpoint, whichever one it started from."""
+    """Build the command that resumes this run from its newest checkpoint, whichever one it started from."""
     words: list[str] = []
     following = iter(argv)
     for word in following:
