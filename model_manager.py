@@ -132,7 +132,7 @@ class ModelManager:
     def _refuse_quantization(self) -> None:
         if self.settings.model.quantization is not None:
             raise SettingsError(
-                "어댑터가 아니라 온전한 모델이어서 양자화하지 않습니다.",
+                "어댑터가 아니라 전체 모델이므로 양자화하지 않습니다.",
                 where=f"model.quantization: {self.settings.model.quantization}, 모델: {self.name}",
                 remedy="model.quantization을 null로 두세요.",
             )

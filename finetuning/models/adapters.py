@@ -165,7 +165,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     names = _linear_names(model)
     if not names:
         raise ModelError(
-            "이 모델에서 되풀이되는 층(block)을 찾지 못했습니다.",
+            "이 모델에서 반복되는 층(block)을 찾지 못했습니다.",
             where="model.adapter.target_modules: auto",
             remedy="어댑터를 붙일 linear 층의 이름을 직접 쓰세요. 예: [q_proj, v_proj]",
         )

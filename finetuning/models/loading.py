@@ -156,7 +156,7 @@ class ModelLoader:
 
     @contextmanager
     def explaining(self, part: str, name: str) -> Iterator[None]:
-        """Raise whatever fails inside the block as an error that says what to do about it."""
+        """Re-raise any error inside the block as one with a remedy."""
         try:
             yield
         except FinetuningError:
