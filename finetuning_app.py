@@ -81,6 +81,12 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     """Read the settings in force, with the folder of the run in `model.output_dir`.
 
     A saved model's own settings.yaml takes the place of config.yaml. The run is left in `arguments.run`.
+
+    Args:
+        arguments: The command line.
+
+    Returns:
+        The settings.
     """
     from config_manager import ConfigManager
     from finetuning.commands.run_folder import folder_to_train, newest_run
@@ -100,7 +106,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
             settings = ConfigManager.load(folder / "settings.yaml", overrides)
         if arguments.model_name is not None:
             return settings
-    if arguments.run.path == output_dir:
+    if Path(settings.model.output_dir).expanduser() == arguments.run.path:
         return settings
     model = settings.model.model_copy(update={"output_dir": str(arguments.run.path)})
     return settings.model_copy(update={"model": model})
@@ -113,6 +119,9 @@ def build_session(settings: Settings, stop: StopChecks, given: frozenset[str] = 
         settings: The settings in force.
         stop: Tells whether the user asked for a stop.
         given: Dotted names of the settings that the command line gave.
+
+    Returns:
+        The session.
     """
     from finetuning.device.allocator import prepare_allocator
     from finetuning.models.quantization import check_combination

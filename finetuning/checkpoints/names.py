@@ -51,6 +51,12 @@ def points_to_a_checkpoint(path: Path) -> bool:
 def follow(path: Path) -> Path:
     """Resolve a path to a checkpoint's folder: the folder itself, a link's target, or what a pointer file names.
 
+    Args:
+        path: What the user named.
+
+    Returns:
+        The folder.
+
     Raises:
         ModelError: There is no checkpoint.
     """

@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
-    """The settings given on the command line, by dotted key; --set wins over the other flags."""
+    """Collect the settings given on the command line, by dotted key; --set wins over the other flags."""
     from finetuning.config.overrides import Override, parse_assignment
 
     overrides: dict[str, Override] = {}
@@ -109,6 +109,9 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
     Args:
         argv: The words of the command that started the run.
         run_folder: The folder of the run; named where the run started from a checkpoint that was named.
+
+    Returns:
+        The command, quoted for a shell.
     """
     words: list[str] = []
     following, named = iter(argv), False

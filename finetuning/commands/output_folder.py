@@ -1,4 +1,4 @@
-"""The folder of a run: whether it may be written, what is in it, and where a run goes on from."""
+"""The folder of a run: check that it can be written, clear it, and find the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ _WRITTEN = (
 
 
 def checkpoint_to_resume(store: CheckpointStore, run: RunFolder, resumes: bool) -> Path | None:
-    """Return the folder of the checkpoint to go on from, or None for a new run.
+    """Find the checkpoint to resume from.
+
+    Args:
+        store: The checkpoints of the run.
+        run: The folder of the run, with the checkpoint that was named.
+        resumes: Whether the command line asks to resume.
+
+    Returns:
+        The folder of the checkpoint, or None for a new run.
 
     Raises:
         ModelError: The run is resumed, and there is no checkpoint.
@@ -48,7 +56,7 @@ def checkpoint_to_resume(store: CheckpointStore, run: RunFolder, resumes: bool) 
 
 
 def check_writable(output_dir: Path) -> None:
-    """Raise ResourceError where output_dir cannot be made or written, before time goes into anything else."""
+    """Raise ResourceError if output_dir cannot be created or written, before any slow work."""
     nearest = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise ResourceError(

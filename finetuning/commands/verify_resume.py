@@ -61,7 +61,7 @@ class Halfway:
 
 @dataclass(frozen=True)
 class Proof:
-    """Trains short runs on the same few examples. Each run loads its model anew.
+    """Trains short runs on the same few examples. Each run loads a new model.
 
     Attributes:
         session: The session, with shortened settings.

@@ -1,4 +1,4 @@
-"""Extending a run's tokenizer with pieces learned from its training texts, and logging what they save."""
+"""Extend a run's tokenizer with pieces learned from its training texts, and log how many tokens they save."""
 
 from __future__ import annotations
 

@@ -66,20 +66,20 @@ class Settings(Section):
     logging: LoggingSettings = setting(LoggingSettings(), "로그", "log")
 
     def to_yaml(self) -> str:
-        """The complete settings as YAML that reads back as the same settings."""
+        """Write the complete settings as YAML that reads back as the same settings."""
         return yaml.safe_dump(self.model_dump(), allow_unicode=True, sort_keys=False)
 
 
 def all_keys() -> list[str]:
-    """Every setting as `section.key`, in the order of config.yaml."""
+    """List every setting as `section.key`, in the order of config.yaml."""
     return [field.key for field in fields_of(Settings)]
 
 
 def cache_dependencies(settings: Settings, stage: Literal["rows", "examples"]) -> dict[str, Any]:
-    """Settings that a stage of the data cache depends on.
+    """Return the settings that a stage of the data cache depends on.
 
     Args:
-        settings: the settings in force; a subclass with further sections works too.
+        settings: The settings in force; a subclass with further sections works too.
         stage: `rows` for the cleaned rows, `examples` for the tokenised examples, which depend on the rows' as well.
 
     Returns:

@@ -39,7 +39,7 @@ class Examples:
 def batches_by_length(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
     """Divide a split into batches of similar length for a pass without gradients.
 
-    The longest batch comes first, so that a lack of memory shows at once.
+    The longest batch comes first, so that running out of memory happens early.
 
     Args:
         lengths: Tokens of each example.

@@ -29,7 +29,7 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
         name: The split to make, `validation` or `test`.
         share: Its share of the rows, 0 to 1.
         seed: The seed of the choice.
-        task: Says which rows belong to a group, and which labels a cell holds.
+        task: Knows the group of a row and the labels of a cell.
 
     Returns:
         The kept rows and the held-out rows, each in the order of train.
@@ -129,7 +129,7 @@ def leaving_every_label(
 
 
 def hold_out_groups(groups: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    """Choose whole groups at random whose rows come nearest to a share of all rows; at least one group is left.
+    """Choose whole groups at random so that their rows are closest to a share of all rows; keep at least one group.
 
     Args:
         groups: A code for each row's group.

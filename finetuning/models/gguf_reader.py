@@ -46,7 +46,7 @@ def dequantizing_options(location: Mapping[str, str]) -> dict[str, Any]:
     """Return the arguments of `from_pretrained` that unpack quantised blocks into weights that can be trained.
 
     Args:
-        location: What the function of that name returns.
+        location: Result of the function `location`.
 
     Returns:
         dict[str, Any]: The arguments by name; none for a transformers that always unpacks.

@@ -89,7 +89,7 @@ def _is_byte_level(backend: Mapping[str, Any]) -> bool:
 
 
 def _described(backend: Tokenizer) -> dict[str, Any]:
-    """Return what a tokenizer's tokenizer.json would hold."""
+    """Return the content of a tokenizer's tokenizer.json."""
     described: dict[str, Any] = json.loads(backend.to_str())
     return described
 
@@ -153,6 +153,6 @@ def vocabulary_parameters(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def train_vocabulary(model: PreTrainedModel) -> None:
-    """Train embedding and head, whatever else of the model is trained."""
+    """Make the embedding and the head trainable."""
     for parameter in vocabulary_parameters(model).values():
         parameter.requires_grad_(True)

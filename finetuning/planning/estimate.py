@@ -48,7 +48,7 @@ class ParameterBytes:
 
 
 def parameter_bytes(settings: Settings) -> ParameterBytes:
-    """Return what a parameter takes; quantised weights count as those of the blocks, which are nearly all."""
+    """Return the bytes of a parameter; frozen weights count as quantised, since nearly all of them are in blocks."""
     weight = 2.0 if settings.model.dtype == "bfloat16" else 4.0
     optimizer = OPTIMIZERS[settings.training.optimizer].state_bytes
     frozen = _QUANTIZED_BYTES.get(settings.model.quantization or "", weight)

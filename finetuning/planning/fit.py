@@ -112,7 +112,7 @@ class Fitting:
 def first_that_fits(
     variants: Iterable[Variant], estimate_of: Callable[[Settings], Estimate], room: int
 ) -> tuple[Variant, Estimate] | None:
-    """Return the first variant whose estimate is within `room` bytes, and that estimate; None where none is."""
+    """Return the first variant whose estimate is within `room` bytes, and that estimate; None if no variant is."""
     for variant in variants:
         estimate = estimate_of(variant.settings)
         if estimate.total <= room:
@@ -121,7 +121,7 @@ def first_that_fits(
 
 
 def choose(fitting: Fitting, exact: bool = False) -> tuple[Mapping[str, Any], Estimate]:
-    """Make the run fit into memory. Log what it needs, and what was chosen and why.
+    """Make the run fit into memory; log its estimate and the settings that were chosen.
 
     Args:
         fitting: The run.

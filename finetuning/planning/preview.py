@@ -40,7 +40,7 @@ def padding_line(fitting: Fitting, window: int) -> str:
 
 
 def memory_lines(fitting: Fitting, estimate: Estimate) -> list[str]:
-    """Return the estimate in GiB beside the limit as a table, and what would fit where it does not."""
+    """Return the estimate in GiB beside the limit as a table; if it does not fit, add settings that do."""
     lines = memory_table(fitting, estimate)
     return lines if estimate.total <= fitting.room else [*lines, *what_would_fit(fitting)]
 

@@ -21,7 +21,7 @@ _PROJECT = "finetuning-python"
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker needs to know of a run before it starts.
+    """Description of a run for trackers.
 
     Attributes:
         name: How the tracker names the run.
@@ -48,7 +48,7 @@ class Tracker(Protocol):
         """Store one record: `kind` (train or eval), `step`, `epoch` and numbers by name; None is no number."""
 
     def finish(self) -> None:
-        """End the run and send what is still to be sent."""
+        """End the run and send the remaining records."""
 
 
 class AccelerateTracker:

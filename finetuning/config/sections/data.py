@@ -11,10 +11,10 @@ from finetuning.config.value_types import Boolean, Integer, Number, PositiveInte
 
 
 class DataSettings(Section):
-    """Which data, which columns, and how many of its tokens and rows.
+    """The data source, its columns, and the numbers of tokens and rows to use.
 
-    `cache="none"` stands where the cache key holds what the setting leads to: the source's content, the columns found
-    in it, the number of rows taken, the usable length.
+    A setting has `cache="none"` if the cache key holds the value that results from it: the source's content, the
+    columns found in it, the number of rows taken, the usable length.
     """
 
     resume_rule: ClassVar[ResumeRule] = "measured"  # a checkpoint holds hashes of the rows and tokens

@@ -11,7 +11,7 @@ from finetuning.config.value_types import Boolean, Number, PositiveInteger, Text
 
 
 def _none_is_empty(value: object) -> object:
-    """Accept a section whose name stands alone in YAML, without keys."""
+    """Accept a section name without keys in YAML."""
     return {} if value is None else value
 
 
@@ -49,7 +49,7 @@ class AdapterSettings(Section):
 
 
 class ModelSettings(Section):
-    """Which model, for which task, and where it is kept."""
+    """The model, its task and its folders."""
 
     cache_rule: ClassVar[CacheRule] = "none"  # rows do not depend on the model; the examples' key holds the tokenizer
 

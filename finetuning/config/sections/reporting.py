@@ -1,4 +1,4 @@
-"""Settings of what a run reports: the score to reproduce, and the log."""
+"""Settings of reporting: the published score to reproduce, and the log."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ExpectationSettings(Section):
 
 
 class LoggingSettings(Section):
-    """What a run logs, and how often."""
+    """Settings of the log and the trackers."""
 
     resume_rule: ClassVar[ResumeRule] = "free"
     cache_rule: ClassVar[CacheRule] = "none"

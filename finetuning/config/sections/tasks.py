@@ -51,7 +51,7 @@ class QuestionAnsweringSettings(Section):
 
 
 class TextGenerationSettings(Section):
-    """What a language model is trained on."""
+    """Settings of training language models."""
 
     format: Literal["text", "chat"] | None = setting(
         None,
@@ -76,7 +76,7 @@ class TextGenerationSettings(Section):
 
 
 class Text2TextSettings(Section):
-    """What a text-to-text model is trained on."""
+    """Settings of training text-to-text models."""
 
     max_target_length: Annotated[Integer, Field(ge=2)] = setting(
         128, "출력 텍스트의 최대 토큰 수", "maximum number of tokens of the output text", cache="examples"

@@ -1,4 +1,4 @@
-"""JSON and JSON Lines, told apart by content: an array, an object that holds one, or one object a line."""
+"""JSON and JSON Lines, distinguished by content: an array, an object that holds one, or one object a line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read(file: TextFile) -> Source:
-    """Read a file's records; the columns are all of their keys, in the order that they first come.
+    """Read a file's records; the columns are all of their keys, in order of first appearance.
 
     With `path_to_records`, JSON Lines are a list of their lines.
     """
@@ -41,7 +41,7 @@ def read(file: TextFile) -> Source:
 
 
 def _is_json_lines(path: Path, encoding: str) -> bool:
-    """Whether one of the first two lines that are not blank is a whole object, and not all of a .json file."""
+    """Return whether one of the first two lines that are not blank is a whole object, and not all of a .json file."""
     with path.open(encoding=encoding) as file:  # a .json file may be one long line
         is_whole = path.suffix.casefold() == ".json"
         lines = iter(lambda: file.readline(LONGEST_LINE), "") if is_whole else lines_of(file)

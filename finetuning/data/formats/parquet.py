@@ -13,7 +13,7 @@ _ROWS_AT_A_TIME = 10_000
 
 
 def is_parquet(path: Path, start: bytes) -> bool:
-    """Whether a file is Parquet by its name or by its first four bytes."""
+    """Return whether a file is Parquet by its name or by its first four bytes."""
     return path.suffix.casefold() == ".parquet" or start == b"PAR1"
 
 

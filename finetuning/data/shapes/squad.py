@@ -12,7 +12,7 @@ _SHAPE = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"question": "...
 
 
 def is_squad(value: Any) -> bool:
-    """Whether parsed JSON is an object whose `data` is a list of documents with `paragraphs`."""
+    """Return whether parsed JSON is an object whose `data` is a list of documents with `paragraphs`."""
     documents = value.get("data") if isinstance(value, dict) else None
     return isinstance(documents, list) and any(
         isinstance(document, dict) and "paragraphs" in document for document in documents
