@@ -120,6 +120,9 @@ def build_session(settings: Settings, stop: StopChecks, given: frozenset[str] = 
         settings: The settings in force.
         stop: Tells whether the user asked for a stop.
         given: Dotted names of the settings that the command line gave.
+
+    Returns:
+        The session.
     """
     from finetuning.device.allocator import prepare_allocator
     from finetuning.models.quantization import check_combination

@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 @dataclass(frozen=True)
 class Run:
-    """What a command came to."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -63,7 +63,7 @@ def read_json(path: Path) -> Any:
 
 
 def check_evaluate_repeats_training(cli: Cli, output_dir: Path) -> dict[str, Any]:
-    """Evaluates in a process of its own; returns the metrics on test, which are those that training reported."""
+    """Evaluate in another process; return the metrics on test after checking that training reported the same."""
     run = cli("evaluate", "--output_dir", output_dir)
     assert run.code == 0, run.err
     saved, reported = read_json(output_dir / "metrics-test.json"), read_json(output_dir / "summary.json")["test"]
