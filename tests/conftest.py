@@ -184,7 +184,7 @@ def flags_for(
 
 @pytest.fixture
 def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
-    """Gives the machine so many bytes, in which a run takes what needs() says, with or without bitsandbytes."""
+    """Simulate a machine with so many bytes and a run that takes needs() bytes, with or without bitsandbytes."""
 
     from finetuning.config.schema import Settings
     from finetuning.planning.types import Estimate

@@ -18,7 +18,7 @@ DAY_S = 86_400
 
 
 def put(folder: Path, name: str, days_unused: float, size: int = 1000) -> Path:
-    """Write a file that was last used some days ago."""
+    """Write a file whose last use was some days ago."""
     folder.mkdir(exist_ok=True)
     path = folder / name
     path.write_bytes(b"x" * size)

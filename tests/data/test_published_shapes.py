@@ -76,7 +76,7 @@ def manager(path: Path, task: str = "text-classification", **data: Any) -> DataM
 
 
 def first_row(path: Path, content: Any, task: str, **data: Any) -> dict[str, Any]:
-    """The first clean row of all, wherever it was held out to, without its number."""
+    """Return the first clean row of all splits, without its number."""
     path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), encoding="utf-8")
     splits = manager(path, task, **data).load_splits()
     rows = sorted((row for split in splits.values() for row in split.table), key=lambda row: row["row"])

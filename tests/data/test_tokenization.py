@@ -36,7 +36,7 @@ def table() -> Dataset:
 
 
 def encoded(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """Two examples of each row whose number three divides, of the others one."""
+    """Make two examples of each row whose number is divisible by three, and one of each other row."""
     numbers = [number for number in columns["row"] for _ in range(1 + (number % 3 == 0))]
     return {"row": numbers, "input_ids": [[len(str(number))] * (number % 7) for number in numbers]}
 
@@ -99,7 +99,7 @@ def test_a_killed_process_is_reported(table: Dataset, tmp_path: Path) -> None:
 
 @forks
 def test_a_stop_ends_every_process_at_once(table: Dataset, tmp_path: Path) -> None:
-    """Ctrl+C reaches the whole group: the processes leave it to their parent, and wait here to be ended."""
+    """Ctrl+C reaches the whole process group. The workers ignore it and wait until the parent ends them."""
     parent = os.getpid()
 
     def stop(number: int, _frame: Any) -> None:

@@ -62,7 +62,7 @@ NAMES = sorted(["bert", "electra", "roberta", "t5", "bart", "gpt2", "gpt_neox", 
 
 
 def made(name: str, folder: Path) -> Any:
-    """A model of random weights that was loaded from a folder, as a run's is."""
+    """Load a model of random weights from a folder, as a run does."""
     import transformers
 
     auto_class, config = architectures()[name]

@@ -184,7 +184,7 @@ def test_a_merged_weight_is_the_whole_base_and_the_adapters_product(bitsandbytes
 
 @KINDS
 def test_evaluating_leaves_the_weights_that_training_reads(bitsandbytes: Any, kind: str, tmp_path: Path) -> None:
-    """Else a run that was resumed after an evaluation would not be the run that was never stopped."""
+    """Otherwise a run resumed after an evaluation would differ from an uninterrupted one."""
     made("llama", tmp_path / "base")
     models = [manager_of(tmp_path / "base", "llama", quantization=kind) for _ in range(2)]
     evaluated, fresh = (manager.load_model(()) for manager in models)

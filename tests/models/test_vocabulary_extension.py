@@ -190,7 +190,7 @@ def tied_causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def flags(flags_for: Callable[[str], list[str]], tied_causal: Path) -> list[str]:
-    """The flags of a short run with a vocabulary that grows by WANTED pieces at most, but for its output_dir."""
+    """Return the flags of a short run that adds at most WANTED pieces, without --output_dir."""
     grown = ["--model_name", str(tied_causal), "--set", f"model.extend_vocabulary={WANTED}"]
     return [*flags_for("text-generation"), *grown]
 
@@ -254,7 +254,7 @@ def test_a_saved_adapter_is_evaluated_and_predicts(flags: list[str], tmp_path: P
 def test_a_resumed_run_has_the_pieces_that_it_was_begun_with(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the data cache nor the learning is needed again."""
+    """The resumed run needs neither the data cache nor new learning."""
     flags = [*flags, "--output_dir", str(tmp_path / "model")]
     with pytest.raises(StopRequested):
         run_train(flags, StopAfter(looks=3))
@@ -272,7 +272,7 @@ def test_a_resumed_run_has_the_pieces_that_it_was_begun_with(
 
 
 def test_pieces_come_from_the_run_of_the_checkpoint(flags: list[str], tmp_path: Path) -> None:
-    """And not of another that was in the folder before."""
+    """They do not come from an earlier run in the same folder."""
     ours, other = tmp_path / "a" / "model", tmp_path / "b" / "model"
     with pytest.raises(StopRequested):
         run_train([*flags, "--output_dir", str(ours)], StopAfter(looks=3))
@@ -309,7 +309,7 @@ def test_a_run_short_of_memory_extends_its_vocabulary_too(
     short_of_memory: Callable[[int, bool], None],
     tmp_path: Path,
 ) -> None:
-    """Under the settings that are chosen for it the model still has rows for them."""
+    """The model has rows for the pieces under automatically chosen settings, too."""
     short_of_memory(90, False)
     run_train([*flags, "--output_dir", str(tmp_path / "model")], StopAfter())
     assert "gradient_checkpointing: true" in (tmp_path / "model" / "settings.yaml").read_text(encoding="utf-8")

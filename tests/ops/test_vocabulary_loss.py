@@ -120,7 +120,7 @@ def batch_of() -> Batch:
 
 
 class _LargestTensor(TorchDispatchMode):
-    """Notes how many numbers the largest tensor over the vocabulary has that is made."""
+    """Records the size of the largest tensor whose last dimension is the vocabulary."""
 
     numbers = 0
 

@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 @dataclass(frozen=True)
 class Run:
-    """What a command came to."""
+    """Result of a command."""
 
     code: int
     out: str

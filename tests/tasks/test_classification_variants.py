@@ -347,7 +347,7 @@ def test_labels_are_shown_as_words(cell: str | None, shown: str) -> None:
 
 
 def test_every_row_of_korsts_is_read(real_data: Path, tmp_path: Path) -> None:
-    """Its texts have quotation marks that open and never close."""
+    """The texts have quotation marks that are never closed."""
     data = {"dataset_name": str(real_data / "korsts"), "dataset_cache_dir": str(tmp_path), "text_column": "sentence1",
             "text_pair_column": "sentence2", "label_column": "score"}  # fmt: skip
     settings = Settings.model_validate({"model": {"num_labels": 1}, "data": data})

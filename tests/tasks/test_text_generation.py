@@ -256,7 +256,7 @@ def test_generation_stays_within_the_positions_a_model_has(tokenizer: Any, new_t
 def test_a_last_question_without_an_answer_is_left_out_and_counted_but_answered_in_predictions(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As ShareGPT's conversations often end; one that nobody answers has nothing to train."""
+    """ShareGPT's conversations often end this way. A conversation without any answer has nothing to train."""
     rows = [{"messages": TURNS}] * 9 + [{"messages": TURNS[:3]}, {"messages": TURNS[:1]}]
     path = tmp_path / "train.jsonl"
     path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")

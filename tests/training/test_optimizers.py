@@ -125,7 +125,7 @@ def test_exact_bfloat16_and_non_finite_values_are_not_rounded() -> None:
 
 
 def test_updates_too_small_for_bfloat16_are_not_lost() -> None:
-    """A weight of 1 that is to go down by 1e-4 a step: rounding to the nearest would never move it."""
+    """A weight of 1 decreases by 1e-4 a step: rounding to nearest would never change it."""
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.ones(4096, dtype=torch.bfloat16))
     model = torch.nn.ParameterList([weight])
@@ -155,7 +155,7 @@ def test_each_learns_what_adamw_learns(training: dict[str, Any], dtype: torch.dt
 
 
 def test_replicas_of_bfloat16_weights_round_alike_whatever_their_process_draws() -> None:
-    """Dropout is seeded by rank; were rounding drawn from the same generator, replicas would drift apart."""
+    """Dropout is seeded by rank. If rounding used the same generator, the replicas would diverge."""
     ends = []
     for rank in range(2):
         model = network(torch.bfloat16)

@@ -29,7 +29,7 @@ def halfway(model: Path, output_dir: Path) -> Checkpoint:
 
 
 def changed(manager: TrainingManager, section: str, **values: Any) -> TrainingManager:
-    """The manager as it is made under other settings."""
+    """Build the manager under other settings."""
     settings = Settings.model_validate(
         {**manager.settings.model_dump(), section: {**getattr(manager.settings, section).model_dump(), **values}}
     )

@@ -126,7 +126,7 @@ def test_packed_rows_have_the_width_of_least_padding(lengths: list[int]) -> None
 
 
 def test_a_packed_loss_that_leaks_differs() -> None:
-    """The comparison above is sharp enough: positions that do not start again change the loss by far more."""
+    """Positions that do not restart change the loss by far more than the tolerance of the test above."""
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
