@@ -14,6 +14,7 @@ from finetuning.models.quantization import cast_trained
 from finetuning.models.saved import SavedAdapter, check_trained, is_adapter, label_names
 from finetuning.models.saving import save_pretrained
 from finetuning.models.vocabulary import Extension, initialise_rows, resize, train_vocabulary
+from finetuning.models.weights import tell_new_head
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -62,10 +63,8 @@ class ModelManager:
         """Load the model to train, in `model.dtype`, with a head for these labels and its adapter."""
         import torch
 
-        options = self.task.scores.config_options(label_names)
-        if options:
-            options["ignore_mismatched_sizes"] = True  # a head for another number of labels is made anew
-        model, missing = self._loader.base(self.name, options)
+        model, missing = self._loader.base(self.name, self.task.scores.config_options(label_names))
+        tell_new_head(missing)
         if self.extension is not None:
             initialise_rows(model, self.extension)
         self._choose_trained(model, missing)

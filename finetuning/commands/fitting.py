@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from finetuning.commands.session import Session
 from finetuning.config.ladder import with_changes
 from finetuning.config.schema import Settings
+from finetuning.models.loading import fit_padding
 from finetuning.planning.fit import Fitting
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ def fitting_of(
 
     def outline(settings: Settings) -> PreTrainedModel:
         model = ModelManager(settings, session.task, session.models.extension).outline(label_names)
-        if model.config.pad_token_id is None:
-            model.config.pad_token_id = tokenizer.pad_token_id
+        fit_padding(model, tokenizer)
         session.task.scores.fit_model(model, tokenizer)
         return model
 
