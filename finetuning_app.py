@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import FinetuningError, StopRequested
+from exceptions import FinetuningError, SettingsError, StopRequested
 from finetuning.commands.command_line import TRAINING_COMMANDS, build_parser, overrides_in, resume_command
 from finetuning.commands.console import abandon_output, prepare_output
 
@@ -45,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
         # settings → managers, in a session
         with _imports_not_collected():
             command = importlib.import_module(f"finetuning.commands.{arguments.command.replace('-', '_')}")
-            session = build_session(settings, stop, frozenset(overrides_in(arguments)))
+            reads_dataset = arguments.command in (*TRAINING_COMMANDS, "evaluate")
+            session = build_session(settings, stop, frozenset(overrides_in(arguments)), reads_dataset)
         # one command
         command.run(session, arguments)
         sys.stdout.flush()
@@ -75,31 +77,65 @@ def main(argv: Sequence[str]) -> int:
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
-    """Read the settings in force. A saved model's own settings.yaml takes the place of config.yaml."""
-    from config_manager import ConfigManager
+    """Read the settings in force.
+
+    A saved model's own settings.yaml takes the place of config.yaml, but for what only the user may give.
+
+    Args:
+        arguments: the command line.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SettingsError: Some are wrong, or `evaluate` is not told which data to read.
+    """
+    from config_manager import SAVED_SETTINGS, ConfigManager
 
     overrides = overrides_in(arguments)
-    config = arguments.config or _HERE / "config.yaml"
-    if arguments.command not in TRAINING_COMMANDS and arguments.config is None:
-        folder = Path(arguments.model_name or ConfigManager.load(config, overrides).model.output_dir).expanduser()
-        config = folder / "settings.yaml" if (folder / "settings.yaml").is_file() else config
-    return ConfigManager.load(config, overrides)
+    users = ConfigManager.load(arguments.config or _HERE / "config.yaml", overrides)
+    if arguments.command in TRAINING_COMMANDS or arguments.config is not None:
+        return users
+    folder = Path(arguments.model_name or users.model.output_dir).expanduser()
+    if not (folder / SAVED_SETTINGS).is_file():
+        return users
+    if arguments.command == "evaluate" and "data.dataset_name" not in overrides:
+        trained_on = ConfigManager.saved_dataset(folder)
+        if trained_on is not None and trained_on != users.data.dataset_name:
+            raise _no_data_named(folder, trained_on)
+    return ConfigManager.load_saved(folder, users, overrides)
 
 
-def build_session(settings: Settings, stop: StopChecks, given: frozenset[str] = frozenset()) -> Session:
+def _no_data_named(folder: Path, trained_on: str) -> SettingsError:
+    """Return the error for `evaluate` without data: a model folder, which anybody may have made, names none."""
+    split = " --split validation" if Path(trained_on).suffix else ""  # else all of a single file is scored
+    return SettingsError(
+        "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더에 적힌 경로는 읽지 않습니다.",
+        where=f"{folder / 'settings.yaml'}, data.dataset_name",
+        remedy="모델을 학습한 데이터라면: "
+        f"python finetuning_app.py evaluate --output_dir {shlex.quote(str(folder))} "
+        f"--dataset {shlex.quote(trained_on)}{split}",
+    )
+
+
+def build_session(
+    settings: Settings, stop: StopChecks, given: frozenset[str] = frozenset(), reads_dataset: bool = True
+) -> Session:
     """Build the task, the runtime and the managers of a run.
 
     Args:
         settings: The settings in force.
         stop: Tells whether the user asked for a stop.
         given: Dotted names of the settings that the command line gave.
+        reads_dataset: Whether `data.dataset_name` will be read.
     """
     from finetuning.device.allocator import prepare_allocator
     from finetuning.models.quantization import check_combination
 
     check_combination(settings)
     prepare_allocator(settings)  # before torch is imported
-    if not all(Path(name).expanduser().exists() for name in (settings.model.name, settings.data.dataset_name)):
+    read = (settings.model.name, *([settings.data.dataset_name] if reads_dataset else []))
+    if not all(Path(name).expanduser().exists() for name in read):
         from finetuning.data.hub import notice_offline
 
         notice_offline()

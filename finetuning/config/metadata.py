@@ -42,6 +42,8 @@ class Setting:
         flag: command line flag that sets it.
         resume: what a resumed run may do with it; None takes the section's rule.
         cache: which part of the data cache depends on it; None takes the section's rule.
+        user_only: whether only the user may give it, by a flag or a settings file of their own. A model folder's
+            settings.yaml may come from anybody: its value is not read.
     """
 
     korean: str = ""
@@ -51,6 +53,7 @@ class Setting:
     flag: str | None = None
     resume: ResumeRule | None = None
     cache: CacheRule | None = None
+    user_only: bool = False
 
     def __call__(self, schema: dict[str, Any]) -> None:
         """Write the description into the field's JSON schema, as pydantic calls a `json_schema_extra`."""
@@ -72,6 +75,7 @@ def setting(
     flag: str | None = None,
     resume: ResumeRule | None = None,
     cache: CacheRule | None = None,
+    user_only: bool = False,
 ) -> Any:
     """Declare a field of a section.
 
@@ -83,11 +87,12 @@ def setting(
         flag: command line flag, with its dashes.
         resume: what a resumed run may do with the setting, where it differs from the section's rule.
         cache: which part of the data cache depends on the setting, where it differs from the section's rule.
+        user_only: whether a model folder's settings.yaml must not give the setting; see `Setting`.
 
     Returns:
         The pydantic field.
     """
-    extra = Setting(korean, english, *more, flag=flag, resume=resume, cache=cache)
+    extra = Setting(korean, english, *more, flag=flag, resume=resume, cache=cache, user_only=user_only)
     return Field(default, json_schema_extra=extra)
 
 
