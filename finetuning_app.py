@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import FinetuningError, SettingsError, StopRequested
 from finetuning.commands.command_line import TRAINING_COMMANDS, build_parser, overrides_in, resume_command
-from finetuning.commands.console import abandon_output, prepare_output
+from finetuning.commands.console import abandon_output, error_text, prepare_output
 
 if TYPE_CHECKING:
     import argparse
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
             print("멈췄습니다. 저장할 학습 상태는 없습니다.", file=sys.stderr)
         return stopped.exit_code
     except FinetuningError as error:
-        print(error, file=sys.stderr)
+        print(error_text(error), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # as `| head` leaves it
         abandon_output()
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
             raise
         helping = remedies(settings, "train" if arguments.command in TRAINING_COMMANDS else "use")
         shown = out_of_memory("메모리가 부족합니다.", f"{arguments.command} 명령", helping)
-        print(shown, file=sys.stderr)
+        print(error_text(shown), file=sys.stderr)
         return shown.exit_code
     return 0
 

@@ -7,7 +7,11 @@ import os
 import sys
 from collections.abc import Iterator
 
+from exceptions import FinetuningError
+from finetuning.cells import printable
+
 _INPUT = "표준 입력"
+_ITEM = "\n  - "
 
 
 def prepare_output() -> None:
@@ -26,6 +30,16 @@ def abandon_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def error_text(error: FinetuningError) -> str:
+    """Return an error for the terminal. Line breaks stay before the items of a list, and nowhere else."""
+    what, where, remedy = map(_escaped_but_items, (error.what, error.where, error.remedy))
+    return str(FinetuningError(what, where=where, remedy=remedy))
+
+
+def _escaped_but_items(text: str) -> str:
+    return _ITEM.join(printable(part) for part in text.split(_ITEM))
 
 
 def input_lines() -> Iterator[str]:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from exceptions import ResourceError
+from finetuning.cells import printable
 from finetuning.commands.session import Session, saved_model
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     if not folder.is_dir():  # a model of the Hub
         folder = session.output_dir
     path = folder / f"metrics-{split}.json"
-    print(evaluation_line(split, len(rows), evaluation.metrics))
+    print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
     try:
         with writing("폴더를 만들지 못했습니다", folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SAMPLES = 5
+# What a terminal acts on, and JSON leaves as it is. Escaped, it reads back as the same text.
+_UNSHOWABLE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def check_output(path: Path | None) -> None:
@@ -75,7 +78,7 @@ def write_predictions(path: Path | None, records: Iterable[Mapping[str, Any]]) -
     """
     if path is None:
         for record in records:
-            print(json.dumps(record, ensure_ascii=False))
+            print(_UNSHOWABLE.sub(_as_json_escape, json.dumps(record, ensure_ascii=False)))
         return
     partial = path.with_name(f".{path.name}.partial")
     lines = path.with_name(f".{path.name}.lines.partial")
@@ -118,6 +121,10 @@ def sample_lines(
         found = _phrase(task.shows.phrase(predictions[position], row, label_names, tokenizer))
         lines.append(f"  {given[:80]} → {found or '없음'}" + (f" (정답 {truth})" if truth else ""))
     return lines
+
+
+def _as_json_escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _phrase(value: Any) -> str:

@@ -1,0 +1,60 @@
+"""Texts that act on a terminal, forge lines of the log, or would take for ever: shown escaped, and bounded."""
+
+from __future__ import annotations
+
+import csv
+import json
+import unicodedata
+from pathlib import Path
+
+from tests.support.cli import Cli, arguments_for
+
+ACTS = "\x1b]0;가짜\x07\x1b[31m\u202e뒤집\u2066\x9b2J\r"
+FORGED = "좋다\n2026-01-01 - INFO - 가장 좋은 모델을 저장했습니다"
+FAMILY = "👨\u200d👩\u200d👧"
+
+
+def acting(text: str) -> list[str]:
+    return [c for c in text if c not in "\n\t" and (unicodedata.category(c) == "Cc" or c in "\u202e\u2066\u2028")]
+
+
+def hostile_reviews(folder: Path) -> Path:
+    folder.mkdir()
+    for name, count in (("train", 40), ("test", 10)):
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label"])
+            for number in range(count):
+                label = "긍정\x1b[0m" if number % 2 else "부정"
+                writer.writerow([f"{number} {FORGED} {FAMILY} {ACTS}", label])
+    return folder
+
+
+def test_what_is_shown_of_the_data_is_escaped(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    data = hostile_reviews(tmp_path / "data")
+    flags = arguments_for(tiny_model, data, tmp_path / "model", "--epochs", "1")
+    planned = cli("plan", *flags)
+    assert planned.code == 0, planned.err
+    trained = cli(*flags)
+    assert trained.code == 0, trained.err
+    for shown in (planned.out, planned.err, trained.out, trained.err):
+        assert acting(shown.replace("\r학습", "학습")) == []
+        assert not any(line.startswith("2026-01-01") for line in shown.splitlines())
+    assert "\\n2026-01-01" in trained.err and FAMILY in trained.err  # the samples, with a whole family
+    wrong = tmp_path / "wrong.csv"
+    with wrong.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], ["좋다", f"모름\n  해결: rm{ACTS}"]])
+    refused = cli("evaluate", "--output_dir", tmp_path / "model", "--dataset", wrong, "--set",
+                  f"data.dataset_cache_dir={tmp_path / 'cache'}")  # fmt: skip
+    assert refused.code == 3, refused.err
+    assert acting(refused.err) == []
+    assert sum(line.startswith("  해결:") for line in refused.err.splitlines()) == 1
+
+
+def test_predictions_for_programs_are_the_texts_as_they_came(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": FAMILY + ACTS}) + "\n", encoding="utf-8")
+    run = cli("predict", "--task", "fill-mask", "--model_name", tiny_model, "--input", tmp_path / "in.jsonl")
+    assert run.code == 0, run.err
+    assert acting(run.out) == []
+    assert json.loads(run.out)["text"] == FAMILY + ACTS
+    assert FAMILY in run.out
