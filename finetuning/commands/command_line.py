@@ -32,6 +32,7 @@ _COMMAND_FLAGS = {
     "--split": ("evaluate",),
     "--input": ("predict",),
     "--output": ("predict", "export"),
+    "--defuse_formulas": ("predict",),
     "--compare": ("plan",),
 }
 
@@ -148,6 +149,10 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="경로",
         help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/merged)",
     )  # fmt: skip
+    parser.add_argument(
+        "--defuse_formulas", action="store_true",
+        help="predict: .csv에서 =, +, -, @로 시작하는 글자 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 않게 합니다",
+    )  # fmt: skip
 
 
 def _check_flags_of(arguments: argparse.Namespace) -> None:
@@ -159,6 +164,12 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
                 where="명령줄",
                 remedy=f"{', '.join(commands)} 명령의 플래그입니다. {_SEE_HELP}",
             )
+    if arguments.defuse_formulas and not (arguments.output and arguments.output.suffix.lower() == ".csv"):
+        raise SettingsError(
+            "--defuse_formulas는 CSV 파일로 쓸 때만 쓸 수 있습니다.",
+            where="명령줄",
+            remedy="--output에 .csv로 끝나는 이름을 쓰세요.",
+        )
     if arguments.allow_changed and not (arguments.resume or arguments.checkpoint_path):
         raise SettingsError(
             "--allow_changed는 이어서 학습할 때만 쓸 수 있습니다.", where="명령줄", remedy="--resume과 함께 쓰세요."

@@ -58,3 +58,20 @@ def test_predictions_for_programs_are_the_texts_as_they_came(cli: Cli, tiny_mode
     assert acting(run.out) == []
     assert json.loads(run.out)["text"] == FAMILY + ACTS
     assert FAMILY in run.out
+
+
+def test_no_cell_of_the_csv_runs_as_a_formula_if_asked(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    texts = ["=HYPERLINK(1)", "+1+cmd", "-2", "@SUM(1)", " =1", "좋다 = 나쁘다", "-"]
+    source, made = tmp_path / "in.jsonl", tmp_path / "out.csv"
+    rows = [{"text": "좋다", "=more": text} for text in texts]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = ("predict", "--task", "fill-mask", "--model_name", tiny_model, "--input", source)
+    assert cli(*words, "--output", made).code == 0
+    with made.open(encoding="utf-8-sig", newline="") as file:
+        assert [row["=more"] for row in csv.DictReader(file)] == texts
+    assert cli(*words, "--output", made, "--defuse_formulas").code == 0
+    with made.open(encoding="utf-8-sig", newline="") as file:
+        found = [row["'=more"] for row in csv.DictReader(file)]
+    assert found == ["'=HYPERLINK(1)", "'+1+cmd", "-2", "'@SUM(1)", "' =1", "좋다 = 나쁘다", "'-"]
+    refused = cli(*words, "--output", tmp_path / "out.jsonl", "--defuse_formulas")
+    assert refused.code == 2 and ".csv로 끝나는" in refused.err
