@@ -128,6 +128,9 @@ def build_session(
         stop: Tells whether the user asked for a stop.
         given: Dotted names of the settings that the command line gave.
         reads_dataset: Whether `data.dataset_name` will be read.
+
+    Returns:
+        The session.
     """
     from finetuning.device.allocator import prepare_allocator
     from finetuning.models.quantization import check_combination

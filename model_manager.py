@@ -14,6 +14,7 @@ from finetuning.models.quantization import cast_trained
 from finetuning.models.saved import SavedAdapter, check_trained, is_adapter, label_names
 from finetuning.models.saving import save_pretrained
 from finetuning.models.vocabulary import Extension, initialise_rows, resize, train_vocabulary
+from finetuning.models.weights import tell_new_head
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -62,10 +63,8 @@ class ModelManager:
         """Load the model to train, in `model.dtype`, with a head for these labels and its adapter."""
         import torch
 
-        options = self.task.scores.config_options(label_names)
-        if options:
-            options["ignore_mismatched_sizes"] = True  # a head for another number of labels is made anew
-        model, missing = self._loader.base(self.name, options)
+        model, missing = self._loader.base(self.name, self.task.scores.config_options(label_names))
+        tell_new_head(missing)
         if self.extension is not None:
             initialise_rows(model, self.extension)
         self._choose_trained(model, missing)
@@ -133,7 +132,7 @@ class ModelManager:
     def _refuse_quantization(self) -> None:
         if self.settings.model.quantization is not None:
             raise SettingsError(
-                "어댑터가 아니라 온전한 모델이어서 양자화하지 않습니다.",
+                "어댑터가 아니라 전체 모델이므로 양자화하지 않습니다.",
                 where=f"model.quantization: {self.settings.model.quantization}, 모델: {self.name}",
                 remedy="model.quantization을 null로 두세요.",
             )

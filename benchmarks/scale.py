@@ -62,7 +62,8 @@ def measure(rows: int, folder: str) -> dict[str, Any]:
     from finetuning.data.examples import Examples, batches_by_length
     from finetuning.data.splits import hold_out_rows
     from finetuning.data.table import coded, counted, list_lengths
-    from finetuning.windows.order import epoch_order, partition, window_of, windows_per_epoch
+    from finetuning.windows.order import epoch_order, window_of, windows_per_epoch
+    from finetuning.windows.partition import partition
 
     clean_path, made_path = make_tables(rows, Path(folder))
     before = held()

@@ -79,6 +79,6 @@ def check_is_text(role: str, cell: Any) -> None:
     """
     if isinstance(cell, list | dict):
         raise BadRow(
-            f"목록이나 객체인 {ROLE_NAMES.get(role, role)}(data.records에 그 안까지 가는 경로를 쓰세요)",
+            f"목록이나 객체인 {ROLE_NAMES.get(role, role)}(data.records에 그 안의 값까지의 경로를 쓰세요)",
             found=as_text(cell)[:_SHOWN_CHARACTERS],
         )

@@ -28,8 +28,8 @@ _REASONS = {
     errno.EACCES: "쓰기 권한이 없습니다.",
     errno.EPERM: "쓰기 권한이 없습니다.",
     errno.ENOENT: "폴더가 없습니다.",
-    errno.ENOTDIR: "폴더여야 할 자리에 파일이 있습니다.",
-    errno.EISDIR: "파일이어야 할 자리에 폴더가 있습니다.",
+    errno.ENOTDIR: "폴더가 있어야 할 곳에 파일이 있습니다.",
+    errno.EISDIR: "파일이 있어야 할 곳에 폴더가 있습니다.",
 }
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
@@ -42,7 +42,7 @@ def writing(what: str, where: Path | str, remedy: str = _CHECK_DISK, partial: Pa
         what: How the error's message begins, in Korean.
         where: The path or setting that the error names.
         remedy: What the user can do about it.
-        partial: A file or folder to remove, whatever fails.
+        partial: A file or folder to remove after any error.
 
     Raises:
         ResourceError: The disk is full or cannot be written.
@@ -151,7 +151,7 @@ def discard(path: Path) -> None:
 
 
 def discard_leftovers(paths: Iterable[Path], idle_s: float = 0.0) -> None:
-    """Remove what a dead process left half-written.
+    """Remove files that a dead process left half-written.
 
     Args:
         paths: Files and folders whose names end in `-<process id>`.
@@ -177,14 +177,14 @@ def give_usual_mode(paths: Iterable[Path]) -> None:
 
 
 def content_key(*parts: str) -> str:
-    """Return a short hash of what something is made of, to find it again by."""
+    """Return a short hash of the parts, used as a key."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def mark_as_used(path: Path) -> None:
     """Set a file's access time to now and keep its modification time, on disks too that record no access.
 
-    Nothing happens where that is not allowed: the file is someone else's, or the disk is read-only.
+    Does nothing if that is not allowed: another user owns the file, or the disk is read-only.
     """
     with suppress(OSError):
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))

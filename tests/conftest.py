@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cli() -> Cli:
-    """Runs the program as a user does, in a process of its own: one with its imports done, where there is fork."""
+    """Run the program as a user does, in another process: a fork with the imports done, where fork exists."""
 
     def run(*arguments: object, cwd: Path = ROOT, stdin: str = "") -> Run:
         if os.name == "posix":
@@ -152,7 +152,7 @@ def tiny_seq2seq(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(autouse=True)
 def _no_accelerator_of_another_test() -> Iterator[None]:
-    """accelerate keeps its precision for the whole process, where each run has one of its own."""
+    """Reset accelerate's precision, which it keeps for the whole process, since each test run sets another."""
     yield
     if "accelerate" in sys.modules:
         from accelerate.state import AcceleratorState
@@ -184,7 +184,7 @@ def flags_for(
 
 @pytest.fixture
 def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], None]:
-    """Gives the machine so many bytes, in which a run takes what needs() says, with or without bitsandbytes."""
+    """Simulate a machine with so many bytes and a run that takes needs() bytes, with or without bitsandbytes."""
 
     from finetuning.config.schema import Settings
     from finetuning.planning.types import Estimate

@@ -98,7 +98,7 @@ def test_a_wrong_file_is_refused_with_what_to_write(load: Any, text: str, said: 
         assert words in message
 
 
-def test_all_wrong_keys_are_told_at_once(load: Any) -> None:
+def test_all_wrong_keys_are_reported_at_once(load: Any) -> None:
     message = refused(load, "training: {epochs: 0, seeds: 1}\ndata: {batch_size: x}")
     for words in ("training.epochs", "training.seeds", "data.batch_size"):
         assert words in message
@@ -119,12 +119,12 @@ def test_an_assignment_is_read_as_yaml() -> None:
     assert parse_assignment("memory.mixed_precision=false") == ("memory.mixed_precision", False)
 
 
-def test_an_assignment_of_a_mark_is_that_mark() -> None:
+def test_an_assignment_of_a_yaml_mark_is_a_string() -> None:
     assert parse_assignment("data.label_separator=|") == ("data.label_separator", "|")
     assert parse_assignment("data.label_separator='; '") == ("data.label_separator", "; ")
 
 
-def test_an_unreadable_file_is_told_apart(tmp_path: Path) -> None:
+def test_reasons_for_an_unreadable_file_are_distinguished(tmp_path: Path) -> None:
     for path, words in ((tmp_path / "no.yaml", "없습니다"), (tmp_path, "폴더")):
         with pytest.raises(SettingsError, match=words):
             ConfigManager.load(path, {})

@@ -133,7 +133,7 @@ def test_there_is_nothing_to_evaluate_without_labels(manager: Make, tmp_path: Pa
         manager({}).load_file(tmp_path / "data" / "test.csv")
 
 
-def test_train_without_labels_is_told_still(manager: Make) -> None:
+def test_train_without_labels_is_still_an_error(manager: Make) -> None:
     with pytest.raises(DataError, match="'label' 열이 없습니다"):
         manager({"train.csv": "id,text\n1,좋다\n", "test.csv": "text,label\n좋다,1\n"}).load_splits()
 
@@ -162,7 +162,7 @@ def test_a_renamed_file_is_read_as_what_its_name_says(manager: Make, tmp_path: P
     assert rows.table["text"][:] == ["좋다"]
 
 
-def test_a_second_start_says_the_same_and_writes_nothing(
+def test_a_second_run_logs_the_same_and_writes_nothing(
     manager: Make, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from transformers import AutoTokenizer
@@ -179,11 +179,11 @@ def test_a_second_start_says_the_same_and_writes_nothing(
         said.append([record.message for record in caplog.records])
         written.append({path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")})
     assert said[0] == said[1] and written[0] == written[1]
-    for words in ("빈 텍스트 1행", "NFC로", "잘렸습니다", "떼어 씁니다"):
+    for words in ("빈 텍스트 1행", "NFC로", "잘렸습니다", "분리해 씁니다"):
         assert any(words in line for line in said[0]), said[0]
 
 
-def test_what_is_predicted_may_be_a_number_and_keeps_its_columns(manager: Make, tmp_path: Path) -> None:
+def test_rows_to_predict_may_be_numbers_and_keep_their_columns(manager: Make, tmp_path: Path) -> None:
     data = manager({"in.csv": "id,text,label\na1,100,\na2,,1\n"})
     ((rows, originals),) = data.load_unlabelled(None, ["100\n"]).chunks()
     assert rows.table["text"][:] == ["100"]
@@ -248,7 +248,7 @@ def test_usual_names_are_found(manager: Make, header: str, task: str, roles: dic
         ("질문,문의,답변", "text-generation", ["질문, 문의", "--set data.prompt_column="]),
     ],
 )
-def test_where_two_would_fit_one_is_asked_for_by_name(manager: Make, header: str, task: str, said: list[str]) -> None:
+def test_with_two_candidates_a_column_name_is_required(manager: Make, header: str, task: str, said: list[str]) -> None:
     with pytest.raises(DataError) as error:
         manager(
             {"train.csv": f"{header}\n" + f"{','.join('가나다라마'[: header.count(',') + 1])}\n" * 3}, task=task

@@ -42,7 +42,7 @@ def test_both_languages_have_the_same_headings_keys_and_commands() -> None:
 
 
 @in_both
-def test_flags_and_files_that_are_named_are_there(text: str) -> None:
+def test_flags_and_files_in_the_readmes_exist(text: str) -> None:
     flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
     assert flags - ANOTHER_PROGRAMS <= set(build_parser()._option_string_actions)
     files = re.findall(r"\b(?:finetuning|recipes|examples|benchmarks|tests)/[a-z][\w/]*(?:\.\w+)?", text, re.ASCII)
@@ -73,7 +73,7 @@ def test_the_defaults_are_those_of_the_settings(text: str) -> None:
     assert ConfigManager.load(None, stated) == Settings()
 
 
-def test_what_contributing_names_is_there() -> None:
+def test_paths_and_commands_in_contributing_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     paths = set(re.findall(r"`((?:finetuning|recipes|benchmarks|tests)/[\w/.-]*|[\w.-]+\.(?:md|txt|toml))`", text))
     assert len(paths) > 20

@@ -39,8 +39,8 @@ def test_help_is_korean(capsys: pytest.CaptureFixture[str]) -> None:
         assert heading not in shown
 
 
-def test_words_that_mean_nothing_are_told_in_korean() -> None:
-    with pytest.raises(SettingsError, match="무슨 뜻인지 알 수 없는 말이 있습니다: extra"):
+def test_unknown_arguments_are_reported_in_korean() -> None:
+    with pytest.raises(SettingsError, match="알 수 없는 인자입니다: extra"):
         build_parser().parse_args(["train", "extra"])
 
 
@@ -52,7 +52,7 @@ def test_words_that_mean_nothing_are_told_in_korean() -> None:
         ["--epochs", "3"],
     ],
 )
-def test_the_command_that_goes_on_names_no_old_checkpoint(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_resume_command_names_no_old_checkpoint(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["tools/finetuning_app.py", *words])
     assert resume_command(words) == "python tools/finetuning_app.py --epochs 3 --resume"
 

@@ -1,4 +1,4 @@
-"""Every Korean message in the program, as the source has it: right particles, polite sentences, one word a thing."""
+"""Every Korean message in the source: right particles, polite sentences, one spelling per term."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_sentences_are_polite() -> None:
 
 
 @pytest.mark.parametrize("word", ONE_WORD)
-def test_a_thing_has_one_word(word: str) -> None:
+def test_each_term_has_one_spelling(word: str) -> None:
     places = [place for place, text in MESSAGES if word in text and place.split(":")[0] not in NAMES_OF_OTHERS]
     documents = [name for name in DOCUMENTS if word in (ROOT / name).read_text(encoding="utf-8")]
     assert places + documents == [], f"'{ONE_WORD[word]}'"

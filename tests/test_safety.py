@@ -35,7 +35,7 @@ def models(folder: Path) -> ModelManager:
     return ModelManager(settings, find_task(settings))
 
 
-def test_a_token_is_in_nothing_that_a_run_leaves_or_says(
+def test_a_hub_token_is_in_no_file_and_no_output(
     flags_for: Callable[[str], list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

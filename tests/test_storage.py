@@ -76,7 +76,7 @@ def test_a_model_is_saved_whole_or_not_at_all(loaded: tuple[Any, Any], tmp_path:
     check_full(caught, tmp_path, "모델을 저장", "--resume")
 
 
-def test_weights_that_do_not_fit_are_told_as_the_disk_s(
+def test_weights_that_do_not_fit_on_the_disk_are_a_disk_error(
     loaded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """safetensors' error is no OSError."""
@@ -98,7 +98,7 @@ def test_a_checkpoint_is_saved_whole_or_not_at_all(tmp_path: Path, full_disk: No
 
 
 @pytest.mark.parametrize("stage", ["rows", "examples"])
-def test_a_cache_that_is_full_is_told(loaded: tuple[Any, Any], tmp_path: Path, stage: str, request: Any) -> None:
+def test_a_full_cache_disk_is_reported(loaded: tuple[Any, Any], tmp_path: Path, stage: str, request: Any) -> None:
     (tmp_path / "train.csv").write_text("text,label\n" + "좋은 영화,1\n나쁜 영화,0\n" * 1000, encoding="utf-8")
     data = {"dataset_name": str(tmp_path / "train.csv"), "dataset_cache_dir": str(tmp_path / "cache")}
     settings = Settings.model_validate({"data": data})
@@ -131,7 +131,7 @@ def test_a_record_that_does_not_fit_waits_for_the_next(tmp_path: Path, caplog: p
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 
 
-def test_what_a_run_writes_down_is_told_where_it_cannot(tmp_path: Path, full_disk: None) -> None:
+def test_unwritable_records_of_a_run_are_reported(tmp_path: Path, full_disk: None) -> None:
     for name, write in {
         "summary.json": lambda path: write_json(path, BIG),
         "out.csv": lambda path: write_predictions(path, [{"text": BIG}]),
@@ -142,7 +142,7 @@ def test_what_a_run_writes_down_is_told_where_it_cannot(tmp_path: Path, full_dis
         check_full(caught, tmp_path, name)
 
 
-def test_a_disk_too_full_to_download_to_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_during_a_download_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     def fail(*_: Any, **__: Any) -> None:
@@ -154,7 +154,7 @@ def test_a_disk_too_full_to_download_to_is_told(tmp_path: Path, monkeypatch: pyt
     assert str(tmp_path) in caught.value.where
 
 
-def test_only_what_dead_processes_left_long_ago_is_removed(tmp_path: Path) -> None:
+def test_only_old_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
     dead, alive = tmp_path / "rows.partial-999999999", tmp_path / f"rows.partial-{os.getppid()}"
     (tmp_path / "folder.partial-999999998").mkdir()
     for path in (dead, alive, tmp_path / "rows-1.arrow", tmp_path / "mine-x"):
@@ -168,7 +168,7 @@ def test_only_what_dead_processes_left_long_ago_is_removed(tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {alive.name, "rows-1.arrow", "mine-x"}
 
 
-def test_only_the_disk_s_failures_are_told_as_such(tmp_path: Path) -> None:
+def test_only_disk_failures_are_reported_as_disk_failures(tmp_path: Path) -> None:
     partial = tmp_path / "partial"
     for error in (SafetensorError("InvalidTensorView"), ValueError("no"), KeyboardInterrupt()):
         partial.mkdir()
@@ -179,7 +179,7 @@ def test_only_the_disk_s_failures_are_told_as_such(tmp_path: Path) -> None:
         raise OSError(errno.EROFS, "read only")
 
 
-def test_where_predictions_cannot_be_written_is_told_before_they_are_made(tmp_path: Path) -> None:
+def test_an_unwritable_output_is_reported_before_predicting(tmp_path: Path) -> None:
     check_output(None)
     check_output(tmp_path / "out.CSV")
     (tmp_path / "folder.csv").mkdir()

@@ -97,7 +97,7 @@ def test_an_example_that_does_not_fit_alone_ends_the_run(tiny_model: Path, tmp_p
     assert "max_length" in error.value.remedy
 
 
-def test_another_error_is_not_taken_for_memory(tiny_model: Path, tmp_path: Path) -> None:
+def test_another_error_is_not_treated_as_out_of_memory(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
     fail_above(manager, 1, "shape mismatch")
     with pytest.raises(RuntimeError, match="shape mismatch"):
@@ -130,7 +130,7 @@ def test_a_window_that_is_not_finite_is_skipped_and_named(
         manager.ledger.read()
 
 
-def test_a_good_window_ends_a_row_of_bad_ones(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_good_window_resets_the_count_of_bad_ones(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
     manager.state.bad_steps, window = 4, Window(0, 0, np.arange(8))
     manager.ledger.count(manager.train_window(manager.plan(window)), window, 1.0)
@@ -140,7 +140,7 @@ def test_a_good_window_ends_a_row_of_bad_ones(tiny_model: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("task", ["text-classification", "fill-mask", "text-generation"])
 def test_no_step_waits_for_the_device(tiny_model: Path, tiny_causal: Path, tmp_path: Path, task: str) -> None:
-    """What would wait for a GPU, reading a number or counting what is chosen, is in no step: its operators are few."""
+    """A step runs no operator that waits for a GPU, such as reading a number or counting selected elements."""
     model = tiny_causal if task == "text-generation" else tiny_model
     manager = make_manager(model, tmp_path, task, torch.float32)
     ready = manager.plan(Window(0, 0, np.arange(16)))
@@ -153,7 +153,7 @@ def test_no_step_waits_for_the_device(tiny_model: Path, tiny_causal: Path, tmp_p
     assert math.isfinite(manager.ledger.read())
 
 
-def test_what_steps_came_to_is_read_in_its_own_precision() -> None:
+def test_losses_are_read_in_their_own_precision() -> None:
     """Apple's GPUs have no float64, which losses were read in. (A gradient's norm is bfloat16 for such weights.)"""
     third, norm = torch.tensor(1 / 3), torch.tensor(0.5, dtype=torch.bfloat16)
     results = [StepResult(third, 3, norm, 0.1, 7, 9, False)] * 2
@@ -173,7 +173,7 @@ class _Without64Bits(TorchDispatchMode):
         return found
 
 
-def test_the_time_that_the_device_is_waited_for_is_the_steps_own(
+def test_waiting_for_the_device_counts_as_step_time(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step that was handed to a device has taken no time yet; examples a second would be of the handing over."""
@@ -221,7 +221,7 @@ def test_a_checkpoint_is_there_before_an_evaluation_that_fails(
     assert state.step == again.total_steps
 
 
-def test_a_metric_that_is_no_number_is_never_the_best(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_nan_metric_is_never_the_best(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
     assert manager.state.is_better(math.nan, greater_is_better=True)  # a run must leave a model
     manager.state.best_step = 5
@@ -232,7 +232,7 @@ def test_a_metric_that_is_no_number_is_never_the_best(tiny_model: Path, tmp_path
     assert not manager.state.is_better(0.05, greater_is_better=True)
 
 
-def test_a_resumed_run_goes_on_with_the_scale_of_its_loss(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_restores_the_loss_scale(tiny_model: Path, tmp_path: Path) -> None:
     """The scaler of fp16 grows its scale every two steps here: the resumed run is at the same place of it."""
 
     def scaled(name: str) -> TrainingManager:
@@ -260,7 +260,7 @@ def test_a_resumed_run_goes_on_with_the_scale_of_its_loss(tiny_model: Path, tmp_
 
 
 @pytest.mark.parametrize(("eval_steps", "steps"), [(None, 9), (2, 6)])
-def test_a_run_ends_when_patience_does(
+def test_a_run_ends_after_patience_evaluations_without_improvement(
     tiny_model: Path, tmp_path: Path, eval_steps: int | None, steps: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Weights that hardly move never get better: after the first evaluation two more are waited for."""

@@ -1,7 +1,7 @@
-"""What a resumed run must share with its checkpoint, and what may have changed since.
+"""The fingerprint of a run: the settings and data that a resumed run must share with its checkpoint.
 
 The fingerprint is made from the settings' metadata (`finetuning.config.metadata`): every setting with the rule `same`
-or `from_now_on` is part of it. For settings with the rule `measured` it holds what follows from them.
+or `from_now_on` is part of it. For settings with the rule `measured` it holds the values that result from them.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def fingerprint(
     settings: Settings, model: PreTrainedModel, examples: Examples, data_keys: Mapping[str, str], max_length: int,
     window_size: int, precision: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """Collect what the steps of a run follow from.
+    """Collect the settings and data that determine the steps of a run.
 
     Args:
-        settings: the settings in force.
-        model: the model as training starts with it.
-        examples: the training examples.
-        data_keys: a content hash of the rows of each split.
-        max_length: the longest example in tokens, after the model's own limit.
-        window_size: examples of one optimizer step, over all processes.
-        precision: the autocast precision, as accelerate names it.
+        settings: The settings in force.
+        model: The model as training starts with it.
+        examples: The training examples.
+        data_keys: A content hash of the rows of each split.
+        max_length: The longest example in tokens, after the model's own limit.
+        window_size: Examples of one optimizer step, over all processes.
+        precision: The autocast precision, as accelerate names it.
 
     Returns:
         JSON values by names that messages can show.
@@ -67,12 +67,12 @@ def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], allow_c
     """Check that a run can continue from a checkpoint, and log each change that is allowed.
 
     Args:
-        saved: the checkpoint's fingerprint. A setting that is newer than the checkpoint counts as its default.
-        current: this run's fingerprint.
-        allow_changed: whether settings with the rule `from_now_on` may differ.
+        saved: The checkpoint's fingerprint. A setting that is newer than the checkpoint counts as its default.
+        current: This run's fingerprint.
+        allow_changed: Whether settings with the rule `from_now_on` may differ.
 
     Raises:
-        SettingsError: with both values side by side, if anything differs that must not.
+        SettingsError: Something differs that must not; the message shows both values.
     """
     rules = {field.key: field.resume for field in fields_of(Settings)}
     saved = {**{field.key: field.default for field in fields_of(Settings) if field.key in current}, **saved}

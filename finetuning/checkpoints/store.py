@@ -32,7 +32,7 @@ _ALIASES = "tensor_aliases"
 
 
 class CheckpointStore:
-    """The checkpoints of one output_dir, and the link `checkpoint-latest` beside it.
+    """The checkpoints of one output_dir, and the link `checkpoint-latest` next to it.
 
     Args:
         output_dir: The folder of the run.

@@ -1,1 +1,1 @@
-"""What the program does: one file a command, each with `run(session, arguments)`."""
+"""The commands: one file each, with a function `run(session, arguments)`."""

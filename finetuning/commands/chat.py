@@ -45,7 +45,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
             return
         if line == _AGAIN:
             conversation.forget()
-            print("지금까지의 대화를 잊었습니다.", file=sys.stderr)
+            print("지금까지의 대화를 지웠습니다.", file=sys.stderr)
         elif line:
             conversation.reply(line)
 

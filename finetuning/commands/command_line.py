@@ -64,7 +64,7 @@ class _KoreanParser(argparse.ArgumentParser):
         if lacking:
             what = f"{lacking[1]} 뒤에 값이 없습니다."
         elif surplus:
-            what = f"무슨 뜻인지 알 수 없는 말이 있습니다: {surplus[1]}"
+            what = f"알 수 없는 인자입니다: {surplus[1]}"
         else:
             what = f"명령줄을 읽을 수 없습니다: {message}"
         raise SettingsError(what, where="명령줄", remedy=_SEE_HELP)
@@ -90,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
-    """The settings given on the command line, by dotted key; --set wins over the other flags."""
+    """Collect the settings given on the command line, by dotted key; --set wins over the other flags."""
     from finetuning.config.overrides import Override, parse_assignment
 
     overrides: dict[str, Override] = {}
@@ -105,7 +105,7 @@ def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
 
 
 def resume_command(argv: Sequence[str]) -> str:
-    """The command that continues this run from its newest checkpoint, whichever one it started from."""
+    """Build the command that resumes this run from its newest checkpoint, whichever one it started from."""
     words: list[str] = []
     following = iter(argv)
     for word in following:
@@ -135,7 +135,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         "--checkpoint_path", type=Path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)"
     )
     parser.add_argument(
-        "--compare", nargs="+", metavar="모델", help="plan: tokenizer를 나란히 견줄 다른 모델들 (ID 또는 폴더)"
+        "--compare", nargs="+", metavar="모델", help="plan: tokenizer를 나란히 비교할 다른 모델들 (ID 또는 폴더)"
     )
     parser.add_argument(
         "--allow_changed", action="store_true",

@@ -1,4 +1,4 @@
-"""Hand a session's run to planning: its outline, its examples and the memory there is."""
+"""Describe a session's run for planning: its outline, its examples and the available memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from finetuning.commands.session import Session
 from finetuning.config.ladder import with_changes
 from finetuning.config.schema import Settings
+from finetuning.models.loading import fit_padding
 from finetuning.planning.fit import Fitting
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def fitting_of(
     session: Session, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int,
     train: Examples, validation: Examples,
 ) -> Fitting:  # fmt: skip
-    """Describe the run to come on this device, as it is before its model is loaded.
+    """Describe the run on this device before its model is loaded.
 
-    Of several processes the one with the least memory counts for all, as they have to train with the same settings.
+    With several processes the least memory of any process counts, since all must train with the same settings.
     """
     from finetuning.planning.workload import Source
     from memory_utils import MemoryManager
@@ -30,8 +31,7 @@ def fitting_of(
 
     def outline(settings: Settings) -> PreTrainedModel:
         model = ModelManager(settings, session.task, session.models.extension).outline(label_names)
-        if model.config.pad_token_id is None:
-            model.config.pad_token_id = tokenizer.pad_token_id
+        fit_padding(model, tokenizer)
         session.task.scores.fit_model(model, tokenizer)
         return model
 

@@ -1,4 +1,4 @@
-"""The folder of a run: whether it may be written, what is in it, and where a run goes on from."""
+"""The folder of a run: check that it can be written, clear it, and find the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ _WRITTEN = ("config.json", "model.safetensors", "adapter_config.json", "README.m
 
 
 def checkpoint_to_resume(store: CheckpointStore, arguments: argparse.Namespace, output_dir: Path) -> Path | None:
-    """Return the folder of the checkpoint to go on from, or None for a new run.
+    """Find the checkpoint to resume from.
+
+    Args:
+        store: The checkpoints of output_dir.
+        arguments: The command line.
+        output_dir: The folder of the run.
+
+    Returns:
+        The folder of the checkpoint, or None for a new run.
 
     Raises:
-        ModelError: --resume, and there is no checkpoint.
+        ModelError: The command line asks to resume, and there is no checkpoint.
         SettingsError: A new run would overwrite one that is not finished.
     """
     if arguments.resume or arguments.checkpoint_path is not None:
@@ -42,7 +50,7 @@ def checkpoint_to_resume(store: CheckpointStore, arguments: argparse.Namespace, 
 
 
 def check_writable(output_dir: Path) -> None:
-    """Raise ResourceError where output_dir cannot be made or written, before time goes into anything else."""
+    """Raise ResourceError if output_dir cannot be created or written, before any slow work."""
     nearest = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise ResourceError(

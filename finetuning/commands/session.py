@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from exceptions import ModelError
 from finetuning.config.schema import Settings
+from finetuning.models.loading import fit_padding
 from finetuning.models.quantization import check_device
 
 if TYPE_CHECKING:
@@ -88,8 +89,7 @@ class Session:
         from memory_utils import MemoryManager
 
         memory = MemoryManager(self.settings, self.runtime.device, max_length)
-        if model.config.pad_token_id is None:  # a classifier on a causal model finds each text's end by it
-            model.config.pad_token_id = tokenizer.pad_token_id
+        fit_padding(model, tokenizer)
         model.to(self.runtime.device)
         self.task.scores.fit_model(model, tokenizer)
         return Evaluator(self.task, model, tokenizer, label_names, max_length, self.runtime, memory, self.stop.check)

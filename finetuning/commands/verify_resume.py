@@ -61,7 +61,7 @@ class Halfway:
 
 @dataclass(frozen=True)
 class Proof:
-    """Trains short runs on the same few examples. Each run loads its model anew.
+    """Trains short runs on the same few examples. Each run loads a new model.
 
     Attributes:
         session: The session, with shortened settings.
@@ -162,7 +162,7 @@ def _judge(proof: Proof, folder: Path) -> None:
     """Run the trials and print the verdict. If they differ, run once more to see whether the device is to blame."""
     _log.info("멈추지 않고 학습합니다.")
     whole = proof.undisturbed(folder / "whole")
-    _log.info("같은 학습을 가운데에서 멈춥니다.")
+    _log.info("같은 학습을 중간에 멈춥니다.")
     resumed = proof.stopped_and_resumed(folder / "resumed")
     steps = whole.checkpoint.progress.step
     print(f"{steps}스텝을 한 번에 학습한 것과, {steps // 2}스텝에서 멈췄다가 이어서 학습한 것을 비교합니다.")
@@ -170,7 +170,7 @@ def _judge(proof: Proof, folder: Path) -> None:
     if not differences:
         print("판정: 비트까지 같습니다. 이 설정으로는 멈췄다가 이어도 한 번도 멈추지 않은 학습과 같습니다.")
         return
-    _log.info("멈추지 않고 한 번 더 학습해, 장치의 연산이 늘 같은 값을 내는지 봅니다.")
+    _log.info("멈추지 않고 한 번 더 학습하여 장치의 연산이 항상 같은 값을 내는지 확인합니다.")
     if _differing(whole, proof.undisturbed(folder / "again")):
         raise FinetuningError(
             "판정: 다릅니다. 그러나 멈추지 않은 두 학습도 서로 다르므로, 이어서 학습했기 때문이 아닙니다.",
@@ -181,7 +181,7 @@ def _judge(proof: Proof, folder: Path) -> None:
     raise FinetuningError(
         "판정: 다릅니다. 멈췄다가 이어서 학습한 결과가 멈추지 않은 학습과 다릅니다.",
         where=f"다른 것: {', '.join(differences)}",
-        remedy="이 프로그램의 결함입니다. 설정 파일과 함께 알려 주세요.",
+        remedy="이 프로그램의 버그입니다. 설정 파일과 함께 신고해 주세요.",
     )
 
 

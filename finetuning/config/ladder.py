@@ -1,8 +1,8 @@
-"""The settings that need less memory, in the one order in which they are tried, suggested and named in errors.
+"""The settings that need less memory, in the order in which they are tried, suggested and named in errors.
 
-The order is that of what they change, least first: nothing but speed, then the arithmetic, then what is trained, then
-the text that the model reads. Step by step, on tiny models, losses differed by up to 8.3e-5 of themselves with 8-bit
-moments, 3.7e-4 with bfloat16 weights and 0.022 with Adafactor.
+Those that change least come first: only the speed, then the arithmetic, then the trained weights, then the text that
+the model reads. On tiny models the loss of a step differed by a relative 8.3e-5 at most with 8-bit moments, 3.7e-4 with
+bfloat16 weights and 0.022 with Adafactor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from finetuning.config.schema import Settings
 
 Use = Literal["automatic", "plan", "train", "use", "load"]
 
-SHORTEST = 32  # tokens; with texts cut shorter than this the task is another one
+SHORTEST = 32  # tokens; shorter texts would change the task
 _SMALLER_MODEL = "더 작은 모델"
 _DEFAULTS = Settings()
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -28,9 +28,9 @@ class Abilities:
     """What the model and the machine support.
 
     Attributes:
-        checkpointing: The architecture has gradient checkpointing.
-        optimizer_8bit: bitsandbytes is installed and works on the device.
-        rounded_weights: Weights can be bfloat16. They cannot be quantised, nor trained with a scaled fp16 loss.
+        checkpointing: Whether the architecture has gradient checkpointing.
+        optimizer_8bit: Whether bitsandbytes is installed and works on the device.
+        rounded_weights: Whether weights can be bfloat16: they are not quantised, and the loss is not scaled for fp16.
     """
 
     checkpointing: bool = True
@@ -44,15 +44,15 @@ class Rung:
 
     Attributes:
         key: The setting that it changes, by dotted name.
-        cost: What it costs, in Korean.
-        uses: Where it helps: "automatic", it may be chosen by `memory.optimize_memory_usage`; "plan", it may be
-            suggested, as its price can be estimated; "train", "use" and "load", an error names it when memory ran out
-            while a model is trained, used or loaded.
-        changes: Maps settings to the changed ones by dotted name; empty where the setting is in force already, or
-            cannot be made cheaper.
+        cost: Its disadvantage, in Korean.
+        uses: Where it applies. "automatic": `memory.optimize_memory_usage` may choose it. "plan": `plan` may suggest
+            it, since its effect can be estimated. "train", "use", "load": an error names it if memory ran out while
+            a model was trained, used or loaded.
+        changes: Maps settings to the changed ones by dotted name; empty if the setting is in force already or cannot
+            be made cheaper.
         possible: Whether the model and machine support it.
-        is_exact: It changes no loss.
-        note: What an error says beside the setting, in Korean.
+        is_exact: Whether all losses stay the same.
+        note: Note beside the setting in an error, in Korean.
     """
 
     key: str
@@ -66,11 +66,11 @@ class Rung:
 
 @dataclass(frozen=True)
 class Variant:
-    """Settings made cheaper by some rungs.
+    """Settings after the changes of some rungs.
 
     Attributes:
         settings: All settings, changed.
-        rungs: The rungs that changed them; none for what the user asked for.
+        rungs: The rungs that changed them; empty for the user's settings.
         changes: The changed settings by dotted name.
     """
 
@@ -80,7 +80,7 @@ class Variant:
 
     @property
     def is_exact(self) -> bool:
-        """Whether no loss differs from that of the settings asked for."""
+        """Whether all losses equal those of the user's settings."""
         return all(rung.is_exact for rung in self.rungs)
 
     def flags(self) -> str:
@@ -94,7 +94,7 @@ class Variant:
 
 
 def _unless(key: str, value: object, *, only_from: object = None) -> Callable[[Settings], Mapping[str, Any]]:
-    """Return a rung's `changes`: set `key` to `value` unless it is so; only_from: only where it has this value now."""
+    """Return a rung's `changes`: set `key` to `value` unless it has it; only_from: the value it must have before."""
 
     def changes(settings: Settings) -> Mapping[str, Any]:
         now = read(settings, key)
@@ -134,7 +134,7 @@ LADDER: tuple[Rung, ...] = (
         frozenset({"plan"}), _half_as_large_micro_batches, is_exact=True,
     ),
     Rung(
-        "generation.num_beams", "텍스트를 하나씩만 찾으며 생성하므로 품질이 조금 낮아질 수 있습니다.",
+        "generation.num_beams", "텍스트를 후보를 하나만 두고 생성하므로 품질이 조금 낮아질 수 있습니다.",
         frozenset({"use"}), _unless("generation.num_beams", 1),
     ),
     Rung(

@@ -26,7 +26,7 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class _Problem:
-    """One wrong setting: its dotted key, what is wrong with it, and what to write instead."""
+    """One wrong setting: its dotted key, the error, and the remedy."""
 
     key: str
     what: str
@@ -94,14 +94,14 @@ def _problems(error: ValidationError) -> Iterator[_Problem]:
 
 
 def _key_at(location: Sequence[int | str]) -> str:
-    """The setting at pydantic's location of an error, which may go on to list items or members of a union."""
+    """Return the key of the setting at pydantic's error location, which may end in list items or union members."""
     parts = [str(part) for part in location]
     known = all_keys()
     return next((key for end in range(len(parts)) if (key := ".".join(parts[: end + 1])) in known), ".".join(parts))
 
 
 def _requirement(detail: ErrorDetails) -> str:
-    """What the value must be, in one phrase."""
+    """Describe in one phrase what the value must be."""
     context, kind = detail.get("ctx", {}), detail["type"]
     if kind in _BOUNDS:
         return _BOUNDS[kind].format(**context)
@@ -124,7 +124,7 @@ def _requirement(detail: ErrorDetails) -> str:
 
 
 def _default_line(key: str) -> str:
-    """A setting at its default, as a line of YAML; of a section, its name alone."""
+    """Format a setting at its default as a line of YAML; for a section, only its name."""
     name, default = key.rpartition(".")[2], value_at(Settings(), key)
     if isinstance(default, BaseModel):
         return f"{name}:"

@@ -1,4 +1,4 @@
-"""What the program knows about each setting besides its type: descriptions, flag, resume rule, cache rule.
+"""Metadata of each setting: descriptions, flag, resume rule, cache rule.
 
 A field of a section declares these with `setting(...)`. The reference files, the run's fingerprint and the keys of the
 data cache are made from them, so a new section or field takes part in all of these without further code.
@@ -15,34 +15,34 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 ResumeRule = Literal["same", "from_now_on", "free", "measured"]
-"""What a resumed run may do with a setting.
+"""Whether a resumed run may change a setting.
 
-same: it must equal the checkpoint's. from_now_on: it may change with --allow_changed, since it acts only on the steps
-to come. free: it may change, since no step depends on it. measured: it may change as long as what follows from it
-(the rows, the tokens, the window size, the model's size) equals the checkpoint's.
+same: it must equal the checkpoint's. from_now_on: it may change with --allow_changed, since it affects only future
+steps. free: it may change, since no step depends on it. measured: it may change as long as the values
+that result from it (the rows, the tokens, the window size, the model's size) equal the checkpoint's.
 """
 
 CacheRule = Literal["rows", "examples", "none"]
 """Which part of the data cache depends on a setting.
 
 rows: the cleaned rows, and with them the examples. examples: the tokenised examples. none: neither, or the cache key
-holds what follows from the setting (the source's content, the columns found, the tokenizer).
+holds the values that result from it (the source's content, the columns found, the tokenizer).
 """
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Metadata of one setting. It travels in the field's `json_schema_extra`.
+    """Metadata of one setting, stored in the field's `json_schema_extra`.
 
     Attributes:
-        korean: description in one short sentence, for config.yaml, --help, README.md and the editor schema.
-        english: the same in English, for README.en.md.
-        more_korean: further sentences for README.md and the editor schema.
-        more_english: further sentences for README.en.md.
-        flag: command line flag that sets it.
-        resume: what a resumed run may do with it; None takes the section's rule.
-        cache: which part of the data cache depends on it; None takes the section's rule.
-        user_only: whether only the user may give it, by a flag or a settings file of their own. A model folder's
+        korean: Description in one short sentence, for config.yaml, --help, README.md and the editor schema.
+        english: The same in English, for README.en.md.
+        more_korean: Further sentences for README.md and the editor schema.
+        more_english: Further sentences for README.en.md.
+        flag: Command line flag that sets it.
+        resume: Whether a resumed run may change it; None takes the section's rule.
+        cache: Part of the data cache that depends on it; None takes the section's rule.
+        user_only: Whether only the user may give it, by a flag or a settings file of their own. A model folder's
             settings.yaml may come from anybody: its value is not read.
     """
 
@@ -61,7 +61,7 @@ class Setting:
             schema["description"] = self.in_full("korean")
 
     def in_full(self, language: Literal["korean", "english"]) -> str:
-        """The description with its further sentences, without a final full stop."""
+        """Return the description with its further sentences, without a final full stop."""
         parts = (self.korean, self.more_korean) if language == "korean" else (self.english, self.more_english)
         return ". ".join(filter(None, parts))
 
@@ -80,14 +80,14 @@ def setting(
     """Declare a field of a section.
 
     Args:
-        default: the value where nothing else gives one.
-        korean: description in Korean, one short sentence.
-        english: description in English.
-        more: further sentences in Korean and in English, for the README.
-        flag: command line flag, with its dashes.
-        resume: what a resumed run may do with the setting, where it differs from the section's rule.
-        cache: which part of the data cache depends on the setting, where it differs from the section's rule.
-        user_only: whether a model folder's settings.yaml must not give the setting; see `Setting`.
+        default: The default value.
+        korean: Description in Korean, one short sentence.
+        english: Description in English.
+        more: Further sentences in Korean and in English, for the README.
+        flag: Command line flag, with its dashes.
+        resume: Whether a resumed run may change it; None takes the section's rule.
+        cache: Part of the data cache that depends on it; None takes the section's rule.
+        user_only: Whether a model folder's settings.yaml must not give the setting; see `Setting`.
 
     Returns:
         The pydantic field.
@@ -99,7 +99,7 @@ def setting(
 class Section(BaseModel):
     """Base of all sections: frozen, without unknown keys.
 
-    A section that says nothing else is part of the fingerprint, and both rows and examples depend on it. That is safe
+    By default a section is part of the fingerprint, and both rows and examples depend on it. That is safe
     for a new section: at worst, data is prepared once more than needed.
     """
 
@@ -139,16 +139,16 @@ def fields_of(section: type[Section]) -> tuple[SettingField, ...]:
 
 
 def subsection(field: FieldInfo) -> type[Section] | None:
-    """The section that a field holds, or None where it holds a value."""
+    """Return the section class of a field, or None if the field holds a value."""
     held: object = field.annotation
     return held if isinstance(held, type) and issubclass(held, Section) else None
 
 
 def setting_of(field: FieldInfo) -> Setting:
-    """The metadata of a field; empty where it was declared without `setting`."""
+    """Return the metadata of a field; empty if it was declared without `setting`."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, Setting) else Setting()
 
 
 def value_at(settings: Section, key: str) -> Any:
-    """The value of a setting by its dotted key."""
+    """Return the value of a setting by its dotted key."""
     return attrgetter(key)(settings)

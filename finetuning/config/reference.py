@@ -23,7 +23,7 @@ _COMMENT_COLUMN = 46
 _CONFIG_HEADER = """\
 # yaml-language-server: $schema=./schema.json
 # 기본 설정입니다. 우선순위: 기본값 < 이 파일(또는 --config로 지정한 파일) < 명령줄 플래그.
-# 여기 없는 키를 쓰거나 값이 틀리면, 학습을 시작하기 전에 어디가 틀렸는지 알려 줍니다.
+# 여기 없는 키를 쓰거나 값이 틀리면, 학습을 시작하기 전에 어디가 틀렸는지 출력하고 멈춥니다.
 """
 _FLAGS_HEADER = '''\
 """Command line flags of settings, as (flag, key, help, whether it is an on/off switch).
@@ -93,7 +93,7 @@ def _yaml_lines(section: type[Section], depth: int) -> Iterator[str]:
 
 
 def yaml_value(value: object) -> str:
-    """A default as config.yaml spells it: text in quotes, and 2e-5 rather than 2e-05."""
+    """Format a default as config.yaml spells it: text in quotes, and 2e-5 rather than 2e-05."""
     if isinstance(value, float):
         return re.sub(r"e([+-])0+", r"e\1", repr(value)).replace("e+", "e")
     return json.dumps(value, ensure_ascii=False)
@@ -103,7 +103,7 @@ def yaml_value(value: object) -> str:
 
 
 def with_tables(text: str, language: _Language) -> str:
-    """A README whose tables between `<!-- settings: SECTION -->` and `<!-- /settings -->` are made anew."""
+    """Regenerate the tables of a README between `<!-- settings: SECTION -->` and `<!-- /settings -->`."""
     own = {match[2] for match in _TABLE.finditer(text)}
 
     def table(match: re.Match[str]) -> str:
@@ -127,7 +127,7 @@ def _row(field: SettingField, language: _Language) -> str:
 
 
 def _bare_value(value: object) -> str:
-    """A default for a table: text without quotes where YAML reads it as the same text."""
+    """Format a default for a table: text without quotes if YAML reads it as the same text."""
     try:
         is_plain = isinstance(value, str) and yaml.safe_load(value) == value
     except yaml.YAMLError:
@@ -139,7 +139,7 @@ def _bare_value(value: object) -> str:
 
 
 def flags_module() -> str:
-    """The source of finetuning/config/flags.py."""
+    """Generate the source of finetuning/config/flags.py."""
     rows = ((field, field.setting.flag) for field in fields_of(Settings) if field.setting.flag is not None)
     return _FLAGS_HEADER + "".join(_flag_row(field, flag) for field, flag in rows) + ")\n"
 
@@ -154,7 +154,7 @@ def _flag_row(field: SettingField, flag: str) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns that a line takes, with two for a Hangul syllable, as the formatter counts them."""
+    """Return the width of a line as the formatter counts it: two columns for a Hangul syllable."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
@@ -162,7 +162,7 @@ def _width(text: str) -> int:
 
 
 def json_schema() -> str:
-    """The JSON schema by which editors complete keys and mark wrong values."""
+    """Generate the JSON schema that editors use to complete keys and mark wrong values."""
     schema = Settings.model_json_schema()
     for definition in schema["$defs"].values():
         definition.pop("description", None)  # the class's docstring; its field in Settings has a description

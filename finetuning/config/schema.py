@@ -60,26 +60,26 @@ class Settings(Section):
     generation: GenerationSettings = setting(GenerationSettings(), "텍스트를 생성하는 방법", "how texts are generated")
     expectation: ExpectationSettings = setting(
         ExpectationSettings(),
-        "공개된 점수. 학습이 끝나면 재현했는지 알려 줍니다. 레시피에 있습니다",
+        "공개된 점수. 학습이 끝나면 재현했는지 확인합니다. 레시피에 있습니다",
         "published score of a recipe; the end of the run says whether it was reproduced",
     )
     logging: LoggingSettings = setting(LoggingSettings(), "로그", "log")
 
     def to_yaml(self) -> str:
-        """The complete settings as YAML that reads back as the same settings."""
+        """Write the complete settings as YAML that reads back as the same settings."""
         return yaml.safe_dump(self.model_dump(), allow_unicode=True, sort_keys=False)
 
 
 def all_keys() -> list[str]:
-    """Every setting as `section.key`, in the order of config.yaml."""
+    """List every setting as `section.key`, in the order of config.yaml."""
     return [field.key for field in fields_of(Settings)]
 
 
 def cache_dependencies(settings: Settings, stage: Literal["rows", "examples"]) -> dict[str, Any]:
-    """Settings that a stage of the data cache depends on.
+    """Return the settings that a stage of the data cache depends on.
 
     Args:
-        settings: the settings in force; a subclass with further sections works too.
+        settings: The settings in force; a subclass with further sections works too.
         stage: `rows` for the cleaned rows, `examples` for the tokenised examples, which depend on the rows' as well.
 
     Returns:

@@ -54,7 +54,7 @@ def read_sections(path: Path) -> dict[str, Any]:
         raise SettingsError(
             f"YAML로 읽을 수 없습니다: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
             where=str(path),
-            remedy="config.yaml을 본보기로 다시 쓰세요.",
+            remedy="config.yaml을 참고해 다시 쓰세요.",
         ) from None
     return _as_sections(loaded, path)
 
@@ -81,7 +81,7 @@ def _as_sections(loaded: object, path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise SettingsError(
-            "설정 파일이 '섹션: 키: 값' 모양이 아닙니다.", where=str(path), remedy="config.yaml을 본보기로 쓰세요."
+            "설정 파일이 '섹션: 키: 값' 모양이 아닙니다.", where=str(path), remedy="config.yaml을 참고해 쓰세요."
         )
     sections: dict[str, Any] = {}
     for name, content in loaded.items():

@@ -1,4 +1,4 @@
-"""The cache of prepared rows and examples: files named by a hash of what they were made from."""
+"""The cache of prepared rows and examples: files named by a hash of their sources and settings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Cache:
 
     @classmethod
     def of(cls, data: DataSettings) -> Self:
-        """The cache that the settings name."""
+        """Open the cache that the settings name."""
         return cls(Path(data.dataset_cache_dir).expanduser() / "prepared", data.cache_max_gb, data.cache_max_days)
 
     def path(self, kind: str, key: str, suffix: str = ".arrow") -> Path:
@@ -64,7 +64,7 @@ class Cache:
         return self.folder / f"{kind}-{key}{suffix}"
 
     def has(self, *paths: Path) -> bool:
-        """Whether all of these files are there; if so, record that they are used now."""
+        """Return whether all of these files exist; if so, record that they are used now."""
         if not all(path.exists() for path in paths):
             return False
         for path in paths:

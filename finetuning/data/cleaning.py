@@ -24,8 +24,8 @@ class Cleaner:
     Attributes:
         names: Role → the source's column name.
         optional: Roles whose cell may be empty.
-        prepare: Cells by role → the row as the task reads it, and a question at its end that was left out for lack of
-            an answer. Raises BadRow.
+        prepare: Cells by role → the task's row, and the unanswered question that was removed from its end, if any.
+            Raises BadRow.
         normalizer: Brings texts to one spelling.
         limit: Rows of the source to read, None for all.
     """
@@ -40,7 +40,7 @@ class Cleaner:
     def to_train(
         cls, task: Task, data: DataSettings, columns: Sequence[Column], names: Mapping[str, str], limit: int | None
     ) -> Cleaner:
-        """Make a cleaner of rows to train on or to score."""
+        """Make a cleaner for rows with labels."""
 
         def prepare(cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
             return task.reads.complete(task.reads.prepare(cells))
@@ -49,7 +49,7 @@ class Cleaner:
 
     @classmethod
     def to_predict(cls, task: Task, data: DataSettings, columns: Sequence[Column], names: Mapping[str, str]) -> Cleaner:
-        """Make a cleaner of rows without labels."""
+        """Make a cleaner for rows without labels."""
 
         def prepare(cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
             return task.reads.prepare(cells), ""
@@ -57,7 +57,7 @@ class Cleaner:
         return cls(names, _optional(columns), prepare, _normalizer(task, data))
 
     def clean(self, rows: Iterable[Mapping[str, Any]], findings: Findings, first: int = 1) -> Iterator[dict[str, Any]]:
-        """Clean rows, counting in `findings` what is skipped and changed.
+        """Clean rows, and count skipped and changed ones in `findings`.
 
         Args:
             rows: Cells by the source's column names.
@@ -75,7 +75,7 @@ class Cleaner:
                 yield row
 
     def _clean(self, number: int, source: Mapping[str, Any], findings: Findings) -> dict[str, Any] | None:
-        """One row, or None where it is skipped."""
+        """Clean one row; None if it is skipped."""
         cells = {role: source.get(name) for role, name in self.names.items()}
         empty = next((role for role in self.names if role not in self.optional and self._is_empty(cells[role])), None)
         if empty is not None:

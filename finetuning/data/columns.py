@@ -25,7 +25,7 @@ def find_columns(columns: Sequence[Column], raw: Raw) -> dict[str, str]:
         raw: The source; a column found by a usual name is logged with it.
 
     Returns:
-        Role → the source's column name. An optional column that is not there is left out.
+        Role → the source's column name. A missing optional column is left out.
 
     Raises:
         DataError: A column is missing, or several have a usual name for one role.
@@ -68,7 +68,7 @@ def _missing(columns: Sequence[Column], raw: Raw) -> list[Column]:
 
 
 def _candidates(column: Column, available: Sequence[str]) -> list[str]:
-    """The column of the name that is set or, where that is the default, every one of a usual name."""
+    """Find the column with the configured name or, if that is the default, every column with a usual name."""
     name = clean_name(column.name or "")
     if name in available:
         return [name]

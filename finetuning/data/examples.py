@@ -18,7 +18,8 @@ class Examples:
 
     Attributes:
         table: One row an example: `input_ids`, `row`, and the columns that the task's `collate` reads.
-        lengths: Tokens of each example, int32.
+        lengths: Tokens of each example, int32; of an example with several `sequences` as many as they have when padded
+            to the longest of them.
         rows: The clean rows that the examples were made from, in the same order.
     """
 
@@ -38,7 +39,7 @@ class Examples:
 def batches_by_length(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
     """Divide a split into batches of similar length for a pass without gradients.
 
-    The longest batch comes first, so that a lack of memory shows at once.
+    The longest batch comes first, so that running out of memory happens early.
 
     Args:
         lengths: Tokens of each example.

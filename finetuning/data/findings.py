@@ -12,7 +12,7 @@ from finetuning.korean.normalization import KINDS, change_shown
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
-_CHANGES = {**KINDS, "label": "앞뒤 빈칸을 뗀 라벨", "unanswered": "답이 없어 뺀 마지막 질문"}
+_CHANGES = {**KINDS, "label": "앞뒤 공백을 제거한 라벨", "unanswered": "답이 없어 뺀 마지막 질문"}
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Findings:
         first_changed: Kind of change → the first value changed, as the log shows it.
         skipped: Reason → number of rows.
         skipped_rows: Reason → numbers of the first few rows.
-        first_found: Reason → what the first such row held.
+        first_found: Reason → content of the first such row.
     """
 
     kept: int = 0
@@ -38,7 +38,7 @@ class Findings:
     first_found: dict[str, str] = field(default_factory=dict)
 
     def skip(self, reason: str, row: int, found: str = "") -> None:
-        """Count a row that is left out; remember the first few numbers and what the first row held."""
+        """Count a skipped row; remember the first few row numbers and the content of the first row."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
         if found:
             self.first_found.setdefault(reason, f"{row:,}번째 행: {found}")
@@ -85,7 +85,7 @@ class Findings:
             )
 
     def all_lack(self, roles: Iterable[str]) -> bool:
-        """Whether no row is left, and at least half were skipped because a cell of these roles is empty."""
+        """Return whether no row is left, and at least half were skipped because a cell of these roles is empty."""
         lacking = sum(self.skipped.get(_empty(role), 0) for role in roles)
         return self.kept == 0 and 2 * lacking > sum(self.skipped.values())
 

@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face Hub, loaded by `datasets`; errors say which of several reasons it was."""
+"""Datasets of the Hugging Face Hub, loaded by `datasets`; errors name the reason."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def load_hub(name: str, config: str | None, cache_dir: str) -> dict[str, HubSpli
 
 
 def _explain(error: Exception, name: str) -> DataError:
-    """Say which it is: login, spelling, connection or configuration."""
+    """Find the reason: login, spelling, connection or configuration."""
     kinds, text = {cls.__name__ for cls in type(error).__mro__}, str(error)
     where = f"data.dataset_name: {name}"
     own_file = "내 파일을 쓰려면 경로를 쓰세요(예: ./data/train.csv)."

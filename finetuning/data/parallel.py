@@ -26,25 +26,25 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def can_fork() -> bool:
-    """Whether the system can fork a process that has threads: Linux can, Windows and macOS cannot."""
+    """Return whether the system can fork a process that has threads: Linux can, Windows and macOS cannot."""
     return os.uname().sysname == "Linux" if hasattr(os, "uname") else False
 
 
 def in_processes(make: Make, starts: Sequence[int], count: int) -> Generator[pa.RecordBatch]:
     """Call `make` for each start in forked processes; process i takes every count-th start from the i-th.
 
-    A process waits once its pipe is full, so none runs far ahead. A call that fails in a process is repeated here, so
-    that its error is raised unchanged. Close the generator to end the processes.
+    A process waits when its pipe is full, so none runs far ahead. If a call fails in a process, it is repeated in this
+    one, so that the error is raised unchanged. Close the generator to end the processes.
 
     Args:
-        make: Makes the batch of a start.
-        starts: Its arguments.
-        count: How many processes.
+        make: Makes the batch that begins at a start.
+        starts: The arguments of the calls.
+        count: Number of processes.
 
     Yields:
         The batches in the order of `starts`.
@@ -115,9 +115,9 @@ def _received(pipe: Connection, worker: ForkProcess) -> bytes:
     except (EOFError, OSError):
         worker.join()
         raise ResourceError(
-            "토큰화하던 프로세스가 갑자기 끝났습니다. 메모리가 부족하면 운영체제가 프로세스를 끝냅니다.",
+            "토큰화하던 프로세스가 비정상 종료되었습니다. 메모리가 부족하면 운영체제가 프로세스를 끝냅니다.",
             where=f"종료 코드 {worker.exitcode}",
-            remedy="다른 프로그램을 닫아 메모리를 비우고 다시 실행하세요.",
+            remedy="다른 프로그램을 닫아 메모리를 확보하고 다시 실행하세요.",
         ) from None
 
 

@@ -48,7 +48,7 @@ def cached_rows(raw: Raw, cleaner: Cleaner, cache: Cache, key: str) -> tuple[Row
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Rows to predict. They are read from their source and cleaned in memory; nothing is written to the disk.
+    """Rows to predict. They are read from their source and cleaned in memory, and are never written to the disk.
 
     Attributes:
         raw: The source.

@@ -29,7 +29,7 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
         name: The split to make, `validation` or `test`.
         share: Its share of the rows, 0 to 1.
         seed: The seed of the choice.
-        task: Says which rows belong to a group, and which labels a cell holds.
+        task: Knows the group of a row and the labels of a cell.
 
     Returns:
         The kept rows and the held-out rows, each in the order of train.
@@ -45,7 +45,7 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
     is_held = np.zeros(len(train), dtype=bool)
     is_held[held] = True
     _log.info(
-        "%s 데이터가 없어 학습 데이터 %s행 가운데 %s행을 떼어 씁니다. (data.%s_split, seed %d)",
+        "%s 데이터가 없어 학습 데이터 %s행 중 %s행을 분리해 씁니다. (data.%s_split, seed %d)",
         _NAMES[name], f"{len(train):,}", f"{len(held):,}", name, seed,
     )  # fmt: skip
     by = [group] if group else []
@@ -129,7 +129,7 @@ def leaving_every_label(
 
 
 def hold_out_groups(groups: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    """Choose whole groups at random whose rows come nearest to a share of all rows; at least one group is left.
+    """Choose whole groups at random so that their rows are closest to a share of all rows; keep at least one group.
 
     Args:
         groups: A code for each row's group.

@@ -33,7 +33,7 @@ class Cells(Sequence[Any]):
 
 
 def counted(table: Dataset, column: str) -> dict[str, int]:
-    """Count each distinct value, in the order that they first come."""
+    """Count each distinct value, in order of first appearance."""
     import pyarrow.compute as pc
 
     counts: dict[str, int] = {}

@@ -87,7 +87,7 @@ def examples_in_memory(table: Dataset, encode: Encode) -> Dataset:
 
 
 def _encoded(table: Dataset, encode: Encode) -> Generator[pa.RecordBatch]:
-    """Examples of a thousand rows at a time, in the order of the rows.
+    """Yield the examples of a thousand rows at a time, in the order of the rows.
 
     Many rows are encoded by forked processes, one a core, since a task's own part of the work is Python. Where forking
     is not safe, the tokenizer's threads share the work.
@@ -175,7 +175,7 @@ class LengthReport:
         """Check that some example has a token left.
 
         Raises:
-            DataError: None has.
+            DataError: No example has any.
         """
         if sum(map(len, self._dropped_rows)) == self._total:
             raise DataError("학습할 것이 남은 예제가 없습니다.", where=self.where, remedy="data.max_length를 늘리세요.")

@@ -47,7 +47,7 @@ def trim_heap() -> None:
 
 
 def map_large_blocks() -> None:
-    """Make glibc map each block of 1 MiB or more apart, so that freeing it returns its pages at once.
+    """Make glibc map each block of 1 MiB or more separately, so that freeing it returns its pages immediately.
 
     Freed blocks of up to 32 MB otherwise stay in the heap between others, where nothing else can use them. A run
     limited to 2.6 GB of address space ended with not one example fitting, and finished without those blocks. Mapping

@@ -1,4 +1,4 @@
-"""What the rooms know of the memory manager."""
+"""The interface of the memory manager that the rooms use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class TokenBudget(Protocol):
 
     Attributes:
         token_budget: The most padded tokens in a micro-batch. It only goes down during a run.
-        trains: Whether the model is trained; otherwise it is only used.
+        trains: Whether the model is being trained, and not only used.
         chosen: The settings that `memory.optimize_memory_usage` chose, by dotted name. A resumed run keeps them.
     """
 

@@ -26,7 +26,7 @@ def autocast_precision(settings: Settings) -> str:
 
 
 def allow_tf32(precision: str) -> None:
-    """Let CUDA compute the remaining float32 matrix products in TF32, where a run has a lower precision anyway."""
+    """Compute remaining float32 matrix products on CUDA in TF32 if the run uses mixed precision."""
     import torch
 
     if torch.cuda.is_available() and precision != "no":

@@ -20,7 +20,7 @@ def write_merged(model: FineTunedModel, folder: Path) -> None:
     """
     if not model.is_adapter():
         raise SettingsError(
-            "어댑터가 아니라 온전한 모델이어서 합칠 것이 없습니다.",
+            "어댑터가 아니라 전체 모델이므로 합칠 것이 없습니다.",
             where=model.name,
             remedy="이 폴더를 그대로 쓰세요.",
         )
@@ -28,4 +28,4 @@ def write_merged(model: FineTunedModel, folder: Path) -> None:
     model.save(model.load_merged(), tokenizer, folder)
 
 
-MERGED = ExportFormat("merged", write_merged, "어댑터를 바탕 모델에 합쳐 저장했습니다")
+MERGED = ExportFormat("merged", write_merged, "어댑터를 베이스 모델에 합쳐 저장했습니다")

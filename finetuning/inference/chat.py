@@ -1,4 +1,4 @@
-"""A conversation with a model, held in memory: nothing of it is written to the disk."""
+"""A conversation with a model, held in memory and never written to the disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ChatSession:
         """Answer the user's next turn, printing the answer as it is generated.
 
         Args:
-            text: What the user says.
+            text: The user's message.
 
         Returns:
             The answer, which becomes part of the conversation.
@@ -75,7 +75,7 @@ class HangulStreamer:
         self._show(str(self.tokenizer.decode(self.ids, skip_special_tokens=True)).rstrip(_BROKEN).replace(_BROKEN, ""))
 
     def end(self) -> None:
-        """Show what is left; bytes that never became a character are dropped."""
+        """Show the rest; drop bytes that never became a character."""
         self._show(str(self.tokenizer.decode(self.ids, skip_special_tokens=True)).replace(_BROKEN, ""))
         print(flush=True)
 

@@ -165,7 +165,7 @@ class Evaluator:
     def _pass(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
         """Apply `work` to every position, in batches of similar length, divided among the processes.
 
-        A batch that runs out of memory is cut into smaller ones.
+        Positions are divided first and cut afterwards: a process that ran out of memory cuts its own share smaller.
 
         Args:
             lengths: Tokens of each position.
@@ -180,7 +180,8 @@ class Evaluator:
         self.model.eval()
         try:
             with torch.inference_mode():
-                pending = batches_by_length(lengths, self._budget())[rank::processes]
+                mine = np.argsort(-lengths.astype(np.int64), kind="stable")[rank::processes]
+                pending = [mine[cut] for cut in batches_by_length(lengths[mine], self._budget())]
                 while pending:
                     self.check_stop()
                     indices = pending.pop(0)

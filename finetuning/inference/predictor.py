@@ -1,4 +1,4 @@
-"""Predictions of rows without labels, made in memory: nothing of the rows is written to the disk."""
+"""Predict rows without labels, in memory: the rows are never written to the disk."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from exceptions import ModelError, SettingsError
 from finetuning.config.schema import AdapterSettings
+from finetuning.korean.particles import with_particle
 from finetuning.models.vocabulary import vocabulary_parameters
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def _add_low_rank(model: PreTrainedModel, adapter: AdapterSettings, missing: Set
 
     targets = linear_layers(model) if adapter.target_modules == "auto" else adapter.target_modules
     _check_found(targets, model)
+    _check_own_weights(targets, model)
     try:
         model.add_adapter(
             LoraConfig(
@@ -110,6 +112,23 @@ def _check_found(targets: Sequence[str], model: PreTrainedModel) -> None:
         )
 
 
+def _check_own_weights(targets: Sequence[str], model: PreTrainedModel) -> None:
+    """Raise ModelError if a target shares its weight with another layer: merging would change both."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    for names in owners.values():
+        shared = [name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)]
+        if shared and len(names) > 1:
+            layer, others = shared[0], ", ".join(name for name in names if name != shared[0])
+            raise ModelError(
+                f"{others}의 가중치를 같이 쓰는 층에는 어댑터를 붙일 수 없습니다: {layer}",
+                where=f"model.adapter.target_modules: {list(targets)}",
+                remedy=f"target_modules에서 {with_particle(layer, '을/를')} 빼거나, auto로 두세요.",
+            )
+
+
 def add_vocabulary(path: Path, model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
     """Add embedding and head to an adapter's file, if they were trained, by the names that peft loads.
 
@@ -146,7 +165,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
     names = _linear_names(model)
     if not names:
         raise ModelError(
-            "이 모델에서 되풀이되는 층(block)을 찾지 못했습니다.",
+            "이 모델에서 반복되는 층(block)을 찾지 못했습니다.",
             where="model.adapter.target_modules: auto",
             remedy="어댑터를 붙일 linear 층의 이름을 직접 쓰세요. 예: [q_proj, v_proj]",
         )

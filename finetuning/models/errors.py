@@ -67,7 +67,7 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
     return ModelError(
         f"{with_particle(part, '을/를')} 읽지 못했습니다: {reason}",
         where=where,
-        remedy=f"{task} 태스크에 맞는 모델인지, 파일이 모두 온전한지 확인하세요.",
+        remedy=f"{task} 태스크에 맞는 모델인지, 파일이 모두 손상되지 않았는지 확인하세요.",
     )
 
 

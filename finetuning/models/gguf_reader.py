@@ -46,7 +46,7 @@ def dequantizing_options(location: Mapping[str, str]) -> dict[str, Any]:
     """Return the arguments of `from_pretrained` that unpack quantised blocks into weights that can be trained.
 
     Args:
-        location: What the function of that name returns.
+        location: Result of the function `location`.
 
     Returns:
         dict[str, Any]: The arguments by name; none for a transformers that always unpacks.
@@ -93,5 +93,5 @@ def explain(error: Exception, name: str) -> ModelError:
             remedy=f"GGUF는 {_WHAT_WORKS}만 됩니다. 다른 모델은 safetensors로 된 원래 모델을 쓰세요.",
         )
     return ModelError(
-        f"GGUF 파일이 깨졌거나 온전하지 않습니다: {reason}", where=where, remedy="파일을 다시 내려받으세요."
+        f"GGUF 파일이 깨졌거나 일부가 없습니다: {reason}", where=where, remedy="파일을 다시 내려받으세요."
     )

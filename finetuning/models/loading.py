@@ -14,6 +14,7 @@ from finetuning.config.schema import Settings
 from finetuning.models import gguf_reader
 from finetuning.models.errors import explain
 from finetuning.models.quantization import check_not_quantised_yet, keep_weights_as_loaded, quantization_config
+from finetuning.models.weights import check_loaded
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _POSITIONS_AFTER_PADDING = {
     "mpnet",
     "data2vec-text",
 }
+_GENERATING = {"AutoModelForCausalLM", "AutoModelForSeq2SeqLM"}
 
 
 class LoadedModel(NamedTuple):
@@ -80,6 +82,9 @@ class ModelLoader:
 
         Returns:
             LoadedModel: The model, and which of its weights are new.
+
+        Raises:
+            ModelError: If the model cannot be read, or its files lack weights outside the head.
         """
         import torch
         import transformers
@@ -89,11 +94,14 @@ class ModelLoader:
             options = {**options, **gguf_reader.dequantizing_options(location)}
         with self.explaining("모델", name):
             model, found = auto_class.from_pretrained(
-                **location, dtype=getattr(torch, dtype), output_loading_info=True, **options
-            )
+                **location, dtype=getattr(torch, dtype), output_loading_info=True,
+                ignore_mismatched_sizes=True, **options,
+            )  # fmt: skip
         if gguf_reader.is_gguf(name):
             gguf_reader.detach_from_format(model, name)
-        return LoadedModel(model, {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+        missing = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+        check_loaded(model, missing, found["unexpected_keys"], name, self.task.auto_class in _GENERATING)
+        return LoadedModel(model, missing)
 
     def base(self, name: str, options: Mapping[str, Any]) -> LoadedModel:
         """Load the task's model in `model.dtype`, quantised if `model.quantization` is set.
@@ -148,7 +156,7 @@ class ModelLoader:
 
     @contextmanager
     def explaining(self, part: str, name: str) -> Iterator[None]:
-        """Raise whatever fails inside the block as an error that says what to do about it."""
+        """Re-raise any error inside the block as one with a remedy."""
         try:
             yield
         except FinetuningError:
@@ -199,6 +207,16 @@ def fit_segments(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -
         return
     names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+
+
+def fit_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the model the tokenizer's padding id, in place: a classifier on a causal model finds each text's end by it.
+
+    A model that counts positions from its own padding id keeps that, and leaves padding out by the attention mask.
+    """
+    if model.config.model_type not in _POSITIONS_AFTER_PADDING and tokenizer.pad_token_id is not None:
+        for config in {id(part): part for part in (model.config, model.config.get_text_config())}.values():
+            config.pad_token_id = tokenizer.pad_token_id
 
 
 def usable_length(wanted: int, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:

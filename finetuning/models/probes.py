@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The largest relative error, by dtype, that counts as rounding. After SmolLM2's 30 layers rounding in bfloat16 was
 # measured at 0.05, and wrong positions at 0.8.
 ROUNDING = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.2}
-# What a forward pass raises where an architecture does not support the way under trial.
+# Errors of a forward pass if an architecture does not support the method under trial.
 _REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError)
 
 
@@ -32,8 +32,8 @@ class Trial:
 
     Attributes:
         expected: Computed in the ordinary way.
-        found: Computed in the way under trial.
-        beside: Computed as `found`, with other tokens in the first sequence.
+        found: Computed by the method under trial.
+        beside: Computed like `found`, with other tokens in the first sequence.
         first: Number of tokens in the first sequence.
     """
 

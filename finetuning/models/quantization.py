@@ -92,7 +92,7 @@ def check_device(settings: Settings, device: torch.device) -> None:
 
 
 def _quantise_a_little(kind: str, device: torch.device) -> None:
-    """Quantise 64 × 64 weights on the device; raise whatever bitsandbytes raises."""
+    """Quantise 64 × 64 weights on the device; errors of bitsandbytes are raised unchanged."""
     import torch
     from bitsandbytes import functional
 

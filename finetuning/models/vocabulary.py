@@ -53,7 +53,7 @@ def check_task(task: Task) -> None:
     if task.settings.model.extend_vocabulary is None or task.auto_class == "AutoModelForCausalLM":
         return
     raise SettingsError(
-        f"{task.name} 태스크에서는 어휘를 넓힐 수 없습니다. 언어 모델(text-generation)에서만 됩니다.",
+        f"{task.name} 태스크에서는 어휘를 확장할 수 없습니다. 언어 모델(text-generation)에서만 됩니다.",
         where=f"model.extend_vocabulary: {task.settings.model.extend_vocabulary}, model.task: {task.name}",
         remedy=remedy("한국어로 사전학습한 모델(예: klue/roberta-base)을 고르세요."),
     )
@@ -76,7 +76,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
         found = str(backend["model"]["type"])
         found += " (byte-level이 아님)" if found == "BPE" else ""
     raise ModelError(
-        f"이 모델의 tokenizer는 어휘를 넓힐 수 없습니다. byte-level BPE만 됩니다. 이 tokenizer의 종류: {found}",
+        f"이 모델의 tokenizer는 어휘를 확장할 수 없습니다. byte-level BPE만 됩니다. 이 tokenizer의 종류: {found}",
         where=f"model.extend_vocabulary, model.name: {tokenizer.name_or_path}",
         remedy=remedy("byte-level BPE인 모델(예: Qwen, Llama 3, SmolLM)이나 한국어로 사전학습한 모델을 고르세요."),
     )
@@ -89,7 +89,7 @@ def _is_byte_level(backend: Mapping[str, Any]) -> bool:
 
 
 def _described(backend: Tokenizer) -> dict[str, Any]:
-    """Return what a tokenizer's tokenizer.json would hold."""
+    """Return the content of a tokenizer's tokenizer.json."""
     described: dict[str, Any] = json.loads(backend.to_str())
     return described
 
@@ -153,6 +153,6 @@ def vocabulary_parameters(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def train_vocabulary(model: PreTrainedModel) -> None:
-    """Train embedding and head, whatever else of the model is trained."""
+    """Make the embedding and the head trainable."""
     for parameter in vocabulary_parameters(model).values():
         parameter.requires_grad_(True)

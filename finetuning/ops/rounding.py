@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def stochastically_rounded(values: torch.Tensor) -> torch.Tensor:
+def stochastically_rounded(values: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Round each value to one of its two bfloat16 neighbours, with probability proportional to proximity.
 
     So the rounding is unbiased: an update smaller than half of the distance to the next bfloat16 counts in expectation.
@@ -13,11 +13,12 @@ def stochastically_rounded(values: torch.Tensor) -> torch.Tensor:
 
     Args:
         values: float32, any shape. Values that are not finite keep their value.
+        generator: Draws the random bits; None: torch's own, of the device.
 
     Returns:
         bfloat16 values of the same shape.
     """
     bits = values.contiguous().view(torch.int32)
-    noise = torch.randint_like(bits, 1 << 16)
+    noise = torch.randint(1 << 16, bits.shape, dtype=bits.dtype, device=bits.device, generator=generator)
     rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)
     return torch.where(torch.isfinite(values), rounded, values).to(torch.bfloat16)

@@ -48,7 +48,7 @@ class ParameterBytes:
 
 
 def parameter_bytes(settings: Settings) -> ParameterBytes:
-    """Return what a parameter takes; quantised weights count as those of the blocks, which are nearly all."""
+    """Return the bytes of a parameter; frozen weights count as quantised, since nearly all of them are in blocks."""
     weight = 2.0 if settings.model.dtype == "bfloat16" else 4.0
     optimizer = OPTIMIZERS[settings.training.optimizer].state_bytes
     frozen = _QUANTIZED_BYTES.get(settings.model.quantization or "", weight)
@@ -85,7 +85,7 @@ def estimate_memory(model: PreTrainedModel, workload: Workload, settings: Settin
         step = count_step(model, workload, settings.memory.optimizer_in_backward, step_temporaries(settings))
         counts = [step, count_evaluation(model, workload)]
     except Exception as error:  # libraries raise errors of any type for what fake tensors cannot follow
-        _log.debug("활성값을 세지 못해 식으로 어림합니다: %s", error)
+        _log.debug("활성값을 세지 못해 식으로 추정합니다: %s", error)
         return rough
     most = max(counts, key=lambda count: count.total)
     activations = max(0, most.total - most.logits - rough.gradients)

@@ -112,7 +112,7 @@ class Fitting:
 def first_that_fits(
     variants: Iterable[Variant], estimate_of: Callable[[Settings], Estimate], room: int
 ) -> tuple[Variant, Estimate] | None:
-    """Return the first variant whose estimate is within `room` bytes, and that estimate; None where none is."""
+    """Return the first variant whose estimate is within `room` bytes, and that estimate; None if no variant is."""
     for variant in variants:
         estimate = estimate_of(variant.settings)
         if estimate.total <= room:
@@ -121,7 +121,7 @@ def first_that_fits(
 
 
 def choose(fitting: Fitting, exact: bool = False) -> tuple[Mapping[str, Any], Estimate]:
-    """Make the run fit into memory. Log what it needs, and what was chosen and why.
+    """Make the run fit into memory; log its estimate and the settings that were chosen.
 
     Args:
         fitting: The run.
@@ -143,7 +143,7 @@ def _choose_here(fitting: Fitting, exact: bool) -> tuple[Mapping[str, Any], Esti
     variants = (variant for variant in fitting.automatic() if variant.is_exact or not exact)
     found = first_that_fits(variants, fitting.estimate, fitting.room)
     if found is None:
-        _log.warning("이 설정은 메모리에 들어가지 않을 수 있습니다. plan 명령이 들어가는 설정을 찾아 줍니다.")
+        _log.warning("이 설정은 메모리에 들어가지 않을 수 있습니다. plan 명령이 메모리에 맞는 설정을 찾습니다.")
         return {}, estimate
     variant, cheaper = found
     _log.info(

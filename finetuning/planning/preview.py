@@ -40,7 +40,7 @@ def padding_line(fitting: Fitting, window: int) -> str:
 
 
 def memory_lines(fitting: Fitting, estimate: Estimate) -> list[str]:
-    """Return the estimate in GiB beside the limit as a table, and what would fit where it does not."""
+    """Return the estimate in GiB beside the limit as a table; if it does not fit, add settings that do."""
     lines = memory_table(fitting, estimate)
     return lines if estimate.total <= fitting.room else [*lines, *what_would_fit(fitting)]
 
@@ -64,7 +64,7 @@ def memory_table(fitting: Fitting, estimate: Estimate) -> list[str]:
         f"파라미터: {estimate.parameters:,}개 (학습 {estimate.trained:,}개)",
         f"예상 메모리 (GiB, {method}):",
         *(f"  {name}: {size / _GIB:.2f}" for name, size in parts),
-        *([f"  체크포인트를 저장하는 동안: {saving:.2f} (사본을 둘 자리가 있을 때)"] if estimate.copy else []),
+        *([f"  체크포인트를 저장하는 동안: {saving:.2f} (복사본을 둘 메모리가 있을 때)"] if estimate.copy else []),
         f"  한도: {fitting.limit / _GIB:.2f} → {fits}",
     ]
 

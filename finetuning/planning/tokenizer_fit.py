@@ -20,10 +20,10 @@ _KOREAN_ENOUGH = 200  # Hangul syllables that a sample needs before a tokenizer 
 _MANY_UNKNOWN, _MANY_TOKENS = 0.05, 1.5
 _BETTER = {
     "AutoModelForCausalLM": "한국어로 사전학습한 언어 모델(예: skt/kogpt2-base-v2)",
-    "AutoModelForSeq2SeqLM": "한국어를 함께 배운 모델(예: google/mt5-small)",
+    "AutoModelForSeq2SeqLM": "한국어도 함께 학습한 모델(예: google/mt5-small)",
 }
 _BETTER_ENCODER = "한국어로 사전학습한 모델(예: klue/roberta-base)"
-HEADINGS = ("토큰/어절", "토큰/음절", "모르는 토큰", "글자보다 작은 토큰", "잘린 행", "잃은 텍스트")
+HEADINGS = ("토큰/어절", "토큰/음절", "알 수 없는 토큰", "글자보다 작은 토큰", "잘린 행", "잘린 텍스트")
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,12 @@ class Fit:
             return ""
         found = []
         if self.unknown > _MANY_UNKNOWN:
-            found.append(f"토큰의 {100 * self.unknown:.0f}%가 모르는 토큰이어서 그 글자는 모델에 전해지지 않습니다.")
+            found.append(
+                f"토큰의 {100 * self.unknown:.0f}%가 알 수 없는 토큰(UNK)이어서 그 글자는 모델에 전달되지 않습니다."
+            )
         if self.per_syllable > _MANY_TOKENS:
             found.append(
-                f"한글 음절 하나를 평균 {self.per_syllable:.1f} 토큰으로 쪼개므로 "
+                f"한글 음절 하나를 평균 {self.per_syllable:.1f} 토큰으로 나누므로 "
                 "학습이 느리고 max_length에 텍스트가 적게 들어갑니다."
             )
         if not found:
@@ -84,7 +86,7 @@ class Fit:
         better = _BETTER.get(auto_class, _BETTER_ENCODER)
         text = f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better} 쪽이 낫습니다."
         if auto_class == "AutoModelForCausalLM" and self.per_syllable > _MANY_TOKENS:
-            text += " byte-level BPE이면 model.extend_vocabulary로 한국어 조각을 더할 수도 있습니다."
+            text += " byte-level BPE이면 model.extend_vocabulary로 한국어 조각을 추가할 수도 있습니다."
         return text
 
 

@@ -1,4 +1,4 @@
-"""The log on stderr: its format, its levels, and the progress bar beside it."""
+"""The log on stderr: its format, its levels, and the progress bar."""
 
 from __future__ import annotations
 

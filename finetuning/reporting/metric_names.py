@@ -21,7 +21,7 @@ METRIC_NAMES = {
     "exact_match": "EM",
     **{"chrf": "chrF", "bleu": "BLEU", "bleu_char": "글자 BLEU", "rouge_l": "글자 ROUGE-L"},
     **{"bleu_morpheme": "형태소 BLEU", "rouge_l_morpheme": "형태소 ROUGE-L"},
-    "ended": "스스로 끝난 답",
+    "ended": "종료 토큰으로 끝난 답",
     "repetition": "반복",
     "hangul": "한글",
     "hanja": "한자",

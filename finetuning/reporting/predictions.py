@@ -122,7 +122,7 @@ def sample_lines(
     """Format a few rows, spread over a split, with their predictions and, where known, the right answer.
 
     Args:
-        task: The task, which says how its rows and predictions are shown.
+        task: Formats its rows and predictions.
         rows: The rows of the split.
         predictions: One prediction a row, in the same order.
         label_names: Label names in the order of their ids.
@@ -131,7 +131,7 @@ def sample_lines(
     Returns:
         A heading, then one line a row.
     """
-    lines = ["예측 보기"]
+    lines = ["예측 예시"]
     for position in range(0, len(rows), max(1, len(rows) // _SAMPLES))[:_SAMPLES]:
         row = rows[position]
         given, truth = task.shows.show(row)
@@ -158,7 +158,7 @@ def _writing(path: Path) -> AbstractContextManager[None]:
 
 
 def _write_lines(lines: Path, path: Path, records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Write records as JSONL on the way to `path`; returns their columns in the order that they first come."""
+    """Write records as JSONL on the way to `path`; returns their columns in order of first appearance."""
     columns: dict[str, None] = {}
     with _writing(path):
         file = lines.open("w", encoding="utf-8", newline="")

@@ -35,7 +35,7 @@ class PhaseTimes:
 
 
 class Profile(Protocol):
-    """What the training loop calls to have its phases timed."""
+    """Interface through which the training loop times its phases."""
 
     def phase(self, name: Phase) -> AbstractContextManager[None]:
         """Time the block as part of a phase."""
@@ -44,11 +44,11 @@ class Profile(Protocol):
         """Yield the same items, timing the wait for each; every item begins a window."""
 
     def times(self) -> PhaseTimes | None:
-        """End the measurement and return its result, or None where nothing was measured."""
+        """End the measurement and return its result, or None if nothing was measured."""
 
 
 class NoProfile:
-    """Measures nothing and costs nothing."""
+    """A profile that measures nothing."""
 
     def phase(self, name: Phase) -> AbstractContextManager[None]:
         return nullcontext()

@@ -16,7 +16,7 @@ _LEAST, _MOST = 0.98, 1.02
 
 @dataclass(frozen=True)
 class Verdict:
-    """A run's score beside the published one.
+    """Comparison of a run's score with the published one.
 
     Attributes:
         outcome: Whether the score was reproduced.
@@ -47,7 +47,7 @@ def judge(settings: Settings, rows: Mapping[str, int], metrics: Mapping[str, flo
     published = f"{name} {expected.score:.4f}, {expected.source or '출처 없음'}"
     reason = _why_not_comparable(settings, rows, metrics)
     if reason:
-        return Verdict("not comparable", f"공개된 점수({published})와 견주지 않습니다. {reason}")
+        return Verdict("not comparable", f"공개된 점수({published})와 비교하지 않습니다. {reason}")
     measured = metrics[expected.metric]
     least = expected.score - expected.band
     reproduced = measured >= least
@@ -60,7 +60,7 @@ def judge(settings: Settings, rows: Mapping[str, int], metrics: Mapping[str, flo
 
 
 def public_name(name: str) -> str:
-    """Cut a path of the user's machine to its last part: it tells others nothing, and may tell too much."""
+    """Shorten a local path to its last part, since the rest may be private."""
     return Path(name).name if Path(name).expanduser().exists() else name
 
 

@@ -40,7 +40,7 @@ class Loading:
 
     Attributes:
         auto_class: Name of the transformers class that loads the model.
-        pipeline: Name of the transformers pipeline, or None where there is none.
+        pipeline: Name of the transformers pipeline, or None if there is none.
         usage: Python lines that use `model` and `tokenizer`, for a task without a pipeline.
         is_adapter: Whether the folder holds an adapter without its base model.
     """
@@ -53,7 +53,7 @@ class Loading:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the run computed on.
+    """The hardware of the run.
 
     Attributes:
         device: Name of the main process's device, such as `cpu` or `NVIDIA H100`.
@@ -182,10 +182,10 @@ def build_report(
     hardware: Hardware,
     memory: MemoryFacts,
 ) -> RunReport:
-    """Build the report of a run from its settings and from what was measured.
+    """Build the report of a run from its settings and its measurements.
 
     Args:
-        settings: The settings in force, with what was chosen automatically.
+        settings: The settings in force, with automatic choices applied.
         task: The task.
         rows: Number of rows of each split.
         training: How training ended.

@@ -21,7 +21,7 @@ _PROJECT = "finetuning-python"
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker needs to know of a run before it starts.
+    """Description of a run for trackers.
 
     Attributes:
         name: How the tracker names the run.
@@ -48,7 +48,7 @@ class Tracker(Protocol):
         """Store one record: `kind` (train or eval), `step`, `epoch` and numbers by name; None is no number."""
 
     def finish(self) -> None:
-        """End the run and send what is still to be sent."""
+        """End the run and send the remaining records."""
 
 
 class AccelerateTracker:
@@ -146,7 +146,7 @@ def check_trackers(names: Sequence[str]) -> None:
             raise SettingsError(
                 f"{name} 패키지가 설치되어 있지 않습니다.",
                 where=_SETTING,
-                remedy=f"`pip install {name}`으로 설치하거나, {_SETTING}에서 빼세요.",
+                remedy=f"`pip install {name}` 명령으로 설치하거나, {_SETTING} 목록에서 빼세요.",
             )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RowReader(ABC):
-    """What a task reads: its columns, and a source's cells as a clean row.
+    """Reads a task's data: its columns, and a source's cells as a clean row.
 
     Args:
         settings: Settings of the run.
@@ -72,7 +72,7 @@ class RowReader(ABC):
         return row
 
     def complete(self, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """Cut a prepared row to what it can be trained and scored on.
+        """Reduce a prepared row to the part that can be trained and scored.
 
         Args:
             row: Values by role, from `prepare`.
@@ -104,7 +104,7 @@ class RowReader(ABC):
         return ()
 
     def refine(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Settings:
-        """Add to the settings what the data showed, such as that texts come in pairs.
+        """Add facts from the data to the settings, such as that texts come in pairs.
 
         Args:
             roles: Roles of the columns that were found.
@@ -123,7 +123,7 @@ class RowEncoder(ABC):
         self.settings = settings
 
     def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Give the tokenizer, in place, what the task needs and it lacks, such as a chat template."""
+        """Add to the tokenizer, in place, what the task needs, such as a chat template."""
         return
 
     @abstractmethod
@@ -260,7 +260,7 @@ class Scorer(ABC):
     def calibrate(
         self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
     ) -> dict[str, Any]:
-        """Choose on the validation split what is not trained, such as a threshold.
+        """Choose values that are not trained, such as a threshold, on the validation split.
 
         Args:
             predictions: One of each row.
@@ -304,7 +304,7 @@ class Presenter(ABC):
         """Return one prediction in JSON types, for `predict`.
 
         Args:
-            prediction: What the scorer predicted for the row.
+            prediction: The scorer's prediction for the row.
             row: The row's values by role.
             label_names: Label names in the order of their ids.
             tokenizer: Tokenizer of the model.

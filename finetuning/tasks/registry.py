@@ -57,7 +57,7 @@ def find_task(settings: Settings) -> Task:
 
 
 def refined_task(task: Task, roles: Sequence[str], train_labels: Mapping[str, int]) -> Task:
-    """Build the task again with what the data showed; see `RowReader.refine`.
+    """Build the task again with facts from the data; see `RowReader.refine`.
 
     Args:
         task: The task that the settings named.

@@ -34,7 +34,7 @@ class BackwardNorm:
         return norm
 
     def has_begun(self) -> bool:
-        """Whether any gradient was added."""
+        """Return whether any gradient was added."""
         return bool(self._squares)
 
     def total(self) -> float:

@@ -1,4 +1,4 @@
-"""The checkpoints of one run: what is saved of it, and how a run goes on from one."""
+"""Save and restore the state of one run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RunCheckpoints:
         self.saver = BackgroundSaver(store)
 
     def save(self, state: TrainingState, fingerprint: dict[str, Any]) -> None:
-        """Hand a checkpoint of the run as it is now to the background saver; the main process alone writes it."""
+        """Hand a checkpoint of the present state to the background saver. Only the main process writes it."""
         state.saved_step = state.step
         if not self.runtime.is_main:
             return
@@ -64,12 +64,12 @@ class RunCheckpoints:
         self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept.to_json(), progress, fingerprint))
 
     def finish(self) -> None:
-        """Wait until everything handed over is whole; ResourceError where the disk did not take it."""
+        """Wait until all checkpoints are written; raise ResourceError if writing failed."""
         self.saver.finish()
         self.recorder.size()
 
     def restore(self, checkpoint: Checkpoint) -> TrainingState:
-        """Put weights, optimizer, scaler, token budget and records back; return the state of the run."""
+        """Restore weights, optimizer, scaler, token budget and records; return the state of the run."""
         kept = KeptState(**checkpoint.state)
         restore_model(self.model, checkpoint.model)
         restore_optimizer(self.stepper.optimizer, self._names(), checkpoint.optimizer, kept.optimizer)
@@ -86,11 +86,11 @@ class RunCheckpoints:
 
 @contextmanager
 def saved_on_out_of_memory(save: Callable[[], None], stepper: OptimizerStep, state: TrainingState) -> Iterator[None]:
-    """Where not even one example fits, save the run as of its last whole step before the error goes on.
+    """If not even one example fits, save the run after its last complete step before raising the error.
 
     Args:
-        save: Saves the run and waits until it is whole.
-        stepper: Its gradients are dropped first; its memory makes the error.
+        save: Saves the run and waits until it is written.
+        stepper: Its gradients are dropped first, and its memory manager makes the error.
         state: The state of the run.
 
     Raises:

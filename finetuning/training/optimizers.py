@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from exceptions import SettingsError
@@ -58,7 +59,7 @@ def _adamw_8bit(settings: TrainingSettings) -> Rule:
         raise SettingsError(
             "adamw_8bit에는 bitsandbytes가 필요합니다.",
             where="training.optimizer: adamw_8bit",
-            remedy="`pip install bitsandbytes`로 설치하거나, 설치 없이 더 적게 쓰는 adafactor를 고르세요.",
+            remedy="`pip install bitsandbytes`로 설치하거나, 설치 없이 메모리를 더 적게 쓰는 adafactor를 고르세요.",
         ) from None
     betas = (settings.adam_beta1, settings.adam_beta2)
     return lambda params: AdamW8bit(params, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon)
@@ -155,6 +156,7 @@ class SteppedOneByOne(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "fused": True})  # "fused": the step count is a tensor beside the moments
         self._steppers = {p: (self._working(p), group) for group in self.param_groups for p in group["params"]}
         self._rules = {p: rule([working]) for p, (working, _) in self._steppers.items()}
+        self._rounding = {device: torch.Generator(device) for device in {p.device for p in self._steppers}}
         self.is_adamw = all(isinstance(inner, torch.optim.AdamW) for inner in self._rules.values())
 
     @staticmethod
@@ -163,6 +165,17 @@ class SteppedOneByOne(torch.optim.Optimizer):
         if parameter.dtype in (torch.float32, torch.float64):
             return parameter
         return torch.nn.Parameter(torch.empty(0, dtype=torch.float32, device=parameter.device))
+
+    def seed_rounding(self, seed: int, step: int) -> None:
+        """Seed the rounding of a step by the run alone, so that the replicas of several processes stay equal.
+
+        Args:
+            seed: Seed of the run.
+            step: Number of the step, from 0.
+        """
+        number = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+        for generator in self._rounding.values():
+            generator.manual_seed(number)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -187,5 +200,5 @@ class SteppedOneByOne(torch.optim.Optimizer):
         rows = max(1, _ROUNDED_AT_ONCE * max(1, len(torch.atleast_1d(parameter))) // max(1, parameter.numel()))
         slices = (torch.atleast_1d(values).split(rows) for values in (parameter, working.data))
         for kept, values in zip(*slices, strict=True):
-            kept.copy_(stochastically_rounded(values))
+            kept.copy_(stochastically_rounded(values, self._rounding[parameter.device]))
         working.data = torch.empty(0, device=parameter.device)

@@ -48,7 +48,7 @@ class TrainingState:
         self.best_metric, self.best_step, self.evaluated_step, self.evaluations_since_best = None, 0, 0, 0
 
     def is_better(self, metric: float, greater_is_better: bool) -> bool:
-        """Whether a validation metric is better than the best one so far."""
+        """Return whether a validation metric is better than the best one so far."""
         if self.best_metric is None:  # the first model is kept whatever its metric: a run must leave one
             return math.isfinite(metric) or self.best_step == 0
         return metric > self.best_metric if greater_is_better else metric < self.best_metric

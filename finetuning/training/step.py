@@ -154,6 +154,8 @@ class OptimizerStep:
         Raises:
             OutOfMemory: Not even one example fits.
         """
+        if isinstance(self.optimizer, SteppedOneByOne):
+            self.optimizer.seed_rounding(self.settings.training.seed, step)
         window = ready.window
         if ready.token_budget != self.memory.token_budget:  # memory ran out after the window was planned
             ready = self.plan(window)

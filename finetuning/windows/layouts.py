@@ -7,6 +7,7 @@ and a line in `choose_layout`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -34,13 +35,27 @@ _REAL_FOR_PADDED = 8
 Cut = list[np.ndarray]  # a micro-batch as rows; each row holds the positions of its examples, int64
 
 
+def sequences_of(example: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the sequences that an example owns: those of its column `sequences` (a pair's, say), or itself."""
+    owned: Sequence[Mapping[str, Any]] = example.get("sequences") or [example]
+    return owned
+
+
+Rows = Sequence[Sequence[Mapping[str, Any]]]  # a micro-batch's rows of sequences
+
+
 @dataclass(frozen=True)
 class Layout(ABC):
     """How the sequences of a window are arranged in tensors.
 
+    A window is cut between examples, so the sequences of one example are always in one micro-batch. A layout without
+    padding sets `has_padding` to False, and its layers compute real tokens alone.
+
     Attributes:
         name: Name in logs and tests.
-        label: Korean phrase for `plan`; `message`: Korean line for the log of a run.
+        label: Korean phrase for `plan`.
+        message: Korean line for the log of a run.
+        has_padding: Whether the layers compute padded tokens.
         fixed_cost: Cost of one more micro-batch, in tokens (see partition.py).
         max_length: Upper bound of an example's tokens.
     """
@@ -48,71 +63,63 @@ class Layout(ABC):
     name: ClassVar[str]
     label: ClassVar[str]
     message: ClassVar[str]
+    has_padding: ClassVar[bool] = True
 
     fixed_cost: int
     max_length: int
 
-    @abstractmethod
     def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
         """Cut examples into micro-batches within a budget of padded tokens.
 
         Args:
             indices: Positions of the examples, int64, shape (n,), not empty.
             lengths: Tokens of every example of the split, int32.
-            token_budget: Upper bound of rows × longest row. A longer example is a micro-batch by itself.
+            token_budget: Upper bound of rows × longest row, except for a single longer example.
 
         Returns:
-            The micro-batches.
+            list[Cut]: The micro-batches.
         """
+        return [self.together(cut) for cut in partition(indices, lengths, token_budget, self.fixed_cost)]
 
-    @abstractmethod
     def together(self, indices: np.ndarray) -> Cut:
-        """Arrange these examples as one micro-batch, without a budget."""
+        """Arrange these examples as one micro-batch, whatever it costs: one example a row."""
+        return list(indices.reshape(-1, 1))
 
-    @abstractmethod
-    def collate(
-        self,
-        task: Task,
-        rows: Sequence[Sequence[Mapping[str, Any]]],
-        tokenizer: PreTrainedTokenizerBase,
-        key: RandomKey | None,
-    ) -> Batch:
-        """Collate the rows of one micro-batch into tensors."""
+    def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+        """Make the tensors of one micro-batch.
 
-    @abstractmethod
+        Args:
+            task: Encodes; knows the labels.
+            rows: The examples of each row.
+            tokenizer: Gives the padding id.
+            key: What random choices are drawn from; None draws nothing.
+
+        Returns:
+            Batch: The tensors, on the CPU.
+        """
+        owned = [[sequence for example in row for sequence in sequences_of(example)] for row in rows]
+        batch, examples = self._arrange(task, owned, tokenizer, key), sum(map(len, rows))
+        return batch if examples == sum(map(len, owned)) else dataclasses.replace(batch, sequences=examples)
+
     def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
         """Return how many tokens the model's layers compute for a micro-batch, padding included."""
+        tokens = [int(lengths[row].sum()) for row in cut]
+        return len(cut) * max(tokens) if self.has_padding else sum(tokens)
 
-    @property
-    def has_padding(self) -> bool:
-        """Whether the layers compute padded tokens."""
-        return True
+    @abstractmethod
+    def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+        """Make the tensors of rows of sequences."""
 
 
 class Padded(Layout):
-    """One example a row, padded to the longest of the micro-batch."""
+    """One sequence a row, padded to the longest of the micro-batch."""
 
     name = "padded"
     label = "길이별로 나눔"
     message = "길이가 비슷한 예제끼리 나누어 패딩을 줄입니다."
 
-    def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
-        return [self.together(cut) for cut in partition(indices, lengths, token_budget, self.fixed_cost)]
-
-    def together(self, indices: np.ndarray) -> Cut:
-        return list(indices.reshape(-1, 1))
-
-    def collate(
-        self,
-        task: Task,
-        rows: Sequence[Sequence[Mapping[str, Any]]],
-        tokenizer: PreTrainedTokenizerBase,
-        key: RandomKey | None,
-    ) -> Batch:
-        return task.encodes.collate([example for row in rows for example in row], tokenizer, key)
-
-    def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
-        return len(cut) * max(int(lengths[row].sum()) for row in cut)
+    def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+        return task.encodes.collate(list(itertools.chain.from_iterable(rows)), tokenizer, key)
 
 
 class Dense(Padded):
@@ -121,23 +128,11 @@ class Dense(Padded):
     name = "dense"
     label = "인코더의 층에서 패딩을 뺌"
     message = "인코더의 층에서 패딩을 빼고 계산합니다."
+    has_padding = False
 
-    def collate(
-        self,
-        task: Task,
-        rows: Sequence[Sequence[Mapping[str, Any]]],
-        tokenizer: PreTrainedTokenizerBase,
-        key: RandomKey | None,
-    ) -> Batch:
-        batch = super().collate(task, rows, tokenizer, key)
+    def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+        batch = super()._arrange(task, rows, tokenizer, key)
         return dataclasses.replace(batch, dense=dense_tokens(batch.inputs["attention_mask"]))
-
-    def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
-        return sum(int(lengths[row].sum()) for row in cut)
-
-    @property
-    def has_padding(self) -> bool:
-        return False
 
 
 class OneRow(Layout):
@@ -146,30 +141,16 @@ class OneRow(Layout):
     name = "one row"
     label = "한 행에 이어 붙임"
     message = "micro-batch의 예제를 한 행에 이어 붙여 패딩을 없앱니다."
-
-    def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
-        return [self.together(cut) for cut in partition(indices, lengths, token_budget, self.fixed_cost)]
+    has_padding = False
 
     def together(self, indices: np.ndarray) -> Cut:
+        """Arrange these examples as one micro-batch, in one row."""
         return [indices]
 
-    def collate(
-        self,
-        task: Task,
-        rows: Sequence[Sequence[Mapping[str, Any]]],
-        tokenizer: PreTrainedTokenizerBase,
-        key: RandomKey | None,
-    ) -> Batch:
-        examples = [example for row in rows for example in row]
-        batch = task.encodes.collate_rows([examples], tokenizer)
-        return dataclasses.replace(batch, dense=causal_tokens([len(example["input_ids"]) for example in examples]))
-
-    def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
-        return sum(int(lengths[row].sum()) for row in cut)
-
-    @property
-    def has_padding(self) -> bool:
-        return False
+    def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+        (row,) = rows
+        batch = task.encodes.collate_rows([row], tokenizer)
+        return dataclasses.replace(batch, dense=causal_tokens([len(sequence["input_ids"]) for sequence in row]))
 
 
 class Packed(Layout):
@@ -180,22 +161,11 @@ class Packed(Layout):
     message = "짧은 예제를 한 행에 이어 붙여 패딩을 줄입니다."
 
     def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
+        """Pack examples into rows and rows into micro-batches (see packing.py)."""
         return pack_window(indices, lengths, self.max_length, token_budget)
 
-    def together(self, indices: np.ndarray) -> Cut:
-        return list(indices.reshape(-1, 1))
-
-    def collate(
-        self,
-        task: Task,
-        rows: Sequence[Sequence[Mapping[str, Any]]],
-        tokenizer: PreTrainedTokenizerBase,
-        key: RandomKey | None,
-    ) -> Batch:
+    def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         return task.encodes.collate_rows(rows, tokenizer)
-
-    def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
-        return len(cut) * max(int(lengths[row].sum()) for row in cut)
 
 
 def choose_layout(task: Task, model: PreTrainedModel, max_length: int, fixed_cost: int | None = None) -> Layout:

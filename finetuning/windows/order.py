@@ -41,18 +41,3 @@ def share_of(window: Window, lengths: np.ndarray, process: int, processes: int) 
     """Return this process's positions of a window: every n-th by length, so that all processes have similar work."""
     by_length = window.indices[np.argsort(lengths[window.indices], kind="stable")]
     return by_length[process::processes]
-
-
-def batches_by_length(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
-    """Positions of a whole split in batches for a pass without gradients: by length, longest first, within the budget.
-
-    Longest first, so that memory that does not suffice shows at once.
-    """
-    order = np.argsort(-lengths.astype(np.int64), kind="stable")
-    batches: list[np.ndarray] = []
-    start = 0
-    while start < len(order):
-        size = max(1, token_budget // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + size])
-        start += size
-    return batches

@@ -1,4 +1,4 @@
-"""Saving beside training: what is written is the state as it was, one write at a time, and a failed one is told."""
+"""Background saving: it writes the state at the time of the call, one write at a time, and logs failures."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_save_waits_for_the_one_before(tmp_path: Path, caplog: pytest.LogCaptu
     assert [f"스텝 {step} 체크포인트를 저장했습니다" in caplog.text for step in range(1, 6)] == [True] * 5
 
 
-def test_leaving_waits_for_the_write_whatever_went_wrong(tmp_path: Path) -> None:
+def test_leaving_waits_for_the_write_even_after_an_error(tmp_path: Path) -> None:
     store = HeldStore(tmp_path / "run")
     with pytest.raises(ValueError, match="diverged"), BackgroundSaver(store) as saver:
         saver.save(checkpoint(torch.ones(8), 1))
@@ -82,7 +82,7 @@ def test_leaving_waits_for_the_write_whatever_went_wrong(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("has_room", [True, False])
-def test_a_disk_that_fails_is_told_and_the_next_save_tries_again(
+def test_a_failed_save_is_logged_and_retried_at_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, has_room: bool
 ) -> None:
     monkeypatch.setattr(background_saving, "available_bytes", lambda: 10**9 if has_room else 0)
@@ -101,7 +101,7 @@ def test_a_disk_that_fails_is_told_and_the_next_save_tries_again(
     assert store.newest() == store.folder / "step-00000003"
 
 
-def test_where_it_counts_a_failed_write_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_last_save_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpointing, "sync_file", failing(errno.EROFS))
     with BackgroundSaver(CheckpointStore(tmp_path / "run", keep=2)) as saver:
         saver.save(checkpoint(torch.ones(8), 1))
@@ -141,8 +141,8 @@ def test_without_memory_for_a_copy_the_state_itself_is_written(tmp_path: Path, m
         assert store.newest() == store.folder / "step-00000001"  # there before it returned
 
 
-def test_a_write_without_memory_is_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the run would end there, or be said to be saved."""
+def test_a_write_that_runs_out_of_memory_counts_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the run would end there, or be reported as saved."""
 
     def fail(path: Path) -> str:
         raise MemoryError

@@ -100,7 +100,7 @@ def test_saving_a_step_again_replaces_it(store: CheckpointStore) -> None:
 
 @pytest.mark.parametrize("how", ["removed", "truncated", "flipped"])
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
-def test_a_broken_checkpoint_is_named_and_passed_over(
+def test_a_broken_checkpoint_is_named_and_skipped(
     store: CheckpointStore, name: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     older, newer = saved(store, 1, 2)
@@ -156,7 +156,7 @@ def test_a_disk_that_fails_keeps_the_last_checkpoint(
     assert [path.name for path in store.folder.iterdir()] == [older.name]
 
 
-def test_a_disk_too_small_is_told_before_anything_is_written(
+def test_a_disk_that_is_too_small_is_reported_before_writing(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(store, 1)
@@ -185,7 +185,7 @@ def test_a_folder_of_the_users_own_is_left_alone(store: CheckpointStore, caplog:
     assert "checkpoint-latest" in caplog.text
 
 
-def test_a_folder_that_takes_no_link_is_told_once(
+def test_a_folder_without_links_is_reported_once(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     replace = os.replace
@@ -203,7 +203,7 @@ def test_a_folder_that_takes_no_link_is_told_once(
     assert [path.name for path in store.latest.parent.iterdir()] == ["run"]
 
 
-def test_a_path_that_is_no_checkpoint_is_refused(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_checkpoint_is_refused(store: CheckpointStore, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="체크포인트가 없습니다"):
         store.load(tmp_path / "nowhere")
 

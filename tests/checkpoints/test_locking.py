@@ -40,7 +40,7 @@ def test_a_second_run_is_refused_until_the_first_is_dead(tmp_path: Path) -> None
         pass
 
 
-def test_nothing_is_left_where_nothing_was_written(tmp_path: Path) -> None:
+def test_a_folder_without_files_is_removed_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="bad data"), only_run_in(tmp_path / "models" / "run"):
         raise ValueError("bad data")
     assert list(tmp_path.iterdir()) == []
@@ -55,7 +55,7 @@ def test_what_was_written_or_there_before_stays(tmp_path: Path) -> None:
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["empty", "new", "new/model"]
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ResourceError, match="output_dir"), only_run_in(tmp_path / "file" / "run"):
         pass

@@ -29,7 +29,7 @@ def test_a_conversation_is_read_line_by_line(monkeypatch: pytest.MonkeyPatch) ->
     assert [read_line(), read_line(), read_line()] == ["하나\n", "둘\n", None]
 
 
-def test_bytes_that_are_no_text_are_told_with_their_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undecodable_input_is_reported_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe_in(monkeypatch, "좋다\n".encode() + b"\xff\xfe\xff\n")
     with pytest.raises(DataError) as caught:
         list(input_lines())
@@ -37,7 +37,7 @@ def test_bytes_that_are_no_text_are_told_with_their_line(monkeypatch: pytest.Mon
 
 
 def run_saying(text: str, **options: object) -> subprocess.Popen[bytes]:
-    """The program with a command that only prints, where CP949 is what Python would write."""
+    """Run a command that only prints, in an environment where Python would write CP949."""
     script = (
         "import sys, importlib, types, finetuning_app\n"
         "def run(session, arguments): print(sys.argv[1]); print(sys.argv[1], file=sys.stderr)\n"
@@ -50,7 +50,7 @@ def run_saying(text: str, **options: object) -> subprocess.Popen[bytes]:
     )  # type: ignore[call-overload]
 
 
-def test_what_cp949_lacks_is_written_into_a_pipe() -> None:
+def test_characters_outside_cp949_are_written_to_a_pipe() -> None:
     process = run_saying("⟦좋다⟧ 😀", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=60)
     assert (out.decode(), err.decode()) == ("⟦좋다⟧ 😀\n", "⟦좋다⟧ 😀\n")
@@ -58,7 +58,7 @@ def test_what_cp949_lacks_is_written_into_a_pipe() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no pseudo-terminals")
-def test_what_a_terminal_lacks_is_replaced() -> None:
+def test_characters_outside_the_terminal_encoding_are_replaced() -> None:
     ours, theirs = os.openpty()
     process = run_saying("⟦좋다⟧", stdout=theirs, stderr=subprocess.PIPE)
     process.communicate(timeout=60)
@@ -66,7 +66,7 @@ def test_what_a_terminal_lacks_is_replaced() -> None:
     assert os.read(ours, 100).decode("cp949").strip() == "?좋다?"
 
 
-def test_a_reader_that_is_gone_ends_the_command_without_a_word() -> None:
+def test_a_closed_pipe_ends_the_command_silently() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     process = run_saying("말", stdout=writing, stderr=subprocess.PIPE)

@@ -70,7 +70,7 @@ MEMORY_SETTINGS = {
 
 @pytest.mark.parametrize("task", ["text-classification", "text-generation"])
 @pytest.mark.parametrize("setting", MEMORY_SETTINGS)
-def test_a_run_in_less_memory_is_the_same_training(
+def test_a_run_with_memory_savings_resumes_bit_for_bit(
     setting: str, task: str, flags_for: Callable[[str], list[str]], tmp_path: Path
 ) -> None:
     if setting.endswith("8bit"):
@@ -108,7 +108,7 @@ def test_compiled_layers(
 
 
 @pytest.mark.parametrize("reason", ["out of memory", "no compiler"])
-def test_a_run_that_compiles_by_itself_goes_on_where_it_cannot(
+def test_automatic_compilation_that_fails_is_skipped(
     reason: str, flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from exceptions import FinetuningError, SettingsError

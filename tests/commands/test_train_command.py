@@ -1,4 +1,4 @@
-"""What train does around the loop: folders that are not its own, and what it keeps and drops beside a model."""
+"""The train command around the loop: folders with other files, and the files kept beside a model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_new_run_clears_its_own_checkpoints_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_a_model_is_kept_with_its_settings_and_nothing_that_tells_of_another(tmp_path: Path) -> None:
+def test_saving_a_model_removes_the_reports_of_an_earlier_one(tmp_path: Path) -> None:
     for name in ("README.md", "metrics-test.json", "config.json"):
         (tmp_path / name).write_text("old", encoding="utf-8")
 

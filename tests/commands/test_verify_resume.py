@@ -42,7 +42,7 @@ def test_it_shows_that_every_bit_is_the_same(
     assert not list(tmp_path.glob(".verify-resume-*"))
 
 
-def test_a_resume_that_forgets_the_optimizer_is_found(
+def test_a_resume_without_optimizer_state_is_detected(
     flags_for: Callable[[str], list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -56,7 +56,7 @@ def test_a_resume_that_forgets_the_optimizer_is_found(
     assert "다름" in capsys.readouterr().out
 
 
-def test_a_device_that_never_says_the_same_twice_is_told_apart(
+def test_a_nondeterministic_device_is_reported_as_such(
     flags_for: Callable[[str], list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -82,12 +82,12 @@ def test_each_variant_adds_a_rung_to_the_one_before_and_changes_what_it_says() -
             assert all(read(variant.settings, key) == value for key, value in variant.changes.items())
 
 
-def test_the_automatic_choice_is_among_what_an_error_names() -> None:
+def test_automatic_choices_are_also_named_in_errors() -> None:
     named = {rung for rung in LADDER if "train" in rung.uses}
     assert {rung for rung in LADDER if "automatic" in rung.uses} <= named
 
 
-def test_what_is_suggested_keeps_the_window_and_ends_with_the_shortest_texts() -> None:
+def test_suggestions_keep_the_window_and_end_with_a_shorter_max_length() -> None:
     asked = Settings.model_validate(
         {"data": {"batch_size": 4, "max_length": 256}, "memory": {"gradient_accumulation_steps": 2}}
     )
@@ -113,6 +113,6 @@ def test_only_rungs_that_change_no_loss_are_exact() -> None:
 
 
 @pytest.mark.parametrize("given", [frozenset(), frozenset({"training.optimizer", "model.dtype"})])
-def test_what_the_command_line_states_is_left_alone(given: frozenset[str]) -> None:
+def test_flags_are_not_changed_automatically(given: frozenset[str]) -> None:
     changed = {key for one in automatic_variants(Settings(), Abilities(), given) for key in one.changes}
     assert changed == {"memory.gradient_checkpointing", "training.optimizer", "model.dtype"} - given

@@ -97,7 +97,7 @@ UNRELATED = {
 }  # fmt: skip
 
 
-def test_examples_are_made_once_whatever_does_not_shape_them(base: dict[str, dict[str, Any]], tiny_model: Path) -> None:
+def test_settings_that_do_not_affect_examples_keep_the_cache(base: dict[str, dict[str, Any]], tiny_model: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
@@ -134,7 +134,7 @@ def test_another_chat_template_under_the_same_name_makes_other_examples(tiny_cau
     assert found[2] > found[0]
 
 
-def test_rows_do_not_depend_on_what_shapes_examples_only(base: dict[str, dict[str, Any]]) -> None:
+def test_settings_of_examples_do_not_affect_the_rows(base: dict[str, dict[str, Any]]) -> None:
     def key(**changes: Any) -> str:
         settings = under(base, **changes)
         return DataManager(settings, find_task(settings)).load_splits()["train"].key

@@ -1,4 +1,4 @@
-"""The cache of prepared data: what is pruned, what stays, what is logged."""
+"""The cache of prepared data: pruning, kept files, and the log line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAY_S = 86_400
 
 
 def put(folder: Path, name: str, days_unused: float, size: int = 1000) -> Path:
-    """Write a file that was last used some days ago."""
+    """Write a file whose last use was some days ago."""
     folder.mkdir(exist_ok=True)
     path = folder / name
     path.write_bytes(b"x" * size)
@@ -35,7 +35,7 @@ def left_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_files_unused_for_longer_are_removed_and_told_in_one_line(
+def test_files_unused_for_longer_are_removed_and_logged_in_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -92,7 +92,7 @@ def test_null_keeps_all_and_a_folder_that_is_not_there_is_none(tmp_path: Path) -
     assert not (tmp_path / "none").exists()
 
 
-def test_what_a_run_takes_from_the_cache_counts_as_used(tmp_path: Path, tiny_model: Path) -> None:
+def test_files_read_from_the_cache_count_as_used(tmp_path: Path, tiny_model: Path) -> None:
     from transformers import AutoTokenizer
 
     (tmp_path / "train.csv").write_text("text,label\n" + "좋은 영화,1\n나쁜 영화,0\n" * 20, encoding="utf-8")

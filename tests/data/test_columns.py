@@ -1,4 +1,4 @@
-"""Columns of tables on the disk: what is read in batches is what is there, in tables that are a choice of rows too."""
+"""Columns of tables on the disk: reading in batches gives the same values, also in tables with selected rows."""
 
 from __future__ import annotations
 

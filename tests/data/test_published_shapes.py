@@ -76,7 +76,7 @@ def manager(path: Path, task: str = "text-classification", **data: Any) -> DataM
 
 
 def first_row(path: Path, content: Any, task: str, **data: Any) -> dict[str, Any]:
-    """The first clean row of all, wherever it was held out to, without its number."""
+    """Return the first clean row of all splits, without its number."""
     path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), encoding="utf-8")
     splits = manager(path, task, **data).load_splits()
     rows = sorted((row for split in splits.values() for row in split.table), key=lambda row: row["row"])
@@ -106,7 +106,7 @@ def test_klue_re_s_entities_are_marked_in_the_sentence(tmp_path: Path, kind: str
     assert row == {"text": MARKED, "label": "org:members"}
 
 
-def test_a_klue_re_entity_that_is_not_there_is_told_with_its_row(tmp_path: Path) -> None:
+def test_a_missing_klue_re_entity_is_reported_with_its_row(tmp_path: Path) -> None:
     wrong = [*RE[:3], {**RE[3], "subject_entity": {"word": "비틀즈", "start_idx": 23, "end_idx": 25}}]
     with pytest.raises(DataError, match="subject_entity") as error:
         first_row(tmp_path / "train.json", wrong, "text-classification")
@@ -119,14 +119,14 @@ def test_klue_ynat_is_read_by_its_titles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["train_data", "train.tsv", "naver.txt"])
-def test_naver_ner_is_told_by_its_content(tmp_path: Path, name: str) -> None:
+def test_naver_ner_is_recognised_by_its_content(tmp_path: Path, name: str) -> None:
     row = first_row(tmp_path / name, NAVER * 10, "token-classification")
     assert row["text"] == "비토리오 양일 만에 영사관 갔다"
     found = [(row["text"][start:end], label) for start, end, label in json.loads(row["label"])]
     assert found == [("비토리오", "PER"), ("양일 만에", "DAT"), ("영사관", "ORG")]
 
 
-def test_a_broken_line_of_naver_ner_is_told(tmp_path: Path) -> None:
+def test_a_broken_line_of_naver_ner_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         first_row(tmp_path / "train.tsv", NAVER * 10 + "1\t김\tB-PER\n", "token-classification")
     assert "71번째 줄" in error.value.where
@@ -164,7 +164,7 @@ def test_paths(value: Any, path: str, expected: list[dict[str, Any]]) -> None:
     assert records(value, path, "a.json") == (expected, "")
 
 
-def test_what_a_path_does_not_reach_is_counted() -> None:
+def test_records_that_a_path_does_not_reach_are_counted() -> None:
     rows, note = records({"data": [{"p": [{"x": 1}]}, {"q": 1}, {"q": 2}]}, "data[*].p[*]", "a.json")
     assert rows == [{"x": 1}] and "'data[*]'에서 'p' 단계가 없는 2개" in note
 
@@ -188,7 +188,7 @@ def test_a_path_that_leads_nowhere_names_its_step(tmp_path: Path, path: str, sai
 
 
 @pytest.mark.parametrize("path", ["", ".a", "a..b", "a[0]", "a[", "[*]a"])
-def test_what_is_no_path_is_refused(path: str) -> None:
+def test_an_invalid_path_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="records"):
         Settings.model_validate({"data": {"records": path}})
 
@@ -234,17 +234,17 @@ def test_relations_are_scored_as_klue_does_without_no_relation() -> None:
         ("text2text-generation", {"prompt_column": "category", "response_column": "abstractive"}),
     ],
 )
-def test_what_lies_deeper_is_no_text(tmp_path: Path, task: str, columns: dict[str, str]) -> None:
+def test_a_nested_value_is_not_a_text(tmp_path: Path, task: str, columns: dict[str, str]) -> None:
     """AI Hub's summaries without data.records: lists of sentences were trained on as JSON."""
     documents = [
         {"category": "가나"[n % 2], "text": [[{"index": 0, "sentence": f"문장 {n}"}]], "abstractive": [f"요약 {n}"]}
         for n in range(10)
     ]
-    with pytest.raises(DataError, match=r"목록이나 객체인 .*\(data\.records에 그 안까지 가는 경로를 쓰세요\) 10행"):
+    with pytest.raises(DataError, match=r"목록이나 객체인 .*\(data\.records에 그 안의 값까지의 경로를 쓰세요\) 10행"):
         first_row(tmp_path / "train.json", {"documents": documents}, task, **columns)
 
 
-def test_paragraphs_without_questions_are_told_of_the_path(tmp_path: Path) -> None:
+def test_paragraphs_without_questions_suggest_data_records(tmp_path: Path) -> None:
     documents = {"data": [{"title": "제목", "paragraphs": [{"context": f"글 {n}", "label": "가"}]} for n in range(9)]}
     with pytest.raises(DataError) as error:
         first_row(tmp_path / "train.json", documents, "text-classification")

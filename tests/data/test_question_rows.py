@@ -127,7 +127,7 @@ def test_broken_nesting_is_refused_with_its_place(tmp_path: Path, paragraphs: An
     assert error.value.where.endswith(place)
 
 
-def test_bad_rows_are_told_by_number_with_what_stands_there(tmp_path: Path) -> None:
+def test_bad_rows_are_reported_with_number_and_value(tmp_path: Path) -> None:
     paragraphs = paragraphs_of(2)
     paragraphs[0]["qas"][1]["question"] = " "
     paragraphs[1]["qas"][2]["answers"][0]["answer_start"] = 0

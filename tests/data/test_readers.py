@@ -1,4 +1,4 @@
-"""Files of every format and encoding as rows, and what is said of those that cannot be read."""
+"""Reading files of every format and encoding, and the errors for files that cannot be read."""
 
 from __future__ import annotations
 
@@ -195,11 +195,11 @@ def test_a_sheet_s_cells_are_values_of_json_and_its_blank_rows_are_skipped(tmp_p
         ([["text"], ["좋다"], ["나쁘다", 1]], "3번째 줄"),
     ],
 )
-def test_a_sheet_that_is_no_table_is_told(tmp_path: Path, table: list[list[Any]], said: str) -> None:
+def test_a_sheet_that_is_not_a_table_is_reported(tmp_path: Path, table: list[list[Any]], said: str) -> None:
     assert said in refused(sheets(tmp_path / "a.xlsx", table))
 
 
-def test_a_file_that_is_no_spreadsheet_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_spreadsheet_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.xlsx").write_text(CSV, encoding="utf-8")
     assert "엑셀 파일이 아닙니다" in refused(tmp_path / "a.xlsx")
     path = sheets(tmp_path / "b.xlsx", [["text"], ["좋다"]])
@@ -267,7 +267,7 @@ def test_plain_text_is_one_text_a_line(tmp_path: Path) -> None:
         ("a.docx", "x", [".docx", ".csv"]),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, content: str, said: list[str]) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path, name: str, content: str, said: list[str]) -> None:
     (tmp_path / name).write_bytes(content.encode())
     message = refused(tmp_path / name)
     assert name in message
@@ -275,13 +275,13 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, content: 
         assert words in message
 
 
-def test_bytes_of_no_encoding_are_told_with_their_lines(tmp_path: Path) -> None:
+def test_undecodable_bytes_are_reported_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("text,label\n좋다,1\n".encode() + b"\xff\xfe\xff,0\n" + "끝,1\n".encode("cp949"))
     assert "3번째 줄" in refused(path)
 
 
-def test_mixed_encodings_are_told_with_their_lines(tmp_path: Path) -> None:
+def test_mixed_encodings_are_reported_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("text,label\n가각간갇갈,1\n".encode() + "끝,1\n".encode("cp949") + "똠\n".encode())
     assert "3번째 줄" in refused(path)
@@ -290,14 +290,14 @@ def test_mixed_encodings_are_told_with_their_lines(tmp_path: Path) -> None:
     assert "3번째 줄 (UTF-8이 섞임)" in refused(path)
 
 
-def test_a_cut_utf16_file_is_told_as_such(tmp_path: Path) -> None:
+def test_a_truncated_utf16_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(CSV.encode("utf-16")[:-1])
     assert "UTF-16 인코딩" in refused(path)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_bytes_not_of_the_named_encoding_are_told_with_their_line(tmp_path: Path, end: str) -> None:
+def test_bytes_outside_the_named_encoding_are_reported_with_their_line(tmp_path: Path, end: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(f"text,label{end}좋다,1{end}".encode() + b"\xb0\xa1,0")
     assert "3번째 줄" in refused(path, "utf-8")
@@ -333,25 +333,25 @@ def test_an_encoding_that_is_named_overrules(tmp_path: Path) -> None:
         (b"\x89PNG\r\n\x1a\n", "PNG"),
     ],
 )
-def test_a_binary_file_named_csv_is_told(tmp_path: Path, start: bytes, said: str) -> None:
+def test_a_binary_file_named_csv_is_reported(tmp_path: Path, start: bytes, said: str) -> None:
     (tmp_path / "a.csv").write_bytes(start)
     assert said in refused(tmp_path / "a.csv")
 
 
-def test_what_is_no_file_is_told_apart(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_distinguished(tmp_path: Path) -> None:
     assert "파일이 없습니다" in refused(tmp_path / "no.csv")
     assert "폴더" in refused(tmp_path)
     assert "읽을 수 없습니다" in refused(tmp_path / f"{'x' * 300}.csv")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_is_told(tmp_path: Path) -> None:
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.csv")
     assert "파이프" in refused(tmp_path / "a.csv")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file")
-def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
+def test_a_file_without_permission_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(CSV, encoding="utf-8")
     (tmp_path / "a.csv").chmod(0)
     assert "권한이 없습니다" in refused(tmp_path / "a.csv")
@@ -359,7 +359,7 @@ def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=300), suffix=st.sampled_from(SUFFIXES))
-def test_any_bytes_are_rows_or_told(tmp_path: Path, content: bytes, suffix: str) -> None:
+def test_any_bytes_are_read_or_reported(tmp_path: Path, content: bytes, suffix: str) -> None:
     path = tmp_path / f"any{suffix}"
     path.write_bytes(content)
     try:
@@ -375,7 +375,7 @@ PIECES = st.lists(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=PIECES.map("".join), suffix=st.sampled_from(SUFFIXES))
-def test_any_text_is_rows_or_told(tmp_path: Path, content: str, suffix: str) -> None:
+def test_any_text_is_read_or_reported(tmp_path: Path, content: str, suffix: str) -> None:
     path = tmp_path / f"any{suffix}"
     path.write_text(content, encoding="utf-8", newline="")
     try:

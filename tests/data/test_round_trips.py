@@ -70,7 +70,7 @@ WAYS: dict[str, Write] = {
 
 
 def examples_of(path: Path, task: str, columns: dict[str, str], model: Path) -> list[dict[str, Any]]:
-    """The examples of every split of a file, as the model is given them."""
+    """Return the examples of every split of a file."""
     from transformers import AutoTokenizer
 
     data = {"dataset_name": str(path), "dataset_cache_dir": str(path.parent / "cache"), "max_bad_rows": 1.0, **columns}

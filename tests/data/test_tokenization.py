@@ -22,8 +22,9 @@ forks = pytest.mark.skipif(not parallel.can_fork(), reason="processes are not fo
 
 @pytest.fixture(autouse=True)
 def three_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As many on any machine; whatever a test does, no process is left."""
+    """Pretend that the machine has three cores; check that no test leaves a process or the variable behind."""
     monkeypatch.setattr(parallel, "cores", lambda: 3)
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)  # transformers' pipelines set it for the process
     yield
     assert multiprocessing.active_children() == []
     assert "TOKENIZERS_PARALLELISM" not in os.environ
@@ -35,7 +36,7 @@ def table() -> Dataset:
 
 
 def encoded(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """Two examples of each row whose number three divides, of the others one."""
+    """Make two examples of each row whose number is divisible by three, and one of each other row."""
     numbers = [number for number in columns["row"] for _ in range(1 + (number % 3 == 0))]
     return {"row": numbers, "input_ids": [[len(str(number))] * (number % 7) for number in numbers]}
 
@@ -71,7 +72,7 @@ def test_lists_that_are_empty_at_first_get_the_type_of_the_others(table: Dataset
     assert Dataset.from_file(str(tmp_path / "examples.arrow"))[:] == encode(table[:])
 
 
-def test_what_fails_in_a_process_is_raised_as_it_is(table: Dataset, tmp_path: Path) -> None:
+def test_an_error_in_a_process_is_raised_unchanged(table: Dataset, tmp_path: Path) -> None:
     def encode(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         if 4321 in columns["row"]:
             raise DataError("라벨이 이상합니다.", where="4,321번째 행", remedy="고치세요.")
@@ -83,7 +84,7 @@ def test_what_fails_in_a_process_is_raised_as_it_is(table: Dataset, tmp_path: Pa
 
 
 @forks
-def test_a_process_that_is_killed_is_told(table: Dataset, tmp_path: Path) -> None:
+def test_a_killed_process_is_reported(table: Dataset, tmp_path: Path) -> None:
     parent = os.getpid()
 
     def encode(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
@@ -91,14 +92,14 @@ def test_a_process_that_is_killed_is_told(table: Dataset, tmp_path: Path) -> Non
             os.kill(os.getpid(), signal.SIGKILL)
         return encoded(columns)
 
-    with pytest.raises(ResourceError, match="갑자기 끝났습니다") as caught:
+    with pytest.raises(ResourceError, match="비정상 종료되었습니다") as caught:
         write_examples(table, encode, tmp_path / "examples.arrow")
     assert "-9" in caught.value.where and caught.value.remedy
 
 
 @forks
 def test_a_stop_ends_every_process_at_once(table: Dataset, tmp_path: Path) -> None:
-    """Ctrl+C reaches the whole group: the processes leave it to their parent, and wait here to be ended."""
+    """Ctrl+C reaches the whole process group. The workers ignore it and wait until the parent ends them."""
     parent = os.getpid()
 
     def stop(number: int, _frame: Any) -> None:

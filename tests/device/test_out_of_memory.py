@@ -59,7 +59,7 @@ CUDA = (
         ImportError("scipy/optimize/_core.so: failed to map segment from shared object"),
     ],
 )
-def test_memory_that_is_gone_is_recognised(error: BaseException) -> None:
+def test_out_of_memory_errors_are_recognised(error: BaseException) -> None:
     assert is_out_of_memory(error)
 
 
@@ -81,7 +81,7 @@ def test_an_error_that_mentions_memory_is_not(error: BaseException) -> None:
     assert not is_out_of_memory(error)
 
 
-def test_this_machine_says_it_in_words_that_are_recognised() -> None:
+def test_out_of_memory_on_this_machine_is_recognised() -> None:
     with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 60)
     assert is_out_of_memory(error.value)
@@ -109,7 +109,7 @@ def test_only_settings_that_are_not_in_force_are_named() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the heap is glibc's, and its size is read from /proc")
-def test_blocks_that_are_freed_after_memory_ran_out_leave_no_holes_in_the_heap() -> None:
+def test_the_heap_has_no_holes_after_out_of_memory() -> None:
     memory = MemoryManager(Settings(), torch.device("cpu"), 64)
     del_first = torch.empty(20 * 2**20, dtype=torch.uint8)  # glibc keeps blocks of such a size once one was freed
     del del_first
@@ -158,7 +158,7 @@ class _FailingBackward(torch.autograd.Function):
         raise torch.OutOfMemoryError(CUDA)
 
 
-def test_a_run_whose_backward_fails_comes_to_the_same(
+def test_a_run_whose_backward_runs_out_of_memory_gives_the_same_weights(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = make_manager(tiny_model, tmp_path / "plain", "text-classification", torch.float64)
@@ -186,7 +186,7 @@ def test_a_run_whose_backward_fails_comes_to_the_same(
     )
 
 
-def test_a_run_that_ends_for_one_example_is_saved_as_of_its_last_whole_step(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_run_ended_by_one_large_example_saves_its_last_complete_step(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
     whole = manager.train_window
     after_two: list[torch.Tensor] = []
@@ -210,7 +210,7 @@ def test_a_run_that_ends_for_one_example_is_saved_as_of_its_last_whole_step(tiny
     assert again.run().step == again.total_steps
 
 
-def test_a_step_left_out_before_memory_ended_does_not_keep_the_run_from_being_saved(
+def test_a_skipped_step_before_out_of_memory_does_not_prevent_saving(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its rows are looked for with the model, for which there is no memory then."""
@@ -233,7 +233,7 @@ def test_a_step_left_out_before_memory_ended_does_not_keep_the_run_from_being_sa
     assert sum("이 스텝을 건너뜁니다" in record.message for record in caplog.records) == 2
 
 
-def test_memory_that_ends_while_windows_are_made_ends_with_the_state_saved(tiny_model: Path, tmp_path: Path) -> None:
+def test_out_of_memory_while_planning_windows_saves_the_state(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
     fail_once(manager, "plan", at=2, message="CUDA error: out of memory")
     with pytest.raises(ResourceError, match="메모리가 부족합니다") as error:
@@ -244,7 +244,7 @@ def test_memory_that_ends_while_windows_are_made_ends_with_the_state_saved(tiny_
     assert manager.store.load(newest).progress.step == 1
 
 
-def test_an_evaluation_that_cannot_be_made_ends_with_the_state_saved(
+def test_an_evaluation_without_memory_saves_the_state(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32, eval_steps=2)

@@ -1,4 +1,4 @@
-"""What is computed in how many bits."""
+"""The precision that a run computes in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def settings_of(mixed: bool) -> Settings:
 
 
 @pytest.mark.parametrize(("has_bfloat16", "precision"), [(True, "bf16"), (False, "fp16")])
-def test_a_gpu_computes_in_what_it_has(has_bfloat16: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_uses_the_best_precision_it_supports(
+    has_bfloat16: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
     assert autocast_precision(settings_of(mixed=True)) == precision
@@ -22,7 +24,7 @@ def test_a_gpu_computes_in_what_it_has(has_bfloat16: bool, precision: str, monke
 
 
 @pytest.mark.parametrize(("precision", "is_tf32"), [("bf16", True), ("fp16", True), ("no", False)])
-def test_float32_that_remains_is_tf32_beside_fewer_bits(
+def test_float32_products_use_tf32_under_mixed_precision(
     precision: str, is_tf32: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

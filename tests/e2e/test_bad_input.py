@@ -72,7 +72,7 @@ def test_a_missing_file_and_a_dataset_that_cannot_be_reached(cli: Cli, tiny_mode
     check_told(offline, 3, output_dir, "연결할 수 없고", "quickstart.yaml")
 
 
-def test_a_model_that_cannot_be_had(cli: Cli, reviews: Path, tmp_path: Path) -> None:
+def test_unavailable_models_are_reported(cli: Cli, reviews: Path, tmp_path: Path) -> None:
     output_dir = tmp_path / "model"
     offline = cli("--model_name", "klue/roberta-base", "--dataset", reviews, "--output_dir", output_dir)
     check_told(offline, 4, output_dir, "연결할 수 없고", "quickstart.yaml")
@@ -167,7 +167,7 @@ def hub_error(name: str) -> Exception:
         ("OfflineModeIsEnabled", "연결할 수 없고"),
     ],
 )
-def test_reasons_of_the_hub_are_told_apart(name: str, said: str) -> None:
+def test_errors_of_the_hub_are_distinguished(name: str, said: str) -> None:
     from finetuning.config.schema import Settings
     from finetuning.models.errors import explain
 

@@ -41,7 +41,7 @@ def test_pairs_of_klue_nli(cli: Cli, tiny_model: Path, real_data: Path, tmp_path
     summary = read_json(output_dir / "summary.json")
     assert sum(summary["rows"].values()) == 300
     assert summary["expectation"]["verdict"] == "not comparable"
-    assert "견주지 않습니다. 그 점수는 klue/roberta-base 모델의 것" in run.err
+    assert "비교하지 않습니다. 그 점수는 klue/roberta-base 모델의 것" in run.err
     check_evaluate_repeats_training(cli, output_dir)
 
     pairs = [(record["premise"], record["hypothesis"]) for record in records[300:305]]

@@ -26,7 +26,7 @@ def flags_for(model: Path, data: Path, output_dir: Path, *more: object) -> list[
     ]  # fmt: skip
 
 
-def test_an_answer_learned_by_heart_comes_back_and_stops_by_itself(cli: Cli, tiny_causal: Path, tmp_path: Path) -> None:
+def test_an_overfitted_model_generates_its_answer_and_stops(cli: Cli, tiny_causal: Path, tmp_path: Path) -> None:
     rows = [("밥 먹었어?", "네, 먹었어요"), ("잘 자", "안녕히 주무세요")]
     text = "Q,A\n" + "".join(f'"{question}","{answer}"\n' for question, answer in rows * 10)
     (tmp_path / "train.csv").write_text(text, encoding="utf-8")
@@ -35,7 +35,7 @@ def test_an_answer_learned_by_heart_comes_back_and_stops_by_itself(cli: Cli, tin
                          "--batch_size", "10", "--set", "training.save_steps=1000", "--set", "training.eval_steps=1000",
                          "--set", "logging.progress_bar=false"))  # fmt: skip
     assert run.code == 0, run.err
-    assert "생성 보기" in run.err
+    assert "생성 예시" in run.err
     answered = cli("predict", "--output_dir", output_dir, stdin="밥 먹었어?\n잘 자\n")
     assert answered.code == 0, answered.err
     assert [json.loads(line)["generated"] for line in answered.out.splitlines()] == [answer for _, answer in rows]
@@ -64,7 +64,7 @@ def test_real_conversations_train_evaluate_and_are_planned(
     )
     records = (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert any(set(json.loads(record)) >= HEARD | OVERLAP for record in records)
-    assert "스스로 끝난 답" in run.err and "글자 ROUGE-L" in run.err
+    assert "종료 토큰으로 끝난 답" in run.err and "글자 ROUGE-L" in run.err
     assert ("형태소 ROUGE-L" in run.err) == bool(MORPHEMES)
     evaluated = cli("evaluate", "--output_dir", output_dir, *data_flags(output_dir), "--split", "validation")
     assert evaluated.code == 0, evaluated.err
@@ -82,7 +82,7 @@ def test_rows_that_are_no_conversations_are_named(cli: Cli, tiny_causal: Path, t
     assert not (tmp_path / "model").exists()
 
 
-def test_answers_that_are_cut_away_are_counted_loudly(cli: Cli, tiny_causal: Path, tmp_path: Path) -> None:
+def test_cut_off_answers_are_counted_with_a_warning(cli: Cli, tiny_causal: Path, tmp_path: Path) -> None:
     rows = [{"prompt": "길다 " * (60 if n == 3 else 1), "completion": f"네 {n}"} for n in range(20)]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     run = cli("plan", *flags_for(tiny_causal, tmp_path / "train.jsonl", tmp_path / "model"))
@@ -106,7 +106,7 @@ def test_text_to_text_on_real_sentences(cli: Cli, tiny_seq2seq: Path, real_data:
               "--learning_rate", "1e-2", "--max_length", "96", "--set", "generation.max_new_tokens=12",
               "--set", "generation.num_beams=1")  # fmt: skip
     assert run.code == 0, run.err
-    assert "생성 보기" in run.err
+    assert "생성 예시" in run.err
     summary = json.loads((output_dir / "summary.json").read_text(encoding="utf-8"))
     assert {"loss", "chrf", "bleu", *OVERLAP, *HEARD} == set(summary["validation"])
     losses = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

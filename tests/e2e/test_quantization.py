@@ -33,7 +33,7 @@ def test_weights_that_are_trained_cannot_be_quantised(cli: Cli, tiny_causal: Pat
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
-def test_a_package_that_is_not_there_is_told_before_anything_is_loaded(cli: Cli, tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_before_loading(cli: Cli, tmp_path: Path) -> None:
     run = cli(*flags_for(tmp_path / "no-model", tmp_path, *LORA, "--set", "model.quantization=4bit"))
     assert run.code == 2
     assert "pip install bitsandbytes" in run.err

@@ -30,7 +30,7 @@ def trained(cli: Cli, tiny_model: Path, reviews: Path, tmp_path_factory: pytest.
     return output_dir
 
 
-def test_a_run_leaves_what_the_design_says(trained: Path) -> None:
+def test_a_run_writes_every_documented_file(trained: Path) -> None:
     left = {path.name for path in trained.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "settings.yaml", "metrics.jsonl"} <= left
     assert not [name for name in left if "partial" in name]

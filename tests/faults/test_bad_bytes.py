@@ -98,7 +98,7 @@ def damaged(good: bytes) -> st.SearchStrategy[bytes]:
 
 
 def check_read(path: Path, encoding: str | None) -> None:
-    """The file is read as rows of its columns, whose cells can be written as UTF-8, or is told to be wrong."""
+    """The file is read as rows whose cells can be written as UTF-8, or it is refused with an error."""
     try:
         source = open_source(path, encoding)
         for row in source.rows:

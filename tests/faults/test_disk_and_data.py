@@ -75,7 +75,7 @@ def check_like(output_dir: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_a_save_that_fails_is_told_and_the_run_goes_on(
+def test_a_failed_save_is_logged_and_the_run_goes_on(
     flags: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     code: int,
 ) -> None:  # fmt: skip
@@ -100,7 +100,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(
     check_like(tmp_path / "run" / "model", whole)
 
 
-def test_a_stop_whose_state_cannot_be_saved_does_not_say_that_it_is(
+def test_a_stop_without_a_saved_state_is_not_reported_as_saved(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1, 1000), errno.ENOSPC))
@@ -127,7 +127,7 @@ def test_a_folder_turned_read_only(flags: list[str], whole: Path, tmp_path: Path
         for how in DAMAGES
     ],
 )
-def test_the_newest_whole_checkpoint_is_gone_on_from(
+def test_a_run_resumes_from_the_newest_intact_checkpoint(
     flags: list[str], whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, how: str
 ) -> None:
     output_dir = tmp_path / "run" / "model"
@@ -160,7 +160,7 @@ def test_data_that_changes_during_a_run_does_not_change_the_run(flags: list[str]
     check_like(tmp_path / "run" / "model", whole)
 
 
-def test_numbers_that_are_none_at_one_step_are_skipped_by_a_resumed_run_too(
+def test_a_resumed_run_skips_the_same_non_finite_step(
     flags: list[str], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip

@@ -30,7 +30,7 @@ SAMPLE = {("tokenising", signal.SIGTERM), ("training", signal.SIGINT), ("saving"
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A run that nobody disturbed: where it is and how long it took."""
+    """An uninterrupted run: its folder and its duration."""
 
     output_dir: Path
     seconds: float

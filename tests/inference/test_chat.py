@@ -1,4 +1,4 @@
-"""Streaming: what is shown grows by whole characters, and is what the tokens come to."""
+"""Streaming: the shown text grows by whole characters and equals the decoded tokens."""
 
 from __future__ import annotations
 

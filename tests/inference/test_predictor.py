@@ -109,7 +109,7 @@ def test_rows_are_read_no_further_than_a_chunk(
     assert (len(read), len(rows), len(originals)) == (expected, expected, expected)
 
 
-def test_no_row_at_all_is_told_and_rows_without_text_are_not(evaluator: Evaluator) -> None:
+def test_no_rows_are_an_error_and_rows_without_text_are_not(evaluator: Evaluator) -> None:
     with pytest.raises(DataError, match="비어 있습니다"):
         predictions(evaluator, [])
     assert predictions(evaluator, ["", " "]) == [{"text": ""}, {"text": " "}]

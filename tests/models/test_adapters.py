@@ -1,4 +1,4 @@
-"""Adapters: which layers they are put on in every architecture, what is trained, saved and merged."""
+"""Adapters: their layers in every architecture, and what is trained, saved and merged."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ NAMES = sorted(["bert", "electra", "roberta", "t5", "bart", "gpt2", "gpt_neox", 
 
 
 def made(name: str, folder: Path) -> Any:
-    """A model of random weights that was loaded from a folder, as a run's is."""
+    """Load a model of random weights from a folder, as a run does."""
     import transformers
 
     auto_class, config = architectures()[name]
@@ -138,7 +138,7 @@ def test_a_checkpoint_holds_the_trained_weights_alone_and_puts_them_back(tmp_pat
         restore_model(made("llama", tmp_path), kept)
 
 
-def test_layers_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_missing_layers_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="이 모델에 없는 층입니다: q_proj"):
         choose_trained(made("bert", tmp_path), AdapterSettings(method="lora", target_modules=["q_proj"]), set())
     with pytest.raises(ModelError, match="block"):
@@ -153,7 +153,7 @@ def test_layers_that_are_not_there_are_told(tmp_path: Path) -> None:
         ({"method": "freeze", "layers": 3}, "층은 2개인데 마지막 3개"),
     ],
 )
-def test_what_the_model_does_not_have_is_not_passed_over(adapter: dict[str, Any], told: str, tiny_model: Path) -> None:
+def test_modules_that_the_model_lacks_are_refused(adapter: dict[str, Any], told: str, tiny_model: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(tiny_model)

@@ -1,4 +1,4 @@
-"""Models in GGUF: the same weights and tokens as the model they were written from, and what cannot be read is told."""
+"""GGUF models: the weights and tokens of the model they were written from, and errors for unreadable files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _INNER = {
 
 
 def write_gguf(model: Any, tokens: list[str], path: Path, quantised: bool) -> None:
-    """Writes a Llama as llama.cpp's converter does: its own names, and heads interleaved for its rotary embedding."""
+    """Write a Llama as llama.cpp's converter does: with its names, and heads interleaved for its rotary embedding."""
     import gguf
 
     config, blocks = model.config, gguf.GGMLQuantizationType.Q8_0
@@ -97,7 +97,7 @@ def manager_of(name: Path, task: str = "text-generation", **model: object) -> Mo
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("float32", 0.0), ("q8_0", 1e-3)])
-def test_it_is_the_model_that_was_written_and_saved_as_any_other(
+def test_a_gguf_model_has_the_weights_it_was_written_from_and_saves_them(
     kind: str, tolerance: float, files: dict[str, Path], llama: Any, tmp_path: Path
 ) -> None:
     manager = manager_of(files[kind])
@@ -145,22 +145,22 @@ def test_from_training_to_evaluation(cli: Cli, files: dict[str, Path], reviews: 
 
 
 @pytest.mark.parametrize("how", ["cut", "head", "other", "empty"])
-def test_a_broken_file_is_told(how: str, files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_broken_file_is_reported(how: str, files: dict[str, Path], tmp_path: Path) -> None:
     whole = files["float32"].read_bytes()
     broken = {"cut": whole[: len(whole) // 2], "head": whole[:200], "other": b"no model" * 100, "empty": b""}[how]
     (tmp_path / "broken.gguf").write_bytes(broken)
-    with pytest.raises(ModelError, match="깨졌거나 온전하지 않습니다"):
+    with pytest.raises(ModelError, match="깨졌거나 일부가 없습니다"):
         manager_of(tmp_path / "broken.gguf").load_tokenizer()
 
 
-def test_a_kind_that_is_not_read_is_told_with_what_is(files: dict[str, Path], tmp_path: Path) -> None:
+def test_an_unsupported_kind_is_reported_with_the_supported_ones(files: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "other.gguf").write_bytes(files["float32"].read_bytes().replace(b"llama", b"xyzzy"))
     with pytest.raises(ModelError, match="xyzzy") as error:
         manager_of(tmp_path / "other.gguf").load_tokenizer()
     assert "Llama" in error.value.remedy
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="GGUF 파일이 없습니다"):
         manager_of(tmp_path / "none.gguf").load_tokenizer()
     missing = ImportError("Please install torch and gguf>=0.10.0 to load a GGUF checkpoint in PyTorch.")

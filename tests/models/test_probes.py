@@ -39,7 +39,7 @@ TRIALS = pytest.mark.parametrize(
 
 @pytest.fixture
 def in_tf32() -> Iterator[None]:
-    """Products in TF32, as a run in mixed precision has them on a card."""
+    """Set TF32 products, as a run in mixed precision does on a GPU."""
     before = [product.fp32_precision for product in PRODUCTS]
     for product in PRODUCTS:
         product.fp32_precision = "tf32"
@@ -56,7 +56,7 @@ def precisions() -> list[str]:
 def test_a_trial_runs_in_full_float32_without_autocast(
     make: Callable[[], Any], trial: Callable[[Any], bool], in_tf32: None
 ) -> None:
-    """Under TF32 rounding alone exceeds the limit, and each trial would fail on every card that has it."""
+    """With TF32, rounding alone exceeds the limit, so each trial would fail on every GPU that has it."""
     model, seen = make().train(), []
 
     def watch(module: Any, _inputs: Any, _output: Any) -> None:
@@ -72,8 +72,8 @@ def test_a_trial_runs_in_full_float32_without_autocast(
 
 
 @TRIALS
-def test_memory_that_runs_out_is_no_verdict(make: Callable[[], Any], trial: Callable[[Any], bool]) -> None:
-    """Another layout than the run's own would be used after a resume on a machine with more memory."""
+def test_out_of_memory_in_a_trial_is_raised(make: Callable[[], Any], trial: Callable[[Any], bool]) -> None:
+    """Otherwise a resumed run on a machine with more memory would choose another layout."""
     model = make()
 
     def fail(*_: Any) -> None:
@@ -89,7 +89,7 @@ def test_memory_that_runs_out_is_no_verdict(make: Callable[[], Any], trial: Call
 def test_settings_are_put_back_after_a_failure(
     make: Callable[[], Any], trial: Callable[[Any], bool], error: type[Exception], in_tf32: None
 ) -> None:
-    """A refusal is a verdict; any other failure is raised. Neither leaves the settings of the trial behind."""
+    """A refusal means no; any other error is raised. Both restore the settings of before the trial."""
     model = make().train()
 
     def fail(*_: Any) -> None:
@@ -108,7 +108,7 @@ def test_settings_are_put_back_after_a_failure(
 def test_a_trial_neither_depends_on_the_random_state_nor_changes_it(
     make: Callable[[], Any], trial: Callable[[Any], bool]
 ) -> None:
-    """Not even where a model draws random numbers in evaluation mode."""
+    """This holds even if a model draws random numbers in evaluation mode."""
     model, drawn = make(), []
     model.base_model.register_forward_hook(lambda *_: drawn.append(float(torch.rand(()))))
     seen = []
@@ -123,7 +123,7 @@ def test_a_trial_neither_depends_on_the_random_state_nor_changes_it(
 
 
 def test_float32_that_is_rounded_to_bfloat16_exceeds_the_limit() -> None:
-    """Rounding of one of the two results that are compared is noticed."""
+    """Rounding only one of the two compared results exceeds the limit."""
     model = encoder()
     forward, calls = model.forward, []
 
@@ -157,7 +157,7 @@ def test_weights_in_bfloat16_drop_padding_too(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["deberta-v2", "longformer", "mpnet", "bart", "t5", "llama"])
-def test_an_architecture_that_cannot_stays_padded(kind: str) -> None:
+def test_an_unsupported_architecture_stays_padded(kind: str) -> None:
     import transformers
 
     torch.manual_seed(0)
@@ -166,8 +166,8 @@ def test_an_architecture_that_cannot_stays_padded(kind: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_model_that_caps_its_scores_is_not_given_one_row(dtype: torch.dtype) -> None:
-    """Too little to be seen by trying it on scores that are small, or in bfloat16; torch's attention has no cap."""
+def test_a_model_that_caps_attention_scores_is_not_laid_out_in_one_row(dtype: torch.dtype) -> None:
+    """A trial on small scores, or in bfloat16, would not show the cap, which torch's attention lacks."""
     from transformers import AutoModelForCausalLM, Gemma2Config
 
     torch.manual_seed(0)
@@ -176,7 +176,7 @@ def test_a_model_that_caps_its_scores_is_not_given_one_row(dtype: torch.dtype) -
     assert not attends_within_sequences(AutoModelForCausalLM.from_config(config, dtype=dtype), 64)
 
 
-def test_a_model_that_hides_its_sequences_is_not_given_one_row() -> None:
+def test_a_model_that_drops_the_sequences_argument_is_not_laid_out_in_one_row() -> None:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
@@ -190,7 +190,7 @@ def test_a_model_that_hides_its_sequences_is_not_given_one_row() -> None:
     assert not attends_within_sequences(model, 64)
 
 
-def test_a_model_that_leaks_is_found_out() -> None:
+def test_a_model_that_leaks_between_sequences_is_detected() -> None:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)

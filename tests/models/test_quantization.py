@@ -1,4 +1,4 @@
-"""Quantised base weights: what is quantised, what is trained beside them, and that a merge never sees them."""
+"""Quantised base weights: which ones, training an adapter beside them, and merging into the unquantised base."""
 
 from __future__ import annotations
 
@@ -89,9 +89,7 @@ def test_only_what_is_not_trained_is_quantised(method: str) -> None:
 
 
 @KINDS
-def test_where_it_cannot_be_done_that_is_told_before_anything_is_loaded(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_impossible_quantization_is_refused_before_loading(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of("not/there", "text-classification", quantization=kind)
     with pytest.raises(SettingsError, match="mps 장치에서는"):
         check_device(settings, torch.device("mps"))
@@ -102,7 +100,7 @@ def test_where_it_cannot_be_done_that_is_told_before_anything_is_loaded(
     check_device(settings_of("not/there", "text-classification"), CPU)
 
 
-def test_a_device_that_cannot_is_told(bitsandbytes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_device_is_reported(bitsandbytes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("no kernel image is available")
 
@@ -186,7 +184,7 @@ def test_a_merged_weight_is_the_whole_base_and_the_adapters_product(bitsandbytes
 
 @KINDS
 def test_evaluating_leaves_the_weights_that_training_reads(bitsandbytes: Any, kind: str, tmp_path: Path) -> None:
-    """Else a run that was resumed after an evaluation would not be the run that was never stopped."""
+    """Otherwise a run resumed after an evaluation would differ from an uninterrupted one."""
     made("llama", tmp_path / "base")
     models = [manager_of(tmp_path / "base", "llama", quantization=kind) for _ in range(2)]
     evaluated, fresh = (manager.load_model(()) for manager in models)
@@ -221,10 +219,10 @@ def test_gradient_checkpointing_gives_the_same_gradient(bitsandbytes: Any, kind:
         torch.testing.assert_close(found[1][name], gradient, atol=0, rtol=0)
 
 
-def test_what_is_whole_or_comes_quantised_is_refused(bitsandbytes: Any, tmp_path: Path) -> None:
+def test_full_models_and_quantised_files_are_refused(bitsandbytes: Any, tmp_path: Path) -> None:
     made("llama", tmp_path / "base")
     manager = manager_of(tmp_path / "base", "llama", quantization="4bit")
-    with pytest.raises(SettingsError, match="온전한 모델"):
+    with pytest.raises(SettingsError, match="전체 모델"):
         manager.load_saved()
     model = manager.load_model(())
     model.config.save_pretrained(tmp_path / "quantised")

@@ -138,7 +138,7 @@ def test_tokenizers_and_tasks_without_byte_level_merges_are_refused(
     ):
         with pytest.raises(ModelError, match=kind):
             check_tokenizer(tokenizer)
-    with pytest.raises(SettingsError, match="어휘를 넓힐 수 없습니다"):
+    with pytest.raises(SettingsError, match="어휘를 확장할 수 없습니다"):
         check_task(find_task(Settings.model_validate({"model": {"task": "fill-mask", "extend_vocabulary": 10}})))
 
 
@@ -190,7 +190,7 @@ def tied_causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def flags(flags_for: Callable[[str], list[str]], tied_causal: Path) -> list[str]:
-    """The flags of a short run with a vocabulary that grows by WANTED pieces at most, but for its output_dir."""
+    """Return the flags of a short run that adds at most WANTED pieces, without --output_dir."""
     grown = ["--model_name", str(tied_causal), "--set", f"model.extend_vocabulary={WANTED}"]
     return [*flags_for("text-generation"), *grown]
 
@@ -212,7 +212,7 @@ def test_a_run_beside_quantised_weights_is_resumed(kind: str, flags: list[str], 
 def test_an_adapter_is_saved_with_embedding_and_head_and_merged_for_others(
     model: str, flags: list[str], request: pytest.FixtureRequest, tmp_path: Path, cli: Cli
 ) -> None:
-    """peft loads the adapter onto the base with as many tokens; what is exported gives its logits."""
+    """PEFT loads the adapter onto the resized base; the exported model gives the same logits."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -254,7 +254,7 @@ def test_a_saved_adapter_is_evaluated_and_predicts(flags: list[str], tmp_path: P
 def test_a_resumed_run_has_the_pieces_that_it_was_begun_with(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the data cache nor the learning is needed again."""
+    """The resumed run needs neither the data cache nor new learning."""
     flags = [*flags, "--output_dir", str(tmp_path / "model")]
     with pytest.raises(StopRequested):
         run_train(flags, StopAfter(looks=3))
@@ -271,8 +271,8 @@ def test_a_resumed_run_has_the_pieces_that_it_was_begun_with(
     assert all(left + right in vocabulary for left, right in kept.merges)
 
 
-def test_pieces_are_those_of_the_run_that_the_checkpoint_is_of(flags: list[str], tmp_path: Path) -> None:
-    """And not of another that was in the folder before."""
+def test_pieces_come_from_the_run_of_the_checkpoint(flags: list[str], tmp_path: Path) -> None:
+    """They do not come from an earlier run in the same folder."""
     ours, other = tmp_path / "a" / "model", tmp_path / "b" / "model"
     with pytest.raises(StopRequested):
         run_train([*flags, "--output_dir", str(ours)], StopAfter(looks=3))
@@ -304,12 +304,12 @@ def test_pieces_in_the_cache_that_cannot_be_read_are_learned_anew(flags: list[st
     assert cached.read_bytes() == whole
 
 
-def test_a_run_that_is_short_of_memory_has_its_pieces_too(
+def test_a_run_short_of_memory_extends_its_vocabulary_too(
     flags: list[str],
     short_of_memory: Callable[[int, bool], None],
     tmp_path: Path,
 ) -> None:
-    """Under the settings that are chosen for it the model still has rows for them."""
+    """The model has rows for the pieces under automatically chosen settings, too."""
     short_of_memory(90, False)
     run_train([*flags, "--output_dir", str(tmp_path / "model")], StopAfter())
     assert "gradient_checkpointing: true" in (tmp_path / "model" / "settings.yaml").read_text(encoding="utf-8")
@@ -317,18 +317,18 @@ def test_a_run_that_is_short_of_memory_has_its_pieces_too(
     assert config["vocab_size"] == len(tokenizer_at(tmp_path / "model"))
 
 
-def test_plan_says_what_the_pieces_are_worth(flags: list[str], cli: Cli) -> None:
+def test_plan_shows_how_many_tokens_the_pieces_save(flags: list[str], cli: Cli) -> None:
     done = cli("plan", *flags)
     assert done.code == 0, done.err
-    assert f"한국어 조각 {WANTED}개를 tokenizer에 더했습니다" in done.err
-    before, after = map(float, re.search(r"글자마다 드는 토큰: (\S+) → (\S+)", done.err).groups())  # type: ignore[union-attr]
+    assert f"한국어 조각 {WANTED}개를 tokenizer에 추가했습니다" in done.err
+    before, after = map(float, re.search(r"검증 데이터의 글자당 토큰: (\S+) → (\S+)", done.err).groups())  # type: ignore[union-attr]
     assert after < before
     fewer = cli("plan", *flags, "--set", "model.extend_vocabulary=100000")
-    assert "100,000개보다 적게 더합니다" in fewer.err
+    assert "100,000개보다 적게 추가합니다" in fewer.err
 
 
 @pytest.mark.parametrize(("task", "code"), [("text-classification", 2), ("text-generation", 4)])
-def test_a_run_that_cannot_be_is_refused_before_it_begins(
+def test_an_impossible_extension_is_refused_before_the_run(
     task: str, code: int, reviews: Path, tiny_model: Path, tmp_path: Path, cli: Cli
 ) -> None:
     from transformers import AutoTokenizer
@@ -343,6 +343,6 @@ def test_a_run_that_cannot_be_is_refused_before_it_begins(
         "--set", f"data.dataset_cache_dir={tmp_path / 'cache'}", "--set", "model.extend_vocabulary=10",
     )  # fmt: skip
     assert done.code == code, done.err
-    assert "어휘를 넓힐 수 없습니다" in done.err
+    assert "어휘를 확장할 수 없습니다" in done.err
     assert "model.extend_vocabulary를 null로" in done.err
     assert not (tmp_path / "model").exists()

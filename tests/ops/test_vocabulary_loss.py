@@ -53,7 +53,7 @@ def test_loss_and_gradients_are_those_of_cross_entropy(dtype: torch.dtype, toler
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_under_autocast_products_are_in_bfloat16_and_the_sum_is_not() -> None:
+def test_under_autocast_products_are_bfloat16_and_the_sum_is_float32() -> None:
     hidden, weight, bias, labels = parts(torch.float32, has_bias=True)
     with torch.autocast("cpu", torch.bfloat16):
         reference = cross_entropy(linear(hidden, weight, bias).float(), labels, reduction="sum")
@@ -76,7 +76,7 @@ def test_a_frozen_head_gets_no_gradient() -> None:
     assert hidden.grad is not None
 
 
-def test_nothing_to_predict_costs_nothing() -> None:
+def test_no_items_give_no_losses() -> None:
     hidden, weight, _, labels = parts(torch.float32, has_bias=False)
     assert vocabulary_losses(hidden[:0], weight, None, labels[:0]).shape == (0,)
 
@@ -120,7 +120,7 @@ def batch_of() -> Batch:
 
 
 class _LargestTensor(TorchDispatchMode):
-    """Notes how many numbers the largest tensor over the vocabulary has that is made."""
+    """Records the size of the largest tensor whose last dimension is the vocabulary."""
 
     numbers = 0
 
@@ -135,7 +135,7 @@ class _LargestTensor(TorchDispatchMode):
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("name", models())
-def test_training_without_logits_is_training_with_them(name: str) -> None:
+def test_training_without_stored_logits_gives_the_same_weights(name: str) -> None:
     task_name, auto_class, config = models()[name]
     model, batch = made(auto_class, config), batch_of()
     task: Any = find_task(Settings.model_validate({"model": {"task": task_name}}))
@@ -160,7 +160,7 @@ def test_training_without_logits_is_training_with_them(name: str) -> None:
         )
 
 
-def test_logits_that_are_changed_after_the_head_are_found_out() -> None:
+def test_a_head_whose_logits_are_changed_is_not_plain() -> None:
     import transformers as t
 
     capped = t.Gemma2Config(**WIDE, num_key_value_heads=2, head_dim=8, final_logit_softcapping=1.0)
@@ -172,7 +172,7 @@ def test_logits_that_are_changed_after_the_head_are_found_out() -> None:
     assert plain_head(made("AutoModelForSeq2SeqLM", added_to)) is None
 
 
-def test_an_adapter_on_the_head_is_not_passed_over() -> None:
+def test_a_head_with_an_adapter_is_not_plain() -> None:
     import transformers as t
     from peft import LoraConfig
 
@@ -181,7 +181,7 @@ def test_an_adapter_on_the_head_is_not_passed_over() -> None:
     assert plain_head(model) is None
 
 
-def test_a_head_is_itself_again_after_it_was_left_out() -> None:
+def test_a_head_is_restored_after_as_identity() -> None:
     head = torch.nn.Linear(3, 5)
     hidden = torch.randn(2, 3)
     with pytest.raises(RuntimeError, match="inside"), as_identity(head):

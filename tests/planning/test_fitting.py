@@ -1,4 +1,4 @@
-"""What optimize_memory_usage chooses where memory is short: rung by rung, said, and kept by a resumed run."""
+"""The automatic choice of cheaper settings: in the ladder's order, logged, and kept by a resumed run."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_each_rung_is_chosen_where_it_is_the_first_that_fits(
          "model.dtype=float32"],
     ],
 )  # fmt: skip
-def test_what_the_user_set_is_left_alone(
+def test_settings_of_the_user_are_not_changed(
     flags: list[str], flags_for: Callable[[str], list[str]],
     short_of_memory: Callable[[int, bool], None], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -79,7 +79,7 @@ def test_what_the_user_set_is_left_alone(
     assert "들어가지 않을 수 있습니다" in caplog.text
 
 
-def test_a_resumed_run_keeps_what_was_chosen_where_there_is_plenty(
+def test_a_resumed_run_keeps_chosen_settings_even_with_enough_memory(
     flags_for: Callable[[str], list[str]],
     short_of_memory: Callable[[int, bool], None], tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -98,7 +98,7 @@ def test_a_resumed_run_keeps_what_was_chosen_where_there_is_plenty(
     assert {key: kept[key.split(".")[0]][key.split(".")[1]] for key in chosen} == chosen
 
 
-def test_what_is_set_by_hand_wins_over_what_a_checkpoint_remembers() -> None:
+def test_a_setting_of_the_user_wins_over_a_checkpoint() -> None:
     asked = Settings.model_validate({"training": {"optimizer": "adafactor"}})
     chosen = {"training.optimizer": "adamw_8bit", "model.dtype": "bfloat16"}
     found = remembered(asked, chosen, given=frozenset())
@@ -106,7 +106,7 @@ def test_what_is_set_by_hand_wins_over_what_a_checkpoint_remembers() -> None:
     assert remembered(Settings(), chosen, given={"model.dtype"}).model.dtype == "float32"
 
 
-def test_a_flag_that_is_the_default_is_not_given_up_for_what_a_checkpoint_remembers(
+def test_a_flag_equal_to_the_default_wins_over_a_checkpoint(
     flags_for: Callable[[str], list[str]],
     short_of_memory: Callable[[int, bool], None], tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -119,7 +119,7 @@ def test_a_flag_that_is_the_default_is_not_given_up_for_what_a_checkpoint_rememb
     assert "model.dtype: 체크포인트 bfloat16 / 지금 float32" in error.value.where
 
 
-def test_a_session_under_other_settings_has_them_everywhere(flags_for: Callable[[str], list[str]]) -> None:
+def test_a_session_passes_new_settings_to_all_its_parts(flags_for: Callable[[str], list[str]]) -> None:
     session = prepared_for(flags_for("fill-mask"))[0].session
     model = session.settings.model.model_copy(update={"dtype": "bfloat16"})
     other = session.with_settings(session.settings.model_copy(update={"model": model}), session.task)
@@ -127,7 +127,7 @@ def test_a_session_under_other_settings_has_them_everywhere(flags_for: Callable[
     assert other.task.name == session.task.name
 
 
-def test_of_several_processes_the_one_with_the_least_memory_counts(
+def test_the_process_with_the_least_memory_decides(
     flags_for: Callable[[str], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -147,7 +147,7 @@ def test_of_several_processes_the_one_with_the_least_memory_counts(
 
 
 @pytest.mark.parametrize(("written", "limit"), [("2147483648\n", 2**31), ("max\n", None)])
-def test_a_container_may_have_less_than_its_machine(
+def test_a_container_limit_may_be_below_the_memory_of_the_machine(
     written: str, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "memory.max").write_text(written, encoding="utf-8")
@@ -157,7 +157,7 @@ def test_a_container_may_have_less_than_its_machine(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-def test_a_shell_may_allow_less_than_its_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ulimit_may_be_below_the_memory_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
     memory, now = MemoryManager(Settings(), torch.device("cpu"), 64), psutil.Process().memory_info()

@@ -1,4 +1,4 @@
-"""The estimate beside what a real model keeps, for every task, and what is suggested where it does not fit."""
+"""The memory estimate of every task against a real model, and the settings suggested when a run does not fit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def saved_bytes(fitting: Fitting, model: PreTrainedModel) -> int:
 
 
 @pytest.mark.parametrize("task", sorted(task_classes()))
-def test_activations_of_every_task_are_what_a_real_model_keeps(
+def test_estimated_activations_match_those_of_a_real_model(
     task: str,
     flags_for: Callable[[str], list[str]],
 ) -> None:
@@ -83,7 +83,7 @@ def test_each_cheaper_option_needs_less(task: str, flags_for: Callable[[str], li
     assert lora.total < plain.total
 
 
-def test_what_would_fit_is_named_and_fits(flags_for: Callable[[str], list[str]]) -> None:
+def test_the_suggested_settings_fit(flags_for: Callable[[str], list[str]]) -> None:
     fitting = fitting_for(flags_for("text-generation"))
     plain = fitting.estimate(fitting.settings)
     lean = fitting.estimate(with_changes(fitting.settings, {"memory.gradient_checkpointing": True}))
@@ -96,7 +96,7 @@ def test_what_would_fit_is_named_and_fits(flags_for: Callable[[str], list[str]])
     assert "→ 들어갑니다" in "\n".join(memory_table(tight, lean))
 
 
-def test_the_heaviest_micro_batch_is_that_of_the_cut() -> None:
+def test_the_heaviest_micro_batch_is_the_largest_of_all_windows() -> None:
     lengths = np.random.default_rng(0).integers(2, 60, 37).astype(np.int32)
     cut = heaviest_cuts(lengths, 1, 8, 1, 100, Padded(COST_ON_CPU, 64))[0]
     order = epoch_order(37, 1, 0)
@@ -108,7 +108,7 @@ def test_the_heaviest_micro_batch_is_that_of_the_cut() -> None:
     assert heaviest_cuts(even, 1, 8, 1, 10**6, Padded(COST_ON_CPU, 64))[0].alone
 
 
-def test_an_example_is_shortened_with_what_it_has_for_each_token() -> None:
+def test_shortening_cuts_every_list_with_one_entry_per_token() -> None:
     example = {"input_ids": [1, 2, 3], "trained": [False, True, True], "row": 7, "label": "가"}
     assert shortened(example, 2) == {"input_ids": [1, 2], "trained": [False, True], "row": 7, "label": "가"}
 
@@ -127,13 +127,13 @@ def test_the_first_that_fits_is_found() -> None:
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_an_optimizer_takes_what_it_says(optimizer: str) -> None:
+def test_an_optimizer_uses_its_stated_bytes(optimizer: str) -> None:
     settings = with_changes(Settings(), {"training.optimizer": optimizer})
     assert parameter_bytes(settings).optimizer == OPTIMIZERS[optimizer].state_bytes
     rounded = with_changes(settings, {"model.dtype": "bfloat16"})
     assert step_temporaries(rounded) == step_temporaries(settings) + 2
 
 
-def test_every_optimizer_of_the_settings_says_what_it_takes() -> None:
+def test_every_optimizer_states_its_bytes() -> None:
     names = get_args(type(Settings().training).model_fields["optimizer"].annotation)
     assert set(names) == set(OPTIMIZERS)

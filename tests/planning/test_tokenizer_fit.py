@@ -26,7 +26,7 @@ def fit_of(model: Path, texts: list[str], task: str = "text-classification", len
     return measure(Dataset.from_dict(rows), found, AutoTokenizer.from_pretrained(model), ["0"], length)
 
 
-def test_a_token_for_each_syllable(tiny_model: Path) -> None:
+def test_one_token_per_syllable_is_measured_as_one(tiny_model: Path) -> None:
     fit = fit_of(tiny_model, TEXTS)
     letters, words = sum(len(text.replace(" ", "")) for text in TEXTS), sum(len(text.split()) for text in TEXTS)
     assert (fit.per_syllable, fit.unknown, fit.fragments, fit.cut, fit.lost) == (1, 0, 0, 0, 0)
@@ -34,27 +34,27 @@ def test_a_token_for_each_syllable(tiny_model: Path) -> None:
     assert fit.warning("AutoModelForSequenceClassification") == ""
 
 
-def test_words_that_a_tokenizer_does_not_know(tiny_model: Path) -> None:
+def test_unknown_words_are_counted(tiny_model: Path) -> None:
     fit = fit_of(tiny_model, ["뷁뷁 좋다", "좋다 뷁"] * 100)
     assert fit.unknown == pytest.approx(2 / 6)
-    assert "33%가 모르는 토큰" in fit.warning("AutoModelForSequenceClassification")
+    assert "33%가 알 수 없는 토큰" in fit.warning("AutoModelForSequenceClassification")
 
 
-def test_bytes_are_parts_of_characters(tiny_causal: Path) -> None:
+def test_byte_tokens_count_as_fragments(tiny_causal: Path) -> None:
     fit = fit_of(tiny_causal, TEXTS, "text-generation")
     spaces = sum(text.count(" ") for text in TEXTS)
     tokens = sum(len(text.encode()) for text in TEXTS)
     assert fit.per_syllable == 3
     assert fit.fragments == pytest.approx((tokens - spaces) / tokens)
-    assert "3.0 토큰으로 쪼개므로" in fit.warning("AutoModelForCausalLM")
+    assert "3.0 토큰으로 나누므로" in fit.warning("AutoModelForCausalLM")
     assert "언어 모델" in fit.warning("AutoModelForCausalLM")
 
 
-def test_nothing_is_said_against_a_tokenizer_on_english(tiny_causal: Path) -> None:
+def test_english_text_gives_no_warning(tiny_causal: Path) -> None:
     assert fit_of(tiny_causal, ["a good film"] * 50, "text-generation").warning("AutoModelForCausalLM") == ""
 
 
-def test_rows_cut_and_text_lost(tiny_model: Path) -> None:
+def test_cut_rows_and_lost_text_are_measured(tiny_model: Path) -> None:
     fit = fit_of(tiny_model, ["정말 재미있다", "정말" * 12], length=10)  # [CLS] and [SEP] are two of a row's tokens
     assert fit.cut == 0.5
     assert fit.lost == pytest.approx(1 - (8 + 10) / (8 + 26))

@@ -28,7 +28,7 @@ def verdict_on(accuracy: float, rows: dict[str, int] = ROWS, name: str = "klue/r
         (0.8899, "short", "못 미칩니다. 정확도 0.8899"),
     ],
 )
-def test_the_band_is_what_counts(accuracy: float, outcome: str, said: str) -> None:
+def test_the_band_decides_whether_a_score_is_reproduced(accuracy: float, outcome: str, said: str) -> None:
     verdict = verdict_on(accuracy)
     assert (verdict.outcome, verdict.measured) == (outcome, accuracy)
     assert said in verdict.text and "https://github.com/KLUE-benchmark/KLUE" in verdict.text
@@ -47,19 +47,19 @@ def test_the_band_is_what_counts(accuracy: float, outcome: str, said: str) -> No
         ({"rows": {"train": 895, "validation": 90, "test": 495}}, None),
     ],
 )
-def test_what_is_not_the_same_is_not_compared(changed: dict[str, Any], said: str | None) -> None:
+def test_a_run_with_another_model_or_other_data_is_not_compared(changed: dict[str, Any], said: str | None) -> None:
     verdict = verdict_on(0.95, **changed)
     assert verdict.outcome == ("not comparable" if said else "reproduced")
     assert said is None or (verdict.measured is None and said in verdict.text)
 
 
-def test_a_metric_that_the_run_lacks_is_told() -> None:
+def test_a_missing_metric_is_reported() -> None:
     settings = Settings.model_validate({"model": {"name": "klue/roberta-base"}, "expectation": EXPECTED})
     verdict = judge(settings, ROWS, {"loss": 0.3, "pearson": 0.9})
     assert verdict is not None and "loss, pearson" in verdict.text
 
 
-def test_nothing_is_said_where_nothing_is_expected() -> None:
+def test_without_an_expectation_there_is_no_verdict() -> None:
     assert judge(Settings(), ROWS, {"accuracy": 0.9}) is None
 
 

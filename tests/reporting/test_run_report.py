@@ -38,14 +38,14 @@ def report_of(
         find_task(settings),
         ROWS,
         training=TrainingFacts(24, 16, 0.82, {"loss": 0.3}, 61.26, profile),
-        evaluation=EvaluationFacts("test", METRICS, ["혼동 행렬"], ["예측 보기", "  좋다 → 긍정"]),
+        evaluation=EvaluationFacts("test", METRICS, ["혼동 행렬"], ["예측 예시", "  좋다 → 긍정"]),
         hardware=Hardware("cpu", processes, "bf16"),
         memory=MemoryFacts(peak=3 * 2**30, limit=16 * 2**30, before_model=2**28, estimated=2**31),
     )
 
 
 @pytest.mark.parametrize(("processes", "examples"), [(1, 20), (2, 40), (3, 60)])
-def test_the_window_is_that_of_all_processes(tmp_path: Path, processes: int, examples: int) -> None:
+def test_the_window_counts_all_processes(tmp_path: Path, processes: int, examples: int) -> None:
     data, memory = {"batch_size": 5}, {"gradient_accumulation_steps": 4}
     report = report_of(tmp_path / "run", processes=processes, data=data, memory=memory)
     assert f"스텝당 예제 {examples}개" in model_card(report)
@@ -69,7 +69,7 @@ def test_every_rendering_states_the_same_facts(tmp_path: Path) -> None:
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_what_was_not_measured_is_not_there(tmp_path: Path) -> None:
+def test_values_that_were_not_measured_are_left_out(tmp_path: Path) -> None:
     assert {"profile", "expectation"} & summary(report_of(tmp_path)).keys() == set()
     profiled = summary(report_of(tmp_path, profile=PhaseTimes(24, {"forward": 1.5})))
     assert profiled["profile"] == {"windows": 24, "seconds": {"forward": 1.5}}
@@ -83,7 +83,7 @@ def test_the_verdict_on_a_published_score_is_in_all_three(tmp_path: Path) -> Non
     assert report.verdict.text in log_lines(report)
 
 
-def test_the_card_tells_nothing_of_the_users_folders(tmp_path: Path) -> None:
+def test_the_card_names_no_local_folder(tmp_path: Path) -> None:
     for name in ("my-model", "my-data"):
         (tmp_path / "private" / name).mkdir(parents=True)
     model, data = (str(tmp_path / "private" / name) for name in ("my-model", "my-data"))

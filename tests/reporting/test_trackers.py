@@ -124,7 +124,9 @@ def test_other_processes_record_nothing(recorder_of: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", trackers.TRACKERS)
-def test_a_tracker_without_its_package_is_named_with_the_pip_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_without_its_package_is_refused_with_the_pip_command(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trackers, "find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=name) as error:
         check_trackers([name])

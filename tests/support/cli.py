@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 
 @dataclass(frozen=True)
 class Run:
-    """What a command came to."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -70,7 +70,7 @@ def data_flags(output_dir: Path) -> list[str]:
 
 
 def check_evaluate_repeats_training(cli: Cli, output_dir: Path) -> dict[str, Any]:
-    """Evaluates in a process of its own; returns the metrics on test, which are those that training reported."""
+    """Evaluate in another process; return the metrics on test after checking that training reported the same."""
     run = cli("evaluate", "--output_dir", output_dir, *data_flags(output_dir), "--split", "test")
     assert run.code == 0, run.err
     saved, reported = read_json(output_dir / "metrics-test.json"), read_json(output_dir / "summary.json")["test"]

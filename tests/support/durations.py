@@ -15,7 +15,7 @@ LIST = ROOT / "tests" / "slow.txt"
 LIMIT_S = 1.0
 KEPT = (  # however long they take: the losses of the quick start, and one run from end to end
     "tests/golden/test_golden_losses.py::test_the_losses_are_those_that_were_recorded[quickstart]",
-    "tests/e2e/test_train.py::test_a_run_leaves_what_the_design_says",
+    "tests/e2e/test_train.py::test_a_run_writes_every_documented_file",
 )
 
 

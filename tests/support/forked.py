@@ -21,7 +21,7 @@ _PRELOADED = [
 
 
 def forkserver() -> ForkServerContext:
-    """Where such processes come from, one for all tests of a process."""
+    """The server that forks the processes, one for all tests of a process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     return context

@@ -62,7 +62,7 @@ def make_manager(
 
 
 def fail_above(manager: TrainingManager, tokens: int, message: str) -> None:
-    """Makes the model run out of memory on a micro-batch of more padded tokens than this."""
+    """Make the model run out of memory on a micro-batch of more padded tokens than this."""
     forward = manager.model.forward
 
     def limited(*args: Any, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ def logits_of(model: Any) -> torch.Tensor:
 
 
 def disturb(model: Any) -> None:
-    """Gives what is trained other values, as training would."""
+    """Change the trained weights, as training would."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():

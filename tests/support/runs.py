@@ -16,7 +16,7 @@ ROWS = 40
 
 
 class StopAfter:
-    """Asks for a stop once a run has looked so many times, at each step or in evaluation, whether one is asked for."""
+    """Requests a stop at the n-th check of a run. It checks at each step and at each evaluation batch."""
 
     def __init__(self, looks: int = 10_000, looks_in_evaluation: int = 10_000) -> None:
         self.looks, self.looks_in_evaluation, self.patient = looks, looks_in_evaluation, False
@@ -68,7 +68,7 @@ def data_of(task: str, folder: Path) -> Path:
 
 
 def run_train(flags: list[str], stop: StopAfter) -> None:
-    """The train command in this process: a process of its own would spend its time on imports."""
+    """Run the train command in this process, since another one would spend most of its time on imports."""
     from finetuning.commands import train
     from finetuning_app import build_parser, build_session, overrides_in, read_settings
 
@@ -77,7 +77,7 @@ def run_train(flags: list[str], stop: StopAfter) -> None:
 
 
 def losses(output_dir: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what a clock or the machine says."""
+    """Return metrics.jsonl without times, speeds and memory use."""
     timed = {"examples_per_s", "tokens_per_s", "memory_bytes"}
     lines = (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]

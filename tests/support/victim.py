@@ -26,28 +26,28 @@ class Victim:
         self._process.start()
 
     def wait(self, seconds: float) -> None:
-        """Returns after so long, or when the run has ended."""
+        """Wait for some seconds, or until the run has ended."""
         self._process.join(seconds)
 
     def wait_for(self, phase: str, at_most_s: float) -> None:
-        """Returns when the run is at a phase, or has ended."""
+        """Wait until the run is at a phase or has ended."""
         end = time.perf_counter() + at_most_s
         while self._process.is_alive() and PHASES[self._phase.value] != phase and time.perf_counter() < end:
             self._process.join(_POLL_S)
 
     def send(self, signal_number: int) -> None:
-        """Sends the run a signal."""
+        """Send the run a signal."""
         if self._process.pid is not None and self._process.is_alive():
             os.kill(self._process.pid, signal_number)
 
     def kill(self) -> str | None:
-        """Kills the run; its phase, or None where it had ended by itself."""
+        """Kill the run; return its phase, or None if it had already ended."""
         self._process.kill()
         self._process.join()
         return PHASES[self._phase.value] if self._process.exitcode == -signal.SIGKILL else None
 
     def exit_code(self, at_most_s: float) -> int | None:
-        """What the run ended with; None where it has not ended in time."""
+        """Return the run's exit code; None if it has not ended in time."""
         self._process.join(at_most_s)
         return self._process.exitcode
 
@@ -65,7 +65,7 @@ def _run(arguments: list[str], phase: Any, log: Path) -> None:
 
 
 def _tell_phases(phase: Any) -> None:
-    """Notes in `phase` what the run is at. Saving is in a thread of its own, and is what is told while it goes on."""
+    """Write the run's phase to `phase`. Saving runs in a thread and takes precedence while it lasts."""
     import shutil
 
     from data_manager import DataManager

@@ -116,7 +116,7 @@ def test_f1_cuts_labels_and_predictions_at_three() -> None:
 
 
 @pytest.mark.parametrize("labels", [["3.5", "4"], ["0", "2.9"], ["1", "10"], ["-1", "4"]])
-def test_there_is_no_f1_where_three_says_nothing(labels: list[str]) -> None:
+def test_there_is_no_f1_at_three_if_all_labels_are_on_one_side(labels: list[str]) -> None:
     assert "f1_at_3" not in task_of("text-regression").scores.metrics([1.0, 2.0], {"label": labels}, [], 0.0)
 
 
@@ -133,7 +133,7 @@ def test_correlations_are_those_of_scipy_and_of_ranks_with_ties() -> None:
     assert found["spearman"] == pytest.approx(np.corrcoef(rankdata(truth), rankdata(scores))[0, 1])
 
 
-def test_a_model_that_always_says_the_same_correlates_with_nothing() -> None:
+def test_constant_predictions_have_no_correlation() -> None:
     found = task_of("text-regression").scores.metrics([2.0, 2.0, 2.0], {"label": ["1", "2", "3"]}, [], 1.0)
     assert (found["pearson"], found["spearman"]) == (0.0, 0.0)
 
@@ -164,7 +164,7 @@ def test_the_threshold_is_the_best_of_all_on_validation() -> None:
     assert chosen < 0.5
 
 
-def test_of_thresholds_as_good_the_one_nearest_to_a_half_is_taken() -> None:
+def test_among_equal_thresholds_the_one_nearest_to_a_half_is_chosen() -> None:
     scores = [np.array([0.97, 0.01, 0.01]), np.array([0.01, 0.97, 0.97])]
     cells = {"label": ['["a"]', '["b", "c"]']}
     assert task_of("multi-label-classification").scores.calibrate(scores, cells, NAMES) == {"decision_threshold": 0.5}
@@ -200,7 +200,7 @@ def test_labels_with_fractions_mean_regression(labels: dict[str, int], kind: str
     assert refined_task(task_of("text-classification"), (), labels).name == kind
 
 
-def test_what_the_settings_say_goes_before_what_the_labels_look_like() -> None:
+def test_settings_decide_the_task_before_the_labels_do() -> None:
     fractions = {"0.5": 2, "1.5": 2}
     several = Settings.model_validate({"data": {"multi_label": True}})
     assert refined_task(find_task(several), (), fractions).name == "multi-label-classification"
@@ -289,7 +289,7 @@ def test_both_spellings_of_labels_are_the_same_rows(manager: Any) -> None:
     assert splits["train"].labels()[:4] == ['["공포", "로맨스"]', '["공포", "로맨스"]', "[]", '["코미디"]']
 
 
-def test_text_where_a_score_should_be_is_told_with_its_rows(manager: Any) -> None:
+def test_text_instead_of_a_score_is_reported_with_its_rows(manager: Any) -> None:
     lines = "".join(f"문장 {n},{'없음' if n in (3, 7) else n / 4}\n" for n in range(1, 21))
     data = manager({"model": {"task": "text-regression"}}, train=lines)
     with pytest.raises(DataError) as error:
@@ -298,7 +298,7 @@ def test_text_where_a_score_should_be_is_told_with_its_rows(manager: Any) -> Non
         assert words in str(error.value)
 
 
-def test_a_label_that_train_does_not_have_is_told_with_its_row(manager: Any) -> None:
+def test_a_label_missing_in_train_is_reported_with_its_row(manager: Any) -> None:
     data = manager(
         {"data": {"multi_label": True}}, train='가,"a,b"\n나,b\n' * 10, validation="다,a\n", test='라,a\n마,"a,z"\n'
     )
@@ -347,7 +347,7 @@ def test_labels_are_shown_as_words(cell: str | None, shown: str) -> None:
 
 
 def test_every_row_of_korsts_is_read(real_data: Path, tmp_path: Path) -> None:
-    """Its texts have quotation marks that open and never close."""
+    """The texts have quotation marks that are never closed."""
     data = {"dataset_name": str(real_data / "korsts"), "dataset_cache_dir": str(tmp_path), "text_column": "sentence1",
             "text_pair_column": "sentence2", "label_column": "score"}  # fmt: skip
     settings = Settings.model_validate({"model": {"num_labels": 1}, "data": data})

@@ -68,11 +68,11 @@ def test_scores_by_character_are_those_of_texts_divided_into_characters() -> Non
     assert found["bleu_char"] == pytest.approx(corpus_bleu(MADE, [TRUTHS], tokenize="char").score)
 
 
-def test_nothing_is_said_of_morphemes_that_nobody_divides() -> None:
+def test_without_kiwi_there_are_no_morpheme_scores() -> None:
     assert set(overlap(MADE, TRUTHS, None)) == {"bleu_char", "rouge_l"}
 
 
-def test_scores_by_morpheme_are_those_of_what_kiwi_finds() -> None:
+def test_morpheme_scores_use_the_morphemes_of_kiwi() -> None:
     kiwipiepy = pytest.importorskip("kiwipiepy", reason="kiwipiepy is not installed")
     kiwi, divide = kiwipiepy.Kiwi(), load_morphemes()
     assert divide is not None and divide("학교에 갔다") == ["학교", "에", "가", "었", "다"]

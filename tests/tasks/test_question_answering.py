@@ -55,7 +55,7 @@ def model(tokenizer: Any) -> Any:
 # --- windows ---
 
 
-def test_windows_cover_every_context_and_the_answer_is_where_they_say(tokenizer: Any) -> None:
+def test_windows_cover_every_context_and_label_the_answer(tokenizer: Any) -> None:
     long = " ".join(f"{number}번 문장이다." for number in range(60))
     rows = [row_of("몇 번?", long, "37번"), row_of("언제?", CONTEXT, "1443년"), row_of("?" * 90, long, "3번", "37번")]
     rows += [row_of("처음은?", long, long[:2]), row_of("끝은?", long, long[-9:])]
@@ -158,7 +158,7 @@ def test_the_loss_is_that_of_transformers_where_an_answer_may_be_anywhere(tokeni
             assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 
-def test_no_gradient_comes_from_where_no_answer_may_be(tokenizer: Any, model: Any) -> None:
+def test_positions_outside_the_context_get_no_gradient(tokenizer: Any, model: Any) -> None:
     task = task_of()
     batch = task.encodes.collate(
         examples_of(task, tokenizer, [row_of("언제?", CONTEXT, "1443년")], 64), tokenizer, None
@@ -246,7 +246,7 @@ def found(text: str, score: float, null: float) -> Found:
     return Found(text, 0, len(text), score, null)
 
 
-def test_none_is_never_said_where_every_question_has_an_answer() -> None:
+def test_no_answer_is_never_predicted_if_every_question_has_one() -> None:
     task = task_of()
     rows = {"answers": ['[{"text": "가", "answer_start": 0}]']}
     outcome = found("가", -9.0, -0.001)
@@ -275,7 +275,7 @@ def test_the_threshold_is_the_best_of_all_on_validation() -> None:
     assert f1_at(chosen) > max(everywhere[0], everywhere[-1])
 
 
-def test_a_threshold_in_the_config_is_used_and_none_is_counted_apart() -> None:
+def test_a_threshold_in_the_config_is_used_and_no_answer_is_scored_separately() -> None:
     from types import SimpleNamespace
 
     from transformers import BertConfig

@@ -117,19 +117,19 @@ def test_every_text_has_a_masked_word(tokenizer: Any) -> None:
     assert (batch.labels != -100).any(1).all()
 
 
-def test_a_cut_text_is_told(tokenizer: Any) -> None:
+def test_a_cut_text_is_reported(tokenizer: Any) -> None:
     task = find_task(settings_for("fill-mask"))
     assert task.encodes.encode(TEXTS, tokenizer, [], 8)["truncated"] == [False, True, True]
 
 
 @pytest.mark.parametrize("pairs", [None, TEXTS["text"][::-1]])
 @pytest.mark.parametrize("max_length", [6, 16, 64])
-def test_ids_alone_are_those_that_the_tokenizer_gives(tokenizer: Any, pairs: list[str] | None, max_length: int) -> None:
+def test_fast_encoding_equals_that_of_the_tokenizer(tokenizer: Any, pairs: list[str] | None, max_length: int) -> None:
     whole = tokenizer(TEXTS["text"], pairs, truncation=True, max_length=max_length)
     assert encode_text(tokenizer, TEXTS["text"], pairs, max_length) == text_columns(whole, max_length)
 
 
-def test_what_a_tokenizer_s_class_does_to_texts_of_its_own_is_done(tiny_model: Path) -> None:
+def test_text_preparation_of_a_tokenizer_class_is_kept(tiny_model: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     class Shouting(PreTrainedTokenizerFast):

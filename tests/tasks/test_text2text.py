@@ -73,7 +73,7 @@ def test_every_target_ends_unless_it_is_cut(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["t5", "bart"])
-def test_a_model_that_learned_its_pairs_by_heart_gives_them_back(tokenizer: Any, name: str) -> None:
+def test_an_overfitted_model_generates_its_training_pairs(tokenizer: Any, name: str) -> None:
     """Training and generating agree on where a target begins and ends."""
     from transformers import AutoModelForSeq2SeqLM
 

@@ -1,4 +1,4 @@
-"""Conversations: shapes, what is trained under any template, cuts, and models that stop by themselves."""
+"""Conversations: input shapes, trained tokens under any template, truncation, and generation that stops."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def tokenizer(tiny_causal: Path) -> Any:
 
 
 def trained_texts(tokenizer: Any, messages: list[dict[str, str]], template: str, **options: Any) -> list[str]:
-    """What is trained of each example, decoded."""
+    """Decode the trained tokens of each example."""
     tokenizer.chat_template = template
     task = task_of(text_generation={"format": "chat", **options})
     columns = task.encodes.encode({"row": [1], "messages": [json.dumps(messages)]}, tokenizer, (), 1000)
@@ -85,7 +85,7 @@ def trained_texts(tokenizer: Any, messages: list[dict[str, str]], template: str,
         ),
     ],
 )
-def test_every_shape_comes_to_messages(row: dict[str, Any], expected: list[dict[str, str]]) -> None:
+def test_every_shape_is_converted_to_messages(row: dict[str, Any], expected: list[dict[str, str]]) -> None:
     assert to_messages(row, None) == expected
     assert to_messages(row, "친절히")[0] == {"role": "system", "content": "친절히"}
 
@@ -104,7 +104,7 @@ def test_every_shape_comes_to_messages(row: dict[str, Any], expected: list[dict[
         ([], "목록이 아닌"),
     ],
 )
-def test_conversations_that_are_none_are_told_why(messages: Any, reason: str) -> None:
+def test_invalid_conversations_are_reported_with_a_reason(messages: Any, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
         to_messages({"messages": messages}, None)
 
@@ -123,7 +123,7 @@ def test_a_template_without_an_end_gets_one(tokenizer: Any) -> None:
     assert end_of_turn(tokenizer) == tokenizer.eos_token_id
 
 
-def test_everything_is_trained_where_that_is_asked(tokenizer: Any) -> None:
+def test_train_on_all_trains_every_token(tokenizer: Any) -> None:
     texts = trained_texts(tokenizer, TURNS, CHATML, train_on="all")
     assert texts == [
         "<|user|>안녕</s>\n<|assistant|>네, 안녕하세요</s>\n<|user|>배고파</s>\n<|assistant|>밥 먹어요</s>"
@@ -139,7 +139,7 @@ def test_a_prompt_is_the_beginning_of_its_training_example(tokenizer: Any) -> No
 
 
 def test_the_end_is_a_label_though_pad_is_the_same_token(tokenizer: Any) -> None:
-    """Padding is told by position: the label that ends an answer is kept, and padding has none."""
+    """Padding is found by position: the label of an answer's end token is kept, and padding has no label."""
     tokenizer.chat_template = CHATML
     task = task_of(text_generation={"format": "chat"})
     rows = {"row": [1, 2], "messages": [json.dumps(TURNS), json.dumps(TURNS[:2])]}
@@ -151,7 +151,7 @@ def test_the_end_is_a_label_though_pad_is_the_same_token(tokenizer: Any) -> None
     assert batch.items == int((batch.labels != -100).sum())
 
 
-def test_an_answer_that_is_cut_away_leaves_no_example(tokenizer: Any) -> None:
+def test_an_example_whose_answer_is_cut_off_is_dropped(tokenizer: Any) -> None:
     tokenizer.chat_template = CHATML
     task = task_of(text_generation={"format": "chat"})
     columns = task.encodes.encode({"row": [1], "messages": [json.dumps(TURNS[:2])]}, tokenizer, (), 20)
@@ -256,7 +256,7 @@ def test_generation_stays_within_the_positions_a_model_has(tokenizer: Any, new_t
 def test_a_last_question_without_an_answer_is_left_out_and_counted_but_answered_in_predictions(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As ShareGPT's conversations often end; one that nobody answers has nothing to train."""
+    """ShareGPT's conversations often end this way. A conversation without any answer has nothing to train."""
     rows = [{"messages": TURNS}] * 9 + [{"messages": TURNS[:3]}, {"messages": TURNS[:1]}]
     path = tmp_path / "train.jsonl"
     path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")

@@ -33,7 +33,7 @@ def spans_of(row: dict[str, Any]) -> list[tuple[str, str]]:
 # --- files ---
 
 
-def test_a_character_and_a_tag_a_line(tmp_path: Path) -> None:
+def test_a_file_of_one_character_and_tag_per_line_is_read(tmp_path: Path) -> None:
     for name, text in (("a.tsv", KLUE), ("b.txt", KLUE), ("c.tsv", KLUE.replace("\n", "\r\n"))):
         (tmp_path / name).write_bytes(text.encode())
         source = open_source(tmp_path / name, None)
@@ -48,7 +48,7 @@ def test_a_character_and_a_tag_a_line(tmp_path: Path) -> None:
     ("line", "words"),
     [("경찰 B-OG", ["둘이어야", "1개"]), ("경\tNNG\tB-OG", ["둘이어야", "3개"]), ("경\t", ["비었습니다"])],
 )
-def test_a_malformed_line_is_told_with_its_number(tmp_path: Path, line: str, words: list[str]) -> None:
+def test_a_malformed_line_is_reported_with_its_number(tmp_path: Path, line: str, words: list[str]) -> None:
     path = tmp_path / "data.tsv"
     path.write_text(f"{KLUE * 20}{line}\n", encoding="utf-8")
     with pytest.raises(DataError) as error:
@@ -148,7 +148,7 @@ def test_a_span_of_whole_characters_is_the_same_span_of_the_composed_text(text: 
         ([], [], "빈 토큰"),
     ],
 )
-def test_rows_that_cannot_be_used_say_why(tokens: Any, tags: Any, reason: str) -> None:
+def test_unusable_rows_are_reported_with_a_reason(tokens: Any, tags: Any, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
         task_of().reads.prepare({"tokens": tokens, "label": tags})
 
@@ -175,7 +175,7 @@ def test_bad_rows_are_counted_and_named(tmp_path: Path) -> None:
         assert words in str(error.value)
 
 
-def test_an_entity_that_train_does_not_have_is_told_with_its_row(tmp_path: Path) -> None:
+def test_an_entity_missing_in_train_is_reported_with_its_row(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     write_jsonl(folder / "train.jsonl", GOOD)
@@ -327,7 +327,7 @@ def test_a_split_without_entities_measures_nothing() -> None:
     assert task_of().scores.metrics([[(0, 1, 3, 0.9)]], rows, NAMES, 0.5)["entity_macro_f1"] == 0.0
 
 
-def test_a_prediction_is_json_and_its_text_is_what_it_points_to() -> None:
+def test_a_prediction_is_json_and_its_text_matches_its_offsets() -> None:
     row = {"row": 1, "text": "박씨는 경찰", "label": ROWS["label"][0]}
     found = task_of().shows.readable(OUTCOMES[0], row, NAMES, None)
     assert json.loads(json.dumps(found)) == found

@@ -92,7 +92,7 @@ def test_compiled_once_for_every_shape(name: str, recomputes: bool) -> None:
     assert not any("forward" in vars(module) for module in model.modules())
 
 
-def test_what_cannot_be_compiled_is_said() -> None:
+def test_a_failed_compilation_is_reported() -> None:
     with pytest.raises(SettingsError, match=r"training\.torch_compile"):
         CompiledLayers(torch.nn.Linear(2, 2))
 
@@ -118,7 +118,7 @@ MANY = 10**12
         (Padded, "no", {"training": {"torch_compile": True}}, 1000, True),
     ],
 )
-def test_compiling_where_it_was_measured_to_pay(
+def test_layers_are_compiled_only_where_it_was_measured_to_pay(
     layout: type[Layout], precision: str, settings: dict[str, Any], tokens: int, is_worth_it: bool
 ) -> None:
     found = is_worth_compiling(Settings.model_validate(settings), causal("llama"), precision, layout(0, 64), tokens)

@@ -1,4 +1,4 @@
-"""Optimizers that take less memory: each leaves the training what it was, within what is stated here."""
+"""Optimizers that need less memory: each trains like AdamW, within the tolerances stated here."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_biases_and_norms_do_not_decay(tiny_model: Path) -> None:
     assert len(decayed["params"]) + len(kept["params"]) == len(names)
 
 
-def test_stepping_one_by_one_is_stepping_together() -> None:
+def test_stepping_parameters_one_by_one_equals_stepping_them_together() -> None:
     together, apart = network(), network()
     settings = TrainingSettings(learning_rate=1e-2)
     optimizers = (
@@ -79,7 +79,7 @@ def test_stepping_one_by_one_is_stepping_together() -> None:
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
 
 
-def test_stepping_in_the_backward_pass_is_stepping_after_it() -> None:
+def test_stepping_in_the_backward_pass_equals_stepping_after_it() -> None:
     after, within = network(), network()
     settings = TrainingSettings(learning_rate=1e-2)
     optimizer, apart = (make_optimizer(model, settings, in_backward=True) for model in (after, within))
@@ -111,7 +111,7 @@ def test_a_gradient_that_is_not_finite_is_not_stepped() -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_rounding_is_right_in_expectation(sign: int) -> None:
+def test_stochastic_rounding_is_unbiased(sign: int) -> None:
     torch.manual_seed(0)
     value = sign * (1 + 2**-7 * 0.3)  # three tenths of the way from 1 to the next bfloat16
     rounded = stochastically_rounded(torch.full((100_000,), value)).float()
@@ -119,13 +119,13 @@ def test_rounding_is_right_in_expectation(sign: int) -> None:
     assert float(rounded.mean()) == pytest.approx(value, abs=1e-4)
 
 
-def test_what_bfloat16_holds_is_not_changed_and_what_is_not_finite_stays() -> None:
+def test_exact_bfloat16_and_non_finite_values_are_not_rounded() -> None:
     held = torch.tensor([0.0, 1.5, -2.0, 3e38, float("inf"), float("nan")]).bfloat16()
     torch.testing.assert_close(stochastically_rounded(held.float()), held, equal_nan=True, rtol=0, atol=0)
 
 
 def test_updates_too_small_for_bfloat16_are_not_lost() -> None:
-    """A weight of 1 that is to go down by 1e-4 a step: rounding to the nearest would never move it."""
+    """A weight of 1 decreases by 1e-4 a step: rounding to nearest would never change it."""
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.ones(4096, dtype=torch.bfloat16))
     model = torch.nn.ParameterList([weight])
@@ -152,3 +152,20 @@ def test_each_learns_what_adamw_learns(training: dict[str, Any], dtype: torch.dt
     assert reference < untrained / 3
     _, loss = trained(dtype=dtype, **training)
     assert loss == pytest.approx(reference, rel=tolerance)
+
+
+def test_replicas_of_bfloat16_weights_round_alike_whatever_their_process_draws() -> None:
+    """Dropout is seeded by rank. If rounding used the same generator, the replicas would diverge."""
+    ends = []
+    for rank in range(2):
+        model = network(torch.bfloat16)
+        optimizer = make_optimizer(model, TrainingSettings(learning_rate=1e-3), in_backward=False)
+        assert isinstance(optimizer, SteppedOneByOne)
+        for step in range(3):
+            torch.manual_seed(rank)  # as a process's dropout leaves it
+            optimizer.seed_rounding(7, step)
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, 1e-3)
+            optimizer.step()
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.equal(*ends)

@@ -29,7 +29,7 @@ def halfway(model: Path, output_dir: Path) -> Checkpoint:
 
 
 def changed(manager: TrainingManager, section: str, **values: Any) -> TrainingManager:
-    """The manager as it is made under other settings."""
+    """Build the manager under other settings."""
     settings = Settings.model_validate(
         {**manager.settings.model_dump(), section: {**getattr(manager.settings, section).model_dump(), **values}}
     )
@@ -47,7 +47,7 @@ def changed(manager: TrainingManager, section: str, **values: Any) -> TrainingMa
         ("model", {"adapter": {"method": "lora"}}, "model.adapter.method: 체크포인트 none / 지금 lora"),
     ],
 )
-def test_what_would_corrupt_progress_is_refused_whatever_is_allowed(
+def test_changes_that_corrupt_progress_are_always_refused(
     tiny_model: Path, tmp_path: Path, section: str, values: dict[str, Any], said: str
 ) -> None:
     checkpoint = halfway(tiny_model, tmp_path)
@@ -59,7 +59,7 @@ def test_what_would_corrupt_progress_is_refused_whatever_is_allowed(
         assert "--allow_changed" not in error.value.remedy
 
 
-def test_what_acts_on_the_steps_to_come_needs_leave(
+def test_changes_of_future_steps_need_allow_changed(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoint = halfway(tiny_model, tmp_path)
@@ -76,7 +76,7 @@ def test_what_acts_on_the_steps_to_come_needs_leave(
             assert "--allow_changed" in error.value.remedy
 
 
-def test_more_epochs_may_be_asked_for_and_the_schedule_is_told(
+def test_more_epochs_are_allowed_and_the_new_schedule_is_logged(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoint = halfway(tiny_model, tmp_path)
@@ -99,7 +99,7 @@ def test_fewer_epochs_than_are_done_are_refused(tiny_model: Path, tmp_path: Path
         manager.restore(manager.store.load(manager.store.latest), True)
 
 
-def test_another_cut_of_the_same_window_may_be_asked_for(tiny_model: Path, tmp_path: Path) -> None:
+def test_another_cut_of_the_same_window_is_allowed(tiny_model: Path, tmp_path: Path) -> None:
     checkpoint = halfway(tiny_model, tmp_path)
     manager = make_manager(tiny_model, tmp_path, TASK, torch.float32)
     manager = changed(changed(manager, "data", batch_size=2), "memory", gradient_accumulation_steps=4)
@@ -108,7 +108,7 @@ def test_another_cut_of_the_same_window_may_be_asked_for(tiny_model: Path, tmp_p
     assert manager.run().step == 6
 
 
-def test_other_tokens_or_frozen_weights_are_other_runs(tiny_model: Path, tmp_path: Path) -> None:
+def test_other_tokens_or_frozen_weights_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     checkpoint = halfway(tiny_model, tmp_path)
     manager = make_manager(tiny_model, tmp_path, TASK, torch.float32)
     lengths = manager.train_examples.lengths.copy()

@@ -77,7 +77,7 @@ def test_partition_saves_padding_on_mixed_lengths() -> None:
     assert padded == lengths.sum()
 
 
-def test_a_dearer_micro_batch_makes_fewer_of_them() -> None:
+def test_a_higher_fixed_cost_makes_fewer_micro_batches() -> None:
     lengths = np.random.default_rng(0).integers(5, 90, 64)
     costs = [0, micro_batch_cost("cpu"), micro_batch_cost("cuda"), 10**9]
     counts = [len(partition(np.arange(64), lengths, 64 * 90, cost)) for cost in costs]

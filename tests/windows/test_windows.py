@@ -106,7 +106,7 @@ def test_packing_is_a_setting(packing: bool | None, name: str, caplog: pytest.Lo
     assert "data.packing" in caplog.text
 
 
-def test_packing_that_cannot_be_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_impossible_packing_gives_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_config(config_of("deberta-v2"))

@@ -11,10 +11,10 @@ from finetuning.config.value_types import Boolean, Integer, Number, PositiveInte
 
 
 class DataSettings(Section):
-    """Which data, which columns, and how many of its tokens and rows.
+    """The data source, its columns, and the numbers of tokens and rows to use.
 
-    `cache="none"` stands where the cache key holds what the setting leads to: the source's content, the columns found
-    in it, the number of rows taken, the usable length.
+    A setting has `cache="none"` if the cache key holds the value that results from it: the source's content, the
+    columns found in it, the number of rows taken, the usable length.
     """
 
     resume_rule: ClassVar[ResumeRule] = "measured"  # a checkpoint holds hashes of the rows and tokens
@@ -142,13 +142,13 @@ class DataSettings(Section):
     )
     validation_split: Annotated[Number, Field(gt=0, lt=0.5)] = setting(
         0.1,
-        "검증 데이터가 없을 때 학습 데이터에서 떼어 낼 비율",
+        "검증 데이터가 없을 때 학습 데이터에서 분리할 비율",
         "share of the training data to hold out where there is no validation data",
         cache="none",
     )
     test_split: Annotated[Number, Field(ge=0, lt=0.5)] = setting(
         0.0,
-        "테스트 데이터가 없을 때 학습 데이터에서 떼어 낼 비율. 0이면 떼지 않습니다",
+        "테스트 데이터가 없을 때 학습 데이터에서 분리할 비율. 0이면 분리하지 않습니다",
         "share of the training data to hold out where there is no test data; 0 holds out none",
         cache="none",
     )
@@ -166,13 +166,13 @@ class DataSettings(Section):
     )
     records: RecordPath | None = setting(
         None,
-        "깊이 든 JSON에서 행까지 가는 경로. 예: `data[*].paragraphs[*]`",
+        "중첩된 JSON에서 행까지의 경로. 예: `data[*].paragraphs[*]`",
         "path to the rows in nested JSON, such as `data[*].paragraphs[*]`",
         cache="none",
     )
     normalize: list[Literal["zero_width", "full_width"]] = setting(
         ["zero_width"],
-        "NFC와 함께 할 것. `zero_width`: 폭 없는 문자를 지움, `full_width`: 전각을 반각으로",
+        "NFC에 추가로 적용할 변환. `zero_width`: 폭 없는 문자를 지움, `full_width`: 전각을 반각으로 바꿈",
         "what to do besides NFC: `zero_width` removes zero-width characters, `full_width` narrows full-width ones",
     )
     train_rows: PositiveInteger | None = setting(
@@ -197,7 +197,7 @@ class DataSettings(Section):
         None,
         "패딩을 빼고 계산합니다. `null`이면 결과가 같다고 확인한 모델에서만. `false`면 끕니다",
         "computes no padding; `null` only for models checked at the start to give the same results, `false` for never",
-        more=("어느 쪽인지 로그에 나옵니다", "The log says which"),
+        more=("어느 쪽인지 로그에 표시됩니다", "The log says which"),
         resume="free",
         cache="none",
     )

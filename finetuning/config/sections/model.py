@@ -11,7 +11,7 @@ from finetuning.config.value_types import Boolean, Number, PositiveInteger, Text
 
 
 def _none_is_empty(value: object) -> object:
-    """Accept a section whose name stands alone in YAML, without keys."""
+    """Accept a section name without keys in YAML."""
     return {} if value is None else value
 
 
@@ -49,7 +49,7 @@ class AdapterSettings(Section):
 
 
 class ModelSettings(Section):
-    """Which model, for which task, and where it is kept."""
+    """The model, its task and its folders."""
 
     cache_rule: ClassVar[CacheRule] = "none"  # rows do not depend on the model; the examples' key holds the tokenizer
 
@@ -110,7 +110,7 @@ class ModelSettings(Section):
     )
     extend_vocabulary: PositiveInteger | None = setting(
         None,
-        "이 수만큼 한국어 조각을 학습 데이터에서 배워 tokenizer에 더합니다. 언어 모델에서만",
+        "이 수만큼 한국어 조각을 학습 데이터에서 학습해 tokenizer에 추가합니다. 언어 모델에서만",
         "number of Korean pieces to learn from the training data and add to the tokenizer; language models only",
         more=("7절을 보세요", "See section 7"),
     )

@@ -1,4 +1,4 @@
-"""Settings of what a run reports: the score to reproduce, and the log."""
+"""Settings of reporting: the published score to reproduce, and the log."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ class ExpectationSettings(Section):
 
     metric: Text | None = setting(
         None,
-        "견줄 지표. `summary.json`에 쓰인 이름. 예: `accuracy`. `null`이면 견주지 않습니다",
+        "비교할 지표. `summary.json`에 쓰인 이름. 예: `accuracy`. `null`이면 비교하지 않습니다",
         "metric to compare, by its name in `summary.json`, such as `accuracy`; `null` compares nothing",
     )
     score: Number | None = setting(
         None,
-        "공개된 점수. `0.8507`처럼 이 프로그램이 알리는 단위로 씁니다",
+        "공개된 점수. `0.8507`처럼 이 프로그램이 출력하는 단위로 씁니다",
         "published score in this program's unit, such as `0.8507`",
     )
     band: NonNegativeNumber = setting(
-        0.01, "이만큼까지 낮아도 재현한 것으로 봅니다", "how far below the score still counts as reproduced"
+        0.01, "점수가 이만큼 낮아도 재현한 것으로 봅니다", "how far below the score still counts as reproduced"
     )
     model: Text | None = setting(
         None,
-        "그 점수의 모델. 다른 모델로 학습하면 견주지 않습니다",
+        "그 점수의 모델. 다른 모델로 학습하면 비교하지 않습니다",
         "model of the score; another model is not compared",
     )
     rows: PositiveInteger | None = setting(
         None,
-        "학습과 검증 데이터를 더한 행 수. 2% 넘게 다르면 견주지 않습니다",
+        "학습과 검증 데이터를 더한 행 수. 2% 넘게 다르면 비교하지 않습니다",
         "number of training and validation rows together; not compared if it differs by more than 2%",
     )
     test_rows: PositiveInteger | None = setting(
         None,
-        "테스트 데이터의 행 수. 2% 넘게 다르면 견주지 않습니다",
+        "테스트 데이터의 행 수. 2% 넘게 다르면 비교하지 않습니다",
         "number of test rows; not compared if it differs by more than 2%",
     )
     source: Text | None = setting(None, "출처", "source of the score")
 
 
 class LoggingSettings(Section):
-    """What a run logs, and how often."""
+    """Settings of the log and the trackers."""
 
     resume_rule: ClassVar[ResumeRule] = "free"
     cache_rule: ClassVar[CacheRule] = "none"

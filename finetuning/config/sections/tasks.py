@@ -51,7 +51,7 @@ class QuestionAnsweringSettings(Section):
 
 
 class TextGenerationSettings(Section):
-    """What a language model is trained on."""
+    """Settings of training language models."""
 
     format: Literal["text", "chat"] | None = setting(
         None,
@@ -77,7 +77,7 @@ class TextGenerationSettings(Section):
 
 
 class Text2TextSettings(Section):
-    """What a text-to-text model is trained on."""
+    """Settings of training text-to-text models."""
 
     max_target_length: Annotated[Integer, Field(ge=2)] = setting(
         128, "출력 텍스트의 최대 토큰 수", "maximum number of tokens of the output text", cache="examples"
@@ -103,7 +103,7 @@ class GenerationSettings(Section):
         "with a temperature above 0, samples from the tokens within this cumulative probability",
     )
     repetition_penalty: PositiveNumber = setting(
-        1.0, "1보다 크면 같은 말을 되풀이하지 않게 합니다", "values above 1 discourage repetition"
+        1.0, "1보다 크면 같은 말의 반복을 줄입니다", "values above 1 discourage repetition"
     )
     validation_rows: NonNegativeInteger | None = setting(
         None,

@@ -81,11 +81,11 @@ class TrainingSettings(Section):
     adam_epsilon: PositiveNumber = setting(1e-8, "AdamW의 epsilon", "epsilon of AdamW", resume="from_now_on")
     torch_compile: Boolean | None = setting(
         None,
-        "층을 컴파일합니다. `null`이면 빨라진다고 잰 모델의 긴 학습에서만",
+        "층을 컴파일합니다. `null`이면 빨라지는 것을 확인한 모델을 오래 학습할 때만",
         "compiles the layers once, at the start; `null` only for long runs of models measured to gain from it",
         more=(
             "`torch.compile`에는 CPU라면 `g++`, GPU라면 Triton이 필요합니다. `null`이면 CPU에서 언어 모델 전체를 "
-            "bf16으로 오래 학습할 때만 켭니다. 켰는지는 로그에 나옵니다",
+            "bf16으로 오래 학습할 때만 켭니다. 켜졌는지는 로그에 표시됩니다",
             "`torch.compile` needs `g++` on a CPU and Triton on a GPU. `null` turns it on for long bf16 training of a "
             "whole language model on a CPU. The log says whether it is on",
         ),
@@ -93,13 +93,13 @@ class TrainingSettings(Section):
     )
     eval_steps: PositiveInteger | None = setting(
         None,
-        "epoch 끝 말고도 이 스텝마다 검증합니다",
+        "epoch이 끝날 때 외에 이 스텝마다 검증합니다",
         "number of steps between evaluations, besides the one at the end of each epoch",
         resume="free",
     )
     early_stopping_patience: PositiveInteger | None = setting(
         None,
-        "검증이 이만큼 이어서 나아지지 않으면 학습을 마칩니다. `null`이면 끝까지",
+        "검증이 이 횟수만큼 연속으로 나아지지 않으면 학습을 마칩니다. `null`이면 끝까지",
         "ends training after this many evaluations in a row without improvement; `null` for never",
         resume="free",
     )
@@ -110,7 +110,7 @@ class TrainingSettings(Section):
         resume="free",
     )
     save_total_limit: PositiveInteger = setting(
-        2, "남겨 둘 체크포인트의 개수", "number of checkpoints to keep", resume="free"
+        2, "보관할 체크포인트의 개수", "number of checkpoints to keep", resume="free"
     )
     seed: Annotated[Integer, Field(ge=0, lt=2**32)] = setting(
         42,
@@ -154,7 +154,7 @@ class MemorySettings(Section):
     )
     optimize_memory_usage: Boolean = setting(
         True,
-        "메모리 단편화를 줄이고, 모자라면 메모리가 덜 드는 설정을 스스로 고릅니다",
+        "메모리 단편화를 줄이고, 메모리가 모자라면 덜 쓰는 설정을 자동으로 고릅니다",
         "reduces fragmentation and, where memory is estimated to be short, chooses settings that need less",
     )
     gradient_checkpointing: Boolean | None = setting(

@@ -1,4 +1,4 @@
-"""What a reader takes and returns, and how columns are spelled."""
+"""The interface of readers, and the spelling of column names."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def find_encoding(path: Path, wanted: str | None) -> tuple[str, str]:
 
     Args:
         path: The file.
-        wanted: `data.encoding`, which overrules what the file looks like.
+        wanted: `data.encoding`, which overrules detection.
 
     Returns:
         The encoding as Python names it, and a note for the log (empty for plain UTF-8).
@@ -139,7 +139,7 @@ def _broken_line(path: Path, encoding: str) -> int | None:
 
 
 def _looks_like(start: bytes, encoding: str) -> bool:
-    """Whether NULs are where ASCII has them in UTF-16 or UTF-32; UTF-8 and CP949 texts have none."""
+    """Return whether NULs are where ASCII has them in UTF-16 or UTF-32; UTF-8 and CP949 texts have none."""
     if len(start) < 4 or "\0" in start.decode(encoding, errors="replace"):
         return False
     if encoding.startswith("utf-32"):

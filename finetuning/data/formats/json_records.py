@@ -1,4 +1,4 @@
-"""JSON and JSON Lines, told apart by content: an array, an object that holds one, or one object a line."""
+"""JSON and JSON Lines, distinguished by content: an array, an object that holds one, or one object a line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read(file: TextFile) -> Source:
-    """Read a file's records; the columns are all of their keys, in the order that they first come.
+    """Read a file's records; the columns are all of their keys, in order of first appearance.
 
     With `path_to_records`, JSON Lines are a list of their lines.
     """
@@ -41,7 +41,7 @@ def read(file: TextFile) -> Source:
 
 
 def _is_json_lines(path: Path, encoding: str) -> bool:
-    """Whether one of the first two lines that are not blank is a whole object, and not all of a .json file."""
+    """Return whether one of the first two lines that are not blank is a whole object, and not all of a .json file."""
     with path.open(encoding=encoding) as file:  # a .json file may be one long line
         is_whole = path.suffix.casefold() == ".json"
         lines = iter(lambda: file.readline(LONGEST_LINE), "") if is_whole else lines_of(file)
@@ -101,7 +101,7 @@ def _whole(path: Path, encoding: str) -> list[dict[str, Any]]:
             raise DataError(
                 f"행이 될 목록을 고를 수 없습니다. 객체의 목록인 키: {', '.join(lists) or '없음'}",
                 where=str(path),
-                remedy="data.records에 행까지 가는 경로를 쓰거나(예: data[*].paragraphs[*]), "
+                remedy="data.records에 행까지의 경로를 쓰거나(예: data[*].paragraphs[*]), "
                 '[{"text": ..., "label": ...}, ...] 모양이나 JSONL(한 줄에 객체 하나)로 바꾸세요.',
             )
         value = next(iter(lists.values()))
@@ -136,7 +136,9 @@ def _parse(text: str, where: str) -> Any:
         ) from None
     except (RecursionError, ValueError):
         raise DataError(
-            "JSON이 너무 깊거나 숫자가 너무 큽니다.", where=where, remedy="평평한 객체의 목록으로 바꾸세요."
+            "JSON의 중첩이 너무 깊거나 숫자가 너무 큽니다.",
+            where=where,
+            remedy="중첩되지 않은 객체의 목록으로 바꾸세요.",
         ) from None
 
 

@@ -12,7 +12,7 @@ _LOOKED_AT = 100
 
 
 def is_table(path: Path, encoding: str) -> bool:
-    """Whether a file is tab-separated: its first line has tabs, and most of the next hundred have as many.
+    """Return whether a file is tab-separated: its first line has tabs, and most of the next hundred have as many.
 
     A few may differ, so that a table with a ragged line ends in an error that names it, not as plain text.
     """

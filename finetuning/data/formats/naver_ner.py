@@ -17,7 +17,7 @@ _TAG = re.compile(r"-|([A-Z]+)_([BI])")
 
 
 def is_naver_ner(path: Path, encoding: str) -> bool:
-    """Whether nine in ten of the first lines are a number, a word and a tag such as PER_B."""
+    """Return whether nine in ten of the first lines are a number, a word and a tag such as PER_B."""
     with path.open(encoding=encoding) as file:
         content = (line for line in lines_of(file) if line.strip())
         lines = [line.split("\t") for line in itertools.islice(content, _LOOKED_AT)]

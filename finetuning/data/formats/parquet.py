@@ -13,7 +13,7 @@ _ROWS_AT_A_TIME = 10_000
 
 
 def is_parquet(path: Path, start: bytes) -> bool:
-    """Whether a file is Parquet by its name or by its first four bytes."""
+    """Return whether a file is Parquet by its name or by its first four bytes."""
     return path.suffix.casefold() == ".parquet" or start == b"PAR1"
 
 
@@ -73,4 +73,6 @@ def _plain(value: Any) -> Any:
 
 def _broken(path: Path, error: Exception) -> DataError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(f"Parquet으로 읽을 수 없습니다: {reason}", where=str(path), remedy="파일이 온전한지 확인하세요.")
+    return DataError(
+        f"Parquet으로 읽을 수 없습니다: {reason}", where=str(path), remedy="파일이 손상되지 않았는지 확인하세요."
+    )

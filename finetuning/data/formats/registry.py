@@ -18,7 +18,7 @@ from finetuning.data.formats.encoding import find_encoding
 
 @dataclass(frozen=True)
 class BinaryFormat:
-    """A format that is no text.
+    """A binary format.
 
     Attributes:
         suffixes: Suffixes of its files' names, in lower case.
@@ -80,12 +80,12 @@ SUFFIXES = tuple(suffix for row in (*_TEXT, *_BINARY) for suffix in row.suffixes
 
 
 def is_supported(path: Path) -> bool:
-    """Whether a file's name has the suffix of a format that can be read."""
+    """Return whether a file's name has the suffix of a format that can be read."""
     return path.suffix.casefold() in SUFFIXES
 
 
 def is_json(path: Path) -> bool:
-    """Whether a file's name has a suffix of JSON or JSON Lines."""
+    """Return whether a file's name has a suffix of JSON or JSON Lines."""
     return path.suffix.casefold() in json_records.SUFFIXES
 
 

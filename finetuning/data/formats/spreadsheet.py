@@ -16,7 +16,7 @@ _WORKBOOK = "xl/workbook.xml"
 
 
 def is_spreadsheet(path: Path, start: bytes) -> bool:
-    """Whether a file is an .xlsx, whatever its name; start: its first four bytes."""
+    """Return whether a file is an .xlsx, whatever its name; start: its first four bytes."""
     if start != b"PK\x03\x04":
         return False
     try:

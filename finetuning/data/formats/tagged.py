@@ -18,7 +18,7 @@ _TAG = re.compile(r"O|[BIELSUM]-\S+")  # wider than IOB2: the task reports a wro
 
 
 def is_tagged(path: Path, encoding: str) -> bool:
-    """Whether nine in ten of the first lines are a token, a tab and a tag, and one of the tags begins with `B-`.
+    """Return whether nine in ten of the first lines are a token, a tab and a tag, and one of the tags begins with `B-`.
 
     A table of texts with labels `O` has no `B-`.
     """
@@ -81,5 +81,5 @@ def _fields(path: Path, line: str, number: int) -> tuple[str, str]:
 
 
 def _is_between(line: str) -> bool:
-    """Whether a line ends a sentence: it is blank."""
+    """Return whether a line is blank, which ends a sentence."""
     return not line.strip()

@@ -12,7 +12,7 @@ _SHAPE = '{"document": [{"id": "...", "sentence": [{"id": "...", "form": "..."}]
 
 
 def is_modu(value: Any) -> bool:
-    """Whether parsed JSON is an object whose `document` is a list of objects with one of the parts."""
+    """Return whether parsed JSON is an object whose `document` is a list of objects with one of the parts."""
     documents = value.get("document") if isinstance(value, dict) else None
     return isinstance(documents, list) and any(
         isinstance(document, dict) and isinstance(document.get(part), list) for document in documents for part in _PARTS

@@ -75,7 +75,7 @@ def _row(value: Any, path: str, where: str) -> dict[str, Any]:
     raise DataError(
         f"'{path}'에 객체도 글자도 아닌 값이 있습니다: {_kind(value)}",
         where=f"{where}, data.records",
-        remedy="객체의 목록까지 가는 경로를 쓰세요. 예: data[*].paragraphs[*]",
+        remedy="객체의 목록까지의 경로를 쓰세요. 예: data[*].paragraphs[*]",
     )
 
 

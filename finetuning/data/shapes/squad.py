@@ -12,7 +12,7 @@ _SHAPE = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"question": "...
 
 
 def is_squad(value: Any) -> bool:
-    """Whether parsed JSON is an object whose `data` is a list of documents with `paragraphs`."""
+    """Return whether parsed JSON is an object whose `data` is a list of documents with `paragraphs`."""
     documents = value.get("data") if isinstance(value, dict) else None
     return isinstance(documents, list) and any(
         isinstance(document, dict) and "paragraphs" in document for document in documents
@@ -78,6 +78,6 @@ def _broken(what: str, value: Any, where: str) -> DataError:
     return DataError(
         f"SQuAD 모양이 깨졌습니다: {what}. 지금 값: {kind}",
         where=where,
-        remedy=f"모양: {_SHAPE}. 질의응답 데이터가 아니면 data.records에 행까지 가는 경로를 쓰세요"
+        remedy=f"모양: {_SHAPE}. 질의응답 데이터가 아니면 data.records에 행까지의 경로를 쓰세요"
         "(예: data[*].paragraphs[*]).",
     )

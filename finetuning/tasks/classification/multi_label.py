@@ -76,10 +76,10 @@ class LabelSetReader(LabelledTextReader):
         separator = self.settings.data.label_separator
         if len(train_labels) < 2:
             raise DataError(
-                f"학습 데이터의 라벨이 두 가지가 안 됩니다: {next(iter(train_labels), '없음')}",
+                f"학습 데이터의 라벨이 두 가지보다 적습니다: {next(iter(train_labels), '없음')}",
                 where=f"라벨 열 '{self.settings.data.label_column}'",
-                remedy=f"라벨 칸이 JSON 목록이거나 data.label_separator(지금 '{separator}')로 나뉘었는지 보세요. "
-                "라벨 하나가 있고 없음을 가리는 것이면 text-classification을 쓰세요.",
+                remedy=f"라벨 칸이 JSON 목록이거나 data.label_separator(지금 '{separator}')로 나뉘었는지 확인하세요. "
+                "라벨 하나의 유무를 구분하는 것이면 text-classification을 쓰세요.",
             )
         return in_order(train_labels, self.settings)
 

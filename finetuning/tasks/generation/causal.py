@@ -248,7 +248,7 @@ class CausalScorer(GeneratingScorer):
     final_texts = 16
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Let `generate` stop at the end of text and at the end of an answer; see `Scorer.fit_model`."""
+        """Make `generate` stop at the end of text and at the end of an answer; see `Scorer.fit_model`."""
         super().fit_model(model, tokenizer)
         ends = {tokenizer.eos_token_id}
         if self.settings.text_generation.format != "text" and tokenizer.chat_template is not None:
@@ -347,7 +347,7 @@ def _beginning(text: str) -> str:
 
 
 def _text_examples(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
-    """Encode a text and its end token in pieces of max_length, so that nothing of a long text is lost."""
+    """Encode a text and its end token in pieces of max_length, so that a long text is used completely."""
     encoded = tokenizer(text, return_offsets_mapping=True)
     ids, places = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     if ids[-1:] != [tokenizer.eos_token_id]:

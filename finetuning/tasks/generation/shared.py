@@ -122,7 +122,7 @@ class GeneratedTextPresenter(Presenter):
                 )
                 remarks = text_quality.remarks(prediction.generated)
                 lines.append(line + (f" [{', '.join(remarks)}]" if remarks else ""))
-        return ["생성 보기", *lines] if lines else []
+        return ["생성 예시", *lines] if lines else []
 
 
 def generated_pairs(predictions: Sequence[Answer], truths: Iterable[str]) -> list[tuple[str, str]]:

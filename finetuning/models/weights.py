@@ -1,0 +1,86 @@
+"""Comparing a loaded model with its files: weights that were not in them begin with random values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from exceptions import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+_log = logging.getLogger(__name__)
+
+_SHOWN = 3
+_POOLER = "pooler"  # lies inside the base of BERT and its kin, and checkpoints of masked language models lack it
+
+
+def check_loaded(
+    model: PreTrainedModel, missing: Collection[str], unexpected: Collection[str], name: str, generates: bool
+) -> None:
+    """Check that embeddings and layers came from the model's files; only a head may be new.
+
+    Args:
+        model: The model, as it was loaded.
+        missing: Names of its weights that the files lack, or have in another size.
+        unexpected: Names in the files that the model does not have.
+        name: The model, for the error message.
+        generates: Whether the task generates text, for which no head may be new.
+
+    Raises:
+        ModelError: If a weight outside the head is missing. It names some, and what the files have instead.
+    """
+    lost = sorted(key for key in missing if generates or not _is_in_head(key, model))
+    if not lost:
+        return
+    total = sum(1 for _ in model.named_parameters())
+    others = sorted(unexpected)
+    where = f"{name} (없는 가중치: {_some(lost)}"
+    where += f" / 파일에만 있는 이름: {_some(others)})" if others else ")"
+    raise ModelError(
+        f"모델의 가중치 {total:,}개 가운데 {len(lost):,}개가 모델 파일에 없거나 크기가 다릅니다. "
+        "그대로 학습하면 무작위 값에서 시작합니다.",
+        where=where,
+        remedy=_remedy(model, lost, others),
+    )
+
+
+def tell_new_head(missing: Collection[str]) -> None:
+    """Log in one line which parts of a model to be trained are new."""
+    owners = sorted({key.rpartition(".")[0] or key for key in missing})
+    if owners:
+        _log.info("새로 만들어 처음부터 학습하는 부분: %s", ", ".join(owners))
+
+
+def _is_in_head(key: str, model: PreTrainedModel) -> bool:
+    """Return whether a weight lies outside the part of the model that has its embedding and its layers."""
+    import torch
+
+    if _POOLER in key.split("."):
+        return True
+    child: torch.nn.Module | None = dict(model.named_children()).get(key.partition(".")[0])
+    if child is None:
+        return True  # a parameter of the whole model, such as the bias of a head
+    inner: Sequence[torch.nn.Module] = tuple(child.modules())
+    has_layers = any(isinstance(module, torch.nn.ModuleList) for module in inner)
+    return not has_layers and all(module is not model.get_input_embeddings() for module in inner)
+
+
+def _remedy(model: PreTrainedModel, lost: Sequence[str], unexpected: Sequence[str]) -> str:
+    """Return what to do, beginning with the likeliest mistake that the names in the files show."""
+    prefixes = {key.partition(".")[0] for key in unexpected}
+    if "module" in prefixes:
+        return (
+            "DataParallel로 감싼 채 저장한 가중치로 보입니다. 이름 앞의 module.을 떼거나, model.module을 "
+            "save_pretrained로 다시 저장하세요."
+        )
+    if unexpected and len(lost) == sum(not _is_in_head(key, model) for key, _ in model.named_parameters()):
+        return f"config.json의 model_type({model.config.model_type})이 가중치 파일의 모델과 같은지 확인하세요."
+    return "config.json의 층 수와 크기가 파일과 같은지, 나뉜 파일을 모두 내려받았는지 확인하세요."
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" 외 {len(names) - _SHOWN:,}개" if len(names) > _SHOWN else "")
