@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 import unicodedata
+import zipfile
 from pathlib import Path
+
+import pytest
 
 from tests.support.cli import Cli, arguments_for
 
@@ -75,3 +79,44 @@ def test_no_cell_of_the_csv_runs_as_a_formula_if_asked(cli: Cli, tiny_model: Pat
     assert found == ["'=HYPERLINK(1)", "'+1+cmd", "-2", "'@SUM(1)", "' =1", "좋다 = 나쁘다", "'-"]
     refused = cli(*words, "--output", tmp_path / "out.jsonl", "--defuse_formulas")
     assert refused.code == 2 and ".csv로 끝나는" in refused.err
+
+
+def workbook(path: Path, sheet: str | list[bytes]) -> Path:
+    """An .xlsx whose one sheet has this XML, or chunks of it."""
+    import openpyxl
+
+    openpyxl.Workbook().save(path.with_suffix(".plain"))
+    with zipfile.ZipFile(path.with_suffix(".plain")) as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for part in plain.infolist():
+            if not part.filename.startswith("xl/worksheets/"):
+                made.writestr(part, plain.read(part))
+                continue
+            with made.open(part.filename, "w", force_zip64=True) as file:
+                for chunk in [sheet.encode()] if isinstance(sheet, str) else sheet:
+                    file.write(chunk)
+    return path
+
+
+HEAD = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+CELL = '<c t="inlineStr"><is><t>{}</t></is></c>'
+NAMES = f'<row r="1">{CELL.format("text")}{CELL.format("label")}</row>'
+END = "</sheetData></worksheet>"
+
+
+@pytest.mark.parametrize("kind", ["row", "cell", "bomb"])
+def test_a_small_workbook_cannot_take_all_time_or_memory(kind: str, cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    row = f'<row r="{99_999_999_999 if kind == "row" else 2}">{CELL.format("좋다")}{CELL.format("0")}</row>'
+    sheet: str | list[bytes] = HEAD + NAMES + row + END
+    if kind == "cell":
+        before, after = (HEAD + NAMES + row).encode().split("좋다".encode())
+        sheet = [before, *[b"a" * (1 << 20)] * 200, after, END.encode()]
+    if kind == "bomb":
+        sheet = [(HEAD + NAMES).encode(), *[b"<row/>" * 200_000] * 300, END.encode()]
+    path = workbook(tmp_path / "a.xlsx", sheet)
+    assert path.stat().st_size < 2_000_000
+    begin = time.monotonic()
+    run = cli(*arguments_for(tiny_model, path, tmp_path / "model"))
+    assert run.code == 3, run.err
+    said = {"row": "엑셀의 마지막 행(1,048,576)을 넘습니다", "cell": "칸 하나가", "bomb": "압축을 풀면"}
+    assert said[kind] in run.err and "a.xlsx" in run.err
+    assert time.monotonic() - begin < 60
