@@ -5,17 +5,23 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import FinetuningError, SettingsError, StopRequested
-from finetuning.commands.command_line import TRAINING_COMMANDS, build_parser, overrides_in, resume_command
-from finetuning.commands.console import abandon_output, error_text, prepare_output
+from exceptions import FinetuningError, ResourceError, StopRequested
+from finetuning.commands.command_line import (
+    TRAINING_COMMANDS,
+    build_parser,
+    no_data_named,
+    overrides_in,
+    resume_command,
+)
+from finetuning.commands.console import error_text, prepare_output, settle_output
 
 if TYPE_CHECKING:
     import argparse
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from finetuning.config.schema import Settings
 
 _HERE = Path(__file__).resolve().parent
+_STOPPING = "\n중단 요청을 받았습니다. 지금 스텝을 마치고 상태를 저장합니다. 한 번 더 누르면 바로 끝납니다.\n"
 _CLOSED_PIPE = 141  # 128 + SIGPIPE, which Windows does not have
 
 
@@ -35,24 +42,16 @@ def main(argv: Sequence[str]) -> int:
         argv: the words after the program's name.
 
     Returns:
-        The exit code: 0 done, 2 settings, 3 data, 4 model, 5 memory or disk, 130 and 143 stopped.
+        The exit code: 0 done, 2 settings, 3 data, 4 model, 5 memory or disk, 129, 130 and 143 stopped.
     """
     prepare_output()
+    started = _Started()
     try:
-        stop = StopSignal()
-        # flags → settings
-        arguments = build_parser().parse_args(argv)
-        settings = read_settings(arguments)
-        # settings → managers, in a session
-        with _imports_not_collected():
-            command = importlib.import_module(f"finetuning.commands.{arguments.command.replace('-', '_')}")
-            reads_dataset = arguments.command in (*TRAINING_COMMANDS, "evaluate")
-            session = build_session(settings, stop, frozenset(overrides_in(arguments)), reads_dataset)
-        # one command
-        command.run(session, arguments)
+        _run(argv, started)
         sys.stdout.flush()
+        return 0
     except StopRequested as stopped:
-        if stop.patient:
+        if started.stop is not None and started.stop.patient:
             print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {resume_command(argv)}", file=sys.stderr)
         else:
             print("멈췄습니다. 저장할 학습 상태는 없습니다.", file=sys.stderr)
@@ -61,19 +60,52 @@ def main(argv: Sequence[str]) -> int:
         print(error_text(error), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # as `| head` leaves it
-        abandon_output()
         return _CLOSED_PIPE
     except (RuntimeError, MemoryError, OSError, ImportError) as error:
-        from finetuning.config.ladder import remedies
-        from finetuning.device.oom import is_out_of_memory, out_of_memory
+        from finetuning.device.oom import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        helping = remedies(settings, "train" if arguments.command in TRAINING_COMMANDS else "use")
-        shown = out_of_memory("메모리가 부족합니다.", f"{arguments.command} 명령", helping)
+        shown = _without_memory(started)
         print(error_text(shown), file=sys.stderr)
         return shown.exit_code
-    return 0
+    finally:
+        settle_output()
+
+
+@dataclass
+class _Started:
+    """How far a command came, for the error that ends it; None for what it did not reach."""
+
+    stop: StopSignal | None = None
+    arguments: argparse.Namespace | None = None
+    settings: Settings | None = None
+
+
+def _run(argv: Sequence[str], started: _Started) -> None:
+    started.stop = stop = StopSignal()
+    # flags → settings
+    started.arguments = arguments = build_parser().parse_args(argv)
+    started.settings = settings = read_settings(arguments)
+    # settings → managers, in a session
+    with _imports_not_collected():
+        command = importlib.import_module(f"finetuning.commands.{arguments.command.replace('-', '_')}")
+        reads_dataset = arguments.command in (*TRAINING_COMMANDS, "evaluate")
+        session = build_session(settings, stop, frozenset(overrides_in(arguments)), reads_dataset)
+    # one command
+    command.run(session, arguments)
+
+
+def _without_memory(started: _Started) -> FinetuningError:
+    from finetuning.config.ladder import remedies
+    from finetuning.device.oom import out_of_memory
+
+    if started.arguments is None or started.settings is None:  # before anything of the program was loaded
+        remedy = "다른 프로그램을 닫거나 메모리가 더 많은 기기에서 실행하세요."
+        return ResourceError("메모리가 부족합니다.", where="프로그램을 시작하는 중", remedy=remedy)
+    command = started.arguments.command
+    helping = remedies(started.settings, "train" if command in TRAINING_COMMANDS else "use")
+    return out_of_memory("메모리가 부족합니다.", f"{command} 명령", helping)
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
@@ -102,20 +134,8 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     if arguments.command == "evaluate" and "data.dataset_name" not in overrides:
         trained_on = ConfigManager.saved_dataset(folder)
         if trained_on is not None and trained_on != users.data.dataset_name:
-            raise _no_data_named(folder, trained_on)
+            raise no_data_named(folder, trained_on)
     return ConfigManager.load_saved(folder, users, overrides)
-
-
-def _no_data_named(folder: Path, trained_on: str) -> SettingsError:
-    """Return the error for `evaluate` without data: a model folder, which anybody may have made, names none."""
-    split = " --split validation" if Path(trained_on).suffix else ""  # else all of a single file is scored
-    return SettingsError(
-        "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더에 적힌 경로는 읽지 않습니다.",
-        where=f"{folder / 'settings.yaml'}, data.dataset_name",
-        remedy="모델을 학습한 데이터라면: "
-        f"python finetuning_app.py evaluate --output_dir {shlex.quote(str(folder))} "
-        f"--dataset {shlex.quote(trained_on)}{split}",
-    )
 
 
 def build_session(
@@ -162,10 +182,11 @@ def build_session(
 
 
 class StopSignal:
-    """Handles SIGINT and SIGTERM.
+    """Handles SIGINT, SIGTERM and SIGHUP, which Windows does not have.
 
-    Before training, a signal ends the program. In training, the current step is finished first, and a second signal
-    ends the program at once.
+    Before training, a signal ends the program. In training, the current step is finished first, and a second SIGINT or
+    SIGTERM ends the program at once. A terminal that goes away sends SIGHUP more than once, so SIGHUP never does that.
+    Where the program was started to outlive its terminal, as by nohup, SIGHUP stays ignored.
 
     Attributes:
         number: the signal that asked for a stop, or None.
@@ -175,8 +196,10 @@ class StopSignal:
     def __init__(self) -> None:
         self.number: int | None = None
         self.patient = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        self._hang_up = getattr(signal, "SIGHUP", None)
+        for number in (signal.SIGINT, signal.SIGTERM, self._hang_up):
+            if number is not None and not (number == self._hang_up and signal.getsignal(number) == signal.SIG_IGN):
+                signal.signal(number, self._handle)
 
     def pending(self) -> int | None:
         """The signal that asked for a stop, or None."""
@@ -190,14 +213,15 @@ class StopSignal:
     def _handle(self, number: int, _frame: Any) -> None:
         if not self.patient:
             raise StopRequested(number)
-        if self.number is not None:
+        if self.number is not None and number == self._hang_up:
+            return
+        if self.number not in (None, self._hang_up):
             os._exit(128 + number)
         self.number = number
-        # not through the log: the signal may have come in the middle of a write to the same stream
-        os.write(
-            2,
-            "\n중단 요청을 받았습니다. 지금 스텝을 마치고 상태를 저장합니다. 한 번 더 누르면 바로 끝납니다.\n".encode(),
-        )
+        # not through the log: the signal may have come in the middle of a write to the same stream; Ctrl+C also ends
+        # the `tee` that reads it, and a terminal that hung up is gone
+        with suppress(OSError):
+            os.write(2, _STOPPING.encode())
 
 
 @contextmanager

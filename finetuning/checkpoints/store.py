@@ -56,12 +56,9 @@ class CheckpointStore:
         Raises:
             ResourceError: The disk is full or cannot be written. Earlier checkpoints are untouched.
         """
-        target = self.folder / _name(checkpoint.progress.step)
+        target = self.path_of(checkpoint.progress.step)
         partial = self.folder / f".{target.name}.partial-{os.getpid()}"
-        remedy = (
-            "디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요. "
-            "이전 체크포인트는 그대로 있습니다."
-        )
+        remedy = self.remedy("디스크의 남은 공간과 쓰기 권한을 확인한 뒤")
         with writing("체크포인트를 저장하지 못했습니다", target, remedy, partial):
             self._make_folder()
             discard_leftovers(self.folder.glob(".step-*"))
@@ -74,6 +71,16 @@ class CheckpointStore:
         self._try_to_point_latest_to(target)
         self._rotate(checkpoint.progress.step)
         return target
+
+    def remedy(self, after: str) -> str:
+        """Return how to go on once `after` is done, a Korean clause; --resume only where it has something to read."""
+        if self.folders():
+            return f"{after} --resume으로 이어서 학습하세요. 이전 체크포인트는 그대로 있습니다."
+        return f"{after} 처음부터 다시 학습하세요. 저장된 체크포인트는 아직 없습니다."
+
+    def path_of(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint, whether or not there is one."""
+        return self.folder / _name(step)
 
     def folders(self) -> list[Path]:
         """Return the folders of all checkpoints, oldest first."""
@@ -128,7 +135,7 @@ class CheckpointStore:
                 "디스크가 모자라 체크포인트를 저장하지 않았습니다. "
                 f"필요 {needed / 2**20:,.0f} MiB, 남음 {free / 2**20:,.0f} MiB",
                 where=str(self.folder),
-                remedy="공간을 비우거나 training.save_total_limit를 줄인 뒤 --resume으로 이어서 학습하세요.",
+                remedy=self.remedy("공간을 비우거나 training.save_total_limit를 줄인 뒤"),
             )
 
     def _rotate(self, step: int) -> None:

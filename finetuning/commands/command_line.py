@@ -116,6 +116,26 @@ def resume_command(argv: Sequence[str]) -> str:
     return shlex.join(["python", sys.argv[0], *words, "--resume"])
 
 
+def no_data_named(folder: Path, trained_on: str) -> SettingsError:
+    """Return the error for `evaluate` without data: a model folder, which anybody may have made, names none.
+
+    Args:
+        folder: the model's folder.
+        trained_on: what its settings.yaml names.
+
+    Returns:
+        The error, with the command that evaluates on that data.
+    """
+    split = " --split validation" if Path(trained_on).suffix else ""  # else all of a single file is scored
+    return SettingsError(
+        "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더에 적힌 경로는 읽지 않습니다.",
+        where=f"{folder / 'settings.yaml'}, data.dataset_name",
+        remedy="모델을 학습한 데이터라면: "
+        f"python finetuning_app.py evaluate --output_dir {shlex.quote(str(folder))} "
+        f"--dataset {shlex.quote(trained_on)}{split}",
+    )
+
+
 def _add_setting_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="파일", help="설정 파일 (기본값: 프로그램 옆의 config.yaml)")
     for flag, key, text, is_switch in SETTING_FLAGS:

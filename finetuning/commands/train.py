@@ -199,7 +199,7 @@ def _report(
 
 def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Save the model and its settings as the result of the run; remove the card and metrics of the model before."""
+    ConfigManager.save(session.settings, session.output_dir / "settings.yaml")  # first: no model without its settings
     session.models.save(model, tokenizer, session.output_dir)
-    ConfigManager.save(session.settings, session.output_dir / "settings.yaml")
     for path in (session.output_dir / "README.md", *session.output_dir.glob("metrics-*.json")):
         path.unlink(missing_ok=True)

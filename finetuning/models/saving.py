@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHTS = ("model.safetensors", "model-", "adapter_")
-_REMEDY = "디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요."
 
 
 def save_pretrained(
@@ -37,7 +36,7 @@ def save_pretrained(
     """
     partial = output_dir / ".model.partial"
     discard(partial)
-    with writing("모델을 저장하지 못했습니다", output_dir, _REMEDY, partial):
+    with writing("모델을 저장하지 못했습니다", output_dir, partial=partial):
         _write_weights(model, partial, dtype)
         _write_config(model, partial, dtype)
         _write_tokenizer(tokenizer, partial)
