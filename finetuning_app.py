@@ -8,13 +8,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import FinetuningError, StopRequested
+from exceptions import FinetuningError, ResourceError, StopRequested
 from finetuning.commands.command_line import TRAINING_COMMANDS, build_parser, overrides_in, resume_command
-from finetuning.commands.console import abandon_output, prepare_output
+from finetuning.commands.console import prepare_output, settle_output
 
 if TYPE_CHECKING:
     import argparse
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from finetuning.config.schema import Settings
 
 _HERE = Path(__file__).resolve().parent
+_STOPPING = "\n중단 요청을 받았습니다. 지금 스텝을 마치고 상태를 저장합니다. 한 번 더 누르면 바로 끝납니다.\n"
 _CLOSED_PIPE = 141  # 128 + SIGPIPE, which Windows does not have
 
 
@@ -34,24 +36,17 @@ def main(argv: Sequence[str]) -> int:
         argv: the words after the program's name.
 
     Returns:
-        The exit code: 0 done, 2 settings, 3 data, 4 model, 5 memory or disk, 130 and 143 stopped.
+        The exit code: 0 done, 2 settings, 3 data, 4 model, 5 memory or disk, 129, 130 and 143 stopped.
     """
     prepare_output()
+    started = _Started()
     try:
-        stop = StopSignal()
-        # flags → settings
-        arguments = build_parser().parse_args(argv)
-        settings = read_settings(arguments)
-        # settings → managers, in a session
-        with _imports_not_collected():
-            command = importlib.import_module(f"finetuning.commands.{arguments.command.replace('-', '_')}")
-            session = build_session(settings, stop, frozenset(overrides_in(arguments)))
-        # one command
-        command.run(session, arguments)
+        _run(argv, started)
         sys.stdout.flush()
+        return 0
     except StopRequested as stopped:
-        if stop.patient:
-            print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {resume_command(argv)}", file=sys.stderr)
+        if started.stop is not None and started.stop.patient:
+            print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {started.resume_command(argv)}", file=sys.stderr)
         else:
             print("멈췄습니다. 저장할 학습 상태는 없습니다.", file=sys.stderr)
         return stopped.exit_code
@@ -59,31 +54,90 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # as `| head` leaves it
-        abandon_output()
         return _CLOSED_PIPE
     except (RuntimeError, MemoryError, OSError, ImportError) as error:
-        from finetuning.config.ladder import remedies
-        from finetuning.device.oom import is_out_of_memory, out_of_memory
+        from finetuning.device.oom import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        helping = remedies(settings, "train" if arguments.command in TRAINING_COMMANDS else "use")
-        shown = out_of_memory("메모리가 부족합니다.", f"{arguments.command} 명령", helping)
+        shown = _without_memory(started)
         print(shown, file=sys.stderr)
         return shown.exit_code
-    return 0
+    finally:
+        settle_output()
+
+
+@dataclass
+class _Started:
+    """How far a command came, for the error that ends it; None for what it did not reach."""
+
+    stop: StopSignal | None = None
+    arguments: argparse.Namespace | None = None
+    settings: Settings | None = None
+
+    def resume_command(self, argv: Sequence[str]) -> str:
+        """Return the command that goes on with the run."""
+        return resume_command(argv, None if self.arguments is None else self.arguments.run.path)
+
+
+def _run(argv: Sequence[str], started: _Started) -> None:
+    started.stop = stop = StopSignal()
+    # flags → settings
+    started.arguments = arguments = build_parser().parse_args(argv)
+    started.settings = settings = read_settings(arguments)
+    # settings → managers, in a session
+    with _imports_not_collected():
+        command = importlib.import_module(f"finetuning.commands.{arguments.command.replace('-', '_')}")
+        session = build_session(settings, stop, frozenset(overrides_in(arguments)))
+    # one command
+    command.run(session, arguments)
+
+
+def _without_memory(started: _Started) -> FinetuningError:
+    from finetuning.config.ladder import remedies
+    from finetuning.device.oom import out_of_memory
+
+    if started.arguments is None or started.settings is None:  # before anything of the program was loaded
+        remedy = "다른 프로그램을 닫거나 메모리가 더 많은 기기에서 실행하세요."
+        return ResourceError("메모리가 부족합니다.", where="프로그램을 시작하는 중", remedy=remedy)
+    command = started.arguments.command
+    helping = remedies(started.settings, "train" if command in TRAINING_COMMANDS else "use")
+    return out_of_memory("메모리가 부족합니다.", f"{command} 명령", helping)
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
-    """Read the settings in force. A saved model's own settings.yaml takes the place of config.yaml."""
+    """Read the settings in force, with the folder of the run in `model.output_dir`.
+
+    A saved model's own settings.yaml takes the place of config.yaml. The run is left in `arguments.run`.
+
+    Args:
+        arguments: The command line.
+
+    Returns:
+        The settings.
+    """
     from config_manager import ConfigManager
+    from finetuning.commands.run_folder import folder_to_train, newest_run
 
     overrides = overrides_in(arguments)
     config = arguments.config or _HERE / "config.yaml"
-    if arguments.command not in TRAINING_COMMANDS and arguments.config is None:
-        folder = Path(arguments.model_name or ConfigManager.load(config, overrides).model.output_dir).expanduser()
-        config = folder / "settings.yaml" if (folder / "settings.yaml").is_file() else config
-    return ConfigManager.load(config, overrides)
+    settings = ConfigManager.load(config, overrides)
+    output_dir = Path(settings.model.output_dir).expanduser()
+    if arguments.command in TRAINING_COMMANDS:
+        if arguments.command != "train":
+            return settings
+        arguments.run = folder_to_train(output_dir, arguments, "model.output_dir" in overrides)
+    else:
+        arguments.run = newest_run(output_dir)
+        folder = Path(arguments.model_name or arguments.run.path).expanduser()
+        if arguments.config is None and (folder / "settings.yaml").is_file():
+            settings = ConfigManager.load(folder / "settings.yaml", overrides)
+        if arguments.model_name is not None:
+            return settings
+    if Path(settings.model.output_dir).expanduser() == arguments.run.path:
+        return settings
+    model = settings.model.model_copy(update={"output_dir": str(arguments.run.path)})
+    return settings.model_copy(update={"model": model})
 
 
 def build_session(settings: Settings, stop: StopChecks, given: frozenset[str] = frozenset()) -> Session:
@@ -126,10 +180,11 @@ def build_session(settings: Settings, stop: StopChecks, given: frozenset[str] = 
 
 
 class StopSignal:
-    """Handles SIGINT and SIGTERM.
+    """Handles SIGINT, SIGTERM and SIGHUP, which Windows does not have.
 
-    Before training, a signal ends the program. In training, the current step is finished first, and a second signal
-    ends the program at once.
+    Before training, a signal ends the program. In training, the current step is finished first, and a second SIGINT or
+    SIGTERM ends the program at once. A terminal that goes away sends SIGHUP more than once, so SIGHUP never does that.
+    Where the program was started to outlive its terminal, as by nohup, SIGHUP stays ignored.
 
     Attributes:
         number: the signal that asked for a stop, or None.
@@ -139,8 +194,10 @@ class StopSignal:
     def __init__(self) -> None:
         self.number: int | None = None
         self.patient = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        self._hang_up = getattr(signal, "SIGHUP", None)
+        for number in (signal.SIGINT, signal.SIGTERM, self._hang_up):
+            if number is not None and not (number == self._hang_up and signal.getsignal(number) == signal.SIG_IGN):
+                signal.signal(number, self._handle)
 
     def pending(self) -> int | None:
         """The signal that asked for a stop, or None."""
@@ -154,14 +211,15 @@ class StopSignal:
     def _handle(self, number: int, _frame: Any) -> None:
         if not self.patient:
             raise StopRequested(number)
-        if self.number is not None:
+        if self.number is not None and number == self._hang_up:
+            return
+        if self.number not in (None, self._hang_up):
             os._exit(128 + number)
         self.number = number
-        # not through the log: the signal may have come in the middle of a write to the same stream
-        os.write(
-            2,
-            "\n중단 요청을 받았습니다. 지금 스텝을 마치고 상태를 저장합니다. 한 번 더 누르면 바로 끝납니다.\n".encode(),
-        )
+        # not through the log: the signal may have come in the middle of a write to the same stream; Ctrl+C also ends
+        # the `tee` that reads it, and a terminal that hung up is gone
+        with suppress(OSError):
+            os.write(2, _STOPPING.encode())
 
 
 @contextmanager

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from exceptions import StopRequested
 from finetuning.checkpoints.fingerprint import check_same_run, fingerprint
@@ -20,6 +19,7 @@ from finetuning.reporting.metric_names import metrics_line
 from finetuning.reporting.profile import profile_of
 from finetuning.reporting.recorder import Recorder
 from finetuning.training.ahead import ReadyWindow, WindowPlanner, planned_ahead
+from finetuning.training.best_model import BestModel, BestModelSaver
 from finetuning.training.checkpointing import RunCheckpoints, saved_on_out_of_memory
 from finetuning.training.ledger import StepLedger
 from finetuning.training.resume import check_epochs
@@ -31,16 +31,7 @@ from finetuning.windows.layouts import choose_layout, log_layout
 from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 from finetuning.windows.partition import FEWEST
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 _log = logging.getLogger(__name__)
-
-
-class BestModelSaver(Protocol):
-    """Saves the model as it is now as the result of the run."""
-
-    def __call__(self, model: PreTrainedModel) -> None: ...
 
 
 class TrainingManager:
@@ -61,8 +52,8 @@ class TrainingManager:
         self.settings, self.evaluator, self.train_examples, self.validation = settings, evaluator, train, validation
         self.task, self.model, self.tokenizer = evaluator.task, evaluator.model, evaluator.tokenizer
         self.runtime, self.memory = evaluator.runtime, evaluator.memory
-        self.save_best, self.stop_signal, self.data_keys = save_best, stop_signal, data_keys
-        self.store = store
+        self.stop_signal, self.data_keys, self.store = stop_signal, data_keys, store
+        self.best = BestModel(save_best, store, self.runtime)
         self.recorder = Recorder(settings, output_dir, self.runtime.is_main)
         self.profile = profile_of(settings.logging.profile, self.runtime.device, output_dir)
         self.state = TrainingState()
@@ -109,6 +100,7 @@ class TrainingManager:
                 if self._is_out_of_patience():
                     break
             self._save_for_good()
+        self.best.check(state)
         return state
 
     def train_window(self, ready: ReadyWindow) -> StepResult:
@@ -187,12 +179,8 @@ class TrainingManager:
         metric = evaluation.metrics[self.task.scores.best_metric]
         state.evaluations_since_best += 1
         if state.is_better(metric, self.task.scores.greater_is_better):
-            state.evaluations_since_best = 0
-            state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
-            if self.runtime.is_main:
-                self.saver.wait()  # a model in output_dir always has its checkpoint, should the run be killed
-                self.save_best(self.model)
-            self.runtime.wait_for_all()
+            self.saver.wait()  # a model in output_dir always has its checkpoint, should the run be killed
+            self.best.keep(self.model, state, metric, self.task.scores.greater_is_better)
         state.evaluated_step, state.last_metrics = state.step, evaluation.metrics
         epoch_loss = {"train_loss": state.this_epoch.loss} if epoch_ended else {}
         self._record(kind="eval", **evaluation.metrics, **epoch_loss)

@@ -15,8 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from exceptions import ResourceError
 
 _CHECK_DISK = "디스크의 남은 공간과 쓰기 권한을 확인하세요."
@@ -63,7 +61,7 @@ def disk_reason(error: BaseException) -> str | None:
     """Return why the disk could not be written, in Korean where known; None for an error of another kind."""
     if isinstance(error, OSError):
         return _REASONS.get(error.errno or 0, str(error.strerror or error))
-    found = _OS_ERROR.search(str(error)) if isinstance(error, SafetensorError) else None  # not an OSError
+    found = _OS_ERROR.search(str(error)) if isinstance(error, Exception) else None  # of safetensors and tokenizers
     return _REASONS.get(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from exceptions import SettingsError
+from exceptions import SettingsError, StopRequested
 from finetuning.commands.command_line import build_parser, resume_command
 from finetuning.config.schema import Settings
-from finetuning_app import read_settings
+from finetuning_app import StopSignal, main, read_settings
 
 
 @pytest.mark.parametrize(
@@ -70,3 +73,70 @@ def test_a_saved_model_brings_its_settings_but_a_plan_is_of_a_run_to_come(
     }
     default = Settings().data.max_length
     assert lengths == {"train": default, "plan": default, "evaluate": 77, "predict": 77, "chat": 77, "export": 77}
+
+
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("usual_signals")
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGHUP")
+def test_hanging_up_twice_waits_for_the_state_and_a_second_interrupt_does_not(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("finetuning_app.os._exit", ended.append)
+    stop = StopSignal()
+    stop.patient = True
+    for number, pending in ((signal.SIGHUP, 1), (signal.SIGHUP, 1), (signal.SIGTERM, 15), (signal.SIGHUP, 15)):
+        os.kill(os.getpid(), number)
+        assert (stop.pending(), ended) == (pending, [])
+    os.kill(os.getpid(), signal.SIGINT)
+    assert ended == [130]
+    capfd.readouterr()
+
+
+@pytest.mark.usefixtures("usual_signals")
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGHUP")
+def test_nohup_is_respected() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    StopSignal()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("usual_signals")
+def test_system_without_hang_up_signals_has_the_other_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "SIGHUP", raising=False)
+    stop = StopSignal()
+    with pytest.raises(StopRequested):
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.pending() is None
+
+
+@pytest.mark.parametrize("where", ["StopSignal", "build_parser", "read_settings"])
+def test_memory_that_ends_before_anything_is_read_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(f"finetuning_app.{where}", fail)
+    assert main(["plan"]) == 5
+    assert "메모리가 부족합니다" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("usual_signals")
+def test_stop_before_the_signals_are_handled_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise StopRequested(signal.SIGINT)
+
+    monkeypatch.setattr("finetuning_app.StopSignal", interrupted)
+    assert main(["train"]) == 130
+    assert "저장할 학습 상태는 없습니다" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def check_full(caught: pytest.ExceptionInfo[ResourceError], folder: Path, *said:
 def test_a_model_is_saved_whole_or_not_at_all(loaded: tuple[Any, Any], tmp_path: Path, full_disk: None) -> None:
     with pytest.raises(ResourceError) as caught:
         models().save(*loaded, tmp_path)
-    check_full(caught, tmp_path, "모델을 저장", "--resume")
+    check_full(caught, tmp_path, "모델을 저장", "남은 공간")
 
 
 def test_weights_that_do_not_fit_on_the_disk_are_a_disk_error(

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from finetuning.config.schema import TrainingSettings
 from finetuning.inference.evaluator import Evaluator
+from finetuning.training.best_model import BestModel
 from finetuning.training.schedules import learning_rate_factor
 from finetuning.training.step import StepResult, losses_and_norms
 from finetuning.windows.order import Window
@@ -289,7 +290,7 @@ def test_a_run_that_saves_elsewhere_finds_its_best_model_anew(tiny_model: Path, 
     assert newest is not None
     elsewhere = make_manager(tiny_model, tmp_path / "second", "text-classification", torch.float32)
     saved: list[int] = []
-    elsewhere.save_best = lambda _: saved.append(elsewhere.state.step)
+    elsewhere.best = BestModel(lambda _: saved.append(elsewhere.state.step), elsewhere.store, elsewhere.runtime)
     elsewhere.restore(manager.store.load(newest), keeps_best=False)
     elsewhere.run()
     assert saved

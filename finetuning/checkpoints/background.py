@@ -79,8 +79,9 @@ class BackgroundSaver:
             _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{self._step:,}", self._path)
         elif isinstance(self._error, ResourceError):
             _log.warning(
-                "스텝 %s: %s (%s) 이전 체크포인트는 그대로 있습니다. 학습을 계속하고 다음 저장 때 다시 시도합니다.",
+                "스텝 %s: %s (%s) %s학습을 계속하고 다음 저장 때 다시 시도합니다.",
                 f"{self._step:,}", self._error.what, self._error.where,
+                "이전 체크포인트는 그대로 있습니다. " if self.store.folders() else "",
             )  # fmt: skip
         else:
             raise self._error
@@ -118,12 +119,11 @@ class BackgroundSaver:
         try:
             self._path = self.store.save(checkpoint)
         except BaseException as error:  # nobody would see an error that is raised in the thread
-            self._error = _without_memory(self._step) if is_out_of_memory(error) else error
+            self._error = self._without_memory() if is_out_of_memory(error) else error
 
-
-def _without_memory(step: int) -> ResourceError:
-    return ResourceError(
-        "메모리가 모자라 체크포인트를 저장하지 못했습니다.",
-        where=f"스텝 {step:,}",
-        remedy="메모리를 늘린 뒤 --resume으로 이어서 학습하세요. 이전 체크포인트는 그대로 있습니다.",
-    )
+    def _without_memory(self) -> ResourceError:
+        return ResourceError(
+            "메모리가 모자라 체크포인트를 저장하지 못했습니다.",
+            where=f"스텝 {self._step:,}",
+            remedy=self.store.remedy("메모리를 늘린 뒤"),
+        )

@@ -51,7 +51,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
 
 
 def _read_line() -> str | None:
-    if sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty():
         print("> ", end="", file=sys.stderr, flush=True)
     line = read_line()
     return line.strip() if line is not None else None

@@ -1,43 +1,142 @@
-"""Standard streams: read UTF-8 or CP949 from standard input, and write without encoding errors."""
+"""Standard streams: read UTF-8 or CP949 from standard input; write without encoding errors, and log without failing."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any, BinaryIO, TextIO
 
-_INPUT = "표준 입력"
+from exceptions import DataError, ResourceError
+
+_INPUT, _OUTPUT = "표준 입력", "표준 출력"
+
+
+class _Log(io.RawIOBase):
+    """Standard error: writes what the descriptor takes and drops the rest, so that no message ends a run."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, data: Any) -> int:
+        try:
+            return os.write(self._descriptor, data)
+        except OSError:
+            return len(data)
+
+
+class _Results(_Log):
+    """Standard output: a result that cannot be written is an error, save where its reader is gone."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return os.write(self._descriptor, data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ResourceError(
+                f"결과를 쓰지 못했습니다: {_reason(error)}",
+                where=_OUTPUT,
+                remedy="결과를 받을 곳에 쓸 수 있는지, 디스크에 남은 공간이 있는지 확인하세요.",
+            ) from error
 
 
 def prepare_output() -> None:
-    """Use UTF-8 for files and pipes; on a terminal, write `?` for characters that its encoding lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+    """Replace the process's own standard output and error by streams that fail in the ways described here.
 
-
-def abandon_output() -> None:
-    """Redirect stdout and stderr to the null device after the reader has closed the pipe.
-
-    Otherwise Python reports an error when it flushes them at exit.
+    Text is UTF-8 in files and pipes; a terminal gets `?` for characters that its encoding lacks. Standard error never
+    fails. Standard output raises ResourceError where it cannot be written, and BrokenPipeError where the reader is
+    gone. Descriptors that the shell closed are opened first: a file of the run would otherwise become standard error.
     """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    closed = _open_closed_descriptors()
+    if sys.stdout is None or sys.stdout is sys.__stdout__:
+        sys.stdout = _text(_Results(1), sys.stdout, is_line_buffered=False)
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        _set_encoding(sys.stdout)
+    if sys.stderr is None or sys.stderr is sys.__stderr__:
+        sys.stderr = _text(_Log(2), sys.stderr, is_line_buffered=True)
+    elif isinstance(sys.stderr, io.TextIOWrapper):
+        _set_encoding(sys.stderr)
+    if 0 in closed:
+        sys.stdin = None  # the null device in its place would be an empty input
+
+
+def settle_output() -> None:
+    """Drop what standard output did not take, which Python would otherwise report when it flushes it at exit."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ResourceError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _open_closed_descriptors() -> list[int]:
+    """Open the null device, in the direction that fails when used, for each standard descriptor that is closed."""
+    closed = []
+    for descriptor, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            closed.append(descriptor)
+            nowhere = os.open(os.devnull, mode)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+    return closed
+
+
+def _text(raw: _Log, replaced: TextIO | None, *, is_line_buffered: bool) -> io.TextIOWrapper:
+    """Return a text stream over `raw`, in the encoding of the stream that it replaces where that is a terminal."""
+    is_terminal = raw.isatty()
+    encoding = replaced.encoding if is_terminal and replaced is not None else "utf-8"
+    is_line_buffered = is_line_buffered or is_terminal or bool(getattr(replaced, "write_through", False))
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=encoding, errors="replace", line_buffering=is_line_buffered
+    )
+
+
+def _set_encoding(stream: io.TextIOWrapper) -> None:
+    stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+
+
+def _reason(error: OSError) -> str:
+    from finetuning.files import disk_reason
+
+    return "닫혀 있습니다." if error.errno == errno.EBADF else str(disk_reason(error))
+
+
+def _input() -> BinaryIO:
+    if sys.stdin is None:
+        raise DataError(
+            "표준 입력이 닫혀 있어 읽을 것이 없습니다.",
+            where=_INPUT,
+            remedy="읽을 파일을 --input으로 지정하거나, 텍스트를 파이프(|)나 <로 넣으세요.",
+        )
+    return sys.stdin.buffer
 
 
 def input_lines() -> Iterator[str]:
     """Yield the lines of standard input. The first request reads it to the end."""
     from finetuning.data.formats.encoding import decode
 
-    yield from io.StringIO(decode(sys.stdin.buffer.read(), _INPUT), newline=None)
+    yield from io.StringIO(decode(_input().read(), _INPUT), newline=None)
 
 
 def read_line() -> str | None:
     """Read the next line of standard input as soon as it arrives; None at the end."""
     from finetuning.data.formats.encoding import decode
 
-    line = sys.stdin.buffer.readline()
+    line = _input().readline()
     return decode(line, _INPUT) if line else None

@@ -34,12 +34,12 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     if not folder.is_dir():  # a model of the Hub
         folder = session.output_dir
     path = folder / f"metrics-{split}.json"
-    print(evaluation_line(split, len(rows), evaluation.metrics))
     try:
         with writing("폴더를 만들지 못했습니다", folder):
             folder.mkdir(parents=True, exist_ok=True)
         write_json(path, {"split": split, "rows": len(rows), "source": rows.where, **evaluation.metrics})
     except ResourceError as error:
         _log.warning("지표를 파일에 저장하지 않습니다. %s (%s)", error.what, error.where)
-        return
-    _log.info("지표를 저장했습니다: %s", path)
+    else:
+        _log.info("지표를 저장했습니다: %s", path)
+    print(evaluation_line(split, len(rows), evaluation.metrics))  # what is saved does not depend on who reads this

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,8 +28,9 @@ _log = logging.getLogger(__name__)
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 _OWN_CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}  # transformers 5's name of a class, and the older one
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_WEIGHTS = ("model.safetensors", "model-", "adapter_")
-_REMEDY = "디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요."
+_WEIGHTS = re.compile(
+    r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors|(adapter_)?model\.safetensors\.index\.json|adapter_config\.json"
+)
 
 
 def save_pretrained(
@@ -47,7 +49,7 @@ def save_pretrained(
     """
     partial = output_dir / ".model.partial"
     discard(partial)
-    with writing("모델을 저장하지 못했습니다", output_dir, _REMEDY, partial):
+    with writing("모델을 저장하지 못했습니다", output_dir, partial=partial):
         _write_weights(model, partial, dtype)
         _write_config(model, partial, dtype)
         _write_tokenizer(tokenizer, partial)
@@ -57,7 +59,7 @@ def save_pretrained(
             (output_dir / file).parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial / file, output_dir / file)
         for path in output_dir.iterdir():  # whole weights beside an adapter would be loaded together
-            if path.name.startswith(_WEIGHTS) and Path(path.name) not in files:
+            if _WEIGHTS.fullmatch(path.name) and path.is_file() and Path(path.name) not in files:
                 path.unlink()
     discard(partial)
 

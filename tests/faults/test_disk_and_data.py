@@ -6,11 +6,12 @@ import errno
 import math
 import os
 from collections.abc import Callable
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 
 from exceptions import ResourceError, SettingsError, StopRequested
 from finetuning.checkpoints import store as checkpointing
@@ -106,6 +107,79 @@ def test_a_stop_without_a_saved_state_is_not_reported_as_saved(
     monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1, 1000), errno.ENOSPC))
     with pytest.raises(ResourceError, match="저장하지 못했습니다"):
         run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter(looks=4))
+
+
+class FullFor:
+    """`save_pretrained` of a model on a disk that is full at these calls of it (from 0)."""
+
+    def __init__(self, calls: range) -> None:
+        self.calls, self.count, self.real = calls, 0, PreTrainedModel.save_pretrained
+
+    def patched(self) -> Callable[..., None]:
+        def save_pretrained(model: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
+            self.count += 1
+            if self.count - 1 in self.calls:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.real(model, *args, **kwargs)
+
+        return save_pretrained
+
+
+def scoring(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
+    """Make the evaluations to come score as given, and the later ones as the last."""
+    real, coming = LabelScorer.metrics, chain(scores, repeat(scores[-1]))
+
+    def metrics(scorer: LabelScorer, *args: Any) -> dict[str, float]:
+        return {**real(scorer, *args), scorer.best_metric: next(coming)}
+
+    monkeypatch.setattr(LabelScorer, "metrics", metrics)
+
+
+def test_a_best_model_that_the_disk_does_not_take_does_not_end_the_run(
+    flags_for: Flags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, run, flags = tmp_path / "whole" / "model", tmp_path / "run" / "model", flags_for(TASK)
+    scoring(monkeypatch, 0.5, 0.75)
+    run_train([*flags, "--output_dir", str(whole)], StopAfter())
+    scoring(monkeypatch, 0.5, 0.75)
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", FullFor(range(1)).patched())
+    run_train([*flags, "--output_dir", str(run)], StopAfter())
+    assert "모델을 저장하지 못했습니다: 디스크가 가득 찼습니다." in caplog.text
+    assert "학습을 계속하고, 더 나은 모델이 나오면" in caplog.text
+    check_like(run, whole)
+
+
+@pytest.mark.parametrize("full_for", [1, 100])
+def test_a_best_model_that_was_never_saved_is_told_at_the_end_and_had_from_its_checkpoint(
+    flags_for: Flags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_for: int
+) -> None:
+    whole, run, flags = tmp_path / "whole" / "model", tmp_path / "run" / "model", flags_for(TASK)
+    scoring(monkeypatch, 0.75, 0.5)
+    run_train([*flags, "--output_dir", str(whole)], StopAfter())
+    scoring(monkeypatch, 0.75, 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedModel, "save_pretrained", FullFor(range(full_for)).patched())
+        with pytest.raises(ResourceError, match=r"가장 좋은 모델.*디스크가 가득 찼습니다") as error:
+            run_train([*flags, "--output_dir", str(run)], StopAfter())
+    assert error.value.exit_code == 5
+    words = error.value.remedy.split()
+    checkpoint = words[words.index("--checkpoint_path") + 1]
+    assert losses(run) == losses(whole)
+    if full_for == 1:  # the second epoch's model is there: the next evaluation has to be better than that one
+        assert (run / "model.safetensors").is_file()
+    scoring(monkeypatch, 0.75, 0.5)
+    run_train([*flags, "--output_dir", str(run), "--resume", "--checkpoint_path", checkpoint], StopAfter())
+    check_like(run, whole)
+
+
+def test_a_disk_that_takes_no_checkpoint_at_all_is_not_said_to_hold_one(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1000), errno.ENOSPC))
+    with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as error:
+        run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
+    assert "--resume" not in error.value.remedy and "처음부터" in error.value.remedy
+    assert "이전 체크포인트는 그대로 있습니다" not in caplog.text
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
