@@ -13,7 +13,7 @@ import numpy as np
 
 from exceptions import DataError
 from finetuning.config.schema import Settings
-from finetuning.data.cache import FORMAT, Cache, settings_key
+from finetuning.data.cache import FORMAT, Cache, code_key, settings_key
 from finetuning.data.cleaning import Cleaner
 from finetuning.data.columns import find_columns, without_targets
 from finetuning.data.examples import Examples
@@ -134,7 +134,7 @@ class DataManager:
         limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
         columns, limit = self.task.reads.columns(raw.columns), limits.get(split)
         names = find_columns(columns, raw)
-        key = content_key(FORMAT, raw.key, json.dumps(names), str(limit), self.task.name,
+        key = content_key(FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, code_key(self.task.reads),
                           settings_key(self.task.settings, "rows"))  # fmt: skip
         cleaner = Cleaner.to_train(self.task, self.data, columns, names, limit)
         rows, findings = cached_rows(raw, cleaner, self.cache, key)

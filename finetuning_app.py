@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     except StopRequested as stopped:
         if started.stop is not None and started.stop.patient:
-            print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {resume_command(argv)}", file=sys.stderr)
+            print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {started.resume_command(argv)}", file=sys.stderr)
         else:
             print("멈췄습니다. 저장할 학습 상태는 없습니다.", file=sys.stderr)
         return stopped.exit_code
@@ -74,6 +74,10 @@ class _Started:
         self.arguments: argparse.Namespace | None = None
         self.settings: Settings | None = None
 
+    def resume_command(self, argv: Sequence[str]) -> str:
+        """Return the command that goes on with the run."""
+        return resume_command(argv, None if self.arguments is None else self.arguments.run.path)
+
 
 def _run(argv: Sequence[str], started: _Started) -> None:
     started.stop = stop = StopSignal()
@@ -101,15 +105,38 @@ def _without_memory(started: _Started) -> FinetuningError:
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
-    """Read the settings in force. A saved model's own settings.yaml takes the place of config.yaml."""
+    """Read the settings in force, with the folder of the run in `model.output_dir`.
+
+    A saved model's own settings.yaml takes the place of config.yaml. The run is left in `arguments.run`.
+
+    Args:
+        arguments: The command line.
+
+    Returns:
+        The settings.
+    """
     from config_manager import ConfigManager
+    from finetuning.commands.run_folder import folder_to_train, newest_run
 
     overrides = overrides_in(arguments)
     config = arguments.config or _HERE / "config.yaml"
-    if arguments.command not in TRAINING_COMMANDS and arguments.config is None:
-        folder = Path(arguments.model_name or ConfigManager.load(config, overrides).model.output_dir).expanduser()
-        config = folder / "settings.yaml" if (folder / "settings.yaml").is_file() else config
-    return ConfigManager.load(config, overrides)
+    settings = ConfigManager.load(config, overrides)
+    output_dir = Path(settings.model.output_dir).expanduser()
+    if arguments.command in TRAINING_COMMANDS:
+        if arguments.command != "train":
+            return settings
+        arguments.run = folder_to_train(output_dir, arguments, "model.output_dir" in overrides)
+    else:
+        arguments.run = newest_run(output_dir)
+        folder = Path(arguments.model_name or arguments.run.path).expanduser()
+        if arguments.config is None and (folder / "settings.yaml").is_file():
+            settings = ConfigManager.load(folder / "settings.yaml", overrides)
+        if arguments.model_name is not None:
+            return settings
+    if Path(settings.model.output_dir).expanduser() == arguments.run.path:
+        return settings
+    model = settings.model.model_copy(update={"output_dir": str(arguments.run.path)})
+    return settings.model_copy(update={"model": model})
 
 
 def build_session(settings: Settings, stop: StopChecks, given: frozenset[str] = frozenset()) -> Session:

@@ -107,16 +107,27 @@ def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
     return overrides
 
 
-def resume_command(argv: Sequence[str]) -> str:
-    """Build the command that resumes this run from its newest checkpoint, whichever one it started from."""
+def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
+    """Return the command that continues this run from its newest checkpoint, whichever one it started from.
+
+    Args:
+        argv: The words of the command that started the run.
+        run_folder: The folder of the run; named where the run started from a checkpoint that was named.
+
+    Returns:
+        The command, quoted for a shell.
+    """
     words: list[str] = []
-    following = iter(argv)
+    following, named = iter(argv), False
     for word in following:
         if word == "--checkpoint_path":
             next(following, None)
         elif word != "--resume" and not word.startswith("--checkpoint_path="):
             words.append(word)
-    return shlex.join(["python", sys.argv[0], *words, "--resume"])
+            continue
+        named = named or word != "--resume"
+    folder = ["--checkpoint_path", str(run_folder)] if named and run_folder is not None else []
+    return shlex.join(["python", sys.argv[0], *words, "--resume", *folder])
 
 
 def _add_setting_flags(parser: argparse.ArgumentParser) -> None:

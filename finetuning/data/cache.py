@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import re
 import stat
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +21,7 @@ from finetuning.files import discard_leftovers, mark_as_used, writing
 
 _log = logging.getLogger(__name__)
 
-FORMAT = "7"  # part of every key: change it whenever cleaning or encoding changes what it makes
+FORMAT = "7"  # part of every key: change it whenever the data room's cleaning or encoding changes what it makes
 _OURS = re.compile(r"(?:rows-[0-9a-f]{32}\.(?:arrow|json)|examples-[0-9a-f]{32}\.arrow|vocabulary-[0-9a-f]{32}\.json)")
 _DAY_S = 86_400.0
 _GB = 1e9
@@ -29,6 +31,23 @@ _REMEDY = "남은 공간과 쓰기 권한을 확인하거나 data.dataset_cache_
 def settings_key(settings: Settings, stage: Literal["rows", "examples"]) -> str:
     """Return the settings that a stage of the cache depends on as JSON, part of its keys."""
     return json.dumps(cache_dependencies(settings, stage), ensure_ascii=False)
+
+
+def code_key(part: object) -> str:
+    """Return a hash of the code of a task's part, so that rows made by other code are not taken for its own.
+
+    Args:
+        part: The task's reader or encoder; the files of its class and of the classes that it inherits from count.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    modules = [sys.modules[cls.__module__] for cls in type(part).__mro__ if cls.__module__.startswith("finetuning.")]
+    digest = hashlib.sha256()
+    for module in modules:
+        if module.__file__ is not None:
+            digest.update(Path(module.__file__).read_bytes())
+    return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from exceptions import DataError
 from finetuning.data import parallel
 from finetuning.data.arrow import example_batch, in_memory, joined, write_tables
-from finetuning.data.cache import FORMAT, settings_key
+from finetuning.data.cache import FORMAT, code_key, settings_key
 from finetuning.data.examples import Examples
 from finetuning.data.rows import Rows
 from finetuning.data.table import list_lengths, numbers
@@ -59,7 +59,7 @@ class Encoder:
             self.tokenizer.backend_tokenizer.no_truncation()  # an earlier call may have left one set
             backend = self.tokenizer.backend_tokenizer.to_str()
         return content_key(
-            FORMAT, rows.key, self.task.name, settings_key(self.task.settings, "examples"),
+            FORMAT, rows.key, self.task.name, code_key(self.task.encodes), settings_key(self.task.settings, "examples"),
             json.dumps(self.label_names), str(self.max_length), backend, str(self.tokenizer.init_kwargs),
             str(self.tokenizer.chat_template),
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_WEIGHTS = ("model.safetensors", "model-", "adapter_")
+_WEIGHTS = re.compile(
+    r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors|(adapter_)?model\.safetensors\.index\.json|adapter_config\.json"
+)
 
 
 def save_pretrained(
@@ -46,7 +49,7 @@ def save_pretrained(
             (output_dir / file).parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial / file, output_dir / file)
         for path in output_dir.iterdir():  # whole weights beside an adapter would be loaded together
-            if path.name.startswith(_WEIGHTS) and Path(path.name) not in files:
+            if _WEIGHTS.fullmatch(path.name) and path.is_file() and Path(path.name) not in files:
                 path.unlink()
     discard(partial)
 

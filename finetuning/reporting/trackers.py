@@ -1,6 +1,6 @@
 """Experiment trackers: one door to TensorBoard, W&B, MLflow, Trackio and SwanLab, through accelerate's own classes.
 
-A new tracker is one row in `TRACKERS`.
+A new tracker is one row in `TRACKERS`: one of accelerate's classes, or our own with the methods of `Tracker`.
 """
 
 from __future__ import annotations
@@ -116,13 +116,39 @@ def _swanlab(run: TrackedRun) -> Any:
     return SwanLabTracker(_PROJECT, experiment_name=run.name, logdir=str(run.output_dir / "swanlab"))
 
 
-# name in `logging.trackers`, which is also the package's name → accelerate's tracker for a run
-TRACKERS: dict[str, Callable[[TrackedRun], Any]] = {
-    "tensorboard": _tensorboard,
-    "wandb": _wandb,
-    "mlflow": _mlflow,
-    "trackio": _trackio,
-    "swanlab": _swanlab,
+@dataclass(frozen=True)
+class TrackerRow:
+    """One tracker.
+
+    Attributes:
+        make: Creates it.
+        package: The package that must be installed for it, or None.
+    """
+
+    make: Callable[[], Tracker]
+    package: str | None = None
+
+
+def by_accelerate(name: str, build: Callable[[TrackedRun], Any]) -> TrackerRow:
+    """Return the row of one of accelerate's trackers, whose name is also that of its package.
+
+    Args:
+        name: The name in `logging.trackers`.
+        build: Creates accelerate's tracker for a run.
+
+    Returns:
+        The row.
+    """
+    return TrackerRow(lambda: AccelerateTracker(name, build), name)
+
+
+# name in `logging.trackers` → tracker
+TRACKERS: dict[str, TrackerRow] = {
+    "tensorboard": by_accelerate("tensorboard", _tensorboard),
+    "wandb": by_accelerate("wandb", _wandb),
+    "mlflow": by_accelerate("mlflow", _mlflow),
+    "trackio": by_accelerate("trackio", _trackio),
+    "swanlab": by_accelerate("swanlab", _swanlab),
 }
 
 
@@ -142,11 +168,12 @@ def check_trackers(names: Sequence[str]) -> None:
                 where=_SETTING,
                 remedy=f"다음 중에서 고르세요: {', '.join(TRACKERS)}",
             )
-        if find_spec(name) is None:
+        package = TRACKERS[name].package
+        if package is not None and find_spec(package) is None:
             raise SettingsError(
-                f"{name} 패키지가 설치되어 있지 않습니다.",
+                f"{package} 패키지가 설치되어 있지 않습니다.",
                 where=_SETTING,
-                remedy=f"`pip install {name}` 명령으로 설치하거나, {_SETTING} 목록에서 빼세요.",
+                remedy=f"`pip install {package}` 명령으로 설치하거나, {_SETTING} 목록에서 빼세요.",
             )
 
 
@@ -163,7 +190,7 @@ def build_trackers(names: Sequence[str]) -> list[Tracker]:
         SettingsError: A name is unknown, or its package is not installed.
     """
     check_trackers(names)
-    return [AccelerateTracker(name, TRACKERS[name]) for name in dict.fromkeys(names)]
+    return [TRACKERS[name].make() for name in dict.fromkeys(names)]
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:

@@ -23,6 +23,7 @@ class Task(ABC):
         aliases: Other accepted spellings of the name.
         auto_class: Name of the transformers class that loads the model.
         pipeline: Name of the transformers pipeline that uses the model, or None if there is none.
+        objective: Name of the loss of a window (`finetuning/windows/objectives/registry.py`).
         usage: Python lines that use `model` and `tokenizer`, for the model card of a task without a pipeline.
         reads: Which columns the task reads, and how cells become a clean row.
         encodes: How rows become token ids, and examples a batch.

@@ -60,6 +60,8 @@ class RowReader(ABC):
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         """Check a source's cells and bring them into the form that the encoder reads.
 
+        A row may get roles that no column has, such as a label made from its text.
+
         Args:
             row: Cells by role. Without the roles of targets in prediction.
 

@@ -1,6 +1,6 @@
 """The optimizers: one row each, with how to make it and the memory it needs.
 
-A new optimizer is a function that returns a Rule, and a row in OPTIMIZERS (and its name in config/schema.py).
+A new optimizer is a function that returns a Rule, a row in OPTIMIZERS, and its name in config/sections/training.py.
 """
 
 from __future__ import annotations

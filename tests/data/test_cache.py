@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from data_manager import DataManager
 from finetuning.config.schema import Settings
-from finetuning.data.cache import Cache
+from finetuning.data.cache import Cache, code_key
 from finetuning.tasks.registry import find_task
 
 DAY_S = 86_400
@@ -116,3 +117,15 @@ def test_files_read_from_the_cache_count_as_used(tmp_path: Path, tiny_model: Pat
         os.utime(path, (time.time() - 40 * DAY_S,) * 2)
     load()
     assert left_in(folder) == made and not forgotten.exists()
+
+
+def test_a_part_of_a_task_with_other_code_has_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever works on a task's `prepare` must not train on rows that the code before it made."""
+    task = find_task(Settings())
+    module = sys.modules[type(task.reads).__module__]
+    before = code_key(task.reads)
+    assert code_key(task.reads) == before
+    edited = tmp_path / "edited.py"
+    edited.write_bytes(Path(str(module.__file__)).read_bytes() + b"# edited\n")
+    monkeypatch.setattr(module, "__file__", str(edited))
+    assert code_key(task.reads) != before

@@ -15,7 +15,7 @@ from exceptions import SettingsError
 from finetuning.config.schema import Settings
 from finetuning.reporting import trackers
 from finetuning.reporting.recorder import Recorder
-from finetuning.reporting.trackers import TrackedRun, check_trackers, flattened
+from finetuning.reporting.trackers import TrackedRun, TrackerRow, by_accelerate, check_trackers, flattened
 from tests.support.cli import Cli, arguments_for
 
 
@@ -53,7 +53,7 @@ def recorder_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         runs: list[TrackedRun] = []
         monkeypatch.setitem(sys.modules, "fake", ModuleType("fake"))
         monkeypatch.setattr(trackers, "find_spec", lambda name: object() if name == "fake" else None)
-        monkeypatch.setitem(trackers.TRACKERS, "fake", lambda run: runs.append(run) or fake)
+        monkeypatch.setitem(trackers.TRACKERS, "fake", by_accelerate("fake", lambda run: runs.append(run) or fake))
         settings = Settings.model_validate({"logging": {"trackers": ["fake", "fake"]}})
         return Recorder(settings, tmp_path, is_main_process), runs
 
@@ -187,3 +187,32 @@ def test_a_resumed_run_hides_what_tensorboard_has_after_its_checkpoint(tmp_path:
     with resumed:
         resumed.record(30, 1, kind="train", loss=3.5)
     assert scalars(tmp_path / "tensorboard")["train/loss"] == [(10, 10.0), (20, 20.0), (30, 3.5)]
+
+
+class LossLines:
+    """A tracker of one's own, without a package."""
+
+    name = "loss_lines"
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+
+    def start(self, run: TrackedRun) -> None:
+        self.path = run.output_dir / "loss.txt"
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        assert self.path is not None
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{record['step']} {record['loss']}\n")
+
+    def finish(self) -> None:
+        self.path = None
+
+
+def test_a_tracker_of_our_own_needs_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(trackers.TRACKERS, "loss_lines", TrackerRow(LossLines))
+    settings = Settings.model_validate({"logging": {"trackers": ["loss_lines"]}})
+    with Recorder(settings, tmp_path, True) as recorder:
+        recorder.record(1, 1, kind="train", loss=0.5)
+        recorder.record(2, 1, kind="train", loss=0.25)
+    assert (tmp_path / "loss.txt").read_text(encoding="utf-8") == "1 0.5\n2 0.25\n"
