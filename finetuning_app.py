@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,13 +66,13 @@ def main(argv: Sequence[str]) -> int:
         settle_output()
 
 
-@dataclass
 class _Started:
     """How far a command came, for the error that ends it; None for what it did not reach."""
 
-    stop: StopSignal | None = None
-    arguments: argparse.Namespace | None = None
-    settings: Settings | None = None
+    def __init__(self) -> None:
+        self.stop: StopSignal | None = None
+        self.arguments: argparse.Namespace | None = None
+        self.settings: Settings | None = None
 
     def resume_command(self, argv: Sequence[str]) -> str:
         """Return the command that goes on with the run."""
