@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from exceptions import FinetuningError, ResourceError, StopRequested
 from finetuning.commands.command_line import (
     TRAINING_COMMANDS,
     build_parser,
-    no_data_named,
+    check_data_named,
     overrides_in,
     resume_command,
 )
@@ -52,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     except StopRequested as stopped:
         if started.stop is not None and started.stop.patient:
-            print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {resume_command(argv)}", file=sys.stderr)
+            print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {started.resume_command(argv)}", file=sys.stderr)
         else:
             print("멈췄습니다. 저장할 학습 상태는 없습니다.", file=sys.stderr)
         return stopped.exit_code
@@ -73,13 +72,17 @@ def main(argv: Sequence[str]) -> int:
         settle_output()
 
 
-@dataclass
 class _Started:
     """How far a command came, for the error that ends it; None for what it did not reach."""
 
-    stop: StopSignal | None = None
-    arguments: argparse.Namespace | None = None
-    settings: Settings | None = None
+    def __init__(self) -> None:
+        self.stop: StopSignal | None = None
+        self.arguments: argparse.Namespace | None = None
+        self.settings: Settings | None = None
+
+    def resume_command(self, argv: Sequence[str]) -> str:
+        """Return the command that goes on with the run."""
+        return resume_command(argv, None if self.arguments is None else self.arguments.run.path)
 
 
 def _run(argv: Sequence[str], started: _Started) -> None:
@@ -90,8 +93,8 @@ def _run(argv: Sequence[str], started: _Started) -> None:
     # settings → managers, in a session
     with _imports_not_collected():
         command = importlib.import_module(f"finetuning.commands.{arguments.command.replace('-', '_')}")
-        reads_dataset = arguments.command in (*TRAINING_COMMANDS, "evaluate")
-        session = build_session(settings, stop, frozenset(overrides_in(arguments)), reads_dataset)
+        reads_data = arguments.command in (*TRAINING_COMMANDS, "evaluate")
+        session = build_session(settings, stop, frozenset(overrides_in(arguments)), reads_data)
     # one command
     command.run(session, arguments)
 
@@ -109,37 +112,45 @@ def _without_memory(started: _Started) -> FinetuningError:
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
-    """Read the settings in force.
+    """Read the settings in force, with the folder of the run in `model.output_dir`.
 
-    A saved model's own settings.yaml takes the place of config.yaml, but for what only the user may give.
+    A saved model's own settings.yaml takes the place of config.yaml, but for what only the user may give. The run is
+    left in `arguments.run`.
 
     Args:
-        arguments: the command line.
+        arguments: The command line.
 
     Returns:
         The settings.
-
-    Raises:
-        SettingsError: Some are wrong, or `evaluate` is not told which data to read.
     """
     from config_manager import SAVED_SETTINGS, ConfigManager
+    from finetuning.commands.run_folder import folder_to_train, newest_run
 
     overrides = overrides_in(arguments)
-    users = ConfigManager.load(arguments.config or _HERE / "config.yaml", overrides)
-    if arguments.command in TRAINING_COMMANDS or arguments.config is not None:
-        return users
-    folder = Path(arguments.model_name or users.model.output_dir).expanduser()
-    if not (folder / SAVED_SETTINGS).is_file():
-        return users
-    if arguments.command == "evaluate" and "data.dataset_name" not in overrides:
-        trained_on = ConfigManager.saved_dataset(folder)
-        if trained_on is not None and trained_on != users.data.dataset_name:
-            raise no_data_named(folder, trained_on)
-    return ConfigManager.load_saved(folder, users, overrides)
+    config = arguments.config or _HERE / "config.yaml"
+    settings = ConfigManager.load(config, overrides)
+    output_dir = Path(settings.model.output_dir).expanduser()
+    if arguments.command in TRAINING_COMMANDS:
+        if arguments.command != "train":
+            return settings
+        arguments.run = folder_to_train(output_dir, arguments, "model.output_dir" in overrides)
+    else:
+        arguments.run = newest_run(output_dir)
+        folder = Path(arguments.model_name or arguments.run.path).expanduser()
+        if arguments.config is None and (folder / SAVED_SETTINGS).is_file():
+            if arguments.command == "evaluate" and "data.dataset_name" not in overrides:
+                check_data_named(folder, ConfigManager.saved_dataset(folder), settings.data.dataset_name)
+            settings = ConfigManager.load_saved(folder, settings, overrides)
+        if arguments.model_name is not None:
+            return settings
+    if Path(settings.model.output_dir).expanduser() == arguments.run.path:
+        return settings
+    model = settings.model.model_copy(update={"output_dir": str(arguments.run.path)})
+    return settings.model_copy(update={"model": model})
 
 
 def build_session(
-    settings: Settings, stop: StopChecks, given: frozenset[str] = frozenset(), reads_dataset: bool = True
+    settings: Settings, stop: StopChecks, given: frozenset[str] = frozenset(), reads_data: bool = True
 ) -> Session:
     """Build the task, the runtime and the managers of a run.
 
@@ -147,7 +158,7 @@ def build_session(
         settings: The settings in force.
         stop: Tells whether the user asked for a stop.
         given: Dotted names of the settings that the command line gave.
-        reads_dataset: Whether `data.dataset_name` will be read.
+        reads_data: Whether `data.dataset_name` will be read.
 
     Returns:
         The session.
@@ -157,7 +168,7 @@ def build_session(
 
     check_combination(settings)
     prepare_allocator(settings)  # before torch is imported
-    read = (settings.model.name, *([settings.data.dataset_name] if reads_dataset else []))
+    read = (settings.model.name, *([settings.data.dataset_name] if reads_data else []))
     if not all(Path(name).expanduser().exists() for name in read):
         from finetuning.data.hub import notice_offline
 

@@ -13,6 +13,16 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from exceptions import ModelError, ResourceError
+from finetuning.checkpoints.names import (
+    CHECKPOINTS,
+    LATEST,
+    checkpoints_in,
+    folder_name,
+    follow,
+    half_made_in,
+    points_to_a_checkpoint,
+    step_of,
+)
 from finetuning.checkpoints.tensors import size_in_bytes, without_aliases
 from finetuning.files import (
     discard,
@@ -40,8 +50,8 @@ class CheckpointStore:
     """
 
     def __init__(self, output_dir: Path, keep: int) -> None:
-        self.folder, self.keep = output_dir / "checkpoints", keep
-        self.latest = output_dir.resolve().parent / "checkpoint-latest"  # resolved, since output_dir may be `.`
+        self.folder, self.keep = output_dir / CHECKPOINTS, keep
+        self.latest = output_dir.resolve().parent / LATEST  # resolved, since output_dir may be `.`
         self._has_warned_of_latest = False
 
     def save(self, checkpoint: Checkpoint) -> Path:
@@ -61,7 +71,7 @@ class CheckpointStore:
         remedy = self.remedy("디스크의 남은 공간과 쓰기 권한을 확인한 뒤")
         with writing("체크포인트를 저장하지 못했습니다", target, remedy, partial):
             self._make_folder()
-            discard_leftovers(self.folder.glob(".step-*"))
+            discard_leftovers(half_made_in(self.folder))
             discard_leftovers(self.latest.parent.glob(f".{self.latest.name}.partial-*"))
             self._check_space(checkpoint)
             partial.mkdir()
@@ -80,15 +90,15 @@ class CheckpointStore:
 
     def path_of(self, step: int) -> Path:
         """Return the folder of a step's checkpoint, whether or not there is one."""
-        return self.folder / _name(step)
+        return self.folder / folder_name(step)
 
     def folders(self) -> list[Path]:
         """Return the folders of all checkpoints, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+        return checkpoints_in(self.folder)
 
     def later_than(self, step: int) -> list[Path]:
         """Return the checkpoints of later steps. The next save drops them: they belong to an abandoned branch."""
-        return [path for path in self.folders() if path.name > _name(step)]
+        return [path for path in self.folders() if (step_of(path) or 0) > step]
 
     def newest(self) -> Path | None:
         """Return the newest whole checkpoint; broken ones are logged and skipped."""
@@ -113,7 +123,7 @@ class CheckpointStore:
         Raises:
             ModelError: There is no checkpoint, or a file of it is missing or damaged.
         """
-        folder = _follow(path)
+        folder = follow(path)
         _verify(folder)
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         model = load_file(folder / "model.safetensors")
@@ -157,8 +167,12 @@ class CheckpointStore:
 
     def _point_latest_to(self, target: Path) -> None:
         """Replace checkpoint-latest with one rename: a link, or a file that holds the path where links fail."""
-        if self.latest.is_dir() and not self.latest.is_symlink():
-            _log.warning("%s 폴더가 이미 있어 최신 체크포인트의 링크를 만들지 않습니다.", self.latest)
+        if os.path.lexists(self.latest) and not points_to_a_checkpoint(self.latest):
+            if not self._has_warned_of_latest:
+                _log.warning(
+                    "이 프로그램의 것이 아닌 %s 경로가 이미 있어 최신 체크포인트의 링크를 만들지 않습니다.", self.latest
+                )
+            self._has_warned_of_latest = True
             return
         relative = os.path.relpath(target, self.latest.parent)
         partial = self.latest.with_name(f".{self.latest.name}.partial-{os.getpid()}")
@@ -172,21 +186,6 @@ class CheckpointStore:
             sync_folder(self.latest.parent)
         finally:
             discard(partial)
-
-
-def run_of(path: Path) -> Path:
-    """Return the output_dir that a checkpoint belongs to.
-
-    Args:
-        path: The checkpoint's folder, or a link or pointer file to it.
-
-    Returns:
-        The folder of the run.
-
-    Raises:
-        ModelError: There is no checkpoint.
-    """
-    return _follow(path).parent.parent
 
 
 def write_files(folder: Path, checkpoint: Checkpoint) -> None:
@@ -222,10 +221,6 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
     sync_folder(folder)
 
 
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
-
-
 def _verify(folder: Path) -> None:
     """Raise ModelError where a file of a checkpoint is missing or differs from what was written."""
     remedy = "더 이전 체크포인트를 쓰려면 --checkpoint_path 없이 --resume만 쓰세요."
@@ -248,20 +243,6 @@ def _verify(folder: Path) -> None:
             raise ModelError(f"체크포인트에 {name} 파일이 없습니다.", where=str(folder), remedy=remedy)
         if path.stat().st_size != size or _hash(path) != digest:
             raise ModelError(f"체크포인트의 {name} 파일이 깨졌습니다.", where=str(folder), remedy=remedy)
-
-
-def _follow(path: Path) -> Path:
-    """Resolve a path to a checkpoint's folder: the folder itself, a link's target, or what a pointer file names."""
-    path = path.expanduser()
-    if path.is_file():
-        path = path.parent / path.read_text(encoding="utf-8", errors="replace").strip()[:4096]
-    if not path.is_dir():
-        raise ModelError(
-            f"체크포인트가 없습니다: {path}",
-            where="--checkpoint_path",
-            remedy="체크포인트는 <output_dir>/checkpoints 아래에 있습니다. --resume만 쓰면 최신 것을 찾습니다.",
-        )
-    return path.resolve()
 
 
 def _replace_folder(partial: Path, target: Path) -> None:

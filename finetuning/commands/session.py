@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from finetuning.models.vocabulary_learning import Learned
     from finetuning.tasks.base import Task
     from model_manager import ModelManager
+
+_log = logging.getLogger(__name__)
 
 
 class StopSignal(Protocol):
@@ -100,6 +103,7 @@ class Session:
 
         self.runtime.seed_model(self.settings.training.seed)
         evaluator = self.evaluator(self.models.load_model(label_names), tokenizer, label_names, max_length)
+        self.models.check_savable(evaluator.model, tokenizer)
         evaluator.memory.trains = True
         if self.settings.memory.gradient_checkpointing:
             recompute_activations(evaluator.model)
@@ -177,10 +181,14 @@ def saved_model(session: Session, arguments: argparse.Namespace) -> Evaluator:
 def find_saved(session: Session, arguments: argparse.Namespace) -> None:
     """Point the model manager at the fine-tuned model; raise ModelError where there is none yet."""
     if arguments.model_name is None:
+        is_numbered = arguments.run.number > 1
+        if is_numbered:
+            _log.info("가장 최근 학습의 모델을 씁니다: %s", session.output_dir)
         session.models.name = str(session.output_dir)
         if not (session.output_dir / "config.json").is_file():
             raise ModelError(
                 "아직 저장된 모델이 없습니다.",
                 where=str(session.output_dir),
-                remedy="먼저 학습을 실행하거나, --output_dir 또는 --model_name으로 모델 폴더를 지정하세요.",
+                remedy="먼저 학습을 실행하거나, --output_dir 또는 --model_name으로 모델 폴더를 지정하세요."
+                + (" 앞선 학습의 모델은 --model_name으로 그 폴더를 지정하면 쓸 수 있습니다." if is_numbered else ""),
             )

@@ -14,6 +14,7 @@ from exceptions import ModelError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
 from finetuning.commands.output_folder import check_not_foreign, check_writable, checkpoint_to_resume, prepare_output
+from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.config.ladder import remembered, with_changes
@@ -65,13 +66,16 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     """Fine-tune, keep the best model in output_dir, evaluate it on held-out rows and write the report."""
     check_trackers(session.settings.logging.trackers)
     check_writable(session.output_dir)
+    check_not_its_own_base(session.settings.model.name, session.output_dir)
     check_not_foreign(session.output_dir)
+    if arguments.run.note is not None:
+        _log.info("%s", arguments.run.note)
     with only_run_in(session.output_dir) if session.runtime.is_main else nullcontext():
         _train(session, arguments)
 
 
 def _train(session: Session, arguments: argparse.Namespace) -> None:
-    from finetuning.checkpoints.store import CheckpointStore, run_of
+    from finetuning.checkpoints.store import CheckpointStore
 
     started, output_dir = time.perf_counter(), session.output_dir
     check_device(session.settings, session.runtime.device)
@@ -79,9 +83,9 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     tokenizer = session.models.load_tokenizer()
     max_length = session.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, session.settings.training.save_total_limit)
-    path = checkpoint_to_resume(store, arguments, output_dir)
+    path = checkpoint_to_resume(store, arguments.run, arguments.resume or arguments.checkpoint_path is not None)
     checkpoint = store.load(path) if path is not None else None
-    earlier = read_kept(run_of(path), output_dir) if path is not None else None
+    earlier = read_kept(path.parent.parent, output_dir) if path is not None else None
     # data: the main process reads and caches it first
     with session.runtime.main_first():
         prepared = prepare(session, tokenizer, max_length, earlier)
@@ -91,9 +95,13 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
     # settings that fit, training, report
     fitted = _fitted(prepared, tokenizer, max_length, checkpoint)
-    trained = _trained(fitted, tokenizer, max_length, store, checkpoint, arguments.allow_changed)
+    trained = _trained(fitted, tokenizer, max_length, store, checkpoint, arguments)
     trained.memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them
     _report(fitted, trained, tokenizer, max_length, started)
+    if arguments.run.earlier is not None:
+        _log.info(
+            "이번 학습은 %s 폴더에 있습니다. 앞선 학습은 %s 폴더에 그대로 있습니다.", output_dir, arguments.run.earlier
+        )
 
 
 def _fitted(
@@ -113,7 +121,7 @@ def _fitted(
 
 def _trained(
     fitted: _Fitted, tokenizer: PreTrainedTokenizerBase, max_length: int, store: CheckpointStore,
-    checkpoint: Checkpoint | None, allow_changed: bool,
+    checkpoint: Checkpoint | None, arguments: argparse.Namespace,
 ) -> _Trained:  # fmt: skip
     """Train, from a checkpoint or from the start."""
     from training_manager import TrainingManager
@@ -134,10 +142,10 @@ def _trained(
         if later:
             _log.warning("이보다 나중인 체크포인트는 다음에 저장할 때 지웁니다: %s", ", ".join(later))
         has_best = (output_dir / "config.json").exists()
-        manager.restore(checkpoint, has_best, allow_changed)
+        manager.restore(checkpoint, has_best, arguments.allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
-    prepare_output(output_dir, starts_anew=checkpoint is None)
     if session.runtime.is_main:
+        prepare_output(arguments.run, starts_anew=checkpoint is None)
         keep(prepared.learned, output_dir)
     session.stop.patient = True
     state = manager.run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,30 @@ def test_going_on_from_an_older_checkpoint_leaves_the_later_ones_behind(store: C
     (newer,) = saved(store, 25)  # of a run that went on from step 20
     assert store.newest() == newer == store.latest.resolve()
     assert [path.name for path in store.folders()] == ["step-00000020", "step-00000025"]
+
+
+@pytest.mark.parametrize("name", ["step-best", "step-00000004-backup", "step-99999999.bak", "step-1"])
+def test_copies_of_the_users_in_checkpoints_are_left_alone(store: CheckpointStore, name: str) -> None:
+    (older,) = saved(store, 4)
+    shutil.copytree(older, store.folder / name)
+    saved(store, 5, 6, 7)
+    assert store.newest() == store.folder / "step-00000007"
+    assert {path.name for path in store.folder.iterdir()} == {"step-00000006", "step-00000007", name}
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "pointer"])
+def test_a_checkpoint_latest_of_the_users_own_is_left_alone(
+    store: CheckpointStore, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.latest.parent.mkdir(parents=True)
+    if kind == "link":
+        (store.latest.parent / "mine").mkdir()
+        store.latest.symlink_to("mine")
+    else:
+        store.latest.write_text("mine" if kind == "file" else "../mine/step-00000004", encoding="utf-8")
+    before = str(store.latest.readlink()) if kind == "link" else store.latest.read_text(encoding="utf-8")
+    saved(store, 1, 2)
+    after = str(store.latest.readlink()) if kind == "link" else store.latest.read_text(encoding="utf-8")
+    assert after == before
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "checkpoint-latest" in caplog.text

@@ -11,6 +11,7 @@ import pytest
 from config_manager import ConfigManager
 from exceptions import SettingsError
 from finetuning.commands.output_folder import check_not_foreign, prepare_output
+from finetuning.commands.run_folder import RunFolder
 from finetuning.commands.train import _keep_model
 from finetuning.config.schema import Settings
 
@@ -37,17 +38,25 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_may_begin_again(tmp_p
     (tmp_path / "metrics.jsonl").touch()
     (tmp_path / "checkpoints" / ".step-00000004.partial-1").mkdir(parents=True)
     check_not_foreign(tmp_path)
-    prepare_output(tmp_path, starts_anew=True)
-    assert list(tmp_path.rglob("*")) == [tmp_path / "checkpoints"]
+    prepare_output(RunFolder(tmp_path, "model"), starts_anew=True)
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "checkpoints", tmp_path / "run.json"]
 
 
-def test_a_new_run_clears_its_own_checkpoints_alone(tmp_path: Path) -> None:
-    for name in ("step-00000003", ".step-00000004.partial-1", "mine"):
+def test_a_new_run_clears_nothing_but_records_of_one_that_never_saved(tmp_path: Path) -> None:
+    for name in ("step-00000003", ".step-00000004.partial-1", "mine", "step-best", ".step-notes"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     (tmp_path / "metrics.jsonl").touch()
-    prepare_output(tmp_path, starts_anew=True)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["mine"]
+    prepare_output(RunFolder(tmp_path, "model"), starts_anew=True)
+    left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert left == {"step-00000003", "mine", "step-best", ".step-notes"}
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["settings.yaml", "metrics.jsonl", "vocabulary.json", "tokenizer.json"])
+def test_a_file_of_the_users_with_a_name_of_ours_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(SettingsError, match=name):
+        check_not_foreign(tmp_path)
 
 
 def test_saving_a_model_removes_the_reports_of_an_earlier_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from finetuning.config.metadata import CacheRule, Section, setting
-from finetuning.config.value_types import Boolean, Number, PositiveInteger, Text
+from finetuning.config.value_types import Boolean, Number, PathText, PositiveInteger, Text
 
 
 def _none_is_empty(value: object) -> object:
@@ -53,7 +53,7 @@ class ModelSettings(Section):
 
     cache_rule: ClassVar[CacheRule] = "none"  # rows do not depend on the model; the examples' key holds the tokenizer
 
-    name: Text = setting(
+    name: PathText = setting(
         "bert-base-uncased",
         "Hugging Face 모델 ID, 또는 모델 폴더나 GGUF 파일의 경로",
         "Hugging Face model ID, or the path of a model folder or GGUF file",
@@ -67,7 +67,7 @@ class ModelSettings(Section):
         "name of the task; see the table of tasks",
         flag="--task",
     )
-    output_dir: Text = setting(
+    output_dir: PathText = setting(
         "./models/fine_tuned_model",
         "파인튜닝한 모델을 저장할 폴더",
         "folder for the fine-tuned model",
@@ -75,7 +75,7 @@ class ModelSettings(Section):
         resume="free",
         user_only=True,
     )
-    cache_dir: Text = setting(
+    cache_dir: PathText = setting(
         "./models/pretrained",
         "사전학습 모델을 내려받아 둘 폴더",
         "folder for downloaded pretrained models",

@@ -1,0 +1,212 @@
+"""Which folder a run has: output_dir, or the numbered one beside it. Nothing here needs torch.
+
+A finished run is never overwritten: the next run with the same output_dir gets `<output_dir>-2`, then `-3`. `run.json`
+in each folder says which output_dir was asked for and which number the run has, so that a folder which only looks like
+a numbered one is never taken for it. Every command works with the newest run of an output_dir.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from exceptions import SettingsError
+from finetuning.checkpoints.names import CHECKPOINTS, checkpoints_in, entries, follow, half_made_in
+from finetuning.files import write_json
+from finetuning.korean.particles import with_particle
+
+RECORD = "run.json"
+MODEL_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "adapter_config.json")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run.
+
+    Attributes:
+        path: The folder.
+        name: Name of the output_dir that was asked for when the run began.
+        number: 1 for output_dir itself, 2 for `<output_dir>-2`.
+        note: What the user is told when the run begins, in Korean; None where the folder is the one that was named.
+        earlier: The finished run that stays as it is; None where there is none.
+        checkpoint: The checkpoint that was named; None for the newest one.
+    """
+
+    path: Path
+    name: str
+    number: int = 1
+    note: str | None = None
+    earlier: Path | None = None
+    checkpoint: Path | None = None
+
+    def record(self) -> None:
+        """Write which run this is into its folder."""
+        write_json(self.path / RECORD, {"output_dir": self.name, "number": self.number})
+
+
+def newest_run(output_dir: Path) -> RunFolder:
+    """Return the run of an output_dir with the largest number; output_dir itself where no run is numbered."""
+    return max(_runs(output_dir), key=lambda run: run.number)
+
+
+def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: bool) -> RunFolder:
+    """Choose the folder that `train` writes to.
+
+    Args:
+        output_dir: `model.output_dir`.
+        arguments: The command line: `resume` and `checkpoint_path`.
+        is_given: Whether the command line gave output_dir.
+
+    Returns:
+        RunFolder: The newest run to go on with, a new folder where that one is finished, or the run in which the
+            checkpoint lies.
+
+    Raises:
+        ModelError: There is no such checkpoint.
+        SettingsError: The checkpoint is not of this output_dir.
+    """
+    if arguments.checkpoint_path is not None:
+        return _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given)
+    newest = newest_run(output_dir)
+    if arguments.resume:
+        note = f"가장 최근 학습을 이어 갑니다: {newest.path}" if newest.number > 1 else None
+        return RunFolder(newest.path, newest.name, newest.number, note)
+    if not is_ours(newest.path) or is_unfinished(newest.path) or not _has_result(newest.path):
+        return newest
+    return _next(output_dir, newest)
+
+
+def is_ours(folder: Path) -> bool:
+    """Return whether a run of this program made the folder."""
+    checkpoints = checkpoints_in(folder / CHECKPOINTS)
+    if _exists(folder / RECORD) or half_made_in(folder / CHECKPOINTS):
+        return True
+    if any(_exists(path / "manifest.json") for path in checkpoints):
+        return True
+    return _exists(folder / "settings.yaml") and any(_exists(folder / name) for name in MODEL_FILES)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Return whether a run stopped in the folder before its end, with a checkpoint to go on from."""
+    return not _exists(folder / "summary.json") and bool(checkpoints_in(folder / CHECKPOINTS))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder that cannot be looked into: `check_writable` names it
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    return _exists(path) and path.is_dir()
+
+
+def _has_result(folder: Path) -> bool:
+    return any(_exists(folder / name) for name in ("summary.json", *MODEL_FILES))
+
+
+def _runs(output_dir: Path) -> Iterator[RunFolder]:
+    """Yield output_dir and the runs beside it that were numbered because of it."""
+    named = _with_name(output_dir)
+    yield RunFolder(output_dir, named.name)
+    pattern = re.compile(re.escape(named.name) + r"-([1-9]\d*)")
+    for name in entries(named.parent):
+        found = pattern.fullmatch(name)
+        if found and _recorded(named.with_name(name)) == (named.name, int(found[1])):
+            yield RunFolder(named.with_name(name), named.name, int(found[1]))
+
+
+def _recorded(folder: Path) -> tuple[str, int] | None:
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return str(record["output_dir"]), int(record["number"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _next(output_dir: Path, newest: RunFolder) -> RunFolder:
+    """Return the next numbered folder that is free."""
+    named, number = _with_name(output_dir), newest.number + 1
+    while _is_taken(named.with_name(f"{named.name}-{number}")):
+        number += 1
+    path = named.with_name(f"{named.name}-{number}")
+    note = f"앞선 학습의 결과가 {newest.path} 폴더에 있습니다. 그대로 두고 새 폴더에 학습합니다: {path}"
+    return RunFolder(path, named.name, number, note, newest.path)
+
+
+def _is_taken(path: Path) -> bool:
+    """Return whether there is anything but an empty folder, or one that a run has only locked so far."""
+    return bool(set(entries(path)) - {".lock"}) or (os.path.lexists(path) and not _is_folder(path))
+
+
+def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool) -> RunFolder:
+    given = given.expanduser()
+    if _is_folder(given / CHECKPOINTS) and not _exists(given / "manifest.json"):
+        checkpoint, run = None, given.resolve()  # a run's own folder stands for its newest checkpoint
+    else:
+        checkpoint = follow(given)
+        run = checkpoint.parent.parent
+        if checkpoint.parent.name != CHECKPOINTS:
+            return _for_a_copy(output_dir, checkpoint, is_given)
+    if is_given:
+        same = next((member for member in _runs(output_dir) if member.path.resolve() == run), None)
+        if same is None:
+            raise SettingsError(
+                f"체크포인트는 {_shown(run)} 폴더의 학습인데, --output_dir는 {output_dir}입니다.",
+                where=f"--checkpoint_path: {given}",
+                remedy=f"그 학습을 이어 가려면 --output_dir를 빼세요. {with_particle(str(output_dir), '을/를')} 이어 "
+                "가려면 --checkpoint_path를 빼고 --resume만 쓰세요.",
+            )
+        run = same.path
+    path = _shown(run)
+    note = f"체크포인트가 들어 있는 학습 폴더에서 이어 갑니다: {path}"
+    return RunFolder(path, path.name or run.name, note=note, checkpoint=checkpoint)
+
+
+def _for_a_copy(output_dir: Path, checkpoint: Path, is_given: bool) -> RunFolder:
+    """Return the folder to go on in from a checkpoint that was copied out of its run's folder."""
+    if not is_given:
+        raise SettingsError(
+            "체크포인트가 학습 폴더의 checkpoints 안에 있지 않아 어느 학습인지 알 수 없습니다.",
+            where=f"--checkpoint_path: {checkpoint}",
+            remedy="--output_dir로 이어서 학습할 새 폴더를 지정하세요.",
+        )
+    newest = newest_run(output_dir)
+    if _has_result(newest.path) or checkpoints_in(newest.path / CHECKPOINTS):
+        raise SettingsError(
+            "이 체크포인트는 --output_dir의 학습에 들어 있지 않고, --output_dir에는 이미 학습이 있습니다.",
+            where=f"--checkpoint_path: {checkpoint}, --output_dir: {newest.path}",
+            remedy="--output_dir로 비어 있거나 새로 만들 폴더를 지정하세요. 이 폴더의 학습에서 복사해 둔 것이라면 "
+            f"{newest.path / CHECKPOINTS} 안에 옮기고 그 경로를 쓰세요.",
+        )
+    return RunFolder(newest.path, newest.name, newest.number, checkpoint=checkpoint)
+
+
+def _with_name(path: Path) -> Path:
+    """Return a path that ends in the folder's own name; `.` and `..` do not."""
+    return path if path.name not in ("", "..") else path.resolve()
+
+
+def _shown(path: Path) -> Path:
+    """Return a path below the current folder relative to it, as a user writes it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) and path != here else path
+
+
+def check_not_its_own_base(model_name: str, output_dir: Path) -> None:
+    """Raise SettingsError where a run would write into the folder of the very model that it begins with."""
+    base = Path(model_name).expanduser()
+    if base.is_dir() and output_dir.exists() and base.resolve() == output_dir.resolve():
+        beside = _with_name(output_dir)
+        raise SettingsError(
+            "--model_name과 --output_dir가 같은 폴더입니다. 바탕이 되는 모델을 덮어쓰지 않습니다.",
+            where=f"model.name: {model_name}, model.output_dir: {output_dir}",
+            remedy=f"결과를 저장할 다른 폴더를 지정하세요: --model_name {model_name} "
+            f"--output_dir {beside.with_name(beside.name + '-tuned')}",
+        )
