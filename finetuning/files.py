@@ -29,6 +29,8 @@ _REASONS = {
     errno.ENOTDIR: "폴더가 있어야 할 곳에 파일이 있습니다.",
     errno.EISDIR: "파일이 있어야 할 곳에 폴더가 있습니다.",
 }
+_LONGEST_NAME = 255  # bytes of a file's name, on every usual file system
+_RESERVED_ON_WINDOWS = re.compile(r"(?:con|prn|aux|nul|com[1-9]|lpt[1-9])(?:\..*)?", re.IGNORECASE)
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -137,6 +139,36 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def user_path(text: str) -> str:
+    """Check a path that the user wrote and put the home folder in place of `~`.
+
+    Args:
+        text: A path, or a Hub id, which is returned unchanged.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: No folder can have the name; the message is Korean.
+    """
+    for part in Path(text).parts:
+        if len(os.fsencode(part)) > _LONGEST_NAME:
+            raise ValueError(
+                f"이름이 너무 긴 경로입니다(한 이름에 {_LONGEST_NAME}바이트까지, 한글은 한 글자에 3바이트)"
+            )
+        if os.name == "nt" and _RESERVED_ON_WINDOWS.fullmatch(part):
+            raise ValueError(f"Windows에서 '{part}' 이름은 장치의 것이어서 쓸 수 없습니다")
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        if os.path.lexists(text):  # a file whose own name begins with ~
+            return f".{os.sep}{text}"
+        user = Path(text).parts[0]
+        raise ValueError(f"'{user}'의 홈 폴더를 찾을 수 없습니다. 내 홈 폴더는 ~/입니다") from None
 
 
 def discard(path: Path) -> None:

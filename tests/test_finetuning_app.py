@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
 from exceptions import SettingsError, StopRequested
 from finetuning.commands.command_line import build_parser, resume_command
 from finetuning.config.schema import Settings
+from finetuning.files import user_path
 from finetuning_app import StopSignal, main, read_settings
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -140,3 +142,71 @@ def test_stop_before_the_signals_are_handled_is_told(
     monkeypatch.setattr("finetuning_app.StopSignal", interrupted)
     assert main(["train"]) == 130
     assert "저장할 학습 상태는 없습니다" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        (["--dataset", "설문", "결과.csv"], "--dataset '설문 결과.csv'"),
+        (["train", "--dataset", "설문", "결과.csv", "--epochs", "3"], "--dataset '설문 결과.csv'"),
+        (["train", "--dataset=내", "설문", "결과.csv"], "--dataset '내 설문 결과.csv'"),
+        (["predict", "--input", "내", "글.csv"], "--input '내 글.csv'"),
+        (["--set", "training.epochs", "3"], "--set training.epochs=3"),
+        (["train", "--set", "data.label_column=내", "라벨"], "--set 'data.label_column=내 라벨'"),
+        (["pyproject.toml"], "--dataset pyproject.toml"),
+        (["--epochs", "3", "evaluat"], "혹시 evaluate입니까?"),
+    ],
+)
+def test_words_that_the_shell_split_are_shown_as_they_should_be(
+    words: list[str], right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SettingsError) as error:
+        build_parser().parse_args(words)
+    assert right in error.value.remedy
+
+
+@pytest.mark.parametrize("flag", ["--output", "--output="])
+def test_a_home_folder_is_found_in_every_path(flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    words = ["--output=~/x"] if flag.endswith("=") else ["--output", "~/x"]
+    arguments = build_parser().parse_args(["export", *words])
+    assert arguments.output == tmp_path / "x"
+    flags = ["--model_name", "~/base", "--dataset", "~/data.csv", "--cache_dir", "~/hub"]
+    settings = read_settings(build_parser().parse_args(["train", *flags, "--set", "data.dataset_cache_dir='~/cache'"]))
+    home = str(tmp_path)
+    assert [
+        settings.model.name,
+        settings.data.dataset_name,
+        settings.model.cache_dir,
+        settings.data.dataset_cache_dir,
+    ] == [f"{home}{os.sep}{name}" for name in ("base", "data.csv", "hub", "cache")]
+
+
+@pytest.mark.parametrize("flag", ["--model_name", "--dataset", "--output_dir", "--cache_dir", "--config"])
+@pytest.mark.parametrize(
+    ("name", "said"), [("~nouser-of-this-name/x", "홈 폴더를 찾을 수 없습니다"), ("글" * 90, "255바이트")]
+)
+def test_a_path_that_cannot_be_is_refused(flag: str, name: str, said: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        read_settings(build_parser().parse_args(["train", flag, name]))
+    assert said in str(error.value)
+
+
+def test_a_name_of_a_device_is_refused_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetuning.files.Path", PureWindowsPath)
+    assert user_path("models/con") == "models/con"
+    monkeypatch.setattr("finetuning.files.os.name", "nt")
+    for name in ("con", "models\\NUL.txt", "C:\\x\\aux"):
+        with pytest.raises(ValueError, match="Windows"):
+            user_path(name)
+    monkeypatch.undo()
+
+
+def test_a_saved_model_is_not_chosen_by_the_name_of_its_base() -> None:
+    for command in ("evaluate", "predict", "chat", "export"):
+        with pytest.raises(SettingsError, match=r"model\.name을 읽지 않습니다") as error:
+            build_parser().parse_args([command, "--set", "model.name=x"])
+        assert "--model_name" in error.value.remedy
+    build_parser().parse_args(["train", "--set", "model.name=x"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
 from finetuning.config.flags import SETTING_FLAGS
+from finetuning.files import user_path
 from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _COMMAND_FLAGS = {
     "--split": ("evaluate",),
     "--input": ("predict",),
     "--output": ("predict", "export"),
+    "--defuse_formulas": ("predict",),
     "--compare": ("plan",),
 }
 
@@ -47,26 +49,29 @@ class _KoreanParser(argparse.ArgumentParser):
     """A parser that raises SettingsError, with a Korean message, for wrong flags."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        for word in args:
+        self._words = list(args)
+        for word in self._words:
             flag = word.partition("=")[0]
             if flag.startswith("--") and flag not in self._option_string_actions:
                 raise _unknown("플래그", flag, self._option_string_actions)
         arguments = super().parse_args(args, namespace)
         if arguments.command not in COMMANDS:
-            raise _unknown("명령", arguments.command, COMMANDS)
+            raise _unknown("명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command))
         _check_flags_of(arguments)
         return arguments
 
     def error(self, message: str) -> NoReturn:
+        guess = ""
         lacking = re.fullmatch(r"argument (.+): expected (?:at least )?one argument", message)
         surplus = re.fullmatch(r"unrecognized arguments: (.+)", message)
         if lacking:
             what = f"{lacking[1]} 뒤에 값이 없습니다."
         elif surplus:
             what = f"알 수 없는 인자입니다: {surplus[1]}"
+            guess = next((form for word in surplus[1].split() if (form := _right_form(self._words, word))), "")
         else:
             what = f"명령줄을 읽을 수 없습니다: {message}"
-        raise SettingsError(what, where="명령줄", remedy=_SEE_HELP)
+        raise SettingsError(what, where="명령줄", remedy=guess or _SEE_HELP)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -126,8 +131,31 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
     return shlex.join(["python", sys.argv[0], *words, "--resume", *folder])
 
 
+def check_data_named(folder: Path, trained_on: str | None, users: str) -> None:
+    """Check that the user names the data of `evaluate`: a model folder may come from anybody, and names none.
+
+    Args:
+        folder: The model's folder.
+        trained_on: The data that its settings.yaml names.
+        users: The data that the user's own settings name.
+
+    Raises:
+        SettingsError: They differ. It shows the command that evaluates on the folder's.
+    """
+    if trained_on is None or trained_on == users:
+        return
+    split = " --split validation" if Path(trained_on).suffix else ""  # else all of a single file is scored
+    raise SettingsError(
+        "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더에 적힌 경로는 읽지 않습니다.",
+        where=f"{folder / 'settings.yaml'}, data.dataset_name",
+        remedy="모델을 학습한 데이터라면: "
+        f"python finetuning_app.py evaluate --output_dir {shlex.quote(str(folder))} "
+        f"--dataset {shlex.quote(trained_on)}{split}",
+    )
+
+
 def _add_setting_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="파일", help="설정 파일 (기본값: 프로그램 옆의 config.yaml)")
+    parser.add_argument("--config", type=_path, metavar="파일", help="설정 파일 (기본값: 프로그램 옆의 config.yaml)")
     for flag, key, text, is_switch in SETTING_FLAGS:
         if is_switch:
             action = argparse.BooleanOptionalAction
@@ -142,7 +170,7 @@ def _add_setting_flags(parser: argparse.ArgumentParser) -> None:
 def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="저장된 체크포인트에서 이어서 학습합니다")
     parser.add_argument(
-        "--checkpoint_path", type=Path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)"
+        "--checkpoint_path", type=_path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)"
     )
     parser.add_argument(
         "--compare", nargs="+", metavar="모델", help="plan: tokenizer를 나란히 비교할 다른 모델들 (ID 또는 폴더)"
@@ -153,12 +181,24 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--split", metavar="이름", help="evaluate: 평가할 split (기본값: test, 없으면 validation)")
     parser.add_argument(
-        "--input", type=Path, metavar="파일", help="predict: 예측할 파일 (기본값: 표준 입력, 한 줄에 하나)"
+        "--input", type=_path, metavar="파일", help="predict: 예측할 파일 (기본값: 표준 입력, 한 줄에 하나)"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="경로",
+        "--output", type=_path, metavar="경로",
         help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/merged)",
     )  # fmt: skip
+    parser.add_argument(
+        "--defuse_formulas", action="store_true",
+        help="predict: .csv에서 =, +, -, @로 시작하는 글자 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 않게 합니다",
+    )  # fmt: skip
+
+
+def _path(text: str) -> Path:
+    """Read a path; a shell leaves `~` in `--output=~/x` as it is."""
+    try:
+        return Path(user_path(text))
+    except ValueError as error:
+        raise SettingsError(f"{error}: {text[:80]}", where="명령줄", remedy="경로의 철자를 확인하세요.") from None
 
 
 def _check_flags_of(arguments: argparse.Namespace) -> None:
@@ -170,13 +210,49 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
                 where="명령줄",
                 remedy=f"{', '.join(commands)} 명령의 플래그입니다. {_SEE_HELP}",
             )
+    if arguments.defuse_formulas and not (arguments.output and arguments.output.suffix.lower() == ".csv"):
+        raise SettingsError(
+            "--defuse_formulas는 CSV 파일로 쓸 때만 쓸 수 있습니다.",
+            where="명령줄",
+            remedy="--output에 .csv로 끝나는 이름을 쓰세요.",
+        )
+    if arguments.command not in TRAINING_COMMANDS and any(_key(text) == "model.name" for text in arguments.set):
+        raise SettingsError(
+            f"{arguments.command} 명령은 model.name을 읽지 않습니다. 학습을 시작한 모델의 이름입니다.",
+            where="--set model.name",
+            remedy=f"{arguments.command}에 쓸 모델의 폴더는 --model_name이나 --output_dir로 지정하세요.",
+        )
     if arguments.allow_changed and not (arguments.resume or arguments.checkpoint_path):
         raise SettingsError(
             "--allow_changed는 이어서 학습할 때만 쓸 수 있습니다.", where="명령줄", remedy="--resume과 함께 쓰세요."
         )
 
 
-def _unknown(kind: str, name: str, known: Iterable[str]) -> SettingsError:
+def _key(assignment: str) -> str:
+    return assignment.partition("=")[0].strip()
+
+
+def _unknown(kind: str, name: str, known: Iterable[str], form: str = "") -> SettingsError:
     near = difflib.get_close_matches(name, known, n=1)
     guess = f"혹시 {near[0]}입니까? " if near else ""
-    return SettingsError(f"'{name}' {with_particle(kind, '이/가')} 없습니다.", where="명령줄", remedy=guess + _SEE_HELP)
+    remedy = guess + _SEE_HELP if near or not form else form
+    return SettingsError(f"'{name}' {with_particle(kind, '이/가')} 없습니다.", where="명령줄", remedy=remedy)
+
+
+def _right_form(words: Sequence[str], stray: str) -> str:
+    """Return the likely mistake behind a word that belongs to no flag, and what to write; "" if there is no guess.
+
+    Args:
+        words: The command line.
+        stray: The word.
+    """
+    place = words.index(stray) if stray in words else 0
+    start = next((number for number in range(place, -1, -1) if words[number].startswith("--")), None)
+    if start is None:
+        return f"데이터 파일이면 --dataset {shlex.quote(stray)} 플래그로 쓰세요." if Path(stray).exists() else ""
+    end = next((number for number in range(place, len(words)) if words[number].startswith("--")), len(words))
+    flag, equals, first = words[start].partition("=")
+    values = [*([first] if equals else []), *words[start + 1 : end]]
+    if flag == "--set" and "=" not in values[0]:
+        return f"설정과 값은 =로 잇습니다: --set {shlex.quote(f'{values[0]}={chr(32).join(values[1:])}')}"
+    return f"빈칸이 든 값은 따옴표로 감싸세요: {flag} {shlex.quote(' '.join(values))}"

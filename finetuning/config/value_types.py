@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from finetuning.files import user_path
+
 
 def _parse_number(value: object) -> object:
     """Parse a string that spells a number, such as YAML 1.1's `2e-5` or a flag's value; reject booleans."""
@@ -54,6 +56,7 @@ def _check_record_path(value: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, strict=True)]
+PathText = Annotated[Text, AfterValidator(user_path)]  # or a Hub id; a saved settings.yaml has no `~`
 Integer = Annotated[int, BeforeValidator(_parse_number), Field(strict=True)]
 Number = Annotated[float, BeforeValidator(_parse_number), AfterValidator(_check_finite)]
 Boolean = Annotated[bool, BeforeValidator(_parse_boolean), Field(strict=True)]

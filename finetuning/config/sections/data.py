@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from finetuning.config.metadata import ResumeRule, Section, setting
-from finetuning.config.value_types import Boolean, Integer, Number, PositiveInteger, RecordPath, Text
+from finetuning.config.value_types import Boolean, Integer, Number, PathText, PositiveInteger, RecordPath, Text
 
 
 class DataSettings(Section):
@@ -19,19 +19,21 @@ class DataSettings(Section):
 
     resume_rule: ClassVar[ResumeRule] = "measured"  # a checkpoint holds hashes of the rows and tokens
 
-    dataset_name: Text = setting(
+    dataset_name: PathText = setting(
         "imdb",
         "Hugging Face 데이터셋 ID, 데이터 파일, 또는 split별 파일이 있는 폴더",
         "Hugging Face dataset ID, a data file, or a folder with one file per split",
         flag="--dataset",
         cache="none",
+        user_only=True,
     )
-    dataset_cache_dir: Text = setting(
+    dataset_cache_dir: PathText = setting(
         "./datasets",
         "데이터셋과 토큰화 결과를 저장해 둘 폴더",
         "folder for datasets and tokenised data",
         resume="free",
         cache="none",
+        user_only=True,
     )
     cache_max_days: Annotated[Number, Field(gt=0)] | None = setting(
         30.0,
@@ -39,6 +41,7 @@ class DataSettings(Section):
         "days after the last use that a prepared file is kept; null keeps all",
         resume="free",
         cache="none",
+        user_only=True,
     )
     cache_max_gb: Annotated[Number, Field(ge=0)] | None = setting(
         20.0,
@@ -46,6 +49,7 @@ class DataSettings(Section):
         "size in GB beyond which the least recently used prepared files are removed; null keeps all",
         resume="free",
         cache="none",
+        user_only=True,
     )
     text_column: Text = setting(
         "text",

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from finetuning.config.metadata import CacheRule, Section, setting
-from finetuning.config.value_types import Boolean, Number, PositiveInteger, Text
+from finetuning.config.value_types import Boolean, Number, PathText, PositiveInteger, Text
 
 
 def _none_is_empty(value: object) -> object:
@@ -53,12 +53,13 @@ class ModelSettings(Section):
 
     cache_rule: ClassVar[CacheRule] = "none"  # rows do not depend on the model; the examples' key holds the tokenizer
 
-    name: Text = setting(
+    name: PathText = setting(
         "bert-base-uncased",
         "Hugging Face 모델 ID, 또는 모델 폴더나 GGUF 파일의 경로",
         "Hugging Face model ID, or the path of a model folder or GGUF file",
         flag="--model_name",
         resume="measured",
+        user_only=True,
     )
     task: Text = setting(
         "text-classification",
@@ -66,19 +67,21 @@ class ModelSettings(Section):
         "name of the task; see the table of tasks",
         flag="--task",
     )
-    output_dir: Text = setting(
+    output_dir: PathText = setting(
         "./models/fine_tuned_model",
         "파인튜닝한 모델을 저장할 폴더",
         "folder for the fine-tuned model",
         flag="--output_dir",
         resume="free",
+        user_only=True,
     )
-    cache_dir: Text = setting(
+    cache_dir: PathText = setting(
         "./models/pretrained",
         "사전학습 모델을 내려받아 둘 폴더",
         "folder for downloaded pretrained models",
         flag="--cache_dir",
         resume="free",
+        user_only=True,
     )
     revision: Text | None = setting(
         None,
@@ -91,6 +94,7 @@ class ModelSettings(Section):
         "모델 저장소에 든 파이썬 코드를 실행할지. 믿는 저장소에만 켜세요",
         "whether to run Python code from the model's repository; only for repositories that you trust",
         resume="free",
+        user_only=True,
     )
     dtype: Literal["float32", "bfloat16"] = setting(
         "float32",

@@ -17,6 +17,7 @@ from finetuning.config.value_types import (
     NonNegativeInteger,
     NonNegativeNumber,
     Number,
+    PathText,
     PositiveInteger,
     PositiveNumber,
     Text,
@@ -67,11 +68,12 @@ class TextGenerationSettings(Section):
     system_prompt: Text | None = setting(
         None, "모든 대화 앞에 둘 system 메시지", "system message in front of every conversation"
     )
-    chat_template: Text | None = setting(
+    chat_template: PathText | None = setting(
         None,
         "Jinja chat template 파일. `null`이면 모델의 것, 없으면 `### 질문`, `### 답변`",
         "file of a Jinja chat template; `null` for the model's own or else the headings `### 질문` and `### 답변`",
         cache="none",  # the examples' key holds the template's content
+        user_only=True,
     )
 
 
