@@ -9,10 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetuning.config.messages import explain
+from finetuning.config.metadata import fields_of, value_at
 from finetuning.config.overrides import Override
 from finetuning.config.schema import Settings
 from finetuning.config.yaml_file import read_sections
 from finetuning.files import write_atomically
+
+SAVED_SETTINGS = "settings.yaml"  # beside a fine-tuned model
 
 
 class ConfigManager:
@@ -33,17 +36,55 @@ class ConfigManager:
             SettingsError: Some are wrong. It names every wrong key, its file or flag, and what to write instead.
         """
         values = read_sections(config_path) if config_path is not None else {}
-        for key, override in overrides.items():
-            _put(values, key, override.value)
-        try:
-            return Settings.model_validate(values)
-        except ValidationError as error:
-            raise explain(error, config_path, {key: given.source for key, given in overrides.items()}) from None
+        return _checked(values, config_path, overrides)
+
+    @staticmethod
+    def load_saved(folder: Path, users: Settings, overrides: Mapping[str, Override]) -> Settings:
+        """Read the settings that a fine-tuned model was saved with, to use the model.
+
+        The folder may come from anybody. So what runs code, names a path or a Hub id to read, or chooses where to write
+        is the user's alone (`user_only` in the schema), and the folder that the user named is model and output_dir.
+
+        Args:
+            folder: The model's folder, with a settings.yaml.
+            users: The user's own settings, from their settings file and flags.
+            overrides: Values of flags by dotted key, which win over the folder's settings.
+
+        Returns:
+            The settings in force.
+
+        Raises:
+            SettingsError: Some are wrong.
+        """
+        path = folder / SAVED_SETTINGS
+        values = read_sections(path)
+        for field in fields_of(Settings):
+            if field.setting.user_only:
+                _put(values, field.key, value_at(users, field.key))
+        for key in ("model.name", "model.output_dir"):
+            _put(values, key, str(folder))
+        return _checked(values, path, overrides)
+
+    @staticmethod
+    def saved_dataset(folder: Path) -> str | None:
+        """Return the `data.dataset_name` that a fine-tuned model was saved with, to be shown and never read."""
+        data = read_sections(folder / SAVED_SETTINGS).get("data")
+        name = data.get("dataset_name") if isinstance(data, dict) else None
+        return None if name is None else str(name)
 
     @staticmethod
     def save(settings: Settings, path: Path) -> None:
         """Write the complete settings as YAML that `load` reads back as the same settings."""
         write_atomically(path, settings.to_yaml())
+
+
+def _checked(values: dict[str, Any], path: Path | None, overrides: Mapping[str, Override]) -> Settings:
+    for key, override in overrides.items():
+        _put(values, key, override.value)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, path, {key: given.source for key, given in overrides.items()}) from None
 
 
 def _put(values: dict[str, Any], key: str, value: object) -> None:

@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import FinetuningError, ResourceError, StopRequested
-from finetuning.commands.command_line import TRAINING_COMMANDS, build_parser, overrides_in, resume_command
-from finetuning.commands.console import prepare_output, settle_output
+from finetuning.commands.command_line import (
+    TRAINING_COMMANDS,
+    build_parser,
+    check_data_named,
+    overrides_in,
+    resume_command,
+)
+from finetuning.commands.console import error_text, prepare_output, settle_output
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
             print("멈췄습니다. 저장할 학습 상태는 없습니다.", file=sys.stderr)
         return stopped.exit_code
     except FinetuningError as error:
-        print(error, file=sys.stderr)
+        print(error_text(error), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # as `| head` leaves it
         return _CLOSED_PIPE
@@ -60,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         if not is_out_of_memory(error):
             raise
         shown = _without_memory(started)
-        print(shown, file=sys.stderr)
+        print(error_text(shown), file=sys.stderr)
         return shown.exit_code
     finally:
         settle_output()
@@ -87,7 +93,8 @@ def _run(argv: Sequence[str], started: _Started) -> None:
     # settings → managers, in a session
     with _imports_not_collected():
         command = importlib.import_module(f"finetuning.commands.{arguments.command.replace('-', '_')}")
-        session = build_session(settings, stop, frozenset(overrides_in(arguments)))
+        reads_data = arguments.command in (*TRAINING_COMMANDS, "evaluate")
+        session = build_session(settings, stop, frozenset(overrides_in(arguments)), reads_data)
     # one command
     command.run(session, arguments)
 
@@ -107,7 +114,8 @@ def _without_memory(started: _Started) -> FinetuningError:
 def read_settings(arguments: argparse.Namespace) -> Settings:
     """Read the settings in force, with the folder of the run in `model.output_dir`.
 
-    A saved model's own settings.yaml takes the place of config.yaml. The run is left in `arguments.run`.
+    A saved model's own settings.yaml takes the place of config.yaml, but for what only the user may give. The run is
+    left in `arguments.run`.
 
     Args:
         arguments: The command line.
@@ -115,7 +123,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     Returns:
         The settings.
     """
-    from config_manager import ConfigManager
+    from config_manager import SAVED_SETTINGS, ConfigManager
     from finetuning.commands.run_folder import folder_to_train, newest_run
 
     overrides = overrides_in(arguments)
@@ -129,8 +137,10 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     else:
         arguments.run = newest_run(output_dir)
         folder = Path(arguments.model_name or arguments.run.path).expanduser()
-        if arguments.config is None and (folder / "settings.yaml").is_file():
-            settings = ConfigManager.load(folder / "settings.yaml", overrides)
+        if arguments.config is None and (folder / SAVED_SETTINGS).is_file():
+            if arguments.command == "evaluate" and "data.dataset_name" not in overrides:
+                check_data_named(folder, ConfigManager.saved_dataset(folder), settings.data.dataset_name)
+            settings = ConfigManager.load_saved(folder, settings, overrides)
         if arguments.model_name is not None:
             return settings
     if Path(settings.model.output_dir).expanduser() == arguments.run.path:
@@ -139,13 +149,16 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     return settings.model_copy(update={"model": model})
 
 
-def build_session(settings: Settings, stop: StopChecks, given: frozenset[str] = frozenset()) -> Session:
+def build_session(
+    settings: Settings, stop: StopChecks, given: frozenset[str] = frozenset(), reads_data: bool = True
+) -> Session:
     """Build the task, the runtime and the managers of a run.
 
     Args:
         settings: The settings in force.
         stop: Tells whether the user asked for a stop.
         given: Dotted names of the settings that the command line gave.
+        reads_data: Whether `data.dataset_name` will be read.
 
     Returns:
         The session.
@@ -155,7 +168,8 @@ def build_session(settings: Settings, stop: StopChecks, given: frozenset[str] = 
 
     check_combination(settings)
     prepare_allocator(settings)  # before torch is imported
-    if not all(Path(name).expanduser().exists() for name in (settings.model.name, settings.data.dataset_name)):
+    read = (settings.model.name, *([settings.data.dataset_name] if reads_data else []))
+    if not all(Path(name).expanduser().exists() for name in read):
         from finetuning.data.hub import notice_offline
 
         notice_offline()

@@ -12,7 +12,7 @@ from finetuning.models.adapters import choose_trained
 from finetuning.models.loading import ModelLoader, check_name, fit_segments, usable_length
 from finetuning.models.quantization import cast_trained
 from finetuning.models.saved import SavedAdapter, check_trained, is_adapter, label_names
-from finetuning.models.saving import save_pretrained
+from finetuning.models.saving import check_savable, mend_generation_config, save_pretrained
 from finetuning.models.vocabulary import Extension, initialise_rows, resize, train_vocabulary
 from finetuning.models.weights import tell_new_head
 from finetuning.tasks.base import Task
@@ -65,6 +65,7 @@ class ModelManager:
 
         model, missing = self._loader.base(self.name, self.task.scores.config_options(label_names))
         tell_new_head(missing)
+        mend_generation_config(model)
         if self.extension is not None:
             initialise_rows(model, self.extension)
         self._choose_trained(model, missing)
@@ -127,6 +128,7 @@ class ModelManager:
         """Load an adapter merged into its base, in float32."""
         merged = SavedAdapter(self._loader, self.name).merged()
         check_trained(self.task, merged.config, set(), self.name)
+        mend_generation_config(merged)
         return merged
 
     def _refuse_quantization(self) -> None:
@@ -138,6 +140,10 @@ class ModelManager:
             )
 
     # --- saving ---
+
+    def check_savable(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Try everything that `save` writes but the weights; raise ModelError if it cannot be written."""
+        check_savable(model, tokenizer)
 
     def save(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path) -> None:
         """Write model and tokenizer into output_dir in `model.save_dtype`, each file whole or not at all."""

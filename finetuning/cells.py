@@ -14,6 +14,10 @@ ROLE_NAMES = {  # what messages call the roles of columns
     "input": "입력", "output": "답", "prompt": "입력", "response": "출력",
 }  # fmt: skip
 _SHOWN_CHARACTERS = 40
+# What a terminal acts on instead of showing it: control characters but for the tab, marks of writing direction, line
+# separators, and halves of surrogate pairs. The joiners of emoji and of scripts are none of these.
+_UNSHOWABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSHOWABLE_WITHIN_LINES = re.compile(_UNSHOWABLE.pattern.replace("\x0a-", "\x0b-"))
 _WHOLE_FLOAT = re.compile(r"([+-]?[0-9]{1,30})\.0+")
 
 
@@ -34,6 +38,26 @@ def as_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return json.dumps(value, ensure_ascii=False)
+
+
+def printable(text: str, keep_lines: bool = False) -> str:
+    """Return a text for a terminal: control and direction characters as escapes such as `\\x1b` and `\\u202e`.
+
+    Args:
+        text: Any text, such as a cell of the data or what a model wrote.
+        keep_lines: Whether line breaks stay, for a text that is shown by itself. Elsewhere one would forge a line.
+
+    Returns:
+        The text; Korean, emoji and tabs are unchanged.
+    """
+    return (_UNSHOWABLE_WITHIN_LINES if keep_lines else _UNSHOWABLE).sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = found[0]
+    if character in "\n\r":
+        return "\\n" if character == "\n" else "\\r"
+    return f"\\x{ord(character):02x}" if ord(character) < 0x100 else f"\\u{ord(character):04x}"
 
 
 def as_label(value: Any) -> str:

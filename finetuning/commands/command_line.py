@@ -33,6 +33,7 @@ _COMMAND_FLAGS = {
     "--split": ("evaluate",),
     "--input": ("predict",),
     "--output": ("predict", "export"),
+    "--defuse_formulas": ("predict",),
     "--compare": ("plan",),
 }
 
@@ -130,6 +131,29 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
     return shlex.join(["python", sys.argv[0], *words, "--resume", *folder])
 
 
+def check_data_named(folder: Path, trained_on: str | None, users: str) -> None:
+    """Check that the user names the data of `evaluate`: a model folder may come from anybody, and names none.
+
+    Args:
+        folder: The model's folder.
+        trained_on: The data that its settings.yaml names.
+        users: The data that the user's own settings name.
+
+    Raises:
+        SettingsError: They differ. It shows the command that evaluates on the folder's.
+    """
+    if trained_on is None or trained_on == users:
+        return
+    split = " --split validation" if Path(trained_on).suffix else ""  # else all of a single file is scored
+    raise SettingsError(
+        "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더에 적힌 경로는 읽지 않습니다.",
+        where=f"{folder / 'settings.yaml'}, data.dataset_name",
+        remedy="모델을 학습한 데이터라면: "
+        f"python finetuning_app.py evaluate --output_dir {shlex.quote(str(folder))} "
+        f"--dataset {shlex.quote(trained_on)}{split}",
+    )
+
+
 def _add_setting_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=_path, metavar="파일", help="설정 파일 (기본값: 프로그램 옆의 config.yaml)")
     for flag, key, text, is_switch in SETTING_FLAGS:
@@ -163,6 +187,10 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         "--output", type=_path, metavar="경로",
         help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/merged)",
     )  # fmt: skip
+    parser.add_argument(
+        "--defuse_formulas", action="store_true",
+        help="predict: .csv에서 =, +, -, @로 시작하는 글자 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 않게 합니다",
+    )  # fmt: skip
 
 
 def _path(text: str) -> Path:
@@ -182,6 +210,12 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
                 where="명령줄",
                 remedy=f"{', '.join(commands)} 명령의 플래그입니다. {_SEE_HELP}",
             )
+    if arguments.defuse_formulas and not (arguments.output and arguments.output.suffix.lower() == ".csv"):
+        raise SettingsError(
+            "--defuse_formulas는 CSV 파일로 쓸 때만 쓸 수 있습니다.",
+            where="명령줄",
+            remedy="--output에 .csv로 끝나는 이름을 쓰세요.",
+        )
     if arguments.command not in TRAINING_COMMANDS and any(_key(text) == "model.name" for text in arguments.set):
         raise SettingsError(
             f"{arguments.command} 명령은 model.name을 읽지 않습니다. 학습을 시작한 모델의 이름입니다.",

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO
 
-from exceptions import DataError, ResourceError
+from exceptions import DataError, FinetuningError, ResourceError
+from finetuning.cells import printable
 
 _INPUT, _OUTPUT = "표준 입력", "표준 출력"
+_ITEM = "\n  - "
 
 
 class _Log(io.RawIOBase):
@@ -125,6 +127,16 @@ def _input() -> BinaryIO:
             remedy="읽을 파일을 --input으로 지정하거나, 텍스트를 파이프(|)나 <로 넣으세요.",
         )
     return sys.stdin.buffer
+
+
+def error_text(error: FinetuningError) -> str:
+    """Return an error for the terminal. Line breaks stay before the items of a list, and nowhere else."""
+    what, where, remedy = map(_escaped_but_items, (error.what, error.where, error.remedy))
+    return str(FinetuningError(what, where=where, remedy=remedy))
+
+
+def _escaped_but_items(text: str) -> str:
+    return _ITEM.join(printable(part) for part in text.split(_ITEM))
 
 
 def input_lines() -> Iterator[str]:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from exceptions import ResourceError
+from finetuning.cells import printable
 from finetuning.commands.session import Session, saved_model
 
 _log = logging.getLogger(__name__)
@@ -42,4 +43,5 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         _log.warning("지표를 파일에 저장하지 않습니다. %s (%s)", error.what, error.where)
     else:
         _log.info("지표를 저장했습니다: %s", path)
-    print(evaluation_line(split, len(rows), evaluation.metrics))  # what is saved does not depend on who reads this
+    # what is saved does not depend on who reads this
+    print(printable(evaluation_line(split, len(rows), evaluation.metrics)))

@@ -6,6 +6,7 @@ import argparse
 
 import numpy as np
 
+from finetuning.cells import printable
 from finetuning.commands.fitting import fitting_of
 from finetuning.commands.session import Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
@@ -41,6 +42,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         *tokenizer_lines(prepared, tokenizer, max_length, arguments.compare or ()),
         *memory_lines(fitting, estimate),
         "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if session.task.scores.final_texts else "첫 예제:",
-        session.task.encodes.describe(train.fetch([0])[0], tokenizer),
     ]
-    print("\n".join(lines))
+    example = session.task.encodes.describe(train.fetch([0])[0], tokenizer)
+    print("\n".join(printable(line) for line in lines))
+    print(printable(example, keep_lines=True))

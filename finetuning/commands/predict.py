@@ -14,9 +14,10 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     The rows are written to no file other than the one that --output names.
     """
     from finetuning.inference.predictor import Predictor
-    from finetuning.reporting.predictions import check_output, write_predictions
+    from finetuning.reporting.predictions import as_cell, as_cell_without_formula, check_output, write_predictions
 
     check_output(arguments.output)
     evaluator = saved_model(session, arguments)
     source = session.data.load_unlabelled(arguments.input, input_lines())
-    write_predictions(arguments.output, Predictor(evaluator).predict(source))
+    cell = as_cell_without_formula if arguments.defuse_formulas else as_cell
+    write_predictions(arguments.output, Predictor(evaluator).predict(source), cell)

@@ -103,6 +103,7 @@ class Session:
 
         self.runtime.seed_model(self.settings.training.seed)
         evaluator = self.evaluator(self.models.load_model(label_names), tokenizer, label_names, max_length)
+        self.models.check_savable(evaluator.model, tokenizer)
         evaluator.memory.trains = True
         if self.settings.memory.gradient_checkpointing:
             recompute_activations(evaluator.model)

@@ -42,6 +42,8 @@ class Setting:
         flag: Command line flag that sets it.
         resume: Whether a resumed run may change it; None takes the section's rule.
         cache: Part of the data cache that depends on it; None takes the section's rule.
+        user_only: Whether only the user may give it, by a flag or a settings file of their own. A model folder's
+            settings.yaml may come from anybody: its value is not read.
     """
 
     korean: str = ""
@@ -51,6 +53,7 @@ class Setting:
     flag: str | None = None
     resume: ResumeRule | None = None
     cache: CacheRule | None = None
+    user_only: bool = False
 
     def __call__(self, schema: dict[str, Any]) -> None:
         """Write the description into the field's JSON schema, as pydantic calls a `json_schema_extra`."""
@@ -72,6 +75,7 @@ def setting(
     flag: str | None = None,
     resume: ResumeRule | None = None,
     cache: CacheRule | None = None,
+    user_only: bool = False,
 ) -> Any:
     """Declare a field of a section.
 
@@ -83,11 +87,12 @@ def setting(
         flag: Command line flag, with its dashes.
         resume: Whether a resumed run may change it; None takes the section's rule.
         cache: Part of the data cache that depends on it; None takes the section's rule.
+        user_only: Whether a model folder's settings.yaml must not give the setting; see `Setting`.
 
     Returns:
         The pydantic field.
     """
-    extra = Setting(korean, english, *more, flag=flag, resume=resume, cache=cache)
+    extra = Setting(korean, english, *more, flag=flag, resume=resume, cache=cache, user_only=user_only)
     return Field(default, json_schema_extra=extra)
 
 

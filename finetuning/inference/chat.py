@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from finetuning.cells import printable
 from finetuning.inference.evaluator import Evaluator
 from finetuning.tasks.generation.conversations import prompt_ids, to_messages
 from finetuning.tasks.generation.shared import sampling_of
@@ -80,5 +81,5 @@ class HangulStreamer:
 
     def _show(self, text: str) -> None:
         if len(text) > len(self.shown):
-            print(text[len(self.shown) :], end="", flush=True)
+            print(printable(text[len(self.shown) :], keep_lines=True), end="", flush=True)
             self.shown = text

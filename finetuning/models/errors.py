@@ -61,7 +61,8 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
         return ModelError(
             "이 모델은 저장소에 든 파이썬 코드를 실행해야 읽을 수 있습니다. 실행하지 않았습니다.",
             where=where,
-            remedy="코드를 살펴보고 믿을 수 있으면 model.trust_remote_code를 true로 하세요.",
+            remedy="코드를 살펴보고 믿을 수 있으면 --set model.trust_remote_code=true를 붙이거나 "
+            "--config 파일에 쓰세요. 모델 폴더의 settings.yaml에 쓰인 것은 허락으로 보지 않습니다.",
         )
     return ModelError(
         f"{with_particle(part, '을/를')} 읽지 못했습니다: {reason}",

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import re
+import tempfile
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from exceptions import ModelError
 from finetuning.files import discard, give_usual_mode, writing
+from finetuning.korean.particles import with_particle
 from finetuning.models.adapters import add_vocabulary
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+_log = logging.getLogger(__name__)
+
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+_OWN_CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}  # transformers 5's name of a class, and the older one
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHTS = re.compile(
     r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors|(adapter_)?model\.safetensors\.index\.json|adapter_config\.json"
@@ -54,6 +64,70 @@ def save_pretrained(
     discard(partial)
 
 
+def mend_generation_config(model: PreTrainedModel) -> None:
+    """Make a model's generation config one that can be saved, in place.
+
+    Vicuna and other derivatives of Llama 2 have a temperature without `do_sample`, which transformers reads and does
+    not write. Such a model is meant to sample.
+    """
+    config = getattr(model, "generation_config", None)
+    if config is None or _is_valid(config):
+        return
+    sampling = copy.deepcopy(config)
+    sampling.do_sample = True
+    if _is_valid(sampling):
+        config.do_sample = True
+        _log.info("모델의 generation_config.json에 temperature나 top_p만 있어 do_sample을 true로 고쳐 저장합니다.")
+    else:
+        plain = type(config)(**{name: getattr(config, name, None) for name in _TOKENS})
+        model.generation_config = plain
+        _log.warning("모델의 generation_config.json이 저장할 수 없는 값이어서 특수 토큰만 남깁니다.")
+
+
+def _is_valid(config: GenerationConfig) -> bool:
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        return False
+    return True
+
+
+def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Try to write everything but the weights, so that a run does not end at its first save.
+
+    Args:
+        model: The model to be trained.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        ModelError: If config, generation config or tokenizer cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with _trying("config.json", model):
+            plain_config(model).save_pretrained(folder)
+        if model.can_generate() and model.generation_config is not None:
+            with _trying("generation_config.json", model):
+                model.generation_config.save_pretrained(folder)
+        with _trying("tokenizer", model):
+            _write_tokenizer(tokenizer, folder)
+
+
+@contextmanager
+def _trying(part: str, model: PreTrainedModel) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        return  # this disk is not that of the run, whose own first write says more
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"이 모델의 {with_particle(part, '은/는')} 저장할 수 없어 학습을 시작하지 않았습니다: {reason}",
+            where=f"model.name: {model.config.name_or_path}",
+            remedy=f"모델 폴더를 복사하고 {with_particle(part, '을/를')} 고쳐서 model.name에 쓰세요.",
+        ) from error
+
+
 def plain_config(model: PreTrainedModel) -> PreTrainedConfig:
     """Return a copy of the model's config without its quantisation, which each run chooses for itself."""
     config = copy.deepcopy(model.config)
@@ -87,6 +161,19 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         tokenizer.backend_tokenizer.no_truncation()  # it would save the length that this run cut texts at
     tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    described = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(_for_older(described), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _for_older(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tokenizer_config.json by the names that transformers 4 reads, which 5 reads as well."""
+    older = dict(described)
+    if older.get("tokenizer_class") in _OWN_CLASSES:
+        older["tokenizer_class"] = _OWN_CLASSES[older["tokenizer_class"]]
+    if isinstance(older.get("extra_special_tokens"), list):  # 4 expects names of tokens there
+        older["additional_special_tokens"] = older.pop("extra_special_tokens")
+    return older
 
 
 def _cast(model: PreTrainedModel, dtype: str) -> dict[str, torch.Tensor]:

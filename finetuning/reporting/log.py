@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from finetuning.cells import printable
 from finetuning.config.schema import LoggingSettings
 
 _NOISY_LIBRARIES = (
@@ -23,6 +24,19 @@ class _BarSafeHandler(logging.StreamHandler[Any]):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
+class _EscapingFormatter(logging.Formatter):
+    """Escapes control characters, and line breaks in what comes from data, so that no text forges a log line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line; line breaks of the message itself stay."""
+        shown = logging.makeLogRecord(record.__dict__)
+        if isinstance(record.args, tuple):
+            shown.args = tuple(
+                value if isinstance(value, int | float) else printable(str(value)) for value in record.args
+            )
+        return printable(super().format(shown), keep_lines=True)
+
+
 def set_up_logging(settings: LoggingSettings, is_main_process: bool) -> None:
     """Send this program's log to stderr, and other libraries' only from ERROR up.
 
@@ -31,7 +45,7 @@ def set_up_logging(settings: LoggingSettings, is_main_process: bool) -> None:
         is_main_process: Other processes log errors only.
     """
     handler = _BarSafeHandler()
-    handler.setFormatter(logging.Formatter(settings.format))
+    handler.setFormatter(_EscapingFormatter(settings.format))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level if is_main_process else logging.ERROR)

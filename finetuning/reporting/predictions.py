@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SAMPLES = 5
+_FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # full-width ones count in Excel too
+_NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?%?")
+# What a terminal acts on, and JSON leaves as it is. Escaped, it reads back as the same text.
+_UNSHOWABLE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def check_output(path: Path | None) -> None:
@@ -61,7 +66,21 @@ def beside(row: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, A
     return found
 
 
-def write_predictions(path: Path | None, records: Iterable[Mapping[str, Any]]) -> None:
+def as_cell(value: Any) -> Any:
+    """Return a list or an object as JSON, which reads back, and any other value unchanged."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+def as_cell_without_formula(value: Any) -> Any:
+    """Return a value like `as_cell`, with an apostrophe before a text that a spreadsheet would run as a formula."""
+    cell = as_cell(value)
+    is_formula = isinstance(cell, str) and cell.lstrip()[:1] in _FORMULA_STARTS and not _NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula and cell.strip() else cell
+
+
+def write_predictions(
+    path: Path | None, records: Iterable[Mapping[str, Any]], cell: Callable[[Any], Any] = as_cell
+) -> None:
     """Write predictions one by one, as JSONL to standard output, or to a .jsonl or .csv file by its suffix.
 
     A file is complete or not there at all.
@@ -69,13 +88,14 @@ def write_predictions(path: Path | None, records: Iterable[Mapping[str, Any]]) -
     Args:
         path: The file, or None for standard output.
         records: Rows with their predictions, JSON values by column.
+        cell: Makes a value, or a column's name, a cell of a CSV file.
 
     Raises:
         ResourceError: The disk is full or cannot be written.
     """
     if path is None:
         for record in records:
-            print(json.dumps(record, ensure_ascii=False))
+            print(_UNSHOWABLE.sub(_as_json_escape, json.dumps(record, ensure_ascii=False)))
         return
     partial = path.with_name(f".{path.name}.partial")
     lines = path.with_name(f".{path.name}.lines.partial")
@@ -83,7 +103,7 @@ def write_predictions(path: Path | None, records: Iterable[Mapping[str, Any]]) -
         columns = _write_lines(lines, path, records)
         with _writing(path):
             if path.suffix.lower() == ".csv":
-                _write_csv(partial, lines, columns)
+                _write_csv(partial, lines, columns, cell)
                 os.replace(partial, path)
             else:
                 os.replace(lines, path)
@@ -120,6 +140,10 @@ def sample_lines(
     return lines
 
 
+def _as_json_escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
 def _phrase(value: Any) -> str:
     """Format a JSON value for people."""
     if isinstance(value, float):
@@ -151,18 +175,13 @@ def _write_lines(lines: Path, path: Path, records: Iterable[Mapping[str, Any]]) 
     return list(columns)
 
 
-def _write_csv(path: Path, lines: Path, columns: Sequence[str]) -> None:
+def _write_csv(path: Path, lines: Path, columns: Sequence[str], cell: Callable[[Any], Any]) -> None:
     """Write JSONL as CSV, in UTF-8 with a BOM, without which Excel on Korean Windows shows broken characters.
 
     The columns are known after the last row only: a row without text has no prediction.
     """
     with lines.open(encoding="utf-8", newline="\n") as rows, path.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=columns)
-        writer.writeheader()
+        writer.writerow({name: cell(name) for name in columns})
         for line in rows:
-            writer.writerow({name: _csv_cell(value) for name, value in json.loads(line).items()})
-
-
-def _csv_cell(value: Any) -> Any:
-    """Return a list or an object as JSON, which reads back, and any other value unchanged."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+            writer.writerow({name: cell(value) for name, value in json.loads(line).items()})

@@ -12,7 +12,7 @@ from finetuning.korean.column_names import TEXTS
 from finetuning.tasks.base import Task
 from finetuning.tasks.parts import Presenter, RowEncoder, RowReader
 from finetuning.tasks.tensors import pad
-from finetuning.tasks.text_encoding import text_columns
+from finetuning.tasks.text_encoding import text_columns, without_unread_end
 from finetuning.tasks.vocabulary import VocabularyScorer, only_positions, vocabulary_batch
 from finetuning.types import IGNORED, Batch, Column, RandomKey
 
@@ -68,7 +68,8 @@ class MaskingEncoder(RowEncoder):
                 where="model.name",
                 remedy="BERT, RoBERTa, ELECTRA generator처럼 mask 토큰이 있는 인코더를 고르세요.",
             )
-        encoded = tokenizer(list(rows["text"]), truncation=True, max_length=max_length)
+        texts = [without_unread_end(tokenizer, text, max_length) for text in rows["text"]]
+        encoded = tokenizer(texts, truncation=True, max_length=max_length)
         if encoded.encodings is None:
             raise ModelError(
                 "fill-mask에는 fast tokenizer가 필요합니다. 이 모델에는 없습니다.",

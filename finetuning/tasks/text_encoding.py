@@ -9,6 +9,41 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 
+_CHARACTERS_A_TOKEN = 64  # far more than the tokens of any language have on average
+_SHORTEST_CUT = 4096
+
+
+def without_unread_end(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> str:
+    """Leave out the end of a very long text, of which no token would be kept, before it is tokenized.
+
+    The cut is checked on the tokenizer: the rest must still have more than max_length tokens, and as many tokens must
+    be the same as those of a text of twice the length. Else more of the text is kept, and at last all of it.
+
+    Args:
+        tokenizer: Any tokenizer.
+        text: The text.
+        max_length: Most tokens, special tokens included.
+
+    Returns:
+        The text, or its beginning. Both are cut to the same tokens, and both count as cut.
+    """
+    end = max(_CHARACTERS_A_TOKEN * max_length, _SHORTEST_CUT)
+    if len(text) <= 2 * end or tokenizer.truncation_side != "right":
+        return text
+    shorter = _first_ids(tokenizer, text[:end])
+    while 2 * end < len(text):
+        longer = _first_ids(tokenizer, text[: 2 * end])
+        if len(shorter) > max_length + 1 and shorter[: max_length + 1] == longer[: max_length + 1]:
+            return text[: 2 * end]
+        end, shorter = 2 * end, longer
+    return text
+
+
+def _first_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    return ids
+
+
 def encode_text(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
 ) -> dict[str, list[Any]]:
@@ -25,6 +60,10 @@ def encode_text(
     Returns:
         `input_ids`, `token_type_ids` if the model takes them, and `truncated` (bool).
     """
+
+    texts = [without_unread_end(tokenizer, text, max_length) for text in texts]
+    if pairs is not None:
+        pairs = [without_unread_end(tokenizer, text, max_length) for text in pairs]
 
     def encoded(until: int | None) -> BatchEncoding:
         second = list(pairs[:until]) if pairs is not None else None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import Cli
+from tests.support.cli import Cli, data_flags
 from tests.support.paths import ROOT
 
 MORPHEMES = {"bleu_morpheme", "rouge_l_morpheme"} if importlib.util.find_spec("kiwipiepy") else set()
@@ -66,7 +66,7 @@ def test_real_conversations_train_evaluate_and_are_planned(
     assert any(set(json.loads(record)) >= HEARD | OVERLAP for record in records)
     assert "종료 토큰으로 끝난 답" in run.err and "글자 ROUGE-L" in run.err
     assert ("형태소 ROUGE-L" in run.err) == bool(MORPHEMES)
-    evaluated = cli("evaluate", "--output_dir", output_dir, "--split", "validation")
+    evaluated = cli("evaluate", "--output_dir", output_dir, *data_flags(output_dir), "--split", "validation")
     assert evaluated.code == 0, evaluated.err
     saved = json.loads((output_dir / "metrics-validation.json").read_text(encoding="utf-8"))
     assert saved["loss"] == pytest.approx(summary["validation"]["loss"], rel=1e-4)
@@ -112,7 +112,7 @@ def test_text_to_text_on_real_sentences(cli: Cli, tiny_seq2seq: Path, real_data:
     losses = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     first, second = (record["loss"] for record in losses if record["kind"] == "eval")
     assert second < first
-    evaluated = cli("evaluate", "--output_dir", output_dir, "--split", "validation")
+    evaluated = cli("evaluate", "--output_dir", output_dir, *data_flags(output_dir), "--split", "validation")
     assert evaluated.code == 0, evaluated.err
     saved = json.loads((output_dir / "metrics-validation.json").read_text(encoding="utf-8"))
     assert saved["loss"] == pytest.approx(summary["validation"]["loss"], rel=1e-4)

@@ -45,7 +45,7 @@ def halved(old: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in old.items() if "layer.1." not in key}
 
 
-ODD_WEIGHTS = {
+ODD_WEIGHTS: dict[str, tuple[Any, ...]] = {
     "prefix": (renamed, {}, "bert.embeddings.LayerNorm.bias", "이름 앞의 module.을 떼거나"),
     "layers": (halved, {}, "bert.encoder.layer.1.", "config.json의 층 수"),
     "type": (dict, {"model_type": "electra", "embedding_size": 32}, "electra.embeddings.", "model_type(electra)"),
@@ -112,3 +112,42 @@ def tied_causal(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         return {key: value for key, value in old.items() if key != "lm_head.weight"}
 
     return rewritten(tiny_causal, folder, tied, tie_word_embeddings=True)
+
+
+def questions(folder: Path) -> Path:
+    path = folder / "questions.csv"
+    path.write_text("prompt,response\n" + "".join(f"질문 {n},답 {n}\n" for n in range(24)), encoding="utf-8")
+    return path
+
+
+def test_a_generation_config_that_cannot_be_saved_is_mended_before_the_first_step(
+    cli: Cli, tiny_causal: Path, tmp_path: Path
+) -> None:
+    """Vicuna's has a temperature without do_sample."""
+    folder, output_dir = changed(tiny_causal, tmp_path / "odd"), tmp_path / "run"
+    (folder / "generation_config.json").write_text('{"temperature": 0.9, "top_p": 0.6}', encoding="utf-8")
+    flags = ["--task", "text-generation", "--epochs", "1", "--set", "generation.max_new_tokens=2"]
+    run = cli(*arguments_for(folder, questions(tmp_path), output_dir, *flags))
+    assert run.code == 0, run.err
+    assert "do_sample을 true로 고쳐 저장합니다" in run.err
+    saved = read_json(output_dir / "generation_config.json")
+    assert (saved["do_sample"], saved["temperature"]) == (True, 0.9)
+
+
+def test_the_saved_tokenizer_is_of_a_class_that_transformers_4_has(
+    cli: Cli, tiny_causal: Path, reviews: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder, output_dir = changed(tiny_causal, tmp_path / "odd"), tmp_path / "run"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["a", "b"]})
+    tokenizer.save_pretrained(folder)
+    run = cli(*arguments_for(folder, reviews, output_dir, "--epochs", "1"))
+    assert run.code == 0, run.err
+    described = read_json(output_dir / "tokenizer_config.json")
+    assert described["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not isinstance(described.get("extra_special_tokens"), list)
+    again = AutoTokenizer.from_pretrained(output_dir)
+    assert again.get_vocab() == tokenizer.get_vocab()
+    assert {"a", "b"} <= set(again.all_special_tokens)

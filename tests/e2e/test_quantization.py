@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.support.cli import Cli
+from tests.support.cli import Cli, data_flags
 
 LORA = ("--set", "model.adapter.method=lora")
 
@@ -51,7 +51,7 @@ def test_from_training_to_export(cli: Cli, tiny_causal: Path, tmp_path: Path) ->
     summary = json.loads((output_dir / "summary.json").read_text(encoding="utf-8"))
     losses = {}
     for name, more in {"quantised": [], "whole": ["--set", "model.quantization=null"]}.items():
-        evaluated = cli("evaluate", "--output_dir", output_dir, "--split", "validation", *more)
+        evaluated = cli("evaluate", "--output_dir", output_dir, *data_flags(output_dir), "--split", "validation", *more)
         assert evaluated.code == 0, evaluated.err
         losses[name] = json.loads((output_dir / "metrics-validation.json").read_text(encoding="utf-8"))["loss"]
     assert losses["quantised"] == pytest.approx(summary["validation"]["loss"], rel=1e-6)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config_manager import ConfigManager
-from tests.support.cli import Cli, arguments_for
+from tests.support.cli import Cli, arguments_for, data_flags
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -35,11 +35,11 @@ def test_a_finished_run_is_kept_and_the_newest_one_is_used(
         assert str(first) in line and str(second) in line
     assert contents(first) == before
     assert ConfigManager.load(second / "settings.yaml", {}).model.output_dir == str(second)
-    evaluated = cli("evaluate", "--output_dir", first)
+    evaluated = cli("evaluate", "--output_dir", first, *data_flags(first))
     assert evaluated.code == 0, evaluated.err
     assert str(second) in evaluated.err
     assert (second / "metrics-test.json").is_file()
-    earlier = cli("evaluate", "--model_name", first)
+    earlier = cli("evaluate", "--model_name", first, *data_flags(first))
     assert earlier.code == 0, earlier.err
     assert str(second) not in earlier.err
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import Cli
+from tests.support.cli import Cli, data_flags
 from tests.support.paths import ROOT
 
 LINES = (
@@ -47,7 +47,7 @@ def test_evaluating_repeats_what_training_reported(cli: Cli, trained: Path) -> N
     assert reported["rows"] == {"train": 100, "validation": 20, "test": 30}
     assert read_json(trained / "config.json")["label2id"]["O"] == 0
     assert len(read_json(trained / "config.json")["label2id"]) == 13
-    run = cli("evaluate", "--output_dir", trained)
+    run = cli("evaluate", "--output_dir", trained, *data_flags(trained))
     assert run.code == 0, run.err
     saved = read_json(trained / "metrics-test.json")
     assert {name: saved[name] for name in reported["test"]} == pytest.approx(reported["test"], abs=1e-6)

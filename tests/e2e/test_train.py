@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.support.cli import Cli, arguments_for, stop_at
+from tests.support.cli import Cli, arguments_for, data_flags, stop_at
 from tests.support.paths import ROOT
 from tests.support.runs import final_state, losses
 
@@ -89,7 +89,7 @@ def test_resume_without_a_checkpoint_says_so(cli: Cli, tiny_model: Path, reviews
 
 
 def test_evaluate_prints_and_saves_what_training_reported(cli: Cli, trained: Path, reviews: Path) -> None:
-    run = cli("evaluate", "--output_dir", trained)
+    run = cli("evaluate", "--output_dir", trained, *data_flags(trained))
     assert run.code == 0, run.err
     assert "test 20행" in run.out
     saved = json.loads((trained / "metrics-test.json").read_text(encoding="utf-8"))

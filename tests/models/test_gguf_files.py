@@ -16,7 +16,7 @@ from finetuning.models.gguf_reader import explain
 from finetuning.models.quantization import check_combination
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
-from tests.support.cli import Cli
+from tests.support.cli import Cli, data_flags
 
 _OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _INNER = {
@@ -137,7 +137,7 @@ def test_from_training_to_evaluation(cli: Cli, files: dict[str, Path], reviews: 
     )  # fmt: skip
     assert run.code == 0, run.err
     assert (output_dir / "model.safetensors").exists()
-    evaluated = cli("evaluate", "--output_dir", output_dir, "--split", "validation")
+    evaluated = cli("evaluate", "--output_dir", output_dir, *data_flags(output_dir), "--split", "validation")
     assert evaluated.code == 0, evaluated.err
     losses = [json.loads((output_dir / name).read_text(encoding="utf-8")) for name in
               ("summary.json", "metrics-validation.json")]  # fmt: skip

@@ -25,7 +25,7 @@ from finetuning.models.vocabulary import (
 )
 from finetuning.models.vocabulary_learning import Learned, learn
 from finetuning.tasks.registry import find_task
-from tests.support.cli import Cli
+from tests.support.cli import Cli, data_flags
 from tests.support.runs import StopAfter, check_resumed_is_whole, run_train
 from tests.support.texts import NEGATIVE, POSITIVE
 
@@ -242,7 +242,7 @@ def test_a_saved_adapter_is_evaluated_and_predicts(flags: list[str], tmp_path: P
     folder = tmp_path / "model"
     run_train([*flags, "--set", "model.adapter.method=lora", "--output_dir", str(folder)], StopAfter())
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    done = cli("evaluate", "--output_dir", folder)
+    done = cli("evaluate", "--output_dir", folder, *data_flags(folder), "--split", "validation")
     assert done.code == 0, done.err
     measured = json.loads((folder / "metrics-validation.json").read_text(encoding="utf-8"))
     assert measured["loss_per_char"] == pytest.approx(summary["validation"]["loss_per_char"], rel=1e-4)

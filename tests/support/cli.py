@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.paths import ROOT
 
@@ -62,9 +63,15 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def data_flags(output_dir: Path) -> list[str]:
+    """The data that a model was trained on, and its cache, as the user names them to evaluate."""
+    data = yaml.safe_load((output_dir / "settings.yaml").read_text(encoding="utf-8"))["data"]
+    return ["--dataset", data["dataset_name"], "--set", f"data.dataset_cache_dir={data['dataset_cache_dir']}"]
+
+
 def check_evaluate_repeats_training(cli: Cli, output_dir: Path) -> dict[str, Any]:
     """Evaluate in another process; return the metrics on test after checking that training reported the same."""
-    run = cli("evaluate", "--output_dir", output_dir)
+    run = cli("evaluate", "--output_dir", output_dir, *data_flags(output_dir), "--split", "test")
     assert run.code == 0, run.err
     saved, reported = read_json(output_dir / "metrics-test.json"), read_json(output_dir / "summary.json")["test"]
     assert {name: saved[name] for name in reported} == pytest.approx(reported, abs=1e-6)

@@ -25,6 +25,7 @@ class DataSettings(Section):
         "Hugging Face dataset ID, a data file, or a folder with one file per split",
         flag="--dataset",
         cache="none",
+        user_only=True,
     )
     dataset_cache_dir: PathText = setting(
         "./datasets",
@@ -32,6 +33,7 @@ class DataSettings(Section):
         "folder for datasets and tokenised data",
         resume="free",
         cache="none",
+        user_only=True,
     )
     cache_max_days: Annotated[Number, Field(gt=0)] | None = setting(
         30.0,
@@ -39,6 +41,7 @@ class DataSettings(Section):
         "days after the last use that a prepared file is kept; null keeps all",
         resume="free",
         cache="none",
+        user_only=True,
     )
     cache_max_gb: Annotated[Number, Field(ge=0)] | None = setting(
         20.0,
@@ -46,6 +49,7 @@ class DataSettings(Section):
         "size in GB beyond which the least recently used prepared files are removed; null keeps all",
         resume="free",
         cache="none",
+        user_only=True,
     )
     text_column: Text = setting(
         "text",

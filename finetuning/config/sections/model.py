@@ -59,6 +59,7 @@ class ModelSettings(Section):
         "Hugging Face model ID, or the path of a model folder or GGUF file",
         flag="--model_name",
         resume="measured",
+        user_only=True,
     )
     task: Text = setting(
         "text-classification",
@@ -72,6 +73,7 @@ class ModelSettings(Section):
         "folder for the fine-tuned model",
         flag="--output_dir",
         resume="free",
+        user_only=True,
     )
     cache_dir: PathText = setting(
         "./models/pretrained",
@@ -79,6 +81,7 @@ class ModelSettings(Section):
         "folder for downloaded pretrained models",
         flag="--cache_dir",
         resume="free",
+        user_only=True,
     )
     revision: Text | None = setting(
         None,
@@ -91,6 +94,7 @@ class ModelSettings(Section):
         "모델 저장소에 든 파이썬 코드를 실행할지. 믿는 저장소에만 켜세요",
         "whether to run Python code from the model's repository; only for repositories that you trust",
         resume="free",
+        user_only=True,
     )
     dtype: Literal["float32", "bfloat16"] = setting(
         "float32",

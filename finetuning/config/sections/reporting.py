@@ -64,11 +64,13 @@ class LoggingSettings(Section):
         "로그 수준: `DEBUG`, `INFO`, `WARNING`, `ERROR`",
         "log level: `DEBUG`, `INFO`, `WARNING`, `ERROR`",
         flag="--log_level",
+        user_only=True,
     )
     format: LogFormat = setting(
         "%(asctime)s - %(levelname)s - %(message)s",
         "로그 한 줄의 형식 (파이썬 logging)",
         "format of a log line (Python's logging)",
+        user_only=True,
     )
     log_steps: PositiveInteger = setting(
         10, "이 스텝마다 손실과 속도를 로그로 남깁니다", "number of steps between log lines with loss and speed"
@@ -84,6 +86,7 @@ class LoggingSettings(Section):
             "TensorBoard's files are in `output_dir/tensorboard`, and a resumed run hides what was logged after its "
             "checkpoint; the others get a new run each time a run is resumed",
         ),
+        user_only=True,
     )
     profile: Boolean = setting(
         False,

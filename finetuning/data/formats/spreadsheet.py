@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,11 @@ from exceptions import DataError
 from finetuning.data.formats.base import Source, check_columns, clean_name
 
 _WORKBOOK = "xl/workbook.xml"
+_LAST_ROW = 1_048_576  # of a sheet, as Excel has them
+_LONGEST_CELL = 1 << 20  # bytes of its XML; Excel has at most 32,767 characters in a cell
+_MOST_UNPACKED, _HARMLESS = 4 << 30, 256 << 20  # bytes
+_HIGHEST_RATIO = 200  # of unpacked bytes to packed ones
+_CHUNK = 1 << 20
 
 
 def is_spreadsheet(path: Path, start: bytes) -> bool:
@@ -29,7 +35,9 @@ def is_spreadsheet(path: Path, start: bytes) -> bool:
 def read(path: Path) -> Source:
     """Read the rows below the first that is not blank, which names the columns; formulas as last computed."""
     with _opened(path) as book:
-        found = [(sheet.title, header) for sheet in book.worksheets if (header := next(_rows(sheet), None)) is not None]
+        found = [
+            (sheet.title, header) for sheet in book.worksheets if (header := next(_rows(path, sheet), None)) is not None
+        ]
         if not found:
             raise DataError("빈 엑셀 파일입니다.", where=str(path), remedy="첫 줄에 열 이름이 있는 시트를 넣으세요.")
         title, (number, cells) = found[0]
@@ -63,6 +71,7 @@ def _opened(path: Path) -> Iterator[Any]:
     import openpyxl
 
     with path.open("rb") as file:
+        _check_size(path)
         try:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         except Exception as error:  # openpyxl raises many kinds of errors over a broken file
@@ -75,16 +84,61 @@ def _opened(path: Path) -> Iterator[Any]:
             book.close()
 
 
-def _rows(sheet: Any) -> Iterator[tuple[int, tuple[Any, ...]]]:
+def _check_size(path: Path) -> None:
+    """Raise DataError for a workbook that a few bytes make huge, before it is unpacked into memory.
+
+    A ZIP's own record of a size is an upper bound: no more than that is read from it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = [part for part in archive.infolist() if part.filename.endswith(".xml")]
+            unpacked = sum(part.file_size for part in parts)
+            ratio = unpacked / max(1, sum(part.compress_size for part in parts))
+            if unpacked > _MOST_UNPACKED or (unpacked > _HARMLESS and ratio > _HIGHEST_RATIO):
+                raise DataError(
+                    f"압축을 풀면 {unpacked / 2**30:,.1f} GiB나 되어 읽지 않습니다.",
+                    where=str(path),
+                    remedy="믿을 수 있는 파일이면 엑셀에서 열어 CSV로 저장해 쓰세요.",
+                )
+            for part in parts:
+                _check_cells(path, archive, part)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
+        raise _broken(path, error) from None
+
+
+def _check_cells(path: Path, archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> None:
+    """Raise DataError where a part of a workbook has a longer text between two tags than any cell has."""
+    if part.file_size <= _LONGEST_CELL:
+        return
+    length = 0  # since the last tag began
+    with archive.open(part) as file:
+        while chunk := file.read(_CHUNK):
+            *within, last = chunk.split(b"<")
+            length = len(last) if within else length + len(last)
+            if length > _LONGEST_CELL:
+                raise DataError(
+                    f"칸 하나가 {_LONGEST_CELL:,}바이트를 넘습니다.",
+                    where=f"{path}, {part.filename}",
+                    remedy="엑셀의 칸에는 32,767자까지 들어갑니다. 긴 글은 JSONL이나 CSV로 저장해 쓰세요.",
+                )
+
+
+def _rows(path: Path, sheet: Any) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Yield the number and the cells of each row that is not blank."""
     sheet.reset_dimensions()  # other programs write wrong ones
     for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
+        if number > _LAST_ROW:
+            raise DataError(
+                f"행의 번호가 엑셀의 마지막 행({_LAST_ROW:,})을 넘습니다.",
+                where=f"{path}, {sheet.title} 시트",
+                remedy="깨진 파일입니다. 엑셀에서 열리는지 확인하고 다시 저장하세요.",
+            )
         if any(_as_text(cell).strip() for cell in cells):
             yield number, cells
 
 
 def _records(path: Path, sheet: Any, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    rows = _rows(sheet)
+    rows = _rows(path, sheet)
     next(rows, None)
     for number, cells in rows:
         beyond = next((cell for cell in cells[len(columns) :] if _as_text(cell).strip()), None)
