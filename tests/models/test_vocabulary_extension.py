@@ -272,7 +272,7 @@ def test_a_resumed_run_has_the_pieces_that_it_was_begun_with(
 
 
 def test_pieces_come_from_the_run_of_the_checkpoint(flags: list[str], tmp_path: Path) -> None:
-    """They do not come from an earlier run in the same folder."""
+    """The run goes on in the folder of its checkpoint; another folder's pieces are neither read nor replaced."""
     ours, other = tmp_path / "a" / "model", tmp_path / "b" / "model"
     with pytest.raises(StopRequested):
         run_train([*flags, "--output_dir", str(ours)], StopAfter(looks=3))
@@ -280,8 +280,13 @@ def test_pieces_come_from_the_run_of_the_checkpoint(flags: list[str], tmp_path: 
     other.mkdir(parents=True)
     (other / "vocabulary.json").write_text(replace(begun_with, merges=begun_with.merges[:3]).to_json(), "utf-8")
     checkpoint = ["--resume", "--checkpoint_path", str(tmp_path / "a" / "checkpoint-latest")]
-    run_train([*flags, "--output_dir", str(other), *checkpoint], StopAfter())
-    assert Learned.from_json((other / "vocabulary.json").read_text(encoding="utf-8")) == begun_with
+    before = (other / "vocabulary.json").read_bytes()
+    with pytest.raises(SettingsError, match=r"체크포인트는 .* 폴더의 학습인데"):
+        run_train([*flags, "--output_dir", str(other), *checkpoint], StopAfter())
+    run_train([*flags, *checkpoint], StopAfter())
+    assert Learned.from_json((ours / "vocabulary.json").read_text(encoding="utf-8")) == begun_with
+    assert (ours / "summary.json").is_file()
+    assert (other / "vocabulary.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("broken", ['{"texts": 3, "mer', "{}", "[1, 2]", "\xff"])
