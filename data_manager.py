@@ -15,7 +15,7 @@ from exceptions import DataError
 from finetuning.config.schema import Settings
 from finetuning.data.cache import FORMAT, Cache, code_key, settings_key
 from finetuning.data.cleaning import Cleaner
-from finetuning.data.columns import find_columns, without_targets
+from finetuning.data.columns import check_used, find_columns, without_targets
 from finetuning.data.examples import Examples
 from finetuning.data.prepared import Unlabelled, cached_rows
 from finetuning.data.rows import Rows
@@ -134,6 +134,8 @@ class DataManager:
         limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
         columns, limit = self.task.reads.columns(raw.columns), limits.get(split)
         names = find_columns(columns, raw)
+        if split == "train":
+            check_used(columns, self.task, raw)
         key = content_key(FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, code_key(self.task.reads),
                           settings_key(self.task.settings, "rows"))  # fmt: skip
         cleaner = Cleaner.to_train(self.task, self.data, columns, names, limit)

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 FORMAT = "7"  # part of every key: change it whenever the data room's cleaning or encoding changes what it makes
 _OURS = re.compile(r"(?:rows-[0-9a-f]{32}\.(?:arrow|json)|examples-[0-9a-f]{32}\.arrow|vocabulary-[0-9a-f]{32}\.json)")
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # Arrow's IPC format
 _DAY_S = 86_400.0
 _GB = 1e9
 _REMEDY = "남은 공간과 쓰기 권한을 확인하거나 data.dataset_cache_dir로 다른 폴더를 고르세요."
@@ -83,8 +84,12 @@ class Cache:
         return self.folder / f"{kind}-{key}{suffix}"
 
     def has(self, *paths: Path) -> bool:
-        """Return whether all of these files exist; if so, record that they are used now."""
+        """Return whether all of these files exist and are whole; if so, record that they are used now."""
         if not all(path.exists() for path in paths):
+            return False
+        broken = [path.name for path in paths if not _is_whole(path)]
+        if broken:  # a full disk, a copy that was cut off, a power failure
+            _log.warning("데이터 캐시의 파일이 깨져 다시 만듭니다: %s (%s)", ", ".join(broken), self.folder)
             return False
         for path in paths:
             mark_as_used(path)
@@ -150,6 +155,18 @@ class Cache:
         _log.info(
             "데이터 캐시를 정리했습니다: %s, 모두 %s MB. (%s)", ", ".join(reasons), f"{megabytes:,.1f}", self.folder
         )
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether an Arrow stream has its end mark, and JSON can be read."""
+    try:
+        if path.suffix == ".json":
+            return isinstance(json.loads(path.read_bytes()), dict)
+        with path.open("rb") as file:
+            file.seek(-len(_END_OF_STREAM), os.SEEK_END)
+            return file.read() == _END_OF_STREAM
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _remove(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from exceptions import DataError
+from exceptions import DataError, SettingsError
 from finetuning.cells import ROLE_NAMES
 from finetuning.data.formats.base import clean_name
 from finetuning.data.sources import Raw
@@ -14,6 +14,10 @@ from finetuning.tasks.base import Task
 from finetuning.types import Column
 
 _log = logging.getLogger(__name__)
+_COLUMNS = frozenset({
+    "text_column", "text_pair_column", "label_column", "prompt_column", "response_column", "question_column",
+    "context_column", "answers_column",
+})  # fmt: skip
 _WITH_FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # other columns are set with --set
 
 
@@ -42,6 +46,36 @@ def find_columns(columns: Sequence[Column], raw: Raw) -> dict[str, str]:
         elif candidates or not (column.optional and column.is_default()):
             raise _no_column(column, candidates, raw)
     return names
+
+
+def check_used(columns: Sequence[Column], task: Task, raw: Raw) -> None:
+    """Check that the task reads every column that the settings name.
+
+    Args:
+        columns: The columns that the task reads from this source.
+        task: The task, under its settings.
+        raw: The source, for the message.
+
+    Raises:
+        SettingsError: A column is named and would not be read; the message names the settings to use instead.
+    """
+    data = task.settings.data
+    names: dict[str, str | None] = {name: getattr(data, name) for name in type(data).model_fields if name in _COLUMNS}
+    named = {name: value for name, value in names.items() if value != type(data).model_fields[name].default}
+    read = {column.setting for column in columns}
+    unread = [name for name in named if name not in read]
+    if not unread:
+        return
+    instead = [f"--set data.{task.reads.instead[name]}={value}" for name, value in named.items()
+               if name in task.reads.instead]  # fmt: skip
+    what = ", ".join(f"data.{name}: {named[name]}" for name in unread)
+    settings = ", ".join(f"data.{name}" for name in sorted(read))
+    remedy = f"지금 읽는 열의 설정은 {settings}입니다. 쓰지 않는 설정은 지우세요."
+    raise SettingsError(
+        f"{task.name} 태스크가 이 데이터에서 읽지 않는 열이 설정되어 있습니다: {what}",
+        where=f"{raw.where} (있는 열: {', '.join(raw.columns)})",
+        remedy=f"{' '.join(instead)} 플래그로 쓰세요. {remedy}" if instead else remedy,
+    )
 
 
 def without_targets(sources: Mapping[str, Raw], task: Task) -> dict[str, str]:

@@ -235,7 +235,9 @@ def usable_length(wanted: int, config: PreTrainedConfig, tokenizer: PreTrainedTo
         allowed -= (config.pad_token_id or 0) + 1
     allowed = min(allowed, tokenizer.model_max_length)
     if wanted > allowed:
-        _log.warning(
+        is_default = wanted == Settings().data.max_length  # nobody asked for it, so nobody is warned
+        _log.log(
+            logging.DEBUG if is_default else logging.WARNING,
             "data.max_length는 %s이지만 이 모델의 최대 길이는 %s입니다. %s 토큰까지만 사용합니다.",
             f"{wanted:,}", f"{allowed:,}", f"{allowed:,}",
         )  # fmt: skip

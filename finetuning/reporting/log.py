@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -53,10 +54,12 @@ def set_up_logging(settings: LoggingSettings, is_main_process: bool) -> None:
 
 
 def quiet_libraries() -> None:
-    """Turn off the progress bars and advice of datasets and transformers: this program reports a run itself."""
+    """Turn off what libraries say beside this program's own report: their warnings, advice and progress bars."""
     import datasets
     import transformers
 
+    if not sys.warnoptions:  # what a library deprecates is its caller's business; `python -W default` shows it
+        warnings.simplefilter("ignore")
     datasets.disable_progress_bars()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -35,6 +35,8 @@ METRIC_NAMES = {
     "entity_micro_f1": "개체 micro-F1",
     "char_macro_f1": "글자 macro-F1",
     "char_macro_f1_without_o": "글자 macro-F1(O 제외)",
+    "klue_entity_macro_f1": "개체 macro-F1(KLUE)",
+    "klue_char_macro_f1": "글자 macro-F1(KLUE)",
 }
 
 

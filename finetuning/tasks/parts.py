@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetuning.config.schema import DataSettings, Settings
@@ -26,11 +27,13 @@ class RowReader(ABC):
         grouped_by: Role whose rows of one value stay together when data are held out of train, or None.
         counts_characters: Whether labels are character positions. The text is then only brought to NFC, and
             `prepare` moves the positions accordingly.
+        instead: For settings of other tasks' columns, the setting of this task that is likely meant.
     """
 
     has_labels: ClassVar[bool] = False
     grouped_by: ClassVar[str | None] = None
     counts_characters: ClassVar[bool] = False
+    instead: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

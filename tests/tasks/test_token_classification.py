@@ -18,6 +18,7 @@ from exceptions import BadRow, DataError
 from finetuning.config.schema import Settings
 from finetuning.data.formats.registry import open_source
 from finetuning.tasks.registry import find_task
+from finetuning.tasks.tagging.entities import entity_scores
 from finetuning.tasks.tagging.spans import Span, composed, write_iob2
 from finetuning.tasks.tagging.task import decode
 from tests.support.tagging import NAMES, task_of
@@ -281,6 +282,8 @@ def test_metrics_are_those_computed_by_hand() -> None:
             "entity_micro_f1": 2 * 3 / (5 + 4),
             "char_macro_f1": sum(with_o) / 7,
             "char_macro_f1_without_o": sum(characters) / 4,
+            "klue_entity_macro_f1": (2 / 5 + 1) / 2,  # no I- is without a beginning here
+            "klue_char_macro_f1": sum(with_o) / 7,
         }
     )
     assert task_of().shows.details(OUTCOMES, ROWS, NAMES)[1:] == [
@@ -318,6 +321,41 @@ def test_metrics_are_those_of_klue_on_the_same_characters() -> None:
     assert found["char_macro_f1"] == pytest.approx(with_o, abs=1e-12)
     inside = f1_score(truth, predicted, labels=NAMES[1:], average="macro")
     assert found["char_macro_f1_without_o"] == pytest.approx(inside)
+
+
+def test_an_inside_tag_without_a_beginning_is_an_entity_here_and_none_in_klues_score() -> None:
+    rows = {"text": ["박씨 경찰"], "label": ['[[0, 2, "PS"], [3, 5, "OG"]]']}
+    found = task_of().scores.metrics(
+        [[(0, 2, NAMES.index("B-PS"), 1.0), (3, 5, NAMES.index("I-OG"), 1.0)]], rows, NAMES, 0.0
+    )
+    assert (found["entity_macro_f1"], found["char_macro_f1"]) == (1.0, 1.0)
+    assert found["klue_entity_macro_f1"] == 0.5
+    # B-OG: 0 of 1; I-OG: 1 of 1 with 2 said; O, B-PS and I-PS are right
+    assert found["klue_char_macro_f1"] == pytest.approx((3 + 0 + 2 / 3) / 5)
+
+
+def test_scores_of_raw_tags_are_those_of_the_tags_themselves() -> None:
+    """The reference writes each token's tag onto its characters and counts the entities of the strict scheme."""
+    from sklearn.metrics import f1_score
+
+    random = np.random.default_rng(1)
+    texts, labels, predictions, raw = [], [], [], []
+    for _ in range(40):
+        texts.append("가나다라마바사아")
+        truth = [(place, place + 1, int(tag), 1.0) for place, tag in enumerate(random.choice(5, 8))]
+        labels.append(json.dumps([span for span, _ in decode(truth, NAMES)]))
+        said = [part if random.random() < 0.6 else (*part[:2], int(random.choice(5)), 1.0) for part in truth]
+        predictions.append(said)
+        raw.append([NAMES[tag] for _, _, tag, _ in said])
+    found = task_of().scores.metrics(predictions, {"text": texts, "label": labels}, NAMES, 0.0)
+    truths = [write_iob2([Span(*span) for span in json.loads(cell)], texts[0]) for cell in labels]
+    entities = entity_scores(truths, raw)
+    assert found["klue_entity_macro_f1"] == pytest.approx(np.mean([score.f1 for score in entities.values()]))
+    joined = [[tag for tags in side for tag in ("O", *tags, "O")] for side in (truths, raw)]
+    assert found["klue_char_macro_f1"] == pytest.approx(
+        f1_score(*joined, labels=NAMES, average="macro", zero_division=1)
+    )
+    assert found["klue_entity_macro_f1"] != found["entity_macro_f1"]
 
 
 def test_a_split_without_entities_measures_nothing() -> None:

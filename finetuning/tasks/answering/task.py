@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,8 @@ class QuestionReader(RowReader):
 
     grouped_by = "context"
     counts_characters = True
+
+    instead = MappingProxyType({"text_column": "context_column", "label_column": "answers_column"})
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         """Return question, context and answers, and `is_impossible` and an id if the source has them."""

@@ -24,6 +24,7 @@ from finetuning.tasks.generation.conversations import (
     trained_characters,
 )
 from finetuning.tasks.generation.shared import (
+    PROMPT_AND_RESPONSE,
     Answer,
     GeneratedTextPresenter,
     GeneratingScorer,
@@ -62,6 +63,8 @@ class ConversationReader(RowReader):
     A row is `messages`, ShareGPT's `conversations`, Alpaca's `instruction`, `input` and `output`, a prompt and a
     response, or else plain text.
     """
+
+    instead = PROMPT_AND_RESPONSE
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         """Return the columns that the settings name, or else those of a common shape, or else the text's."""
@@ -128,7 +131,14 @@ class ConversationEncoder(RowEncoder):
         path = self.settings.text_generation.chat_template
         if path is not None:
             try:
-                tokenizer.chat_template = Path(path).expanduser().read_text(encoding="utf-8")
+                tokenizer.chat_template = Path(path).read_text(encoding="utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise SettingsError(
+                    "chat template 파일이 UTF-8이 아닙니다. CP949(EUC-KR)로 저장한 파일로 보입니다.",
+                    where=f"text_generation.chat_template: {path}",
+                    remedy="편집기에서 UTF-8로 다시 저장하세요. 터미널에서는 "
+                    f"`iconv -f cp949 -t utf-8 {path} > template.jinja`로 바꿀 수 있습니다.",
+                ) from error
             except OSError as error:
                 raise SettingsError(
                     f"chat template 파일을 읽을 수 없습니다: {error.strerror or error}",

@@ -11,6 +11,7 @@ from finetuning.korean.column_names import SOURCES, TARGETS
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.shared import (
+    PROMPT_AND_RESPONSE,
     Answer,
     GeneratedTextPresenter,
     GeneratingScorer,
@@ -46,6 +47,8 @@ class Text2TextGeneration(Task):
 
 class SourceTargetReader(RowReader):
     """Reads a text and the text to make of it."""
+
+    instead = PROMPT_AND_RESPONSE
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         """Return the columns of the source and the target."""

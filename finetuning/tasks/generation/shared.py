@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from finetuning.config.schema import GenerationSettings
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# settings of a text and its label → the settings of this room's tasks
+PROMPT_AND_RESPONSE = MappingProxyType({"text_column": "prompt_column", "label_column": "response_column"})
 _SHOWN_TEXTS = 5
 
 

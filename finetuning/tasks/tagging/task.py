@@ -214,12 +214,16 @@ class EntityScorer(Scorer):
         Entities count as in seqeval's strict mode. `char_macro_f1` is over all tags, O among them, with an O before and
         after every sentence; a tag that is in neither truth nor prediction counts as 1. `char_macro_f1_without_o` is
         over the tags in truth or prediction, without O.
+
+        `klue_entity_macro_f1` and `klue_char_macro_f1` are of each token's likeliest tag as it is, as KLUE's published
+        scores are: an I- that continues no entity of its kind is no entity there.
         """
         from sklearn.metrics import f1_score
 
         truth, predicted = _tagged(predictions, rows, label_names)
         kinds = list(entity_scores(truth, predicted).values())
-        characters = [[tag for tags in side for tag in ("O", *tags, "O")] for side in (truth, predicted)]
+        raw = [raw_tags(*pair, label_names) for pair in zip(predictions, rows["text"], strict=True)]
+        characters, raw_characters = ([_joined(truth), _joined(side)] for side in (predicted, raw))
         inside = sorted({tag for side in characters for tag in side} - {"O"})
         return {
             "loss": loss,
@@ -229,6 +233,10 @@ class EntityScorer(Scorer):
             "char_macro_f1_without_o": float(f1_score(*characters, labels=inside, average="macro", zero_division=0))
             if inside
             else 0.0,
+            "klue_entity_macro_f1": macro_average(list(entity_scores(truth, raw).values())).f1,
+            "klue_char_macro_f1": float(
+                f1_score(*raw_characters, labels=list(label_names), average="macro", zero_division=1)
+            ),
         }
 
 
@@ -287,6 +295,27 @@ def decode(pieces: Sequence[tuple[int, int, int, float]], label_names: Sequence[
             found.append((Span(start, end, label), [score]))
         before = label
     return [(span, float(np.mean(scores))) for span, scores in found]
+
+
+def raw_tags(pieces: Sequence[tuple[int, int, int, float]], text: str, label_names: Sequence[str]) -> list[str]:
+    """Return the tag of every character but white space, as the tokens have it and whatever stands before it.
+
+    Args:
+        pieces: (start, end, tag id, probability) of each token, in the text's order.
+        text: The row's text.
+        label_names: Tags in the order of their ids.
+    """
+    tags = ["O"] * len(text)
+    for start, end, tag, _ in pieces:
+        name = label_names[tag]
+        inside = f"I-{name[2:]}" if name.startswith("B-") else name
+        tags[start:end] = [name, *[inside] * (end - start - 1)]
+    return [tag for tag, character in zip(tags, text, strict=True) if not character.isspace()]
+
+
+def _joined(side: Sequence[Sequence[str]]) -> list[str]:
+    """Return the tags of all rows as one sequence, with an O before and after each row."""
+    return [tag for tags in side for tag in ("O", *tags, "O")]
 
 
 def _spans(cell: str) -> list[Span]:

@@ -1,0 +1,88 @@
+"""Likely mistakes: what is said of them through the command line, and that nothing is said without a reason."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import Cli, arguments_for
+
+
+def write_pairs(path: Path) -> Path:
+    rows = [f"질문 {number},답 {number}" for number in range(40)]
+    path.write_text("\n".join(["Q,A", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def plan_for(model: Path, data: Path, folder: Path, *more: object) -> list[str]:
+    return ["plan", *arguments_for(model, data, folder / "model", *more)]
+
+
+def test_columns_of_another_task_are_refused_with_the_right_flags(cli: Cli, tiny_causal: Path, tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "qa.csv")
+    flags = plan_for(tiny_causal, data, tmp_path, "--task", "text-generation")
+    run = cli(*flags, "--text_column", "Q", "--label_column", "A")
+    assert run.code == 2
+    assert "읽지 않는 열" in run.err and "data.label_column: A" in run.err
+    right = "--set data.prompt_column=Q --set data.response_column=A"
+    assert right in run.err
+    run = cli(*flags, *right.split())
+    assert run.code == 0, run.err
+    assert "⟦답 0" in run.out
+
+
+@pytest.mark.parametrize("damage", ["emptied", "halved", "zeroed at its end"])
+@pytest.mark.parametrize("pattern", ["rows-*.arrow", "rows-*.json", "examples-*.arrow"])
+def test_broken_file_of_the_cache_is_made_again(
+    cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path, pattern: str, damage: str
+) -> None:
+    flags = plan_for(tiny_model, reviews, tmp_path)
+    whole = cli(*flags)
+    assert whole.code == 0, whole.err
+    files = list((tmp_path / "cache" / "prepared").glob(pattern))
+    assert files
+    for path in files:
+        content = path.read_bytes()
+        kept = {"emptied": 0, "halved": len(content) // 2, "zeroed at its end": max(0, len(content) - 64)}[damage]
+        path.write_bytes(content[:kept] + (b"\0" * 64 if damage.startswith("zeroed") else b""))
+    again = cli(*flags)
+    assert (again.code, again.out) == (0, whole.out), again.err
+    assert "깨져 다시 만듭니다" in again.err
+    assert "깨져" not in cli(*flags).err
+
+
+def test_template_in_cp949_is_named(cli: Cli, tiny_causal: Path, tmp_path: Path) -> None:
+    template = tmp_path / "양식.jinja"
+    text = "{% for m in messages %}말: {{ m['content'] }}</s>{% endfor %}"
+    template.write_bytes(text.encode("cp949"))
+    flags = plan_for(
+        tiny_causal, write_pairs(tmp_path / "qa.csv"), tmp_path, "--task", "text-generation",
+        "--set", "data.prompt_column=Q", "--set", "data.response_column=A",
+        "--set", f"text_generation.chat_template={template}",
+    )  # fmt: skip
+    run = cli(*flags)
+    assert run.code == 2, run.err
+    assert "CP949" in run.err and str(template) in run.err and "iconv" in run.err
+    template.write_bytes(text.encode("utf-8-sig"))
+    run = cli(*flags)
+    assert run.code == 0 and "말: " in run.out, run.err
+
+
+def test_only_what_was_asked_for_is_warned_of(cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path) -> None:
+    flags = ["plan", "--model_name", tiny_model, "--dataset", reviews, "--set", f"data.dataset_cache_dir={tmp_path}"]
+    assert "최대 길이" not in cli(*flags).err
+    run = cli(*flags, "--max_length", 512 - 1)
+    assert run.code == 0 and "64 토큰" in run.err
+
+
+def test_home_folder_of_a_model_is_found_by_training_too(
+    cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tiny_model.parent))
+    arguments = arguments_for(Path("~") / tiny_model.name, reviews, tmp_path / "model", "--epochs", 1)
+    run = cli("train", *arguments)
+    assert run.code == 0, run.err
+    assert not os.path.lexists("~")
+    assert "Warning" not in run.err
