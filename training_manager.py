@@ -226,7 +226,7 @@ class TrainingManager:
         self.ledger = StepLedger(
             self.state, self.evaluator, self.train_examples, self.settings.training.seed, self.recorder
         )
-        if not keeps_best:
+        if not (keeps_best and self.best.is_that_of(self.state, self.task.scores.greater_is_better)):
             self.state.forget_best()
 
     @cached_property

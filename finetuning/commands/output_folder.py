@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,3 +94,12 @@ def check_not_foreign(output_dir: Path) -> None:
             where=f"model.output_dir: {output_dir}",
             remedy="--output_dir로 비어 있거나 새로 만들 폴더를 지정하세요.",
         )
+
+
+def is_evaluation(path: Path) -> bool:
+    """Return whether `evaluate` wrote a `metrics-*.json`; the user may have files of such names."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return bool(path.name == f"metrics-{found['split']}.json" and "rows" in found)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False

@@ -13,7 +13,13 @@ from config_manager import ConfigManager
 from exceptions import ModelError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
-from finetuning.commands.output_folder import check_not_foreign, check_writable, checkpoint_to_resume, prepare_output
+from finetuning.commands.output_folder import (
+    check_not_foreign,
+    check_writable,
+    checkpoint_to_resume,
+    is_evaluation,
+    prepare_output,
+)
 from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
@@ -209,5 +215,6 @@ def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedT
     """Save the model and its settings as the result of the run; remove the card and metrics of the model before."""
     ConfigManager.save(session.settings, session.output_dir / "settings.yaml")  # first: no model without its settings
     session.models.save(model, tokenizer, session.output_dir)
-    for path in (session.output_dir / "README.md", *session.output_dir.glob("metrics-*.json")):
+    evaluated = [path for path in session.output_dir.glob("metrics-*.json") if is_evaluation(path)]
+    for path in (session.output_dir / "README.md", session.output_dir / "summary.json", *evaluated):
         path.unlink(missing_ok=True)

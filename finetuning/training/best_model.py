@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 from exceptions import ResourceError
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.device.runtime import Runtime
+from finetuning.files import write_json
 from finetuning.training.state import TrainingState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
+_RECORD = "best.json"
 
 
 class BestModelSaver(Protocol):
@@ -33,8 +36,30 @@ class _Lost:
     reason: str
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    """The model in the folder of the run.
+
+    Attributes:
+        step: Its step.
+        metric: Its validation metric; None where that was not finite.
+    """
+
+    step: int
+    metric: float | None
+
+    def is_better_than(self, metric: float | None, greater_is_better: bool) -> bool:
+        """Return whether its metric is strictly better than another."""
+        if self.metric is None or metric is None or not math.isfinite(metric):
+            return self.metric is not None
+        return self.metric > metric if greater_is_better else self.metric < metric
+
+
 class BestModel:
     """Saves the best model so far. A disk that does not take it does not end the run; `check` tells of it at the end.
+
+    `best.json` beside the model records its step and metric. A run that goes back to an earlier checkpoint forgets a
+    better model that came later; the record keeps that model from being replaced by a worse one.
 
     Args:
         save: Writes the model; called on the main process alone.
@@ -49,9 +74,19 @@ class BestModel:
     def keep(self, model: PreTrainedModel, state: TrainingState, metric: float, greater_is_better: bool) -> None:
         """Save a model whose metric is better than that of the one in the folder, and record it in the state.
 
-        Where it cannot be saved the state goes on naming the model that is in the folder.
+        Where it cannot be saved the state goes on naming the model that is in the folder. Where the folder has a better
+        one, of a later step that the run went back from, that one stays and the state follows the run alone.
         """
-        reason = self._save_on_main(model, state.step)
+        recorded = self._recorded()
+        if recorded is not None and recorded.is_better_than(metric, greater_is_better):
+            _log.warning(
+                "스텝 %s의 모델(%.4f)보다 이미 저장된 스텝 %s의 모델(%.4f)이 나으므로 바꾸지 않습니다.",
+                f"{state.step:,}", metric, f"{recorded.step:,}", recorded.metric,
+            )  # fmt: skip
+            state.evaluations_since_best = 0
+            state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
+            return
+        reason = self._save_on_main(model, state.step, metric)
         state.evaluations_since_best = 0
         lost, is_lost = self._lost, bool(self._runtime.maximum(float(reason is not None)))
         if lost is None or (metric >= lost.metric if greater_is_better else metric <= lost.metric):
@@ -60,8 +95,34 @@ class BestModel:
             return
         state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
 
+    def is_that_of(self, state: TrainingState, greater_is_better: bool) -> bool:
+        """Return whether the model in the folder is the best one of a checkpoint, or a better one of a later step.
+
+        Args:
+            state: The state in the checkpoint.
+            greater_is_better: Whether a greater metric is better.
+
+        Returns:
+            False where the folder's model is recorded as worse than the checkpoint's best: it is not that model.
+        """
+        recorded = self._recorded()
+        if recorded is None:
+            return True
+        if _Recorded(state.best_step, state.best_metric).is_better_than(recorded.metric, greater_is_better):
+            _log.warning(
+                "저장된 모델(스텝 %s)은 체크포인트의 가장 좋은 모델(스텝 %s)이 아닙니다. 다음 평가부터 다시 고릅니다.",
+                f"{recorded.step:,}", f"{state.best_step:,}",
+            )  # fmt: skip
+            return False
+        if recorded.step > state.step:
+            _log.warning(
+                "저장된 가장 좋은 모델은 이 체크포인트보다 나중인 스텝 %s의 것입니다. 더 나은 모델만 대신합니다.",
+                f"{recorded.step:,}",
+            )
+        return True
+
     def check(self, state: TrainingState) -> None:
-        """Tell at the end of a run that the best model is not the one in the folder.
+        """Name the model in the folder at the end of a run, and tell where it is not the best one.
 
         Args:
             state: The final state.
@@ -69,7 +130,9 @@ class BestModel:
         Raises:
             ResourceError: The model can still be had from a checkpoint, or there is none at all.
         """
-        lost = self._lost
+        lost, recorded = self._lost, self._recorded()
+        if recorded is not None:
+            state.best_metric, state.best_step = recorded.metric, recorded.step
         if lost is None:
             return
         checkpoint, newest = self._store.path_of(lost.step), self._store.newest()
@@ -88,12 +151,27 @@ class BestModel:
             remedy = "공간을 비우거나 --output_dir로 다른 디스크의 폴더를 골라 처음부터 다시 학습하세요."
         raise ResourceError(what, where=str(self._store.folder.parent), remedy=remedy)
 
-    def _save_on_main(self, model: PreTrainedModel, step: int) -> str | None:
+    def _recorded(self) -> _Recorded | None:
+        """Return what is recorded of the model in the folder, the same in all processes; None without such a model."""
+        return self._runtime.from_main(self._read() if self._runtime.is_main else None)
+
+    def _read(self) -> _Recorded | None:
+        folder = self._store.folder.parent
+        if not (folder / "config.json").is_file():
+            return None
+        try:
+            found = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+            return _Recorded(int(found["step"]), None if found["metric"] is None else float(found["metric"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def _save_on_main(self, model: PreTrainedModel, step: int, metric: float) -> str | None:
         """Return why the model could not be saved, or None."""
         if not self._runtime.is_main:
             return None
         try:
             self._save(model)
+            write_json(self._store.folder.parent / _RECORD, {"step": step, "metric": metric})
         except ResourceError as error:
             _log.warning(
                 "스텝 %s: %s (%s) 학습을 계속하고, 더 나은 모델이 나오면 다시 저장합니다.",

@@ -14,6 +14,7 @@ from finetuning.commands.output_folder import check_not_foreign, prepare_output
 from finetuning.commands.run_folder import RunFolder
 from finetuning.commands.train import _keep_model
 from finetuning.config.schema import Settings
+from finetuning.files import write_json
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json"])
@@ -60,8 +61,9 @@ def test_a_file_of_the_users_with_a_name_of_ours_is_named(tmp_path: Path, name: 
 
 
 def test_saving_a_model_removes_the_reports_of_an_earlier_one(tmp_path: Path) -> None:
-    for name in ("README.md", "metrics-test.json", "config.json"):
+    for name in ("README.md", "summary.json", "metrics-mine.json", "config.json"):
         (tmp_path / name).write_text("old", encoding="utf-8")
+    write_json(tmp_path / "metrics-test.json", {"split": "test", "rows": 20})
 
     def save(model: Any, tokenizer: Any, output_dir: Path) -> None:
         (output_dir / "config.json").write_text(f"{model}", encoding="utf-8")
@@ -69,5 +71,5 @@ def test_saving_a_model_removes_the_reports_of_an_earlier_one(tmp_path: Path) ->
     settings = Settings.model_validate({"data": {"max_length": 33}})
     session: Any = SimpleNamespace(models=SimpleNamespace(save=save), output_dir=tmp_path, settings=settings)
     _keep_model(session, "new", None)  # type: ignore[arg-type]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "settings.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "metrics-mine.json", "settings.yaml"]
     assert ConfigManager.load(tmp_path / "settings.yaml", {}) == settings
