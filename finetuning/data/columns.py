@@ -18,6 +18,10 @@ _COLUMNS = frozenset({
     "text_column", "text_pair_column", "label_column", "prompt_column", "response_column", "question_column",
     "context_column", "answers_column",
 })  # fmt: skip
+_TASK_OF = {  # usual columns that one task alone reads
+    "messages": "text-generation", "conversations": "text-generation", "ner_tags": "token-classification",
+    "answers": "question-answering",
+}  # fmt: skip
 _WITH_FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # other columns are set with --set
 
 
@@ -112,8 +116,10 @@ def _candidates(column: Column, available: Sequence[str]) -> list[str]:
 def _no_column(column: Column, candidates: Sequence[str], raw: Raw) -> DataError:
     several = f" 후보가 여럿입니다: {', '.join(candidates)}." if candidates else ""
     flag = f"--{column.setting} 열이름" if column.setting in _WITH_FLAGS else f"--set data.{column.setting}=열이름"
+    task = next((_TASK_OF[name] for name in raw.columns if name in _TASK_OF), None)
+    likely = f"{task} 태스크의 데이터로 보입니다. 그렇다면 --task {task} 플래그를 쓰세요. " if task else ""
     return DataError(
         f"'{column.name}' 열이 없습니다.{several}",
         where=raw.where,
-        remedy=f"있는 열: {', '.join(raw.columns)}. data.{column.setting}에 쓰거나 {flag} 플래그로 고르세요.",
+        remedy=f"{likely}있는 열: {', '.join(raw.columns)}. data.{column.setting}에 쓰거나 {flag} 플래그로 고르세요.",
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from tests.support.cli import Cli, arguments_for
 
@@ -86,3 +89,34 @@ def test_home_folder_of_a_model_is_found_by_training_too(
     assert run.code == 0, run.err
     assert not os.path.lexists("~")
     assert "Warning" not in run.err
+
+
+def test_dialogues_given_to_a_classifier_name_their_task(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "dialogues.jsonl"
+    turns = [{"role": "user", "content": "안녕"}, {"role": "assistant", "content": "네"}]
+    data.write_text("".join(json.dumps({"messages": turns}, ensure_ascii=False) + "\n" for _ in range(20)), "utf-8")
+    run = cli(*plan_for(tiny_model, data, tmp_path))
+    assert run.code == 3
+    assert "--task text-generation" in run.err and "messages" in run.err
+
+
+@pytest.mark.parametrize("has_end", [False, True])
+def test_encoder_asked_to_generate_is_named(cli: Cli, tiny_model: Path, tmp_path: Path, has_end: bool) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "encoder")
+    if has_end:  # as RoBERTa
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer.eos_token = "[SEP]"
+        tokenizer.save_pretrained(model)
+    data = write_pairs(tmp_path / "qa.csv")
+    columns = ["--set", "data.prompt_column=Q", "--set", "data.response_column=A"]
+    run = cli(*plan_for(model, data, tmp_path, "--task", "text-generation", *columns))
+    assert run.code == 4, run.err
+    assert "인코더로 보입니다" in run.err and "--task text-classification" in run.err
+
+
+def test_column_of_one_label_is_answered_with_the_flag(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "one.csv"
+    data.write_text("text,label,감정\n" + "".join(f"글 {n},같음,{n % 2}\n" for n in range(20)), encoding="utf-8")
+    run = cli(*plan_for(tiny_model, data, tmp_path))
+    assert run.code == 3
+    assert "한 가지뿐입니다: 같음" in run.err and "--label_column" in run.err

@@ -68,7 +68,8 @@ class LabelReader(LabelledTextReader):
             raise DataError(
                 f"학습 데이터의 라벨이 한 가지뿐입니다: {only}",
                 where=f"라벨 열 '{column}'",
-                remedy="라벨이 둘 이상 있는 데이터인지, data.label_column이 맞는지 확인하세요.",
+                remedy="라벨이 다른 열에 있으면 --label_column 열이름 플래그로 고르고, 맞는 열이면 라벨이 둘 이상 있는 "
+                "데이터를 쓰세요.",
             )
         if len(train_labels) > _MAX_LABELS or len(train_labels) == sum(train_labels.values()) > 20:
             raise DataError(

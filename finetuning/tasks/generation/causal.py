@@ -41,6 +41,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+_IS_ENCODER = (
+    "BERT 같은 인코더로 보입니다. 분류하려면 --task text-classification, 사전학습을 이어 하려면 --task masked-lm "
+    "플래그를 쓰고, 글을 만들려면 GPT나 Llama 같은 생성 모델을 고르세요. "
+)
+
+
 class TextGeneration(Task):
     """Cross-entropy over the trained tokens: every token of plain text, the answers of a conversation."""
 
@@ -148,10 +154,11 @@ class ConversationEncoder(RowEncoder):
         elif tokenizer.chat_template is None and self.settings.text_generation.format != "text":
             tokenizer.chat_template = PLAIN_TEMPLATE
         if tokenizer.eos_token_id is None or not tokenizer.is_fast:
+            encoder = _IS_ENCODER if tokenizer.eos_token_id is None and tokenizer.mask_token_id is not None else ""
             raise ModelError(
                 "text-generation에는 끝 토큰(eos)이 있는 fast tokenizer가 필요합니다.",
                 where="model.name",
-                remedy="tokenizer.json이 있고 eos_token이 정해진 모델을 고르세요.",
+                remedy=f"{encoder}tokenizer.json이 있고 eos_token이 정해진 모델을 고르세요.",
             )
 
     def encode(
@@ -258,7 +265,25 @@ class CausalScorer(GeneratingScorer):
     final_texts = 16
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Make `generate` stop at the end of text and at the end of an answer; see `Scorer.fit_model`."""
+        """Make `generate` stop at the end of text and at the end of an answer; see `Scorer.fit_model`.
+
+        Args:
+            model: Model to fit.
+            tokenizer: Its tokenizer.
+
+        Raises:
+            ModelError: The model is an encoder, whose tokens see the ones that come after them.
+        """
+        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+        config = model.config
+        sees_before_only = getattr(config, "is_decoder", False) or getattr(config, "causal", False)  # `causal` of XLM
+        if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not sees_before_only:
+            raise ModelError(
+                f"{config.model_type} 모델은 뒤의 글자까지 보므로 글을 만드는 학습을 할 수 없습니다.",
+                where=f"model.name: {self.settings.model.name}",
+                remedy=_IS_ENCODER.strip(),
+            )
         super().fit_model(model, tokenizer)
         ends = {tokenizer.eos_token_id}
         if self.settings.text_generation.format != "text" and tokenizer.chat_template is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import BadRow, ModelError
 from finetuning.cells import as_text, check_is_text
+from finetuning.tasks.generation.time_limit import LimitPassed, limited
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,6 +30,7 @@ _ROLES = {
     "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
 }  # fmt: skip
 
+_LONGEST_S, _MOST_BYTES = 10.0, 1 << 30  # for one rendering, which takes less than a millisecond
 _PLAIN = ("instruction", "input", "output", "prompt", "response")
 
 
@@ -173,7 +175,14 @@ def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, 
 
 def _apply(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, asks: bool) -> str:
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asks))
+        with limited(_LONGEST_S, _MOST_BYTES):
+            return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asks))
+    except LimitPassed as error:
+        raise ModelError(
+            f"chat template이 대화 하나를 만드는 데 {_LONGEST_S:.0f}초나 {_MOST_BYTES // 2**30} GiB를 넘어 멈췄습니다.",
+            where=f"대화의 role: {', '.join(message['role'] for message in messages)}",
+            remedy="끝나지 않는 반복이 있는지 보고, text_generation.chat_template에 다른 Jinja 파일을 지정하세요.",
+        ) from error
     except Exception as error:  # a template may raise anything, not only Jinja's errors
         raise ModelError(
             f"chat template이 이 대화를 받지 않습니다: {str(error).splitlines()[0] if str(error) else error}",
