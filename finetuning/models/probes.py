@@ -155,7 +155,8 @@ def _has_plain_attention(model: PreTrainedModel) -> bool:
     A trial does not show capped scores (Gemma 2) or attention sinks: their effect depends on how large scores are.
     """
     config: Any = model.base_model.config
-    return config._attn_implementation == "sdpa" and not config.is_encoder_decoder
+    is_capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return config._attn_implementation == "sdpa" and not config.is_encoder_decoder and not is_capped
 
 
 def _claims_attention_backend(model: PreTrainedModel) -> bool:

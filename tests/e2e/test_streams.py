@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import Cli, arguments_for, stop_at
+from tests.support.cli import Cli, arguments_for, data_flags, stop_at
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there are no such streams and signals")
@@ -81,7 +81,7 @@ def test_log_that_cannot_be_written_does_not_end_training(
 @pytest.mark.parametrize("streams", [">/dev/full", ">&-"])
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_result_that_cannot_be_written_is_an_error(trained: Path, reviews: Path, command: str, streams: str) -> None:
-    more = ["--input", reviews / "test.csv"] if command == "predict" else []
+    more = ["--input", reviews / "test.csv"] if command == "predict" else data_flags(trained)
     done = shell(f"RUN {streams}", command, "--output_dir", trained, *more)
     assert done.returncode == 5, done.stderr
     assert "결과를 쓰지 못했습니다" in done.stderr and "표준 출력" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -40,11 +41,18 @@ def arguments_for(model: Path, data: Path, output_dir: Path, *more: object) -> l
     ]  # fmt: skip
 
 
+def _answer_signals() -> None:
+    """Undo what `nohup` or a background shell around the tests has the run inherit: ignored signals."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def stop_at(arguments: list[str], line: str, signal_number: int) -> tuple[int, str]:
     """Starts a run, sends a signal when its log says `line`, and returns its exit code and log."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "finetuning_app.py"), *arguments],
         cwd=ROOT, stderr=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=_answer_signals,
     )  # fmt: skip
     log: list[str] = []
     guard = threading.Timer(200, process.kill)
