@@ -81,6 +81,8 @@ def test_a_saved_model_brings_its_settings_but_a_plan_is_of_a_run_to_come(
 def usual_signals() -> Iterator[None]:
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:  # nohup around the tests would have them ignored
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
