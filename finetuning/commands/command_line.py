@@ -245,6 +245,9 @@ def _right_form(words: Sequence[str], stray: str) -> str:
     Args:
         words: The command line.
         stray: The word.
+
+    Returns:
+        A Korean sentence, or "".
     """
     place = words.index(stray) if stray in words else 0
     start = next((number for number in range(place, -1, -1) if words[number].startswith("--")), None)

@@ -298,12 +298,15 @@ def decode(pieces: Sequence[tuple[int, int, int, float]], label_names: Sequence[
 
 
 def raw_tags(pieces: Sequence[tuple[int, int, int, float]], text: str, label_names: Sequence[str]) -> list[str]:
-    """Return the tag of every character but white space, as the tokens have it and whatever stands before it.
+    """Return the tag of every character but white space as the model gave it, without regard to the tags before it.
 
     Args:
         pieces: (start, end, tag id, probability) of each token, in the text's order.
         text: The row's text.
         label_names: Tags in the order of their ids.
+
+    Returns:
+        A tag for each character that is no white space.
     """
     tags = ["O"] * len(text)
     for start, end, tag, _ in pieces:
