@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from pathlib import Path
@@ -41,8 +42,8 @@ def test_a_loop_is_stopped_in_any_thread() -> None:
 
 def test_what_ends_in_time_is_left_alone() -> None:
     with limited(0.2, 1 << 40):
-        pass
-    time.sleep(0.4)
+        assert signal.getitimer(signal.ITIMER_REAL)[1] > 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("template", [FOR_EVER, GROWING])
