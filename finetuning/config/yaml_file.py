@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from exceptions import SettingsError
+from exceptions import SettingsError, first_line_of
 from finetuning.config.messages import shorten
 from finetuning.config.schema import Settings
 
@@ -52,7 +52,7 @@ def read_sections(path: Path) -> dict[str, Any]:
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise SettingsError(
-            f"YAML로 읽을 수 없습니다: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"YAML로 읽을 수 없습니다: {first_line_of(error)}",
             where=str(path),
             remedy="config.yaml을 참고해 다시 쓰세요.",
         ) from None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from exceptions import DataError, ResourceError
+from exceptions import DataError, ResourceError, first_line_of
 from finetuning.data.formats.base import clean_name
 from finetuning.files import full_or_read_only
 
@@ -120,9 +120,8 @@ def _explain(error: Exception, name: str) -> DataError:
             where=where,
             remedy=f"인터넷 연결을 확인하세요. {own_file} {quick_start}",
         )
-    reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return DataError(
-        f"데이터셋을 읽지 못했습니다: {reason}",
+        f"데이터셋을 읽지 못했습니다: {first_line_of(error)}",
         where=where,
         remedy="설정(config)이 여럿인 데이터셋이면 --dataset_config로 하나를 고르세요.",
     )

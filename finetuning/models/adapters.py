@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exceptions import ModelError, SettingsError
+from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.config.schema import AdapterSettings
 from finetuning.korean.particles import with_particle
 from finetuning.models.vocabulary import vocabulary_parameters
@@ -52,7 +52,7 @@ def _add_low_rank(model: PreTrainedModel, adapter: AdapterSettings, missing: Set
         )  # fmt: skip
     except ValueError as error:
         raise ModelError(
-            f"어댑터를 붙일 층을 찾지 못했습니다: {str(error).splitlines()[0]}",
+            f"어댑터를 붙일 층을 찾지 못했습니다: {first_line_of(error)}",
             where=f"model.adapter.target_modules: {adapter.target_modules}",
             remedy="auto로 두거나, 이 모델에 있는 linear 층의 이름을 쓰세요. 예: [q_proj, v_proj]",
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exceptions import FinetuningError, ModelError, ResourceError
+from exceptions import FinetuningError, ModelError, ResourceError, first_line_of
 from finetuning.config.ladder import remedies
 from finetuning.config.schema import Settings
 from finetuning.device.oom import is_out_of_memory, out_of_memory
@@ -56,7 +56,7 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
             where=where,
             remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {_QUICK_START}",
         )
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line_of(error)
     if "trust_remote_code" in str(error):
         return ModelError(
             "이 모델은 저장소에 든 파이썬 코드를 실행해야 읽을 수 있습니다. 실행하지 않았습니다.",
