@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from finetuning.config.metadata import value_at
 from finetuning.config.schema import Settings
 
 Use = Literal["automatic", "plan", "train", "use", "load"]
@@ -97,7 +98,7 @@ def _unless(key: str, value: object, *, only_from: object = None) -> Callable[[S
     """Return a rung's `changes`: set `key` to `value` unless it has it; only_from: the value it must have before."""
 
     def changes(settings: Settings) -> Mapping[str, Any]:
-        now = read(settings, key)
+        now = value_at(settings, key)
         return {} if now == value or (only_from is not None and now != only_from) else {key: value}
 
     return changes
@@ -229,16 +230,8 @@ def remembered(settings: Settings, chosen: Mapping[str, Any], given: Set[str]) -
 
 def is_left_open(settings: Settings, key: str, given: Set[str]) -> bool:
     """Return whether the program may decide a setting: it has its default, and the command line does not state it."""
-    value = read(settings, key)
-    return bool(value == read(_DEFAULTS, key)) and (value is None or key not in given)
-
-
-def read(settings: Settings, key: str) -> Any:
-    """Return a setting by its dotted name."""
-    value: Any = settings
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
+    value = value_at(settings, key)
+    return bool(value == value_at(_DEFAULTS, key)) and (value is None or key not in given)
 
 
 def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
