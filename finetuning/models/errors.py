@@ -8,6 +8,7 @@ from exceptions import FinetuningError, ModelError, ResourceError, first_line_of
 from finetuning.config.ladder import remedies
 from finetuning.config.schema import Settings
 from finetuning.device.oom import is_out_of_memory, out_of_memory
+from finetuning.files import full_or_read_only
 from finetuning.korean.particles import with_particle
 from finetuning.models import gguf_reader
 
@@ -35,8 +36,12 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
     if gguf_reader.is_gguf(name):
         return gguf_reader.explain(error, name)
     names = {type(link).__name__ for link in _causes(error)}
-    if any(isinstance(link, OSError) and link.errno == 28 for link in _causes(error)):
-        return ResourceError("모델을 내려받다가 디스크가 가득 찼습니다.", where=str(settings.model.cache_dir))
+    if (disk := full_or_read_only(error)) is not None:
+        return ResourceError(
+            f"모델을 내려받을 수 없습니다: {disk}",
+            where=f"model.cache_dir: {settings.model.cache_dir}",
+            remedy="남은 공간을 확인하거나 --cache_dir로 다른 폴더를 고르세요.",
+        )
     if "GatedRepoError" in names:
         return ModelError(
             "로그인과 사용 승인이 필요한 모델입니다.",
