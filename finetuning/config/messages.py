@@ -15,6 +15,8 @@ from exceptions import SettingsError
 from finetuning.config.metadata import value_at
 from finetuning.config.schema import Settings, all_keys
 
+# what helps where the Hub cannot be reached
+WITHOUT_INTERNET = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
 _LONGEST_SHOWN = 60
 _BOUNDS = {
     "greater_than": "{gt}보다 커야 합니다",

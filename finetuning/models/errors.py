@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from exceptions import FinetuningError, ModelError, ResourceError, first_line_of
 from finetuning.config.ladder import remedies
+from finetuning.config.messages import WITHOUT_INTERNET
 from finetuning.config.schema import Settings
 from finetuning.device.oom import is_out_of_memory, out_of_memory
 from finetuning.files import full_or_read_only
 from finetuning.korean.particles import with_particle
 from finetuning.models import gguf_reader
-
-_QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
 
 
 def explain(error: Exception, part: str, name: str, settings: Settings, task: str) -> FinetuningError:
@@ -53,13 +52,13 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
             f"Hugging Face Hub에 그런 모델이 없습니다: {name}",
             where=where,
             remedy="철자(조직/이름)와 model.revision을 확인하세요. "
-            f"비공개 모델이면 `hf auth login`이 필요합니다. {_QUICK_START}",
+            f"비공개 모델이면 `hf auth login`이 필요합니다. {WITHOUT_INTERNET}",
         )
     if names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"}:
         return ModelError(
             f"Hugging Face Hub에 연결할 수 없고, 내려받아 둔 {with_particle(part, '이/가')} 없습니다.",
             where=where,
-            remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {_QUICK_START}",
+            remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {WITHOUT_INTERNET}",
         )
     reason = first_line_of(error)
     if "trust_remote_code" in str(error):
