@@ -12,7 +12,7 @@ import torch
 
 from exceptions import SettingsError, first_line_of
 from finetuning.config.schema import Settings
-from finetuning.windows.layouts import Layout
+from finetuning.windows.layouts import Layout, OneRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,7 +45,7 @@ def is_worth_compiling(settings: Settings, model: PreTrainedModel, precision: st
     asked = settings.training.torch_compile
     if asked is not None:
         return asked
-    measured = layout.name == "one row" and model.device.type == "cpu" and precision == "bf16"
+    measured = isinstance(layout, OneRow) and model.device.type == "cpu" and precision == "bf16"
     is_plain = settings.model.adapter.method == "none" and settings.model.quantization is None
     weights = sum(parameter.numel() for layer in _layers(model) for parameter in layer.parameters())
     return measured and is_plain and 6 * weights * tokens >= _WORTH_IT
