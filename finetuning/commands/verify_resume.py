@@ -250,12 +250,13 @@ def _few(examples: Examples, wanted: int, seed: int) -> Examples:
     import numpy as np
 
     from finetuning.data.examples import Examples
+    from finetuning.data.table import numbers
 
-    numbers = np.array(examples.table["row"][:])
-    rows, counts = np.unique(numbers, return_counts=True)
+    owners = numbers(examples.table, "row")
+    rows, counts = np.unique(owners, return_counts=True)
     drawn = np.random.default_rng(seed).permutation(len(rows))
     enough = int(np.searchsorted(np.cumsum(counts[drawn]), wanted)) + 1
     chosen = rows[drawn[:enough]]
-    kept = np.flatnonzero(np.isin(numbers, chosen))
-    kept_rows = np.flatnonzero(np.isin(np.array(examples.rows["row"][:]), chosen))
+    kept = np.flatnonzero(np.isin(owners, chosen))
+    kept_rows = np.flatnonzero(np.isin(numbers(examples.rows, "row"), chosen))
     return Examples(examples.table.select(kept), examples.lengths[kept], examples.rows.select(kept_rows))
