@@ -179,7 +179,7 @@ def test_a_second_run_logs_the_same_and_writes_nothing(
         said.append([record.message for record in caplog.records])
         written.append({path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")})
     assert said[0] == said[1] and written[0] == written[1]
-    for words in ("빈 텍스트 1행", "NFC로", "잘렸습니다", "분리해 씁니다"):
+    for words in ("빈 텍스트 1행", "NFC로", "잘렸습니다", "검증용으로 분리합니다"):
         assert any(words in line for line in said[0]), said[0]
 
 

@@ -142,7 +142,7 @@ class CheckpointStore:
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise ResourceError(
-                "디스크가 모자라 체크포인트를 저장하지 않았습니다. "
+                "디스크 공간이 부족해 체크포인트를 저장하지 않았습니다. "
                 f"필요 {needed / 2**20:,.0f} MiB, 남음 {free / 2**20:,.0f} MiB",
                 where=str(self.folder),
                 remedy=self.remedy("공간을 비우거나 training.save_total_limit를 줄인 뒤"),

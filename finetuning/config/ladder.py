@@ -135,16 +135,16 @@ LADDER: tuple[Rung, ...] = (
         frozenset({"plan"}), _half_as_large_micro_batches, is_exact=True,
     ),
     Rung(
-        "generation.num_beams", "텍스트를 후보를 하나만 두고 생성하므로 품질이 조금 낮아질 수 있습니다.",
+        "generation.num_beams", "beam search 없이 생성하므로 품질이 조금 낮아질 수 있습니다.",
         frozenset({"use"}), _unless("generation.num_beams", 1),
     ),
     Rung(
-        "training.optimizer", "옵티마이저의 상태를 8비트로 둡니다. 손실은 거의 같습니다.",
+        "training.optimizer", "옵티마이저 상태를 8비트로 저장합니다. 손실은 거의 같습니다.",
         frozenset({"automatic", "plan", "train"}), _unless("training.optimizer", "adamw_8bit", only_from="adamw"),
         possible=lambda able: able.optimizer_8bit, note="bitsandbytes 필요",
     ),
     Rung(
-        "model.dtype", "가중치를 bfloat16으로 둡니다. 손실은 거의 같습니다.",
+        "model.dtype", "가중치를 bfloat16으로 저장합니다. 손실은 거의 같습니다.",
         frozenset({"automatic", "plan", "train", "use", "load"}), _unless("model.dtype", "bfloat16"),
         possible=lambda able: able.rounded_weights,
     ),
@@ -153,7 +153,7 @@ LADDER: tuple[Rung, ...] = (
         frozenset({"automatic", "plan", "train"}), _unless("training.optimizer", "adafactor"),
     ),
     Rung(
-        "model.quantization", "가중치를 4비트로 두고 어댑터만 학습합니다.",
+        "model.quantization", "가중치를 4비트로 양자화하고 어댑터만 학습합니다.",
         frozenset({"load"}), _unless("model.quantization", "4bit"), note="model.adapter.method: lora와 함께",
     ),
     Rung(
@@ -161,7 +161,7 @@ LADDER: tuple[Rung, ...] = (
         frozenset({"plan", "train"}), _unless("model.adapter.method", "lora", only_from="none"),
     ),
     Rung(
-        "data.max_length", "긴 텍스트의 뒷부분을 잃습니다.",
+        "data.max_length", "긴 텍스트의 뒷부분이 잘려 나갑니다.",
         frozenset({"plan", "train", "use"}), _half_as_long,
     ),
 )  # fmt: skip

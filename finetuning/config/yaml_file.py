@@ -46,7 +46,7 @@ def read_sections(path: Path) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         place = f"{path} {mark.line + 1}번째 줄 {mark.column + 1}번째 칸" if mark else str(path)
         raise SettingsError(
-            f"YAML 문법이 틀렸습니다: {error.problem or error.context}",
+            f"YAML 문법 오류입니다: {error.problem or error.context}",
             where=place,
             remedy="그 줄과 바로 윗줄의 들여쓰기, 콜론(:), 따옴표를 확인하세요.",
         ) from None
@@ -81,7 +81,7 @@ def _as_sections(loaded: object, path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise SettingsError(
-            "설정 파일이 '섹션: 키: 값' 모양이 아닙니다.", where=str(path), remedy="config.yaml을 참고해 쓰세요."
+            "설정 파일이 '섹션: 키: 값' 형식이 아닙니다.", where=str(path), remedy="config.yaml을 참고해 쓰세요."
         )
     sections: dict[str, Any] = {}
     for name, content in loaded.items():

@@ -45,8 +45,8 @@ def find_columns(columns: Sequence[Column], raw: Raw) -> dict[str, str]:
             names[column.role] = candidates[0]
         elif len(candidates) == 1:
             names[column.role] = candidates[0]
-            role = with_particle(ROLE_NAMES.get(column.role, column.role), "으로/로")
-            _log.info("'%s' 열을 %s 씁니다. (%s)", candidates[0], role, raw.where)
+            role, found = ROLE_NAMES.get(column.role, column.role), with_particle(f"'{candidates[0]}'", "을/를")
+            _log.info("%s 열로 %s 자동 선택했습니다. (%s)", role, found, raw.where)
         elif candidates or not (column.optional and column.is_default()):
             raise _no_column(column, candidates, raw)
     return names

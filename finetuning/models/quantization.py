@@ -85,7 +85,7 @@ def check_device(settings: Settings, device: torch.device) -> None:
     except Exception as error:
         reason = first_line_of(error)
         raise SettingsError(
-            f"bitsandbytes가 이 장치({device.type})에서 {kind} 양자화를 하지 못합니다: {reason}",
+            f"bitsandbytes로는 이 장치({device.type})에서 {kind} 양자화를 할 수 없습니다: {reason}",
             where=where,
             remedy="`pip install -U bitsandbytes`로 새 버전을 설치하거나, model.quantization을 null로 두세요.",
         ) from error

@@ -73,7 +73,7 @@ def read_kept(*output_dirs: Path) -> Learned | None:
         return Learned.from_json(path.read_text(encoding="utf-8"))
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ModelError(
-            f"학습을 시작할 때 학습한 한국어 조각의 파일이 깨졌습니다: {path.name}",
+            f"학습을 시작할 때 만든 한국어 서브워드 파일이 깨졌습니다: {path.name}",
             where=str(path),
             remedy="이 파일 없이는 이어서 학습할 수 없습니다. 복사해 둔 것이 있으면 되돌리고, 없으면 다른 "
             "--output_dir에서 처음부터 학습하세요.",

@@ -80,8 +80,8 @@ class BestModel:
         recorded = self._recorded()
         if recorded is not None and recorded.is_better_than(metric, greater_is_better):
             _log.warning(
-                "스텝 %s의 모델(%.4f)보다 이미 저장된 스텝 %s의 모델(%.4f)이 나으므로 바꾸지 않습니다.",
-                f"{state.step:,}", metric, f"{recorded.step:,}", recorded.metric,
+                "이미 저장된 스텝 %s의 모델(%.4f)이 스텝 %s의 모델(%.4f)보다 좋으므로 바꾸지 않습니다.",
+                f"{recorded.step:,}", recorded.metric, f"{state.step:,}", metric,
             )  # fmt: skip
             state.evaluations_since_best = 0
             state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
@@ -116,7 +116,7 @@ class BestModel:
             return False
         if recorded.step > state.step:
             _log.warning(
-                "저장된 가장 좋은 모델은 이 체크포인트보다 나중인 스텝 %s의 것입니다. 더 나은 모델만 대신합니다.",
+                "저장된 가장 좋은 모델은 이 체크포인트보다 뒤인 스텝 %s의 모델입니다. 그보다 좋은 모델이 나올 때만 바꿉니다.",
                 f"{recorded.step:,}",
             )
         return True

@@ -94,7 +94,7 @@ class QuestionEncoder(RowEncoder):
         """Return the window's text and, on a line of its own, the answer."""
         first, last = example["answer"]
         is_here = first != example["null"]
-        answer = tokenizer.decode(example["input_ids"][first : last + 1]) if is_here else "이 조각에는 없음"
+        answer = tokenizer.decode(example["input_ids"][first : last + 1]) if is_here else "이 구간에는 없음"
         return f"{super().describe(example, tokenizer)}\n정답: {answer}"
 
 
