@@ -26,7 +26,7 @@ def check_is_fast(tokenizer: PreTrainedTokenizerBase, task: str) -> None:
     """
     if not tokenizer.is_fast:
         raise ModelError(
-            f"{task} 태스크에는 fast tokenizer가 필요합니다. 이 모델에는 없습니다.",
+            f"{task}에는 fast tokenizer가 필요합니다. 이 모델에는 없습니다.",
             where="model.name",
             remedy="tokenizer.json이 있는 모델을 고르세요.",
         )
