@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 class _Started:
-    """How far a command came, for the error that ends it; None for what it did not reach."""
+    """What a command has built so far, for the message of an error that ends it; None for what it did not reach."""
 
     def __init__(self) -> None:
         self.stop: StopSignal | None = None
@@ -80,7 +80,7 @@ class _Started:
         self.settings: Settings | None = None
 
     def resume_command(self, argv: Sequence[str]) -> str:
-        """Return the command that goes on with the run."""
+        """Return the command that continues the run."""
         return resume_command(argv, None if self.arguments is None else self.arguments.run.path)
 
 

@@ -39,7 +39,7 @@ class _Log(io.RawIOBase):
 
 
 class _Results(_Log):
-    """Standard output: a result that cannot be written is an error, save where its reader is gone."""
+    """Standard output: a result that cannot be written is an error, unless its reader is gone."""
 
     def write(self, data: Any) -> int:
         try:

@@ -85,7 +85,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
 
     started, output_dir = time.perf_counter(), session.output_dir
     check_device(session.settings, session.runtime.device)
-    # the tokenizer, and the checkpoint to go on from
+    # the tokenizer, and the checkpoint to continue from
     tokenizer = session.models.load_tokenizer()
     max_length = session.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, session.settings.training.save_total_limit)

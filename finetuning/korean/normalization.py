@@ -1,4 +1,4 @@
-"""Unicode normalization: NFC always, zero-width characters and full-width forms by the settings."""
+"""Unicode normalization: NFC always; zero-width characters and full-width forms as the settings say."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Learning Korean pieces for a byte-level BPE tokenizer: BPE goes on over the training texts from its own merges.
+"""Learning Korean pieces for a byte-level BPE tokenizer: BPE continues over the training texts from its own merges.
 
-Only pairs are merged whose piece has bytes in it that nothing but Hangul is written with.
+Pairs are merged only if their piece contains bytes that only Hangul has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Experiment trackers: one door to TensorBoard, W&B, MLflow, Trackio and SwanLab, through accelerate's own classes.
+"""Experiment trackers: TensorBoard, W&B, MLflow, Trackio and SwanLab, through accelerate's classes.
 
 A new tracker is one row in `TRACKERS`: one of accelerate's classes, or our own with the methods of `Tracker`.
 """

@@ -29,7 +29,7 @@ class BestModelSaver(Protocol):
 
 @dataclass(frozen=True)
 class _Lost:
-    """A best model that the disk did not take."""
+    """A best model that could not be saved."""
 
     step: int
     metric: float
@@ -56,7 +56,7 @@ class _Recorded:
 
 
 class BestModel:
-    """Saves the best model so far. A disk that does not take it does not end the run; `check` tells of it at the end.
+    """Saves the best model so far. A failing disk does not end the run; `check` reports it at the end.
 
     `best.json` beside the model records its step and metric. A run that goes back to an earlier checkpoint forgets a
     better model that came later; the record keeps that model from being replaced by a worse one.
@@ -74,8 +74,8 @@ class BestModel:
     def keep(self, model: PreTrainedModel, state: TrainingState, metric: float, greater_is_better: bool) -> None:
         """Save a model whose metric is better than that of the one in the folder, and record it in the state.
 
-        Where it cannot be saved the state goes on naming the model that is in the folder. Where the folder has a better
-        one, of a later step that the run went back from, that one stays and the state follows the run alone.
+        If it cannot be saved, the state keeps naming the model in the folder. If the folder has a better one, of a later
+        step that the run went back from, that one stays and only the state follows the run.
         """
         recorded = self._recorded()
         if recorded is not None and recorded.is_better_than(metric, greater_is_better):
@@ -122,13 +122,13 @@ class BestModel:
         return True
 
     def check(self, state: TrainingState) -> None:
-        """Name the model in the folder at the end of a run, and tell where it is not the best one.
+        """Name the model in the folder at the end of a run, and report if it is not the best one.
 
         Args:
             state: The final state.
 
         Raises:
-            ResourceError: The model can still be had from a checkpoint, or there is none at all.
+            ResourceError: The best model is only in a checkpoint, or no model was saved at all.
         """
         lost, recorded = self._lost, self._recorded()
         if recorded is not None:

@@ -84,7 +84,7 @@ def _mark(row: Mapping[str, Any], where: str) -> str:
 
 
 def _entity(cell: Any, name: str, where: str) -> dict[str, Any]:
-    """Return an entity's object; a CSV has it as text, in JSON or as Python writes a dict."""
+    """Return an entity's object; a CSV holds it as text, which is JSON or Python's repr of a dict."""
     if isinstance(cell, str):
         for parse in (json.loads, ast.literal_eval):
             try:

@@ -18,7 +18,7 @@ def gold_answers(cell: Any, context: str) -> list[dict[str, Any]]:
     Args:
         cell: A list of {text, answer_start}, one such object, the Hub's {text: [...], answer_start: [...]}, or any of
             these as JSON.
-        context: The context as the source has it. `answer_start` counts its characters.
+        context: The context as it is in the source. `answer_start` counts its characters.
 
     Returns:
         [{text, answer_start}], both in terms of the context's NFC.

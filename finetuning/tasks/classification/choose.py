@@ -1,4 +1,4 @@
-"""Which classification task is meant, by the settings and by the labels that the data hold."""
+"""Which classification task the settings, and the labels in the data, ask for."""
 
 from __future__ import annotations
 
