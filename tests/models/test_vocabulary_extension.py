@@ -23,6 +23,7 @@ from finetuning.models.vocabulary import (
     initialise_rows,
     vocabulary_parameters,
 )
+from finetuning.models.vocabulary_cache import learn_cached
 from finetuning.models.vocabulary_learning import Learned, learn
 from finetuning.tasks.registry import find_task
 from tests.support.cli import Cli, data_flags
@@ -120,6 +121,15 @@ def test_learning_is_the_same_in_any_order_and_ends_where_nothing_repeats(tmp_pa
     assert len(ids_of(tokenizer, " 재미있다")) == 1  # a word that repeats is a piece in the end
     with pytest.raises(DataError, match="서브워드를 찾지 못했습니다"):
         learn(["plain English", "한 번"], tokenizer, WANTED)
+
+
+@pytest.mark.parametrize("broken", ["{", "[" * 200_000, "\xff"])
+def test_broken_subwords_in_the_cache_are_learned_again(broken: str, tmp_path: Path) -> None:
+    tokenizer, cache = tokenizer_at(made_tokenizer(tmp_path / "model")), tmp_path / "cache"
+    learned = learn_cached(TEXTS, "data", tokenizer, WANTED, cache, lambda: None)
+    (path,) = cache.iterdir()
+    path.write_bytes(broken.encode("latin-1"))
+    assert learn_cached(TEXTS, "data", tokenizer, WANTED, cache, lambda: None) == learned
 
 
 def test_tokenizers_and_tasks_without_byte_level_merges_are_refused(
