@@ -73,6 +73,21 @@ def test_scores_may_have_white_space(manager: Make) -> None:
     assert {len(label) for rows in splits.values() for label in rows.labels()} == {3}
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_few_rows_keep_every_label_in_train(manager: Make, seed: int) -> None:
+    data = manager({"train.csv": "text,label\n좋다,긍정\n별로다,부정\n재미있다,긍정\n그저 그렇다,중립\n"})
+    data.seed = seed
+    splits = data.load_splits()
+    assert len(splits["validation"]) == 1
+    assert data.label_names(splits) == ("긍정", "부정", "중립")
+
+
+def test_a_single_row_cannot_be_divided(manager: Make) -> None:
+    with pytest.raises(DataError, match="행이 1개뿐") as error:
+        manager({"train.csv": "text,label\n좋다,긍정\n"}).load_splits()
+    assert "검증 데이터를 따로" in error.value.remedy
+
+
 @pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
 def test_names_made_on_a_mac_are_those_typed(manager: Make, name: str) -> None:
     lines = [f'{{"본문": "글 {n}", "라벨": "{n % 2}"}}\n' for n in range(20)]

@@ -81,6 +81,8 @@ def _rows(train: Rows, share: float, random: np.random.Generator, task: Task) ->
     held = hold_out_rows(codes, share, random)
     if task.reads.has_labels:
         held = leaving_every_label(codes, cells, held, task.reads.labels_in)
+        if not len(held):  # so few rows that the share is none of them: one that leaves every label
+            held = leaving_every_label(codes, cells, random.permutation(len(train)), task.reads.labels_in)[:1]
     return held if len(held) else random.integers(len(train), size=1)
 
 

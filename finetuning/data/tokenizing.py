@@ -118,8 +118,9 @@ def usable_examples(table: Dataset, rows: Dataset) -> Examples:
     lengths = list_lengths(table, "input_ids")
     if not lengths.all():
         table, lengths = table.select(np.flatnonzero(lengths)), lengths[lengths > 0]
-    if len(table) != len(rows):  # else each row has one example
-        has_any = np.isin(numbers(rows, "row"), numbers(table, "row"))
+    own, owners = numbers(rows, "row"), numbers(table, "row")
+    if not np.array_equal(own, owners):  # else each row has one example
+        has_any = np.isin(own, owners)
         rows = rows if has_any.all() else rows.select(np.flatnonzero(has_any))
     return Examples(table, lengths, rows)
 
