@@ -226,6 +226,16 @@ def test_a_missing_column_names_a_flag_that_there_is(manager: Make, task: str, s
     assert flags and all(flag in build_parser()._option_string_actions for flag in flags)
 
 
+@pytest.mark.parametrize(
+    ("first", "is_data"),
+    [("배송이 정말 빨라서 마음에 들어요,긍정", True), ("별로예요,1", True), ("후기_본문,만족도", False)],
+)
+def test_a_file_without_a_header_is_told_to_add_one(manager: Make, first: str, is_data: bool) -> None:
+    with pytest.raises(DataError, match="열이 없습니다") as error:
+        manager({"train.csv": first + "\n" + ROWS}).load_splits()
+    assert ("첫 줄이 열 이름이 아니라" in error.value.remedy) == is_data
+
+
 # --- columns by their usual names ---
 
 
