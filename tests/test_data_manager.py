@@ -207,6 +207,12 @@ def test_rows_to_predict_may_be_numbers_and_keep_their_columns(manager: Make, tm
     assert originals == [{"id": "a1", "text": "100", "label": ""}, {"id": "a2", "text": "", "label": "1"}]
 
 
+@pytest.mark.parametrize("name", ["리뷰 데이터", "data/리뷰", "내 문서/reviews", "./reviews", "a/b/c", "C:\\reviews"])
+def test_a_name_that_no_dataset_of_the_hub_has_is_a_missing_path(manager: Make, name: str) -> None:
+    with pytest.raises(DataError, match="데이터 파일이 없습니다"):
+        manager({}, dataset_name=name).load_splits()
+
+
 # --- what to do about a missing column ---
 
 
