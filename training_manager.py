@@ -214,7 +214,7 @@ class TrainingManager:
 
         Args:
             checkpoint: The checkpoint.
-            keeps_best: Whether the best model so far is where this run saves; otherwise the next evaluation sets a new one.
+            keeps_best: Whether the best model so far is where this run saves; else the next evaluation sets one.
             allow_changed: Whether settings that affect future steps only may differ from those of the checkpoint.
 
         Raises:

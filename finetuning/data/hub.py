@@ -112,7 +112,8 @@ def _explain(error: Exception, name: str) -> DataError:
         return DataError(
             f"Hugging Face Hub에 그런 데이터셋이 없습니다: {name}",
             where=where,
-            remedy=f"철자(조직/이름)를 확인하세요. 비공개이면 `hf auth login`이 필요합니다. {own_file} {WITHOUT_INTERNET}",
+            remedy="철자(조직/이름)를 확인하세요. 비공개이면 `hf auth login`이 필요합니다. "
+            f"{own_file} {WITHOUT_INTERNET}",
         )
     if "ConnectionError" in kinds or "Offline" in text:
         return DataError(

@@ -179,4 +179,6 @@ class LengthReport:
             DataError: No example has any.
         """
         if sum(map(len, self._dropped_rows)) == self._total:
-            raise DataError("학습할 토큰이 남은 예제가 없습니다.", where=self.where, remedy="data.max_length를 늘리세요.")
+            raise DataError(
+                "학습할 토큰이 남은 예제가 없습니다.", where=self.where, remedy="data.max_length를 늘리세요."
+            )

@@ -23,7 +23,14 @@ _BETTER = {
     "AutoModelForSeq2SeqLM": "한국어도 함께 학습한 모델(예: google/mt5-small)",
 }
 _BETTER_ENCODER = "한국어로 사전학습한 모델(예: klue/roberta-base)"
-HEADINGS = ("토큰/어절", "토큰/음절", "알 수 없는 토큰", "글자 단위 미만으로 쪼개진 토큰", "잘린 행", "잘려 나간 텍스트")
+HEADINGS = (
+    "토큰/어절",
+    "토큰/음절",
+    "알 수 없는 토큰",
+    "글자 단위 미만으로 쪼개진 토큰",
+    "잘린 행",
+    "잘려 나간 텍스트",
+)
 
 
 @dataclass(frozen=True)

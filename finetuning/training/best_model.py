@@ -74,8 +74,8 @@ class BestModel:
     def keep(self, model: PreTrainedModel, state: TrainingState, metric: float, greater_is_better: bool) -> None:
         """Save a model whose metric is better than that of the one in the folder, and record it in the state.
 
-        If it cannot be saved, the state keeps naming the model in the folder. If the folder has a better one, of a later
-        step that the run went back from, that one stays and only the state follows the run.
+        If it cannot be saved, the state keeps naming the model in the folder. If the folder has a better one, of a
+        later step that the run went back from, that one stays and only the state follows the run.
         """
         recorded = self._recorded()
         if recorded is not None and recorded.is_better_than(metric, greater_is_better):
@@ -116,7 +116,7 @@ class BestModel:
             return False
         if recorded.step > state.step:
             _log.warning(
-                "저장된 가장 좋은 모델은 이 체크포인트보다 뒤인 스텝 %s의 모델입니다. 그보다 좋은 모델이 나올 때만 바꿉니다.",
+                "저장된 가장 좋은 모델은 이 체크포인트보다 뒤인 스텝 %s의 모델입니다. 더 좋은 모델로만 바꿉니다.",
                 f"{recorded.step:,}",
             )
         return True

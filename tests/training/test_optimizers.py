@@ -120,7 +120,9 @@ def test_stochastic_rounding_is_unbiased(sign: int) -> None:
 
 def test_exact_bfloat16_and_non_finite_values_are_not_rounded() -> None:
     held = torch.tensor([0.0, 1.5, -2.0, 3e38, float("inf"), float("nan")]).bfloat16()
-    torch.testing.assert_close(stochastically_rounded(held.float(), torch.Generator()), held, equal_nan=True, rtol=0, atol=0)
+    torch.testing.assert_close(
+        stochastically_rounded(held.float(), torch.Generator()), held, equal_nan=True, rtol=0, atol=0
+    )
 
 
 def test_updates_too_small_for_bfloat16_are_not_lost() -> None:

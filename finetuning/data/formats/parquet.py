@@ -73,5 +73,7 @@ def _plain(value: Any) -> Any:
 
 def _broken(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"Parquet으로 읽을 수 없습니다: {first_line_of(error)}", where=str(path), remedy="파일이 손상되지 않았는지 확인하세요."
+        f"Parquet으로 읽을 수 없습니다: {first_line_of(error)}",
+        where=str(path),
+        remedy="파일이 손상되지 않았는지 확인하세요.",
     )
