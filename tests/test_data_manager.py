@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -211,6 +212,23 @@ def test_rows_to_predict_may_be_numbers_and_keep_their_columns(manager: Make, tm
 def test_a_name_that_no_dataset_of_the_hub_has_is_a_missing_path(manager: Make, name: str) -> None:
     with pytest.raises(DataError, match="데이터 파일이 없습니다"):
         manager({}, dataset_name=name).load_splits()
+
+
+def test_a_misspelled_file_is_shown_the_one_beside_it(manager: Make, tmp_path: Path) -> None:
+    (tmp_path / nfd("리뷰 모음.csv")).write_text("text,label\n" + ROWS, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        manager({}, dataset_name=str(tmp_path / "리뷰 모음.cvs")).load_splits()
+    assert f"혹시 {tmp_path / nfd('리뷰 모음.csv')}입니까?" in error.value.remedy
+
+
+def test_a_folder_of_one_file_without_a_split_in_its_name_is_told_how_to_use_it(manager: Make, tmp_path: Path) -> None:
+    data = manager({"리뷰 모음.csv": "text,label\n" + ROWS, "설명.md": ""})
+    with pytest.raises(DataError) as error:
+        data.load_splits()
+    assert f"--dataset {shlex.quote(str(tmp_path / 'data' / '리뷰 모음.csv'))} 플래그" in error.value.remedy
+    with pytest.raises(DataError) as error:
+        manager({"또 하나.csv": "text,label\n" + ROWS}).load_splits()
+    assert "--dataset" not in error.value.remedy
 
 
 # --- what to do about a missing column ---

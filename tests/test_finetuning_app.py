@@ -74,7 +74,8 @@ def test_the_resume_command_calls_the_interpreter_that_has_the_packages(
     for other in (None, "/usr/bin/python"):
         monkeypatch.setattr("shutil.which", lambda _, other=other: other)
         assert resume_command([]) == f"{Path('.venv/bin/python')} finetuning_app.py --resume"
-    monkeypatch.chdir("/")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     assert resume_command([]).startswith(str(tmp_path))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from finetuning.config.schema import DataSettings
 from finetuning.data.formats.registry import is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
 from finetuning.data.shapes.registry import flat_rows
-from finetuning.files import content_key, may_be_hub_id
+from finetuning.files import content_key, may_be_hub_id, similar_name
 
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -68,7 +69,7 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
         raise DataError(
             f"데이터 파일이 없습니다: {name}",
             where="data.dataset_name",
-            remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
+            remedy=f"{similar_name(path)}경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
         )
     _check_records(data, ())
     return _from_hub(data)
@@ -158,9 +159,15 @@ def _files_by_split(folder: Path) -> dict[str, Path]:
         raise DataError(
             "폴더에서 데이터 파일을 찾지 못했습니다.",
             where=str(folder),
-            remedy="파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
+            remedy=f"{_alone_in(folder)}파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
         )
     return found
+
+
+def _alone_in(folder: Path) -> str:
+    """Return how to train on a folder's only data file, whose name says no split; "" if there is none or several."""
+    files = [path for path in folder.iterdir() if path.is_file() and is_supported(path)]
+    return f"파일 하나로 학습하려면 --dataset {shlex.quote(str(files[0]))} 플래그를 쓰세요. " if len(files) == 1 else ""
 
 
 def _splits_in(name: str) -> set[str]:
