@@ -249,13 +249,16 @@ class Scorer(ABC):
     def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
         """Return what evaluation keeps of each example, in the batch's order."""
 
-    def gather(self, predictions: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+    def gather(
+        self, predictions: Sequence[Any], examples: Dataset, rows: Dataset, label_names: Sequence[str]
+    ) -> list[Any]:
         """Merge the predictions of a row's examples.
 
         Args:
             predictions: One of each example, in the order of `examples`.
             examples: Encoded examples of a split.
             rows: Rows of the split.
+            label_names: Label names in the order of their ids.
 
         Returns:
             One prediction for each row.
