@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from finetuning.commands.command_line import (
     overrides_in,
     resume_command,
 )
-from finetuning.commands.console import error_text, prepare_output, settle_output
+from finetuning.commands.console import error_text, prepare_output, settle_output, tell_at_once
 
 if TYPE_CHECKING:
     import argparse
@@ -176,7 +176,7 @@ def build_session(
     from data_manager import DataManager
     from finetuning.commands.session import Session
     from finetuning.device.precision import allow_tf32, autocast_precision
-    from finetuning.device.runtime import start_runtime
+    from finetuning.device.runtime import start_runtime, tell_unused_gpu
     from finetuning.models.vocabulary import check_task
     from finetuning.reporting.log import quiet_libraries, set_up_logging
     from finetuning.tasks.registry import find_task
@@ -186,6 +186,7 @@ def build_session(
     allow_tf32(runtime.precision)
     set_up_logging(settings.logging, runtime.is_main)
     quiet_libraries()
+    tell_unused_gpu()
     task = find_task(settings)
     check_task(task)
     data, models = DataManager(settings, task), ModelManager(settings, task)
@@ -193,7 +194,7 @@ def build_session(
 
 
 class StopSignal:
-    """Handles SIGINT, SIGTERM and SIGHUP, which Windows does not have.
+    """Handles SIGINT, SIGTERM, SIGHUP, which Windows does not have, and Windows' Ctrl+Break, as Ctrl+C.
 
     Before training, a signal ends the program. In training, the current step is finished first, and a second SIGINT or
     SIGTERM ends the program at once. A terminal that goes away sends SIGHUP more than once, so SIGHUP never does that.
@@ -207,8 +208,8 @@ class StopSignal:
     def __init__(self) -> None:
         self.number: int | None = None
         self.patient = False
-        self._hang_up = getattr(signal, "SIGHUP", None)
-        for number in (signal.SIGINT, signal.SIGTERM, self._hang_up):
+        self._hang_up, self._break = getattr(signal, "SIGHUP", None), getattr(signal, "SIGBREAK", None)
+        for number in (signal.SIGINT, signal.SIGTERM, self._hang_up, self._break):
             if number is not None and not (number == self._hang_up and signal.getsignal(number) == signal.SIG_IGN):
                 signal.signal(number, self._handle)
 
@@ -222,6 +223,7 @@ class StopSignal:
             raise StopRequested(self.number)
 
     def _handle(self, number: int, _frame: Any) -> None:
+        number = signal.SIGINT if number == self._break else number
         if not self.patient:
             raise StopRequested(number)
         if self.number is not None and number == self._hang_up:
@@ -229,10 +231,8 @@ class StopSignal:
         if self.number not in (None, self._hang_up):
             os._exit(128 + number)
         self.number = number
-        # not through the log: the signal may have come in the middle of a write to the same stream; Ctrl+C also ends
-        # the `tee` that reads it, and a terminal that hung up is gone
-        with suppress(OSError):
-            os.write(2, _STOPPING.encode())
+        # not through the log: the signal may have come in the middle of a write to the same stream
+        tell_at_once(_STOPPING)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from finetuning.config.schema import DataSettings, Settings, cache_dependencies
-from finetuning.files import discard_leftovers, mark_as_used, writing
+from finetuning.files import discard, discard_leftovers, mark_as_used, move, writing
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +113,12 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             discard_leftovers(self.folder.glob("*.partial-*"), idle_s=_DAY_S)
             yield partial
-            os.replace(partial, path)
+            try:
+                move(partial, path)
+            except PermissionError:  # Windows: another process made the same file, and reads it
+                if not _is_whole(path):
+                    raise
+                discard(partial)
 
     def prune(self) -> None:
         """Remove files unused for `max_days`, then the least recently used beyond `max_gb`; log one line.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -165,9 +167,21 @@ def start_runtime(precision: str) -> Runtime:
     """
     from accelerate import Accelerator
 
-    on_cpu = not torch.accelerator.is_available()  # set explicitly, so that several processes find each other on CPUs
+    on_cpu = not torch.accelerator.is_available() or has_apple_gpu()  # explicit: processes find each other on CPUs
     switch_cudnn_attention_off()
     return Runtime(Accelerator(mixed_precision=precision, cpu=on_cpu))
+
+
+def has_apple_gpu() -> bool:
+    """Return whether the only accelerator is an Apple GPU (MPS). It is not used: nothing here was ever run on one."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device is not None and device.type == "mps"
+
+
+def tell_unused_gpu() -> None:
+    """Log that an Apple GPU is left alone."""
+    if has_apple_gpu():
+        _log.info("Apple GPU(MPS)에서는 시험하지 않아 쓰지 않고 CPU로 계산합니다.")
 
 
 def switch_cudnn_attention_off() -> None:
