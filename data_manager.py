@@ -17,6 +17,7 @@ from finetuning.data.cache import FORMAT, Cache, code_key, settings_key
 from finetuning.data.cleaning import Cleaner
 from finetuning.data.columns import check_used, find_columns, without_targets
 from finetuning.data.examples import Examples
+from finetuning.data.few_rows import check_every_label_stays, with_columns
 from finetuning.data.prepared import Unlabelled, cached_rows
 from finetuning.data.rows import Rows
 from finetuning.data.sources import Raw, find_sources, raw_file, raw_lines
@@ -174,7 +175,13 @@ class DataManager:
 
     def label_names(self, splits: Mapping[str, Rows]) -> tuple[str, ...]:
         """Return train's label names in the order of their ids; raise DataError if another split has other labels."""
-        names = self.task.reads.label_names(self.label_counts(splits["train"]))
+        counts = self.label_counts(splits["train"])
+        if self.task.reads.has_labels and "validation" in splits:
+            check_every_label_stays(splits, set(self.label_counts(splits["validation"])) - set(counts))
+        try:
+            names = self.task.reads.label_names(counts)
+        except DataError as error:
+            raise with_columns(error, splits["train"], self.task.settings) from None
         if names:
             for rows in splits.values():
                 self.check_labels(rows, names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,7 +39,11 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
         DataError: There are fewer than two rows or groups.
     """
     if len(train) < 2:
-        raise DataError("예제가 둘은 있어야 학습과 검증으로 나눌 수 있습니다.", where=train.where)
+        raise DataError(
+            f"예제가 {len(train)}행뿐이어서 학습과 {_NAMES[name]}으로 나눌 수 없습니다.",
+            where=train.where,
+            remedy="예제를 더 모으세요. 뜻이 있는 결과에는 적어도 수십 행이 필요합니다.",
+        )
     random = np.random.default_rng([seed, len(train), len(name)])
     group = task.reads.grouped_by
     held = _groups(train, group, share, random) if group is not None else _rows(train, share, random, task)
@@ -50,10 +55,10 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
     )  # fmt: skip
     by = [group] if group else []
     kept, held_out = (
-        Rows(
-            train.where,
-            train.table.select(np.flatnonzero(mask)),
-            content_key(train.key, str(seed), str(share), name, part, *by),
+        replace(
+            train,
+            table=train.table.select(np.flatnonzero(mask)),
+            key=content_key(train.key, str(seed), str(share), name, part, *by),
         )
         for part, mask in (("kept", ~is_held), ("held", is_held))
     )
@@ -77,6 +82,9 @@ def _rows(train: Rows, share: float, random: np.random.Generator, task: Task) ->
     held = hold_out_rows(codes, share, random)
     if task.reads.has_labels:
         held = leaving_every_label(codes, cells, held, task.reads.labels_in)
+        if not len(held):  # of few rows the share may be those alone that must stay
+            anyone = random.permutation(len(train))
+            held = leaving_every_label(codes, cells, anyone, task.reads.labels_in)[:1]
     return held if len(held) else random.integers(len(train), size=1)
 
 
