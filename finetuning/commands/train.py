@@ -88,7 +88,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
 
     started, output_dir = time.perf_counter(), session.output_dir
     check_device(session.settings, session.runtime.device)
-    # the checkpoint to go on from, and the tokenizer
+    # the checkpoint to continue from, and the tokenizer
     store = CheckpointStore(output_dir, session.settings.training.save_total_limit)
     resumes = arguments.resume or arguments.checkpoint_path is not None
     path = checkpoint_to_resume(store, arguments.run, resumes, arguments.words)
@@ -151,7 +151,7 @@ def _trained(
     if checkpoint is not None:
         later = [folder.name for folder in store.later_than(checkpoint.progress.step)]
         if later:
-            _log.warning("이보다 나중인 체크포인트는 다음에 저장할 때 지웁니다: %s", ", ".join(later))
+            _log.warning("이보다 뒤의 체크포인트는 다음에 저장할 때 삭제합니다: %s", ", ".join(later))
         has_best = (output_dir / "config.json").exists()
         manager.restore(checkpoint, has_best, arguments.allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
