@@ -65,7 +65,7 @@ class Runtime:
     """
 
     accelerator: Accelerator
-    pinning: Pinning = field(default_factory=Pinning)
+    pinning: Pinning = field(default_factory=Pinning, kw_only=True)
 
     # --- the device ---
 
