@@ -69,7 +69,7 @@ class MemoryManager:
     # --- clean-up ---
 
     def after_step(self, step: int) -> None:
-        """Do the clean-up that is due after optimizer step number `step`, by the settings and the memory in use."""
+        """Do the clean-up that is due after optimizer step `step` under the settings and the memory in use."""
         import torch
 
         if _is_due(step, self.settings.memory.empty_cache_freq) and self.device.type == "cuda":

@@ -210,15 +210,15 @@ class TrainingManager:
         self.checkpoints.finish()
 
     def restore(self, checkpoint: Checkpoint, keeps_best: bool, allow_changed: bool = False) -> None:
-        """Go on where a checkpoint was made.
+        """Continue from a checkpoint.
 
         Args:
             checkpoint: The checkpoint.
-            keeps_best: Whether the best model so far is where this run saves; else the next evaluation's is the best.
-            allow_changed: Whether settings that act on the steps to come alone may differ from the checkpoint's.
+            keeps_best: Whether the best model so far is where this run saves; else the next evaluation sets one.
+            allow_changed: Whether settings that affect future steps only may differ from those of the checkpoint.
 
         Raises:
-            SettingsError: The checkpoint is of a run that cannot go on under these settings.
+            SettingsError: The run of the checkpoint cannot continue under these settings.
         """
         check_same_run(checkpoint.fingerprint, self.fingerprint, allow_changed)
         check_epochs(checkpoint.fingerprint, self.settings.training, checkpoint.progress.step, self.windows)

@@ -85,7 +85,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
 
     started, output_dir = time.perf_counter(), session.output_dir
     check_device(session.settings, session.runtime.device)
-    # the tokenizer, and the checkpoint to go on from
+    # the tokenizer, and the checkpoint to continue from
     tokenizer = session.models.load_tokenizer()
     max_length = session.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, session.settings.training.save_total_limit)
@@ -146,7 +146,7 @@ def _trained(
     if checkpoint is not None:
         later = [folder.name for folder in store.later_than(checkpoint.progress.step)]
         if later:
-            _log.warning("이보다 나중인 체크포인트는 다음에 저장할 때 지웁니다: %s", ", ".join(later))
+            _log.warning("이보다 뒤의 체크포인트는 다음에 저장할 때 삭제합니다: %s", ", ".join(later))
         has_best = (output_dir / "config.json").exists()
         manager.restore(checkpoint, has_best, arguments.allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")

@@ -163,7 +163,7 @@ def _judge(proof: Proof, folder: Path) -> None:
     print(f"{steps}스텝을 한 번에 학습한 것과, {steps // 2}스텝에서 멈췄다가 이어서 학습한 것을 비교합니다.")
     differences = _compare(whole, resumed)
     if not differences:
-        print("판정: 비트까지 같습니다. 이 설정으로는 멈췄다가 이어도 한 번도 멈추지 않은 학습과 같습니다.")
+        print("판정: 비트 단위까지 동일합니다. 이 설정에서는 중단했다가 재개해도 한 번도 멈추지 않은 학습과 같습니다.")
         return
     _log.info("멈추지 않고 한 번 더 학습하여 장치의 연산이 항상 같은 값을 내는지 확인합니다.")
     if _differing(whole, proof.undisturbed(folder / "again")):
@@ -246,12 +246,13 @@ def _few(examples: Examples, wanted: int, seed: int) -> Examples:
     import numpy as np
 
     from finetuning.data.examples import Examples
+    from finetuning.data.table import numbers
 
-    numbers = np.array(examples.table["row"][:])
-    rows, counts = np.unique(numbers, return_counts=True)
+    owners = numbers(examples.table, "row")
+    rows, counts = np.unique(owners, return_counts=True)
     drawn = np.random.default_rng(seed).permutation(len(rows))
     enough = int(np.searchsorted(np.cumsum(counts[drawn]), wanted)) + 1
     chosen = rows[drawn[:enough]]
-    kept = np.flatnonzero(np.isin(numbers, chosen))
-    kept_rows = np.flatnonzero(np.isin(np.array(examples.rows["row"][:]), chosen))
+    kept = np.flatnonzero(np.isin(owners, chosen))
+    kept_rows = np.flatnonzero(np.isin(numbers(examples.rows, "row"), chosen))
     return Examples(examples.table.select(kept), examples.lengths[kept], examples.rows.select(kept_rows))

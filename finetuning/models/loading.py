@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exceptions import FinetuningError, ModelError
 from finetuning.config.schema import Settings
+from finetuning.files import may_be_hub_id
 from finetuning.models import gguf_reader
 from finetuning.models.dtypes import base_dtype
 from finetuning.models.errors import explain
@@ -189,7 +190,7 @@ def check_name(name: str) -> str:
                 remedy="모델이 저장된 폴더(config.json과 model.safetensors가 있는 곳)를 지정하세요.",
             )
         return str(path)
-    elif name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+    elif not may_be_hub_id(name):
         raise ModelError(
             f"모델 폴더가 없습니다: {name}",
             where="model.name",

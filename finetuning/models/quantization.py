@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from exceptions import ModelError, SettingsError
+from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.config.schema import Settings
 from finetuning.device.precision import autocast_precision
 from finetuning.models.adapters import METHODS, stacks
@@ -83,9 +83,9 @@ def check_device(settings: Settings, device: torch.device) -> None:
     try:
         _quantise_a_little(kind, device)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line_of(error)
         raise SettingsError(
-            f"bitsandbytes가 이 장치({device.type})에서 {kind} 양자화를 하지 못합니다: {reason}",
+            f"bitsandbytes로는 이 장치({device.type})에서 {kind} 양자화를 할 수 없습니다: {reason}",
             where=where,
             remedy="`pip install -U bitsandbytes`로 새 버전을 설치하거나, model.quantization을 null로 두세요.",
         ) from error

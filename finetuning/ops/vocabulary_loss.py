@@ -17,7 +17,13 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}  # logits of a chunk: few enough for a CPU's cache, enough to fill a GPU
+_CHUNK_LOGITS = {"cpu": 2**23}  # few enough for a CPU's cache
+_CHUNK_LOGITS_ELSEWHERE = 2**26  # enough to fill a GPU
+
+
+def chunk_logits(device_type: str) -> int:
+    """Return how many logits the loss computes at once on a device of this type (torch's name for it)."""
+    return _CHUNK_LOGITS.get(device_type, _CHUNK_LOGITS_ELSEWHERE)
 
 
 def vocabulary_loss_sum(
@@ -132,8 +138,8 @@ def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
 
 
 def _chunks(hidden: torch.Tensor, labels: torch.Tensor, vocabulary: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Split hidden states and labels into chunks of as many rows as _CHUNK_LOGITS allows."""
-    rows = max(1, _CHUNK_LOGITS.get(hidden.device.type, 2**26) // vocabulary)
+    """Split hidden states and labels into chunks of as many rows as `chunk_logits` allows."""
+    rows = max(1, chunk_logits(hidden.device.type) // vocabulary)
     yield from zip(hidden.split(rows), labels.split(rows), strict=True)
 
 

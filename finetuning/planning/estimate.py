@@ -12,6 +12,7 @@ from finetuning.config.schema import Settings
 from finetuning.models.dtypes import base_dtype, trained_dtype
 from finetuning.models.quantization import quantized_weights
 from finetuning.ops.recompute import recompute_activations
+from finetuning.ops.vocabulary_loss import chunk_logits
 from finetuning.planning.count import count_evaluation, count_step
 from finetuning.planning.types import Count, Estimate, Workload
 from finetuning.training.optimizers import OPTIMIZERS
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
-_CHUNK_LOGITS = {"cpu": 2**23}  # numbers that the loss over a vocabulary computes at once; 2**26 on other devices
 _LIBRARIES = 100 * 2**20  # bytes that libraries load and compile in the first steps on a CPU; measured, 70 to 130 MiB
 # What a CPU's allocator holds beside live tensors: a part that does not depend on them, and a share of their bytes, as
 # glibc's heap keeps freed blocks that are too small for the next tensors. Fitted to the peaks of e5-small and
@@ -140,8 +140,8 @@ def _by_formula(model: PreTrainedModel, batch: Batch, gradient_checkpointing: bo
     pairs = getattr(config, "num_attention_heads", 12) * rows * longest**2
     layer = 68 * tokens * hidden + (9 * pairs if drops and input_ids.device.type == "cpu" else 0)
     activations = layer + layers * 4 * tokens * hidden if gradient_checkpointing else layer * layers
-    has_logits = batch.labels is not None and batch.labels.shape == batch.inputs["input_ids"].shape
+    has_logits = batch.labels is not None and batch.labels.shape == input_ids.shape
     logits = 12 * batch.items * config.vocab_size if has_logits else 0
     if getattr(model, "has_plain_head", False):  # computed a chunk at a time
-        logits = min(logits, 12 * _CHUNK_LOGITS.get(batch.inputs["input_ids"].device.type, 2**26))
+        logits = min(logits, 12 * chunk_logits(input_ids.device.type))
     return Count(activations + logits, logits)

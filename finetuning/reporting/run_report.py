@@ -265,8 +265,8 @@ def log_lines(report: RunReport) -> list[str]:
     if report.verdict is not None:
         lines.append(report.verdict.text)
     lines.append(
-        f"걸린 시간 {training.seconds:.0f}초, "
-        f"메모리 최대 {memory.peak / _GIB:.2f} GiB (쓸 수 있는 메모리 {memory.limit / _GIB:.1f} GiB)"
+        f"소요 시간 {training.seconds:.0f}초, "
+        f"메모리 최대 {memory.peak / _GIB:.2f} GiB (한도 {memory.limit / _GIB:.1f} GiB)"
     )
     lines.append(f"가장 좋은 모델(스텝 {training.best_step:,})을 저장했습니다: {report.output_dir}")
     return lines

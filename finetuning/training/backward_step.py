@@ -92,7 +92,7 @@ def stepped_in_backward(
         if not (is_out_of_memory(error) and norm.has_begun()):
             raise
         raise HalfStep(
-            "backward 중에 가중치를 업데이트하다가 메모리가 모자라 스텝을 되돌릴 수 없습니다.",
+            "backward 중에 가중치를 업데이트하다가 메모리가 부족해져 스텝을 되돌릴 수 없습니다.",
             where="memory.optimizer_in_backward: true",
             remedy="data.max_length를 줄이거나 memory.gradient_checkpointing을 true로 하고, "
             "--resume으로 마지막 체크포인트에서 이어서 학습하세요.",

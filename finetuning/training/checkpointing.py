@@ -94,7 +94,7 @@ def saved_on_out_of_memory(save: Callable[[], None], stepper: OptimizerStep, sta
         state: The state of the run.
 
     Raises:
-        OutOfMemory: Memory ran out inside the block; the remedy says how to go on.
+        OutOfMemory: Memory ran out inside the block; the remedy says how to continue.
     """
     try:
         yield
@@ -103,7 +103,7 @@ def saved_on_out_of_memory(save: Callable[[], None], stepper: OptimizerStep, sta
             raise
         stepper.optimizer.zero_grad(set_to_none=True)
         shown = error if isinstance(error, OutOfMemory) else stepper.memory.ran_out("메모리가 부족합니다.")
-        if state.step > 0:  # before the first step there is nothing to go on from
+        if state.step > 0:  # before the first step there is nothing to continue from
             save()
             shown.remedy += (
                 f". 스텝 {state.step:,}까지의 상태를 저장했으므로, 메모리를 늘리거나 memory 설정을 바꾸면 "

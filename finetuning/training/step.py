@@ -285,7 +285,7 @@ class OptimizerStep:
             if not is_out_of_memory(error):
                 raise
             raise HalfStep(
-                "옵티마이저가 가중치를 바꾸는 도중에 메모리가 모자랐습니다.",
+                "옵티마이저가 가중치를 업데이트하는 도중에 메모리가 부족해졌습니다.",
                 where=self.memory.describe(),
                 remedy="가중치가 반만 바뀌었을 수 있어 저장하지 않았습니다. --resume으로 체크포인트에서 이어 가세요.",
             ) from error

@@ -56,7 +56,7 @@ class TrainingSettings(Section):
     )
     cuda_cleanup_freq: NonNegativeInteger = setting(
         100,
-        "이 스텝마다 안 쓰는 메모리를 정리하고 사용량을 알립니다. 0이면 끔",
+        "이 스텝마다 사용하지 않는 메모리를 정리하고 사용량을 출력합니다. 0이면 끔",
         "number of steps between clean-ups of unused memory, each with a log of its use; 0 for never",
         resume="free",
     )
@@ -166,16 +166,16 @@ class MemorySettings(Section):
     )
     optimize_memory_usage: Boolean = setting(
         True,
-        "메모리 단편화를 줄이고, 메모리가 모자라면 덜 쓰는 설정을 자동으로 고릅니다",
+        "메모리 단편화를 줄이고, 메모리가 부족하면 덜 쓰는 설정을 자동으로 고릅니다",
         "reduces fragmentation and, where memory is estimated to be short, chooses settings that need less",
     )
     gradient_checkpointing: Boolean | None = setting(
         None,
-        "중간 결과를 저장하지 않고 다시 계산합니다. `null`이면 메모리가 모자랄 때 켭니다",
+        "중간 결과를 저장하지 않고 다시 계산합니다. `null`이면 메모리가 부족할 때 켭니다",
         "computes activations again in the backward pass instead of keeping them; `null` where memory is short",
     )
     optimizer_in_backward: Boolean = setting(
         False,
-        "기울기를 구하는 대로 적용하고 버립니다. 한 스텝이 한 번에 들어갈 때만",
+        "기울기를 계산하는 즉시 적용하고 버립니다. 한 스텝이 메모리에 한 번에 들어갈 때만",
         "applies and frees each gradient as soon as it is computed; only where a step fits into memory at once",
     )
