@@ -175,16 +175,18 @@ def build_session(
     from data_manager import DataManager
     from finetuning.commands.session import Session
     from finetuning.device.precision import allow_tf32, autocast_precision
+    from finetuning.device.report import report_device
     from finetuning.device.runtime import start_runtime
     from finetuning.models.vocabulary import check_task
     from finetuning.reporting.log import quiet_libraries, set_up_logging
     from finetuning.tasks.registry import find_task
     from model_manager import ModelManager
 
-    runtime = start_runtime(autocast_precision(settings))
+    runtime = start_runtime(autocast_precision(settings), settings.training.deterministic)
     allow_tf32(runtime.precision)
     set_up_logging(settings.logging, runtime.is_main)
     quiet_libraries()
+    report_device(runtime)
     task = find_task(settings)
     check_task(task)
     data, models = DataManager(settings, task), ModelManager(settings, task)

@@ -182,7 +182,6 @@ def _report(
         MemoryFacts,
         TrainingFacts,
         build_report,
-        device_name,
         log_lines,
         summary,
     )
@@ -208,7 +207,7 @@ def _report(
             state.step, state.best_step, state.best_metric, state.last_metrics, seconds, trained.profile
         ),
         evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples),
-        hardware=Hardware(device_name(runtime.device), runtime.processes, runtime.precision),
+        hardware=Hardware(runtime.device_name, runtime.processes, runtime.precision),
         memory=MemoryFacts(memory.peak(), memory.limit(), fitted.taken, fitted.estimated),
     )
     for line in log_lines(report):

@@ -58,7 +58,7 @@ class RunCheckpoints:
         budget = self.memory.token_budget
         shrunk = budget if budget < self.whole_budget else None
         kept = KeptState(
-            asdict(state), scalars, self.stepper.scaler.state_dict(), shrunk, self.memory.chosen, metrics_bytes
+            asdict(state), scalars, self.stepper.loss_scale.state_dict(), shrunk, self.memory.chosen, metrics_bytes
         )
         progress = Progress(state.epoch, state.window, state.step)
         self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept.to_json(), progress, fingerprint))
@@ -69,12 +69,12 @@ class RunCheckpoints:
         self.recorder.size()
 
     def restore(self, checkpoint: Checkpoint) -> TrainingState:
-        """Restore weights, optimizer, scaler, token budget and records; return the state of the run."""
+        """Restore weights, optimizer, loss scale, token budget and records; return the state of the run."""
         kept = KeptState(**checkpoint.state)
         restore_model(self.model, checkpoint.model)
         restore_optimizer(self.stepper.optimizer, self._names(), checkpoint.optimizer, kept.optimizer)
         if kept.scaler:  # none, where the checkpoint's run computed in another precision
-            self.stepper.scaler.load_state_dict(kept.scaler)
+            self.stepper.loss_scale.load_state_dict(kept.scaler)
         if kept.shrunk_token_budget is not None:
             self.memory.start_at(kept.shrunk_token_budget)
         self.recorder.cut(kept.metrics_bytes, checkpoint.progress.step)
