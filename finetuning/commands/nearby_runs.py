@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -46,8 +45,8 @@ def runs_near(folder: Path) -> list[Path]:
     Returns:
         Folders inside before folders beside it, those before that have not ended, and those before of a like name.
     """
-    inside = [run for child in _folders(folder) for run in (child, *_folders(child)) if _has_checkpoint(run)]
-    beside = [run for run in _folders(folder.absolute().parent) if _has_checkpoint(run)]
+    inside = [run for child in _inside(folder) for run in (child, *_inside(child)) if _has_checkpoint(run)]
+    beside = [run for run in _inside(folder.absolute().parent) if _has_checkpoint(run)]
     found = {run.resolve(): run for run in (*reversed(beside), *reversed(inside))}
     found.pop(folder.resolve(), None)
 
@@ -58,9 +57,9 @@ def runs_near(folder: Path) -> list[Path]:
     return sorted(found.values(), key=order)
 
 
-def _folders(folder: Path) -> Iterator[Path]:
+def _inside(folder: Path) -> Iterator[Path]:
     for name in sorted(entries(folder))[:_MOST_LOOKED_AT]:
-        if not name.startswith(".") and os.path.isdir(folder / name):
+        if not name.startswith("."):
             yield folder / name
 
 
@@ -69,7 +68,7 @@ def _has_checkpoint(folder: Path) -> bool:
 
 
 def _has_ended(run: Path) -> bool:
-    return os.path.isfile(run / "summary.json")
+    return "summary.json" in entries(run)
 
 
 def _state(run: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +37,9 @@ def describe(model: PreTrainedModel, auto_class: str, revision: str | None) -> N
         if config.task_type is None:  # peft has no name for it, and takes the class
             config.auto_mapping = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
         config.revision = revision
-        base = os.path.expanduser(config.base_model_name_or_path or "")
-        if os.path.exists(base):
-            config.base_model_name_or_path = os.path.abspath(base)
+        base = Path(config.base_model_name_or_path or "").expanduser()
+        if config.base_model_name_or_path and base.exists():
+            config.base_model_name_or_path = str(base.resolve())
 
 
 def base_of(folder: Path) -> str:
@@ -117,7 +116,7 @@ def _weight_files(base: str, settings: ModelSettings) -> list[Path]:
         cached = try_to_load_from_cache(base, "config.json", settings.cache_dir, settings.revision)
         if not isinstance(cached, str):
             return []
-        folder = Path(os.path.abspath(cached)).parent
+        folder = Path(cached).absolute().parent  # its files are links to others
     if (folder / _WEIGHTS).is_file():
         return [folder / _WEIGHTS]
     if not (folder / _INDEX).is_file():
@@ -138,6 +137,6 @@ def write_index(weights: Mapping[str, str], folder: Path) -> None:
     """
     if not weights:
         return
-    size = sum(os.path.getsize(file) for file in set(weights.values()))
+    size = sum(Path(file).stat().st_size for file in set(weights.values()))
     index = {"metadata": {"total_size": size}, "weight_map": dict(weights)}
     (folder / _INDEX).write_text(json.dumps(index, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
