@@ -41,6 +41,7 @@ _LONGEST_NAME = 255  # bytes of a file's name, on every usual file system
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[1-9¹²³])[ .]*(?:[.:].*)?", re.IGNORECASE)
 _NOT_ON_WINDOWS = re.compile(r'[<>:"|?*\x00-\x1f]')
 _WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # for a virus scanner or an index, which open new files for a moment
+_HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -241,6 +242,11 @@ def seen_from(folder: Path, path: Path) -> str:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:
         return path.absolute().as_posix()
+
+
+def may_be_hub_id(name: str) -> bool:
+    """Return whether a name may be an id of the Hugging Face Hub; Hangul, spaces and deeper paths occur in none."""
+    return _HUB_ID.fullmatch(name) is not None
 
 
 def discard(path: Path) -> None:

@@ -16,7 +16,8 @@ import torch
 from exceptions import SettingsError
 from finetuning.commands.run_folder import RunFolder, check_not_its_own_base, newest_run
 from finetuning.data import parallel
-from finetuning.device.runtime import start_runtime, tell_unused_gpu
+from finetuning.device.report import report_device
+from finetuning.device.runtime import start_runtime
 from finetuning.device.usage import peak_bytes
 
 
@@ -28,8 +29,9 @@ def apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_gpu_of_a_mac_is_left_alone_and_that_is_told(apple_gpu: None, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    assert start_runtime("no").device.type == "cpu"
-    tell_unused_gpu()
+    runtime = start_runtime("no", deterministic=False)
+    assert runtime.device.type == "cpu"
+    report_device(runtime)
     assert [record.getMessage() for record in caplog.records if "MPS" in record.getMessage()] == [
         "Apple GPU(MPS)에서는 시험하지 않아 쓰지 않고 CPU로 계산합니다."
     ]
@@ -37,7 +39,7 @@ def test_the_gpu_of_a_mac_is_left_alone_and_that_is_told(apple_gpu: None, caplog
 
 def test_no_word_of_that_gpu_where_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    tell_unused_gpu()
+    report_device(start_runtime("no", deterministic=False))
     assert "MPS" not in caplog.text
 
 
