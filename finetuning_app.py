@@ -139,7 +139,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         folder = Path(arguments.model_name or arguments.run.path).expanduser()
         if arguments.config is None and (folder / SAVED_SETTINGS).is_file():
             if arguments.command == "evaluate" and "data.dataset_name" not in overrides:
-                check_data_named(folder, ConfigManager.saved_dataset(folder), settings.data.dataset_name)
+                check_data_named(folder, ConfigManager.saved_dataset(folder), settings.data)
             settings = ConfigManager.load_saved(folder, settings, overrides)
         if arguments.model_name is not None:
             return settings
@@ -158,7 +158,7 @@ def build_session(
         settings: The settings in force.
         stop: Tells whether the user asked for a stop.
         given: Dotted names of the settings that the command line gave.
-        reads_data: Whether `data.dataset_name` will be read.
+        reads_data: Whether the data of the settings will be read.
 
     Returns:
         The session.
@@ -168,7 +168,7 @@ def build_session(
 
     check_combination(settings)
     prepare_allocator(settings)  # before torch is imported
-    read = (settings.model.name, *([settings.data.dataset_name] if reads_data else []))
+    read = (settings.model.name, *([settings.data.shown_name()] if reads_data else []))
     if not all(Path(name).expanduser().exists() for name in read):
         from finetuning.data.hub import notice_offline
 

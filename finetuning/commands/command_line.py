@@ -18,6 +18,7 @@ from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
     from finetuning.config.overrides import Override
+    from finetuning.config.schema import DataSettings
 
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
             "export": "어댑터를 합친 모델 저장", "verify-resume": "멈췄다가 이은 학습이 같은지 확인"}  # fmt: skip
@@ -131,18 +132,18 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
     return shlex.join(["python", sys.argv[0], *words, "--resume", *folder])
 
 
-def check_data_named(folder: Path, trained_on: str | None, users: str) -> None:
+def check_data_named(folder: Path, trained_on: str | None, users: DataSettings) -> None:
     """Check that the user names the data of `evaluate`: a model folder may come from anybody, and names none.
 
     Args:
         folder: The model's folder.
         trained_on: The data that its settings.yaml names.
-        users: The data that the user's own settings name.
+        users: The user's own settings of the data.
 
     Raises:
         SettingsError: They differ. It shows the command that evaluates on the folder's.
     """
-    if trained_on is None or trained_on == users:
+    if trained_on is None or trained_on == users.shown_name() or users.split_files():
         return
     split = " --split validation" if Path(trained_on).suffix else ""  # else all of a single file is scored
     raise SettingsError(

@@ -43,7 +43,7 @@ def cached_rows(raw: Raw, cleaner: Cleaner, cache: Cache, key: str) -> tuple[Row
         with cache.write(path) as partial:
             write_tables(row_tables(cleaner.clean(raw.rows, findings), cleaner.names), partial)
             findings_path.write_text(json.dumps(asdict(findings), ensure_ascii=False), encoding="utf-8")
-    return Rows(raw.where, Dataset.from_file(str(path)), key), findings
+    return Rows(raw.where, Dataset.from_file(str(path)), key, frozenset(findings.renamed)), findings
 
 
 @dataclass(frozen=True)

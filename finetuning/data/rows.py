@@ -20,11 +20,13 @@ class Rows:
         where: The source, as messages name it.
         table: `row` (int64, from 1, the number in the source) and the task's columns as strings.
         key: A hash of the content, part of the cache key of the examples.
+        renamed: Labels that were renamed by `data.label_map`.
     """
 
     where: str
     table: Dataset
     key: str
+    renamed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.table)
