@@ -93,7 +93,7 @@ def tell_doubts(counts: Mapping[str, int], where: str) -> None:
     shown = "; ".join(f"{doubt.label!r} {doubt.count:,}행은 {doubt.why}" for doubt in doubts[:_SHOWN])
     more = f" 외 {len(doubts) - _SHOWN:,}가지." if len(doubts) > _SHOWN else "."
     merged = {doubt.label: doubt.instead for doubt in doubts if doubt.instead != ""}
-    _log.warning("%s: 라벨을 확인하세요. %s%s %s", where, shown, more, _merging(merged))
+    _log.warning("%s", f"{where}: 라벨을 확인하세요. {shown}{more} {_merging(merged)}".rstrip())
 
 
 def check_known(rows: Rows, names: Sequence[str], reads: RowReader) -> None:
@@ -115,7 +115,10 @@ def check_known(rows: Rows, names: Sequence[str], reads: RowReader) -> None:
             position = int(np.argmax(codes == cells.index(cell)))
             written = [list(reads.written_labels(dict.fromkeys(labels, 1))) for labels in (unknown, names)]
             near = {label: found for label in written[0] if (found := _nearest(label, written[1])) is not None}
-            likely = "".join(f"{label!r}는 {found!r}의 다른 표기로 보입니다. " for label, found in near.items())
+            likely = "".join(
+                f"{with_particle(repr(label), '은/는')} {with_particle(repr(found), '을/를')} 다르게 쓴 것으로 보입니다. "
+                for label, found in near.items()
+            )
             raise DataError(
                 f"학습 데이터에 없는 라벨이 있습니다: {', '.join(unknown[:_SHOWN])}",
                 where=f"{rows.where}, {rows.table[position]['row']:,}번째 행",

@@ -16,7 +16,7 @@ from finetuning.data.formats.class_names import information_beside
 from finetuning.data.formats.registry import is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
 from finetuning.data.shapes.registry import flat_rows
-from finetuning.files import content_key
+from finetuning.files import content_key, may_be_hub_id
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:
 
 def _from_hub(data: DataSettings) -> dict[str, Raw]:
     name = data.dataset_name
-    if is_supported(Path(name)) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+    if is_supported(Path(name)) or not may_be_hub_id(name):
         raise DataError(
             f"데이터 파일이 없습니다: {name}",
             where="data.dataset_name",

@@ -40,15 +40,19 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
         DataError: There are fewer than two rows or groups.
     """
     if len(train) < 2:
-        raise DataError("예제가 둘은 있어야 학습과 검증으로 나눌 수 있습니다.", where=train.where)
+        raise DataError(
+            f"행이 {len(train)}개뿐이어서 {SPLIT_NAMES[name]} 데이터를 분리할 수 없습니다.",
+            where=train.where,
+            remedy=f"데이터를 더 넣거나 {SPLIT_NAMES[name]} 데이터를 따로 준비하세요.",
+        )
     random = np.random.default_rng([seed, len(train), len(name)])
     group = GROUP if GROUP in train.table.column_names else task.reads.grouped_by
     held = _groups(train, group, share, random) if group is not None else _rows(train, share, random, task)
     is_held = np.zeros(len(train), dtype=bool)
     is_held[held] = True
     _log.info(
-        "%s 데이터가 없어 학습 데이터 %s행 중 %s행을 분리해 씁니다. (data.%s_split, seed %d)",
-        SPLIT_NAMES[name], f"{len(train):,}", f"{len(held):,}", name, seed,
+        "%s 데이터가 없어 학습 데이터 %s행 중 %s행을 %s용으로 분리합니다. (data.%s_split, seed %d)",
+        SPLIT_NAMES[name], f"{len(train):,}", f"{len(held):,}", SPLIT_NAMES[name], name, seed,
     )  # fmt: skip
     by = [group] if group else []
     kept, held_out = (
@@ -66,11 +70,12 @@ def _groups(train: Rows, group: str, share: float, random: np.random.Generator) 
     codes = groups_with_texts(train, group) if group == GROUP else coded(train.table, group)[0]
     held = hold_out_groups(codes, share, random)
     if not len(held):
+        only = with_particle(ROLE_NAMES.get(group, group), "이/가")
         same = " 같은 텍스트가 있는 그룹은 하나로 셉니다." if group == GROUP else ""
         raise DataError(
-            f"서로 다른 {with_particle(ROLE_NAMES.get(group, group), '이/가')} 둘은 있어야 나눌 수 있습니다.{same}",
+            f"{only} 하나뿐이어서 검증 데이터를 분리할 수 없습니다.{same}",
             where=train.where,
-            remedy="검증 데이터를 따로 준비하세요.",
+            remedy="데이터를 더 넣거나 검증 데이터를 따로 준비하세요.",
         )
     return held
 
@@ -86,7 +91,8 @@ def _rows(train: Rows, share: float, random: np.random.Generator, task: Task) ->
 
     texts, rows = Units.of_texts(train), Units.of_rows(train)
     held = held_of(texts, texts.first[hold_out_rows(codes[texts.first], share, random)])
-    if not held and 1 < len(texts) < len(rows):  # the share is less than a text of any label
+    if not held and len(texts) > 1 and (task.reads.has_labels or len(texts) < len(rows)):
+        # so few texts that the share is none of them: one that leaves every label
         held = held_of(texts, random.permutation(texts.first))[:1]
     if not held and len(texts) < len(rows):
         held = held_of(rows, hold_out_rows(codes, share, random))

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import DataError
+from exceptions import DataError, first_line_of
 from finetuning.data.formats.base import Source
 from finetuning.data.formats.class_names import Classes, classes_of, named
 from finetuning.korean.particles import with_particle
@@ -118,9 +118,8 @@ def _plain(value: Any) -> Any:
 
 
 def _broken(path: Path, name: str, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return DataError(
-        f"{with_particle(name, '으로/로')} 읽을 수 없습니다: {reason}",
+        f"{with_particle(name, '으로/로')} 읽을 수 없습니다: {first_line_of(error)}",
         where=str(path),
         remedy="파일이 손상되지 않았는지 확인하세요.",
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exceptions import BadRow, ModelError
+from exceptions import BadRow, ModelError, first_line_of
 from finetuning.cells import as_text, check_is_text
 from finetuning.tasks.generation.time_limit import LimitPassed, limited
 
@@ -185,7 +185,7 @@ def _apply(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, asks
         ) from error
     except Exception as error:  # a template may raise anything, not only Jinja's errors
         raise ModelError(
-            f"chat template이 이 대화를 받지 않습니다: {str(error).splitlines()[0] if str(error) else error}",
+            f"chat template이 이 대화를 받지 않습니다: {first_line_of(error)}",
             where=f"대화의 role: {', '.join(message['role'] for message in messages)}",
             remedy="text_generation.chat_template에 다른 Jinja 파일을 지정하거나 대화의 모양을 고치세요.",
         ) from error
