@@ -15,6 +15,7 @@ from finetuning.data.cache import FORMAT, Cache, code_key, settings_key
 from finetuning.data.cleaning import Cleaner
 from finetuning.data.columns import check_used, find_columns, group_column, without_targets
 from finetuning.data.examples import Examples
+from finetuning.data.few_rows import check_every_label_stays, with_columns
 from finetuning.data.label_check import check_known, check_map, tell_doubts
 from finetuning.data.prepared import Unlabelled, cached_rows
 from finetuning.data.repeats import tell_repeats
@@ -184,7 +185,12 @@ class DataManager:
         counts = self.label_counts(splits["train"])
         if self.task.reads.has_labels:
             tell_doubts(self.task.reads.written_labels(counts), splits["train"].where)
-        names = self.task.reads.label_names(counts)
+        if self.task.reads.has_labels and "validation" in splits:
+            check_every_label_stays(splits, set(self.label_counts(splits["validation"])) - set(counts))
+        try:
+            names = self.task.reads.label_names(counts)
+        except DataError as error:
+            raise with_columns(error, splits["train"], self.task.settings) from None
         if names:
             for rows in splits.values():
                 self.check_labels(rows, names)

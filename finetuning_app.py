@@ -137,7 +137,8 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         folder = Path(arguments.model_name or arguments.run.path).expanduser()
         if arguments.config is None and (folder / SAVED_SETTINGS).is_file():
             if arguments.command == "evaluate" and "data.dataset_name" not in overrides:
-                check_data_named(folder, ConfigManager.saved_dataset(folder), settings.data)
+                trained_on = ConfigManager.saved_dataset(folder)
+                check_data_named(folder, trained_on, settings.data, arguments.words)
             settings = ConfigManager.load_saved(folder, settings, overrides)
         if arguments.model_name is not None:
             return settings

@@ -11,12 +11,13 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from exceptions import SettingsError
-from finetuning.checkpoints.names import CHECKPOINTS, checkpoints_in, entries, follow, half_made_in
+from finetuning.checkpoints.names import CHECKPOINTS, checkpoints_in, entries, follow, half_made_in, step_of
+from finetuning.commands.nearby_runs import nothing_to_resume
 from finetuning.files import write_json
 from finetuning.korean.particles import with_particle
 
@@ -59,7 +60,7 @@ def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: b
 
     Args:
         output_dir: `model.output_dir`.
-        arguments: The command line: `resume` and `checkpoint_path`.
+        arguments: The command line: `resume`, `checkpoint_path` and its `words`.
         is_given: Whether the command line gave output_dir.
 
     Returns:
@@ -71,7 +72,7 @@ def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: b
         SettingsError: The checkpoint is not of this output_dir.
     """
     if arguments.checkpoint_path is not None:
-        return _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given)
+        return _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given, arguments.words)
     newest = newest_run(output_dir)
     if arguments.resume:
         note = f"가장 최근 학습을 이어 갑니다: {newest.path}" if newest.number > 1 else None
@@ -145,11 +146,15 @@ def _is_taken(path: Path) -> bool:
     return bool(set(entries(path)) - {".lock"}) or (os.path.lexists(path) and not _is_folder(path))
 
 
-def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool) -> RunFolder:
+def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool, words: Sequence[str]) -> RunFolder:
     given = given.expanduser()
+    if given.name == CHECKPOINTS and checkpoints_in(given):
+        given = given.parent
     if _is_folder(given / CHECKPOINTS) and not _exists(given / "manifest.json"):
         checkpoint, run = None, given.resolve()  # a run's own folder stands for its newest checkpoint
     else:
+        if not _may_be_checkpoint(given):
+            raise nothing_to_resume(given, f"--checkpoint_path: {given}", words)
         checkpoint = follow(given)
         run = checkpoint.parent.parent
         if checkpoint.parent.name != CHECKPOINTS:
@@ -167,6 +172,12 @@ def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool) -> RunF
     path = _shown(run)
     note = f"체크포인트가 들어 있는 학습 폴더에서 이어 갑니다: {path}"
     return RunFolder(path, path.name or run.name, note=note, checkpoint=checkpoint)
+
+
+def _may_be_checkpoint(path: Path) -> bool:
+    """Return whether a path is a checkpoint, by its files or its name, or a pointer file to one."""
+    is_named = _exists(path) and step_of(path.resolve()) is not None
+    return is_named or _exists(path / "manifest.json") or (_exists(path) and not path.is_dir())
 
 
 def _for_a_copy(output_dir: Path, checkpoint: Path, is_given: bool) -> RunFolder:

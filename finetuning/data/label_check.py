@@ -115,8 +115,9 @@ def check_known(rows: Rows, names: Sequence[str], reads: RowReader) -> None:
             position = int(np.argmax(codes == cells.index(cell)))
             written = [list(reads.written_labels(dict.fromkeys(labels, 1))) for labels in (unknown, names)]
             near = {label: found for label in written[0] if (found := _nearest(label, written[1])) is not None}
+            subjects = {label: with_particle(repr(label), "은/는") for label in near}
             likely = "".join(
-                f"{with_particle(repr(label), '은/는')} {with_particle(repr(found), '을/를')} 다르게 쓴 것으로 보입니다. "
+                f"{subjects[label]} {with_particle(repr(found), '을/를')} 잘못 쓴 것으로 보입니다. "
                 for label, found in near.items()
             )
             raise DataError(

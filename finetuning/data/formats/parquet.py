@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import DataError, first_line_of
-from finetuning.data.formats.base import Source
+from finetuning.data.formats.base import LONGEST_LINE, Source
 from finetuning.data.formats.class_names import Classes, classes_of, named
 from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ROWS_AT_A_TIME = 10_000
+_MOST_ROWS, _MOST_BYTES = 10_000, 1 << 26  # that are read at a time; a row of more bytes is read alone
+_LARGEST_CELL = 3 * LONGEST_LINE  # bytes; a Hangul syllable has three
 _FILE_OF_ARROW = b"ARRO"  # the first bytes of Arrow's file format; its stream format has none
 
 Opened = tuple["pa.Schema", Iterator["pa.RecordBatch"]]
@@ -62,7 +63,7 @@ def _open_parquet(path: Path) -> Iterator[Opened]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        yield file.schema_arrow, file.iter_batches(_ROWS_AT_A_TIME)
+        yield file.schema_arrow, file.iter_batches(_rows_at_a_time(file.metadata))
 
 
 @contextmanager
@@ -85,8 +86,12 @@ class _Records:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         with self.opened(self.path) as (_, batches):
+            first = 1
             for batch in batches:
                 names = batch.schema.names
+                for name, column in zip(names, batch.columns, strict=True):
+                    _check_size(column, name, first, self.path)
+                first += batch.num_rows
                 cells = [_readable(column).to_pylist() for column in batch.columns]
                 for values in zip(*cells, strict=True):
                     row = {name: _plain(value) for name, value in zip(names, values, strict=True)}
@@ -94,6 +99,25 @@ class _Records:
                         if column in row:
                             row[column] = named(row[column], classes)
                     yield row
+
+
+def _rows_at_a_time(metadata: Any) -> int:
+    """Return how many rows are read together, by their average size."""
+    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    return max(1, min(_MOST_ROWS, _MOST_BYTES * int(metadata.num_rows) // max(1, int(size))))
+
+
+def _check_size(column: Any, name: str, first: int, path: Path) -> None:
+    """Raise DataError where a cell is too large to be one text; first: the number of the first row."""
+    if column.nbytes <= _LARGEST_CELL:
+        return
+    for number in range(len(column)):
+        if column.slice(number, 1).nbytes > _LARGEST_CELL:
+            raise DataError(
+                f"한 칸이 {_LARGEST_CELL >> 20:,} MiB를 넘습니다.",
+                where=f"{path}, {first + number:,}번째 행, '{name}' 열",
+                remedy="예제마다 행을 나누어 저장했는지 확인하세요.",
+            )
 
 
 def _readable(column: Any) -> Any:
