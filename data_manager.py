@@ -17,6 +17,7 @@ from finetuning.data.cache import FORMAT, Cache, code_key, settings_key
 from finetuning.data.cleaning import Cleaner
 from finetuning.data.columns import check_used, find_columns, without_targets
 from finetuning.data.examples import Examples
+from finetuning.data.few_rows import check_every_label_stays, with_columns
 from finetuning.data.prepared import Unlabelled, cached_rows
 from finetuning.data.rows import Rows
 from finetuning.data.sources import Raw, find_sources, raw_file, raw_lines
@@ -54,7 +55,7 @@ class DataManager:
         sources = find_sources(self.data)
         if "train" not in sources:
             raise DataError(
-                f"학습(train) 데이터가 없습니다. 찾은 것: {', '.join(sources)}",
+                f"학습(train) 데이터가 없습니다. 찾은 split: {', '.join(sources) or '없음'}",
                 where=f"data.dataset_name: {self.data.dataset_name}",
                 remedy="파일 이름에 train을 넣거나(예: train.csv), data.dataset_name에 학습 파일을 직접 쓰세요.",
             )
@@ -174,7 +175,13 @@ class DataManager:
 
     def label_names(self, splits: Mapping[str, Rows]) -> tuple[str, ...]:
         """Return train's label names in the order of their ids; raise DataError if another split has other labels."""
-        names = self.task.reads.label_names(self.label_counts(splits["train"]))
+        counts = self.label_counts(splits["train"])
+        if self.task.reads.has_labels and "validation" in splits:
+            check_every_label_stays(splits, set(self.label_counts(splits["validation"])) - set(counts))
+        try:
+            names = self.task.reads.label_names(counts)
+        except DataError as error:
+            raise with_columns(error, splits["train"], self.task.settings) from None
         if names:
             for rows in splits.values():
                 self.check_labels(rows, names)

@@ -71,7 +71,7 @@ _GOALS = {
         "qlora-8b-gib": "10 GB 한도에서 8B 4비트 LoRA: 쓴 GPU 메모리(GiB)",
         "estimate": "예상 메모리 ÷ 잰 최대 메모리",
         "waits": "로그 사이에 GPU를 기다린 횟수",
-        "resumed": "멈췄다가 이은 학습이 비트까지 같음(1)",
+        "resumed": "`training.deterministic`으로 재개한 학습이 비트 단위까지 동일함(1)",
     },
     "README.en.md": {
         "short-trainer": "short Korean texts, BERT-base: times the speed of `Trainer` in bf16",
@@ -84,7 +84,7 @@ _GOALS = {
         "qlora-8b-gib": "8B LoRA in 4 bits under 10 GB: GPU memory used, GiB",
         "estimate": "estimated memory ÷ measured peak",
         "waits": "waits for the GPU between two lines of the log",
-        "resumed": "a stopped and resumed run equal to the bit (1)",
+        "resumed": "a resumed run under `training.deterministic` equal to the bit (1)",
     },
 }
 

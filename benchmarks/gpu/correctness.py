@@ -82,7 +82,7 @@ def _gradient(
         name: weight.grad.detach().float().cpu() for name, weight in net.named_parameters() if weight.grad is not None
     }
     facts = {
-        "device": str(evaluator.runtime.device), "layout": layout.name, "precision": evaluator.runtime.precision,
+        "device": str(evaluator.runtime.device), "layout": type(layout).__name__, "precision": evaluator.runtime.precision,
         "loss": float(found.loss_sum) / found.items, "micro_batches": len(found.batches),
     }  # fmt: skip
     return facts, gradients
@@ -119,40 +119,37 @@ def _difference(reference: tuple[float, dict[str, Any]], loss: float, gradients:
 
 
 def resume(bench: Bench) -> Iterator[Facts]:
-    """Whether a run that is stopped and resumed is, to the bit, the run that was not stopped."""
-    yield from _resumed(bench, {})
+    """Whether a run that is stopped and resumed is, to the bit, the run that was not stopped.
+
+    Where it is not, the same is tried under `training.deterministic`.
+    """
+    runs = {
+        "encoder": ("encoder-4-layers", SHORT, ()),
+        "causal": ("causal-small", CHAT, ()),
+        "causal, bfloat16 weights": ("causal-small", CHAT, ("model.dtype=bfloat16",)),
+        "causal, rows of 2,048": ("causal-small", replace(ROWS, batch=2, accumulation=1), ()),
+    }
+    for name, (model, work, settings) in list(runs.items())[: bench.pick(4, 1)]:
+        differs = _differs(bench, model, work, *settings)
+        yield {"run": name, "same": differs is None, "differs": differs}
+        if differs is not None:
+            differs = _differs(bench, model, work, *settings, "training.deterministic=true")
+        yield {"run": name, "same_if_deterministic": differs is None, "differs": differs}
 
 
-def resume_deterministic(bench: Bench) -> Iterator[Facts]:
-    """The same under `training.deterministic`."""
-    from finetuning.config.schema import Settings
-
-    if "deterministic" not in type(Settings().training).model_fields:
-        yield {"skipped": "there is no training.deterministic"}
-        return
-    yield from _resumed(bench, {"training.deterministic": "true"})
-
-
-def _resumed(bench: Bench, settings: dict[str, str]) -> Iterator[Facts]:
+def _differs(bench: Bench, model: str, work: Work, *settings: str) -> str | None:
+    """What the program's own check says of a resumed run that differs; None where it is the same."""
     from exceptions import FinetuningError
     from finetuning.commands import verify_resume
 
-    chosen = tuple(f"{key}={value}" for key, value in settings.items())
-    runs = {
-        "encoder": ("encoder-4-layers", SHORT, chosen),
-        "causal": ("causal-small", CHAT, chosen),
-        "causal, bfloat16 weights": ("causal-small", CHAT, (*chosen, "model.dtype=bfloat16")),
-        "causal, rows of 2,048": ("causal-small", replace(ROWS, batch=2, accumulation=1), chosen),
-    }
-    for name, (model, work, options) in list(runs.items())[: bench.pick(4, 1)]:
-        bench.clean_up()
-        session, said = _session(bench, model, work, "generation.validation_rows=0", *options), io.StringIO()
-        try:
-            with contextlib.redirect_stdout(said):
-                verify_resume.run(session, Namespace())
-            yield {"run": name, "same": True}
-        except FinetuningError as error:
-            yield {"run": name, "same": False, "verdict": error.what, "where": error.where}
+    bench.clean_up()
+    session = _session(bench, model, work, "generation.validation_rows=0", *settings)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            verify_resume.run(session, Namespace())
+    except FinetuningError as error:
+        return f"{error.what} {error.where}"
+    return None
 
 
 # --- fp16 ---
@@ -180,15 +177,15 @@ def _steps_in(bench: Bench, model: str, work: Work, precision: str) -> tuple[Fac
     session = _session(bench, model, work, "logging.log_steps=1")
     if precision == "fp16" and bench.on_gpu:
         AcceleratorState._reset_state(reset_partial_state=True)
-        session = replace(session, runtime=start_runtime("fp16"))
+        session = replace(session, runtime=start_runtime("fp16", deterministic=False))
     prepared, tokenizer = prepared_in(session)
     evaluator, clock, folder = evaluator_of(prepared, tokenizer), Clock(bench.pick(16, 3)), bench.scratch() / "model"
     manager = manager_of(prepared, evaluator, clock.tick_and_stop, folder)
-    before = float(manager.scaler.get_scale())
+    before = manager.loss_scale.value
     run_until_finished(manager)
     losses = logged_losses(folder)
     facts = {
-        "precision": evaluator.runtime.precision, "scale": [before, float(manager.scaler.get_scale())],
+        "precision": evaluator.runtime.precision, "scale": [before, manager.loss_scale.value],
         "steps": clock.steps, "left_out": losses.count(None), "last_loss": losses[-1],
     }  # fmt: skip
     return facts, losses

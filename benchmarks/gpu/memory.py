@@ -108,20 +108,21 @@ class _Trained:
         clock = Clock(bench.pick(4, 3))
         manager = manager_of(prepared, evaluator, clock.tick_and_stop, scratch / "model")
         run_until_finished(manager)
-        self.layout, self.step_s = manager.planner.layout.name, clock.seconds() / (clock.steps - clock.uncounted)
+        self.layout = type(manager.planner.layout).__name__
+        self.step_s = clock.seconds() / (clock.steps - clock.uncounted)
         self.peak, self.kept = (count(bench.device) - before for count in (peak_bytes, used_bytes))
         self.budget_left, self.losses = evaluator.memory.token_budget, logged_losses(scratch / "model")
         self.reserved = self._reserved()
         bench.drop(scratch)
 
     def _words(self, scratch: Path) -> list[str]:
-        import torch
+        from finetuning.device.usage import gpu_limit_bytes
 
         run, work = self.run, sized(self.bench, self.run.work)
         settings = [*run.settings, "logging.log_steps=1", f"data.dataset_cache_dir={self.bench.home / 'cache'}"]
         if run.limit_gib is not None and self.bench.on_gpu:
-            total = torch.cuda.get_device_properties(0).total_memory
-            settings.append(f"memory.max_gpu_memory_usage={min(1.0, run.limit_gib * GIB / total):.5f}")
+            all_there_is = gpu_limit_bytes(self.bench.device, 1.0)
+            settings.append(f"memory.max_gpu_memory_usage={min(1.0, run.limit_gib * GIB / all_there_is):.5f}")
         return work.words(self.bench.model(run.model), run.data, scratch / "run", 0, *settings)
 
     def _fitted(self, prepared: Any, tokenizer: Any) -> Any:

@@ -24,7 +24,6 @@ class Check:
         cost_s: Seconds that it takes on an H100, without the start of a process.
         needs: Packages without which it is not asked.
         by_default: Whether it is asked where `--only` does not name it.
-        apart: Whether it changes its process for good, so that it has one of its own.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Check:
     cost_s: float
     needs: tuple[str, ...] = ()
     by_default: bool = True
-    apart: bool = False
 
 
 class CheckFailed(Exception):
@@ -43,8 +41,8 @@ class CheckFailed(Exception):
 class Answers(Protocol):
     """Answers checks one at a time."""
 
-    def start_s(self, check: Check) -> float:
-        """Return the seconds until the check can begin: those of a new process, or 0."""
+    def start_s(self) -> float:
+        """Return the seconds until a check can begin: those of a new process, or 0."""
 
     def answers(self, check: Check, limit_s: float) -> Iterator[Facts]:
         """Yield a check's facts.
@@ -97,7 +95,7 @@ def ask(
         patience: How many times its cost a check may take, if the budget allows.
     """
     for check in checks:
-        needed, left = check.cost_s + answers.start_s(check), budget.left()
+        needed, left = check.cost_s + answers.start_s(), budget.left()
         if left < needed:
             say(check.name, {"skipped": f"takes about {needed:.0f} s, and {max(left, 0):.0f} s are left"})
             continue

@@ -98,13 +98,11 @@ class Processes:
         self.home, self.tiny, self.log = home, tiny, log
         self._process: Process | None = None
 
-    def start_s(self, check: Check) -> float:
-        return 0.0 if self._process is not None and not check.apart else START_S
+    def start_s(self) -> float:
+        return START_S if self._process is None else 0.0
 
     def answers(self, check: Check, limit_s: float) -> Iterator[Facts]:
         ends_at = time.monotonic() + limit_s
-        if check.apart:
-            self.close()
         try:
             yield from self._answers(check, ends_at)
         except TimeoutError:
@@ -113,9 +111,6 @@ class Processes:
         except (EOFError, OSError):
             self.close()
             raise CheckFailed(f"its process ended: {self._last_words()}") from None
-        finally:
-            if check.apart:
-                self.close()
 
     def close(self) -> None:
         """End the process, if there is one."""

@@ -11,12 +11,13 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from exceptions import SettingsError
-from finetuning.checkpoints.names import CHECKPOINTS, checkpoints_in, entries, follow, half_made_in
+from finetuning.checkpoints.names import CHECKPOINTS, checkpoints_in, entries, follow, half_made_in, step_of
+from finetuning.commands.nearby_runs import nothing_to_resume
 from finetuning.files import write_json
 from finetuning.korean.particles import with_particle
 
@@ -32,7 +33,7 @@ class RunFolder:
         path: The folder.
         name: Name of the output_dir that was asked for when the run began.
         number: 1 for output_dir itself, 2 for `<output_dir>-2`.
-        note: What the user is told when the run begins, in Korean; None where the folder is the one that was named.
+        note: Korean log line for the start of the run; None if the folder is the one that was named.
         earlier: The finished run that stays as it is; None where there is none.
         checkpoint: The checkpoint that was named; None for the newest one.
     """
@@ -59,19 +60,19 @@ def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: b
 
     Args:
         output_dir: `model.output_dir`.
-        arguments: The command line: `resume` and `checkpoint_path`.
+        arguments: The command line: `resume`, `checkpoint_path` and its `words`.
         is_given: Whether the command line gave output_dir.
 
     Returns:
-        RunFolder: The newest run to go on with, a new folder where that one is finished, or the run in which the
-            checkpoint lies.
+        RunFolder: The newest run, to continue it; a new folder if that one is finished; or the run that contains the
+            checkpoint.
 
     Raises:
         ModelError: There is no such checkpoint.
         SettingsError: The checkpoint is not of this output_dir.
     """
     if arguments.checkpoint_path is not None:
-        return _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given)
+        return _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given, arguments.words)
     newest = newest_run(output_dir)
     if arguments.resume:
         note = f"가장 최근 학습을 이어 갑니다: {newest.path}" if newest.number > 1 else None
@@ -92,7 +93,7 @@ def is_ours(folder: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Return whether a run stopped in the folder before its end, with a checkpoint to go on from."""
+    """Return whether a run stopped in the folder before its end, with a checkpoint to continue from."""
     return not _exists(folder / "summary.json") and bool(checkpoints_in(folder / CHECKPOINTS))
 
 
@@ -145,11 +146,15 @@ def _is_taken(path: Path) -> bool:
     return bool(set(entries(path)) - {".lock"}) or (os.path.lexists(path) and not _is_folder(path))
 
 
-def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool) -> RunFolder:
+def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool, words: Sequence[str]) -> RunFolder:
     given = given.expanduser()
+    if given.name == CHECKPOINTS and checkpoints_in(given):
+        given = given.parent
     if _is_folder(given / CHECKPOINTS) and not _exists(given / "manifest.json"):
         checkpoint, run = None, given.resolve()  # a run's own folder stands for its newest checkpoint
     else:
+        if not _may_be_checkpoint(given):
+            raise nothing_to_resume(given, f"--checkpoint_path: {given}", words)
         checkpoint = follow(given)
         run = checkpoint.parent.parent
         if checkpoint.parent.name != CHECKPOINTS:
@@ -169,8 +174,14 @@ def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool) -> RunF
     return RunFolder(path, path.name or run.name, note=note, checkpoint=checkpoint)
 
 
+def _may_be_checkpoint(path: Path) -> bool:
+    """Return whether a path is a checkpoint, by its files or its name, or a pointer file to one."""
+    is_named = _exists(path) and step_of(path.resolve()) is not None
+    return is_named or _exists(path / "manifest.json") or (_exists(path) and not path.is_dir())
+
+
 def _for_a_copy(output_dir: Path, checkpoint: Path, is_given: bool) -> RunFolder:
-    """Return the folder to go on in from a checkpoint that was copied out of its run's folder."""
+    """Return the folder to continue in from a checkpoint that was copied out of its run's folder."""
     if not is_given:
         raise SettingsError(
             "체크포인트가 학습 폴더의 checkpoints 안에 있지 않아 어느 학습인지 알 수 없습니다.",

@@ -131,6 +131,10 @@ class RowEncoder(ABC):
         """Add to the tokenizer, in place, what the task needs, such as a chat template."""
         return
 
+    def fit_saved_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Do the same with the tokenizer of a trained model: what training gave it, such as its template, stays."""
+        self.fit_tokenizer(tokenizer)
+
     @abstractmethod
     def encode(
         self,

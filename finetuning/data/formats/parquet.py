@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from exceptions import DataError
-from finetuning.data.formats.base import Source
+from exceptions import DataError, first_line_of
+from finetuning.data.formats.base import LONGEST_LINE, Source
 
-_ROWS_AT_A_TIME = 10_000
+_MOST_ROWS, _MOST_BYTES = 10_000, 1 << 26  # that are read at a time; a row of more bytes is read alone
+_LARGEST_CELL = 3 * LONGEST_LINE  # bytes; a Hangul syllable has three
 
 
 def is_parquet(path: Path, start: bytes) -> bool:
@@ -41,13 +42,36 @@ class _Records:
 
         try:
             with pq.ParquetFile(self.path) as file:
-                for batch in file.iter_batches(_ROWS_AT_A_TIME):
+                first = 1
+                for batch in file.iter_batches(_rows_at_a_time(file.metadata)):
                     names = batch.schema.names
+                    for name, column in zip(names, batch.columns, strict=True):
+                        _check_size(column, name, first, self.path)
+                    first += batch.num_rows
                     cells = [_readable(column).to_pylist() for column in batch.columns]
                     for values in zip(*cells, strict=True):
                         yield {name: _plain(value) for name, value in zip(names, values, strict=True)}
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _broken(self.path, error) from None
+
+
+def _rows_at_a_time(metadata: Any) -> int:
+    """Return how many rows are read together, by their average size."""
+    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    return max(1, min(_MOST_ROWS, _MOST_BYTES * int(metadata.num_rows) // max(1, int(size))))
+
+
+def _check_size(column: Any, name: str, first: int, path: Path) -> None:
+    """Raise DataError where a cell is too large to be one text; first: the number of the first row."""
+    if column.nbytes <= _LARGEST_CELL:
+        return
+    for number in range(len(column)):
+        if column.slice(number, 1).nbytes > _LARGEST_CELL:
+            raise DataError(
+                f"한 칸이 {_LARGEST_CELL >> 20:,} MiB를 넘습니다.",
+                where=f"{path}, {first + number:,}번째 행, '{name}' 열",
+                remedy="예제마다 행을 나누어 저장했는지 확인하세요.",
+            )
 
 
 def _readable(column: Any) -> Any:
@@ -72,7 +96,8 @@ def _plain(value: Any) -> Any:
 
 
 def _broken(path: Path, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return DataError(
-        f"Parquet으로 읽을 수 없습니다: {reason}", where=str(path), remedy="파일이 손상되지 않았는지 확인하세요."
+        f"Parquet으로 읽을 수 없습니다: {first_line_of(error)}",
+        where=str(path),
+        remedy="파일이 손상되지 않았는지 확인하세요.",
     )
