@@ -52,11 +52,11 @@ _NAMES = {
 }
 _PARTS = {"gpu": ["gpu", "gpu-qlora", "gpu-peers"]}  # calls whose results make one table
 _GPU_HEAD = {
-    "README.md": "GPU({card})에서 `python -m benchmarks gpu`로 잰 값입니다. 값이 여럿이면 설정이 여럿입니다.",
+    "README.md": "GPU({card})에서 `python -m benchmarks gpu`로 측정한 값입니다. 값이 여러 개면 설정마다 하나씩입니다.",
     "README.en.md": "Measured on a GPU ({card}) by `python -m benchmarks gpu`; several values are of several settings.",
 }
 _GPU_COLUMNS = {
-    "README.md": "| GPU에서 잰 것 | 목표 | 잰 값 |",
+    "README.md": "| GPU에서 측정한 것 | 목표 | 측정값 |",
     "README.en.md": "| on a GPU | goal | measured |",
 }
 _GOALS = {
@@ -66,10 +66,10 @@ _GOALS = {
         "chat-packing": "질문과 답, 1B 전체: packing을 쓴 `SFTTrainer`의 몇 배 속도",
         "chat-packing-liger": "같은 것: packing과 Liger kernel을 쓴 `SFTTrainer`의 몇 배 속도",
         "rows-trainer": "2,048 토큰의 행, 1B 전체: `Trainer` bf16의 몇 배 속도",
-        "rows-rate": "같은 것: 이 카드에서 잰 bf16 행렬 곱 속도에 대한 비율",
+        "rows-rate": "같은 것: 이 카드에서 측정한 bf16 행렬 곱 속도에 대한 비율",
         "full-1b-gib": "8 GB 한도에서 1B 전체 학습: 쓴 GPU 메모리(GiB)",
         "qlora-8b-gib": "10 GB 한도에서 8B 4비트 LoRA: 쓴 GPU 메모리(GiB)",
-        "estimate": "예상 메모리 ÷ 잰 최대 메모리",
+        "estimate": "예상 메모리 ÷ 측정한 최대 메모리",
         "waits": "로그 사이에 GPU를 기다린 횟수",
         "resumed": "`training.deterministic`으로 재개한 학습이 비트 단위까지 동일함(1)",
     },

@@ -82,7 +82,8 @@ def _gradient(
         name: weight.grad.detach().float().cpu() for name, weight in net.named_parameters() if weight.grad is not None
     }
     facts = {
-        "device": str(evaluator.runtime.device), "layout": type(layout).__name__, "precision": evaluator.runtime.precision,
+        "device": str(evaluator.runtime.device), "layout": type(layout).__name__,
+        "precision": evaluator.runtime.precision,
         "loss": float(found.loss_sum) / found.items, "micro_batches": len(found.batches),
     }  # fmt: skip
     return facts, gradients
