@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
+from finetuning.models.adapter_files import base_weights, describe
 from finetuning.models.adapters import choose_trained
+from finetuning.models.dtypes import base_dtype, cast_trained
 from finetuning.models.loading import ModelLoader, check_name, fit_segments, usable_length
-from finetuning.models.quantization import cast_trained
-from finetuning.models.saved import SavedAdapter, check_trained, is_adapter, label_names
+from finetuning.models.saved import SavedAdapter, check_trained, check_whole, is_adapter, label_names
 from finetuning.models.saving import check_savable, mend_generation_config, save_pretrained
 from finetuning.models.vocabulary import Extension, initialise_rows, resize, train_vocabulary
 from finetuning.models.weights import tell_new_head
@@ -46,11 +47,31 @@ class ModelManager:
         return self._loader.config(self.name)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the model's tokenizer, fitted to the model and the task."""
+        """Load the tokenizer of a model to train, fitted to the model and the task."""
+        check_whole(self.name)
+        tokenizer = self._read_tokenizer()
+        self.task.encodes.fit_tokenizer(tokenizer)
+        return tokenizer
+
+    def load_trained_tokenizer(self, template: str | None = None) -> PreTrainedTokenizerBase:
+        """Load the tokenizer of a model that was trained, or of a run that goes on: its chat template stays.
+
+        Args:
+            template: The chat template that a resumed run began with; None for what is saved with the model.
+
+        Returns:
+            PreTrainedTokenizerBase: The tokenizer, fitted to the model and the task.
+        """
+        tokenizer = self._read_tokenizer()
+        if template is not None:
+            tokenizer.chat_template = template
+        self.task.encodes.fit_saved_tokenizer(tokenizer)
+        return tokenizer
+
+    def _read_tokenizer(self) -> PreTrainedTokenizerBase:
         self.name = check_name(self.name)
         tokenizer = self._loader.tokenizer(self.name)
         fit_segments(tokenizer, self.load_config())
-        self.task.encodes.fit_tokenizer(tokenizer)
         return tokenizer
 
     def usable_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -60,17 +81,13 @@ class ModelManager:
     # --- a model to train ---
 
     def load_model(self, label_names: Sequence[str]) -> PreTrainedModel:
-        """Load the model to train, in `model.dtype`, with a head for these labels and its adapter."""
-        import torch
-
+        """Load the model to train, with a head for these labels and its adapter (dtypes: see models/dtypes.py)."""
         model, missing = self._loader.base(self.name, self.task.scores.config_options(label_names))
         tell_new_head(missing)
         mend_generation_config(model)
         if self.extension is not None:
             initialise_rows(model, self.extension)
         self._choose_trained(model, missing)
-        if self.settings.model.quantization is not None:
-            cast_trained(model, getattr(torch, self.settings.model.dtype))
         return model
 
     def outline(self, label_names: Sequence[str]) -> PreTrainedModel:
@@ -91,8 +108,10 @@ class ModelManager:
 
     def _choose_trained(self, model: PreTrainedModel, missing: Set[str]) -> None:
         choose_trained(model, self.settings.model.adapter, missing)
+        describe(model, self.task.auto_class, self.settings.model.revision)
         if self.extension is not None:
             train_vocabulary(model)
+        cast_trained(model, self.settings)
 
     # --- a model that was fine-tuned ---
 
@@ -105,7 +124,7 @@ class ModelManager:
         return label_names(self.load_config()) if self.task.reads.has_labels else ()
 
     def load_saved(self) -> PreTrainedModel:
-        """Load a model that was fine-tuned, in `model.dtype`, with its adapter merged.
+        """Load a model that was fine-tuned, in the dtype of the base that it was trained on, with its adapter merged.
 
         Under `model.quantization` an adapter stays beside its base: it has learned to make up for the rounding of the
         quantised weights, and the whole base may not fit into memory.
@@ -114,7 +133,7 @@ class ModelManager:
 
         if self.is_adapter() and self.settings.model.quantization is None:
             merged = self.load_merged()
-            merged.to(getattr(torch, self.settings.model.dtype))
+            merged.to(getattr(torch, base_dtype(self.settings)))
             return merged
         if self.is_adapter():
             model, missing = SavedAdapter(self._loader, self.name).beside_base(), set[str]()
@@ -147,4 +166,5 @@ class ModelManager:
 
     def save(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path) -> None:
         """Write model and tokenizer into output_dir in `model.save_dtype`, each file whole or not at all."""
-        save_pretrained(model, tokenizer, output_dir, self.settings.model.save_dtype)
+        base = base_weights(model, self.settings.model)
+        save_pretrained(model, tokenizer, output_dir, self.settings.model.save_dtype, base)

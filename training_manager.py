@@ -55,11 +55,11 @@ class TrainingManager:
         self.stop_signal, self.data_keys, self.store = stop_signal, data_keys, store
         self.best = BestModel(save_best, store, self.runtime)
         self.recorder = Recorder(settings, output_dir, self.runtime.is_main)
-        self.profile = profile_of(settings.logging.profile, self.runtime.device, output_dir)
+        self.profile = profile_of(settings.logging.profile, self.runtime.wait_for_device, output_dir)
         self.state = TrainingState()
         self.ledger = StepLedger(self.state, evaluator, train, settings.training.seed, self.recorder)
         self.stepper = OptimizerStep(settings, evaluator, self.profile, self.plan)
-        self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
+        self.optimizer, self.loss_scale = self.stepper.optimizer, self.stepper.loss_scale
         self.checkpoints = RunCheckpoints(evaluator, self.stepper, store, self.recorder)
         self.saver = self.checkpoints.saver
         accumulated = settings.data.batch_size * settings.memory.gradient_accumulation_steps
@@ -128,7 +128,7 @@ class TrainingManager:
             order = epoch_order(count, self.settings.training.seed, epoch)
             todo = (window_of(order, self.window_size, epoch, n) for n in range(state.window, self.windows))
             self.ledger.start_clock()
-            yield from self.profile.waiting(planned_ahead(self.plan, todo))
+            yield from self.ledger.waiting(self.profile.waiting(planned_ahead(self.plan, todo)))
 
     def plan(self, window: Window) -> ReadyWindow:
         """Cut a window to the token budget as it is now."""

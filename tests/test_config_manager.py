@@ -38,7 +38,8 @@ def refused(load: Any, text: str, **overrides: Any) -> str:
 def keys_in(sections: dict[str, Any], prefix: str = "") -> list[str]:
     found = []
     for name, value in sections.items():
-        found += keys_in(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+        is_section = isinstance(value, dict) and bool(value)  # an empty one is the value of a mapping
+        found += keys_in(value, f"{prefix}{name}.") if is_section else [prefix + name]
     return found
 
 

@@ -76,7 +76,10 @@ class _LossSum(torch.autograd.Function):
     def forward(
         context: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
     ) -> torch.Tensor:
-        """Compute the loss and its gradients: products in autocast's dtype, accumulated in the weight's dtype."""
+        """Compute the loss and its gradients: products in autocast's dtype, accumulated in the weight's dtype.
+
+        Gradients of float16 hidden states are kept in float32 until they are scaled.
+        """
         dtype = _compute_dtype(hidden)
         total = hidden.new_zeros((), dtype=torch.promote_types(dtype, torch.float32))
         hidden_grads: list[torch.Tensor] = []
@@ -93,24 +96,39 @@ class _LossSum(torch.autograd.Function):
                 if bias_grad is not None:
                     bias_grad += error.sum(0)
                 error = error.to(dtype)
-                hidden_grads.append((error @ projection).to(hidden.dtype))
+                hidden_grad = _gradient_product(error, projection)
+                hidden_grads.append(hidden_grad.to(torch.promote_types(hidden_grad.dtype, hidden.dtype)))
                 if weight_grad is not None:
-                    weight_grad += error.t() @ part
-        context.gradients = torch.cat(hidden_grads), weight_grad, bias_grad
+                    weight_grad += _gradient_product(error.t(), part)
+        context.gradients, context.dtype = (torch.cat(hidden_grads), weight_grad, bias_grad), hidden.dtype
         return total
 
     @staticmethod
     def backward(context: Any, upstream: torch.Tensor) -> Any:
         """Scale the gradients that the forward pass stored."""
-        gradients = [part.mul_(upstream) if part is not None else None for part in context.gradients]
+        hidden, *others = context.gradients
         del context.gradients
-        return (*gradients, None)
+        scaled = [part.mul_(upstream) if part is not None else None for part in others]
+        return hidden.mul_(upstream).to(context.dtype), *scaled, None
 
 
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
     """Return autocast's dtype if autocast is on, else the dtype of `hidden`."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+def _gradient_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return left @ right; of float16 factors in float32.
+
+    The loss scale acts on these gradients later, so it can keep them neither from overflowing nor from vanishing: a sum
+    over some thousand tokens exceeds float16's 65,504.
+    """
+    if left.dtype != torch.float16:
+        return left @ right
+    if left.device.type == "cuda":
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()  # other devices have no kernel with another dtype for the result
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -13,7 +13,7 @@ from finetuning.tasks.base import Task
 from finetuning.tasks.parts import Presenter, RowEncoder, RowReader
 from finetuning.tasks.tensors import pad
 from finetuning.tasks.text_encoding import check_is_fast, text_columns, without_unread_end
-from finetuning.tasks.vocabulary import VocabularyScorer, only_positions, vocabulary_batch
+from finetuning.tasks.vocabulary import VocabularyScorer, chosen_labels, only_positions, vocabulary_batch
 from finetuning.types import IGNORED, Batch, Column, RandomKey
 
 if TYPE_CHECKING:
@@ -142,9 +142,9 @@ class MaskScorer(VocabularyScorer):
         assert batch.labels is not None
         chosen = batch.labels != IGNORED
         counts = chosen.sum(1).tolist()
-        predicted = outputs.argmax(-1).split(counts)
-        right = (outputs.argmax(-1) == batch.labels[chosen]).split(counts)
-        return [(ids.tolist(), int(hits.sum())) for ids, hits in zip(predicted, right, strict=True)]
+        predicted = outputs.argmax(-1)
+        right = (predicted == chosen_labels(batch)).cpu().split(counts)
+        return [(ids.tolist(), int(hits.sum())) for ids, hits in zip(predicted.cpu().split(counts), right, strict=True)]
 
     def metrics(
         self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float

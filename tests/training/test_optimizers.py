@@ -104,7 +104,7 @@ def test_a_gradient_that_is_not_finite_is_not_stepped() -> None:
     apart = make_optimizer(model, TrainingSettings(), in_backward=True)
     assert isinstance(apart, SteppedOneByOne)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    with stepped_in_backward(model, apart, 1.0) as norm:
+    with stepped_in_backward(model, apart, scale=None) as norm:
         (loss_of(model, 0) * float("nan")).backward()
     assert norm.total() != norm.total()
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))

@@ -91,6 +91,18 @@ class TrainingSettings(Section):
         ),
         resume="from_now_on",
     )
+    deterministic: Boolean = setting(
+        False,
+        "GPU에서도 같은 seed가 비트까지 같은 결과를 내게 합니다. 조금 느려집니다",
+        "makes the same seed give the same bits on a GPU, too, at some cost of speed",
+        more=(
+            "CPU에서는 켜지 않아도 같습니다. GPU에서는 backward의 덧셈 순서가 실행마다 달라 마지막 자리가 "
+            "다를 수 있습니다",
+            "A CPU gives the same bits without it. On a GPU the order of sums in the backward pass varies, and so do "
+            "the last digits",
+        ),
+        resume="from_now_on",
+    )
     eval_steps: PositiveInteger | None = setting(
         None,
         "epoch이 끝날 때 외에 이 스텝마다 검증합니다",
@@ -135,8 +147,8 @@ class MemorySettings(Section):
     )
     max_gpu_memory_usage: Annotated[Number, Field(gt=0, le=1)] = setting(
         0.95,
-        "이 프로그램이 쓸 GPU 메모리의 최대 비율",
-        "largest share of GPU memory that this program may use",
+        "비어 있는 GPU 메모리 가운데 이 프로그램이 쓸 최대 비율",
+        "largest share of the free GPU memory that this program may use",
     )
     empty_cache_freq: NonNegativeInteger = setting(
         50, "이 스텝마다 CUDA 캐시를 비웁니다. 0이면 끔", "number of steps between emptying the CUDA cache; 0 for never"
