@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.runner import save, say
 
 NAMES = {
+    "chat": "pairs with a system text and calls of tools on a base model, before and after",
     "memory": "estimated memory beside the measured peak, of one setting at a time",
     "parity": "accuracy on NSMC beside transformers.Trainer, seed by seed",
     "pretraining": "what the bundled encoder's pretraining is worth on NSMC",

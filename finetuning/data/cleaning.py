@@ -12,6 +12,7 @@ from finetuning.config.schema import DataSettings
 from finetuning.data.findings import Findings
 from finetuning.korean.normalization import Normalizer
 from finetuning.tasks.base import Task
+from finetuning.tasks.parts import Remark
 from finetuning.types import Column
 
 _TEXTS = ("text", "text_pair", "prompt", "response")
@@ -26,6 +27,7 @@ class Cleaner:
         optional: Roles whose cell may be empty.
         prepare: Cells by role → the task's row, and the unanswered question that was removed from its end, if any.
             Raises BadRow.
+        remarks: Cells by role → what the task does not use of them.
         normalizer: Brings texts to one spelling.
         limit: Rows of the source to read, None for all.
     """
@@ -33,6 +35,7 @@ class Cleaner:
     names: Mapping[str, str]
     optional: Sequence[str]
     prepare: Callable[[dict[str, Any]], tuple[dict[str, Any], str]]
+    remarks: Callable[[Mapping[str, Any]], Iterable[Remark]]
     normalizer: Normalizer
     limit: int | None = None
 
@@ -45,7 +48,7 @@ class Cleaner:
         def prepare(cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
             return task.reads.complete(task.reads.prepare(cells))
 
-        return cls(names, _optional(columns), prepare, _normalizer(task, data), limit)
+        return cls(names, _optional(columns), prepare, task.reads.remarks, _normalizer(task, data), limit)
 
     @classmethod
     def to_predict(cls, task: Task, data: DataSettings, columns: Sequence[Column], names: Mapping[str, str]) -> Cleaner:
@@ -54,7 +57,7 @@ class Cleaner:
         def prepare(cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
             return task.reads.prepare(cells), ""
 
-        return cls(names, _optional(columns), prepare, _normalizer(task, data))
+        return cls(names, _optional(columns), prepare, task.reads.remarks, _normalizer(task, data))
 
     def clean(self, rows: Iterable[Mapping[str, Any]], findings: Findings, first: int = 1) -> Iterator[dict[str, Any]]:
         """Clean rows, and count skipped and changed ones in `findings`.
@@ -93,6 +96,8 @@ class Cleaner:
         row: dict[str, Any] = {"row": number}
         if isinstance(label, str) and prepared.get("label") == label.strip() != label:
             findings.change("label", number, label, prepared["label"])
+        for remark in self.remarks(cells):
+            findings.remark(remark, number)
         if left_out:
             findings.change("unanswered", number, left_out, "")
         for role, value in prepared.items():
