@@ -54,7 +54,7 @@ class DataManager:
         sources = find_sources(self.data)
         if "train" not in sources:
             raise DataError(
-                f"학습(train) 데이터가 없습니다. 찾은 것: {', '.join(sources)}",
+                f"학습(train) 데이터가 없습니다. 찾은 split: {', '.join(sources) or '없음'}",
                 where=f"data.dataset_name: {self.data.dataset_name}",
                 remedy="파일 이름에 train을 넣거나(예: train.csv), data.dataset_name에 학습 파일을 직접 쓰세요.",
             )

@@ -21,6 +21,7 @@ from finetuning.commands.command_line import (
     resume_command,
 )
 from finetuning.commands.console import error_text, prepare_output, settle_output
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, out_of_memory
 
 if TYPE_CHECKING:
     import argparse
@@ -60,9 +61,7 @@ def main(argv: Sequence[str]) -> int:
         return error.exit_code
     except BrokenPipeError:  # as `| head` leaves it
         return _CLOSED_PIPE
-    except (RuntimeError, MemoryError, OSError, ImportError) as error:
-        from finetuning.device.oom import is_out_of_memory
-
+    except MAY_BE_OUT_OF_MEMORY as error:
         if not is_out_of_memory(error):
             raise
         shown = _without_memory(started)
@@ -73,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 class _Started:
-    """How far a command came, for the error that ends it; None for what it did not reach."""
+    """What a command has built so far, for the message of an error that ends it; None for what it did not reach."""
 
     def __init__(self) -> None:
         self.stop: StopSignal | None = None
@@ -81,7 +80,7 @@ class _Started:
         self.settings: Settings | None = None
 
     def resume_command(self, argv: Sequence[str]) -> str:
-        """Return the command that goes on with the run."""
+        """Return the command that continues the run."""
         return resume_command(argv, None if self.arguments is None else self.arguments.run.path)
 
 
@@ -101,7 +100,6 @@ def _run(argv: Sequence[str], started: _Started) -> None:
 
 def _without_memory(started: _Started) -> FinetuningError:
     from finetuning.config.ladder import remedies
-    from finetuning.device.oom import out_of_memory
 
     if started.arguments is None or started.settings is None:  # before anything of the program was loaded
         remedy = "다른 프로그램을 닫거나 메모리가 더 많은 기기에서 실행하세요."
@@ -176,16 +174,18 @@ def build_session(
     from data_manager import DataManager
     from finetuning.commands.session import Session
     from finetuning.device.precision import allow_tf32, autocast_precision
+    from finetuning.device.report import report_device
     from finetuning.device.runtime import start_runtime
     from finetuning.models.vocabulary import check_task
     from finetuning.reporting.log import quiet_libraries, set_up_logging
     from finetuning.tasks.registry import find_task
     from model_manager import ModelManager
 
-    runtime = start_runtime(autocast_precision(settings))
+    runtime = start_runtime(autocast_precision(settings), settings.training.deterministic)
     allow_tf32(runtime.precision)
     set_up_logging(settings.logging, runtime.is_main)
     quiet_libraries()
+    report_device(runtime)
     task = find_task(settings)
     check_task(task)
     data, models = DataManager(settings, task), ModelManager(settings, task)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
 from finetuning.models.adapters import choose_trained
+from finetuning.models.dtypes import base_dtype, cast_trained
 from finetuning.models.loading import ModelLoader, check_name, fit_segments, usable_length
-from finetuning.models.quantization import cast_trained
 from finetuning.models.saved import SavedAdapter, check_trained, is_adapter, label_names
 from finetuning.models.saving import check_savable, mend_generation_config, save_pretrained
 from finetuning.models.vocabulary import Extension, initialise_rows, resize, train_vocabulary
@@ -60,17 +60,13 @@ class ModelManager:
     # --- a model to train ---
 
     def load_model(self, label_names: Sequence[str]) -> PreTrainedModel:
-        """Load the model to train, in `model.dtype`, with a head for these labels and its adapter."""
-        import torch
-
+        """Load the model to train, with a head for these labels and its adapter (dtypes: see models/dtypes.py)."""
         model, missing = self._loader.base(self.name, self.task.scores.config_options(label_names))
         tell_new_head(missing)
         mend_generation_config(model)
         if self.extension is not None:
             initialise_rows(model, self.extension)
         self._choose_trained(model, missing)
-        if self.settings.model.quantization is not None:
-            cast_trained(model, getattr(torch, self.settings.model.dtype))
         return model
 
     def outline(self, label_names: Sequence[str]) -> PreTrainedModel:
@@ -93,6 +89,7 @@ class ModelManager:
         choose_trained(model, self.settings.model.adapter, missing)
         if self.extension is not None:
             train_vocabulary(model)
+        cast_trained(model, self.settings)
 
     # --- a model that was fine-tuned ---
 
@@ -105,7 +102,7 @@ class ModelManager:
         return label_names(self.load_config()) if self.task.reads.has_labels else ()
 
     def load_saved(self) -> PreTrainedModel:
-        """Load a model that was fine-tuned, in `model.dtype`, with its adapter merged.
+        """Load a model that was fine-tuned, in the dtype of the base that it was trained on, with its adapter merged.
 
         Under `model.quantization` an adapter stays beside its base: it has learned to make up for the rounding of the
         quantised weights, and the whole base may not fit into memory.
@@ -114,7 +111,7 @@ class ModelManager:
 
         if self.is_adapter() and self.settings.model.quantization is None:
             merged = self.load_merged()
-            merged.to(getattr(torch, self.settings.model.dtype))
+            merged.to(getattr(torch, base_dtype(self.settings)))
             return merged
         if self.is_adapter():
             model, missing = SavedAdapter(self._loader, self.name).beside_base(), set[str]()

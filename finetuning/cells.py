@@ -72,7 +72,7 @@ def check_is_text(role: str, cell: Any) -> None:
 
     Args:
         role: The column's role, for the message.
-        cell: The cell as the source has it.
+        cell: The cell as it is in the source.
 
     Raises:
         BadRow: The cell is a list or an object.

@@ -31,6 +31,7 @@ _REASONS = {
 }
 _LONGEST_NAME = 255  # bytes of a file's name, on every usual file system
 _RESERVED_ON_WINDOWS = re.compile(r"(?:con|prn|aux|nul|com[1-9]|lpt[1-9])(?:\..*)?", re.IGNORECASE)
+_HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -169,6 +170,11 @@ def user_path(text: str) -> str:
             return f".{os.sep}{text}"
         user = Path(text).parts[0]
         raise ValueError(f"'{user}'의 홈 폴더를 찾을 수 없습니다. 내 홈 폴더는 ~/입니다") from None
+
+
+def may_be_hub_id(name: str) -> bool:
+    """Return whether a name may be an id of the Hugging Face Hub; Hangul, spaces and deeper paths occur in none."""
+    return _HUB_ID.fullmatch(name) is not None
 
 
 def discard(path: Path) -> None:

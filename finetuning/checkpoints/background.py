@@ -123,7 +123,7 @@ class BackgroundSaver:
 
     def _without_memory(self) -> ResourceError:
         return ResourceError(
-            "메모리가 모자라 체크포인트를 저장하지 못했습니다.",
+            "메모리가 부족해 체크포인트를 저장하지 못했습니다.",
             where=f"스텝 {self._step:,}",
             remedy=self.store.remedy("메모리를 늘린 뒤"),
         )

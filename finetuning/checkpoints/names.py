@@ -33,7 +33,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def half_made_in(folder: Path) -> list[Path]:
-    """Return the folders of checkpoints whose writing has not ended, or never will."""
+    """Return the folders of checkpoints that are being written, or whose writing was cut off."""
     return [folder / name for name in entries(folder) if _HALF_MADE.fullmatch(name)]
 
 

@@ -83,7 +83,7 @@ class CheckpointStore:
         return target
 
     def remedy(self, after: str) -> str:
-        """Return how to go on once `after` is done, a Korean clause; --resume only where it has something to read."""
+        """Return how to continue once `after`, a Korean clause, is done; --resume is named if there is a checkpoint."""
         if self.folders():
             return f"{after} --resume으로 이어서 학습하세요. 이전 체크포인트는 그대로 있습니다."
         return f"{after} 처음부터 다시 학습하세요. 저장된 체크포인트는 아직 없습니다."
@@ -142,7 +142,7 @@ class CheckpointStore:
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise ResourceError(
-                "디스크가 모자라 체크포인트를 저장하지 않았습니다. "
+                "디스크 공간이 부족해 체크포인트를 저장하지 않았습니다. "
                 f"필요 {needed / 2**20:,.0f} MiB, 남음 {free / 2**20:,.0f} MiB",
                 where=str(self.folder),
                 remedy=self.remedy("공간을 비우거나 training.save_total_limit를 줄인 뒤"),

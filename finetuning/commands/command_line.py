@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from finetuning.config.overrides import Override
 
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
-            "export": "어댑터를 합친 모델 저장", "verify-resume": "멈췄다가 이은 학습이 같은지 확인"}  # fmt: skip
+            "export": "어댑터를 병합한 모델 저장", "verify-resume": "재개한 학습이 똑같은지 확인"}  # fmt: skip
 # The other commands work on a saved model, with the settings saved beside it.
 TRAINING_COMMANDS = ("train", "plan", "verify-resume")
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser._positionals.title, parser._optionals.title = "명령", "플래그"
     parser.add_argument("command", nargs="?", default="train", metavar="명령",
                         help=", ".join(f"{name}({text})" for name, text in COMMANDS.items()))  # fmt: skip
-    parser.add_argument("-h", "--help", action="help", help="이 도움말을 보여 주고 끝냅니다")
+    parser.add_argument("-h", "--help", action="help", help="이 도움말을 출력하고 종료합니다")
     _add_setting_flags(parser)
     _add_command_flags(parser)
     return parser
@@ -177,7 +177,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--allow_changed", action="store_true",
-        help="--resume: 학습률처럼 앞으로의 스텝만 바꾸는 설정은 체크포인트와 달라도 새 값으로 이어 갑니다",
+        help="--resume: 학습률처럼 앞으로의 스텝에만 영향을 주는 설정은 체크포인트와 달라도 새 값으로 이어 갑니다",
     )  # fmt: skip
     parser.add_argument("--split", metavar="이름", help="evaluate: 평가할 split (기본값: test, 없으면 validation)")
     parser.add_argument(
@@ -189,7 +189,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--defuse_formulas", action="store_true",
-        help="predict: .csv에서 =, +, -, @로 시작하는 글자 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 않게 합니다",
+        help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
     )  # fmt: skip
 
 
@@ -257,5 +257,5 @@ def _right_form(words: Sequence[str], stray: str) -> str:
     flag, equals, first = words[start].partition("=")
     values = [*([first] if equals else []), *words[start + 1 : end]]
     if flag == "--set" and "=" not in values[0]:
-        return f"설정과 값은 =로 잇습니다: --set {shlex.quote(f'{values[0]}={chr(32).join(values[1:])}')}"
-    return f"빈칸이 든 값은 따옴표로 감싸세요: {flag} {shlex.quote(' '.join(values))}"
+        return f"설정과 값은 =로 연결하세요: --set {shlex.quote(f'{values[0]}={chr(32).join(values[1:])}')}"
+    return f"공백이 있는 값은 따옴표로 감싸세요: {flag} {shlex.quote(' '.join(values))}"

@@ -14,6 +14,10 @@ from finetuning.cells import printable
 
 _INPUT, _OUTPUT = "표준 입력", "표준 출력"
 _ITEM = "\n  - "
+_TYPE_LINES = (
+    "예측할 텍스트를 한 줄에 하나씩 입력하고, 끝나면 새 줄에서 Ctrl+D(Windows는 Ctrl+Z와 Enter)를 누르세요. "
+    "파일은 --input으로 지정합니다."
+)
 
 
 class _Log(io.RawIOBase):
@@ -39,7 +43,7 @@ class _Log(io.RawIOBase):
 
 
 class _Results(_Log):
-    """Standard output: a result that cannot be written is an error, save where its reader is gone."""
+    """Standard output: a result that cannot be written is an error, unless its reader is gone."""
 
     def write(self, data: Any) -> int:
         try:
@@ -140,9 +144,11 @@ def _escaped_but_items(text: str) -> str:
 
 
 def input_lines() -> Iterator[str]:
-    """Yield the lines of standard input. The first request reads it to the end."""
+    """Yield the lines of standard input. The first request reads it to the end; a person at a terminal is told so."""
     from finetuning.data.formats.encoding import decode
 
+    if sys.stdin is not None and sys.stdin.isatty():
+        print(_TYPE_LINES, file=sys.stderr, flush=True)
     yield from io.StringIO(decode(_input().read(), _INPUT), newline=None)
 
 

@@ -32,7 +32,7 @@ class RunFolder:
         path: The folder.
         name: Name of the output_dir that was asked for when the run began.
         number: 1 for output_dir itself, 2 for `<output_dir>-2`.
-        note: What the user is told when the run begins, in Korean; None where the folder is the one that was named.
+        note: Korean log line for the start of the run; None if the folder is the one that was named.
         earlier: The finished run that stays as it is; None where there is none.
         checkpoint: The checkpoint that was named; None for the newest one.
     """
@@ -63,8 +63,8 @@ def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: b
         is_given: Whether the command line gave output_dir.
 
     Returns:
-        RunFolder: The newest run to go on with, a new folder where that one is finished, or the run in which the
-            checkpoint lies.
+        RunFolder: The newest run, to continue it; a new folder if that one is finished; or the run that contains the
+            checkpoint.
 
     Raises:
         ModelError: There is no such checkpoint.
@@ -92,7 +92,7 @@ def is_ours(folder: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Return whether a run stopped in the folder before its end, with a checkpoint to go on from."""
+    """Return whether a run stopped in the folder before its end, with a checkpoint to continue from."""
     return not _exists(folder / "summary.json") and bool(checkpoints_in(folder / CHECKPOINTS))
 
 
@@ -170,7 +170,7 @@ def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool) -> RunF
 
 
 def _for_a_copy(output_dir: Path, checkpoint: Path, is_given: bool) -> RunFolder:
-    """Return the folder to go on in from a checkpoint that was copied out of its run's folder."""
+    """Return the folder to continue in from a checkpoint that was copied out of its run's folder."""
     if not is_given:
         raise SettingsError(
             "체크포인트가 학습 폴더의 checkpoints 안에 있지 않아 어느 학습인지 알 수 없습니다.",

@@ -85,7 +85,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
 
     started, output_dir = time.perf_counter(), session.output_dir
     check_device(session.settings, session.runtime.device)
-    # the tokenizer, and the checkpoint to go on from
+    # the tokenizer, and the checkpoint to continue from
     tokenizer = session.models.load_tokenizer()
     max_length = session.models.usable_length(tokenizer)
     store = CheckpointStore(output_dir, session.settings.training.save_total_limit)
@@ -146,7 +146,7 @@ def _trained(
     if checkpoint is not None:
         later = [folder.name for folder in store.later_than(checkpoint.progress.step)]
         if later:
-            _log.warning("이보다 나중인 체크포인트는 다음에 저장할 때 지웁니다: %s", ", ".join(later))
+            _log.warning("이보다 뒤의 체크포인트는 다음에 저장할 때 삭제합니다: %s", ", ".join(later))
         has_best = (output_dir / "config.json").exists()
         manager.restore(checkpoint, has_best, arguments.allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
@@ -176,7 +176,6 @@ def _report(
         MemoryFacts,
         TrainingFacts,
         build_report,
-        device_name,
         log_lines,
         summary,
     )
@@ -202,7 +201,7 @@ def _report(
             state.step, state.best_step, state.best_metric, state.last_metrics, seconds, trained.profile
         ),
         evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples),
-        hardware=Hardware(device_name(runtime.device), runtime.processes, runtime.precision),
+        hardware=Hardware(runtime.device_name, runtime.processes, runtime.precision),
         memory=MemoryFacts(memory.peak(), memory.limit(), fitted.taken, fitted.estimated),
     )
     for line in log_lines(report):

@@ -13,8 +13,8 @@ from finetuning.tasks.parts import Remark
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
-_CHANGES = {**KINDS, "label": "앞뒤 공백을 제거한 라벨", "unanswered": "답이 없어 뺀 마지막 질문",
-            "opening": "첫 질문보다 먼저 나와 뺀 assistant 메시지"}  # fmt: skip
+_CHANGES = {**KINDS, "label": "앞뒤 공백을 제거한 라벨", "unanswered": "답이 없어 제외한 마지막 질문",
+            "opening": "첫 질문보다 먼저 나와 제외한 assistant 메시지"}  # fmt: skip
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Findings:
                 f"쓸 수 없는 행이 너무 많습니다. 전체 {total:,}행 가운데 {self._skipped_as_text()}",
                 where=where,
                 remedy="열 이름이 맞는지 확인하고 데이터를 고치세요. "
-                f"그대로 빼고 쓰려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
+                f"그 행들을 제외하고 계속하려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
             )
         if "text" in columns and self.numeric > 0.9 * self.kept > 0:
             raise DataError(

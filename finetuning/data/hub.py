@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from exceptions import DataError, ResourceError
+from exceptions import DataError, ResourceError, first_line_of
+from finetuning.config.messages import WITHOUT_INTERNET
 from finetuning.data.formats.base import clean_name
 from finetuning.files import full_or_read_only
 
@@ -101,7 +102,6 @@ def _explain(error: Exception, name: str) -> DataError:
     kinds, text = {cls.__name__ for cls in type(error).__mro__}, str(error)
     where = f"data.dataset_name: {name}"
     own_file = "내 파일을 쓰려면 경로를 쓰세요(예: ./data/train.csv)."
-    quick_start = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
     if "gated" in text.lower():
         return DataError(
             "로그인과 사용 승인이 필요한 데이터셋입니다.",
@@ -112,17 +112,17 @@ def _explain(error: Exception, name: str) -> DataError:
         return DataError(
             f"Hugging Face Hub에 그런 데이터셋이 없습니다: {name}",
             where=where,
-            remedy=f"철자(조직/이름)를 확인하세요. 비공개이면 `hf auth login`이 필요합니다. {own_file} {quick_start}",
+            remedy="철자(조직/이름)를 확인하세요. 비공개이면 `hf auth login`이 필요합니다. "
+            f"{own_file} {WITHOUT_INTERNET}",
         )
     if "ConnectionError" in kinds or "Offline" in text:
         return DataError(
             f"Hugging Face Hub에 연결할 수 없고, 내려받아 둔 데이터도 없습니다: {name}",
             where=where,
-            remedy=f"인터넷 연결을 확인하세요. {own_file} {quick_start}",
+            remedy=f"인터넷 연결을 확인하세요. {own_file} {WITHOUT_INTERNET}",
         )
-    reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return DataError(
-        f"데이터셋을 읽지 못했습니다: {reason}",
+        f"데이터셋을 읽지 못했습니다: {first_line_of(error)}",
         where=where,
         remedy="설정(config)이 여럿인 데이터셋이면 --dataset_config로 하나를 고르세요.",
     )

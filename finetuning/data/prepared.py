@@ -74,7 +74,7 @@ class Unlabelled:
         """Read and clean the rows, at most 10,000 rows or 64 million characters at a time.
 
         Yields:
-            The clean rows of a chunk, and all of its rows as the source has them.
+            The clean rows of a chunk, and all of its rows as they are in the source.
         """
         first = 1
         for originals in self._originals():

@@ -15,7 +15,7 @@ from finetuning.config.schema import DataSettings
 from finetuning.data.formats.registry import is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
 from finetuning.data.shapes.registry import flat_rows
-from finetuning.files import content_key
+from finetuning.files import content_key, may_be_hub_id
 
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -64,7 +64,7 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
         files = {"train": path} if path.is_file() else _files_by_split(path)
         _check_records(data, files.values())
         return {split: raw_file(file, data) for split, file in files.items()}
-    if is_supported(path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+    if is_supported(path) or not may_be_hub_id(name):
         raise DataError(
             f"데이터 파일이 없습니다: {name}",
             where="data.dataset_name",

@@ -38,15 +38,19 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
         DataError: There are fewer than two rows or groups.
     """
     if len(train) < 2:
-        raise DataError("예제가 둘은 있어야 학습과 검증으로 나눌 수 있습니다.", where=train.where)
+        raise DataError(
+            f"행이 {len(train)}개뿐이어서 {_NAMES[name]} 데이터를 분리할 수 없습니다.",
+            where=train.where,
+            remedy=f"데이터를 더 넣거나 {_NAMES[name]} 데이터를 따로 준비하세요.",
+        )
     random = np.random.default_rng([seed, len(train), len(name)])
     group = task.reads.grouped_by
     held = _groups(train, group, share, random) if group is not None else _rows(train, share, random, task)
     is_held = np.zeros(len(train), dtype=bool)
     is_held[held] = True
     _log.info(
-        "%s 데이터가 없어 학습 데이터 %s행 중 %s행을 분리해 씁니다. (data.%s_split, seed %d)",
-        _NAMES[name], f"{len(train):,}", f"{len(held):,}", name, seed,
+        "%s 데이터가 없어 학습 데이터 %s행 중 %s행을 %s용으로 분리합니다. (data.%s_split, seed %d)",
+        _NAMES[name], f"{len(train):,}", f"{len(held):,}", _NAMES[name], name, seed,
     )  # fmt: skip
     by = [group] if group else []
     kept, held_out = (
@@ -64,9 +68,9 @@ def _groups(train: Rows, group: str, share: float, random: np.random.Generator) 
     held = hold_out_groups(coded(train.table, group)[0], share, random)
     if not len(held):
         raise DataError(
-            f"서로 다른 {with_particle(ROLE_NAMES.get(group, group), '이/가')} 둘은 있어야 나눌 수 있습니다.",
+            f"{with_particle(ROLE_NAMES.get(group, group), '이/가')} 하나뿐이어서 검증 데이터를 분리할 수 없습니다.",
             where=train.where,
-            remedy="검증 데이터를 따로 준비하세요.",
+            remedy="데이터를 더 넣거나 검증 데이터를 따로 준비하세요.",
         )
     return held
 
@@ -77,6 +81,8 @@ def _rows(train: Rows, share: float, random: np.random.Generator, task: Task) ->
     held = hold_out_rows(codes, share, random)
     if task.reads.has_labels:
         held = leaving_every_label(codes, cells, held, task.reads.labels_in)
+        if not len(held):  # so few rows that the share is none of them: one that leaves every label
+            held = leaving_every_label(codes, cells, random.permutation(len(train)), task.reads.labels_in)[:1]
     return held if len(held) else random.integers(len(train), size=1)
 
 

@@ -78,7 +78,7 @@ class SavedAdapter:
         return model
 
     def beside_base(self) -> PreTrainedModel:
-        """Load the base in `model.dtype` and `model.quantization`, and load the adapter on top without merging it."""
+        """Load the base as in training, and load the adapter on top without merging it."""
         config, rows = self._base_config()
         base, _ = self.loader.base(self._base_name(), {"config": config})
         model: PreTrainedModel = self._attached(base, rows).get_base_model()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import ModelError
+from exceptions import ModelError, first_line_of
 from finetuning.files import discard, give_usual_mode, writing
 from finetuning.korean.particles import with_particle
 from finetuning.models.adapters import add_vocabulary
@@ -120,7 +120,7 @@ def _trying(part: str, model: PreTrainedModel) -> Iterator[None]:
     except OSError:
         return  # this disk is not that of the run, whose own first write says more
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line_of(error)
         raise ModelError(
             f"이 모델의 {with_particle(part, '은/는')} 저장할 수 없어 학습을 시작하지 않았습니다: {reason}",
             where=f"model.name: {model.config.name_or_path}",

@@ -23,7 +23,14 @@ _BETTER = {
     "AutoModelForSeq2SeqLM": "한국어도 함께 학습한 모델(예: google/mt5-small)",
 }
 _BETTER_ENCODER = "한국어로 사전학습한 모델(예: klue/roberta-base)"
-HEADINGS = ("토큰/어절", "토큰/음절", "알 수 없는 토큰", "글자보다 작은 토큰", "잘린 행", "잘린 텍스트")
+HEADINGS = (
+    "토큰/어절",
+    "토큰/음절",
+    "알 수 없는 토큰",
+    "글자 단위 미만으로 쪼개진 토큰",
+    "잘린 행",
+    "잘려 나간 텍스트",
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Fit:
         better = _BETTER.get(auto_class, _BETTER_ENCODER)
         text = f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better} 쪽이 낫습니다."
         if auto_class == "AutoModelForCausalLM" and self.per_syllable > _MANY_TOKENS:
-            text += " byte-level BPE이면 model.extend_vocabulary로 한국어 조각을 추가할 수도 있습니다."
+            text += " byte-level BPE이면 model.extend_vocabulary로 한국어 서브워드를 추가할 수도 있습니다."
         return text
 
 

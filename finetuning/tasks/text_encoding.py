@@ -5,12 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from exceptions import ModelError
+
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-
 _CHARACTERS_A_TOKEN = 64  # far more than the tokens of any language have on average
 _SHORTEST_CUT = 4096
+
+
+def check_is_fast(tokenizer: PreTrainedTokenizerBase, task: str) -> None:
+    """Check that a tokenizer tells which characters each token stands for.
+
+    Args:
+        tokenizer: Any tokenizer.
+        task: Name of the task that needs it, for the message.
+
+    Raises:
+        ModelError: It is a slow one.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{task}에는 fast tokenizer가 필요합니다. 이 모델에는 없습니다.",
+            where="model.name",
+            remedy="tokenizer.json이 있는 모델을 고르세요.",
+        )
 
 
 def without_unread_end(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> str:
@@ -60,7 +79,6 @@ def encode_text(
     Returns:
         `input_ids`, `token_type_ids` if the model takes them, and `truncated` (bool).
     """
-
     texts = [without_unread_end(tokenizer, text, max_length) for text in texts]
     if pairs is not None:
         pairs = [without_unread_end(tokenizer, text, max_length) for text in pairs]

@@ -58,7 +58,7 @@ class RunCheckpoints:
         budget = self.memory.token_budget
         shrunk = budget if budget < self.whole_budget else None
         kept = KeptState(
-            asdict(state), scalars, self.stepper.scaler.state_dict(), shrunk, self.memory.chosen, metrics_bytes
+            asdict(state), scalars, self.stepper.loss_scale.state_dict(), shrunk, self.memory.chosen, metrics_bytes
         )
         progress = Progress(state.epoch, state.window, state.step)
         self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept.to_json(), progress, fingerprint))
@@ -69,12 +69,12 @@ class RunCheckpoints:
         self.recorder.size()
 
     def restore(self, checkpoint: Checkpoint) -> TrainingState:
-        """Restore weights, optimizer, scaler, token budget and records; return the state of the run."""
+        """Restore weights, optimizer, loss scale, token budget and records; return the state of the run."""
         kept = KeptState(**checkpoint.state)
         restore_model(self.model, checkpoint.model)
         restore_optimizer(self.stepper.optimizer, self._names(), checkpoint.optimizer, kept.optimizer)
         if kept.scaler:  # none, where the checkpoint's run computed in another precision
-            self.stepper.scaler.load_state_dict(kept.scaler)
+            self.stepper.loss_scale.load_state_dict(kept.scaler)
         if kept.shrunk_token_budget is not None:
             self.memory.start_at(kept.shrunk_token_budget)
         self.recorder.cut(kept.metrics_bytes, checkpoint.progress.step)
@@ -94,7 +94,7 @@ def saved_on_out_of_memory(save: Callable[[], None], stepper: OptimizerStep, sta
         state: The state of the run.
 
     Raises:
-        OutOfMemory: Memory ran out inside the block; the remedy says how to go on.
+        OutOfMemory: Memory ran out inside the block; the remedy says how to continue.
     """
     try:
         yield
@@ -103,7 +103,7 @@ def saved_on_out_of_memory(save: Callable[[], None], stepper: OptimizerStep, sta
             raise
         stepper.optimizer.zero_grad(set_to_none=True)
         shown = error if isinstance(error, OutOfMemory) else stepper.memory.ran_out("메모리가 부족합니다.")
-        if state.step > 0:  # before the first step there is nothing to go on from
+        if state.step > 0:  # before the first step there is nothing to continue from
             save()
             shown.remedy += (
                 f". 스텝 {state.step:,}까지의 상태를 저장했으므로, 메모리를 늘리거나 memory 설정을 바꾸면 "

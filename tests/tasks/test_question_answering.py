@@ -92,7 +92,7 @@ def test_windows_cover_every_context_and_label_the_answer(tokenizer: Any) -> Non
 def test_a_question_without_an_answer_points_at_the_first_token(tokenizer: Any) -> None:
     examples = examples_of(task_of(), tokenizer, [row_of("왜?", CONTEXT)], 64)
     assert [example["answer"] for example in examples] == [[0, 0]]
-    assert "이 조각에는 없음" in task_of().encodes.describe(examples[0], tokenizer)
+    assert "이 구간에는 없음" in task_of().encodes.describe(examples[0], tokenizer)
 
 
 def test_a_slow_tokenizer_is_refused() -> None:

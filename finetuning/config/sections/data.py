@@ -37,7 +37,7 @@ class DataSettings(Section):
     )
     cache_max_days: Annotated[Number, Field(gt=0)] | None = setting(
         30.0,
-        "이 기간(일)보다 오래 쓰지 않은 캐시 파일을 지웁니다. null이면 지우지 않습니다",
+        "이 기간(일) 동안 쓰지 않은 캐시 파일을 지웁니다. null이면 지우지 않습니다",
         "days after the last use that a prepared file is kept; null keeps all",
         resume="free",
         cache="none",
@@ -134,7 +134,7 @@ class DataSettings(Section):
     )
     multi_label: Boolean = setting(
         False,
-        "한 텍스트에 라벨이 여럿인 분류. 라벨 칸은 JSON 목록이나 구분자로 나눈 글자",
+        "한 텍스트에 라벨이 여럿인 분류. 라벨 칸은 JSON 목록이나 구분자로 나눈 문자열",
         "classification with several labels per text; a label cell is a JSON list or text divided by a separator",
     )
     label_separator: Text = setting(
@@ -160,7 +160,7 @@ class DataSettings(Section):
     )
     encoding: Text | None = setting(
         None,
-        "파일의 인코딩. `null`이면 읽어서 알아냅니다. 예: `cp949`",
+        "파일의 인코딩. `null`이면 내용을 읽어 판별합니다. 예: `cp949`",
         "encoding of the files, such as `cp949`; `null` detects it",
         cache="none",
     )
@@ -172,7 +172,7 @@ class DataSettings(Section):
     )
     normalize: list[Literal["zero_width", "full_width"]] = setting(
         ["zero_width"],
-        "NFC에 추가로 적용할 변환. `zero_width`: 폭 없는 문자를 지움, `full_width`: 전각을 반각으로 바꿈",
+        "NFC에 추가로 적용할 변환. `zero_width`: 제로폭 문자를 제거, `full_width`: 전각을 반각으로 변환",
         "what to do besides NFC: `zero_width` removes zero-width characters, `full_width` narrows full-width ones",
     )
     train_rows: PositiveInteger | None = setting(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from exceptions import DataError
+from exceptions import DataError, first_line_of
 from finetuning.data.formats.base import Source
 
 _ROWS_AT_A_TIME = 10_000
@@ -72,7 +72,8 @@ def _plain(value: Any) -> Any:
 
 
 def _broken(path: Path, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return DataError(
-        f"Parquet으로 읽을 수 없습니다: {reason}", where=str(path), remedy="파일이 손상되지 않았는지 확인하세요."
+        f"Parquet으로 읽을 수 없습니다: {first_line_of(error)}",
+        where=str(path),
+        remedy="파일이 손상되지 않았는지 확인하세요.",
     )

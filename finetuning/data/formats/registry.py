@@ -69,7 +69,7 @@ _TEXT = (
 _FOREIGN = {  # first bytes → the format as messages name it, and what to do
     b"PK\x03\x04": ("zip", "압축을 푸세요."),
     b"\xd0\xcf\x11\xe0": (
-        "옛 엑셀(.xls)이나 암호가 걸린 엑셀",
+        "구버전 엑셀(.xls)이나 암호가 걸린 엑셀",
         "엑셀에서 열어 암호 없이 .xlsx나 CSV(UTF-8)로 저장하세요.",
     ),
     b"\x1f\x8b": ("gzip", "압축을 푸세요."),

@@ -85,7 +85,7 @@ class LabelReader(LabelledTextReader):
         if not choose.are_scores(train_labels, settings):
             return settings
         _log.info(
-            "라벨이 소수이므로 점수를 맞히는 회귀(text-regression)로 데이터를 다시 읽습니다. "
+            "라벨이 소수이므로 점수를 예측하는 회귀(text-regression)로 데이터를 다시 읽습니다. "
             "라벨로 분류하려면 model.num_labels에 라벨의 수를 쓰세요."
         )
         return settings.model_copy(update={"model": settings.model.model_copy(update={"task": choose.REGRESSION})})

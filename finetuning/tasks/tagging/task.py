@@ -19,6 +19,7 @@ from finetuning.tasks.tagging.entities import entity_scores, macro_average, micr
 from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
 from finetuning.tasks.tagging.windows import text_windows
 from finetuning.tasks.tensors import at_least_float32, pad
+from finetuning.tasks.text_encoding import check_is_fast
 from finetuning.types import IGNORED, Batch, Column, RandomKey
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ class EntityEncoder(RowEncoder):
 
     def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Make the tokenizer divide the end of an entity from the particle (조사) after it."""
-        cut_words(tokenizer, TokenClassification.name)
+        check_is_fast(tokenizer, TokenClassification.name)
+        cut_words(tokenizer)
 
     def encode(
         self,

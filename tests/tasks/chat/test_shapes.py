@@ -49,7 +49,7 @@ def test_a_turn_before_the_first_question_is_counted(
     caplog.set_level(logging.INFO)
     (case,) = [case for case in CASES if case.name == "sharegpt begins with gpt"]
     first_example(case, tokenizer, tmp_path)
-    assert "첫 질문보다 먼저 나와 뺀 assistant 메시지 12개(1번째 행 '어서 오세요' → '')" in caplog.text
+    assert "첫 질문보다 먼저 나와 제외한 assistant 메시지 12개(1번째 행 '어서 오세요' → '')" in caplog.text
 
 
 def test_one_bad_conversation_is_a_bad_row(cli: Cli, tiny_causal: Path, tmp_path: Path) -> None:

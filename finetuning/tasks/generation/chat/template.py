@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from exceptions import BadRow, ModelError
+from exceptions import BadRow, ModelError, first_line_of
 from finetuning.tasks.generation.chat.messages import Message
 from finetuning.tasks.generation.chat.time_limit import LimitPassed, limited
 
@@ -121,8 +121,7 @@ class ChatTemplate:
                 remedy="끝나지 않는 반복이 있는지 보고, text_generation.chat_template에 다른 Jinja 파일을 지정하세요.",
             ) from error
         except Exception as error:  # a template may raise anything, not only Jinja's errors
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise TemplateRefused(f"chat template이 받지 않는 대화({reason})") from error
+            raise TemplateRefused(f"chat template이 받지 않는 대화({first_line_of(error)})") from error
 
     def _spelled(self, message: Message) -> Message:
         """Return a message in the spelling that the template reads."""
