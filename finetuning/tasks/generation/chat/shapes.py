@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from exceptions import BadRow
-from finetuning.cells import as_text
+from finetuning.cells import as_text, check_is_text
 from finetuning.korean.column_names import CONTEXTS, PROMPTS, RESPONSES
 from finetuning.tasks.generation.chat.messages import (
     Message,
@@ -91,6 +91,8 @@ def _pair(cells: Mapping[str, Any]) -> list[Message]:
             else _turn("", response)[1:]
         )
         return [*_earlier(cells), *read_messages(prompt), *answer]
+    for role in ("prompt", "response"):
+        check_is_text(role, cells.get(role))
     parts = [as_text(cells.get("passage")).strip(), as_text(prompt)]
     return [*_earlier(cells), *_turn("\n\n".join(part for part in parts if part), response)]
 
