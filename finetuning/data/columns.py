@@ -94,7 +94,8 @@ def check_meaning(columns: Sequence[Column], task: Task, raw: Raw) -> None:
     Raises:
         DataError: There is such a column; the message says what to do about it.
     """
-    for column in set(raw.columns) - {column.name for column in columns}:
+    read = {column.name for column in columns}
+    for column in (name for name in raw.columns if name not in read):
         remedy = task.reads.refused_columns.get(column.casefold())
         if remedy is not None:
             raise DataError(f"'{column}' 열은 {task.name} 태스크가 읽지 않습니다.", where=raw.where, remedy=remedy)

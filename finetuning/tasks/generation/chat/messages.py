@@ -75,7 +75,8 @@ def is_message_list(value: Any) -> bool:
             value = as_list(value)
         except BadRow:
             return False
-    return isinstance(value, list) and bool(value) and all(_is_message(item) for item in value)
+    items = [value] if isinstance(value, Mapping) else value
+    return isinstance(items, list) and bool(items) and all(_is_message(item) for item in items)
 
 
 def _is_message(item: Any) -> bool:

@@ -54,10 +54,13 @@ class ConversationReader(RowReader):
         found = find_shape(available, with_target=wanted != "chat") if "prompt" not in named else None
         if found is not None and found[0] != "pair":
             shape, names = SHAPES[found[0]], found[1]
+            target = shape.target or "response"
+            if "response" in named:
+                names = {**names, target: str(pair[1].name)}
             return tuple(
                 self.found_column(
-                    role, _SETTINGS.get(role, "text_column"), name, target=role == shape.target,
-                    optional=role not in shape.needs,
+                    role, _SETTINGS.get(role, "text_column"), name, target=role == target,
+                    optional=role not in shape.needs and role != target,
                 )
                 for role, name in names.items()
             )  # fmt: skip

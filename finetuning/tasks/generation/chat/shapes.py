@@ -59,7 +59,7 @@ class Shape:
 
 
 def _listed(cells: Mapping[str, Any]) -> list[Message]:
-    return read_messages(cells["messages"])
+    return [*read_messages(cells["messages"]), *_answer(cells.get("response"))]
 
 
 def _segments(cells: Mapping[str, Any]) -> list[Message]:
@@ -83,18 +83,18 @@ def _pair(cells: Mapping[str, Any]) -> list[Message]:
         raise BadRow("앞 턴이 다른 행에 있는 대화(T_ID)")
     prompt, response = cells["prompt"], cells.get("response")
     if is_message_list(prompt):
-        answer = (
-            []
-            if _is_empty(response)
-            else read_messages(response)
-            if is_message_list(response)
-            else _turn("", response)[1:]
-        )
-        return [*_earlier(cells), *read_messages(prompt), *answer]
+        return [*_earlier(cells), *read_messages(prompt), *_answer(response)]
     for role in ("prompt", "response"):
         check_is_text(role, cells.get(role))
     parts = [as_text(cells.get("passage")).strip(), as_text(prompt)]
     return [*_earlier(cells), *_turn("\n\n".join(part for part in parts if part), response)]
+
+
+def _answer(response: Any) -> list[Message]:
+    """Read an answer behind messages: a text, or messages again; none for an empty cell."""
+    if _is_empty(response):
+        return []
+    return read_messages(response) if is_message_list(response) else _turn("", response)[1:]
 
 
 def _turn(question: str, answer: Any) -> list[Message]:
@@ -130,7 +130,8 @@ LISTS = (
 REFUSED_COLUMNS = MappingProxyType({
     **dict.fromkeys(
         ("chosen", "rejected"),
-        "좋은 답과 나쁜 답이 있는 선호 데이터입니다. 한쪽만 학습하려면 --set data.response_column=chosen으로 고르세요.",
+        "좋은 답과 나쁜 답이 있는 선호 데이터입니다. 좋은 답만 학습하려면 rejected 열을 지우고 "
+        "--set data.response_column=chosen으로 지정하세요.",
     ),
     **dict.fromkeys(
         ("image", "images", "video", "videos", "audio", "audios"),
@@ -257,7 +258,7 @@ def _check_liked(cell: Any) -> None:
     """Refuse rows of KTO's data: an answer that was judged bad must not be trained."""
     liked = cell if isinstance(cell, bool) else _TRUTHS.get(cell.strip().casefold()) if isinstance(cell, str) else None
     if liked is not None:
-        raise BadRow("좋은 답과 나쁜 답을 표시한(KTO) 행. 좋은 답만 학습하려면 나쁜 답의 행과 그 열을 지우세요")
+        raise BadRow("좋은 답인지 나쁜 답인지 표시한(KTO) 행(좋은 답만 남기고 그 열을 지우면 학습할 수 있습니다)")
 
 
 def _is_empty(cell: Any) -> bool:
