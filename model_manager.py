@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
+from finetuning.models.adapter_files import base_weights, describe
 from finetuning.models.adapters import choose_trained
 from finetuning.models.dtypes import base_dtype, cast_trained
 from finetuning.models.loading import ModelLoader, check_name, fit_segments, usable_length
-from finetuning.models.saved import SavedAdapter, check_trained, is_adapter, label_names
+from finetuning.models.saved import SavedAdapter, check_trained, check_whole, is_adapter, label_names
 from finetuning.models.saving import check_savable, mend_generation_config, save_pretrained
 from finetuning.models.vocabulary import Extension, initialise_rows, resize, train_vocabulary
 from finetuning.models.weights import tell_new_head
@@ -46,11 +47,31 @@ class ModelManager:
         return self._loader.config(self.name)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the model's tokenizer, fitted to the model and the task."""
+        """Load the tokenizer of a model to train, fitted to the model and the task."""
+        check_whole(self.name)
+        tokenizer = self._read_tokenizer()
+        self.task.encodes.fit_tokenizer(tokenizer)
+        return tokenizer
+
+    def load_trained_tokenizer(self, template: str | None = None) -> PreTrainedTokenizerBase:
+        """Load the tokenizer of a model that was trained, or of a run that goes on: its chat template stays.
+
+        Args:
+            template: The chat template that a resumed run began with; None for what is saved with the model.
+
+        Returns:
+            PreTrainedTokenizerBase: The tokenizer, fitted to the model and the task.
+        """
+        tokenizer = self._read_tokenizer()
+        if template is not None:
+            tokenizer.chat_template = template
+        self.task.encodes.fit_saved_tokenizer(tokenizer)
+        return tokenizer
+
+    def _read_tokenizer(self) -> PreTrainedTokenizerBase:
         self.name = check_name(self.name)
         tokenizer = self._loader.tokenizer(self.name)
         fit_segments(tokenizer, self.load_config())
-        self.task.encodes.fit_tokenizer(tokenizer)
         return tokenizer
 
     def usable_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -87,6 +108,7 @@ class ModelManager:
 
     def _choose_trained(self, model: PreTrainedModel, missing: Set[str]) -> None:
         choose_trained(model, self.settings.model.adapter, missing)
+        describe(model, self.task.auto_class, self.settings.model.revision)
         if self.extension is not None:
             train_vocabulary(model)
         cast_trained(model, self.settings)
@@ -144,4 +166,5 @@ class ModelManager:
 
     def save(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path) -> None:
         """Write model and tokenizer into output_dir in `model.save_dtype`, each file whole or not at all."""
-        save_pretrained(model, tokenizer, output_dir, self.settings.model.save_dtype)
+        base = base_weights(model, self.settings.model)
+        save_pretrained(model, tokenizer, output_dir, self.settings.model.save_dtype, base)

@@ -18,6 +18,7 @@ from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
     from finetuning.config.overrides import Override
+    from finetuning.config.schema import DataSettings
 
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
             "export": "어댑터를 병합한 모델 저장", "verify-resume": "재개한 학습이 똑같은지 확인"}  # fmt: skip
@@ -58,6 +59,7 @@ class _KoreanParser(argparse.ArgumentParser):
         if arguments.command not in COMMANDS:
             raise _unknown("명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command))
         _check_flags_of(arguments)
+        arguments.words = tuple(self._words)
         return arguments
 
     def error(self, message: str) -> NoReturn:
@@ -131,26 +133,34 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
     return shlex.join(["python", sys.argv[0], *words, "--resume", *folder])
 
 
-def check_data_named(folder: Path, trained_on: str | None, users: str) -> None:
+def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, words: Sequence[str]) -> None:
     """Check that the user names the data of `evaluate`: a model folder may come from anybody, and names none.
 
     Args:
         folder: The model's folder.
         trained_on: The data that its settings.yaml names.
-        users: The data that the user's own settings name.
+        users: The user's own settings of the data.
+        words: The words of the command line.
 
     Raises:
         SettingsError: They differ. It shows the command that evaluates on the folder's.
     """
-    if trained_on is None or trained_on == users:
+    if trained_on is None or trained_on == users.shown_name() or users.split_files():
         return
-    split = " --split validation" if Path(trained_on).suffix else ""  # else all of a single file is scored
+    is_path = bool(Path(trained_on).suffix) or trained_on.startswith((".", "/", "~"))
+    if is_path and not Path(trained_on).expanduser().exists():
+        remedy = f"이 모델을 학습한 데이터는 {trained_on}인데, 지금 폴더({Path.cwd()})에서는 찾을 수 없습니다."
+    else:
+        named = any(word.partition("=")[0] == "--split" for word in words)
+        # all rows of a single file are scored, unless it is divided as in training
+        split = ["--split", "validation"] if Path(trained_on).suffix and not named else []
+        command = shlex.join(["python", sys.argv[0], *words, "--dataset", trained_on, *split])
+        remedy = f"이 모델을 학습할 때의 데이터로 평가하려면: {command}"
     raise SettingsError(
-        "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더에 적힌 경로는 읽지 않습니다.",
+        "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더는 남이 만든 것일 수 있으므로, 거기 적힌 데이터를 알아서 "
+        "읽지는 않습니다.",
         where=f"{folder / 'settings.yaml'}, data.dataset_name",
-        remedy="모델을 학습한 데이터라면: "
-        f"python finetuning_app.py evaluate --output_dir {shlex.quote(str(folder))} "
-        f"--dataset {shlex.quote(trained_on)}{split}",
+        remedy=remedy,
     )
 
 

@@ -30,6 +30,7 @@ class Findings:
         skipped_rows: Reason → numbers of the first few rows.
         first_found: Reason → content of the first such row.
         unread: Name of a field of nested cells that is not read → number of times.
+        renamed: Label of `data.label_map` → number of times that it was renamed.
     """
 
     kept: int = 0
@@ -40,6 +41,7 @@ class Findings:
     skipped_rows: dict[str, list[int]] = field(default_factory=dict)
     first_found: dict[str, str] = field(default_factory=dict)
     unread: dict[str, int] = field(default_factory=dict)
+    renamed: dict[str, int] = field(default_factory=dict)
 
     def skip(self, reason: str, row: int, found: str = "") -> None:
         """Count a skipped row; remember the first few row numbers and the content of the first row."""
@@ -65,6 +67,11 @@ class Findings:
             self.unread[remark.found] = self.unread.get(remark.found, 0) + 1
         else:
             self.change(remark.kind, row, remark.found, "")
+
+    def rename(self, labels: Iterable[str]) -> None:
+        """Count labels that were renamed."""
+        for label in labels:
+            self.renamed[label] = self.renamed.get(label, 0) + 1
 
     def check(self, where: str, columns: Mapping[str, str], tolerated: float) -> None:
         """Check that the source can be used.
@@ -108,6 +115,7 @@ class Findings:
             notes: How the source was read, a sentence each.
         """
         changes = [f"{_CHANGES[kind]} {count:,}개({self.first_changed[kind]})" for kind, count in self.changed.items()]
+        changes += [f"이름을 바꾼 라벨 '{label}' {count:,}개" for label, count in self.renamed.items()]
         if changes or notes:
             _log.info("%s: %s", where, " ".join([*notes, *([", ".join(changes)] if changes else [])]))
         if self.unread:

@@ -83,6 +83,7 @@ class TextGenerationSettings(Section):
         None,
         "Jinja chat template 파일. `null`이면 모델의 것, 없으면 `### 질문`, `### 답변`",
         "file of a Jinja chat template; `null` for the model's own or else the headings `### 질문` and `### 답변`",
+        resume="measured",  # a run goes on with the template that it began with
         cache="none",  # the examples' key holds the template's content
         user_only=True,
     )

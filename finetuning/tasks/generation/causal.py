@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence, Set
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import ModelError, SettingsError
+from exceptions import ModelError
 from finetuning.config.schema import Settings
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
@@ -16,7 +15,8 @@ from finetuning.tasks.generation.chat.encoding import Encoded, encode_rendered, 
 from finetuning.tasks.generation.chat.reader import ConversationReader
 from finetuning.tasks.generation.chat.rendering import render
 from finetuning.tasks.generation.chat.shapes import SEGMENT, Conversation
-from finetuning.tasks.generation.chat.template import ChatTemplate, TemplateRefused, plain_template, special_tokens
+from finetuning.tasks.generation.chat.template import ChatTemplate, TemplateRefused, special_tokens
+from finetuning.tasks.generation.chat.template_choice import keep_trained_template, set_template
 from finetuning.tasks.generation.shared import (
     Answer,
     GeneratedTextPresenter,
@@ -25,6 +25,7 @@ from finetuning.tasks.generation.shared import (
     generated_pairs,
 )
 from finetuning.tasks.parts import RowEncoder
+from finetuning.tasks.text_encoding import read_end
 from finetuning.tasks.vocabulary import losses_by_example, only_positions, vocabulary_batch
 from finetuning.types import IGNORED, Batch, RandomKey
 
@@ -69,32 +70,13 @@ class ConversationEncoder(RowEncoder):
             SettingsError: The template's file cannot be read.
             ModelError: The tokenizer is slow or has no end token.
         """
-        path = self.settings.text_generation.chat_template
-        if path is not None:
-            try:
-                tokenizer.chat_template = Path(path).read_text(encoding="utf-8-sig")
-            except UnicodeDecodeError as error:
-                raise SettingsError(
-                    "chat template 파일이 UTF-8이 아닙니다. CP949(EUC-KR)로 저장한 파일로 보입니다.",
-                    where=f"text_generation.chat_template: {path}",
-                    remedy="편집기에서 UTF-8로 다시 저장하세요. 터미널에서는 "
-                    f"`iconv -f cp949 -t utf-8 {path} > template.jinja`로 바꿀 수 있습니다.",
-                ) from error
-            except OSError as error:
-                raise SettingsError(
-                    f"chat template 파일을 읽을 수 없습니다: {error.strerror or error}",
-                    where=f"text_generation.chat_template: {path}",
-                    remedy="Jinja 파일의 경로를 확인하세요.",
-                ) from error
-        elif tokenizer.chat_template is None and self.settings.text_generation.format != "text":
-            tokenizer.chat_template = plain_template(tokenizer)
-        if tokenizer.eos_token_id is None or not tokenizer.is_fast:
-            encoder = _IS_ENCODER if tokenizer.eos_token_id is None and tokenizer.mask_token_id is not None else ""
-            raise ModelError(
-                "text-generation에는 끝 토큰(eos)이 있는 fast tokenizer가 필요합니다.",
-                where="model.name",
-                remedy=f"{encoder}tokenizer.json이 있고 eos_token이 정해진 모델을 고르세요.",
-            )
+        set_template(tokenizer, self.settings.text_generation)
+        _check_tokenizer(tokenizer)
+
+    def fit_saved_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Leave the template that was saved; see `RowEncoder.fit_saved_tokenizer`."""
+        keep_trained_template(tokenizer, self.settings.text_generation)
+        _check_tokenizer(tokenizer)
 
     def encode(
         self,
@@ -251,7 +233,9 @@ class CausalScorer(GeneratingScorer):
         """Return each example's loss sum and number of trained tokens."""
         return list(losses_by_example(outputs, batch))
 
-    def gather(self, predictions: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+    def gather(
+        self, predictions: Sequence[Any], examples: Dataset, rows: Dataset, label_names: Sequence[str]
+    ) -> list[Any]:
         """Sum the losses of each row's examples; see `Scorer.gather`."""
         found: dict[int, Answer] = {number: Answer() for number in rows["row"]}
         for number, characters, (loss, items) in zip(examples["row"], examples["characters"], predictions, strict=True):
@@ -277,7 +261,8 @@ class CausalScorer(GeneratingScorer):
             template = ChatTemplate.of(tokenizer)
             ids = [prompt_ids(as_conversation(row["messages"], row.get("tools", "")), template, room) for row in rows]
         else:
-            ids = [tokenizer(_beginning(row["text"]))["input_ids"][-room:] for row in rows]
+            texts = [read_end(tokenizer, _beginning(row["text"]), room) for row in rows]
+            ids = [tokenizer(text)["input_ids"][-room:] for text in texts]
         inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
         return generate_texts(model, dict(inputs), tokenizer, options, inputs["input_ids"].shape[1])
 
@@ -332,6 +317,16 @@ def as_conversation(messages: str, tools: str) -> Conversation:
 def tools_of(rows: Mapping[str, Sequence[Any]]) -> Sequence[str]:
     """Return the cell of tools of each row; rows of plain text have none."""
     return rows["tools"] if "tools" in rows else [""] * len(rows["row"])
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.eos_token_id is None or not tokenizer.is_fast:
+        encoder = _IS_ENCODER if tokenizer.eos_token_id is None and tokenizer.mask_token_id is not None else ""
+        raise ModelError(
+            "text-generation에는 끝 토큰(eos)이 있는 fast tokenizer가 필요합니다.",
+            where="model.name",
+            remedy=f"{encoder}tokenizer.json이 있고 eos_token이 정해진 모델을 고르세요.",
+        )
 
 
 def _beginning(text: str) -> str:

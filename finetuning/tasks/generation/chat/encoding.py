@@ -10,6 +10,7 @@ from finetuning.tasks.generation.chat.messages import Message
 from finetuning.tasks.generation.chat.rendering import Rendered
 from finetuning.tasks.generation.chat.shapes import SEGMENT, Conversation
 from finetuning.tasks.generation.chat.template import ChatTemplate
+from finetuning.tasks.text_encoding import read_beginning, read_end
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Encoded:
     Attributes:
         input_ids: Token ids.
         trained: Which tokens have a loss.
-        full_length: Number of tokens before the cut.
+        full_length: Number of tokens before the cut, estimated where the end of a very long text was not tokenized.
         characters: Number of characters that the trained tokens stand for, without special tokens.
     """
 
@@ -43,20 +44,21 @@ def encode_rendered(rendered: Rendered, template: ChatTemplate, max_length: int)
         The example.
     """
     tokenizer = template.tokenizer
-    encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
+    text = read_beginning(tokenizer, rendered.text, max_length)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, places = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     trained = [
         any(end > start_char and start < end_char for start_char, end_char in rendered.trained) for start, end in places
     ]
     last = max((position for position, is_trained in enumerate(trained) if is_trained), default=-1)
-    if last >= 0 and template.end is not None and ids[last] not in template.special_ids:
+    is_whole = not rendered.trained or rendered.trained[-1][1] <= len(text)  # else the end of the answer is not read
+    if is_whole and last >= 0 and template.end is not None and ids[last] not in template.special_ids:
         end_id: Any = tokenizer.convert_tokens_to_ids(template.end)
         ids, trained = [*ids[: last + 1], int(end_id)], [*trained[: last + 1], True]
         places = [*places[: last + 1], (0, 0)]
     kept = slice(0, max_length)
-    return Encoded(
-        ids[kept], trained[kept], len(ids), trained_characters(ids[kept], trained[kept], places, template.special_ids)
-    )
+    characters = trained_characters(ids[kept], trained[kept], places, template.special_ids)
+    return Encoded(ids[kept], trained[kept], len(ids) * len(rendered.text) // max(1, len(text)), characters)
 
 
 def trained_characters(
@@ -106,7 +108,8 @@ def prompt_ids(conversation: Conversation, template: ChatTemplate, room: int) ->
     turns = asked[len(system) :]
     while True:
         left = Conversation((*system, *turns), conversation.tools)
-        ids = list(template.tokenizer(prompt_of(left, template), add_special_tokens=False)["input_ids"])
+        prompt = read_end(template.tokenizer, prompt_of(left, template), room)
+        ids = list(template.tokenizer(prompt, add_special_tokens=False)["input_ids"])
         questions = [place for place, message in enumerate(turns) if message["role"] == "user" and place > 0]
         if len(ids) <= room or not questions:
             return ids[-room:]

@@ -187,7 +187,8 @@ def _check_complete(
 
 
 def _common_prefix(first: str, second: str) -> int:
-    for position, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return position
-    return min(len(first), len(second))
+    low, high = 0, min(len(first), len(second))
+    while low < high:  # texts may be millions of characters long
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle - 1)
+    return low
