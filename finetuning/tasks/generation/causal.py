@@ -285,7 +285,9 @@ class CausalScorer(GeneratingScorer):
         """Return each example's loss sum and number of trained tokens."""
         return list(losses_by_example(outputs, batch))
 
-    def gather(self, predictions: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+    def gather(
+        self, predictions: Sequence[Any], examples: Dataset, rows: Dataset, label_names: Sequence[str]
+    ) -> list[Any]:
         """Sum the losses of each row's examples; see `Scorer.gather`."""
         found: dict[int, Answer] = {number: Answer() for number in rows["row"]}
         for number, characters, (loss, items) in zip(examples["row"], examples["characters"], predictions, strict=True):
