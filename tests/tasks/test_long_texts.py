@@ -186,3 +186,22 @@ def test_the_tokenizer_is_judged_by_the_beginning(kind: str, request: pytest.Fix
         fit = measure(Dataset.from_dict(rows_of(kind, "정말 재미있다 " * (LONG // 8))), task, tokenizer, (), 32)
     assert sum(lengths) < LONG // 10
     assert fit.cut == 1 and fit.lost > 0.99 and fit.per_syllable == 3
+
+
+@pytest.mark.parametrize("task", ["text-generation", "token-classification", "question-answering"])
+def test_the_tokenizer_is_judged_without_every_window(task: str, request: pytest.FixtureRequest) -> None:
+    from datasets import Dataset
+
+    text = "정말 재미있다 " * (LONG // 8)
+    answer = json.dumps([{"text": "정말", "answer_start": LONG // 2}])
+    rows = {
+        "text-generation": {"text": [text]},
+        "token-classification": {"text": [text], "label": [json.dumps([[LONG // 2, LONG // 2 + 2, "PS"]])]},
+        "question-answering": {"question": ["뭐?"], "context": [text], "answers": [answer]},
+    }[task]
+    tokenizer = loaded(request.getfixturevalue("tiny_causal" if task == "text-generation" else "tiny_model"))
+    found = task_of(task, text_generation={"format": "text"})
+    with counted(tokenizer) as lengths:
+        fit = measure(Dataset.from_dict({"row": [1], **rows}), found, tokenizer, ("O", "B-PS", "I-PS"), 32)
+    assert sum(lengths) < LONG // 10
+    assert (fit.cut, fit.lost) == (0, 0)
