@@ -275,7 +275,7 @@ def test_a_file_without_a_header_is_told_to_add_one(manager: Make, first: str, i
          {"text": "premise", "text_pair": "hypothesis", "label": "gold_label"}),
         ("text,sentence1,sentence2,label", "text-classification", {"text": "text", "label": "label"}),
         ("내용", "fill-mask", {"text": "내용"}),
-        ("질문,답변,label", "text-generation", {"prompt": "질문", "response": "답변"}),
+        ("질문,답변,번호", "text-generation", {"prompt": "질문", "response": "답변"}),
         ("instruction,input,response", "text-generation",
          {"instruction": "instruction", "input": "input", "output": "response"}),
         ("원문,번역문", "text2text-generation", {"prompt": "원문", "response": "번역문"}),
