@@ -254,7 +254,9 @@ def may_be_hub_id(name: str) -> bool:
 def similar_name(path: Path) -> str:
     """Return a question that names the most similar file or folder beside a path that does not exist, or ""."""
     try:
-        names = {unicodedata.normalize("NFC", other.name): other.name for other in path.parent.iterdir()}
+        names = {
+            unicodedata.normalize("NFC", other.name): other.name for other in path.parent.iterdir() if other != path
+        }
     except OSError:
         return ""
     near = difflib.get_close_matches(unicodedata.normalize("NFC", path.name), names, n=1)
