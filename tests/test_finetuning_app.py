@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import pytest
 
 from exceptions import SettingsError, StopRequested
 from finetuning.commands.command_line import build_parser, resume_command
 from finetuning.config.schema import Settings
-from finetuning.files import user_path
 from finetuning_app import StopSignal, main, read_settings
 from tests.support.paths import ROOT
 
@@ -59,7 +59,23 @@ def test_unknown_arguments_are_reported_in_korean() -> None:
 )
 def test_the_resume_command_names_no_old_checkpoint(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["tools/finetuning_app.py", *words])
+    monkeypatch.setattr("shutil.which", lambda _: sys.executable)
     assert resume_command(words) == "python tools/finetuning_app.py --epochs 3 --resume"
+
+
+def test_the_resume_command_calls_the_interpreter_that_has_the_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `make train`, no environment is active: `python` is another one, or there is none."""
+    monkeypatch.setattr("sys.argv", ["finetuning_app.py"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.executable", str(tmp_path / ".venv" / "bin" / "python"))
+    for other in (None, "/usr/bin/python"):
+        monkeypatch.setattr("shutil.which", lambda _, other=other: other)
+        assert resume_command([]) == f"{Path('.venv/bin/python')} finetuning_app.py --resume"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert resume_command([]).startswith(str(tmp_path))
 
 
 def test_a_saved_model_brings_its_settings_but_a_plan_is_of_a_run_to_come(
@@ -194,16 +210,6 @@ def test_a_path_that_cannot_be_is_refused(flag: str, name: str, said: str) -> No
     with pytest.raises(SettingsError) as error:
         read_settings(build_parser().parse_args(["train", flag, name]))
     assert said in str(error.value)
-
-
-def test_a_name_of_a_device_is_refused_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetuning.files.Path", PureWindowsPath)
-    assert user_path("models/con") == "models/con"
-    monkeypatch.setattr("finetuning.files.os.name", "nt")
-    for name in ("con", "models\\NUL.txt", "C:\\x\\aux"):
-        with pytest.raises(ValueError, match="Windows"):
-            user_path(name)
-    monkeypatch.undo()
 
 
 def test_a_saved_model_is_not_chosen_by_the_name_of_its_base() -> None:

@@ -72,6 +72,11 @@ def follow(path: Path) -> Path:
     return path.resolve()
 
 
+def with_own_name(path: Path) -> Path:
+    """Return a path that ends in the folder's own name; `.` and `..` do not."""
+    return path if path.name not in ("", "..") else path.resolve()
+
+
 def entries(folder: Path) -> list[str]:
     """Return the names in a folder; none where it does not exist or cannot be read."""
     try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
     from finetuning.config.overrides import Override
+    from finetuning.config.schema import DataSettings
 
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
             "export": "어댑터를 병합한 모델 저장", "verify-resume": "재개한 학습이 똑같은지 확인"}  # fmt: skip
@@ -129,22 +132,31 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
             continue
         named = named or word != "--resume"
     folder = ["--checkpoint_path", str(run_folder)] if named and run_folder is not None else []
-    return shlex.join(["python", sys.argv[0], *words, "--resume", *folder])
+    return shlex.join([_python(), sys.argv[0], *words, "--resume", *folder])
 
 
-def check_data_named(folder: Path, trained_on: str | None, users: str, words: Sequence[str]) -> None:
+def _python() -> str:
+    """Return how to call this interpreter from here: `python`, or its path where `python` is another one."""
+    found = shutil.which("python")
+    if found is not None and os.path.normcase(Path(found).absolute()) == os.path.normcase(sys.executable):
+        return "python"
+    here, path = Path.cwd(), Path(sys.executable)
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, words: Sequence[str]) -> None:
     """Check that the user names the data of `evaluate`: a model folder may come from anybody, and names none.
 
     Args:
         folder: The model's folder.
         trained_on: The data that its settings.yaml names.
-        users: The data that the user's own settings name.
+        users: The user's own settings of the data.
         words: The words of the command line.
 
     Raises:
         SettingsError: They differ. It shows the command that evaluates on the folder's.
     """
-    if trained_on is None or trained_on == users:
+    if trained_on is None or trained_on == users.shown_name() or users.split_files():
         return
     is_path = bool(Path(trained_on).suffix) or trained_on.startswith((".", "/", "~"))
     if is_path and not Path(trained_on).expanduser().exists():

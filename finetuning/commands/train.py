@@ -24,7 +24,7 @@ from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.config.ladder import remembered, with_changes
-from finetuning.files import write_atomically, write_json
+from finetuning.files import discard, write_atomically, write_json
 from finetuning.models.chat_template import keep_template, kept_template
 from finetuning.models.quantization import check_device
 from finetuning.models.vocabulary_cache import keep, read_kept
@@ -222,4 +222,4 @@ def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedT
     session.models.save(model, tokenizer, session.output_dir)
     evaluated = [path for path in session.output_dir.glob("metrics-*.json") if is_evaluation(path)]
     for path in (session.output_dir / "README.md", session.output_dir / "summary.json", *evaluated):
-        path.unlink(missing_ok=True)
+        discard(path)  # Windows keeps one that a program has open, and the end of the run writes it anew

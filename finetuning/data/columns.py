@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from exceptions import DataError, SettingsError
 from finetuning.cells import ROLE_NAMES, as_label
+from finetuning.config.schema import DataSettings
+from finetuning.data.cleaning import GROUP
 from finetuning.data.formats.base import clean_name
 from finetuning.data.sources import Raw
 from finetuning.korean.particles import with_particle
@@ -56,6 +58,11 @@ def find_columns(columns: Sequence[Column], raw: Raw) -> dict[str, str]:
     return names
 
 
+def group_column(data: DataSettings) -> tuple[Column, ...]:
+    """Return the column of `data.group_column`, which no task reads; none where it is not set."""
+    return (Column(GROUP, "group_column", data.group_column),) if data.group_column is not None else ()
+
+
 def check_used(columns: Sequence[Column], task: Task, raw: Raw) -> None:
     """Check that the task reads every column that the settings name.
 
@@ -84,6 +91,31 @@ def check_used(columns: Sequence[Column], task: Task, raw: Raw) -> None:
         where=f"{raw.where} (있는 열: {', '.join(raw.columns)})",
         remedy=f"{' '.join(instead)} 플래그로 쓰세요. {remedy}" if instead else remedy,
     )
+
+
+def check_meaning(columns: Sequence[Column], task: Task, raw: Raw) -> None:
+    """Refuse a source with a column that changes what its rows mean, unless the task reads it.
+
+    Args:
+        columns: The columns that the task looks for.
+        task: The task.
+        raw: The source.
+
+    Raises:
+        DataError: There is such a column; the message says what to do about it.
+    """
+    read = {column.name for column in columns}
+    for column in (name for name in raw.columns if name not in read):
+        remedy = task.reads.refused_columns.get(column.casefold())
+        if remedy is not None:
+            raise DataError(f"'{column}' 열은 {task.name} 태스크가 읽지 않습니다.", where=raw.where, remedy=remedy)
+
+
+def tell_unread(names: Mapping[str, str], raw: Raw) -> None:
+    """Log the source's columns that have no role; `names` is role → column."""
+    unread = [column for column in raw.columns if column not in names.values()]
+    if unread:
+        _log.info("읽지 않는 열: %s (%s)", ", ".join(unread), raw.where)
 
 
 def without_targets(sources: Mapping[str, Raw], task: Task) -> dict[str, str]:

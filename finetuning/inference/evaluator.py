@@ -102,7 +102,7 @@ class Evaluator:
         if isinstance(self.task.scores, GeneratingScorer):
             return [Answer(generated=text) for text in self._generate(self.task.scores, examples, len(examples.rows))]
         predictions = self._pass(examples.lengths, lambda indices: self._predictions(examples, indices, None)[0])
-        return self.task.scores.gather(predictions, examples.table, examples.rows)
+        return self.task.scores.gather(predictions, examples.table, examples.rows, self.label_names)
 
     @torch.no_grad()
     def without_finite_loss(self, examples: Examples, indices: Sequence[int], key: RandomKey) -> list[int]:
@@ -142,7 +142,7 @@ class Evaluator:
 
         found = self._pass(examples.lengths, work)
         sums = [sum(part) for part in zip(*self.runtime.gathered(losses), strict=True)]
-        predictions = self.task.scores.gather(found, examples.table, examples.rows)
+        predictions = self.task.scores.gather(found, examples.table, examples.rows, self.label_names)
         if isinstance(self.task.scores, GeneratingScorer) and generated_rows:
             answers = self._generate(self.task.scores, examples, min(generated_rows, len(predictions)))
             for position, text in enumerate(answers):
