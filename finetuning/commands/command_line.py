@@ -156,7 +156,7 @@ def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, 
     Raises:
         SettingsError: They differ. It shows the command that evaluates on the folder's.
     """
-    if trained_on is None or trained_on == users.shown_name() or users.split_files():
+    if trained_on is None or trained_on == users.shown_name() or users.split_files() or users.mix:
         return
     is_path = bool(Path(trained_on).suffix) or trained_on.startswith((".", "/", "~"))
     if is_path and not Path(trained_on).expanduser().exists():

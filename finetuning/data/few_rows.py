@@ -68,7 +68,8 @@ def with_columns(error: DataError, train: Rows, settings: Settings) -> DataError
     """
     column, remedy = train.columns.get("label", settings.data.label_column), error.remedy
     if settings.model.num_labels is None:
-        others = likely_labels(find_sources(settings.data)["train"], set(train.columns.values()))
+        source = settings.data.of_mixed(settings.data.mix[0]) if settings.data.mix else settings.data
+        others = likely_labels(find_sources(source)["train"], set(train.columns.values()))
         shown = [f"{name}({', '.join(labels[:3])})" for name, labels in list(others.items())[:_SHOWN]]
         if shown:
             flag = f"--label_column {shlex.quote(next(iter(others)))}"
@@ -77,4 +78,4 @@ def with_columns(error: DataError, train: Rows, settings: Settings) -> DataError
 
 
 def _is_held_out(splits: Mapping[str, Rows]) -> bool:
-    return "validation" in splits and splits["validation"].where == splits["train"].where
+    return "validation" in splits and splits["validation"].where == splits["train"].where and not splits["train"].parts
