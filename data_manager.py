@@ -11,18 +11,7 @@ from exceptions import DataError
 from finetuning.config.schema import Settings
 from finetuning.data.cache import Cache
 from finetuning.data.cleaning import Cleaner
-<<<<<<< HEAD
-from finetuning.data.columns import (
-    check_meaning,
-    check_used,
-    find_columns,
-    group_column,
-    tell_unread,
-    without_targets,
-)
-=======
 from finetuning.data.columns import find_columns
->>>>>>> intake-mix
 from finetuning.data.examples import Examples
 from finetuning.data.few_rows import check_every_label_stays, with_columns
 from finetuning.data.label_check import check_known, check_map, tell_doubts
@@ -119,48 +108,6 @@ class DataManager:
         unlabelled.check()
         return unlabelled
 
-<<<<<<< HEAD
-    # --- rows → clean rows ---
-
-    def _clean_splits(self, sources: Mapping[str, Raw]) -> dict[str, Rows]:
-        """Clean each split; one without rows is left out, unless it is train."""
-        splits = {name: self._clean(raw, name) for name, raw in sources.items()}
-        return {name: rows for name, rows in splits.items() if name == "train" or len(rows)}
-
-    def _clean(self, raw: Raw, split: str) -> Rows:
-        limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
-        columns, limit = self.task.reads.columns(raw.columns), limits.get(split)
-        if split == "train":
-            check_meaning(columns, self.task, raw)
-            check_used(columns, self.task, raw)
-            columns = (*columns, *group_column(self.data))
-        names = find_columns(columns, raw)
-        if split == "train":
-            tell_unread(names, raw)
-        key = content_key(FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, code_key(self.task.reads),
-                          settings_key(self.task.settings, "rows"))  # fmt: skip
-        cleaner = Cleaner.to_train(self.task, self.data, columns, names, limit)
-        rows, findings = cached_rows(raw, cleaner, self.cache, key)
-        targets = [column.role for column in columns if column.target and not column.optional]
-        if split != "train" and findings.all_lack(targets):
-            _leave_out(raw, split, f"'{names[targets[0]]}' 열이 모두 비어")
-            return rows
-        findings.check(raw.where, names, self.data.max_bad_rows)
-        findings.report(raw.where, raw.notes)
-        return rows
-
-    def _with_targets(self, sources: Mapping[str, Raw]) -> dict[str, Raw]:
-        """Leave out, with a warning, the splits that lack the column to predict."""
-        lacking = without_targets(sources, self.task)
-        for split, column in lacking.items():
-            _leave_out(sources[split], split, f"'{column}' 열이 없어")
-        return {split: raw for split, raw in sources.items() if split not in lacking}
-
-    def _hold_out(self, train: Rows, name: str, share: float) -> tuple[Rows, Rows]:
-        return hold_out(train, name, share, self.seed, self.task)
-
-=======
->>>>>>> intake-mix
     # --- labels ---
 
     def label_counts(self, rows: Rows) -> Counter[str]:
