@@ -295,3 +295,13 @@ def test_an_output_dir_that_is_a_link_is_resumed_by_its_own_name(flags: list[str
     assert latest.resolve() == max((output_dir / "checkpoints").iterdir()).resolve()
     run_train([*flags, "--resume", "--checkpoint_path", str(latest)], StopAfter())
     assert (output_dir / "summary.json").is_file()
+
+
+def test_a_file_in_place_of_the_checkpoints_is_told_before_the_first_step(flags: list[str], tmp_path: Path) -> None:
+    output_dir = tmp_path / "run" / "model"
+    output_dir.mkdir(parents=True)
+    (output_dir / "checkpoints").write_text("mine")
+    with pytest.raises(ResourceError, match="파일이 있습니다") as error:
+        run_train([*flags, "--output_dir", str(output_dir)], StopAfter())
+    assert str(output_dir / "checkpoints") in error.value.where
+    assert [path.name for path in output_dir.iterdir()] == ["checkpoints"]
