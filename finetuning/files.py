@@ -26,7 +26,7 @@ _REASONS = {
     errno.EROFS: "읽기 전용 디스크입니다.",
     errno.EACCES: "쓰기 권한이 없습니다.",
     errno.EPERM: "쓰기 권한이 없습니다.",
-    errno.EEXIST: "폴더가 있어야 할 곳에 파일이 있습니다.",
+    errno.EEXIST: "같은 이름의 파일이나 끊어진 링크가 있습니다.",
     errno.ENOENT: "폴더가 없습니다.",
     errno.ENOTDIR: "폴더가 있어야 할 곳에 파일이 있습니다.",
     errno.EISDIR: "파일이 있어야 할 곳에 폴더가 있습니다.",

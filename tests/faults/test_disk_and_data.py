@@ -301,7 +301,7 @@ def test_a_file_in_place_of_the_checkpoints_is_told_before_the_first_step(flags:
     output_dir = tmp_path / "run" / "model"
     output_dir.mkdir(parents=True)
     (output_dir / "checkpoints").write_text("mine")
-    with pytest.raises(ResourceError, match="파일이 있습니다") as error:
+    with pytest.raises(ResourceError, match="같은 이름의 파일") as error:
         run_train([*flags, "--output_dir", str(output_dir)], StopAfter())
     assert str(output_dir / "checkpoints") in error.value.where
     assert [path.name for path in output_dir.iterdir()] == ["checkpoints"]
