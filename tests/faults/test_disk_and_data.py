@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from exceptions import ResourceError, SettingsError, StopRequested
 from finetuning.checkpoints import store as checkpointing
@@ -179,6 +179,8 @@ def test_a_disk_that_takes_no_checkpoint_at_all_is_not_said_to_hold_one(
     with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as error:
         run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
     assert "--resume" not in error.value.remedy and "처음부터" in error.value.remedy
+    assert "가장 좋은 모델" in error.value.remedy and str(tmp_path / "run" / "model") in error.value.remedy
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
     assert "이전 체크포인트는 그대로 있습니다" not in caplog.text
 
 
