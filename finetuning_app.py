@@ -138,7 +138,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         if arguments.config is None and (folder / SAVED_SETTINGS).is_file():
             if arguments.command == "evaluate" and "data.dataset_name" not in overrides:
                 trained_on = ConfigManager.saved_dataset(folder)
-                check_data_named(folder, trained_on, settings.data.dataset_name, arguments.words)
+                check_data_named(folder, trained_on, settings.data, arguments.words)
             settings = ConfigManager.load_saved(folder, settings, overrides)
         if arguments.model_name is not None:
             return settings
@@ -157,7 +157,7 @@ def build_session(
         settings: The settings in force.
         stop: Tells whether the user asked for a stop.
         given: Dotted names of the settings that the command line gave.
-        reads_data: Whether `data.dataset_name` will be read.
+        reads_data: Whether the data of the settings will be read.
 
     Returns:
         The session.
@@ -167,7 +167,7 @@ def build_session(
 
     check_combination(settings)
     prepare_allocator(settings)  # before torch is imported
-    read = (settings.model.name, *([settings.data.dataset_name] if reads_data else []))
+    read = (settings.model.name, *([settings.data.shown_name()] if reads_data else []))
     if not all(Path(name).expanduser().exists() for name in read):
         from finetuning.data.hub import notice_offline
 

@@ -18,6 +18,7 @@ from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
     from finetuning.config.overrides import Override
+    from finetuning.config.schema import DataSettings
 
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
             "export": "어댑터를 병합한 모델 저장", "verify-resume": "재개한 학습이 똑같은지 확인"}  # fmt: skip
@@ -132,19 +133,19 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
     return shlex.join(["python", sys.argv[0], *words, "--resume", *folder])
 
 
-def check_data_named(folder: Path, trained_on: str | None, users: str, words: Sequence[str]) -> None:
+def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, words: Sequence[str]) -> None:
     """Check that the user names the data of `evaluate`: a model folder may come from anybody, and names none.
 
     Args:
         folder: The model's folder.
         trained_on: The data that its settings.yaml names.
-        users: The data that the user's own settings name.
+        users: The user's own settings of the data.
         words: The words of the command line.
 
     Raises:
         SettingsError: They differ. It shows the command that evaluates on the folder's.
     """
-    if trained_on is None or trained_on == users:
+    if trained_on is None or trained_on == users.shown_name() or users.split_files():
         return
     is_path = bool(Path(trained_on).suffix) or trained_on.startswith((".", "/", "~"))
     if is_path and not Path(trained_on).expanduser().exists():

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from exceptions import DataError, SettingsError
 from finetuning.cells import ROLE_NAMES, as_label
+from finetuning.config.schema import DataSettings
+from finetuning.data.cleaning import GROUP
 from finetuning.data.formats.base import clean_name
 from finetuning.data.sources import Raw
 from finetuning.korean.particles import with_particle
@@ -54,6 +56,11 @@ def find_columns(columns: Sequence[Column], raw: Raw) -> dict[str, str]:
         elif candidates or not (column.optional and column.is_default()):
             raise _no_column(column, candidates, raw)
     return names
+
+
+def group_column(data: DataSettings) -> tuple[Column, ...]:
+    """Return the column of `data.group_column`, which no task reads; none where it is not set."""
+    return (Column(GROUP, "group_column", data.group_column),) if data.group_column is not None else ()
 
 
 def check_used(columns: Sequence[Column], task: Task, raw: Raw) -> None:

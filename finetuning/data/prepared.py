@@ -40,7 +40,8 @@ def cached_rows(raw: Raw, cleaner: Cleaner, cache: Cache, key: str) -> tuple[Row
         with cache.write(path) as partial:
             write_tables(row_tables(cleaner.clean(raw.rows, findings), cleaner.names), partial)
             findings_path.write_text(json.dumps(asdict(findings), ensure_ascii=False), encoding="utf-8")
-    return Rows(raw.where, Dataset.from_file(str(path)), key, cleaner.names), findings
+    rows = Rows(raw.where, Dataset.from_file(str(path)), key, cleaner.names, frozenset(findings.renamed))
+    return rows, findings
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,14 @@ class Rows:
         table: `row` (int64, from 1, the number in the source) and the task's columns as strings.
         key: A hash of the content, part of the cache key of the examples.
         columns: Role → the source's column name.
+        renamed: Labels that were renamed by `data.label_map`.
     """
 
     where: str
     table: Dataset
     key: str
     columns: Mapping[str, str] = field(default_factory=dict)
+    renamed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.table)

@@ -90,9 +90,26 @@ class RowReader(ABC):
         """
         return row, ""
 
+    def relabelled(self, cell: Any, names: Mapping[str, str | None]) -> tuple[Any, Sequence[str]]:
+        """Rename labels of a prepared row, as `data.label_map` says.
+
+        Args:
+            cell: The row's `label`, from `prepare`.
+            names: Label → its new name, None for a label that is none.
+
+        Returns:
+            The cell with the new names, None where no label is left of one; and the labels that were renamed. The
+            default renames nothing.
+        """
+        return cell, ()
+
     def labels_in(self, cell: str) -> Sequence[str]:
         """Return the labels in a row's `label` cell."""
         return (cell,)
+
+    def written_labels(self, counts: Mapping[str, int]) -> Mapping[str, int]:
+        """Return labels, and the count of each, as the data spell them and `data.label_map` names them."""
+        return counts
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
         """Return the label names in the order of their ids.

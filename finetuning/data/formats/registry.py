@@ -56,12 +56,13 @@ def _any_text(path: Path, encoding: str) -> bool:
 
 _BINARY = (
     BinaryFormat((".parquet",), parquet.is_parquet, parquet.read),
+    BinaryFormat((".arrow",), parquet.is_arrow, parquet.read_arrow),
     BinaryFormat((".xlsx",), spreadsheet.is_spreadsheet, spreadsheet.read),
 )
 _TEXT = (
     TextFormat((".csv",), _by_name_alone, delimited.read_csv),
     TextFormat(json_records.SUFFIXES, _by_name_alone, json_records.read),
-    TextFormat((), tagged.is_tagged, tagged.read),
+    TextFormat(tagged.SUFFIXES, tagged.is_tagged, tagged.read),
     TextFormat((), naver_ner.is_naver_ner, naver_ner.read),
     TextFormat((".tsv",), lines.is_table, delimited.read_tsv),
     TextFormat((".txt",), _any_text, lines.read),

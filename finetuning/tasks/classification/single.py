@@ -60,6 +60,10 @@ class LabelReader(LabelledTextReader):
             row["label"] = as_label(row["label"])
         return row
 
+    def relabelled(self, cell: Any, names: Mapping[str, str | None]) -> tuple[Any, Sequence[str]]:
+        """Rename the label; see `RowReader.relabelled`."""
+        return (names[cell], (cell,)) if cell in names else (cell, ())
+
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
         """Return the labels of train in the order of their ids; see `RowReader.label_names`."""
         column = self.settings.data.label_column

@@ -86,6 +86,15 @@ class EntityReader(RowReader):
         ]
         return {"text": text, "label": [list(span) for span in composed(trimmed(spans, text), text)]}
 
+    def relabelled(self, cell: Any, names: Mapping[str, str | None]) -> tuple[Any, Sequence[str]]:
+        """Rename kinds of entities; see `RowReader.relabelled`."""
+        renamed = [[start, end, names.get(kind, kind)] for start, end, kind in cell]
+        return [span for span in renamed if span[2] is not None], [kind for *_, kind in cell if kind in names]
+
+    def written_labels(self, counts: Mapping[str, int]) -> Mapping[str, int]:
+        """Return the kinds of entities, without B- and I-; see `RowReader.written_labels`."""
+        return {tag[2:]: count for tag, count in counts.items() if tag.startswith("B-")}
+
     def labels_in(self, cell: str) -> Sequence[str]:
         """Return the row's tags, each once."""
         tags = {"O": None}
