@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -41,6 +42,7 @@ _LONGEST_PATH_ON_WINDOWS = 260  # unless the system was told to allow longer one
 _LONGEST_NAME = 255  # bytes of a file's name, on every usual file system
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[1-9¹²³])[ .]*(?:[.:].*)?", re.IGNORECASE)
 _NOT_ON_WINDOWS = re.compile(r'[<>:"|?*\x00-\x1f]')
+_SPECIAL_ON_WINDOWS = re.compile(r"[&|<>^()%!;,'`$@#{}]")
 _WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # for a virus scanner or an index, which open new files for a moment
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
@@ -248,6 +250,22 @@ def seen_from(folder: Path, path: Path) -> str:
 def may_be_hub_id(name: str) -> bool:
     """Return whether a name may be an id of the Hugging Face Hub; Hangul, spaces and deeper paths occur in none."""
     return _HUB_ID.fullmatch(name) is not None
+
+
+def typed(*words: object) -> str:
+    """Return words of a command as they are typed in a shell of this system, so that each stays one word.
+
+    Windows' own shells take single quotes for a part of the name, or do not know them.
+    """
+    texts = [str(word) for word in words]
+    if not on_windows():
+        return shlex.join(texts)
+    from subprocess import list2cmdline
+
+    return " ".join(
+        f'"{word}"' if list2cmdline([word]) == word and _SPECIAL_ON_WINDOWS.search(word) else list2cmdline([word])
+        for word in texts
+    )
 
 
 def discard(path: Path) -> None:
