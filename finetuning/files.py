@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import hashlib
 import json
@@ -12,6 +13,7 @@ import shlex
 import shutil
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
@@ -266,6 +268,16 @@ def typed(*words: object) -> str:
         f'"{word}"' if list2cmdline([word]) == word and _SPECIAL_ON_WINDOWS.search(word) else list2cmdline([word])
         for word in texts
     )
+
+
+def similar_name(path: Path) -> str:
+    """Return a question that names the most similar file or folder beside a path that does not exist, or ""."""
+    try:
+        names = {unicodedata.normalize("NFC", other.name): other.name for other in path.parent.iterdir()}
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(unicodedata.normalize("NFC", path.name), names, n=1)
+    return f"혹시 {path.with_name(names[near[0]])}입니까? " if near else ""
 
 
 def discard(path: Path) -> None:
