@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import math
 import os
+import time
 from collections.abc import Callable
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +308,29 @@ def test_a_file_in_place_of_the_checkpoints_is_told_before_the_first_step(flags:
         run_train([*flags, "--output_dir", str(output_dir)], StopAfter())
     assert str(output_dir / "checkpoints") in error.value.where
     assert [path.name for path in output_dir.iterdir()] == ["checkpoints"]
+
+
+def test_a_clock_that_goes_back_changes_nothing(
+    flags: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, hours = time.time(), count(0, -1)
+    monkeypatch.setattr(time, "time", lambda: now + 3600.0 * next(hours))
+    flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
+    with pytest.raises(StopRequested):
+        run_train(flags, StopAfter(looks=5))
+    run_train([*flags, "--resume"], StopAfter())
+    check_like(tmp_path / "run" / "model", whole)
+
+
+def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(
+    flags: list[str], whole: Path, tmp_path: Path
+) -> None:
+    flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
+
+    def begin_another() -> None:
+        for resume in ([], ["--resume"]):
+            with pytest.raises(SettingsError, match="다른 학습"):
+                run_train([*flags, *resume], StopAfter())
+
+    run_train(flags, During(5, begin_another))
+    check_like(tmp_path / "run" / "model", whole)
