@@ -32,7 +32,7 @@ from finetuning.tasks.generation.shared import (
     generated_pairs,
 )
 from finetuning.tasks.parts import RowEncoder, RowReader
-from finetuning.tasks.vocabulary import losses_by_example, only_positions, vocabulary_batch
+from finetuning.tasks.vocabulary import losses_by_example, only_head_positions, vocabulary_batch
 from finetuning.types import IGNORED, Batch, Column, RandomKey
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ class CausalScorer(GeneratingScorer):
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Return the head's output at the labelled positions, (items, vocabulary)."""
         assert batch.labels is not None
-        with only_positions(model.base_model, batch):
+        with only_head_positions(model, batch):
             logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits
         return logits[0]
 
@@ -324,7 +324,10 @@ class CausalScorer(GeneratingScorer):
         See `GeneratingScorer.generate`.
         """
         options = self.settings.generation
-        positions = getattr(model.config, "max_position_embeddings", None) or max_length + options.max_new_tokens
+        positions = (
+            getattr(model.config.get_text_config(), "max_position_embeddings", None)
+            or max_length + options.max_new_tokens
+        )
         room = max(1, min(max_length, positions - options.max_new_tokens))
         ids = [
             prompt_ids(json.loads(row["messages"]), tokenizer, room)
