@@ -67,9 +67,9 @@ class ConfigManager:
 
     @staticmethod
     def saved_dataset(folder: Path) -> str | None:
-        """Return the `data.dataset_name` that a fine-tuned model was saved with, to be shown and never read."""
+        """Return the data that a fine-tuned model was saved with by name, to be shown and never read."""
         data = read_sections(folder / SAVED_SETTINGS).get("data")
-        name = data.get("dataset_name") if isinstance(data, dict) else None
+        name = (data.get("train_file") or data.get("dataset_name")) if isinstance(data, dict) else None
         return None if name is None else str(name)
 
     @staticmethod

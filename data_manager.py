@@ -9,19 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from exceptions import DataError
 from finetuning.config.schema import Settings
 from finetuning.data.cache import FORMAT, Cache, code_key, settings_key
 from finetuning.data.cleaning import Cleaner
-from finetuning.data.columns import check_used, find_columns, without_targets
+from finetuning.data.columns import check_used, find_columns, group_column, without_targets
 from finetuning.data.examples import Examples
+from finetuning.data.few_rows import check_every_label_stays, with_columns
+from finetuning.data.label_check import check_known, check_map, tell_doubts
 from finetuning.data.prepared import Unlabelled, cached_rows
+from finetuning.data.repeats import tell_repeats
 from finetuning.data.rows import Rows
 from finetuning.data.sources import Raw, find_sources, raw_file, raw_lines
 from finetuning.data.splits import hold_out
-from finetuning.data.table import coded
 from finetuning.data.tokenizing import Encoder, LengthReport, usable_examples, write_examples
 from finetuning.files import content_key
 from finetuning.tasks.base import Task
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
-_SHOWN = 5
 
 
 class DataManager:
@@ -54,10 +53,18 @@ class DataManager:
         sources = find_sources(self.data)
         if "train" not in sources:
             raise DataError(
-                f"학습(train) 데이터가 없습니다. 찾은 것: {', '.join(sources)}",
-                where=f"data.dataset_name: {self.data.dataset_name}",
-                remedy="파일 이름에 train을 넣거나(예: train.csv), data.dataset_name에 학습 파일을 직접 쓰세요.",
+                f"학습(train) 데이터가 없습니다. 찾은 split: {', '.join(sources) or '없음'}",
+                where=f"데이터: {self.data.shown_name()}",
+                remedy="파일 이름에 train을 넣거나(예: train.csv), data.train_file에 학습 파일을 직접 쓰세요.",
             )
+        splits = self._with_held_out(sources)
+        renamed = {label for rows in splits.values() for label in rows.renamed}
+        check_map(self.data.label_map, renamed, f"데이터: {self.data.shown_name()}")
+        tell_repeats(splits, self.task.reads.has_labels)
+        return splits
+
+    def _with_held_out(self, sources: Mapping[str, Raw]) -> dict[str, Rows]:
+        """Clean the splits of a source with train, and hold out of train what it lacks."""
         splits = self._clean_splits(self._with_targets(sources))
         if "test" not in splits and self.data.test_split > 0:
             splits["train"], splits["test"] = self._hold_out(splits["train"], "test", self.data.test_split)
@@ -80,14 +87,14 @@ class DataManager:
             DataError: There is no such split, or none has labels.
         """
         sources = find_sources(self.data)
-        splits = self.load_splits() if "train" in sources else self._clean_splits(sources)
+        splits = self._with_held_out(sources) if "train" in sources else self._clean_splits(sources)
         if not splits:
-            raise _nothing_to_score(f"data.dataset_name: {self.data.dataset_name}")
+            raise _nothing_to_score(f"데이터: {self.data.shown_name()}")
         name = wanted or next(name for name in ("test", "validation") if name in splits)
         if name not in splits:
             raise DataError(
                 f"'{wanted}' split이 없습니다.",
-                where=f"data.dataset_name: {self.data.dataset_name}",
+                where=f"데이터: {self.data.shown_name()}",
                 remedy=f"있는 split: {', '.join(splits)}",
             )
         return name, splits[name]
@@ -133,9 +140,10 @@ class DataManager:
     def _clean(self, raw: Raw, split: str) -> Rows:
         limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
         columns, limit = self.task.reads.columns(raw.columns), limits.get(split)
-        names = find_columns(columns, raw)
         if split == "train":
             check_used(columns, self.task, raw)
+            columns = (*columns, *group_column(self.data))
+        names = find_columns(columns, raw)
         key = content_key(FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, code_key(self.task.reads),
                           settings_key(self.task.settings, "rows"))  # fmt: skip
         cleaner = Cleaner.to_train(self.task, self.data, columns, names, limit)
@@ -174,7 +182,15 @@ class DataManager:
 
     def label_names(self, splits: Mapping[str, Rows]) -> tuple[str, ...]:
         """Return train's label names in the order of their ids; raise DataError if another split has other labels."""
-        names = self.task.reads.label_names(self.label_counts(splits["train"]))
+        counts = self.label_counts(splits["train"])
+        if self.task.reads.has_labels:
+            tell_doubts(self.task.reads.written_labels(counts), splits["train"].where)
+        if self.task.reads.has_labels and "validation" in splits:
+            check_every_label_stays(splits, set(self.label_counts(splits["validation"])) - set(counts))
+        try:
+            names = self.task.reads.label_names(counts)
+        except DataError as error:
+            raise with_columns(error, splits["train"], self.task.settings) from None
         if names:
             for rows in splits.values():
                 self.check_labels(rows, names)
@@ -182,17 +198,7 @@ class DataManager:
 
     def check_labels(self, rows: Rows, names: Sequence[str]) -> None:
         """Raise DataError if a split has a label outside these names; the message names its row."""
-        known = set(names)
-        for cell in rows.label_cells():
-            unknown = [label for label in self.task.reads.labels_in(cell) if label not in known]
-            if unknown:
-                codes, cells = coded(rows.table, "label")
-                position = int(np.argmax(codes == cells.index(cell)))
-                raise DataError(
-                    f"학습 데이터에 없는 라벨이 있습니다: {', '.join(unknown[:_SHOWN])}",
-                    where=f"{rows.where}, {rows.table[position]['row']:,}번째 행",
-                    remedy=f"학습한 라벨은 {', '.join(names[:20])}입니다. 라벨을 고치거나 그 행을 빼세요.",
-                )
+        check_known(rows, names, self.task.reads)
 
     # --- rows → examples ---
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def first_line_of(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type where it has no message."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class FinetuningError(Exception):
     """An error that the user can act on: the message is for reading, without a traceback.
 
@@ -64,7 +69,7 @@ class BadRow(Exception):
 
 
 class StopRequested(BaseException):
-    """The user asked the run to stop (SIGINT or SIGTERM); `exit_code` is 128 plus the signal's number.
+    """The user asked the run to stop (SIGINT, SIGTERM or SIGHUP); `exit_code` is 128 plus the signal's number.
 
     Like KeyboardInterrupt it is no Exception: code that explains a library's failures must not take it for one.
     """

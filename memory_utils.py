@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from exceptions import OutOfMemory
 from finetuning.config.ladder import remedies
 from finetuning.config.schema import Settings
-from finetuning.device.allocator import limit_gpu_share, map_large_blocks, trim_heap
+from finetuning.device.allocator import limit_gpu, map_large_blocks, trim_heap
 from finetuning.device.oom import out_of_memory
-from finetuning.device.usage import limit_bytes, peak_bytes, used_bytes
+from finetuning.device.usage import gpu_limit_bytes, host_limit_bytes, peak_bytes, used_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -42,13 +42,16 @@ class MemoryManager:
         self.token_budget = settings.data.batch_size * max_length
         self.trains = False
         self.chosen: dict[str, Any] = {}
-        limit_gpu_share(device, settings.memory.max_gpu_memory_usage)
+        self._gpu_limit: int | None = None
+        if device.type == "cuda":
+            self._gpu_limit = gpu_limit_bytes(device, settings.memory.max_gpu_memory_usage)
+            limit_gpu(device, self._gpu_limit)
 
     # --- limit and use ---
 
     def limit(self) -> int:
-        """Return the bytes that this run may use: the GPU's share by `max_gpu_memory_usage`, or the machine's."""
-        return limit_bytes(self.device, self.settings.memory.max_gpu_memory_usage)
+        """Return the bytes that this run may use: of the GPU by `max_gpu_memory_usage`, or of the machine."""
+        return host_limit_bytes() if self._gpu_limit is None else self._gpu_limit
 
     def used(self) -> int:
         """Return the bytes in use now: allocated on the GPU, or resident in this process."""
@@ -66,7 +69,7 @@ class MemoryManager:
     # --- clean-up ---
 
     def after_step(self, step: int) -> None:
-        """Do the clean-up that is due after optimizer step number `step`, by the settings and the memory in use."""
+        """Do the clean-up that is due after optimizer step `step` under the settings and the memory in use."""
         import torch
 
         if _is_due(step, self.settings.memory.empty_cache_freq) and self.device.type == "cuda":

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
+from finetuning.models.adapter_files import base_weights, describe
 from finetuning.models.adapters import choose_trained
 from finetuning.models.agreement import TokenRows, check_supported, fit_end, fit_segments, tell_differences
+from finetuning.models.dtypes import base_dtype, cast_trained
 from finetuning.models.loading import ModelLoader, check_name, usable_length
-from finetuning.models.quantization import cast_trained
-from finetuning.models.saved import SavedAdapter, check_trained, is_adapter, label_names
+from finetuning.models.saved import SavedAdapter, check_trained, check_whole, is_adapter, label_names
 from finetuning.models.saving import check_savable, mend_generation_config, save_pretrained
 from finetuning.models.vocabulary import Extension, cover, embedding_rows, initialise_rows, resize, train_vocabulary
 from finetuning.models.weights import tell_new_head
@@ -49,7 +50,28 @@ class ModelManager:
         return self._loader.config(self.name)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the model's tokenizer, fitted to the model and the task."""
+        """Load the tokenizer of a model to train, fitted to the model and the task."""
+        check_whole(self.name)
+        tokenizer = self._read_tokenizer()
+        self.task.encodes.fit_tokenizer(tokenizer)
+        return tokenizer
+
+    def load_trained_tokenizer(self, template: str | None = None) -> PreTrainedTokenizerBase:
+        """Load the tokenizer of a model that was trained, or of a run that goes on: its chat template stays.
+
+        Args:
+            template: The chat template that a resumed run began with; None for what is saved with the model.
+
+        Returns:
+            PreTrainedTokenizerBase: The tokenizer, fitted to the model and the task.
+        """
+        tokenizer = self._read_tokenizer()
+        if template is not None:
+            tokenizer.chat_template = template
+        self.task.encodes.fit_saved_tokenizer(tokenizer)
+        return tokenizer
+
+    def _read_tokenizer(self) -> PreTrainedTokenizerBase:
         self.name = check_name(self.name)
         config = self.load_config()
         check_supported(config, self.name)
@@ -58,7 +80,6 @@ class ModelManager:
         fit_segments(tokenizer, config)
         if self.task.auto_class == "AutoModelForSequenceClassification":
             fit_end(tokenizer, config, self.name)
-        self.task.encodes.fit_tokenizer(tokenizer)
         return tokenizer
 
     def usable_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -68,7 +89,7 @@ class ModelManager:
     # --- a model to train ---
 
     def load_model(self, label_names: Sequence[str], rows: TokenRows = _ANY) -> PreTrainedModel:
-        """Load the model to train, in `model.dtype`, with a head for these labels and its adapter.
+        """Load the model to train, with a head for these labels and its adapter (dtypes: see models/dtypes.py).
 
         Args:
             label_names: Label names in the order of their ids.
@@ -77,8 +98,6 @@ class ModelManager:
         Returns:
             PreTrainedModel: The model.
         """
-        import torch
-
         model, missing = self._loader.base(self.name, self.task.scores.config_options(label_names))
         tell_new_head(missing)
         mend_generation_config(model)
@@ -88,8 +107,6 @@ class ModelManager:
         else:
             cover(model, rows.all)
         self._choose_trained(model, missing, has_new)
-        if self.settings.model.quantization is not None:
-            cast_trained(model, getattr(torch, self.settings.model.dtype))
         return model
 
     def outline(self, label_names: Sequence[str], rows: TokenRows = _ANY) -> PreTrainedModel:
@@ -114,8 +131,10 @@ class ModelManager:
 
     def _choose_trained(self, model: PreTrainedModel, missing: Set[str], has_new_rows: bool) -> None:
         choose_trained(model, self.settings.model.adapter, missing)
+        describe(model, self.task.auto_class, self.settings.model.revision)
         if has_new_rows:
             train_vocabulary(model)
+        cast_trained(model, self.settings)
 
     # --- a model that was fine-tuned ---
 
@@ -128,7 +147,7 @@ class ModelManager:
         return label_names(self.load_config()) if self.task.reads.has_labels else ()
 
     def load_saved(self) -> PreTrainedModel:
-        """Load a model that was fine-tuned, in `model.dtype`, with its adapter merged.
+        """Load a model that was fine-tuned, in the dtype of the base that it was trained on, with its adapter merged.
 
         Under `model.quantization` an adapter stays beside its base: it has learned to make up for the rounding of the
         quantised weights, and the whole base may not fit into memory.
@@ -137,7 +156,7 @@ class ModelManager:
 
         if self.is_adapter() and self.settings.model.quantization is None:
             merged = self.load_merged()
-            merged.to(getattr(torch, self.settings.model.dtype))
+            merged.to(getattr(torch, base_dtype(self.settings)))
             return merged
         if self.is_adapter():
             model, missing = SavedAdapter(self._loader, self.name).beside_base(), set[str]()
@@ -170,4 +189,5 @@ class ModelManager:
 
     def save(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path) -> None:
         """Write model and tokenizer into output_dir in `model.save_dtype`, each file whole or not at all."""
-        save_pretrained(model, tokenizer, output_dir, self.settings.model.save_dtype)
+        base = base_weights(model, self.settings.model)
+        save_pretrained(model, tokenizer, output_dir, self.settings.model.save_dtype, base)

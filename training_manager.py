@@ -55,11 +55,11 @@ class TrainingManager:
         self.stop_signal, self.data_keys, self.store = stop_signal, data_keys, store
         self.best = BestModel(save_best, store, self.runtime)
         self.recorder = Recorder(settings, output_dir, self.runtime.is_main)
-        self.profile = profile_of(settings.logging.profile, self.runtime.device, output_dir)
+        self.profile = profile_of(settings.logging.profile, self.runtime.wait_for_device, output_dir)
         self.state = TrainingState()
         self.ledger = StepLedger(self.state, evaluator, train, settings.training.seed, self.recorder)
         self.stepper = OptimizerStep(settings, evaluator, self.profile, self.plan)
-        self.optimizer, self.scaler = self.stepper.optimizer, self.stepper.scaler
+        self.optimizer, self.loss_scale = self.stepper.optimizer, self.stepper.loss_scale
         self.checkpoints = RunCheckpoints(evaluator, self.stepper, store, self.recorder)
         self.saver = self.checkpoints.saver
         accumulated = settings.data.batch_size * settings.memory.gradient_accumulation_steps
@@ -128,7 +128,7 @@ class TrainingManager:
             order = epoch_order(count, self.settings.training.seed, epoch)
             todo = (window_of(order, self.window_size, epoch, n) for n in range(state.window, self.windows))
             self.ledger.start_clock()
-            yield from self.profile.waiting(planned_ahead(self.plan, todo))
+            yield from self.ledger.waiting(self.profile.waiting(planned_ahead(self.plan, todo)))
 
     def plan(self, window: Window) -> ReadyWindow:
         """Cut a window to the token budget as it is now."""
@@ -210,15 +210,15 @@ class TrainingManager:
         self.checkpoints.finish()
 
     def restore(self, checkpoint: Checkpoint, keeps_best: bool, allow_changed: bool = False) -> None:
-        """Go on where a checkpoint was made.
+        """Continue from a checkpoint.
 
         Args:
             checkpoint: The checkpoint.
-            keeps_best: Whether the best model so far is where this run saves; else the next evaluation's is the best.
-            allow_changed: Whether settings that act on the steps to come alone may differ from the checkpoint's.
+            keeps_best: Whether the best model so far is where this run saves; else the next evaluation sets one.
+            allow_changed: Whether settings that affect future steps only may differ from those of the checkpoint.
 
         Raises:
-            SettingsError: The checkpoint is of a run that cannot go on under these settings.
+            SettingsError: The run of the checkpoint cannot continue under these settings.
         """
         check_same_run(checkpoint.fingerprint, self.fingerprint, allow_changed)
         check_epochs(checkpoint.fingerprint, self.settings.training, checkpoint.progress.step, self.windows)

@@ -21,7 +21,7 @@ SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def texts_of(path: Path) -> Iterator[str]:
-    """The review column of the published NSMC file, NFC."""
+    """Yield the review column of the published NSMC file, in NFC."""
     with path.open(encoding="utf-8") as file:
         next(file)
         for line in file:
@@ -29,7 +29,7 @@ def texts_of(path: Path) -> Iterator[str]:
 
 
 def train_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """A cased WordPiece tokenizer that leaves syllables whole (no accent stripping, which would take Hangul apart)."""
+    """Train a lower-case WordPiece tokenizer. It strips no accents, which would take Hangul syllables apart."""
     pieces = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
     pieces.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -57,7 +57,7 @@ def train_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
 
 def blank_model(vocabulary_size: int) -> BertForMaskedLM:
-    """About 4.2 million parameters: 4 layers of 192, positions for 256 tokens."""
+    """Build a BERT of about 4.2 million parameters: 4 layers of 192 units, positions for 256 tokens."""
     torch.manual_seed(0)
     return BertForMaskedLM(
         BertConfig(

@@ -38,7 +38,8 @@ def refused(load: Any, text: str, **overrides: Any) -> str:
 def keys_in(sections: dict[str, Any], prefix: str = "") -> list[str]:
     found = []
     for name, value in sections.items():
-        found += keys_in(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+        is_section = isinstance(value, dict) and bool(value)  # an empty one is the value of a mapping
+        found += keys_in(value, f"{prefix}{name}.") if is_section else [prefix + name]
     return found
 
 
@@ -80,7 +81,7 @@ def test_a_number_in_any_spelling_is_a_number(load: Any, written: str) -> None:
         ("memory: {max_gpu_memory_usage: 1.5}", ["memory.max_gpu_memory_usage", "1 이하"]),
         ("memory: {mixed_precision: 1}", ["true 또는 false"]),
         ("training: {lr_scheduler: polynomial}", ["linear", "cosine", "constant"]),
-        ("model: {name: 3}", ["model.name", "글자"]),
+        ("model: {name: 3}", ["model.name", "문자열"]),
         ("model: {name: on}", ["따옴표"]),
         ("model: {name: ''}", ["비워"]),
         ("logging: {format: '%(nothing)s'}", ["logging.format"]),

@@ -73,6 +73,21 @@ def test_scores_may_have_white_space(manager: Make) -> None:
     assert {len(label) for rows in splits.values() for label in rows.labels()} == {3}
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_few_rows_keep_every_label_in_train(manager: Make, seed: int) -> None:
+    data = manager({"train.csv": "text,label\n좋다,긍정\n별로다,부정\n재미있다,긍정\n그저 그렇다,중립\n"})
+    data.seed = seed
+    splits = data.load_splits()
+    assert len(splits["validation"]) == 1
+    assert data.label_names(splits) == ("긍정", "부정", "중립")
+
+
+def test_a_single_row_cannot_be_divided(manager: Make) -> None:
+    with pytest.raises(DataError, match="행이 1개뿐") as error:
+        manager({"train.csv": "text,label\n좋다,긍정\n"}).load_splits()
+    assert "검증 데이터를 따로" in error.value.remedy
+
+
 @pytest.mark.parametrize("name", ["train.csv", "train.jsonl"])
 def test_names_made_on_a_mac_are_those_typed(manager: Make, name: str) -> None:
     lines = [f'{{"본문": "글 {n}", "라벨": "{n % 2}"}}\n' for n in range(20)]
@@ -179,7 +194,7 @@ def test_a_second_run_logs_the_same_and_writes_nothing(
         said.append([record.message for record in caplog.records])
         written.append({path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")})
     assert said[0] == said[1] and written[0] == written[1]
-    for words in ("빈 텍스트 1행", "NFC로", "잘렸습니다", "분리해 씁니다"):
+    for words in ("빈 텍스트 1행", "NFC로", "잘렸습니다", "검증용으로 분리합니다"):
         assert any(words in line for line in said[0]), said[0]
 
 
@@ -190,6 +205,12 @@ def test_rows_to_predict_may_be_numbers_and_keep_their_columns(manager: Make, tm
     ((rows, originals),) = data.load_unlabelled(tmp_path / "data" / "in.csv", ()).chunks()
     assert rows.table[:] == {"row": [1], "text": ["100"]}
     assert originals == [{"id": "a1", "text": "100", "label": ""}, {"id": "a2", "text": "", "label": "1"}]
+
+
+@pytest.mark.parametrize("name", ["리뷰 데이터", "data/리뷰", "내 문서/reviews", "./reviews", "a/b/c", "C:\\reviews"])
+def test_a_name_that_no_dataset_of_the_hub_has_is_a_missing_path(manager: Make, name: str) -> None:
+    with pytest.raises(DataError, match="데이터 파일이 없습니다"):
+        manager({}, dataset_name=name).load_splits()
 
 
 # --- what to do about a missing column ---
@@ -209,6 +230,16 @@ def test_a_missing_column_names_a_flag_that_there_is(manager: Make, task: str, s
     assert said in error.value.remedy
     flags = [word for word in error.value.remedy.replace("(", " ").replace(")", " ").split() if word.startswith("--")]
     assert flags and all(flag in build_parser()._option_string_actions for flag in flags)
+
+
+@pytest.mark.parametrize(
+    ("first", "is_data"),
+    [("배송이 정말 빨라서 마음에 들어요,긍정", True), ("별로예요,1", True), ("후기_본문,만족도", False)],
+)
+def test_a_file_without_a_header_is_told_to_add_one(manager: Make, first: str, is_data: bool) -> None:
+    with pytest.raises(DataError, match="열이 없습니다") as error:
+        manager({"train.csv": first + "\n" + ROWS}).load_splits()
+    assert ("첫 줄이 열 이름이 아니라" in error.value.remedy) == is_data
 
 
 # --- columns by their usual names ---

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import pytest
 
 from exceptions import SettingsError, StopRequested
 from finetuning.commands.command_line import build_parser, resume_command
 from finetuning.config.schema import Settings
-from finetuning.files import user_path
 from finetuning_app import StopSignal, main, read_settings
 from tests.support.paths import ROOT
 
@@ -194,16 +193,6 @@ def test_a_path_that_cannot_be_is_refused(flag: str, name: str, said: str) -> No
     with pytest.raises(SettingsError) as error:
         read_settings(build_parser().parse_args(["train", flag, name]))
     assert said in str(error.value)
-
-
-def test_a_name_of_a_device_is_refused_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetuning.files.Path", PureWindowsPath)
-    assert user_path("models/con") == "models/con"
-    monkeypatch.setattr("finetuning.files.os.name", "nt")
-    for name in ("con", "models\\NUL.txt", "C:\\x\\aux"):
-        with pytest.raises(ValueError, match="Windows"):
-            user_path(name)
-    monkeypatch.undo()
 
 
 def test_a_saved_model_is_not_chosen_by_the_name_of_its_base() -> None:

@@ -76,3 +76,10 @@ def test_a_run_leaves_weights_of_one_kind(tiny_model: Path, tmp_path: Path) -> N
         manager = manager_of(tiny_model, adapter={"method": method})
         manager.save(manager.load_model(()), manager.load_tokenizer(), tmp_path)
         assert [path.name for path in tmp_path.glob("*.safetensors")] == [kinds[method]]
+
+
+@pytest.mark.parametrize("name", ["내 모델", "models/내_모델", "my model", "./models/none"])
+def test_a_name_that_no_model_of_the_hub_has_is_a_missing_folder(name: str) -> None:
+    settings = Settings.model_validate({"model": {"name": name}})
+    with pytest.raises(ModelError, match="모델 폴더가 없습니다"):
+        ModelManager(settings, find_task(settings)).load_config()

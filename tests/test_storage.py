@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from data_manager import DataManager
 from exceptions import ResourceError, SettingsError
 from finetuning.checkpoints.store import CheckpointStore
-from finetuning.config.schema import Settings
+from finetuning.config.schema import ModelSettings, Settings
 from finetuning.data.hub import load_hub
 from finetuning.files import discard_leftovers, write_json, writing
+from finetuning.models.errors import explain
 from finetuning.reporting.metrics_file import MetricsFile
 from finetuning.reporting.predictions import beside, check_output, write_predictions
 from finetuning.tasks.registry import find_task
@@ -152,6 +153,16 @@ def test_a_full_disk_during_a_download_is_reported(tmp_path: Path, monkeypatch: 
     with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as caught:
         load_hub("nsmc", None, str(tmp_path))
     assert str(tmp_path) in caught.value.where
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_takes_no_model_is_named_with_what_to_do(code: int, tmp_path: Path) -> None:
+    failed = RuntimeError("could not download")
+    failed.__cause__ = OSError(code, os.strerror(code))
+    settings = Settings(model=ModelSettings(cache_dir=str(tmp_path)))
+    error = explain(failed, "모델", "klue/roberta-base", settings, "text-classification")
+    assert isinstance(error, ResourceError)
+    assert str(tmp_path) in error.where and "--cache_dir" in error.remedy
 
 
 def test_only_old_files_of_dead_processes_are_removed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from finetuning.config.schema import TrainingSettings
+from finetuning.device.loss_scale import LossScale
 from finetuning.inference.evaluator import Evaluator
 from finetuning.training.best_model import BestModel
 from finetuning.training.schedules import learning_rate_factor
@@ -234,13 +235,13 @@ def test_a_nan_metric_is_never_the_best(tiny_model: Path, tmp_path: Path) -> Non
 
 
 def test_a_resumed_run_restores_the_loss_scale(tiny_model: Path, tmp_path: Path) -> None:
-    """The scaler of fp16 grows its scale every two steps here: the resumed run is at the same place of it."""
+    """fp16's scale grows every two steps here: the resumed run is at the same place of it."""
 
     def scaled(name: str) -> TrainingManager:
         (tmp_path / name).mkdir(exist_ok=True)
         manager = make_manager(tiny_model, tmp_path / name, "text-classification", torch.float32)
-        manager.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
-        manager.stepper.scaler = manager.scaler
+        manager.stepper.skips_on_device = False  # as in fp16
+        manager.stepper.loss_scale = LossScale(is_enabled=True, value=8.0, growth_interval=2)
         return manager
 
     whole, halved = scaled("whole"), scaled("halved")
@@ -252,10 +253,10 @@ def test_a_resumed_run_restores_the_loss_scale(tiny_model: Path, tmp_path: Path)
     assert newest is not None
     resumed = scaled("halved")
     resumed.restore(resumed.store.load(newest), keeps_best=True)
-    assert resumed.scaler.get_scale() == 16.0
+    assert resumed.stepper.loss_scale.value == 16.0
     resumed.run()
-    assert resumed.scaler.state_dict() == whole.scaler.state_dict()
-    assert resumed.scaler.get_scale() == 64.0
+    assert resumed.stepper.loss_scale == whole.stepper.loss_scale
+    assert resumed.stepper.loss_scale.value == 64.0
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)
 

@@ -60,12 +60,6 @@ class BackgroundSaver:
             self._write(checkpoint)
             self.report()
 
-    def fail(self, step: int, error: ResourceError) -> None:
-        """Log a checkpoint that could not be prepared because of the disk, and keep the error for `finish`."""
-        self.wait()
-        self._step, self._error, self._is_reported = step, error, False
-        self.report()
-
     def report(self) -> None:
         """Log the result of the last write once, if it has ended.
 
@@ -123,7 +117,7 @@ class BackgroundSaver:
 
     def _without_memory(self) -> ResourceError:
         return ResourceError(
-            "메모리가 모자라 체크포인트를 저장하지 못했습니다.",
+            "메모리가 부족해 체크포인트를 저장하지 못했습니다.",
             where=f"스텝 {self._step:,}",
             remedy=self.store.remedy("메모리를 늘린 뒤"),
         )

@@ -33,7 +33,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def half_made_in(folder: Path) -> list[Path]:
-    """Return the folders of checkpoints whose writing has not ended, or never will."""
+    """Return the folders of checkpoints that are being written, or whose writing was cut off."""
     return [folder / name for name in entries(folder) if _HALF_MADE.fullmatch(name)]
 
 
@@ -70,6 +70,11 @@ def follow(path: Path) -> Path:
             remedy="체크포인트는 <output_dir>/checkpoints 아래에 있습니다. --resume만 쓰면 최신 것을 찾습니다.",
         )
     return path.resolve()
+
+
+def with_own_name(path: Path) -> Path:
+    """Return a path that ends in the folder's own name; `.` and `..` do not."""
+    return path if path.name not in ("", "..") else path.resolve()
 
 
 def entries(folder: Path) -> list[str]:

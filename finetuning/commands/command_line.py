@@ -18,9 +18,10 @@ from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
     from finetuning.config.overrides import Override
+    from finetuning.config.schema import DataSettings
 
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
-            "export": "어댑터를 합친 모델 저장", "verify-resume": "멈췄다가 이은 학습이 같은지 확인"}  # fmt: skip
+            "export": "어댑터를 병합한 모델 저장", "verify-resume": "재개한 학습이 똑같은지 확인"}  # fmt: skip
 # The other commands work on a saved model, with the settings saved beside it.
 TRAINING_COMMANDS = ("train", "plan", "verify-resume")
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
@@ -58,6 +59,7 @@ class _KoreanParser(argparse.ArgumentParser):
         if arguments.command not in COMMANDS:
             raise _unknown("명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command))
         _check_flags_of(arguments)
+        arguments.words = tuple(self._words)
         return arguments
 
     def error(self, message: str) -> NoReturn:
@@ -87,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser._positionals.title, parser._optionals.title = "명령", "플래그"
     parser.add_argument("command", nargs="?", default="train", metavar="명령",
                         help=", ".join(f"{name}({text})" for name, text in COMMANDS.items()))  # fmt: skip
-    parser.add_argument("-h", "--help", action="help", help="이 도움말을 보여 주고 끝냅니다")
+    parser.add_argument("-h", "--help", action="help", help="이 도움말을 출력하고 종료합니다")
     _add_setting_flags(parser)
     _add_command_flags(parser)
     return parser
@@ -131,26 +133,34 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
     return shlex.join(["python", sys.argv[0], *words, "--resume", *folder])
 
 
-def check_data_named(folder: Path, trained_on: str | None, users: str) -> None:
+def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, words: Sequence[str]) -> None:
     """Check that the user names the data of `evaluate`: a model folder may come from anybody, and names none.
 
     Args:
         folder: The model's folder.
         trained_on: The data that its settings.yaml names.
-        users: The data that the user's own settings name.
+        users: The user's own settings of the data.
+        words: The words of the command line.
 
     Raises:
         SettingsError: They differ. It shows the command that evaluates on the folder's.
     """
-    if trained_on is None or trained_on == users:
+    if trained_on is None or trained_on == users.shown_name() or users.split_files():
         return
-    split = " --split validation" if Path(trained_on).suffix else ""  # else all of a single file is scored
+    is_path = bool(Path(trained_on).suffix) or trained_on.startswith((".", "/", "~"))
+    if is_path and not Path(trained_on).expanduser().exists():
+        remedy = f"이 모델을 학습한 데이터는 {trained_on}인데, 지금 폴더({Path.cwd()})에서는 찾을 수 없습니다."
+    else:
+        named = any(word.partition("=")[0] == "--split" for word in words)
+        # all rows of a single file are scored, unless it is divided as in training
+        split = ["--split", "validation"] if Path(trained_on).suffix and not named else []
+        command = shlex.join(["python", sys.argv[0], *words, "--dataset", trained_on, *split])
+        remedy = f"이 모델을 학습할 때의 데이터로 평가하려면: {command}"
     raise SettingsError(
-        "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더에 적힌 경로는 읽지 않습니다.",
+        "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더는 남이 만든 것일 수 있으므로, 거기 적힌 데이터를 알아서 "
+        "읽지는 않습니다.",
         where=f"{folder / 'settings.yaml'}, data.dataset_name",
-        remedy="모델을 학습한 데이터라면: "
-        f"python finetuning_app.py evaluate --output_dir {shlex.quote(str(folder))} "
-        f"--dataset {shlex.quote(trained_on)}{split}",
+        remedy=remedy,
     )
 
 
@@ -177,7 +187,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--allow_changed", action="store_true",
-        help="--resume: 학습률처럼 앞으로의 스텝만 바꾸는 설정은 체크포인트와 달라도 새 값으로 이어 갑니다",
+        help="--resume: 학습률처럼 앞으로의 스텝에만 영향을 주는 설정은 체크포인트와 달라도 새 값으로 이어 갑니다",
     )  # fmt: skip
     parser.add_argument("--split", metavar="이름", help="evaluate: 평가할 split (기본값: test, 없으면 validation)")
     parser.add_argument(
@@ -189,7 +199,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--defuse_formulas", action="store_true",
-        help="predict: .csv에서 =, +, -, @로 시작하는 글자 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 않게 합니다",
+        help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
     )  # fmt: skip
 
 
@@ -257,5 +267,5 @@ def _right_form(words: Sequence[str], stray: str) -> str:
     flag, equals, first = words[start].partition("=")
     values = [*([first] if equals else []), *words[start + 1 : end]]
     if flag == "--set" and "=" not in values[0]:
-        return f"설정과 값은 =로 잇습니다: --set {shlex.quote(f'{values[0]}={chr(32).join(values[1:])}')}"
-    return f"빈칸이 든 값은 따옴표로 감싸세요: {flag} {shlex.quote(' '.join(values))}"
+        return f"설정과 값은 =로 연결하세요: --set {shlex.quote(f'{values[0]}={chr(32).join(values[1:])}')}"
+    return f"공백이 있는 값은 따옴표로 감싸세요: {flag} {shlex.quote(' '.join(values))}"

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO, TextIO
 
 from exceptions import DataError, FinetuningError, ResourceError
@@ -14,36 +15,43 @@ from finetuning.cells import printable
 
 _INPUT, _OUTPUT = "표준 입력", "표준 출력"
 _ITEM = "\n  - "
+_TYPE_LINES = (
+    "예측할 텍스트를 한 줄에 하나씩 입력하고, 끝나면 새 줄에서 Ctrl+D(Windows는 Ctrl+Z와 Enter)를 누르세요. "
+    "파일은 --input으로 지정합니다."
+)
 
 
 class _Log(io.RawIOBase):
-    """Standard error: writes what the descriptor takes and drops the rest, so that no message ends a run."""
+    """Standard error: writes what the stream takes and drops the rest, so that no message ends a run."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, stream: io.RawIOBase) -> None:
+        self._stream = stream
 
     def writable(self) -> bool:
         return True
 
     def fileno(self) -> int:
-        return self._descriptor
+        return self._stream.fileno()
 
     def isatty(self) -> bool:
-        return os.isatty(self._descriptor)
+        return self._stream.isatty()
 
     def write(self, data: Any) -> int:
         try:
-            return os.write(self._descriptor, data)
+            return self._stream.write(data) or len(data)
         except OSError:
             return len(data)
 
 
 class _Results(_Log):
-    """Standard output: a result that cannot be written is an error, save where its reader is gone."""
+    """Standard output: a result that cannot be written is an error, unless its reader is gone."""
 
     def write(self, data: Any) -> int:
         try:
-            return os.write(self._descriptor, data)
+            written = self._stream.write(data)
+            if written is None:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return written
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -63,11 +71,11 @@ def prepare_output() -> None:
     """
     closed = _open_closed_descriptors()
     if sys.stdout is None or sys.stdout is sys.__stdout__:
-        sys.stdout = _text(_Results(1), sys.stdout, is_line_buffered=False)
+        sys.stdout = _text(_Results(_raw(1, sys.stdout)), sys.stdout, is_line_buffered=False)
     elif isinstance(sys.stdout, io.TextIOWrapper):
         _set_encoding(sys.stdout)
     if sys.stderr is None or sys.stderr is sys.__stderr__:
-        sys.stderr = _text(_Log(2), sys.stderr, is_line_buffered=True)
+        sys.stderr = _text(_Log(_raw(2, sys.stderr)), sys.stderr, is_line_buffered=True)
     elif isinstance(sys.stderr, io.TextIOWrapper):
         _set_encoding(sys.stderr)
     if 0 in closed:
@@ -97,6 +105,24 @@ def _open_closed_descriptors() -> list[int]:
                 os.dup2(nowhere, descriptor)
                 os.close(nowhere)
     return closed
+
+
+def tell_at_once(text: str) -> None:
+    """Write to standard error past its buffer, which a signal's handler may find in the middle of a write."""
+    stream = sys.stderr
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    if raw is not None:
+        with suppress(OSError):
+            raw.write(text.encode(stream.encoding, errors="replace"))
+
+
+def _raw(descriptor: int, replaced: TextIO | None) -> io.RawIOBase:
+    """Return what writes to a descriptor: Windows' console takes Unicode through an object of its own alone."""
+    buffer = getattr(replaced, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)  # `python -u` has no buffer
+    if isinstance(raw, io.RawIOBase) and not raw.closed:
+        return raw
+    return io.FileIO(descriptor, "w", closefd=False)
 
 
 def _text(raw: _Log, replaced: TextIO | None, *, is_line_buffered: bool) -> io.TextIOWrapper:
@@ -140,9 +166,11 @@ def _escaped_but_items(text: str) -> str:
 
 
 def input_lines() -> Iterator[str]:
-    """Yield the lines of standard input. The first request reads it to the end."""
+    """Yield the lines of standard input. The first request reads it to the end; a person at a terminal is told so."""
     from finetuning.data.formats.encoding import decode
 
+    if sys.stdin is not None and sys.stdin.isatty():
+        print(_TYPE_LINES, file=sys.stderr, flush=True)
     yield from io.StringIO(decode(_input().read(), _INPUT), newline=None)
 
 

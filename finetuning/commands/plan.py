@@ -10,6 +10,7 @@ from finetuning.cells import printable
 from finetuning.commands.fitting import fitting_of
 from finetuning.commands.session import Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
+from finetuning.data.table import numbers
 from finetuning.planning.preview import memory_lines, padding_line
 
 
@@ -36,7 +37,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     quantiles = np.percentile(train.lengths, (50, 90, 99, 100)).astype(int)
     lines += [
         "토큰 길이: 50% {:,}, 90% {:,}, 99% {:,}, 최대 {:,}".format(*quantiles) + f" (max_length {max_length:,})",
-        f"max_length에서 잘린 텍스트: {int(np.sum(train.table['truncated'][:])):,}개",
+        f"max_length에서 잘린 텍스트: {int(numbers(train.table, 'truncated').sum()):,}개",
         f"윈도(한 스텝): 예제 {window:,}개, epoch마다 {windows:,}스텝, 모두 {windows * settings.training.epochs:,}스텝",
         padding_line(fitting, window),
         *tokenizer_lines(prepared, tokenizer, max_length, arguments.compare or ()),

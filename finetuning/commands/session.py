@@ -151,6 +151,7 @@ def prepare(
         Prepared: The data, with the session for the task that it showed to be meant.
     """
     from finetuning.commands.vocabulary import extend_vocabulary
+    from finetuning.data.few_rows import warn_of_few
     from finetuning.models.vocabulary import check_tokenizer
     from finetuning.tasks.registry import refined_task
 
@@ -162,6 +163,7 @@ def prepare(
     if session.task.name != asked:
         splits = session.data.load_splits()  # the task decides which rows are good
     label_names, learned = session.data.label_names(splits), None
+    warn_of_few(splits, session.settings.data.validation_split)
     if session.settings.model.extend_vocabulary is not None:
         session, learned = extend_vocabulary(session, tokenizer, splits, earlier)
     examples = {name: session.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
@@ -175,7 +177,7 @@ def saved_model(session: Session, arguments: argparse.Namespace) -> Evaluator:
 
     check_device(session.settings, session.runtime.device)
     find_saved(session, arguments)
-    tokenizer = session.models.load_tokenizer()
+    tokenizer = session.models.load_trained_tokenizer()
     max_length = session.models.usable_length(tokenizer)
     label_names = session.models.label_names()
     model = session.models.load_saved()

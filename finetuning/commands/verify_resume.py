@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _EPOCHS = 3  # two windows each, so the stop after half of the steps falls in the middle of the second epoch
-_TIMED = frozenset({"examples_per_s", "tokens_per_s", "memory_bytes", "seconds"})
+_TIMED = frozenset({"examples_per_s", "tokens_per_s", "memory_bytes", "seconds", "waited"})
 _VALIDATION_ROWS = 64
 _COMPARED = ("가중치", "옵티마이저 상태", "진행 상태와 가장 좋은 모델의 기록", "기록한 손실과 지표")
 
@@ -70,7 +70,6 @@ class Proof:
         max_length: Most tokens of an example.
         examples: Examples by split.
         data_keys: Keys of the splits' rows, which a checkpoint stores.
-        scaler_state: Initial state of fp16's loss scaler; empty in other precisions.
     """
 
     session: Session
@@ -79,7 +78,6 @@ class Proof:
     max_length: int
     examples: Mapping[str, Examples]
     data_keys: Mapping[str, str]
-    scaler_state: Mapping[str, Any]
 
     def undisturbed(self, folder: Path) -> Trial:
         """Train without a stop; folder: where the run saves."""
@@ -109,8 +107,6 @@ class Proof:
         from training_manager import TrainingManager
 
         folder.mkdir(exist_ok=True)
-        if self.scaler_state:  # the process shares one scaler, which still holds the previous run's state
-            self.session.runtime.scaler().load_state_dict(dict(self.scaler_state))
         return TrainingManager(
             self.session.settings,
             self.session.evaluator_to_train(self.tokenizer, self.label_names, self.max_length),
@@ -148,8 +144,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         "validation": _few(prepared.examples["validation"], _VALIDATION_ROWS, seed),
     }
     keys = {name: prepared.splits[name].key for name in examples}
-    scaler_state = session.runtime.scaler().state_dict()  # empty without fp16
-    proof = Proof(session, tokenizer, prepared.label_names, max_length, examples, keys, scaler_state)
+    proof = Proof(session, tokenizer, prepared.label_names, max_length, examples, keys)
     # the trials save on the disk that checkpoints go to
     home = next(path for path in session.output_dir.absolute().parents if path.is_dir())
     with writing("시험 학습을 할 임시 폴더를 만들지 못했습니다", home):
@@ -168,15 +163,16 @@ def _judge(proof: Proof, folder: Path) -> None:
     print(f"{steps}스텝을 한 번에 학습한 것과, {steps // 2}스텝에서 멈췄다가 이어서 학습한 것을 비교합니다.")
     differences = _compare(whole, resumed)
     if not differences:
-        print("판정: 비트까지 같습니다. 이 설정으로는 멈췄다가 이어도 한 번도 멈추지 않은 학습과 같습니다.")
+        print("판정: 비트 단위까지 동일합니다. 이 설정에서는 중단했다가 재개해도 한 번도 멈추지 않은 학습과 같습니다.")
         return
     _log.info("멈추지 않고 한 번 더 학습하여 장치의 연산이 항상 같은 값을 내는지 확인합니다.")
     if _differing(whole, proof.undisturbed(folder / "again")):
         raise FinetuningError(
             "판정: 다릅니다. 그러나 멈추지 않은 두 학습도 서로 다르므로, 이어서 학습했기 때문이 아닙니다.",
             where=f"다른 것: {', '.join(differences)}",
-            remedy="이 장치의 연산은 실행할 때마다 값이 조금 다를 수 있습니다. CPU에서 확인하려면 "
-            "CUDA_VISIBLE_DEVICES=-1을 설정하고 다시 실행하세요.",
+            remedy="이 장치의 연산은 실행할 때마다 값이 조금 다를 수 있습니다. GPU라면 "
+            "--set training.deterministic=true를 더해 다시 실행하세요. CPU에서 확인하려면 "
+            "CUDA_VISIBLE_DEVICES=-1을 설정하세요.",
         )
     raise FinetuningError(
         "판정: 다릅니다. 멈췄다가 이어서 학습한 결과가 멈추지 않은 학습과 다릅니다.",
@@ -250,12 +246,13 @@ def _few(examples: Examples, wanted: int, seed: int) -> Examples:
     import numpy as np
 
     from finetuning.data.examples import Examples
+    from finetuning.data.table import numbers
 
-    numbers = np.array(examples.table["row"][:])
-    rows, counts = np.unique(numbers, return_counts=True)
+    owners = numbers(examples.table, "row")
+    rows, counts = np.unique(owners, return_counts=True)
     drawn = np.random.default_rng(seed).permutation(len(rows))
     enough = int(np.searchsorted(np.cumsum(counts[drawn]), wanted)) + 1
     chosen = rows[drawn[:enough]]
-    kept = np.flatnonzero(np.isin(numbers, chosen))
-    kept_rows = np.flatnonzero(np.isin(np.array(examples.rows["row"][:]), chosen))
+    kept = np.flatnonzero(np.isin(owners, chosen))
+    kept_rows = np.flatnonzero(np.isin(numbers(examples.rows, "row"), chosen))
     return Examples(examples.table.select(kept), examples.lengths[kept], examples.rows.select(kept_rows))

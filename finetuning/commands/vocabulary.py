@@ -48,11 +48,11 @@ def extend_vocabulary(
     if session.runtime.is_main:
         if earlier is None and made < wanted:
             _log.warning(
-                "두 번 이상 나오는 한국어 조각이 %s개뿐이어서 model.extend_vocabulary의 %s개보다 적게 추가합니다.",
+                "두 번 이상 나오는 한국어 서브워드가 %s개뿐이어서 model.extend_vocabulary의 %s개보다 적게 추가합니다.",
                 f"{made:,}", f"{wanted:,}",
             )  # fmt: skip
         _log.info(
-            "학습 데이터의 텍스트 %s개(%s자)에서 학습한 한국어 조각 %s개를 tokenizer에 추가했습니다. "
+            "학습 데이터의 텍스트 %s개(%s자)에서 학습한 한국어 서브워드 %s개를 tokenizer에 추가했습니다. "
             "검증 데이터의 글자당 토큰: %.2f → %.2f",
             f"{learned.texts:,}", f"{learned.characters:,}", f"{made:,}", before / characters, after / characters,
         )  # fmt: skip
@@ -64,7 +64,7 @@ def _learn(session: Session, tokenizer: PreTrainedTokenizerBase, rows: Rows, wan
 
     def announce() -> None:
         if session.runtime.is_main:
-            _log.info("학습 데이터에서 한국어 조각을 학습합니다. 데이터에 따라 몇 분이 걸릴 수 있습니다.")
+            _log.info("학습 데이터에서 한국어 서브워드를 학습합니다. 데이터에 따라 몇 분 걸릴 수 있습니다.")
 
     texts = _texts(rows, np.random.default_rng(0).permutation(len(rows)))
     return learn_cached(texts, rows.key, tokenizer, wanted, session.data.cache.folder, announce)

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from finetuning.config.metadata import value_at
 from finetuning.config.schema import Settings
 
 Use = Literal["automatic", "plan", "train", "use", "load"]
@@ -97,7 +98,7 @@ def _unless(key: str, value: object, *, only_from: object = None) -> Callable[[S
     """Return a rung's `changes`: set `key` to `value` unless it has it; only_from: the value it must have before."""
 
     def changes(settings: Settings) -> Mapping[str, Any]:
-        now = read(settings, key)
+        now = value_at(settings, key)
         return {} if now == value or (only_from is not None and now != only_from) else {key: value}
 
     return changes
@@ -134,16 +135,16 @@ LADDER: tuple[Rung, ...] = (
         frozenset({"plan"}), _half_as_large_micro_batches, is_exact=True,
     ),
     Rung(
-        "generation.num_beams", "텍스트를 후보를 하나만 두고 생성하므로 품질이 조금 낮아질 수 있습니다.",
+        "generation.num_beams", "beam search 없이 생성하므로 품질이 조금 낮아질 수 있습니다.",
         frozenset({"use"}), _unless("generation.num_beams", 1),
     ),
     Rung(
-        "training.optimizer", "옵티마이저의 상태를 8비트로 둡니다. 손실은 거의 같습니다.",
+        "training.optimizer", "옵티마이저 상태를 8비트로 저장합니다. 손실은 거의 같습니다.",
         frozenset({"automatic", "plan", "train"}), _unless("training.optimizer", "adamw_8bit", only_from="adamw"),
         possible=lambda able: able.optimizer_8bit, note="bitsandbytes 필요",
     ),
     Rung(
-        "model.dtype", "가중치를 bfloat16으로 둡니다. 손실은 거의 같습니다.",
+        "model.dtype", "가중치를 bfloat16으로 저장합니다. 손실은 거의 같습니다.",
         frozenset({"automatic", "plan", "train", "use", "load"}), _unless("model.dtype", "bfloat16"),
         possible=lambda able: able.rounded_weights,
     ),
@@ -152,7 +153,7 @@ LADDER: tuple[Rung, ...] = (
         frozenset({"automatic", "plan", "train"}), _unless("training.optimizer", "adafactor"),
     ),
     Rung(
-        "model.quantization", "가중치를 4비트로 두고 어댑터만 학습합니다.",
+        "model.quantization", "가중치를 4비트로 양자화하고 어댑터만 학습합니다.",
         frozenset({"load"}), _unless("model.quantization", "4bit"), note="model.adapter.method: lora와 함께",
     ),
     Rung(
@@ -160,7 +161,7 @@ LADDER: tuple[Rung, ...] = (
         frozenset({"plan", "train"}), _unless("model.adapter.method", "lora", only_from="none"),
     ),
     Rung(
-        "data.max_length", "긴 텍스트의 뒷부분을 잃습니다.",
+        "data.max_length", "긴 텍스트의 뒷부분이 잘려 나갑니다.",
         frozenset({"plan", "train", "use"}), _half_as_long,
     ),
 )  # fmt: skip
@@ -229,16 +230,8 @@ def remembered(settings: Settings, chosen: Mapping[str, Any], given: Set[str]) -
 
 def is_left_open(settings: Settings, key: str, given: Set[str]) -> bool:
     """Return whether the program may decide a setting: it has its default, and the command line does not state it."""
-    value = read(settings, key)
-    return bool(value == read(_DEFAULTS, key)) and (value is None or key not in given)
-
-
-def read(settings: Settings, key: str) -> Any:
-    """Return a setting by its dotted name."""
-    value: Any = settings
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
+    value = value_at(settings, key)
+    return bool(value == value_at(_DEFAULTS, key)) and (value is None or key not in given)
 
 
 def with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:

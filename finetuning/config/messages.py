@@ -15,6 +15,8 @@ from exceptions import SettingsError
 from finetuning.config.metadata import value_at
 from finetuning.config.schema import Settings, all_keys
 
+# what helps where the Hub cannot be reached
+WITHOUT_INTERNET = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
 _LONGEST_SHOWN = 60
 _BOUNDS = {
     "greater_than": "{gt}보다 커야 합니다",
@@ -50,7 +52,7 @@ def explain(error: ValidationError, path: Path | None, sources: Mapping[str, str
     if len(problems) == 1:
         return SettingsError(problems[0].what, where=places[0], remedy=problems[0].remedy)
     lines = [f"\n  - {place}: {problem.what} {problem.remedy}" for place, problem in zip(places, problems, strict=True)]
-    return SettingsError(f"설정 {len(problems)}개가 틀렸습니다.{''.join(lines)}", where=file)
+    return SettingsError(f"설정 {len(problems)}개가 잘못되었습니다.{''.join(lines)}", where=file)
 
 
 def nearest_key(key: str) -> str:
@@ -113,7 +115,7 @@ def _requirement(detail: ErrorDetails) -> str:
         return "비워 둘 수 없습니다"
     if kind.startswith("string"):
         is_word = isinstance(detail["input"], bool)
-        return "글자를 써야 합니다" + (" (on, off, yes, no는 따옴표로 감싸세요)" if is_word else "")
+        return "문자열을 써야 합니다" + (" (on, off, yes, no는 따옴표로 감싸세요)" if is_word else "")
     if kind.startswith("bool"):
         return "true 또는 false를 써야 합니다"
     if kind.startswith("int"):

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from finetuning.cells import as_label
 from finetuning.files import user_path
 
 
@@ -55,8 +56,14 @@ def _check_record_path(value: str) -> str:
     return value
 
 
+def _as_label(value: object) -> object:
+    """Read a number or a boolean as the label that such a cell of the data is."""
+    return value if value is None or isinstance(value, list | dict) else as_label(value)
+
+
 Text = Annotated[str, Field(min_length=1, strict=True)]
 PathText = Annotated[Text, AfterValidator(user_path)]  # or a Hub id; a saved settings.yaml has no `~`
+Label = Annotated[str, BeforeValidator(_as_label), Field(min_length=1)]
 Integer = Annotated[int, BeforeValidator(_parse_number), Field(strict=True)]
 Number = Annotated[float, BeforeValidator(_parse_number), AfterValidator(_check_finite)]
 Boolean = Annotated[bool, BeforeValidator(_parse_boolean), Field(strict=True)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from exceptions import SettingsError
+from exceptions import SettingsError, first_line_of
 from finetuning.config.messages import shorten
 from finetuning.config.schema import Settings
 
@@ -46,13 +46,13 @@ def read_sections(path: Path) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         place = f"{path} {mark.line + 1}번째 줄 {mark.column + 1}번째 칸" if mark else str(path)
         raise SettingsError(
-            f"YAML 문법이 틀렸습니다: {error.problem or error.context}",
+            f"YAML 문법 오류입니다: {error.problem or error.context}",
             where=place,
             remedy="그 줄과 바로 윗줄의 들여쓰기, 콜론(:), 따옴표를 확인하세요.",
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise SettingsError(
-            f"YAML로 읽을 수 없습니다: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"YAML로 읽을 수 없습니다: {first_line_of(error)}",
             where=str(path),
             remedy="config.yaml을 참고해 다시 쓰세요.",
         ) from None
@@ -81,7 +81,7 @@ def _as_sections(loaded: object, path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise SettingsError(
-            "설정 파일이 '섹션: 키: 값' 모양이 아닙니다.", where=str(path), remedy="config.yaml을 참고해 쓰세요."
+            "설정 파일이 '섹션: 키: 값' 형식이 아닙니다.", where=str(path), remedy="config.yaml을 참고해 쓰세요."
         )
     sections: dict[str, Any] = {}
     for name, content in loaded.items():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from exceptions import DataError, SettingsError
-from finetuning.cells import ROLE_NAMES
+from finetuning.cells import ROLE_NAMES, as_label
+from finetuning.config.schema import DataSettings
+from finetuning.data.cleaning import GROUP
 from finetuning.data.formats.base import clean_name
 from finetuning.data.sources import Raw
 from finetuning.korean.particles import with_particle
@@ -22,7 +26,9 @@ _TASK_OF = {  # usual columns that one task alone reads
     "messages": "text-generation", "conversations": "text-generation", "ner_tags": "token-classification",
     "answers": "question-answering",
 }  # fmt: skip
+_LONG_NAME = 20  # characters
 _WITH_FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # other columns are set with --set
+_LOOKED_AT, _MOST_LABELS, _LONGEST_LABEL = 1000, 50, 30  # rows, labels, characters
 
 
 def find_columns(columns: Sequence[Column], raw: Raw) -> dict[str, str]:
@@ -45,11 +51,16 @@ def find_columns(columns: Sequence[Column], raw: Raw) -> dict[str, str]:
             names[column.role] = candidates[0]
         elif len(candidates) == 1:
             names[column.role] = candidates[0]
-            role = with_particle(ROLE_NAMES.get(column.role, column.role), "으로/로")
-            _log.info("'%s' 열을 %s 씁니다. (%s)", candidates[0], role, raw.where)
+            role, found = ROLE_NAMES.get(column.role, column.role), with_particle(f"'{candidates[0]}'", "을/를")
+            _log.info("%s 열로 %s 자동 선택했습니다. (%s)", role, found, raw.where)
         elif candidates or not (column.optional and column.is_default()):
             raise _no_column(column, candidates, raw)
     return names
+
+
+def group_column(data: DataSettings) -> tuple[Column, ...]:
+    """Return the column of `data.group_column`, which no task reads; none where it is not set."""
+    return (Column(GROUP, "group_column", data.group_column),) if data.group_column is not None else ()
 
 
 def check_used(columns: Sequence[Column], task: Task, raw: Raw) -> None:
@@ -118,8 +129,37 @@ def _no_column(column: Column, candidates: Sequence[str], raw: Raw) -> DataError
     flag = f"--{column.setting} 열이름" if column.setting in _WITH_FLAGS else f"--set data.{column.setting}=열이름"
     task = next((_TASK_OF[name] for name in raw.columns if name in _TASK_OF), None)
     likely = f"{task} 태스크의 데이터로 보입니다. 그렇다면 --task {task} 플래그를 쓰세요. " if task else ""
+    if any(map(_is_rather_a_cell, raw.columns)):
+        likely += "첫 줄이 열 이름이 아니라 데이터라면 맨 위에 열 이름을 쓴 줄을 추가하세요(예: text,label). "
     return DataError(
         f"'{column.name}' 열이 없습니다.{several}",
         where=raw.where,
         remedy=f"{likely}있는 열: {', '.join(raw.columns)}. data.{column.setting}에 쓰거나 {flag} 플래그로 고르세요.",
     )
+
+
+def likely_labels(raw: Raw, used: Collection[str]) -> dict[str, list[str]]:
+    """Find the columns of a source whose cells look like labels: short texts, of which few differ.
+
+    Args:
+        raw: The source; its first rows are read.
+        used: Columns that are left out.
+
+    Returns:
+        Column → its labels, the most frequent first.
+    """
+    counts: dict[str, Counter[str]] = {column: Counter() for column in raw.columns if column not in used}
+    for row in itertools.islice(raw.rows, _LOOKED_AT):
+        for column, labels in counts.items():
+            labels[as_label(row.get(column))] += 1
+    return {
+        column: [label for label, _ in labels.most_common() if label]
+        for column, labels in counts.items()
+        if 2 <= len(set(labels) - {""}) <= max(2, min(_MOST_LABELS, labels.total() // 2))
+        and max(map(len, labels)) <= _LONGEST_LABEL
+    }
+
+
+def _is_rather_a_cell(name: str) -> bool:
+    """Return whether a column's name looks like a cell of the first row, in a file without a header."""
+    return len(name) > _LONG_NAME or name.count(" ") > 1 or name.isdecimal()

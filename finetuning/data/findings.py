@@ -12,7 +12,7 @@ from finetuning.korean.normalization import KINDS, change_shown
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
-_CHANGES = {**KINDS, "label": "앞뒤 공백을 제거한 라벨", "unanswered": "답이 없어 뺀 마지막 질문"}
+_CHANGES = {**KINDS, "label": "앞뒤 공백을 제거한 라벨", "unanswered": "답이 없어 제외한 마지막 질문"}
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Findings:
         skipped: Reason → number of rows.
         skipped_rows: Reason → numbers of the first few rows.
         first_found: Reason → content of the first such row.
+        renamed: Label of `data.label_map` → number of times that it was renamed.
     """
 
     kept: int = 0
@@ -36,6 +37,7 @@ class Findings:
     skipped: dict[str, int] = field(default_factory=dict)
     skipped_rows: dict[str, list[int]] = field(default_factory=dict)
     first_found: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, int] = field(default_factory=dict)
 
     def skip(self, reason: str, row: int, found: str = "") -> None:
         """Count a skipped row; remember the first few row numbers and the content of the first row."""
@@ -54,6 +56,11 @@ class Findings:
         self.changed[kind] = self.changed.get(kind, 0) + 1
         if kind not in self.first_changed:
             self.first_changed[kind] = f"{row:,}번째 행 {change_shown(before, after)}"
+
+    def rename(self, labels: Iterable[str]) -> None:
+        """Count labels that were renamed."""
+        for label in labels:
+            self.renamed[label] = self.renamed.get(label, 0) + 1
 
     def check(self, where: str, columns: Mapping[str, str], tolerated: float) -> None:
         """Check that the source can be used.
@@ -75,7 +82,7 @@ class Findings:
                 f"쓸 수 없는 행이 너무 많습니다. 전체 {total:,}행 가운데 {self._skipped_as_text()}",
                 where=where,
                 remedy="열 이름이 맞는지 확인하고 데이터를 고치세요. "
-                f"그대로 빼고 쓰려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
+                f"그 행들을 제외하고 계속하려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
             )
         if "text" in columns and self.numeric > 0.9 * self.kept > 0:
             raise DataError(
@@ -97,6 +104,7 @@ class Findings:
             notes: How the source was read, a sentence each.
         """
         changes = [f"{_CHANGES[kind]} {count:,}개({self.first_changed[kind]})" for kind, count in self.changed.items()]
+        changes += [f"이름을 바꾼 라벨 '{label}' {count:,}개" for label, count in self.renamed.items()]
         if changes or notes:
             _log.info("%s: %s", where, " ".join([*notes, *([", ".join(changes)] if changes else [])]))
         if self.skipped:

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from exceptions import DataError, ResourceError
+from exceptions import DataError, ResourceError, first_line_of
+from finetuning.config.messages import WITHOUT_INTERNET
 from finetuning.data.formats.base import clean_name
+from finetuning.data.formats.class_names import named
 from finetuning.files import full_or_read_only
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _ROWS_AT_A_TIME = 10_000
-_NO_CLASS = -1  # the label in test splits whose labels are not published, such as GLUE's
 
 
 def notice_offline() -> None:
@@ -53,25 +54,18 @@ class HubSplit:
             for values in zip(*batch.values(), strict=True):
                 row = dict(zip(batch, values, strict=True))
                 for column, names in self.classes.items():
-                    row[column] = _named(row[column], names)
+                    row[column] = named(row[column], names)
                 yield row
 
 
-def _named(cell: Any, names: Sequence[str]) -> Any:
-    if isinstance(cell, list):
-        return [_named(item, names) for item in cell]
-    if cell == _NO_CLASS:
-        return None
-    return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else cell
-
-
-def load_hub(name: str, config: str | None, cache_dir: str) -> dict[str, HubSplit]:
+def load_hub(name: str, config: str | None, cache_dir: str, revision: str | None = None) -> dict[str, HubSplit]:
     """Load a Hub dataset, downloading it if need be. No dataset script is run.
 
     Args:
         name: The dataset's id.
         config: The name of its configuration, None for the only one.
         cache_dir: The folder that it is kept in.
+        revision: A branch, tag or commit; None for the newest.
 
     Returns:
         Its splits by their published names.
@@ -83,7 +77,7 @@ def load_hub(name: str, config: str | None, cache_dir: str) -> dict[str, HubSpli
     import datasets
 
     try:
-        loaded = datasets.load_dataset(name, config, cache_dir=cache_dir)
+        loaded = datasets.load_dataset(name, config, cache_dir=cache_dir, revision=revision)
     except Exception as error:
         reason = full_or_read_only(error)
         if reason is not None:
@@ -101,7 +95,6 @@ def _explain(error: Exception, name: str) -> DataError:
     kinds, text = {cls.__name__ for cls in type(error).__mro__}, str(error)
     where = f"data.dataset_name: {name}"
     own_file = "내 파일을 쓰려면 경로를 쓰세요(예: ./data/train.csv)."
-    quick_start = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
     if "gated" in text.lower():
         return DataError(
             "로그인과 사용 승인이 필요한 데이터셋입니다.",
@@ -112,17 +105,17 @@ def _explain(error: Exception, name: str) -> DataError:
         return DataError(
             f"Hugging Face Hub에 그런 데이터셋이 없습니다: {name}",
             where=where,
-            remedy=f"철자(조직/이름)를 확인하세요. 비공개이면 `hf auth login`이 필요합니다. {own_file} {quick_start}",
+            remedy="철자(조직/이름)를 확인하세요. 비공개이면 `hf auth login`이 필요합니다. "
+            f"{own_file} {WITHOUT_INTERNET}",
         )
     if "ConnectionError" in kinds or "Offline" in text:
         return DataError(
             f"Hugging Face Hub에 연결할 수 없고, 내려받아 둔 데이터도 없습니다: {name}",
             where=where,
-            remedy=f"인터넷 연결을 확인하세요. {own_file} {quick_start}",
+            remedy=f"인터넷 연결을 확인하세요. {own_file} {WITHOUT_INTERNET}",
         )
-    reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return DataError(
-        f"데이터셋을 읽지 못했습니다: {reason}",
+        f"데이터셋을 읽지 못했습니다: {first_line_of(error)}",
         where=where,
         remedy="설정(config)이 여럿인 데이터셋이면 --dataset_config로 하나를 고르세요.",
     )

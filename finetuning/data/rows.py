@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from finetuning.data.table import counted
@@ -20,11 +20,15 @@ class Rows:
         where: The source, as messages name it.
         table: `row` (int64, from 1, the number in the source) and the task's columns as strings.
         key: A hash of the content, part of the cache key of the examples.
+        columns: Role → the source's column name.
+        renamed: Labels that were renamed by `data.label_map`.
     """
 
     where: str
     table: Dataset
     key: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    renamed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.table)

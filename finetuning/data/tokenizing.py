@@ -118,8 +118,9 @@ def usable_examples(table: Dataset, rows: Dataset) -> Examples:
     lengths = list_lengths(table, "input_ids")
     if not lengths.all():
         table, lengths = table.select(np.flatnonzero(lengths)), lengths[lengths > 0]
-    if len(table) != len(rows):  # else each row has one example
-        has_any = np.isin(numbers(rows, "row"), numbers(table, "row"))
+    own, owners = numbers(rows, "row"), numbers(table, "row")
+    if not np.array_equal(own, owners):  # else each row has one example
+        has_any = np.isin(own, owners)
         rows = rows if has_any.all() else rows.select(np.flatnonzero(has_any))
     return Examples(table, lengths, rows)
 
@@ -161,12 +162,12 @@ class LengthReport:
             return
         shown = ", ".join(map(str, rows[:_SHOWN])) + ("번째 등" if len(rows) > _SHOWN else "번째")
         _log.warning(
-            "%s: 학습할 토큰이 max_length에서 모두 잘린 %s행(%s)을 뺍니다.", self.where, f"{len(rows):,}", shown
+            "%s: 학습할 토큰이 max_length를 넘어 모두 잘린 %s행(%s)을 제외합니다.", self.where, f"{len(rows):,}", shown
         )
         if len(rows) > _MUCH_DROPPED * self._total and self._full_lengths:
             quantiles = np.percentile(np.concatenate(self._full_lengths), (50, 90, 99, 100)).astype(int)
             _log.warning(
-                "%.1f%%나 빠집니다. 토큰 길이는 50%% %s, 90%% %s, 99%% %s, 최대 %s입니다. "
+                "전체의 %.1f%%가 제외됩니다. 토큰 길이는 50%% %s, 90%% %s, 99%% %s, 최대 %s입니다. "
                 "data.max_length(지금 %s)를 늘리세요.",
                 100 * len(rows) / self._total, *(f"{value:,}" for value in quantiles), f"{self.max_length:,}",
             )  # fmt: skip
@@ -178,4 +179,6 @@ class LengthReport:
             DataError: No example has any.
         """
         if sum(map(len, self._dropped_rows)) == self._total:
-            raise DataError("학습할 것이 남은 예제가 없습니다.", where=self.where, remedy="data.max_length를 늘리세요.")
+            raise DataError(
+                "학습할 토큰이 남은 예제가 없습니다.", where=self.where, remedy="data.max_length를 늘리세요."
+            )

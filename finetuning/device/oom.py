@@ -49,7 +49,7 @@ def out_of_memory(what: str, where: str, remedies: Sequence[str]) -> OutOfMemory
     Returns:
         The error.
     """
-    return OutOfMemory(what, where=where, remedy=f"차례대로 해 보세요: {' → '.join(remedies)}")
+    return OutOfMemory(what, where=where, remedy=f"다음을 차례로 시도해 보세요: {' → '.join(remedies)}")
 
 
 @contextmanager

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 
+from finetuning.device.loss_scale import LossScale
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -26,15 +30,42 @@ class HasTensors(Protocol):
 _H = TypeVar("_H", bound=HasTensors)
 
 
+@dataclass
+class Pinning:
+    """Puts batches into page-locked host memory, and gives up after the first failure.
+
+    Attributes:
+        works: Whether it has not failed yet.
+    """
+
+    works: bool = True
+
+    def pinned(self, batch: _H) -> _H:
+        """Return the batch in page-locked memory, or the batch itself where the system gives none."""
+        if not self.works:
+            return batch
+        try:
+            return batch.mapped(lambda tensor: tensor.pin_memory())
+        except RuntimeError as error:
+            self.works = False
+            _log.warning(
+                "GPU로 복사할 메모리를 고정(pin)하지 못해 그냥 복사합니다. 조금 느려질 뿐 결과는 같습니다. (%s)",
+                next(iter(str(error).splitlines()), type(error).__name__),
+            )
+            return batch
+
+
 @dataclass(frozen=True)
 class Runtime:
     """Answers every question about devices, precision, seeds and processes.
 
     Attributes:
         accelerator: accelerate's object for this process. No other module asks it.
+        pinning: Puts batches into memory that a GPU copies from by itself.
     """
 
     accelerator: Accelerator
+    pinning: Pinning = field(default_factory=Pinning, kw_only=True)
 
     # --- the device ---
 
@@ -50,9 +81,27 @@ class Runtime:
         return self.device.type == "cpu"
 
     @property
+    def is_cuda(self) -> bool:
+        """Whether the model computes on a GPU through CUDA, which the host does not wait for."""
+        return self.device.type == "cuda"
+
+    @property
+    def device_name(self) -> str:
+        """A GPU's product name, or the type of another device, such as `cpu`."""
+        return torch.cuda.get_device_name(self.device) if self.is_cuda else self.device.type
+
+    def wait_for_device(self) -> None:
+        """Wait until a GPU has computed what it was given; other devices have already."""
+        if self.is_cuda:
+            torch.cuda.synchronize(self.device)
+
+    @property
     def skips_steps_on_device(self) -> bool:
-        """Whether torch's fused AdamW skips a step through `found_inf` here, so that the host does not wait."""
-        return self.device.type in ("cuda", "cpu") and not self.scaler().is_enabled()
+        """Whether torch's fused AdamW skips a step through `found_inf` here, so that the host does not wait.
+
+        In fp16 the host must know of each overflow, to change the loss scale.
+        """
+        return (self.is_cuda or self.is_cpu) and self.precision != "fp16"
 
     def on_device(self, batch: _H) -> _H:
         """Return a batch with its tensors on the device."""
@@ -60,7 +109,7 @@ class Runtime:
 
     def pinned(self, batch: _H) -> _H:
         """Return a batch that can be copied to a GPU without waiting; on other devices the batch itself."""
-        return batch.mapped(lambda tensor: tensor.pin_memory()) if self.device.type == "cuda" else batch
+        return self.pinning.pinned(batch) if self.is_cuda else batch
 
     # --- precision ---
 
@@ -74,9 +123,9 @@ class Runtime:
         context: AbstractContextManager[Any] = self.accelerator.autocast()
         return context
 
-    def scaler(self) -> torch.amp.GradScaler:
-        """Return the loss scaler of fp16; in other precisions one that is switched off."""
-        return self.accelerator.scaler or torch.amp.GradScaler(self.device.type, enabled=False)
+    def loss_scale(self) -> LossScale:
+        """Return a new loss scale for fp16; in other precisions one that is switched off."""
+        return LossScale(is_enabled=self.precision == "fp16")
 
     # --- seeds ---
 
@@ -154,20 +203,35 @@ class Runtime:
         return values
 
 
-def start_runtime(precision: str) -> Runtime:
+def start_runtime(precision: str, deterministic: bool) -> Runtime:
     """Join the group of processes, choose the device, and set its kernels.
 
     Args:
         precision: Autocast's precision, `bf16`, `fp16` or `no`.
+        deterministic: Whether kernels must give the same bits in every run, as far as torch has such kernels.
 
     Returns:
         The runtime of this process.
     """
     from accelerate import Accelerator
 
-    on_cpu = not torch.accelerator.is_available()  # set explicitly, so that several processes find each other on CPUs
+    on_cpu = not torch.accelerator.is_available() or has_apple_gpu()  # explicit: processes find each other on CPUs
     switch_cudnn_attention_off()
+    choose_kernels(deterministic)
     return Runtime(Accelerator(mixed_precision=precision, cpu=on_cpu))
+
+
+def has_apple_gpu() -> bool:
+    """Return whether the only accelerator is an Apple GPU (MPS). It is not used: nothing here was ever run on one."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device is not None and device.type == "mps"
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """Choose between kernels that always add in one order and faster ones; those without a choice stay as they are."""
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
+    torch.backends.cudnn.deterministic = deterministic
 
 
 def switch_cudnn_attention_off() -> None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 # Bytes of address space that thread heaps and libraries reserve later in a run; 120 to 250 MiB were measured.
 _RESERVED_LATER = 2**28
+# Bytes of a GPU that kernels of cuBLAS, cuDNN and attention take when they are first used, which the allocator does not
+# count. An estimate, not measured.
+_KERNELS_LOADED_LATER = 2**28
 
 
 @dataclass(frozen=True)
@@ -77,25 +80,33 @@ def peak_bytes(device: torch.device) -> int:
         import resource
     except ImportError:  # Windows
         return used_bytes(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def limit_bytes(device: torch.device, gpu_share: float) -> int:
-    """Return the bytes that this process may use.
+def gpu_limit_bytes(device: torch.device, share: float) -> int:
+    """Return the bytes of a GPU that this process may use for tensors.
+
+    Other programs and the context of CUDA, which no allocator counts, take a part of the card: the share is of what
+    they leave. Kernels that are loaded later take some of it, too.
 
     Args:
-        device: Where the run computes.
-        gpu_share: Share of a GPU's memory that the run may use, from 0 to 1.
+        device: The GPU.
+        share: Share of the memory that is free, from 0 to 1.
 
     Returns:
-        The share of the GPU's memory; on a CPU the least of the machine's memory, its container's limit and what
-        `ulimit -v` allows.
+        The share of the free memory and of what this process holds already.
     """
-    import psutil
     import torch
 
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory * gpu_share)
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(share * max(0, free + torch.cuda.memory_reserved(device) - _KERNELS_LOADED_LATER))
+
+
+def host_limit_bytes() -> int:
+    """Return the least of the machine's memory, its container's limit and what `ulimit -v` allows this process."""
+    import psutil
+
     containers = (group.limit_bytes() for group in CGROUPS)
     return min(int(psutil.virtual_memory().total), _address_space_bytes(), *_known(containers))
 

@@ -102,7 +102,7 @@ class Evaluator:
         if isinstance(self.task.scores, GeneratingScorer):
             return [Answer(generated=text) for text in self._generate(self.task.scores, examples, len(examples.rows))]
         predictions = self._pass(examples.lengths, lambda indices: self._predictions(examples, indices, None)[0])
-        return self.task.scores.gather(predictions, examples.table, examples.rows)
+        return self.task.scores.gather(predictions, examples.table, examples.rows, self.label_names)
 
     @torch.no_grad()
     def without_finite_loss(self, examples: Examples, indices: Sequence[int], key: RandomKey) -> list[int]:
@@ -142,7 +142,7 @@ class Evaluator:
 
         found = self._pass(examples.lengths, work)
         sums = [sum(part) for part in zip(*self.runtime.gathered(losses), strict=True)]
-        predictions = self.task.scores.gather(found, examples.table, examples.rows)
+        predictions = self.task.scores.gather(found, examples.table, examples.rows, self.label_names)
         if isinstance(self.task.scores, GeneratingScorer) and generated_rows:
             answers = self._generate(self.task.scores, examples, min(generated_rows, len(predictions)))
             for position, text in enumerate(answers):
@@ -185,16 +185,12 @@ class Evaluator:
                 while pending:
                     self.check_stop()
                     indices = pending.pop(0)
-                    try:
-                        made = work(indices)
-                    except MAY_BE_OUT_OF_MEMORY as error:
-                        if not is_out_of_memory(error):
-                            raise
-                        self.memory.shrink(int(lengths[indices].max()) * len(indices), len(indices))
-                        rest = np.concatenate([indices, *pending])
-                        pending = [rest[cut] for cut in batches_by_length(lengths[rest], self._budget())]
+                    if (made := _unless_out_of_memory(work, indices)) is not None:
+                        found.extend(zip(indices.tolist(), made, strict=True))
                         continue
-                    found.extend(zip(indices.tolist(), made, strict=True))
+                    self.memory.shrink(int(lengths[indices].max()) * len(indices), len(indices))
+                    rest = np.concatenate([indices, *pending])
+                    pending = [rest[cut] for cut in batches_by_length(lengths[rest], self._budget())]
         finally:
             self.model.train(was_training)
         return [made for _, made in sorted(self.runtime.gathered(found), key=lambda pair: pair[0])]
@@ -212,6 +208,19 @@ class Evaluator:
             logits = self.task.scores.forward(self.model, batch)
         loss = float(self.task.scores.loss_sum(logits, batch)) if key is not None else 0.0
         return self.task.scores.predictions(logits, batch), loss, batch.items
+
+
+def _unless_out_of_memory(work: Callable[[np.ndarray], list[Any]], indices: np.ndarray) -> list[Any] | None:
+    """Return what `work` makes of these positions, or None where memory ran out.
+
+    Memory can only be given back afterwards: until then the error holds the frames, and these the tensors.
+    """
+    try:
+        return work(indices)
+    except MAY_BE_OUT_OF_MEMORY as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def _columns(examples: Examples) -> dict[str, Sequence[Any]]:

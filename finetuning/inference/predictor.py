@@ -25,7 +25,7 @@ class Predictor:
             source: The rows; they are cleaned and encoded as in training.
 
         Yields:
-            Each row as the source has it, with its prediction; in the source's order. A row without text has none.
+            Each row as it is in the source, with its prediction, in the source's order. A row without text has none.
 
         Raises:
             DataError: No row has a token left within max_length.

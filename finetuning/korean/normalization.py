@@ -1,4 +1,4 @@
-"""Unicode normalization: NFC always, zero-width characters and full-width forms by the settings."""
+"""Unicode normalization: NFC always; zero-width characters and full-width forms as the settings say."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 KINDS = {
-    "nfc": "NFC로 바꾼 값",
-    "zero_width": "폭 없는 문자를 지운 값",
+    "nfc": "NFC로 정규화한 값",
+    "zero_width": "제로폭 문자를 제거한 값",
     "full_width": "전각 문자를 반각으로 바꾼 값",
 }
 # Zero-width space, word joiner, byte order mark and soft hyphen. The joiners U+200C and U+200D shape emoji and other

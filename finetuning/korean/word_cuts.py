@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from exceptions import ModelError
-
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -27,7 +25,7 @@ CUT = "|".join(
 )
 
 
-def cut_words(tokenizer: PreTrainedTokenizerBase, task: str) -> None:
+def cut_words(tokenizer: PreTrainedTokenizerBase) -> None:
     """Make a tokenizer cut before a word's particle (조사) and around marks and numbers. It is saved that way.
 
     Entities and answers end before the particle, and a subword such as `일부터` holds both. A needless cut (`고양|이`)
@@ -36,19 +34,9 @@ def cut_words(tokenizer: PreTrainedTokenizerBase, task: str) -> None:
 
     Args:
         tokenizer: Fast tokenizer to change.
-        task: Name of the task, for the message.
-
-    Raises:
-        ModelError: The tokenizer is slow.
     """
     from tokenizers import Regex, pre_tokenizers
 
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"{task}에는 fast tokenizer가 필요합니다. 이 모델에는 없습니다.",
-            where="model.name",
-            remedy="tokenizer.json이 있는 모델을 고르세요.",
-        )
     backend: Any = tokenizer.backend_tokenizer
     existing = json.loads(backend.to_str())["pre_tokenizer"]
     steps = existing["pretokenizers"] if existing and existing["type"] == "Sequence" else [existing] if existing else []

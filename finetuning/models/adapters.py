@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exceptions import ModelError, SettingsError
+from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.config.schema import AdapterSettings
 from finetuning.korean.particles import with_particle
 from finetuning.models.towers import towers
@@ -57,7 +57,7 @@ def _add_low_rank(model: PreTrainedModel, adapter: AdapterSettings, missing: Set
         )  # fmt: skip
     except ValueError as error:
         raise ModelError(
-            f"어댑터를 붙일 층을 찾지 못했습니다: {str(error).splitlines()[0]}",
+            f"어댑터를 붙일 층을 찾지 못했습니다: {first_line_of(error)}",
             where=f"model.adapter.target_modules: {adapter.target_modules}",
             remedy="auto로 두거나, 이 모델에 있는 linear 층의 이름을 쓰세요. 예: [q_proj, v_proj]",
         ) from error
@@ -69,7 +69,7 @@ def _freeze(model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str])
     most = max((len(stack) for stack in found.values()), default=0)
     if adapter.layers > most:
         raise SettingsError(
-            f"이 모델의 층은 {most}개인데 마지막 {adapter.layers}개를 학습하라고 했습니다.",
+            f"이 모델의 층은 {most}개인데 마지막 {adapter.layers}개를 학습하도록 설정되어 있습니다.",
             where=f"model.adapter.layers: {adapter.layers}",
             remedy=f"model.adapter.layers를 {most} 이하로 하거나, 모두 학습하려면 method를 none으로 하세요.",
         )
@@ -128,7 +128,7 @@ def _check_own_weights(targets: Sequence[str], model: PreTrainedModel) -> None:
         if shared and len(names) > 1:
             layer, others = shared[0], ", ".join(name for name in names if name != shared[0])
             raise ModelError(
-                f"{others}의 가중치를 같이 쓰는 층에는 어댑터를 붙일 수 없습니다: {layer}",
+                f"{others}의 가중치를 공유하는 층에는 어댑터를 붙일 수 없습니다: {layer}",
                 where=f"model.adapter.target_modules: {list(targets)}",
                 remedy=f"target_modules에서 {with_particle(layer, '을/를')} 빼거나, auto로 두세요.",
             )

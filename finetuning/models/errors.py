@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exceptions import FinetuningError, ModelError, ResourceError
+from exceptions import FinetuningError, ModelError, ResourceError, first_line_of
 from finetuning.config.ladder import remedies
+from finetuning.config.messages import WITHOUT_INTERNET
 from finetuning.config.schema import Settings
 from finetuning.device.oom import is_out_of_memory, out_of_memory
+from finetuning.files import full_or_read_only
 from finetuning.korean.particles import with_particle
 from finetuning.models import gguf_reader
-
-_QUICK_START = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
 
 
 def explain(error: Exception, part: str, name: str, settings: Settings, task: str) -> FinetuningError:
@@ -35,8 +35,12 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
     if gguf_reader.is_gguf(name):
         return gguf_reader.explain(error, name)
     names = {type(link).__name__ for link in _causes(error)}
-    if any(isinstance(link, OSError) and link.errno == 28 for link in _causes(error)):
-        return ResourceError("모델을 내려받다가 디스크가 가득 찼습니다.", where=str(settings.model.cache_dir))
+    if (disk := full_or_read_only(error)) is not None:
+        return ResourceError(
+            f"모델을 내려받을 수 없습니다: {disk}",
+            where=f"model.cache_dir: {settings.model.cache_dir}",
+            remedy="남은 공간을 확인하거나 --cache_dir로 다른 폴더를 고르세요.",
+        )
     if "GatedRepoError" in names:
         return ModelError(
             "로그인과 사용 승인이 필요한 모델입니다.",
@@ -48,15 +52,15 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
             f"Hugging Face Hub에 그런 모델이 없습니다: {name}",
             where=where,
             remedy="철자(조직/이름)와 model.revision을 확인하세요. "
-            f"비공개 모델이면 `hf auth login`이 필요합니다. {_QUICK_START}",
+            f"비공개 모델이면 `hf auth login`이 필요합니다. {WITHOUT_INTERNET}",
         )
     if names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError"}:
         return ModelError(
             f"Hugging Face Hub에 연결할 수 없고, 내려받아 둔 {with_particle(part, '이/가')} 없습니다.",
             where=where,
-            remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {_QUICK_START}",
+            remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {WITHOUT_INTERNET}",
         )
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line_of(error)
     if "trust_remote_code" in str(error):
         return ModelError(
             "이 모델은 저장소에 든 파이썬 코드를 실행해야 읽을 수 있습니다. 실행하지 않았습니다.",

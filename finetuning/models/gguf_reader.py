@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import ModelError
+from exceptions import ModelError, first_line_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -80,7 +80,7 @@ def explain(error: Exception, name: str) -> ModelError:
     Returns:
         ModelError: The error to raise in its place.
     """
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line_of(error)
     where = f"model.name: {name}"
     if isinstance(error, ImportError):
         return ModelError(

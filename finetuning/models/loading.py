@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exceptions import FinetuningError, ModelError
 from finetuning.config.schema import Settings
+from finetuning.files import may_be_hub_id
 from finetuning.models import gguf_reader
 from finetuning.models.agreement import POSITIONS_AFTER_PADDING, fit_padding_token, steady_attention
+from finetuning.models.dtypes import base_dtype
 from finetuning.models.errors import explain
 from finetuning.models.quantization import check_not_quantised_yet, keep_weights_as_loaded, quantization_config
 from finetuning.models.weights import check_loaded
@@ -98,7 +100,7 @@ class ModelLoader:
         return LoadedModel(model, missing)
 
     def base(self, name: str, options: Mapping[str, Any]) -> LoadedModel:
-        """Load the task's model in `model.dtype`, quantised if `model.quantization` is set.
+        """Load the task's model as a base, quantised if `model.quantization` is set.
 
         Args:
             name: The model.
@@ -107,7 +109,7 @@ class ModelLoader:
         Returns:
             LoadedModel: The model, and which of its weights are new.
         """
-        dtype = self.settings.model.dtype
+        dtype = base_dtype(self.settings)
         if self.settings.model.quantization is None:
             return self.weights(name, dtype, options)
         config = options.get("config") or self.config(name)
@@ -118,7 +120,7 @@ class ModelLoader:
         return loaded
 
     def outline(self, config: PreTrainedConfig, name: str) -> PreTrainedModel:
-        """Build the task's model in `model.dtype` on the meta device: shapes and dtypes, without weights.
+        """Build the task's model as a base on the meta device: shapes and dtypes, without weights.
 
         Args:
             config: The model's config.
@@ -130,7 +132,7 @@ class ModelLoader:
         import torch
         import transformers
 
-        auto_class, dtype = getattr(transformers, self.task.auto_class), getattr(torch, self.settings.model.dtype)
+        auto_class, dtype = getattr(transformers, self.task.auto_class), getattr(torch, base_dtype(self.settings))
         config.update(steady_attention(config))
         with self.explaining("모델", name), torch.device("meta"):
             model: PreTrainedModel = auto_class.from_config(
@@ -183,7 +185,7 @@ def check_name(name: str) -> str:
                 remedy="모델이 저장된 폴더(config.json과 model.safetensors가 있는 곳)를 지정하세요.",
             )
         return str(path)
-    elif name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+    elif not may_be_hub_id(name):
         raise ModelError(
             f"모델 폴더가 없습니다: {name}",
             where="model.name",

@@ -42,15 +42,20 @@ class Trial:
     beside: torch.Tensor
     first: int
 
-    def passes(self) -> bool:
+    def passes(self, limit: float) -> bool:
         """Return whether sequences do not see each other and hidden states differ by rounding alone.
 
         Masked tokens are multiplied by zero, so other tokens in the first sequence must not change one bit of the
         sequences after it. The ordinary way adds up in another order, so it is compared within a limit.
+
+        Args:
+            limit: The largest relative error that counts as rounding.
+
+        Returns:
+            bool: Whether both hold.
         """
         if not torch.equal(self.found[self.first :], self.beside[self.first :]):
             return False
-        limit = ROUNDING[self.expected.dtype]
         error = (self.found - self.expected).float().norm()
         return bool(error <= limit * self.expected.float().norm())
 
@@ -89,7 +94,8 @@ def drops_padding(model: PreTrainedModel) -> bool:
 def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
     """Return whether a causal model can compute attention within each sequence of one dense row.
 
-    Models with their own attention code cannot, nor models with an attention window or chunks shorter than a sequence.
+    Models with their own attention code cannot, nor models with attention chunks shorter than a sequence. Where an
+    attention window is, the first sequence of the trial is longer than it.
 
     Args:
         model: A causal model. On the meta device there are no values to compare, so its class attribute decides.
@@ -98,15 +104,18 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
     Returns:
         bool: Whether the trial passed.
     """
-    if not _has_plain_attention(model) or not _reaches(model, max_length) or not _runs_base_model(model):
+    text = model.config.get_text_config()
+    window, chunk = (getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    if not _has_plain_attention(model) or (chunk is not None and chunk < max_length) or not _runs_base_model(model):
         return False
     if model.device.type == "meta":
         return _claims_attention_backend(model)
 
     def run() -> Trial:
-        lengths = [7, 5, 1, 5]
-        ids = torch.arange(sum(lengths), device=model.device).remainder(model.config.get_text_config().vocab_size)
-        others = torch.cat([ids[:7].flip(0), ids[7:]])
+        first = window + 3 if window is not None and window < max_length else 7
+        lengths = [first, 5, 1, 5]
+        ids = torch.arange(sum(lengths), device=model.device).remainder(text.vocab_size)
+        others = torch.cat([ids[:first].flip(0), ids[first:]])
         positions = torch.cat([torch.arange(length, device=model.device) for length in lengths])[None]
 
         def hidden(ids: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
@@ -116,7 +125,7 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
         expected = torch.cat([hidden(one) for one in ids.split(lengths)])
         with without_padding(model, causal_tokens(lengths).mapped(lambda tensor: tensor.to(model.device))):
             found, beside = hidden(ids, position_ids=positions), hidden(others, position_ids=positions)
-        return Trial(expected, found, beside, first=7)
+        return Trial(expected, found, beside, first)
 
     return _succeeds(model, run)
 
@@ -207,7 +216,8 @@ def _succeeds(model: PreTrainedModel, run: Callable[[], Trial]) -> bool:
     """Return whether a trial passes; False if the model refuses it. Memory that runs out is raised instead."""
     with trial_conditions(model):
         try:
-            return run().passes()
+            trial = run()
+            return trial.passes(ROUNDING[torch.bfloat16 if _has_mixed_dtypes(model) else trial.expected.dtype])
         except _REFUSALS as error:
             if is_out_of_memory(error):
                 raise
@@ -218,8 +228,9 @@ def _succeeds(model: PreTrainedModel, run: Callable[[], Trial]) -> bool:
 def trial_conditions(model: PreTrainedModel) -> Iterator[None]:
     """Run the block in evaluation mode, without gradients or autocast, in full float32, from one fixed random state.
 
-    The verdict must depend on the model alone: under TF32 rounding exceeds the limit for float32. Afterwards the
-    model's mode, the precision settings and the random state are as they were.
+    The verdict must depend on the model alone: under TF32 rounding exceeds the limit for float32. Weights of several
+    dtypes, as of an adapter beside its base, need autocast to be multiplied; it is bfloat16, whose limit is larger.
+    Afterwards the model's mode, the precision settings and the random state are as they were.
 
     Args:
         model: The model under trial.
@@ -229,13 +240,18 @@ def trial_conditions(model: PreTrainedModel) -> Iterator[None]:
     try:
         with (
             torch.no_grad(),
-            torch.autocast(model.device.type, enabled=False),
+            torch.autocast(model.device.type, torch.bfloat16, enabled=_has_mixed_dtypes(model)),
             _full_float32(),
             _fixed_random_state(model.device),
         ):
             yield
     finally:
         model.train(was_training)
+
+
+def _has_mixed_dtypes(model: PreTrainedModel) -> bool:
+    """Return whether the weights have several floating-point dtypes."""
+    return len({parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}) > 1
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from exceptions import ModelError, SettingsError
+from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.config.schema import Settings
 from finetuning.device.precision import autocast_precision
 from finetuning.models.adapters import METHODS, stacks
@@ -83,9 +83,9 @@ def check_device(settings: Settings, device: torch.device) -> None:
     try:
         _quantise_a_little(kind, device)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line_of(error)
         raise SettingsError(
-            f"bitsandbytes가 이 장치({device.type})에서 {kind} 양자화를 하지 못합니다: {reason}",
+            f"bitsandbytes로는 이 장치({device.type})에서 {kind} 양자화를 할 수 없습니다: {reason}",
             where=where,
             remedy="`pip install -U bitsandbytes`로 새 버전을 설치하거나, model.quantization을 null로 두세요.",
         ) from error
@@ -121,13 +121,9 @@ def quantization_config(settings: Settings, outline: PreTrainedModel) -> BitsAnd
     """
     from transformers import BitsAndBytesConfig
 
-    kind = settings.model.quantization
-    inputs = _input_sizes(outline)
-    blocks = tuple(f"{name}." for name in stacks(outline))
-    whole = sorted(
-        name for name, size in inputs.items() if not name.startswith(blocks) or (kind == "4bit" and size % _BLOCK)
-    )
-    if len(whole) == len(inputs):
+    kind, linear = settings.model.quantization, _input_sizes(outline)
+    whole = sorted(linear.keys() - _quantized_layers(outline, kind))
+    if len(whole) == len(linear):
         raise ModelError(
             "이 모델에는 양자화할 수 있는 linear 층이 없습니다.",
             where=f"model.quantization: {kind}",
@@ -140,6 +136,22 @@ def quantization_config(settings: Settings, outline: PreTrainedModel) -> BitsAnd
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=precisions[autocast_precision(settings)], llm_int8_skip_modules=whole,
     )  # fmt: skip
+
+
+def quantized_weights(outline: PreTrainedModel, kind: str | None) -> int:
+    """Return how many weights of an outline will be quantised; kind: `model.quantization`."""
+    layers = (outline.get_submodule(name) for name in _quantized_layers(outline, kind))
+    return sum(weight.numel() for layer in layers if not (weight := layer.get_parameter("weight")).requires_grad)
+
+
+def _quantized_layers(model: PreTrainedModel, kind: str | None) -> set[str]:
+    """Return the names of the linear layers in blocks that a kind of quantisation can take; none for no kind."""
+    blocks = tuple(f"{name}." for name in stacks(model))
+    return {
+        name
+        for name, size in _input_sizes(model).items()
+        if kind is not None and name.startswith(blocks) and not (kind == "4bit" and size % _BLOCK)
+    }
 
 
 def _input_sizes(model: PreTrainedModel) -> dict[str, int]:
@@ -168,13 +180,6 @@ def keep_weights_as_loaded(model: PreTrainedModel) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-
-
-def cast_trained(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Cast the trained weights to `dtype`; peft makes them in the dtype that quantised weights compute in."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(dtype)
 
 
 def check_not_quantised_yet(config: PreTrainedConfig, name: str) -> None:

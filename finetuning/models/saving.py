@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from exceptions import ModelError
-from finetuning.files import discard, give_usual_mode, writing
+from exceptions import ModelError, first_line_of
+from finetuning.files import discard, give_usual_mode, move, sync_file, sync_folder, writing
 from finetuning.korean.particles import with_particle
+from finetuning.models.adapter_files import write_index
 from finetuning.models.adapters import add_vocabulary
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ _WEIGHTS = re.compile(
 
 
 def save_pretrained(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, dtype: str | None
-) -> None:
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, dtype: str | None,
+    base: Mapping[str, str] = MappingProxyType({}),
+) -> None:  # fmt: skip
     """Write model and tokenizer into output_dir, and remove weights of another kind from it.
 
     Everything is written to a folder inside output_dir first, and then moved file by file. A disk that cannot
@@ -46,21 +48,27 @@ def save_pretrained(
         tokenizer: Its tokenizer.
         output_dir: The folder. Other files in it stay.
         dtype: torch's name of the dtype to write weights in; None keeps the model's own.
+        base: Weight of an adapter's base → path of its file, as far as known.
     """
     partial = output_dir / ".model.partial"
     discard(partial)
     with writing("모델을 저장하지 못했습니다", output_dir, partial=partial):
         _write_weights(model, partial, dtype)
+        if (partial / _ADAPTER_WEIGHTS).is_file():
+            write_index(base, partial)
         _write_config(model, partial, dtype)
         _write_tokenizer(tokenizer, partial)
         files = [path.relative_to(partial) for path in sorted(partial.rglob("*")) if path.is_file()]
         give_usual_mode(partial / file for file in files)
+        for file in files:  # all of it is on the disk before any of it takes the place of the model before
+            sync_file(partial / file)
         for file in files:
             (output_dir / file).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(partial / file, output_dir / file)
+            move(partial / file, output_dir / file)
         for path in output_dir.iterdir():  # whole weights beside an adapter would be loaded together
             if _WEIGHTS.fullmatch(path.name) and path.is_file() and Path(path.name) not in files:
                 path.unlink()
+        sync_folder(output_dir)
     discard(partial)
 
 
@@ -102,7 +110,11 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     Raises:
         ModelError: If config, generation config or tokenizer cannot be written.
     """
-    with tempfile.TemporaryDirectory() as name:
+    try:
+        temporary = tempfile.TemporaryDirectory()
+    except OSError:  # no disk for temporary files can be written; that of the run need not be among them
+        return
+    with temporary as name:
         folder = Path(name)
         with _trying("config.json", model):
             plain_config(model).save_pretrained(folder)
@@ -120,7 +132,7 @@ def _trying(part: str, model: PreTrainedModel) -> Iterator[None]:
     except OSError:
         return  # this disk is not that of the run, whose own first write says more
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line_of(error)
         raise ModelError(
             f"이 모델의 {with_particle(part, '은/는')} 저장할 수 없어 학습을 시작하지 않았습니다: {reason}",
             where=f"model.name: {model.config.name_or_path}",

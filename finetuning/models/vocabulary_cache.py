@@ -13,6 +13,7 @@ from finetuning.models.vocabulary_learning import Learned, learn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_BROKEN = (ValueError, KeyError, TypeError, RecursionError)  # what a file of something else raises when it is read
 _FORMAT = "1"  # part of the cache's key; to be changed with what learning does
 
 
@@ -47,10 +48,10 @@ def learn_cached(
 
 
 def _read_cached(path: Path) -> Learned | None:
-    """Return a file's pieces; None if there is no file, or a broken one that has to be replaced."""
+    """Return a file's pieces; None if it does not exist, or is broken and has to be replaced."""
     try:
         return Learned.from_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, *_BROKEN):
         return None
 
 
@@ -71,9 +72,9 @@ def read_kept(*output_dirs: Path) -> Learned | None:
         return None
     try:
         return Learned.from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except _BROKEN:
         raise ModelError(
-            f"학습을 시작할 때 학습한 한국어 조각의 파일이 깨졌습니다: {path.name}",
+            f"학습을 시작할 때 만든 한국어 서브워드 파일이 깨졌습니다: {path.name}",
             where=str(path),
             remedy="이 파일 없이는 이어서 학습할 수 없습니다. 복사해 둔 것이 있으면 되돌리고, 없으면 다른 "
             "--output_dir에서 처음부터 학습하세요.",

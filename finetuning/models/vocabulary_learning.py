@@ -1,6 +1,6 @@
-"""Learning Korean pieces for a byte-level BPE tokenizer: BPE goes on over the training texts from its own merges.
+"""Learning Korean pieces for a byte-level BPE tokenizer: BPE continues over the training texts from its own merges.
 
-Only pairs are merged whose piece has bytes in it that nothing but Hangul is written with.
+Pairs are merged only if their piece contains bytes that only Hangul has.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def learn(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, wanted: int)
     merges = _merges(repeated, backend.model, set(tokenizer.get_vocab()), wanted, hangul)
     if not merges:
         raise DataError(
-            "어휘에 추가할 한국어 조각을 찾지 못했습니다. 학습 데이터에 두 번 이상 나오는 한글 어절이 없습니다.",
+            "어휘에 추가할 한국어 서브워드를 찾지 못했습니다. 학습 데이터에 두 번 이상 나오는 한글 어절이 없습니다.",
             where=f"model.extend_vocabulary: {wanted:,}, 텍스트 {read:,}개",
             remedy=remedy("한국어 텍스트를 더 넣으세요."),
         )

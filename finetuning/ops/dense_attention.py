@@ -104,12 +104,12 @@ def _dense_layers(model: PreTrainedModel, tokens: DenseTokens) -> list[Removable
 
     def enter(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         padded = args[0] if args else kwargs["hidden_states"]
-        dense = _pick(padded.flatten(0, 1), tokens.gather).unsqueeze(0)
+        dense = _to_dense(padded, tokens).unsqueeze(0)
         kwargs = {**kwargs, "sequences": tokens}
         return ((dense, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": dense})
 
     def leave(_module: torch.nn.Module, _args: Any, output: Any) -> Any:
-        output.last_hidden_state = _pick(output.last_hidden_state.squeeze(0), tokens.spread)
+        output.last_hidden_state = _to_padded(output.last_hidden_state.squeeze(0), tokens)
         return output
 
     return [encoder.register_forward_pre_hook(enter, with_kwargs=True), encoder.register_forward_hook(leave)]
@@ -130,7 +130,7 @@ def layers_of(model: PreTrainedModel) -> torch.nn.Module | None:
 def _attend_within_sequences(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None,
-    *, sequences: DenseTokens, **_: Any,
+    *, sequences: DenseTokens, sliding_window: int | None = None, **_: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """Attend within each sequence. The signature is that of transformers' AttentionInterface.
 
@@ -142,21 +142,58 @@ def _attend_within_sequences(
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    rows, longest = sequences.spread.shape
-
     def spread(tensor: torch.Tensor) -> torch.Tensor:
         heads, width = tensor.shape[1], tensor.shape[3]
-        dense = tensor.transpose(1, 2).reshape(-1, heads * width)
-        return _pick(dense, sequences.spread).view(rows, longest, heads, width).transpose(1, 2)
+        padded = _to_padded(tensor.transpose(1, 2).reshape(-1, heads * width), sequences)
+        return padded.view(*padded.shape[:2], heads, width).transpose(1, 2)
 
-    padded, is_causal = (spread(query), spread(key), spread(value)), sequences.real is None
-    if is_causal and dropout == 0.0 and longest <= _SHORT and query.device.type == "cpu":
+    longest = sequences.spread.shape[1]
+    padded, mask = (spread(query), spread(key), spread(value)), sequences.real
+    if _is_cut_short(module, longest, sliding_window):
+        mask = _near(longest, sliding_window or 0, sequences)
+    if mask is None and dropout == 0.0 and longest <= _SHORT and query.device.type == "cpu":
         attended = _attend_short(*padded, scaling)
     else:
         attended, _weights = sdpa_attention_forward(
-            module, *padded, sequences.real, dropout=dropout, scaling=scaling, is_causal=is_causal
+            module, *padded, mask, dropout=dropout, scaling=scaling, is_causal=mask is None
         )
-    return _pick(attended.flatten(0, 1).flatten(1), sequences.gather).view(1, -1, *attended.shape[2:]), None
+    return _to_dense(attended.flatten(2), sequences).view(1, -1, *attended.shape[2:]), None
+
+
+def _is_cut_short(module: torch.nn.Module, longest: int, window: int | None) -> bool:
+    """Return whether an attention window is shorter than the longest sequence.
+
+    Args:
+        module: The attention module.
+        longest: Tokens of the longest sequence.
+        window: Tokens that a token sees, itself included, as the module says; None for all.
+
+    Returns:
+        Whether the window leaves tokens out.
+
+    Raises:
+        TypeError: The module has a window that it does not pass on, so that it would be lost.
+    """
+    config: Any = getattr(module, "config", None)
+    configured, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    is_meant = configured is not None and longest > configured
+    if is_meant and window is None and (kinds is None or kinds[module.layer_idx] == "sliding_attention"):
+        raise TypeError("this layer does not tell its attention window")
+    return window is not None and longest > window
+
+
+def _near(longest: int, window: int, sequences: DenseTokens) -> torch.Tensor:
+    """Return which tokens see which: those less than `window` tokens away, and under causal attention not after them.
+
+    Shape: (rows or 1, 1, longest, longest), bool.
+    """
+    import torch
+
+    places = torch.arange(longest, device=sequences.spread.device)
+    distance = places[:, None] - places
+    if sequences.real is None:
+        return ((distance >= 0) & (distance < window))[None, None]
+    return sequences.real & (distance.abs() < window)
 
 
 def _attend_short(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
@@ -181,7 +218,31 @@ def _attend_short(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, s
     return attended.transpose(1, 2)
 
 
-def _pick(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def _to_dense(padded: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
+    """Return the real tokens of padded rows: (rows, tokens, width) → (real tokens, width).
+
+    Each place is read once, so that the backward pass writes every row once.
+    """
+    flat = padded.flatten(0, 1)
+    return _embedded(flat, tokens.gather) if flat.device.type == "cpu" else flat.index_select(0, tokens.gather)
+
+
+def _to_padded(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
+    """Return real tokens as padded rows: (real tokens, width) → (rows, tokens, width). Nothing may depend on padding.
+
+    On a GPU padding is zero: each token is written once, so that the backward pass only reads. That of a look-up, in
+    which padding repeats a token, would sort the places and add them up in an order that varies.
+    """
+    return _embedded(dense, tokens.spread) if dense.device.type == "cpu" else _written(dense, tokens)
+
+
+def _written(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
+    """Return real tokens as padded rows, with zeros as padding; shapes as of _to_padded."""
+    (rows, longest), width = tokens.spread.shape, dense.shape[-1]
+    return dense.new_zeros(rows * longest, width).index_copy_(0, tokens.gather, dense).view(rows, longest, width)
+
+
+def _embedded(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Return `rows[places]`, computed as an embedding look-up because its backward pass is faster on a CPU."""
     import torch
 

@@ -26,7 +26,7 @@ def check_can_recompute(model: PreTrainedModel) -> None:
     """
     if not can_recompute(model):
         raise SettingsError(
-            "이 모델은 gradient checkpointing을 하지 못합니다.",
+            "이 모델은 gradient checkpointing을 지원하지 않습니다.",
             where="memory.gradient_checkpointing: true",
             remedy="memory.gradient_checkpointing을 null이나 false로 두세요.",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def stochastically_rounded(values: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def stochastically_rounded(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Round each value to one of its two bfloat16 neighbours, with probability proportional to proximity.
 
     So the rounding is unbiased: an update smaller than half of the distance to the next bfloat16 counts in expectation.
@@ -13,7 +13,7 @@ def stochastically_rounded(values: torch.Tensor, generator: torch.Generator | No
 
     Args:
         values: float32, any shape. Values that are not finite keep their value.
-        generator: Draws the random bits; None: torch's own, of the device.
+        generator: Draws the random bits; it is of the values' device.
 
     Returns:
         bfloat16 values of the same shape.

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 _REFUSALS = (TypeError, ValueError, KeyError, AttributeError)  # of models that cannot run on a row of tokens
 _SCALES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
-_CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}  # logits of a chunk: few enough for a CPU's cache, enough to fill a GPU
+_CHUNK_LOGITS = {"cpu": 2**23}  # few enough for a CPU's cache
+_CHUNK_LOGITS_ELSEWHERE = 2**26  # enough to fill a GPU
+
+
+def chunk_logits(device_type: str) -> int:
+    """Return how many logits the loss computes at once on a device of this type (torch's name for it)."""
+    return _CHUNK_LOGITS.get(device_type, _CHUNK_LOGITS_ELSEWHERE)
 
 
 def vocabulary_loss_sum(
@@ -72,7 +78,10 @@ class _LossSum(torch.autograd.Function):
     def forward(
         context: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
     ) -> torch.Tensor:
-        """Compute the loss and its gradients: products in autocast's dtype, accumulated in the weight's dtype."""
+        """Compute the loss and its gradients: products in autocast's dtype, accumulated in the weight's dtype.
+
+        Gradients of float16 hidden states are kept in float32 until they are scaled.
+        """
         dtype = _compute_dtype(hidden)
         total = hidden.new_zeros((), dtype=torch.promote_types(dtype, torch.float32))
         hidden_grads: list[torch.Tensor] = []
@@ -89,24 +98,39 @@ class _LossSum(torch.autograd.Function):
                 if bias_grad is not None:
                     bias_grad += error.sum(0)
                 error = error.to(dtype)
-                hidden_grads.append((error @ projection).to(hidden.dtype))
+                hidden_grad = _gradient_product(error, projection)
+                hidden_grads.append(hidden_grad.to(torch.promote_types(hidden_grad.dtype, hidden.dtype)))
                 if weight_grad is not None:
-                    weight_grad += error.t() @ part
-        context.gradients = torch.cat(hidden_grads), weight_grad, bias_grad
+                    weight_grad += _gradient_product(error.t(), part)
+        context.gradients, context.dtype = (torch.cat(hidden_grads), weight_grad, bias_grad), hidden.dtype
         return total
 
     @staticmethod
     def backward(context: Any, upstream: torch.Tensor) -> Any:
         """Scale the gradients that the forward pass stored."""
-        gradients = [part.mul_(upstream) if part is not None else None for part in context.gradients]
+        hidden, *others = context.gradients
         del context.gradients
-        return (*gradients, None)
+        scaled = [part.mul_(upstream) if part is not None else None for part in others]
+        return hidden.mul_(upstream).to(context.dtype), *scaled, None
 
 
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
     """Return autocast's dtype if autocast is on, else the dtype of `hidden`."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+def _gradient_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return left @ right; of float16 factors in float32.
+
+    The loss scale acts on these gradients later, so it can keep them neither from overflowing nor from vanishing: a sum
+    over some thousand tokens exceeds float16's 65,504.
+    """
+    if left.dtype != torch.float16:
+        return left @ right
+    if left.device.type == "cuda":
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()  # other devices have no kernel with another dtype for the result
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -116,8 +140,8 @@ def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
 
 
 def _chunks(hidden: torch.Tensor, labels: torch.Tensor, vocabulary: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Split hidden states and labels into chunks of as many rows as _CHUNK_LOGITS allows."""
-    rows = max(1, _CHUNK_LOGITS.get(hidden.device.type, 2**26) // vocabulary)
+    """Split hidden states and labels into chunks of as many rows as `chunk_logits` allows."""
+    rows = max(1, chunk_logits(hidden.device.type) // vocabulary)
     yield from zip(hidden.split(rows), labels.split(rows), strict=True)
 
 
@@ -135,10 +159,12 @@ def plain_head(model: PreTrainedModel) -> torch.nn.Linear | None:
         return None
     ids = torch.arange(4, device=model.device).remainder(model.config.get_text_config().vocab_size).unsqueeze(0)
     inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=len(dtypes) > 1 and model.device.type != "meta")
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), mixed:
             with _output_of(head) as made:
                 logits = model(**inputs).logits
             with as_identity(head):

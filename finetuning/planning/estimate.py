@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from finetuning.config.schema import Settings
+from finetuning.models.dtypes import base_dtype, trained_dtype
+from finetuning.models.quantization import quantized_weights
 from finetuning.ops.recompute import recompute_activations
+from finetuning.ops.vocabulary_loss import chunk_logits
 from finetuning.planning.count import count_evaluation, count_step
 from finetuning.planning.types import Count, Estimate, Workload
 from finetuning.training.optimizers import OPTIMIZERS
@@ -19,13 +22,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
-_CHUNK_LOGITS = {"cpu": 2**23}  # numbers that the loss over a vocabulary computes at once; 2**26 on other devices
 _LIBRARIES = 100 * 2**20  # bytes that libraries load and compile in the first steps on a CPU; measured, 70 to 130 MiB
 # What a CPU's allocator holds beside live tensors: a part that does not depend on them, and a share of their bytes, as
 # glibc's heap keeps freed blocks that are too small for the next tensors. Fitted to the peaks of e5-small and
 # SmolLM2-135M, each trained plainly, with gradient checkpointing, with LoRA and with both, in bfloat16 on one thread:
 # measured growth of 1,374 to 4,831 MiB, and estimates of 0.83 to 1.06 times that.
 _SLACK, _SLACK_SHARE = 400 * 2**20, 0.3
+# On a GPU, cuBLAS keeps a workspace for each thread that calls it, the forward and the backward thread: 32 MiB each
+# since Hopper, 8 MiB before (torch's documentation of CUBLAS_WORKSPACE_CONFIG). The allocator gives memory in blocks;
+# the share that their unused parts take is an estimate, not measured.
+_WORKSPACES, _BLOCKS_SHARE = 2 * 32 * 2**20, 0.05
+_DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0}
 _QUANTIZED_BYTES = {"4bit": 0.52, "8bit": 1.0}  # NF4 with double quantisation: half a byte, and scales of the blocks
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "dropout_rate")
 
@@ -38,7 +45,7 @@ class ParameterBytes:
         weight: Of a trained parameter.
         gradient: Its gradient.
         optimizer: Its optimizer states.
-        frozen: Of a parameter that is not trained.
+        frozen: Of a parameter that is neither trained nor quantised.
     """
 
     weight: float
@@ -48,10 +55,9 @@ class ParameterBytes:
 
 
 def parameter_bytes(settings: Settings) -> ParameterBytes:
-    """Return the bytes of a parameter; frozen weights count as quantised, since nearly all of them are in blocks."""
-    weight = 2.0 if settings.model.dtype == "bfloat16" else 4.0
+    """Return the bytes of a parameter, by the dtypes that weights are trained and loaded in."""
+    weight, frozen = _DTYPE_BYTES[trained_dtype(settings)], _DTYPE_BYTES[base_dtype(settings)]
     optimizer = OPTIMIZERS[settings.training.optimizer].state_bytes
-    frozen = _QUANTIZED_BYTES.get(settings.model.quantization or "", weight)
     return ParameterBytes(weight, gradient=weight, optimizer=optimizer, frozen=frozen)
 
 
@@ -60,7 +66,7 @@ def step_temporaries(settings: Settings) -> int:
 
     bfloat16 weights take two more: they are stepped as float32 weights, with a float32 gradient.
     """
-    return OPTIMIZERS[settings.training.optimizer].temporaries + 2 * (settings.model.dtype == "bfloat16")
+    return OPTIMIZERS[settings.training.optimizer].temporaries + 2 * (trained_dtype(settings) == "bfloat16")
 
 
 def estimate_memory(model: PreTrainedModel, workload: Workload, settings: Settings) -> Estimate:
@@ -98,22 +104,27 @@ def rough_estimate(model: PreTrainedModel, workload: Workload, settings: Setting
     """Estimate the same by a formula, which takes no time; arguments as of estimate_memory, without a change."""
     parameters = model.num_parameters()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    quantized = quantized_weights(model, settings.model.quantization)
+    frozen = parameters - trained - quantized
     each, on_cpu = parameter_bytes(settings), workload.device.type == "cpu"
     in_backward = settings.memory.optimizer_in_backward and all(step.is_window for step in workload.steps)
     count = _by_formula(model, workload.steps[0].batch, bool(settings.memory.gradient_checkpointing))
     return Estimate(
         parameters, trained,
-        weights=int(trained * each.weight + (parameters - trained) * each.frozen),
+        weights=int(
+            trained * each.weight + frozen * each.frozen
+            + quantized * _QUANTIZED_BYTES.get(settings.model.quantization or "", 0)
+        ),
         gradients=0 if in_backward else int(trained * each.gradient),
         optimizer=int(trained * each.optimizer),
         activations=count.total - count.logits, logits=count.logits, counted=False,
-        libraries=_LIBRARIES if on_cpu else 0, slack=_slack(count, workload.device),
+        libraries=_LIBRARIES if on_cpu else _WORKSPACES, slack=_slack(count, workload.device),
         copy=int(trained * (each.weight + each.optimizer)) if on_cpu else 0,
     )  # fmt: skip
 
 
 def _slack(count: Count, device: torch.device) -> int:
-    return _SLACK + int(_SLACK_SHARE * count.total) if device.type == "cpu" else 0
+    return _SLACK + int(_SLACK_SHARE * count.total) if device.type == "cpu" else int(_BLOCKS_SHARE * count.total)
 
 
 def _by_formula(model: PreTrainedModel, batch: Batch, gradient_checkpointing: bool) -> Count:
@@ -129,8 +140,8 @@ def _by_formula(model: PreTrainedModel, batch: Batch, gradient_checkpointing: bo
     pairs = getattr(config, "num_attention_heads", 12) * rows * longest**2
     layer = 68 * tokens * hidden + (9 * pairs if drops and input_ids.device.type == "cpu" else 0)
     activations = layer + layers * 4 * tokens * hidden if gradient_checkpointing else layer * layers
-    has_logits = batch.labels is not None and batch.labels.shape == batch.inputs["input_ids"].shape
+    has_logits = batch.labels is not None and batch.labels.shape == input_ids.shape
     logits = 12 * batch.items * config.vocab_size if has_logits else 0
     if getattr(model, "has_plain_head", False):  # computed a chunk at a time
-        logits = min(logits, 12 * _CHUNK_LOGITS.get(batch.inputs["input_ids"].device.type, 2**26))
+        logits = min(logits, 12 * chunk_logits(input_ids.device.type))
     return Count(activations + logits, logits)

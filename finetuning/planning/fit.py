@@ -143,7 +143,7 @@ def _choose_here(fitting: Fitting, exact: bool) -> tuple[Mapping[str, Any], Esti
     variants = (variant for variant in fitting.automatic() if variant.is_exact or not exact)
     found = first_that_fits(variants, fitting.estimate, fitting.room)
     if found is None:
-        _log.warning("이 설정은 메모리에 들어가지 않을 수 있습니다. plan 명령이 메모리에 맞는 설정을 찾습니다.")
+        _log.warning("이 설정으로는 메모리가 부족할 수 있습니다. plan 명령으로 메모리에 맞는 설정을 찾을 수 있습니다.")
         return {}, estimate
     variant, cheaper = found
     _log.info(
@@ -164,6 +164,6 @@ def log_estimate(fitting: Fitting, estimate: Estimate) -> None:
     _log.info(
         "모델 파라미터 %s개 (학습 %s개), 예상 메모리%s %.2f GiB (가중치 %.2f, 기울기 %.2f, 옵티마이저 %.2f, "
         "활성값 %.2f, logits %.2f%s) / 한도 %.1f GiB",
-        f"{estimate.parameters:,}", f"{estimate.trained:,}", "" if estimate.counted else "(여유가 많아 식으로 계산)",
+        f"{estimate.parameters:,}", f"{estimate.trained:,}", "" if estimate.counted else "(간이 계산)",
         *(size / _GIB for size in sizes), overhead, fitting.limit / _GIB,
     )  # fmt: skip

@@ -47,7 +47,7 @@ def memory_lines(fitting: Fitting, estimate: Estimate) -> list[str]:
 
 def memory_table(fitting: Fitting, estimate: Estimate) -> list[str]:
     """Return the estimate in GiB beside the limit, a line for each part."""
-    method = "텐서를 세어 구한 값" if estimate.counted else "식으로 구한 값"
+    method = "값 없는(meta) 텐서로 한 스텝을 실행해 추정" if estimate.counted else "간이 계산"
     parts = [
         ("가중치", estimate.weights),
         ("기울기", estimate.gradients),
@@ -59,13 +59,13 @@ def memory_table(fitting: Fitting, estimate: Estimate) -> list[str]:
         ("합계", estimate.total + fitting.taken),
     ]
     saving = (estimate.saving + fitting.taken) / _GIB
-    fits = "들어갑니다" if estimate.total <= fitting.room else "들어가지 않습니다"
+    fits = "충분합니다" if estimate.total <= fitting.room else "부족합니다"
     return [
         f"파라미터: {estimate.parameters:,}개 (학습 {estimate.trained:,}개)",
         f"예상 메모리 (GiB, {method}):",
         *(f"  {name}: {size / _GIB:.2f}" for name, size in parts),
-        *([f"  체크포인트를 저장하는 동안: {saving:.2f} (복사본을 둘 메모리가 있을 때)"] if estimate.copy else []),
-        f"  한도: {fitting.limit / _GIB:.2f} → {fits}",
+        *([f"  체크포인트를 저장하는 동안: {saving:.2f} (복사본을 만들 메모리가 있을 때)"] if estimate.copy else []),
+        f"  한도 {fitting.limit / _GIB:.2f} GiB, {fits}",
     ]
 
 
@@ -74,10 +74,10 @@ def what_would_fit(fitting: Fitting) -> list[str]:
     what = "학습할 때 자동으로 적용할 설정"
     found = first_that_fits(fitting.automatic(), fitting.estimate, fitting.room)
     if found is None:
-        what = "들어가는 설정"
+        what = "메모리에 맞는 설정"
         found = first_that_fits(fitting.suggested(), fitting.estimate, fitting.room)
     if found is None:
-        return ["들어가는 설정을 찾지 못했습니다. 더 작은 모델을 고르세요."]
+        return ["메모리에 맞는 설정을 찾지 못했습니다. 더 작은 모델을 고르세요."]
     variant, estimate = found
     total = (estimate.total + fitting.taken) / _GIB
     costs = {rung.key: rung.cost for rung in variant.rungs}  # of a key that was set twice the later one's

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SAMPLE = 1000  # rows
 _NO_TEXT = frozenset({"row", "id", "label", "answers", "is_impossible"})
 _WHOLE = 1 << 20  # a max_length that truncates nothing
+_COUNTED = 1 << 14  # characters of a text that are counted, so that the rows of a sample take seconds at most
 _KOREAN_ENOUGH = 200  # Hangul syllables that a sample needs before a tokenizer is judged
 _MANY_UNKNOWN, _MANY_TOKENS = 0.05, 1.5
 _BETTER = {
@@ -23,7 +24,14 @@ _BETTER = {
     "AutoModelForSeq2SeqLM": "한국어도 함께 학습한 모델(예: google/mt5-small)",
 }
 _BETTER_ENCODER = "한국어로 사전학습한 모델(예: klue/roberta-base)"
-HEADINGS = ("토큰/어절", "토큰/음절", "알 수 없는 토큰", "글자보다 작은 토큰", "잘린 행", "잘린 텍스트")
+HEADINGS = (
+    "토큰/어절",
+    "토큰/음절",
+    "알 수 없는 토큰",
+    "글자 단위 미만으로 쪼개진 토큰",
+    "잘린 행",
+    "잘려 나간 텍스트",
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class Fit:
         better = _BETTER.get(auto_class, _BETTER_ENCODER)
         text = f"이 tokenizer는 한국어에 맞지 않습니다. {' '.join(found)} {better} 쪽이 낫습니다."
         if auto_class == "AutoModelForCausalLM" and self.per_syllable > _MANY_TOKENS:
-            text += " byte-level BPE이면 model.extend_vocabulary로 한국어 조각을 추가할 수도 있습니다."
+            text += " byte-level BPE이면 model.extend_vocabulary로 한국어 서브워드를 추가할 수도 있습니다."
         return text
 
 
@@ -109,10 +117,11 @@ def measure(
     sample: dict[str, Sequence[Any]] = {name: table[name][:] for name in table.column_names}
     counts = _Counts()
     for text in texts_of(sample):
-        counts.add(text, tokenizer)
-    kept, whole = (task.encodes.encode(sample, tokenizer, label_names, length) for length in (max_length, _WHOLE))
-    left = sum(map(len, kept["input_ids"])) / max(1, sum(map(len, whole["input_ids"])))
-    is_cut = any(kept["truncated"])
+        counts.add(text[:_COUNTED], tokenizer)
+    kept = task.encodes.encode(sample, tokenizer, label_names, max_length)
+    left = 1.0  # overlapping windows have more tokens than the text
+    if any(kept["truncated"]):
+        left = sum(map(len, kept["input_ids"])) / max(1, _whole_tokens(sample, task, tokenizer, label_names, counts))
     return Fit(
         rows=len(table),
         syllables=counts.syllables,
@@ -121,8 +130,22 @@ def measure(
         unknown=counts.unknown / max(1, counts.tokens),
         fragments=counts.fragments / max(1, counts.tokens),
         cut=sum(kept["truncated"]) / max(1, len(kept["truncated"])),
-        lost=max(0.0, 1 - left) if is_cut else 0.0,  # overlapping windows have more tokens than the text
+        lost=max(0.0, 1 - left),
     )
+
+
+def _whole_tokens(
+    sample: Mapping[str, Sequence[Any]], task: Task, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str],
+    counts: _Counts,
+) -> int:  # fmt: skip
+    """Count the tokens of rows that are not truncated; those of very long rows are estimated from their characters."""
+    lengths = [sum(map(len, texts_of({role: [cell] for role, cell in zip(sample, cells, strict=True)})))
+               for cells in zip(*sample.values(), strict=True)]  # fmt: skip
+    short = [number for number, length in enumerate(lengths) if length <= _COUNTED]
+    rows = {role: [cells[number] for number in short] for role, cells in sample.items()}
+    encoded = task.encodes.encode(rows, tokenizer, label_names, _WHOLE)["input_ids"] if short else []
+    long = sum(length for length in lengths if length > _COUNTED)
+    return sum(map(len, encoded)) + long * counts.tokens // max(1, counts.characters)
 
 
 def table_of(fits: Mapping[str, Fit]) -> list[str]:
@@ -143,6 +166,7 @@ class _Counts:
     """Sums over the texts of a sample."""
 
     words: int = 0
+    characters: int = 0
     syllables: int = 0
     tokens: int = 0
     hangul_tokens: int = 0
@@ -156,6 +180,7 @@ class _Counts:
         ids = encoded["input_ids"]
         syllables = sum("가" <= letter <= "힣" for letter in text)
         self.words += len(text.split())
+        self.characters += len(text)
         self.syllables += syllables
         self.tokens += len(ids)
         self.unknown += sum(token == tokenizer.unk_token_id for token in ids)

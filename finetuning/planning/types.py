@@ -71,8 +71,8 @@ class Estimate:
         activations: Bytes of everything else that is alive, such as temporaries and autocast's copies of weights.
         logits: Bytes of tensors as wide as the vocabulary.
         counted: Whether activations and logits were counted. Otherwise they were computed by a formula.
-        libraries: On a CPU, bytes that libraries load and compile in the first steps.
-        slack: On a CPU, bytes that the allocator holds besides the tensors.
+        libraries: Bytes that libraries take in the first steps: on a CPU for code, on a GPU for workspaces.
+        slack: Bytes that the allocator holds besides the tensors.
         copy: On a CPU, bytes of the copy that a checkpoint is written from while training goes on. It is optional:
             without room for it, the run waits for the disk.
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ResourceError, SettingsError
-from finetuning.files import discard, writing
+from finetuning.files import discard, move, writing
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -104,12 +104,35 @@ def write_predictions(
         with _writing(path):
             if path.suffix.lower() == ".csv":
                 _write_csv(partial, lines, columns, cell)
-                os.replace(partial, path)
             else:
-                os.replace(lines, path)
+                move(lines, partial)
+        _put_in_place(partial, path)
     finally:
         discard(partial)
         discard(lines)
+
+
+def _put_in_place(written: Path, path: Path) -> None:
+    """Give a file of predictions its name. Where a program such as Excel has the old file open, keep it under another.
+
+    Args:
+        written: The whole file.
+        path: Its name.
+
+    Raises:
+        ResourceError: It has another name now, which the error tells.
+    """
+    try:
+        with _writing(path):
+            move(written, path)
+    except ResourceError as error:
+        number = 2
+        while (kept := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+            number += 1
+        with _writing(kept):
+            move(written, kept)
+        error.remedy = f"예측 결과는 {kept} 파일에 있습니다. {path} 파일을 연 프로그램을 닫고 이름을 바꾸세요."
+        raise
 
 
 def sample_lines(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +66,12 @@ class WindowProfile:
     Each phase ends by waiting for the GPU, so that its time counts where it was caused; that costs some speed.
 
     Args:
-        device: The device of this process.
+        wait_for_device: Waits until the device has computed what it was given.
         output_dir: The folder of the run.
     """
 
-    def __init__(self, device: torch.device, output_dir: Path) -> None:
-        self.device, self.path = device, output_dir / "trace.json"
+    def __init__(self, wait_for_device: Callable[[], None], output_dir: Path) -> None:
+        self.wait_for_device, self.path = wait_for_device, output_dir / "trace.json"
         self._seconds: dict[str, float] = {}
         self._windows = 0
         schedule = torch.profiler.schedule(skip_first=_STEPS_BEFORE, wait=0, warmup=1, active=_STEPS_TRACED, repeat=1)
@@ -83,8 +83,7 @@ class WindowProfile:
         since = time.perf_counter()
         with torch.profiler.record_function(name):
             yield
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            self.wait_for_device()
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - since
 
     def waiting(self, ready: Iterator[_T]) -> Iterator[_T]:
@@ -122,6 +121,6 @@ class WindowProfile:
         _log.info("torch profiler의 trace를 저장했습니다: %s", self.path)
 
 
-def profile_of(wanted: bool, device: torch.device, output_dir: Path) -> Profile:
-    """Create the profile that `logging.profile` asks for."""
-    return WindowProfile(device, output_dir) if wanted else NoProfile()
+def profile_of(wanted: bool, wait_for_device: Callable[[], None], output_dir: Path) -> Profile:
+    """Create the profile that `logging.profile` asks for; wait_for_device: as of WindowProfile."""
+    return WindowProfile(wait_for_device, output_dir) if wanted else NoProfile()

@@ -54,7 +54,7 @@ def judge(settings: Settings, rows: Mapping[str, int], metrics: Mapping[str, flo
     result = "공개된 점수를 재현했습니다" if reproduced else "공개된 점수에 못 미칩니다"
     return Verdict(
         "reproduced" if reproduced else "short",
-        f"{result}. {name} {measured:.4f} (공개된 점수: {published}, {least:.4f}부터 재현)",
+        f"{result}. {name} {measured:.4f} (공개된 점수: {published}, {least:.4f} 이상이면 재현)",
         measured,
     )
 

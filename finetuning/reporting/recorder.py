@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from exceptions import SettingsError
+from exceptions import SettingsError, first_line_of
 from finetuning.config.schema import Settings
 from finetuning.files import without_nan
 from finetuning.reporting.metrics_file import MetricsFile
@@ -55,7 +55,7 @@ class Recorder:
             except Exception as error:  # each tracker has errors of its own
                 self._finish()
                 raise SettingsError(
-                    f"{tracker.name} tracker를 시작하지 못했습니다: {_first_line(error)}",
+                    f"{tracker.name} tracker를 시작하지 못했습니다: {first_line_of(error)}",
                     where="logging.trackers",
                     remedy=f"로그인과 네트워크를 확인하거나, logging.trackers에서 {tracker.name} 항목을 빼세요.",
                 ) from error
@@ -86,7 +86,7 @@ class Recorder:
                 self._started.remove(tracker)
                 _log.warning(
                     "%s tracker에 기록하지 못해 더 쓰지 않습니다. (%s) 모든 기록은 metrics.jsonl에 있습니다.",
-                    tracker.name, _first_line(error),
+                    tracker.name, first_line_of(error),
                 )  # fmt: skip
                 _finish_quietly(tracker)
 
@@ -100,6 +100,10 @@ class Recorder:
             ResourceError: The records cannot be written.
         """
         return self._file.size()
+
+    def written(self) -> int:
+        """Return the bytes of metrics.jsonl that are written, whether or not all records are."""
+        return self._file.written()
 
     def cut(self, size: int, step: int) -> None:
         """Drop what was recorded after a checkpoint, before a resumed run records again.
@@ -125,8 +129,4 @@ def _finish_quietly(tracker: Tracker) -> None:
     try:
         tracker.finish()
     except Exception as error:
-        _log.warning("%s tracker를 마무리하지 못했습니다: %s", tracker.name, _first_line(error))
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        _log.warning("%s tracker를 마무리하지 못했습니다: %s", tracker.name, first_line_of(error))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finetuning.config.schema import ExpectationSettings, Settings
 from finetuning.models.adapters import METHODS
@@ -14,9 +14,6 @@ from finetuning.reporting.metric_names import metrics_line
 from finetuning.reporting.profile import PhaseTimes
 from finetuning.reporting.published import Verdict, judge, public_name
 from finetuning.tasks.base import Task
-
-if TYPE_CHECKING:
-    import torch
 
 _GIB = 2**30
 
@@ -201,9 +198,9 @@ def build_report(
         output_dir=Path(model.output_dir).expanduser(),
         task=task.name,
         model=model.name,
-        dataset=data.dataset_name,
+        dataset=data.shown_name(),
         public_model=public_name(model.name),
-        public_dataset=public_name(data.dataset_name),
+        public_dataset=public_name(data.shown_name()),
         loading=Loading(
             task.auto_class, task.pipeline, task.usage, is_adapter=METHODS[model.adapter.method].adds_weights
         ),
@@ -268,8 +265,8 @@ def log_lines(report: RunReport) -> list[str]:
     if report.verdict is not None:
         lines.append(report.verdict.text)
     lines.append(
-        f"걸린 시간 {training.seconds:.0f}초, "
-        f"메모리 최대 {memory.peak / _GIB:.2f} GiB (쓸 수 있는 메모리 {memory.limit / _GIB:.1f} GiB)"
+        f"소요 시간 {training.seconds:.0f}초, "
+        f"메모리 최대 {memory.peak / _GIB:.2f} GiB (한도 {memory.limit / _GIB:.1f} GiB)"
     )
     lines.append(f"가장 좋은 모델(스텝 {training.best_step:,})을 저장했습니다: {report.output_dir}")
     return lines
@@ -278,13 +275,6 @@ def log_lines(report: RunReport) -> list[str]:
 def evaluation_line(split: str, rows: int, metrics: Mapping[str, float]) -> str:
     """Format a split's metrics as one line: `test 20행: 손실 0.3120, 정확도 0.8712`."""
     return f"{split} {rows:,}행: {metrics_line(metrics)}"
-
-
-def device_name(device: torch.device) -> str:
-    """Return a GPU's product name, or the type of another device, such as `cpu`."""
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def library_versions() -> dict[str, str]:

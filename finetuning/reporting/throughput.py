@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+_WORTH_TELLING = 0.1  # share of the time; less is told in the debug log alone
+
 
 @dataclass
 class Tally:
@@ -20,6 +22,7 @@ class Tally:
         padded_tokens: Number of computed tokens, padding included.
         skipped: Steps skipped because of NaN or Inf.
         seconds: Time of the training steps, without evaluating and saving.
+        waited: Part of that time in which the next window was not ready yet.
     """
 
     loss_sum: float = 0.0
@@ -29,6 +32,7 @@ class Tally:
     padded_tokens: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
 
     def add_loss(self, loss_sum: float, items: int) -> None:
         """Add one window's loss."""
@@ -60,10 +64,16 @@ class Tally:
     def tokens_per_s(self) -> float:
         return self.tokens / max(self.seconds, 1e-9)
 
+    @property
+    def waiting(self) -> float:
+        """Share of the time in which the next window was not ready, from 0 to 1."""
+        return self.waited / max(self.seconds, 1e-9)
+
     def line(self, lr: float, grad_norm: float) -> str:
         """Format the stretch as a line of the log, with the last step's learning rate and gradient norm."""
         skipped = f", 건너뛴 스텝 {self.skipped}" if self.skipped else ""
+        waiting = f", 데이터 대기 {100 * self.waiting:.0f}%" if self.waiting >= _WORTH_TELLING else ""
         return (
             f"손실 {self.loss:.4f}, lr {lr:.3g}, grad_norm {grad_norm:.3f}, "
-            f"{self.examples_per_s:.0f} 예제/초, 패딩 {100 * self.padding:.0f}%{skipped}"
+            f"{self.examples_per_s:.0f} 예제/초, 패딩 {100 * self.padding:.0f}%{waiting}{skipped}"
         )

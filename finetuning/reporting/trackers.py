@@ -1,4 +1,4 @@
-"""Experiment trackers: one door to TensorBoard, W&B, MLflow, Trackio and SwanLab, through accelerate's own classes.
+"""Experiment trackers: TensorBoard, W&B, MLflow, Trackio and SwanLab, through accelerate's classes.
 
 A new tracker is one row in `TRACKERS`: one of accelerate's classes, or our own with the methods of `Tracker`.
 """
@@ -164,7 +164,7 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             raise SettingsError(
-                f"모르는 tracker입니다: {name}",
+                f"알 수 없는 tracker입니다: {name}",
                 where=_SETTING,
                 remedy=f"다음 중에서 고르세요: {', '.join(TRACKERS)}",
             )

@@ -12,8 +12,8 @@ from finetuning.korean.column_names import TEXTS
 from finetuning.tasks.base import Task
 from finetuning.tasks.parts import Presenter, RowEncoder, RowReader
 from finetuning.tasks.tensors import pad
-from finetuning.tasks.text_encoding import text_columns, without_unread_end
-from finetuning.tasks.vocabulary import VocabularyScorer, only_positions, vocabulary_batch
+from finetuning.tasks.text_encoding import check_is_fast, text_columns, without_unread_end
+from finetuning.tasks.vocabulary import VocabularyScorer, chosen_labels, only_positions, vocabulary_batch
 from finetuning.types import IGNORED, Batch, Column, RandomKey
 
 if TYPE_CHECKING:
@@ -54,6 +54,16 @@ class MaskingEncoder(RowEncoder):
     not depend on how a window is cut or where a run was stopped.
     """
 
+    def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Change nothing; raise ModelError for a tokenizer without a mask token, and for a slow one."""
+        if tokenizer.mask_token_id is None:
+            raise ModelError(
+                "이 모델의 tokenizer에는 mask 토큰이 없어 fill-mask로 학습할 수 없습니다.",
+                where="model.name",
+                remedy="BERT, RoBERTa, ELECTRA generator처럼 mask 토큰이 있는 인코더를 고르세요.",
+            )
+        check_is_fast(tokenizer, FillMask.name)
+
     def encode(
         self,
         rows: Mapping[str, Sequence[Any]],
@@ -62,20 +72,9 @@ class MaskingEncoder(RowEncoder):
         max_length: int,
     ) -> dict[str, list[Any]]:
         """Encode texts; see `RowEncoder.encode`. The column `word` holds each token's word, -1 for special tokens."""
-        if tokenizer.mask_token_id is None:
-            raise ModelError(
-                "이 모델의 tokenizer에는 mask 토큰이 없어 fill-mask로 학습할 수 없습니다.",
-                where="model.name",
-                remedy="BERT, RoBERTa, ELECTRA generator처럼 mask 토큰이 있는 인코더를 고르세요.",
-            )
         texts = [without_unread_end(tokenizer, text, max_length) for text in rows["text"]]
         encoded = tokenizer(texts, truncation=True, max_length=max_length)
-        if encoded.encodings is None:
-            raise ModelError(
-                "fill-mask에는 fast tokenizer가 필요합니다. 이 모델에는 없습니다.",
-                where="model.name",
-                remedy="tokenizer.json이 있는 모델을 고르세요.",
-            )
+        assert encoded.encodings is not None
         columns = text_columns(encoded, max_length)
         columns["word"] = [[-1 if word is None else word for word in e.word_ids] for e in encoded.encodings]
         return columns
@@ -143,9 +142,9 @@ class MaskScorer(VocabularyScorer):
         assert batch.labels is not None
         chosen = batch.labels != IGNORED
         counts = chosen.sum(1).tolist()
-        predicted = outputs.argmax(-1).split(counts)
-        right = (outputs.argmax(-1) == batch.labels[chosen]).split(counts)
-        return [(ids.tolist(), int(hits.sum())) for ids, hits in zip(predicted, right, strict=True)]
+        predicted = outputs.argmax(-1)
+        right = (predicted == chosen_labels(batch)).cpu().split(counts)
+        return [(ids.tolist(), int(hits.sum())) for ids, hits in zip(predicted.cpu().split(counts), right, strict=True)]
 
     def metrics(
         self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float

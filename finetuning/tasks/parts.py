@@ -90,9 +90,26 @@ class RowReader(ABC):
         """
         return row, ""
 
+    def relabelled(self, cell: Any, names: Mapping[str, str | None]) -> tuple[Any, Sequence[str]]:
+        """Rename labels of a prepared row, as `data.label_map` says.
+
+        Args:
+            cell: The row's `label`, from `prepare`.
+            names: Label → its new name, None for a label that is none.
+
+        Returns:
+            The cell with the new names, None where no label is left of one; and the labels that were renamed. The
+            default renames nothing.
+        """
+        return cell, ()
+
     def labels_in(self, cell: str) -> Sequence[str]:
         """Return the labels in a row's `label` cell."""
         return (cell,)
+
+    def written_labels(self, counts: Mapping[str, int]) -> Mapping[str, int]:
+        """Return labels, and the count of each, as the data spell them and `data.label_map` names them."""
+        return counts
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
         """Return the label names in the order of their ids.
@@ -130,6 +147,10 @@ class RowEncoder(ABC):
     def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Add to the tokenizer, in place, what the task needs, such as a chat template."""
         return
+
+    def fit_saved_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Do the same with the tokenizer of a trained model: what training gave it, such as its template, stays."""
+        self.fit_tokenizer(tokenizer)
 
     @abstractmethod
     def encode(
@@ -249,13 +270,16 @@ class Scorer(ABC):
     def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
         """Return what evaluation keeps of each example, in the batch's order."""
 
-    def gather(self, predictions: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+    def gather(
+        self, predictions: Sequence[Any], examples: Dataset, rows: Dataset, label_names: Sequence[str]
+    ) -> list[Any]:
         """Merge the predictions of a row's examples.
 
         Args:
             predictions: One of each example, in the order of `examples`.
             examples: Encoded examples of a split.
             rows: Rows of the split.
+            label_names: Label names in the order of their ids.
 
         Returns:
             One prediction for each row.

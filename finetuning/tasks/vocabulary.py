@@ -90,7 +90,8 @@ def losses_by_example(losses: torch.Tensor, batch: Batch) -> list[tuple[float, i
     """
     assert batch.labels is not None
     counts = (batch.labels != IGNORED).sum(1).tolist()
-    return [(float(part.sum()), count) for part, count in zip(losses.split(counts), counts, strict=True)]
+    on_host = losses.cpu()  # one wait for the device, instead of one a row
+    return [(float(part.sum()), count) for part, count in zip(on_host.split(counts), counts, strict=True)]
 
 
 @contextmanager

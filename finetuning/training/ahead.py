@@ -77,9 +77,7 @@ class WindowPlanner:
         return self.layout.collate(self.task, rows, self.tokenizer, key)
 
 
-def planned_ahead(
-    plan: Callable[[Window], ReadyWindow], windows: Iterable[Window], ahead: int = _AHEAD
-) -> Iterator[ReadyWindow]:
+def planned_ahead(plan: Callable[[Window], ReadyWindow], windows: Iterable[Window]) -> Iterator[ReadyWindow]:
     """Plan windows in a thread while earlier ones are computed, and yield them in order.
 
     An error during planning is raised when its window is due.
@@ -89,7 +87,7 @@ def planned_ahead(
         try:
             for window in windows:
                 waiting.append(pool.submit(plan, window))
-                if len(waiting) > ahead:
+                if len(waiting) > _AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

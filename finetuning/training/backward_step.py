@@ -57,15 +57,16 @@ def measured_in_backward(model: torch.nn.Module) -> Iterator[BackwardNorm]:
 
 
 @contextmanager
-def stepped_in_backward(model: torch.nn.Module, optimizer: SteppedOneByOne, scale: float) -> Iterator[BackwardNorm]:
+def stepped_in_backward(
+    model: torch.nn.Module, optimizer: SteppedOneByOne, scale: float | None
+) -> Iterator[BackwardNorm]:
     """Step every parameter as soon as its gradient is complete, and drop the gradient.
-
-    A parameter whose gradient is not finite is not stepped.
 
     Args:
         model: The model whose backward pass runs inside the block.
         optimizer: Steps the parameters.
-        scale: Factor of every gradient, from clipping.
+        scale: Factor of every gradient, from clipping. None where the norm is not known yet: the gradients stay as
+            they are, and the host waits for the device to leave out parameters whose gradient is not finite.
 
     Yields:
         The norm of the gradient, complete after the block.
@@ -77,8 +78,10 @@ def stepped_in_backward(model: torch.nn.Module, optimizer: SteppedOneByOne, scal
 
     def step(parameter: torch.nn.Parameter) -> None:
         assert parameter.grad is not None
-        if math.isfinite(norm.add(parameter.grad)):
+        its_norm = norm.add(parameter.grad)
+        if scale is not None:
             parameter.grad.mul_(scale)
+        if scale is not None or math.isfinite(its_norm):
             optimizer.step_parameter(parameter)
         parameter.grad = None
 
@@ -89,7 +92,7 @@ def stepped_in_backward(model: torch.nn.Module, optimizer: SteppedOneByOne, scal
         if not (is_out_of_memory(error) and norm.has_begun()):
             raise
         raise HalfStep(
-            "backward 중에 가중치를 업데이트하다가 메모리가 모자라 스텝을 되돌릴 수 없습니다.",
+            "backward 중에 가중치를 업데이트하다가 메모리가 부족해져 스텝을 되돌릴 수 없습니다.",
             where="memory.optimizer_in_backward: true",
             remedy="data.max_length를 줄이거나 memory.gradient_checkpointing을 true로 하고, "
             "--resume으로 마지막 체크포인트에서 이어서 학습하세요.",

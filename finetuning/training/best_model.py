@@ -29,7 +29,7 @@ class BestModelSaver(Protocol):
 
 @dataclass(frozen=True)
 class _Lost:
-    """A best model that the disk did not take."""
+    """A best model that could not be saved."""
 
     step: int
     metric: float
@@ -56,7 +56,7 @@ class _Recorded:
 
 
 class BestModel:
-    """Saves the best model so far. A disk that does not take it does not end the run; `check` tells of it at the end.
+    """Saves the best model so far. A failing disk does not end the run; `check` reports it at the end.
 
     `best.json` beside the model records its step and metric. A run that goes back to an earlier checkpoint forgets a
     better model that came later; the record keeps that model from being replaced by a worse one.
@@ -74,14 +74,14 @@ class BestModel:
     def keep(self, model: PreTrainedModel, state: TrainingState, metric: float, greater_is_better: bool) -> None:
         """Save a model whose metric is better than that of the one in the folder, and record it in the state.
 
-        Where it cannot be saved the state goes on naming the model that is in the folder. Where the folder has a better
-        one, of a later step that the run went back from, that one stays and the state follows the run alone.
+        If it cannot be saved, the state keeps naming the model in the folder. If the folder has a better one, of a
+        later step that the run went back from, that one stays and only the state follows the run.
         """
         recorded = self._recorded()
         if recorded is not None and recorded.is_better_than(metric, greater_is_better):
             _log.warning(
-                "스텝 %s의 모델(%.4f)보다 이미 저장된 스텝 %s의 모델(%.4f)이 나으므로 바꾸지 않습니다.",
-                f"{state.step:,}", metric, f"{recorded.step:,}", recorded.metric,
+                "이미 저장된 스텝 %s의 모델(%.4f)이 스텝 %s의 모델(%.4f)보다 좋으므로 바꾸지 않습니다.",
+                f"{recorded.step:,}", recorded.metric, f"{state.step:,}", metric,
             )  # fmt: skip
             state.evaluations_since_best = 0
             state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
@@ -116,19 +116,19 @@ class BestModel:
             return False
         if recorded.step > state.step:
             _log.warning(
-                "저장된 가장 좋은 모델은 이 체크포인트보다 나중인 스텝 %s의 것입니다. 더 나은 모델만 대신합니다.",
+                "저장된 가장 좋은 모델은 이 체크포인트보다 뒤인 스텝 %s의 모델입니다. 더 좋은 모델로만 바꿉니다.",
                 f"{recorded.step:,}",
             )
         return True
 
     def check(self, state: TrainingState) -> None:
-        """Name the model in the folder at the end of a run, and tell where it is not the best one.
+        """Name the model in the folder at the end of a run, and report if it is not the best one.
 
         Args:
             state: The final state.
 
         Raises:
-            ResourceError: The model can still be had from a checkpoint, or there is none at all.
+            ResourceError: The best model is only in a checkpoint, or no model was saved at all.
         """
         lost, recorded = self._lost, self._recorded()
         if recorded is not None:

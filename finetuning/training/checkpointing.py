@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +20,8 @@ from finetuning.reporting.recorder import Recorder
 from finetuning.training.state import KeptState, TrainingState
 from finetuning.training.step import OptimizerStep
 from finetuning.types import Checkpoint, Progress
+
+_log = logging.getLogger(__name__)
 
 
 class RunCheckpoints:
@@ -48,17 +51,17 @@ class RunCheckpoints:
         state.saved_step = state.step
         if not self.runtime.is_main:
             return
-        try:
-            metrics_bytes = self.recorder.size()
-        except ResourceError as error:
-            self.saver.fail(state.step, error)
-            return
         self.memory.clean_up()  # unused blocks of the steps would stand beside the copy that is saved
         tensors, scalars = optimizer_tensors(self.stepper.optimizer, self._names())
         budget = self.memory.token_budget
         shrunk = budget if budget < self.whole_budget else None
         kept = KeptState(
-            asdict(state), scalars, self.stepper.scaler.state_dict(), shrunk, self.memory.chosen, metrics_bytes
+            asdict(state),
+            scalars,
+            self.stepper.loss_scale.state_dict(),
+            shrunk,
+            self.memory.chosen,
+            self._metrics_bytes(),
         )
         progress = Progress(state.epoch, state.window, state.step)
         self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept.to_json(), progress, fingerprint))
@@ -69,16 +72,24 @@ class RunCheckpoints:
         self.recorder.size()
 
     def restore(self, checkpoint: Checkpoint) -> TrainingState:
-        """Restore weights, optimizer, scaler, token budget and records; return the state of the run."""
+        """Restore weights, optimizer, loss scale, token budget and records; return the state of the run."""
         kept = KeptState(**checkpoint.state)
         restore_model(self.model, checkpoint.model)
         restore_optimizer(self.stepper.optimizer, self._names(), checkpoint.optimizer, kept.optimizer)
         if kept.scaler:  # none, where the checkpoint's run computed in another precision
-            self.stepper.scaler.load_state_dict(kept.scaler)
+            self.stepper.loss_scale.load_state_dict(kept.scaler)
         if kept.shrunk_token_budget is not None:
             self.memory.start_at(kept.shrunk_token_budget)
         self.recorder.cut(kept.metrics_bytes, checkpoint.progress.step)
         return TrainingState.from_json(kept.training)
+
+    def _metrics_bytes(self) -> int:
+        """Return the size of metrics.jsonl. Records that cannot be written are no reason to save no checkpoint."""
+        try:
+            return self.recorder.size()
+        except ResourceError as error:
+            _log.warning("%s (%s) 체크포인트는 저장합니다.", error.what, error.where)
+            return self.recorder.written()
 
     def _names(self) -> dict[torch.nn.Parameter, str]:
         return {parameter: name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
@@ -94,7 +105,7 @@ def saved_on_out_of_memory(save: Callable[[], None], stepper: OptimizerStep, sta
         state: The state of the run.
 
     Raises:
-        OutOfMemory: Memory ran out inside the block; the remedy says how to go on.
+        OutOfMemory: Memory ran out inside the block; the remedy says how to continue.
     """
     try:
         yield
@@ -103,7 +114,7 @@ def saved_on_out_of_memory(save: Callable[[], None], stepper: OptimizerStep, sta
             raise
         stepper.optimizer.zero_grad(set_to_none=True)
         shown = error if isinstance(error, OutOfMemory) else stepper.memory.ran_out("메모리가 부족합니다.")
-        if state.step > 0:  # before the first step there is nothing to go on from
+        if state.step > 0:  # before the first step there is nothing to continue from
             save()
             shown.remedy += (
                 f". 스텝 {state.step:,}까지의 상태를 저장했으므로, 메모리를 늘리거나 memory 설정을 바꾸면 "

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from exceptions import SettingsError
+from exceptions import SettingsError, first_line_of
 from finetuning.config.schema import Settings
-from finetuning.windows.layouts import Layout
+from finetuning.windows.layouts import Layout, OneRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,7 +45,7 @@ def is_worth_compiling(settings: Settings, model: PreTrainedModel, precision: st
     asked = settings.training.torch_compile
     if asked is not None:
         return asked
-    measured = layout.name == "one row" and model.device.type == "cpu" and precision == "bf16"
+    measured = isinstance(layout, OneRow) and model.device.type == "cpu" and precision == "bf16"
     is_plain = settings.model.adapter.method == "none" and settings.model.quantization is None
     weights = sum(parameter.numel() for layer in _layers(model) for parameter in layer.parameters())
     return measured and is_plain and 6 * weights * tokens >= _WORTH_IT
@@ -106,9 +106,9 @@ class CompiledLayers:
             with limits, sizes, caches, code, self._in_place():
                 step()
         except torch._dynamo.exc.TorchDynamoException as error:
-            reason = str(getattr(error, "inner_exception", error)).strip().splitlines()
+            reason = first_line_of(getattr(error, "inner_exception", error))
             raise SettingsError(
-                f"모델의 층을 컴파일하지 못했습니다: {reason[0] if reason else type(error).__name__}",
+                f"모델의 층을 컴파일하지 못했습니다: {reason}",
                 where="training.torch_compile: true",
                 remedy="CPU에는 g++, GPU에는 Triton이 필요합니다. 없으면 training.torch_compile을 false로 두세요.",
             ) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterator
+from typing import TypeVar
 
 from exceptions import ModelError
 from finetuning.data.examples import Examples
@@ -18,6 +20,7 @@ from finetuning.types import RandomKey
 from finetuning.windows.order import Window
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _BAD_STEPS_IN_A_ROW = 5
 _NAMED_ROWS = 8
 
@@ -54,6 +57,19 @@ class StepLedger:
         self._unread.append((self.state.step, window, result))
         for tally in (self.state.since_log, self.state.this_epoch):
             tally.add_work(len(window.indices), result.tokens, result.padded_tokens, seconds)
+
+    def waiting(self, ready: Iterator[_T]) -> Iterator[_T]:
+        """Yield the same items, and count the time until each was ready."""
+        end = object()
+        while True:
+            since = time.perf_counter()
+            item = next(ready, end)
+            waited = time.perf_counter() - since
+            if item is end:
+                return
+            for tally in (self.state.since_log, self.state.this_epoch):
+                tally.waited += waited
+            yield item  # type: ignore[misc]
 
     def read(self) -> float:
         """Read the losses and norms of the steps since the last call. The host waits for the device here.
@@ -95,6 +111,7 @@ class StepLedger:
         grad_norm, tally = self.read(), self.state.since_log
         where = f"epoch {self.state.epoch + 1} 스텝 {self.state.step:,}/{total_steps:,}"
         _log.info("%s: %s", where, tally.line(lr, grad_norm))
+        _log.debug("데이터를 기다린 시간: %.3f초 가운데 %.3f초", tally.seconds, tally.waited)
         self.recorder.record(
             self.state.step, self.state.epoch + 1,
             kind="train", loss=tally.loss, lr=lr, grad_norm=grad_norm, skipped=tally.skipped,

@@ -20,7 +20,10 @@ from finetuning.ops.rounding import stochastically_rounded
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-_ROUNDED_AT_ONCE = 2**20  # numbers; rounding needs five temporaries of its input's size
+# Numbers that are rounded at once: rounding needs five temporaries of its input's size. On a GPU each slice costs the
+# launches of eight kernels.
+_ROUNDED_AT_ONCE = {"cpu": 2**20}
+_ROUNDED_AT_ONCE_ELSEWHERE = 2**22
 
 Rule = Callable[[Any], "Optimizer"]  # parameters or groups → an optimizer over them
 
@@ -112,13 +115,18 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backwa
     return SteppedOneByOne(groups, settings.learning_rate, rule)
 
 
+def is_adamw(optimizer: Optimizer) -> bool:
+    """Return whether every parameter is stepped by torch's AdamW."""
+    return isinstance(optimizer, torch.optim.AdamW) or getattr(optimizer, "is_adamw", False)
+
+
 def allocate_states(optimizer: Optimizer) -> None:
     """Make AdamW's states before its first step, so that no step of it allocates anything.
 
     AdamW makes the states of a group, updates the group, and goes on to the next one. Running out of memory in between
     would leave half of the weights a step ahead of the others.
     """
-    if not (isinstance(optimizer, torch.optim.AdamW) or getattr(optimizer, "is_adamw", False)):
+    if not is_adamw(optimizer):
         return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -158,6 +166,7 @@ class SteppedOneByOne(torch.optim.Optimizer):
         self._rules = {p: rule([working]) for p, (working, _) in self._steppers.items()}
         self._rounding = {device: torch.Generator(device) for device in {p.device for p in self._steppers}}
         self.is_adamw = all(isinstance(inner, torch.optim.AdamW) for inner in self._rules.values())
+        self.found_inf: torch.Tensor | None = None  # as of torch's AdamW: 1 on the device means that nothing changes
 
     @staticmethod
     def _working(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
@@ -189,6 +198,8 @@ class SteppedOneByOne(torch.optim.Optimizer):
         """Step one parameter by its gradient."""
         (working, group), inner = self._steppers[parameter], self._rules[parameter]
         inner.param_groups[0].update(lr=group["lr"], weight_decay=group["weight_decay"])
+        if self.is_adamw:
+            inner.found_inf = self.found_inf  # type: ignore[attr-defined]
         inner.state[working] = self.state[parameter]  # a checkpoint saves and restores the outer state
         if working is parameter:
             inner.step()
@@ -197,7 +208,8 @@ class SteppedOneByOne(torch.optim.Optimizer):
         working.data, working.grad = parameter.float(), parameter.grad.float()
         inner.step()
         working.grad = None
-        rows = max(1, _ROUNDED_AT_ONCE * max(1, len(torch.atleast_1d(parameter))) // max(1, parameter.numel()))
+        at_once = _ROUNDED_AT_ONCE.get(parameter.device.type, _ROUNDED_AT_ONCE_ELSEWHERE)
+        rows = max(1, at_once * max(1, len(torch.atleast_1d(parameter))) // max(1, parameter.numel()))
         slices = (torch.atleast_1d(values).split(rows) for values in (parameter, working.data))
         for kept, values in zip(*slices, strict=True):
             kept.copy_(stochastically_rounded(values, self._rounding[parameter.device]))

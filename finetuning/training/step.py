@@ -20,7 +20,7 @@ from finetuning.reporting.profile import Profile
 from finetuning.training.ahead import ReadyWindow, WindowPlanner
 from finetuning.training.backward_step import HalfStep, measured_in_backward, stepped_in_backward
 from finetuning.training.compile import CompiledLayers, is_worth_compiling
-from finetuning.training.optimizers import SteppedOneByOne, allocate_states, make_optimizer
+from finetuning.training.optimizers import SteppedOneByOne, allocate_states, is_adamw, make_optimizer
 from finetuning.types import Batch
 from finetuning.windows.objectives.registry import objective_of
 from finetuning.windows.order import Window
@@ -77,7 +77,7 @@ def losses_and_norms(results: Sequence[StepResult]) -> list[tuple[float, float]]
 
 
 class OptimizerStep:
-    """Computes, clips and applies the gradient of a window. It owns the optimizer and fp16's scaler.
+    """Computes, clips and applies the gradient of a window. It owns the optimizer and fp16's loss scale.
 
     Args:
         settings: The settings of the run.
@@ -93,11 +93,11 @@ class OptimizerStep:
         self.model, self.runtime, self.memory = evaluator.model, evaluator.runtime, evaluator.memory
         self.objective = objective_of(evaluator.task)
         self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
-        self.scaler = self.runtime.scaler()
+        self.loss_scale = self.runtime.loss_scale()
         self.stepped_in_backward = self._stepped_in_backward()
         self.compiled: CompiledLayers | None = None
-        # torch's AdamW can skip a step through `found_inf` without a sync; other optimizers need the value on the host
-        self.skips_on_device = self.runtime.skips_steps_on_device and isinstance(self.optimizer, torch.optim.AdamW)
+        # AdamW can skip a step through `found_inf` without a sync; other optimizers need the value on the host
+        self.skips_on_device = self.runtime.skips_steps_on_device and is_adamw(self.optimizer)
 
     # --- before the first step ---
 
@@ -194,14 +194,14 @@ class OptimizerStep:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of a loss under fp16's loss scale."""
-        self.scaler.scale(loss).backward()
+        self.loss_scale.scaled(loss).backward()
 
     def _backward(self, batches: list[Batch], items: int, step: int) -> tuple[torch.Tensor, float | None]:
         """Return this process's loss sum, and the gradient's norm where the backward pass consumed the gradient."""
         if self.stepped_in_backward is None or len(batches) > 1:
             return self.accumulate(batches, items, step), None
         if self.settings.training.max_grad_norm is None:
-            consuming = stepped_in_backward(self.model, self.stepped_in_backward, 1.0)
+            consuming = stepped_in_backward(self.model, self.stepped_in_backward, scale=None)
         else:
             consuming = measured_in_backward(self.model)
         with consuming as norm:
@@ -222,9 +222,9 @@ class OptimizerStep:
         if gradient.consumed_norm is not None:  # `update` clips in a second backward pass
             return torch.tensor(gradient.consumed_norm, device=gradient.loss_sum.device)
         with self.profile.phase("optimizer"):
-            self.scaler.unscale_(self.optimizer)
-            self._sum_gradients_over_processes()
+            self._sum_gradients_over_processes()  # first: an overflow in one process must skip the step in all
             parameters = [p for p in self.model.parameters() if p.grad is not None]
+            self.loss_scale.unscale([p.grad for p in parameters if p.grad is not None])
             limit = self.settings.training.max_grad_norm
             return torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
 
@@ -260,10 +260,11 @@ class OptimizerStep:
             self._step_weights()
         elif bool(is_finite):
             self._step_weights()
-        elif self.scaler.is_enabled() and self.scaler.get_scale() > 1 and math.isfinite(float(loss_sum)):
+            self.loss_scale.count_good_step()
+        elif self.loss_scale.can_shrink() and math.isfinite(float(loss_sum)):
             _log.debug("fp16 범위를 넘은 기울기가 있어 loss scale을 낮춥니다.")
+            self.loss_scale.shrink()
             overflowed = True
-        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return overflowed
 
@@ -279,12 +280,12 @@ class OptimizerStep:
     def _step_weights(self) -> None:
         """Step the optimizer. It allocates nothing; if it fails nevertheless, the weights must not be saved."""
         try:
-            self.scaler.step(self.optimizer)
+            self.optimizer.step()
         except MAY_BE_OUT_OF_MEMORY as error:
             if not is_out_of_memory(error):
                 raise
             raise HalfStep(
-                "옵티마이저가 가중치를 바꾸는 도중에 메모리가 모자랐습니다.",
+                "옵티마이저가 가중치를 업데이트하는 도중에 메모리가 부족해졌습니다.",
                 where=self.memory.describe(),
                 remedy="가중치가 반만 바뀌었을 수 있어 저장하지 않았습니다. --resume으로 체크포인트에서 이어 가세요.",
             ) from error

@@ -38,7 +38,7 @@ def try_model(evaluator: Evaluator, examples: Examples, seed: int) -> None:
     pair = [int(order[0]), int(order[-1])]
     try:
         together = _loss(evaluator, examples, pair, seed)
-        if evaluator.model.dtype not in (torch.float32, torch.float64) or pair[0] == pair[1]:
+        if _rounds(evaluator.model) or pair[0] == pair[1]:
             return
         alone = sum(_loss(evaluator, examples, [one], seed) for one in pair)
     except _REFUSALS as error:
@@ -56,6 +56,10 @@ def try_model(evaluator: Evaluator, examples: Examples, seed: int) -> None:
             "조금 다를 수 있습니다.",
             evaluator.model.config.model_type, alone, together,
         )  # fmt: skip
+
+
+def _rounds(model: torch.nn.Module) -> bool:
+    return any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters())
 
 
 def _loss(evaluator: Evaluator, examples: Examples, indices: Sequence[int], seed: int) -> float:

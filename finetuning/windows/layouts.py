@@ -52,7 +52,6 @@ class Layout(ABC):
     padding sets `has_padding` to False, and its layers compute real tokens alone.
 
     Attributes:
-        name: Name in logs and tests.
         label: Korean phrase for `plan`.
         message: Korean line for the log of a run.
         has_padding: Whether the layers compute padded tokens.
@@ -60,7 +59,6 @@ class Layout(ABC):
         max_length: Upper bound of an example's tokens.
     """
 
-    name: ClassVar[str]
     label: ClassVar[str]
     message: ClassVar[str]
     has_padding: ClassVar[bool] = True
@@ -114,7 +112,6 @@ class Layout(ABC):
 class Padded(Layout):
     """One sequence a row, padded to the longest of the micro-batch."""
 
-    name = "padded"
     label = "길이별로 나눔"
     message = "길이가 비슷한 예제끼리 나누어 패딩을 줄입니다."
 
@@ -125,7 +122,6 @@ class Padded(Layout):
 class Dense(Padded):
     """Padded rows for an encoder's embeddings and head; its layers compute one row of real tokens."""
 
-    name = "dense"
     label = "인코더의 층에서 패딩을 뺌"
     message = "인코더의 층에서 패딩을 빼고 계산합니다."
     has_padding = False
@@ -138,7 +134,6 @@ class Dense(Padded):
 class OneRow(Layout):
     """All sequences of a causal model's micro-batch in one row; attention stays within each sequence."""
 
-    name = "one row"
     label = "한 행에 이어 붙임"
     message = "micro-batch의 예제를 한 행에 이어 붙여 패딩을 없앱니다."
     has_padding = False
@@ -156,7 +151,6 @@ class OneRow(Layout):
 class Packed(Layout):
     """Several sequences a row, rows padded to the longest; attention is masked by position ids that restart."""
 
-    name = "packed"
     label = "packing"
     message = "짧은 예제를 한 행에 이어 붙여 패딩을 줄입니다."
 
@@ -198,6 +192,6 @@ def _real(cost: int) -> int:
 
 def log_layout(layout: Layout, task: Task) -> None:
     """Log how the run reduces padding; warn if the model cannot do what `data.packing` asks for."""
-    if layout.name == "padded" and (task.settings.data.packing or task.encodes.packs()):
+    if type(layout) is Padded and (task.settings.data.packing or task.encodes.packs()):
         _log.warning("이 모델은 이어 붙인 예제를 서로 구분하지 못하므로 data.packing 없이 학습합니다.")
     _log.info("%s (data.packing)", layout.message)

@@ -151,5 +151,5 @@ def test_a_write_that_runs_out_of_memory_counts_as_failed(tmp_path: Path, monkey
     with BackgroundSaver(store) as saver, monkeypatch.context() as patched:
         patched.setattr(checkpointing, "sync_file", fail)
         saver.save(checkpoint(torch.ones(8), 1))
-        with pytest.raises(ResourceError, match="메모리가 모자라"):
+        with pytest.raises(ResourceError, match="메모리가 부족해"):
             saver.finish()

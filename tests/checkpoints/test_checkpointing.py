@@ -163,7 +163,7 @@ def test_a_disk_that_is_too_small_is_reported_before_writing(
     saved(store, 1)
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(checkpointing.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ResourceError, match="모자라"):
+    with pytest.raises(ResourceError, match="공간이 부족해"):
         saved(store, 2)
     assert [path.name for path in store.folder.iterdir()] == ["step-00000001"]
 

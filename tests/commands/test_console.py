@@ -74,3 +74,15 @@ def test_a_closed_pipe_ends_the_command_silently() -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 141
     assert err.decode().strip() in ("", "말")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_person_at_a_terminal_is_told_that_lines_are_awaited(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe_in(monkeypatch, "좋다\n".encode())
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: is_terminal)
+    assert list(input_lines()) == ["좋다\n"]
+    shown = capsys.readouterr()
+    assert ("Ctrl+D" in shown.err) == is_terminal
+    assert shown.out == ""

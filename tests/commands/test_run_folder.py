@@ -29,7 +29,7 @@ def make_run(folder: Path, number: int = 1, name: str | None = None, finished: b
 
 
 def chosen(output_dir: Path, is_given: bool = False, **flags: Any) -> RunFolder:
-    arguments = Namespace(**{"resume": False, "checkpoint_path": None, **flags})
+    arguments = Namespace(**{"resume": False, "checkpoint_path": None, "words": (), **flags})
     return folder_to_train(output_dir, arguments, is_given)
 
 

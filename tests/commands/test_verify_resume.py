@@ -37,7 +37,7 @@ def test_it_shows_that_every_bit_is_the_same(
     said = capsys.readouterr().out
     assert "6스텝을 한 번에" in said and "3스텝에서 멈췄다가" in said
     assert said.count("같음") == 4 and "다름" not in said
-    assert "판정: 비트까지 같습니다" in said
+    assert "판정: 비트 단위까지 동일합니다" in said
     assert not (tmp_path / "models").exists()
     assert not list(tmp_path.glob(".verify-resume-*"))
 

@@ -12,11 +12,11 @@ from finetuning.config.ladder import (
     Abilities,
     Use,
     automatic_variants,
-    read,
     remedies,
     suggested_variants,
     with_changes,
 )
+from finetuning.config.metadata import value_at
 from finetuning.config.schema import Settings
 
 CHOICES = {
@@ -79,7 +79,7 @@ def test_each_variant_adds_a_rung_to_the_one_before_and_changes_what_it_says() -
         for length, variant in enumerate(variants, start=1):
             assert len(variant.rungs) == length
             assert variant.settings == with_changes(settings, variant.changes)
-            assert all(read(variant.settings, key) == value for key, value in variant.changes.items())
+            assert all(value_at(variant.settings, key) == value for key, value in variant.changes.items())
 
 
 def test_automatic_choices_are_also_named_in_errors() -> None:

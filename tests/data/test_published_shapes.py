@@ -175,7 +175,7 @@ def test_records_that_a_path_does_not_reach_are_counted() -> None:
         ("datas[*]", ["파일의 처음", "'datas' 단계", "name, data"]),
         ("data[*].paragraph[*]", ["'data[*]'에서 'paragraph' 단계", "paragraphs"]),
         ("data.paragraphs[*]", ["'data'에서 'paragraphs' 단계", "목록(10개)"]),
-        ("data[*].doc_id", ["객체도 글자도 아닌"]),
+        ("data[*].doc_id", ["객체도 문자열도 아닌"]),
         ("name[*]", ["'name'에서 '[*]' 단계"]),
     ],
 )
@@ -207,7 +207,7 @@ def test_nested_scores_of_the_hub_are_plain_too() -> None:
     from finetuning.data.shapes.registry import flat_rows
 
     split = HubSplit(Dataset.from_list(STS))
-    columns, rows = flat_rows(split.columns, split, "klue (train)")
+    columns, rows, _ = flat_rows(split.columns, split, "klue (train)")
     assert "label" in columns and "labels" not in columns
     assert next(iter(rows))["label"] == STS[0]["labels"]["real-label"]
 

@@ -55,8 +55,8 @@ def test_the_plausible_answers_of_an_impossible_question_are_none(mark: Any) -> 
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        ([{"text": "1443년", "answer_start": 11}], "자리에 없는 정답"),
-        ([{"text": "1443년", "answer_start": -5}], "자리에 없는 정답"),
+        ([{"text": "1443년", "answer_start": 11}], "위치에 없는 정답"),
+        ([{"text": "1443년", "answer_start": -5}], "위치에 없는 정답"),
         ([{"text": "1443년", "answer_start": "10"}], "정수가 아닌"),
         ([{"text": " ", "answer_start": 3}], "빈 정답"),
         ([{"answer_start": 3}], "빈 정답"),
@@ -134,7 +134,7 @@ def test_bad_rows_are_reported_with_number_and_value(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         manager_of(squad_file(tmp_path / "train.json", paragraphs)).load_splits()
     assert "빈 질문 1행(2번째)" in error.value.what
-    assert "자리에 없는 정답 1행(6번째) [6번째 행: 정답 '지문', 그 자리에 있는 것 '1번']" in error.value.what
+    assert "위치에 없는 정답 1행(6번째) [6번째 행: 정답 '지문', 그 위치의 텍스트 '1번']" in error.value.what
 
 
 def test_usual_column_names_are_found_and_others_can_be_named(tmp_path: Path) -> None:

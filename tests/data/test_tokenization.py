@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from exceptions import DataError, ResourceError, StopRequested
 from finetuning.data import parallel
-from finetuning.data.tokenizing import write_examples
+from finetuning.data.tokenizing import usable_examples, write_examples
 
 ROWS = 6500
 forks = pytest.mark.skipif(not parallel.can_fork(), reason="processes are not forked here")
@@ -118,3 +118,11 @@ def test_a_stop_ends_every_process_at_once(table: Dataset, tmp_path: Path) -> No
             write_examples(table, encode, tmp_path / "examples.arrow")
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_row_without_an_example_is_dropped_also_where_another_has_two() -> None:
+    rows = Dataset.from_dict({"row": [1, 2], "text": ["둘", "없음"]})
+    table = Dataset.from_dict({"row": [1, 1, 2], "input_ids": [[5], [6], []]})
+    examples = usable_examples(table, rows)
+    assert len(examples) == 2
+    assert examples.rows["row"][:] == [1]

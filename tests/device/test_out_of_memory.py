@@ -87,15 +87,6 @@ def test_out_of_memory_on_this_machine_is_recognised() -> None:
     assert is_out_of_memory(error.value)
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_the_limit_of_a_card_is_set_by_its_number(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[float, object]] = []
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: calls.append(given))
-    MemoryManager(Settings(), torch.device(device), 8)
-    assert calls == [(0.95, 1 if device == "cuda:1" else 0)]
-
-
 def test_only_settings_that_are_not_in_force_are_named() -> None:
     plain = " ".join(remedies(Settings(), "train"))
     assert plain.index("gradient_checkpointing") < plain.index("lora") < plain.index("max_length: 512")

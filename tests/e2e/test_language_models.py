@@ -87,7 +87,7 @@ def test_cut_off_answers_are_counted_with_a_warning(cli: Cli, tiny_causal: Path,
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     run = cli("plan", *flags_for(tiny_causal, tmp_path / "train.jsonl", tmp_path / "model"))
     assert run.code == 0, run.err
-    assert "1행(4번째)을 뺍니다" in run.err
+    assert "1행(4번째)을 제외합니다" in run.err
     assert "50%" in run.err and "max_length" in run.err
 
 

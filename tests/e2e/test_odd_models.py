@@ -102,7 +102,7 @@ def test_an_adapter_on_a_tied_layer_is_refused_by_name(
         "--output_dir", tmp_path / "run", "--set", "model.adapter.method=lora",
         "--set", f"model.adapter.target_modules=[q_proj, {target}]",
     )  # fmt: skip
-    check_refused(run, target, "가중치를 같이 쓰는 층", "target_modules에서")
+    check_refused(run, target, "가중치를 공유하는 층", "target_modules에서")
 
 
 @pytest.fixture(scope="module")

@@ -258,3 +258,40 @@ def test_a_resumed_run_skips_the_same_non_finite_step(
     check_like(halved, whole)
     assert sum(record.get("skipped", 0) for record in losses(halved)) == 2  # once an epoch
     assert "NaN 또는 Inf가 있어 이 스텝을 건너뜁니다" in caplog.text
+
+
+def test_records_that_cannot_be_written_keep_no_checkpoint_from_being_saved(
+    flags: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    output_dir = tmp_path / "run" / "model"
+    flags = [*flags, "--output_dir", str(output_dir)]
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "metrics.jsonl":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("the file of a descriptor is read from /proc")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises((StopRequested, ResourceError)):
+            run_train(flags, StopAfter(looks=7))
+    assert "학습 기록을 쓰지 못했습니다" in caplog.text
+    assert len(list((output_dir / "checkpoints").glob("step-*"))) == 2
+    run_train([*flags, "--resume"], StopAfter())
+    check_like(output_dir, whole)
+
+
+def test_an_output_dir_that_is_a_link_is_resumed_by_its_own_name(flags: list[str], tmp_path: Path) -> None:
+    (tmp_path / "big disk" / "run").mkdir(parents=True)
+    (tmp_path / "models").mkdir()
+    output_dir = tmp_path / "models" / "model"
+    output_dir.symlink_to(tmp_path / "big disk" / "run")
+    with pytest.raises(StopRequested):
+        run_train([*flags, "--output_dir", str(output_dir)], StopAfter(looks=5))
+    latest = tmp_path / "models" / "checkpoint-latest"
+    assert latest.resolve() == max((output_dir / "checkpoints").iterdir()).resolve()
+    run_train([*flags, "--resume", "--checkpoint_path", str(latest)], StopAfter())
+    assert (output_dir / "summary.json").is_file()

@@ -95,7 +95,7 @@ def test_one_line_says_what_was_found_and_changed(manager: Make, caplog: pytest.
     splits = manager("a.csv", text.encode("utf-16")).load_splits()
     assert {"재미있다", "별로"} <= {text for split in splits.values() for text in split.table["text"]}
     (line,) = [record.message for record in caplog.records if "a.csv:" in record.message]
-    for said in ("UTF-16으로 읽었습니다.", "NFC로 바꾼 값 1개(3번째 행", "지운 값 1개(2번째 행 '재미\\u200b있다'",
+    for said in ("UTF-16으로 읽었습니다.", "NFC로 정규화한 값 1개(3번째 행", "제거한 값 1개(2번째 행 '재미\\u200b있다'",
                  "라벨 1개(2번째 행 ' 부정' → '부정')"):  # fmt: skip
         assert said in line
 

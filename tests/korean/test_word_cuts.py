@@ -65,9 +65,9 @@ def perfect(task: Any, tokenizer: Any, row: dict[str, Any], max_length: int) -> 
 def test_a_subword_that_holds_a_particle_is_cut(unigram: Any) -> None:
     text, tokenizer = "경찰은 명이 나", copy.deepcopy(unigram)
     assert tokenizer.tokenize(text) == ["▁경찰은", "▁", "명이", "▁나"]
-    cut_words(tokenizer, "token-classification")
+    cut_words(tokenizer)
     once = tokenizer.backend_tokenizer.to_str()
-    cut_words(tokenizer, "token-classification")
+    cut_words(tokenizer)
     assert tokenizer.backend_tokenizer.to_str() == once
     assert tokenizer.tokenize(text) == ["▁", "경", "찰", "은", "▁", "명", "이", "▁나"]
 
@@ -91,7 +91,7 @@ def test_bytes_that_get_a_space_before_each_piece_stay_uncut(tiny_causal: Path) 
     tokenizer = AutoTokenizer.from_pretrained(tiny_causal)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     before = tokenizer("경찰은 박씨를")["input_ids"]
-    cut_words(tokenizer, "token-classification")
+    cut_words(tokenizer)
     assert tokenizer("경찰은 박씨를")["input_ids"] == before
 
 

@@ -23,6 +23,7 @@ from finetuning.models.vocabulary import (
     initialise_rows,
     vocabulary_parameters,
 )
+from finetuning.models.vocabulary_cache import learn_cached
 from finetuning.models.vocabulary_learning import Learned, learn
 from finetuning.tasks.registry import find_task
 from tests.support.cli import Cli, data_flags
@@ -118,8 +119,17 @@ def test_learning_is_the_same_in_any_order_and_ends_where_nothing_repeats(tmp_pa
     extension = extend_tokenizer(tokenizer, every.merges)
     assert WANTED < len(extension.replaced) < 10**6
     assert len(ids_of(tokenizer, " 재미있다")) == 1  # a word that repeats is a piece in the end
-    with pytest.raises(DataError, match="조각을 찾지 못했습니다"):
+    with pytest.raises(DataError, match="서브워드를 찾지 못했습니다"):
         learn(["plain English", "한 번"], tokenizer, WANTED)
+
+
+@pytest.mark.parametrize("broken", ["{", "[" * 200_000, "\xff"])
+def test_broken_subwords_in_the_cache_are_learned_again(broken: str, tmp_path: Path) -> None:
+    tokenizer, cache = tokenizer_at(made_tokenizer(tmp_path / "model")), tmp_path / "cache"
+    learned = learn_cached(TEXTS, "data", tokenizer, WANTED, cache, lambda: None)
+    (path,) = cache.iterdir()
+    path.write_bytes(broken.encode("latin-1"))
+    assert learn_cached(TEXTS, "data", tokenizer, WANTED, cache, lambda: None) == learned
 
 
 def test_tokenizers_and_tasks_without_byte_level_merges_are_refused(
@@ -325,7 +335,7 @@ def test_a_run_short_of_memory_extends_its_vocabulary_too(
 def test_plan_shows_how_many_tokens_the_pieces_save(flags: list[str], cli: Cli) -> None:
     done = cli("plan", *flags)
     assert done.code == 0, done.err
-    assert f"한국어 조각 {WANTED}개를 tokenizer에 추가했습니다" in done.err
+    assert f"한국어 서브워드 {WANTED}개를 tokenizer에 추가했습니다" in done.err
     before, after = map(float, re.search(r"검증 데이터의 글자당 토큰: (\S+) → (\S+)", done.err).groups())  # type: ignore[union-attr]
     assert after < before
     fewer = cli("plan", *flags, "--set", "model.extend_vocabulary=100000")

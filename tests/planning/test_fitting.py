@@ -76,7 +76,7 @@ def test_settings_of_the_user_are_not_changed(
     assert fitting.automatic() == []
     changes, _ = choose(fitting)
     assert changes == {}
-    assert "들어가지 않을 수 있습니다" in caplog.text
+    assert "메모리가 부족할 수 있습니다" in caplog.text
 
 
 def test_a_resumed_run_keeps_chosen_settings_even_with_enough_memory(

@@ -92,8 +92,8 @@ def test_the_suggested_settings_fit(flags_for: Callable[[str], list[str]]) -> No
     named, *costs = what_would_fit(tight)
     assert named.endswith("): --set memory.gradient_checkpointing=true")
     assert len(costs) == 1 and "느려집니다" in costs[0]
-    assert "→ 들어가지 않습니다" in "\n".join(memory_table(tight, plain))
-    assert "→ 들어갑니다" in "\n".join(memory_table(tight, lean))
+    assert "GiB, 부족합니다" in "\n".join(memory_table(tight, plain))
+    assert "GiB, 충분합니다" in "\n".join(memory_table(tight, lean))
 
 
 def test_the_heaviest_micro_batch_is_the_largest_of_all_windows() -> None:

@@ -24,7 +24,7 @@ def verdict_on(accuracy: float, rows: dict[str, int] = ROWS, name: str = "klue/r
     ("accuracy", "outcome", "said"),
     [
         (0.95, "reproduced", "재현했습니다. 정확도 0.9500 (공개된 점수: 정확도 0.9000"),
-        (0.8901, "reproduced", "0.8900부터 재현"),
+        (0.8901, "reproduced", "0.8900 이상이면 재현"),
         (0.8899, "short", "못 미칩니다. 정확도 0.8899"),
     ],
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from exceptions import DataError, SettingsError
+from exceptions import DataError, ModelError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.tasks.registry import find_task, task_classes
 from finetuning.tasks.text_encoding import encode_text, text_columns
@@ -50,6 +51,18 @@ def test_labels_that_are_numbers_keep_their_order() -> None:
     task = find_task(settings_for("text-classification"))
     assert task.reads.label_names({"10": 30, "2": 30, "0": 30}) == ("0", "2", "10")
     assert task.reads.label_names({"부정": 30, "긍정": 30}) == ("긍정", "부정")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "said"),
+    [
+        (SimpleNamespace(mask_token_id=None, is_fast=True), "mask 토큰이 없어"),
+        (SimpleNamespace(mask_token_id=4, is_fast=False), "fast tokenizer"),
+    ],
+)
+def test_fill_mask_refuses_a_tokenizer_before_any_text_is_read(tokenizer: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        find_task(settings_for("fill-mask")).encodes.fit_tokenizer(tokenizer)
 
 
 @pytest.mark.parametrize("counts", [{"긍정": 5}, {}, {f"문장 {n}": 1 for n in range(50)}])

@@ -267,7 +267,7 @@ def test_a_last_question_without_an_answer_is_left_out_and_counted_but_answered_
     splits = manager.load_splits()
     kept = sorted(len(json.loads(cell)) for split in splits.values() for cell in split.table["messages"])
     assert kept == [2, *[4] * 9]
-    assert "답이 없어 뺀 마지막 질문 1개(10번째 행 '배고파' → '')" in caplog.text
+    assert "답이 없어 제외한 마지막 질문 1개(10번째 행 '배고파' → '')" in caplog.text
     assert "답이 없는 대화 1행(11번째)" in caplog.text
     ((asked, _),) = manager.load_unlabelled(path, ()).chunks()
     assert [len(json.loads(cell)) for cell in asked.table["messages"]] == [4] * 9 + [3, 1]

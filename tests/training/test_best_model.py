@@ -57,7 +57,7 @@ def test_a_better_model_of_a_later_step_stays(
     before, recorded = (output_dir / "model.safetensors").read_bytes(), read_json(output_dir / "best.json")
     scoring(monkeypatch, *later)
     run_train([*flags, "--resume", "--checkpoint_path", str(first)], StopAfter())
-    assert "체크포인트보다 나중인 스텝" in caplog.text
+    assert "체크포인트보다 뒤인 스텝" in caplog.text
     assert "바꾸지 않습니다" in caplog.text
     after = read_json(output_dir / "best.json")
     assert ((output_dir / "model.safetensors").read_bytes() != before) == is_replaced

@@ -97,16 +97,53 @@ def _in_one_row(task: Any, examples: list[dict[str, Any]]) -> Any:
     return OneRow(0, 64).collate(task, [examples], cast(Any, PadToken()), None)
 
 
-def test_long_and_masked_attention_stays_the_models_own() -> None:
-    """Sequences too long for _attend_short use torch's attention; a smaller attention window is refused."""
-    from transformers import AutoModelForCausalLM, MistralConfig
+def windowed(kind: str, window: int) -> Any:
+    """A causal model of layers with an attention window, but for Mistral beside layers without."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
     wide = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = MistralConfig(**wide, num_key_value_heads=2, intermediate_size=64, sliding_window=300)
-    model = AutoModelForCausalLM.from_config(config).train()
+    options: dict[str, Any] = {**wide, "num_key_value_heads": 2, "intermediate_size": 64, "sliding_window": window}
+    if kind != "mistral":
+        options["layer_types"] = ["sliding_attention", "full_attention"]
+    if kind == "gemma3_text":
+        options |= {"head_dim": 8, "query_pre_attn_scalar": 8}
+    if kind == "qwen2":
+        options["use_sliding_window"] = True
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **options)).train()
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma3_text", "exaone4", "qwen2"])
+def test_an_attention_window_is_kept_within_each_sequence(kind: str) -> None:
+    """Sequences longer than the window, shorter ones, and one of a token."""
+    model = windowed(kind, window=6)
+    task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
+    examples = [
+        {"input_ids": [1 + (7 * i + size) % 96 for i in range(size)], "trained": [True] * size}
+        for size in (31, 5, 2, 18)
+    ]
+    alone = loss_and_gradient(model, task, [task.encodes.collate([one], PadToken(), None) for one in examples])
+    together = loss_and_gradient(model, task, [_in_one_row(task, examples)])
+    assert together[0] == pytest.approx(alone[0], rel=1e-5)
+    assert float((together[1] - alone[1]).norm() / alone[1].norm()) < 1e-5
+    wider = windowed(kind, window=600)
+    assert abs(loss_and_gradient(wider, task, [_in_one_row(task, examples)])[0] - alone[0]) > 1e-5  # the window matters
+    assert attends_within_sequences(model, 64)
+    assert attends_within_sequences(model.bfloat16(), 64)
+
+
+def test_a_window_that_does_not_reach_the_attention_is_refused() -> None:
+    model = windowed("exaone4", window=6)
+    for layer in model.model.layers:
+        layer.self_attn.is_sliding, layer.self_attn.sliding_window = False, 6
+    assert not attends_within_sequences(model, 64)
+
+
+def test_long_attention_is_the_models_own() -> None:
+    """Sequences too long for _attend_short use torch's attention."""
+    model = windowed("mistral", window=300)
     assert attends_within_sequences(model, 300)
-    assert not attends_within_sequences(model, 301)
+    assert attends_within_sequences(model, 301)
     task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
     long = [{"input_ids": [1 + i % 96 for i in range(size)], "trained": [True] * size} for size in (290, 17, 270)]
     alone = loss_and_gradient(model, task, [task.encodes.collate([example], PadToken(), None) for example in long])

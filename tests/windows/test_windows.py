@@ -16,7 +16,7 @@ from finetuning.models.probes import drops_padding
 from finetuning.ops.dense_attention import dense_tokens, without_padding
 from finetuning.tasks.registry import find_task
 from finetuning.training.ahead import ReadyWindow, planned_ahead
-from finetuning.windows.layouts import choose_layout, log_layout
+from finetuning.windows.layouts import Dense, Layout, Padded, choose_layout, log_layout
 from finetuning.windows.order import Window
 from tests.support.encoders import config_of
 from tests.support.managers import make_manager
@@ -93,15 +93,15 @@ def test_gradient_checkpointing_runs_without_padding_too() -> None:
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize(("packing", "name"), [(None, "dense"), (True, "dense"), (False, "padded")])
-def test_packing_is_a_setting(packing: bool | None, name: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("packing", "kind"), [(None, Dense), (True, Dense), (False, Padded)])
+def test_packing_is_a_setting(packing: bool | None, kind: type[Layout], caplog: pytest.LogCaptureFixture) -> None:
     from transformers import AutoModelForSequenceClassification
 
     caplog.set_level("INFO")
     task = find_task(Settings.model_validate({"data": {"packing": packing}}))
     layout = choose_layout(task, AutoModelForSequenceClassification.from_config(config_of("bert")), 64)
     log_layout(layout, task)
-    assert layout.name == name
+    assert type(layout) is kind
     assert len(caplog.records) == 1
     assert "data.packing" in caplog.text
 
@@ -113,7 +113,7 @@ def test_impossible_packing_gives_a_warning(caplog: pytest.LogCaptureFixture) ->
     task = find_task(Settings.model_validate({"data": {"packing": True}}))
     layout = choose_layout(task, model, 64)
     log_layout(layout, task)
-    assert layout.name == "padded"
+    assert type(layout) is Padded
     assert "WARNING" in {record.levelname for record in caplog.records}
 
 

@@ -7,7 +7,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from finetuning.config.metadata import ResumeRule, Section, setting
-from finetuning.config.value_types import Boolean, Integer, Number, PathText, PositiveInteger, RecordPath, Text
+from finetuning.config.value_types import (
+    Boolean,
+    Integer,
+    Label,
+    Number,
+    PathText,
+    PositiveInteger,
+    RecordPath,
+    Text,
+)
 
 
 class DataSettings(Section):
@@ -27,6 +36,34 @@ class DataSettings(Section):
         cache="none",
         user_only=True,
     )
+    train_file: PathText | None = setting(
+        None,
+        "학습 데이터 파일. `dataset_name` 대신 씁니다",
+        "file of the training data, instead of `dataset_name`",
+        cache="none",
+        user_only=True,
+    )
+    validation_file: PathText | None = setting(
+        None,
+        "검증 데이터 파일. `dataset_name`에 있는 검증 데이터 대신 씁니다",
+        "file of the validation data, instead of that of `dataset_name`",
+        cache="none",
+        user_only=True,
+    )
+    test_file: PathText | None = setting(
+        None,
+        "테스트 데이터 파일. `dataset_name`에 있는 테스트 데이터 대신 씁니다",
+        "file of the test data, instead of that of `dataset_name`",
+        cache="none",
+        user_only=True,
+    )
+    revision: Text | None = setting(
+        None,
+        "Hub 데이터셋의 버전(branch, tag, commit). `null`이면 최신",
+        "version of a Hub dataset (branch, tag, commit); `null` for the newest",
+        cache="none",
+        user_only=True,
+    )
     dataset_cache_dir: PathText = setting(
         "./datasets",
         "데이터셋과 토큰화 결과를 저장해 둘 폴더",
@@ -37,7 +74,7 @@ class DataSettings(Section):
     )
     cache_max_days: Annotated[Number, Field(gt=0)] | None = setting(
         30.0,
-        "이 기간(일)보다 오래 쓰지 않은 캐시 파일을 지웁니다. null이면 지우지 않습니다",
+        "이 기간(일) 동안 쓰지 않은 캐시 파일을 지웁니다. null이면 지우지 않습니다",
         "days after the last use that a prepared file is kept; null keeps all",
         resume="free",
         cache="none",
@@ -134,11 +171,26 @@ class DataSettings(Section):
     )
     multi_label: Boolean = setting(
         False,
-        "한 텍스트에 라벨이 여럿인 분류. 라벨 칸은 JSON 목록이나 구분자로 나눈 글자",
+        "한 텍스트에 라벨이 여럿인 분류. 라벨 칸은 JSON 목록이나 구분자로 나눈 문자열",
         "classification with several labels per text; a label cell is a JSON list or text divided by a separator",
     )
     label_separator: Text = setting(
         ",", "`multi_label`에서 라벨 칸을 나누는 구분자", "separator in a label cell with `multi_label`"
+    )
+    label_map: dict[Label, Label | None] = setting(
+        {},
+        "라벨의 이름을 바꾸거나 합칩니다. 예: `{긍졍: 긍정}`. `null`로 바꾼 라벨은 빈 라벨로 봅니다",
+        "renames or merges labels, such as `{긍졍: 긍정}`; a label renamed to `null` counts as empty",
+        more=(
+            "개체명에서는 `B-`를 뗀 이름을 씁니다. 데이터에 없는 라벨을 쓰면 멈춥니다",
+            "Kinds of entities are written without `B-`. The program stops at a label that is not in the data",
+        ),
+    )
+    group_column: Text | None = setting(
+        None,
+        "같은 값인 행이 나뉘지 않게 할 열. 검증, 테스트 데이터를 분리할 때 씁니다. 예: 문서나 사용자의 번호",
+        "column whose rows of one value stay together when data are held out, such as the number of a document or user",
+        cache="none",
     )
     validation_split: Annotated[Number, Field(gt=0, lt=0.5)] = setting(
         0.1,
@@ -160,7 +212,7 @@ class DataSettings(Section):
     )
     encoding: Text | None = setting(
         None,
-        "파일의 인코딩. `null`이면 읽어서 알아냅니다. 예: `cp949`",
+        "파일의 인코딩. `null`이면 내용을 읽어 판별합니다. 예: `cp949`",
         "encoding of the files, such as `cp949`; `null` detects it",
         cache="none",
     )
@@ -172,7 +224,7 @@ class DataSettings(Section):
     )
     normalize: list[Literal["zero_width", "full_width"]] = setting(
         ["zero_width"],
-        "NFC에 추가로 적용할 변환. `zero_width`: 폭 없는 문자를 지움, `full_width`: 전각을 반각으로 바꿈",
+        "NFC에 추가로 적용할 변환. `zero_width`: 제로폭 문자를 제거, `full_width`: 전각을 반각으로 변환",
         "what to do besides NFC: `zero_width` removes zero-width characters, `full_width` narrows full-width ones",
     )
     train_rows: PositiveInteger | None = setting(
@@ -201,3 +253,16 @@ class DataSettings(Section):
         resume="free",
         cache="none",
     )
+
+    def split_files(self) -> dict[str, str]:
+        """Return the files that settings name for a split, by the split's name."""
+        named = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
+        return {split: name for split, name in named.items() if name is not None}
+
+    def reads_dataset_name(self) -> bool:
+        """Return whether `dataset_name` is read: it is not if it has its default beside files of splits."""
+        return not self.split_files() or self.dataset_name != type(self).model_fields["dataset_name"].default
+
+    def shown_name(self) -> str:
+        """Return the name of the data, as messages and reports show it."""
+        return self.dataset_name if self.reads_dataset_name() else next(iter(self.split_files().values()))

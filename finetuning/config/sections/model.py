@@ -104,14 +104,14 @@ class ModelSettings(Section):
     )
     num_labels: PositiveInteger | None = setting(
         None,
-        "라벨의 수. 1이면 점수를 맞히는 회귀. `null`이면 데이터에서 찾습니다",
+        "라벨의 수. 1이면 점수를 예측하는 회귀. `null`이면 데이터에서 찾습니다",
         "number of labels; 1 means regression, `null` takes it from the data",
         resume="measured",
     )
     extend_vocabulary: PositiveInteger | None = setting(
         None,
-        "이 수만큼 한국어 조각을 학습 데이터에서 학습해 tokenizer에 추가합니다. 언어 모델에서만",
-        "number of Korean pieces to learn from the training data and add to the tokenizer; language models only",
+        "학습 데이터에서 배운 한국어 서브워드를 이 수만큼 tokenizer에 추가합니다. 언어 모델에서만",
+        "number of Korean subwords to learn from the training data and add to the tokenizer; language models only",
         more=("7절을 보세요", "See section 7"),
     )
     adapter: Annotated[AdapterSettings, BeforeValidator(_none_is_empty)] = setting(

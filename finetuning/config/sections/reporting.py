@@ -33,7 +33,7 @@ class ExpectationSettings(Section):
         "published score in this program's unit, such as `0.8507`",
     )
     band: NonNegativeNumber = setting(
-        0.01, "점수가 이만큼 낮아도 재현한 것으로 봅니다", "how far below the score still counts as reproduced"
+        0.01, "점수가 이만큼 낮은 것까지는 재현한 것으로 봅니다", "how far below the score still counts as reproduced"
     )
     model: Text | None = setting(
         None,

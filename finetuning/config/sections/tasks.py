@@ -42,8 +42,8 @@ class QuestionAnsweringSettings(Section):
 
     doc_stride: PositiveInteger = setting(
         128,
-        "긴 지문을 나눈 조각이 서로 겹치는 토큰 수. 조각의 절반을 넘지 않게 합니다",
-        "number of tokens by which the pieces of a long context overlap; at most half a piece",
+        "긴 지문을 나눈 구간이 서로 겹치는 토큰 수. 구간의 절반을 넘지 않게 합니다",
+        "number of tokens by which the windows of a long context overlap; at most half a window",
         cache="examples",
     )
     max_answer_length: PositiveInteger = setting(
@@ -72,6 +72,7 @@ class TextGenerationSettings(Section):
         None,
         "Jinja chat template 파일. `null`이면 모델의 것, 없으면 `### 질문`, `### 답변`",
         "file of a Jinja chat template; `null` for the model's own or else the headings `### 질문` and `### 답변`",
+        resume="measured",  # a run goes on with the template that it began with
         cache="none",  # the examples' key holds the template's content
         user_only=True,
     )

@@ -56,7 +56,7 @@ class TrainingSettings(Section):
     )
     cuda_cleanup_freq: NonNegativeInteger = setting(
         100,
-        "이 스텝마다 안 쓰는 메모리를 정리하고 사용량을 알립니다. 0이면 끔",
+        "이 스텝마다 사용하지 않는 메모리를 정리하고 사용량을 출력합니다. 0이면 끔",
         "number of steps between clean-ups of unused memory, each with a log of its use; 0 for never",
         resume="free",
     )
@@ -88,6 +88,18 @@ class TrainingSettings(Section):
             "bf16으로 오래 학습할 때만 켭니다. 켜졌는지는 로그에 표시됩니다",
             "`torch.compile` needs `g++` on a CPU and Triton on a GPU. `null` turns it on for long bf16 training of a "
             "whole language model on a CPU. The log says whether it is on",
+        ),
+        resume="from_now_on",
+    )
+    deterministic: Boolean = setting(
+        False,
+        "GPU에서도 같은 seed가 비트까지 같은 결과를 내게 합니다. 조금 느려집니다",
+        "makes the same seed give the same bits on a GPU, too, at some cost of speed",
+        more=(
+            "CPU에서는 켜지 않아도 같습니다. GPU에서는 backward의 덧셈 순서가 실행마다 달라 마지막 자리가 "
+            "다를 수 있습니다",
+            "A CPU gives the same bits without it. On a GPU the order of sums in the backward pass varies, and so do "
+            "the last digits",
         ),
         resume="from_now_on",
     )
@@ -135,8 +147,8 @@ class MemorySettings(Section):
     )
     max_gpu_memory_usage: Annotated[Number, Field(gt=0, le=1)] = setting(
         0.95,
-        "이 프로그램이 쓸 GPU 메모리의 최대 비율",
-        "largest share of GPU memory that this program may use",
+        "비어 있는 GPU 메모리 가운데 이 프로그램이 쓸 최대 비율",
+        "largest share of the free GPU memory that this program may use",
     )
     empty_cache_freq: NonNegativeInteger = setting(
         50, "이 스텝마다 CUDA 캐시를 비웁니다. 0이면 끔", "number of steps between emptying the CUDA cache; 0 for never"
@@ -154,16 +166,16 @@ class MemorySettings(Section):
     )
     optimize_memory_usage: Boolean = setting(
         True,
-        "메모리 단편화를 줄이고, 메모리가 모자라면 덜 쓰는 설정을 자동으로 고릅니다",
+        "메모리 단편화를 줄이고, 메모리가 부족하면 덜 쓰는 설정을 자동으로 고릅니다",
         "reduces fragmentation and, where memory is estimated to be short, chooses settings that need less",
     )
     gradient_checkpointing: Boolean | None = setting(
         None,
-        "중간 결과를 저장하지 않고 다시 계산합니다. `null`이면 메모리가 모자랄 때 켭니다",
+        "중간 결과를 저장하지 않고 다시 계산합니다. `null`이면 메모리가 부족할 때 켭니다",
         "computes activations again in the backward pass instead of keeping them; `null` where memory is short",
     )
     optimizer_in_backward: Boolean = setting(
         False,
-        "기울기를 구하는 대로 적용하고 버립니다. 한 스텝이 한 번에 들어갈 때만",
+        "기울기를 계산하는 즉시 적용하고 버립니다. 한 스텝이 메모리에 한 번에 들어갈 때만",
         "applies and frees each gradient as soon as it is computed; only where a step fits into memory at once",
     )

@@ -20,7 +20,7 @@ _BYTE_ORDER_MARKS = {
 }
 _KOREAN = frozenset({"johab", "iso2022_kr"})
 _SHOWN = 3
-_NO_TEXT = "글자로 읽을 수 없는 바이트가 있습니다. UTF-8도 CP949도 아닙니다."
+_NO_TEXT = "텍스트로 읽을 수 없는 바이트가 있습니다. UTF-8도 CP949도 아닙니다."
 
 
 def find_encoding(path: Path, wanted: str | None) -> tuple[str, str]:
@@ -109,7 +109,7 @@ def _check_wanted(path: Path, wanted: str, marked: str | None) -> str:
     if marked is not None and name.startswith(marked.removesuffix("-sig")):
         name = marked
     wider = "한글 윈도에서 저장한 파일이면 cp949로 읽어 보세요. " if name == "euc_kr" else ""
-    _check_decodes(path, name, wanted, f"{wider}data.encoding을 null로 두면 파일을 읽어 알아냅니다.")
+    _check_decodes(path, name, wanted, f"{wider}data.encoding을 null로 두면 내용을 읽어 판별합니다.")
     return name
 
 

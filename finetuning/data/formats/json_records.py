@@ -102,7 +102,7 @@ def _whole(path: Path, encoding: str) -> list[dict[str, Any]]:
                 f"행이 될 목록을 고를 수 없습니다. 객체의 목록인 키: {', '.join(lists) or '없음'}",
                 where=str(path),
                 remedy="data.records에 행까지의 경로를 쓰거나(예: data[*].paragraphs[*]), "
-                '[{"text": ..., "label": ...}, ...] 모양이나 JSONL(한 줄에 객체 하나)로 바꾸세요.',
+                '[{"text": ..., "label": ...}, ...] 형식이나 JSONL(한 줄에 객체 하나)로 바꾸세요.',
             )
         value = next(iter(lists.values()))
     if not isinstance(value, list):
@@ -132,7 +132,7 @@ def _parse(text: str, where: str) -> Any:
             else f"{where} {error.colno:,}번째 칸"
         )
         raise DataError(
-            f"JSON 문법이 틀렸습니다: {error.msg}", where=place, remedy="따옴표, 쉼표, 괄호의 짝을 확인하세요."
+            f"JSON 문법 오류입니다: {error.msg}", where=place, remedy="따옴표, 쉼표, 괄호의 짝을 확인하세요."
         ) from None
     except (RecursionError, ValueError):
         raise DataError(

@@ -56,12 +56,13 @@ def _any_text(path: Path, encoding: str) -> bool:
 
 _BINARY = (
     BinaryFormat((".parquet",), parquet.is_parquet, parquet.read),
+    BinaryFormat((".arrow",), parquet.is_arrow, parquet.read_arrow),
     BinaryFormat((".xlsx",), spreadsheet.is_spreadsheet, spreadsheet.read),
 )
 _TEXT = (
     TextFormat((".csv",), _by_name_alone, delimited.read_csv),
     TextFormat(json_records.SUFFIXES, _by_name_alone, json_records.read),
-    TextFormat((), tagged.is_tagged, tagged.read),
+    TextFormat(tagged.SUFFIXES, tagged.is_tagged, tagged.read),
     TextFormat((), naver_ner.is_naver_ner, naver_ner.read),
     TextFormat((".tsv",), lines.is_table, delimited.read_tsv),
     TextFormat((".txt",), _any_text, lines.read),
@@ -69,7 +70,7 @@ _TEXT = (
 _FOREIGN = {  # first bytes → the format as messages name it, and what to do
     b"PK\x03\x04": ("zip", "압축을 푸세요."),
     b"\xd0\xcf\x11\xe0": (
-        "옛 엑셀(.xls)이나 암호가 걸린 엑셀",
+        "구버전 엑셀(.xls)이나 암호가 걸린 엑셀",
         "엑셀에서 열어 암호 없이 .xlsx나 CSV(UTF-8)로 저장하세요.",
     ),
     b"\x1f\x8b": ("gzip", "압축을 푸세요."),

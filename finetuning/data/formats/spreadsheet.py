@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from exceptions import DataError
+from exceptions import DataError, first_line_of
 from finetuning.data.formats.base import Source, check_columns, clean_name
 
 _WORKBOOK = "xl/workbook.xml"
@@ -170,9 +170,8 @@ def _as_text(cell: Any) -> str:
 
 
 def _broken(path: Path, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return DataError(
-        f"엑셀(.xlsx) 파일로 읽을 수 없습니다: {reason}",
+        f"엑셀(.xlsx) 파일로 읽을 수 없습니다: {first_line_of(error)}",
         where=str(path),
         remedy="암호가 걸려 있지 않은지, 엑셀에서 열리는지 확인하고 다시 저장하세요.",
     )

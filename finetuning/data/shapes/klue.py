@@ -19,12 +19,12 @@ _REAL = "real-label"
 Rows = Iterable[Mapping[str, Any]]
 
 
-def relations(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows] | None:
+def relations(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows, str] | None:
     """Mark the two entities of KLUE-RE in their sentence; None for rows of another shape."""
-    return (tuple(columns), _Marked(rows, where)) if {_SENTENCE, *_MARKERS} <= set(columns) else None
+    return (tuple(columns), _Marked(rows, where), "") if {_SENTENCE, *_MARKERS} <= set(columns) else None
 
 
-def similarity(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows] | None:
+def similarity(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows, str] | None:
     """Replace KLUE-STS's `labels` by `label`, the mean of its annotators; None for rows of another shape.
 
     KLUE trains and measures by that mean, `real-label`.
@@ -34,7 +34,7 @@ def similarity(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[st
     first = next(iter(rows), {})
     if not (isinstance(first.get(_SCORES), dict) and _REAL in first[_SCORES]):
         return None
-    return tuple("label" if column == _SCORES else column for column in columns), _Scored(rows)
+    return tuple("label" if column == _SCORES else column for column in columns), _Scored(rows), ""
 
 
 class _Scored:
@@ -68,15 +68,15 @@ def _mark(row: Mapping[str, Any], where: str) -> str:
         start, end = int(entity["start_idx"]), int(entity["end_idx"]) + 1  # KLUE's end is the last character
         if sentence[start:end] != entity["word"]:
             raise DataError(
-                f"{name}의 자리에 {with_particle(repr(entity['word']), '이/가')} 없습니다. "
-                f"거기에 있는 글자: '{sentence[start:end]}'",
+                f"{name}의 위치에 {with_particle(repr(entity['word']), '이/가')} 없습니다. "
+                f"그 위치에 있는 텍스트: '{sentence[start:end]}'",
                 where=where,
-                remedy="start_idx와 end_idx(마지막 글자의 자리)를 확인하세요.",
+                remedy="start_idx와 end_idx(마지막 글자의 위치)를 확인하세요.",
             )
         spans.append((start, end, opening, closing))
     (first_start, first_end, *first), (second_start, second_end, *second) = sorted(spans)
     if second_start < first_end:
-        raise DataError("두 개체의 자리가 겹칩니다.", where=where, remedy="그 행을 고치거나 빼세요.")
+        raise DataError("두 개체의 위치가 겹칩니다.", where=where, remedy="그 행을 고치거나 삭제하세요.")
     return "".join(
         [sentence[:first_start], first[0], sentence[first_start:first_end], first[1], sentence[first_end:second_start],
          second[0], sentence[second_start:second_end], second[1], sentence[second_end:]]
@@ -84,7 +84,7 @@ def _mark(row: Mapping[str, Any], where: str) -> str:
 
 
 def _entity(cell: Any, name: str, where: str) -> dict[str, Any]:
-    """Return an entity's object; a CSV has it as text, in JSON or as Python writes a dict."""
+    """Return an entity's object; a CSV holds it as text, which is JSON or Python's repr of a dict."""
     if isinstance(cell, str):
         for parse in (json.loads, ast.literal_eval):
             try:
@@ -96,6 +96,6 @@ def _entity(cell: Any, name: str, where: str) -> dict[str, Any]:
         raise DataError(
             f"{with_particle(name, '을/를')} 읽을 수 없습니다: {str(cell)[:60]}",
             where=where,
-            remedy='모양: {"word": "비틀즈", "start_idx": 24, "end_idx": 26}',
+            remedy='형식: {"word": "비틀즈", "start_idx": 24, "end_idx": 26}',
         )
     return cell

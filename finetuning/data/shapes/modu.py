@@ -39,14 +39,14 @@ def records(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
     for document, part, place in parts:
         form = part.get("form")
         if not isinstance(form, str):
-            raise _broken("form이 글자가 아닙니다", form, place)
+            raise _broken("form이 문자열이 아닙니다", form, place)
         row = {"document_id": document.get("id"), "text": form}
         row |= {key: item for key, item in part.items() if key != "form" and not isinstance(item, list | dict)}
         if has_entities:
             row |= {"tokens": list(form), "ner_tags": _tags(form, part.get("NE") or [], place)}
         rows.append(row)
     if not rows:
-        raise DataError("글이 하나도 없습니다.", where=where, remedy="내용이 있는 파일을 지정하세요.")
+        raise DataError("텍스트가 하나도 없습니다.", where=where, remedy="내용이 있는 파일을 지정하세요.")
     return rows
 
 
@@ -78,4 +78,4 @@ def _tags(form: str, entities: list[Any], place: str) -> list[str]:
 
 def _broken(what: str, value: Any, where: str) -> DataError:
     kind = "없음" if value is None else type(value).__name__
-    return DataError(f"모두의 말뭉치 모양이 깨졌습니다: {what}. 지금 값: {kind}", where=where, remedy=f"모양: {_SHAPE}")
+    return DataError(f"모두의 말뭉치 형식이 아닙니다: {what}. 지금 값: {kind}", where=where, remedy=f"형식: {_SHAPE}")

@@ -50,7 +50,7 @@ def records(value: Any, path: str, where: str) -> tuple[list[dict[str, Any]], st
         if not found:
             raise _no_step(step, done, (fitting or places)[0].value, where)
         if len(fitting) < len(places):
-            lost.append(f"'{done}'에서 '{step}' 단계가 없는 {len(places) - len(fitting):,}개를 뺐습니다.")
+            lost.append(f"'{done}'에서 '{step}' 단계가 없는 {len(places) - len(fitting):,}개를 제외했습니다.")
         places, done = found, f"{done}{'' if step == EVERY or not done else '.'}{step}"
     return [{**place.around, **_row(place.value, path, where)} for place in places], " ".join(lost)
 
@@ -73,7 +73,7 @@ def _row(value: Any, path: str, where: str) -> dict[str, Any]:
     if isinstance(value, str):
         return {"text": value}
     raise DataError(
-        f"'{path}'에 객체도 글자도 아닌 값이 있습니다: {_kind(value)}",
+        f"'{path}'에 객체도 문자열도 아닌 값이 있습니다: {_kind(value)}",
         where=f"{where}, data.records",
         remedy="객체의 목록까지의 경로를 쓰세요. 예: data[*].paragraphs[*]",
     )

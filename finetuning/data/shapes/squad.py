@@ -38,7 +38,7 @@ def records(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
         place = f"{where}, data의 {number:,}번째 문서"
         for paragraph_place, paragraph in _objects(document, "paragraphs", "문단", place):
             if not isinstance(paragraph.get("context"), str):
-                raise _broken("context가 글자가 아닙니다", paragraph.get("context"), paragraph_place)
+                raise _broken("context가 문자열이 아닙니다", paragraph.get("context"), paragraph_place)
             for _, question in _objects(paragraph, "qas", "질문", paragraph_place):
                 rows.append(_row(document, paragraph, question))
     if not rows:
@@ -76,8 +76,8 @@ def _objects(parent: Any, key: str, name: str, where: str) -> Iterator[tuple[str
 def _broken(what: str, value: Any, where: str) -> DataError:
     kind = "없음" if value is None else type(value).__name__
     return DataError(
-        f"SQuAD 모양이 깨졌습니다: {what}. 지금 값: {kind}",
+        f"SQuAD 형식이 아닙니다: {what}. 지금 값: {kind}",
         where=where,
-        remedy=f"모양: {_SHAPE}. 질의응답 데이터가 아니면 data.records에 행까지의 경로를 쓰세요"
+        remedy=f"형식: {_SHAPE}. 질의응답 데이터가 아니면 data.records에 행까지의 경로를 쓰세요"
         "(예: data[*].paragraphs[*]).",
     )

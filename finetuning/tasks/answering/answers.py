@@ -18,7 +18,7 @@ def gold_answers(cell: Any, context: str) -> list[dict[str, Any]]:
     Args:
         cell: A list of {text, answer_start}, one such object, the Hub's {text: [...], answer_start: [...]}, or any of
             these as JSON.
-        context: The context as the source has it. `answer_start` counts its characters.
+        context: The context as it is in the source. `answer_start` counts its characters.
 
     Returns:
         [{text, answer_start}], both in terms of the context's NFC.
@@ -67,7 +67,7 @@ def _placed(text: Any, start: Any, context: str) -> dict[str, Any]:
     there = whole[start : start + len(text)] if start >= 0 else ""
     if there != text:
         raise BadRow(
-            "지문의 answer_start 자리에 없는 정답",
-            f"정답 {text[:_SHOWN]!r}, 그 자리에 있는 것 {there[:_SHOWN]!r}",
+            "지문의 answer_start 위치에 없는 정답",
+            f"정답 {text[:_SHOWN]!r}, 그 위치의 텍스트 {there[:_SHOWN]!r}",
         )
     return {"text": text, "answer_start": start}

@@ -1,4 +1,4 @@
-"""Which classification task is meant, by the settings and by the labels that the data hold."""
+"""Which classification task the settings, and the labels in the data, ask for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def by_settings(settings: Settings) -> str:
         raise SettingsError(
             "회귀(model.num_labels: 1)와 다중 라벨 분류(data.multi_label: true)를 함께 할 수 없습니다.",
             where="model.num_labels, data.multi_label",
-            remedy="점수를 맞히려면 multi_label을, 라벨을 여럿 고르려면 num_labels를 지우세요.",
+            remedy="점수를 예측하려면 multi_label을, 라벨을 여럿 고르려면 num_labels를 지우세요.",
         )
     if settings.model.num_labels == 1:
         return REGRESSION

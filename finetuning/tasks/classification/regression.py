@@ -63,7 +63,7 @@ class NumberReader(LabelledTextReader):
             )
         if self.settings.model.num_labels not in (None, 1):
             raise DataError(
-                f"회귀는 점수 하나를 맞히는데 model.num_labels는 {self.settings.model.num_labels}입니다.",
+                f"회귀는 점수 하나를 예측하는데 model.num_labels는 {self.settings.model.num_labels}입니다.",
                 where="model.num_labels",
                 remedy="model.num_labels를 지우세요. 라벨로 분류하려면 model.task를 text-classification으로 쓰세요.",
             )

@@ -60,6 +60,10 @@ class LabelReader(LabelledTextReader):
             row["label"] = as_label(row["label"])
         return row
 
+    def relabelled(self, cell: Any, names: Mapping[str, str | None]) -> tuple[Any, Sequence[str]]:
+        """Rename the label; see `RowReader.relabelled`."""
+        return (names[cell], (cell,)) if cell in names else (cell, ())
+
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
         """Return the labels of train in the order of their ids; see `RowReader.label_names`."""
         column = self.settings.data.label_column
@@ -85,7 +89,7 @@ class LabelReader(LabelledTextReader):
         if not choose.are_scores(train_labels, settings):
             return settings
         _log.info(
-            "라벨이 소수이므로 점수를 맞히는 회귀(text-regression)로 데이터를 다시 읽습니다. "
+            "라벨이 소수이므로 점수를 예측하는 회귀(text-regression)로 데이터를 다시 읽습니다. "
             "라벨로 분류하려면 model.num_labels에 라벨의 수를 쓰세요."
         )
         return settings.model_copy(update={"model": settings.model.model_copy(update={"task": choose.REGRESSION})})

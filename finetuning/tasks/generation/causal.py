@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import BadRow, ModelError, SettingsError
+from exceptions import BadRow, ModelError
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import PROMPTS, RESPONSES, TEXTS
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.conversations import (
-    PLAIN_TEMPLATE,
     Encoded,
     encode_rendered,
     end_of_turn,
@@ -31,7 +29,9 @@ from finetuning.tasks.generation.shared import (
     generate_texts,
     generated_pairs,
 )
+from finetuning.tasks.generation.templates import keep_trained_template, set_template
 from finetuning.tasks.parts import RowEncoder, RowReader
+from finetuning.tasks.text_encoding import read_end
 from finetuning.tasks.vocabulary import losses_by_example, only_head_positions, vocabulary_batch
 from finetuning.types import IGNORED, Batch, Column, RandomKey
 
@@ -134,32 +134,13 @@ class ConversationEncoder(RowEncoder):
             SettingsError: The template's file cannot be read.
             ModelError: The tokenizer is slow or has no end token.
         """
-        path = self.settings.text_generation.chat_template
-        if path is not None:
-            try:
-                tokenizer.chat_template = Path(path).read_text(encoding="utf-8-sig")
-            except UnicodeDecodeError as error:
-                raise SettingsError(
-                    "chat template 파일이 UTF-8이 아닙니다. CP949(EUC-KR)로 저장한 파일로 보입니다.",
-                    where=f"text_generation.chat_template: {path}",
-                    remedy="편집기에서 UTF-8로 다시 저장하세요. 터미널에서는 "
-                    f"`iconv -f cp949 -t utf-8 {path} > template.jinja`로 바꿀 수 있습니다.",
-                ) from error
-            except OSError as error:
-                raise SettingsError(
-                    f"chat template 파일을 읽을 수 없습니다: {error.strerror or error}",
-                    where=f"text_generation.chat_template: {path}",
-                    remedy="Jinja 파일의 경로를 확인하세요.",
-                ) from error
-        elif tokenizer.chat_template is None and self.settings.text_generation.format != "text":
-            tokenizer.chat_template = PLAIN_TEMPLATE
-        if tokenizer.eos_token_id is None or not tokenizer.is_fast:
-            encoder = _IS_ENCODER if tokenizer.eos_token_id is None and tokenizer.mask_token_id is not None else ""
-            raise ModelError(
-                "text-generation에는 끝 토큰(eos)이 있는 fast tokenizer가 필요합니다.",
-                where="model.name",
-                remedy=f"{encoder}tokenizer.json이 있고 eos_token이 정해진 모델을 고르세요.",
-            )
+        set_template(tokenizer, self.settings.text_generation)
+        _check_tokenizer(tokenizer)
+
+    def fit_saved_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Leave the template that was saved; see `RowEncoder.fit_saved_tokenizer`."""
+        keep_trained_template(tokenizer, self.settings.text_generation)
+        _check_tokenizer(tokenizer)
 
     def encode(
         self,
@@ -304,7 +285,9 @@ class CausalScorer(GeneratingScorer):
         """Return each example's loss sum and number of trained tokens."""
         return list(losses_by_example(outputs, batch))
 
-    def gather(self, predictions: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+    def gather(
+        self, predictions: Sequence[Any], examples: Dataset, rows: Dataset, label_names: Sequence[str]
+    ) -> list[Any]:
         """Sum the losses of each row's examples; see `Scorer.gather`."""
         found: dict[int, Answer] = {number: Answer() for number in rows["row"]}
         for number, characters, (loss, items) in zip(examples["row"], examples["characters"], predictions, strict=True):
@@ -332,7 +315,7 @@ class CausalScorer(GeneratingScorer):
         ids = [
             prompt_ids(json.loads(row["messages"]), tokenizer, room)
             if "messages" in row
-            else tokenizer(_beginning(row["text"]))["input_ids"][-room:]
+            else tokenizer(read_end(tokenizer, _beginning(row["text"]), room))["input_ids"][-room:]
             for row in rows
         ]
         inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
@@ -373,6 +356,16 @@ def last_turn(cell: str) -> tuple[str, str]:
     has_answer = messages[-1]["role"] == "assistant"
     asked = messages[-2] if has_answer else messages[-1]
     return asked["content"], messages[-1]["content"] if has_answer else ""
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.eos_token_id is None or not tokenizer.is_fast:
+        encoder = _IS_ENCODER if tokenizer.eos_token_id is None and tokenizer.mask_token_id is not None else ""
+        raise ModelError(
+            "text-generation에는 끝 토큰(eos)이 있는 fast tokenizer가 필요합니다.",
+            where="model.name",
+            remedy=f"{encoder}tokenizer.json이 있고 eos_token이 정해진 모델을 고르세요.",
+        )
 
 
 def _is_there(column: Column, available: Sequence[str]) -> bool:

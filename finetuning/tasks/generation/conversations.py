@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from exceptions import BadRow, ModelError
+from exceptions import BadRow, ModelError, first_line_of
 from finetuning.cells import as_text, check_is_text
 from finetuning.tasks.generation.time_limit import LimitPassed, limited
+from finetuning.tasks.text_encoding import read_beginning, read_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -167,7 +168,8 @@ def prompt_ids(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, 
     system = [message for message in asked[:1] if message["role"] == "system"]
     turns = asked[len(system) :]
     while True:
-        ids: list[int] = list(tokenizer(prompt_of([*system, *turns], tokenizer), add_special_tokens=False)["input_ids"])
+        prompt = read_end(tokenizer, prompt_of([*system, *turns], tokenizer), room)
+        ids: list[int] = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         if len(ids) <= room or len(turns) == 1:
             return ids[-room:]
         turns = turns[2:]
@@ -185,17 +187,18 @@ def _apply(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, asks
         ) from error
     except Exception as error:  # a template may raise anything, not only Jinja's errors
         raise ModelError(
-            f"chat template이 이 대화를 받지 않습니다: {str(error).splitlines()[0] if str(error) else error}",
+            f"chat template이 이 대화를 받지 않습니다: {first_line_of(error)}",
             where=f"대화의 role: {', '.join(message['role'] for message in messages)}",
             remedy="text_generation.chat_template에 다른 Jinja 파일을 지정하거나 대화의 모양을 고치세요.",
         ) from error
 
 
 def _common_prefix(first: str, second: str) -> int:
-    for position, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return position
-    return min(len(first), len(second))
+    low, high = 0, min(len(first), len(second))
+    while low < high:  # texts may be millions of characters long
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle - 1)
+    return low
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,7 @@ class Encoded:
     Attributes:
         input_ids: Token ids.
         trained: Which tokens have a loss.
-        full_length: Number of tokens before the cut.
+        full_length: Number of tokens before the cut, estimated where the end of a very long text was not tokenized.
         characters: Number of characters that the trained tokens stand for, without special tokens.
     """
 
@@ -229,17 +232,22 @@ def encode_rendered(rendered: Rendered, tokenizer: PreTrainedTokenizerBase, max_
     Returns:
         The example.
     """
-    encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
+    text = read_beginning(tokenizer, rendered.text, max_length)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, places = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     trained = [
         any(end > start_char and start < end_char for start_char, end_char in rendered.trained) for start, end in places
     ]
     last = max((position for position, is_trained in enumerate(trained) if is_trained), default=-1)
-    if last >= 0 and ids[last] not in tokenizer.all_special_ids and tokenizer.eos_token_id is not None:
+    is_whole = not rendered.trained or rendered.trained[-1][1] <= len(text)  # else the end of the answer is not read
+    if is_whole and last >= 0 and ids[last] not in tokenizer.all_special_ids and tokenizer.eos_token_id is not None:
         ids, trained = [*ids[: last + 1], tokenizer.eos_token_id], [*trained[: last + 1], True]
         places = [*places[: last + 1], (0, 0)]
     kept = slice(0, max_length)
-    return Encoded(ids[kept], trained[kept], len(ids), trained_characters(ids[kept], trained[kept], places, tokenizer))
+    full_length = len(ids) * len(rendered.text) // max(1, len(text))
+    return Encoded(
+        ids[kept], trained[kept], full_length, trained_characters(ids[kept], trained[kept], places, tokenizer)
+    )
 
 
 def trained_characters(

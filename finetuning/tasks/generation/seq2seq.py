@@ -21,7 +21,7 @@ from finetuning.tasks.generation.shared import (
 )
 from finetuning.tasks.parts import RowEncoder, RowReader
 from finetuning.tasks.tensors import pad
-from finetuning.tasks.text_encoding import encode_text
+from finetuning.tasks.text_encoding import encode_text, read_beginning, without_unread_end
 from finetuning.tasks.vocabulary import losses_by_example, only_positions, vocabulary_batch
 from finetuning.types import IGNORED, Batch, Column, RandomKey
 
@@ -78,7 +78,8 @@ class SourceTargetEncoder(RowEncoder):
         columns.pop("token_type_ids", None)
         if "response" in rows:
             limit, end, code = self.settings.text2text.max_target_length, tokenizer.eos_token_id, target_code(tokenizer)
-            whole = [_ended(ids, end, code) for ids in tokenizer(text_target=list(rows["response"]))["input_ids"]]
+            targets = [read_beginning(tokenizer, text, limit) for text in rows["response"]]
+            whole = [_ended(ids, end, code) for ids in tokenizer(text_target=targets)["input_ids"]]
             columns["label"] = [ids[:limit] for ids in whole]
             cut = [len(ids) > limit for ids in whole]
             columns["truncated"] = [first or second for first, second in zip(columns["truncated"], cut, strict=True)]
@@ -151,8 +152,9 @@ class TargetScorer(GeneratingScorer):
         max_length: int,
     ) -> list[GeneratedText]:
         """Generate a target for each row; see `GeneratingScorer.generate`."""
+        prompts = [without_unread_end(tokenizer, row["prompt"], max_length) for row in rows]
         encoded = tokenizer(
-            [row["prompt"] for row in rows], padding=True, truncation=True, max_length=max_length,
+            prompts, padding=True, truncation=True, max_length=max_length,
             return_tensors="pt", return_token_type_ids=False,
         ).to(model.device)  # fmt: skip
         return generate_texts(model, dict(encoded), tokenizer, self.settings.generation, prompt_tokens=1)

@@ -165,12 +165,12 @@ def generate_texts(
         **inputs, max_new_tokens=most, num_beams=settings.num_beams,
         repetition_penalty=settings.repetition_penalty, **sampling_of(settings),
     )  # fmt: skip
-    answers = made[:, prompt_tokens:]
+    answers: list[list[int]] = made[:, prompt_tokens:].tolist()  # one wait for the device, instead of one a row
     texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True)
     options = model.generation_config
     ends = set(options.eos_token_id if isinstance(options.eos_token_id, list) else [options.eos_token_id])
     unforced = most - (options.forced_eos_token_id is not None)  # a forced last token does not mean that the text ended
     return [
         GeneratedText(text.strip(), ended=not ends.isdisjoint(ids[:unforced]))
-        for text, ids in zip(texts, answers.tolist(), strict=True)
+        for text, ids in zip(texts, answers, strict=True)
     ]
