@@ -9,7 +9,7 @@ in bfloat16 and up to nine times as long with float32 sums, ignored autocast, an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -159,12 +159,10 @@ def plain_head(model: PreTrainedModel) -> torch.nn.Linear | None:
         return None
     ids = torch.arange(4, device=model.device).remainder(model.config.get_text_config().vocab_size).unsqueeze(0)
     inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
-    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    mixed = torch.autocast(model.device.type, torch.bfloat16, enabled=len(dtypes) > 1 and model.device.type != "meta")
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), mixed:
+        with torch.no_grad(), _multiplying(model):
             with _output_of(head) as made:
                 logits = model(**inputs).logits
             with as_identity(head):
@@ -177,6 +175,13 @@ def plain_head(model: PreTrainedModel) -> torch.nn.Linear | None:
     if logits.is_meta:  # no values to compare, but a tensor that nothing was done to after the head is the same one
         return head if any(logits is output for output in made) or not _is_scaled(model) else None
     return head if bool((expected - logits).abs().max() <= 1e-3 * logits.abs().max()) else None
+
+
+def _multiplying(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Return a context in which weights of several dtypes, such as a trained embedding's, can be multiplied."""
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    is_mixed = len(dtypes) > 1 and model.device.type != "meta"
+    return torch.autocast(model.device.type, torch.bfloat16) if is_mixed else nullcontext()
 
 
 def _is_scaled(model: PreTrainedModel) -> bool:
