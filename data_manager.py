@@ -13,7 +13,14 @@ from exceptions import DataError
 from finetuning.config.schema import Settings
 from finetuning.data.cache import FORMAT, Cache, code_key, settings_key
 from finetuning.data.cleaning import Cleaner
-from finetuning.data.columns import check_used, find_columns, group_column, without_targets
+from finetuning.data.columns import (
+    check_meaning,
+    check_used,
+    find_columns,
+    group_column,
+    tell_unread,
+    without_targets,
+)
 from finetuning.data.examples import Examples
 from finetuning.data.few_rows import check_every_label_stays, with_columns
 from finetuning.data.label_check import check_known, check_map, tell_doubts
@@ -141,9 +148,12 @@ class DataManager:
         limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
         columns, limit = self.task.reads.columns(raw.columns), limits.get(split)
         if split == "train":
+            check_meaning(columns, self.task, raw)
             check_used(columns, self.task, raw)
             columns = (*columns, *group_column(self.data))
         names = find_columns(columns, raw)
+        if split == "train":
+            tell_unread(names, raw)
         key = content_key(FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, code_key(self.task.reads),
                           settings_key(self.task.settings, "rows"))  # fmt: skip
         cleaner = Cleaner.to_train(self.task, self.data, columns, names, limit)
@@ -226,10 +236,11 @@ class DataManager:
         if not self.cache.has(path):
             with self.cache.write(path) as partial:
                 write_examples(rows.table, encoder, partial)
-        table, report = Dataset.from_file(str(path)), LengthReport(rows.where, max_length)
+        table = Dataset.from_file(str(path))
+        report = LengthReport(rows.where, max_length, self.task.encodes.why_several())
         report.add(table)
         report.log()
-        report.check()
+        report.check(self.data.max_bad_rows)
         return usable_examples(table, rows.table)
 
     def prune_cache(self) -> None:

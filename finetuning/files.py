@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import hashlib
 import json
@@ -11,6 +12,7 @@ import re
 import shutil
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
@@ -247,6 +249,16 @@ def seen_from(folder: Path, path: Path) -> str:
 def may_be_hub_id(name: str) -> bool:
     """Return whether a name may be an id of the Hugging Face Hub; Hangul, spaces and deeper paths occur in none."""
     return _HUB_ID.fullmatch(name) is not None
+
+
+def similar_name(path: Path) -> str:
+    """Return a question that names the most similar file or folder beside a path that does not exist, or ""."""
+    try:
+        names = {unicodedata.normalize("NFC", other.name): other.name for other in path.parent.iterdir()}
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(unicodedata.normalize("NFC", path.name), names, n=1)
+    return f"혹시 {path.with_name(names[near[0]])}입니까? " if near else ""
 
 
 def discard(path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -130,7 +132,16 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
             continue
         named = named or word != "--resume"
     folder = ["--checkpoint_path", str(run_folder)] if named and run_folder is not None else []
-    return shlex.join(["python", sys.argv[0], *words, "--resume", *folder])
+    return shlex.join([_python(), sys.argv[0], *words, "--resume", *folder])
+
+
+def _python() -> str:
+    """Return how to call this interpreter from here: `python`, or its path where `python` is another one."""
+    found = shutil.which("python")
+    if found is not None and os.path.normcase(Path(found).absolute()) == os.path.normcase(sys.executable):
+        return "python"
+    here, path = Path.cwd(), Path(sys.executable)
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, words: Sequence[str]) -> None:

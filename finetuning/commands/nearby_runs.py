@@ -16,7 +16,7 @@ _PLACES = ("--output_dir", "--checkpoint_path")  # flags whose value names a run
 
 
 def nothing_to_resume(folder: Path, where: str, words: Sequence[str]) -> ModelError:
-    """Return the error for a folder without a checkpoint; it names the runs nearby, each with the command for it.
+    """Return the error for a folder without a checkpoint; it names the runs nearby or here, and the command for each.
 
     Args:
         folder: The folder that was looked into. It need not exist.
@@ -26,7 +26,7 @@ def nothing_to_resume(folder: Path, where: str, words: Sequence[str]) -> ModelEr
     Returns:
         The error to raise.
     """
-    runs = runs_near(folder)
+    runs = runs_near(folder) or runs_near(Path.cwd())
     if not runs:
         remedy = "--output_dir가 그 학습의 폴더인지 확인하거나, --resume 없이 처음부터 학습하세요."
     else:

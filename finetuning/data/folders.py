@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -152,8 +153,12 @@ def _nothing_found(folder: Path) -> DataError:
             where=str(folder),
             remedy=f"--dataset_config로 하나를 고르세요. 예: --dataset_config {configs[0]}",
         )
+    files = [path for path in _files_in(folder) if path.suffix]
+    alone = (
+        f"파일 하나로 학습하려면 --dataset {shlex.quote(str(files[0]))} 플래그를 쓰세요. " if len(files) == 1 else ""
+    )
     return DataError(
         "폴더에서 데이터 파일을 찾지 못했습니다.",
         where=str(folder),
-        remedy="파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
+        remedy=f"{alone}파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exceptions import FinetuningError, ModelError
 from finetuning.config.schema import Settings
-from finetuning.files import may_be_hub_id
+from finetuning.files import may_be_hub_id, similar_name
 from finetuning.models import gguf_reader
 from finetuning.models.agreement import POSITIONS_AFTER_PADDING, fit_padding_token, steady_attention
 from finetuning.models.dtypes import base_dtype
@@ -189,7 +189,7 @@ def check_name(name: str) -> str:
         raise ModelError(
             f"모델 폴더가 없습니다: {name}",
             where="model.name",
-            remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다. "
+            remedy=f"{similar_name(path)}경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다. "
             "아직 학습하지 않았다면 먼저 학습을 실행하세요.",
         )
     return name

@@ -56,6 +56,7 @@ def save_pretrained(
         _write_weights(model, partial, dtype)
         if (partial / _ADAPTER_WEIGHTS).is_file():
             write_index(base, partial)
+            dtype = dtype or "float32"  # that of the adapter: others load the base in it, which may be in bfloat16 here
         _write_config(model, partial, dtype)
         _write_tokenizer(tokenizer, partial)
         files = [path.relative_to(partial) for path in sorted(partial.rglob("*")) if path.is_file()]

@@ -17,6 +17,7 @@ SAMPLE = 1000  # rows
 _NO_TEXT = frozenset({"row", "id", "label", "answers", "is_impossible"})
 _WHOLE = 1 << 20  # a max_length that truncates nothing
 _COUNTED = 1 << 14  # characters of a text that are counted, so that the rows of a sample take seconds at most
+_MOST_A_TOKEN = 64  # characters, far more than the tokens of any language have on average
 _KOREAN_ENOUGH = 200  # Hangul syllables that a sample needs before a tokenizer is judged
 _MANY_UNKNOWN, _MANY_TOKENS = 0.05, 1.5
 _BETTER = {
@@ -118,7 +119,10 @@ def measure(
     counts = _Counts()
     for text in texts_of(sample):
         counts.add(text[:_COUNTED], tokenizer)
-    kept = task.encodes.encode(sample, tokenizer, label_names, max_length)
+    most = max(_COUNTED, _MOST_A_TOKEN * max_length)  # a longer text is cut, or goes on as it began
+    beginnings = {role: cells if role in _NO_TEXT or role == "messages" else [cell[:most] for cell in cells]
+                  for role, cells in sample.items()}  # fmt: skip
+    kept = task.encodes.encode(beginnings, tokenizer, label_names, max_length)
     left = 1.0  # overlapping windows have more tokens than the text
     if any(kept["truncated"]):
         left = sum(map(len, kept["input_ids"])) / max(1, _whole_tokens(sample, task, tokenizer, label_names, counts))

@@ -65,6 +65,17 @@ class TextGenerationSettings(Section):
         "`answer` (trains on answers only) or `all` (on questions too)",
         cache="examples",
     )
+    train_thoughts: Boolean = setting(
+        True,
+        "생각(`reasoning_content`, `<think>`)도 학습합니다. `false`면 문맥으로만 줍니다",
+        "trains on thoughts (`reasoning_content`, `<think>`) too; with `false` they are context only",
+        cache="examples",
+    )
+    leading_answer: Literal["turn", "row"] = setting(
+        "turn",
+        "assistant가 먼저 말하는 대화에서 그 메시지만 빼거나(`turn`) 행을 건너뜁니다(`row`)",
+        "of a conversation that the assistant begins, leaves out that message (`turn`) or the row (`row`)",
+    )
     system_prompt: Text | None = setting(
         None, "모든 대화 앞에 둘 system 메시지", "system message in front of every conversation"
     )

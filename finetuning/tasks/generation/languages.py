@@ -46,7 +46,7 @@ def fit_languages(tokenizer: PreTrainedTokenizerBase, settings: Settings) -> Non
     tokenizer.init_kwargs.update(src_lang=languages.src_lang, tgt_lang=languages.tgt_lang)
     if not all(named.values()):
         _log.warning(
-            "모델의 언어가 정해져 있지 않아 입력 언어는 %s, 출력 언어는 %s로 봅니다. 다르면 "
+            "모델의 언어가 정해져 있지 않아 입력 언어는 %s, 출력 언어는 %s 코드로 봅니다. 다르면 "
             "text2text.source_language와 text2text.target_language에 언어 코드를 쓰세요. 이 모델의 한국어 코드: %s",
             languages.src_lang, languages.tgt_lang, _korean_code(tokenizer),
         )  # fmt: skip
