@@ -207,7 +207,8 @@ class TrainingManager:
         """Save what is not saved yet and wait until it is whole; ResourceError where the disk does not take it."""
         if self.state.saved_step < self.state.step:
             self._save()
-        self.checkpoints.finish()
+        with self.best.told_of():
+            self.checkpoints.finish()
 
     def restore(self, checkpoint: Checkpoint, keeps_best: bool, allow_changed: bool = False) -> None:
         """Continue from a checkpoint.

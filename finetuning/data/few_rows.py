@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Collection, Mapping
 
 from exceptions import DataError
@@ -11,6 +10,7 @@ from finetuning.config.schema import Settings
 from finetuning.data.columns import likely_labels
 from finetuning.data.rows import Rows
 from finetuning.data.sources import find_sources
+from finetuning.files import typed
 
 _log = logging.getLogger(__name__)
 _FEW = 10  # rows of a validation split, of which one is a tenth of its accuracy
@@ -72,7 +72,7 @@ def with_columns(error: DataError, train: Rows, settings: Settings) -> DataError
         others = likely_labels(find_sources(source)["train"], set(train.columns.values()))
         shown = [f"{name}({', '.join(labels[:3])})" for name, labels in list(others.items())[:_SHOWN]]
         if shown:
-            flag = f"--label_column {shlex.quote(next(iter(others)))}"
+            flag = f"--label_column {typed(next(iter(others)))}"
             remedy = f"라벨로 보이는 다른 열: {', '.join(shown)}. 그 열이면 {flag} 플래그를 쓰세요. {remedy}"
     return DataError(error.what, where=f"{train.where}, 라벨 열 '{column}'", remedy=remedy)
 
