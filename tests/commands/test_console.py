@@ -86,3 +86,11 @@ def test_a_person_at_a_terminal_is_told_that_lines_are_awaited(
     shown = capsys.readouterr()
     assert ("Ctrl+D" in shown.err) == is_terminal
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \r\n"])
+def test_empty_input_is_told_how_to_give_text(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    pipe_in(monkeypatch, content)
+    with pytest.raises(DataError, match="표준 입력에 텍스트가 없습니다") as error:
+        list(input_lines())
+    assert "--input" in error.value.remedy
