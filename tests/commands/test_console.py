@@ -43,7 +43,7 @@ def run_saying(text: str, **options: object) -> subprocess.Popen[bytes]:
         "def run(session, arguments): print(sys.argv[1]); print(sys.argv[1], file=sys.stderr)\n"
         "fake = types.SimpleNamespace(run=run, build=lambda *_: None)\n"
         "finetuning_app.importlib = types.SimpleNamespace(import_module=lambda _: fake)\n"
-        "sys.exit(finetuning_app.main(['train']))"
+        "sys.exit(finetuning_app.main(['train', '--log_level', 'ERROR']))"
     )
     return subprocess.Popen(
         [sys.executable, "-c", script, text], cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "cp949"}, **options
