@@ -224,7 +224,7 @@ def usable_length(wanted: int, config: PreTrainedConfig, tokenizer: PreTrainedTo
     if config.model_type in POSITIONS_AFTER_PADDING:
         allowed -= (config.pad_token_id or 0) + 1
     allowed = min(allowed, tokenizer.model_max_length)
-    check_length(allowed, config.name_or_path)
+    check_length(allowed, str(config.name_or_path))
     if wanted > allowed:
         is_default = wanted == Settings().data.max_length  # nobody asked for it, so nobody is warned
         _log.log(
