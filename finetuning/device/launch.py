@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from exceptions import SettingsError
+from finetuning.korean.particles import with_particle
 
 _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 _MEETING = ("MASTER_ADDR", "MASTER_PORT")
@@ -73,7 +74,7 @@ def unused_settings(environment: Mapping[str, str], precision: str) -> list[str]
     for name, (what, setting) in _IGNORED.items():
         value = environment.get(name, "").casefold()
         if value not in (*_OFF, precision):
-            instead = f" {setting}을 쓰세요." if setting else ""
+            instead = f" {with_particle(setting, '을/를')} 쓰세요." if setting else ""
             notes.append(f"accelerate의 {what} 설정({name}={value})은 쓰지 않습니다.{instead}")
     return notes
 
