@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from finetuning.commands.command_line import (
     overrides_in,
     resume_command,
 )
-from finetuning.commands.console import error_text, prepare_output, settle_output
+from finetuning.commands.console import error_text, prepare_output, settle_output, tell_at_once
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, out_of_memory
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         folder = Path(arguments.model_name or arguments.run.path).expanduser()
         if arguments.config is None and (folder / SAVED_SETTINGS).is_file():
             if arguments.command == "evaluate" and "data.dataset_name" not in overrides:
-                check_data_named(folder, ConfigManager.saved_dataset(folder), settings.data.dataset_name)
+                trained_on = ConfigManager.saved_dataset(folder)
+                check_data_named(folder, trained_on, settings.data, arguments.words)
             settings = ConfigManager.load_saved(folder, settings, overrides)
         if arguments.model_name is not None:
             return settings
@@ -156,7 +157,7 @@ def build_session(
         settings: The settings in force.
         stop: Tells whether the user asked for a stop.
         given: Dotted names of the settings that the command line gave.
-        reads_data: Whether `data.dataset_name` will be read.
+        reads_data: Whether the data of the settings will be read.
 
     Returns:
         The session.
@@ -166,7 +167,7 @@ def build_session(
 
     check_combination(settings)
     prepare_allocator(settings)  # before torch is imported
-    read = (settings.model.name, *([settings.data.dataset_name] if reads_data else []))
+    read = (settings.model.name, *(settings.data.names() if reads_data else []))
     if not all(Path(name).expanduser().exists() for name in read):
         from finetuning.data.hub import notice_offline
 
@@ -193,7 +194,7 @@ def build_session(
 
 
 class StopSignal:
-    """Handles SIGINT, SIGTERM and SIGHUP, which Windows does not have.
+    """Handles SIGINT, SIGTERM, SIGHUP, which Windows does not have, and Windows' Ctrl+Break, as Ctrl+C.
 
     Before training, a signal ends the program. In training, the current step is finished first, and a second SIGINT or
     SIGTERM ends the program at once. A terminal that goes away sends SIGHUP more than once, so SIGHUP never does that.
@@ -207,8 +208,8 @@ class StopSignal:
     def __init__(self) -> None:
         self.number: int | None = None
         self.patient = False
-        self._hang_up = getattr(signal, "SIGHUP", None)
-        for number in (signal.SIGINT, signal.SIGTERM, self._hang_up):
+        self._hang_up, self._break = getattr(signal, "SIGHUP", None), getattr(signal, "SIGBREAK", None)
+        for number in (signal.SIGINT, signal.SIGTERM, self._hang_up, self._break):
             if number is not None and not (number == self._hang_up and signal.getsignal(number) == signal.SIG_IGN):
                 signal.signal(number, self._handle)
 
@@ -222,6 +223,7 @@ class StopSignal:
             raise StopRequested(self.number)
 
     def _handle(self, number: int, _frame: Any) -> None:
+        number = signal.SIGINT if number == self._break else number
         if not self.patient:
             raise StopRequested(number)
         if self.number is not None and number == self._hang_up:
@@ -229,10 +231,8 @@ class StopSignal:
         if self.number not in (None, self._hang_up):
             os._exit(128 + number)
         self.number = number
-        # not through the log: the signal may have come in the middle of a write to the same stream; Ctrl+C also ends
-        # the `tee` that reads it, and a terminal that hung up is gone
-        with suppress(OSError):
-            os.write(2, _STOPPING.encode())
+        # not through the log: the signal may have come in the middle of a write to the same stream
+        tell_at_once(_STOPPING)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from pathlib import Path
 from benchmarks.runner import save, say
 
 NAMES = {
+    "chat": "pairs with a system text and calls of tools on a base model, before and after",
+    "gpu": "everything that is open about GPUs, asked in one run of some minutes",
     "memory": "estimated memory beside the measured peak, of one setting at a time",
     "parity": "accuracy on NSMC beside transformers.Trainer, seed by seed",
     "pretraining": "what the bundled encoder's pretraining is worth on NSMC",
@@ -48,11 +50,12 @@ def main(words: list[str]) -> None:
     module = importlib.import_module(f"benchmarks.{name}")
     own = argparse.ArgumentParser(f"python -m benchmarks {name}", description=module.__doc__, formatter_class=shape)
     module.add_arguments(own)
-    if words[1:] == ["--tiny"]:
+    if "--tiny" in words:
         if not hasattr(module, "tiny"):
             own.error("has no tiny run: it needs a model and data that are not bundled")
         with tempfile.TemporaryDirectory() as folder:
-            _print(module.run(own.parse_args(module.tiny(Path(folder)))))
+            others = [word for word in words[1:] if word != "--tiny"]
+            _print(module.run(own.parse_args([*module.tiny(Path(folder)), *others])))
         return
     arguments = own.parse_args(words[1:])
     tables = module.run(arguments)
@@ -62,7 +65,8 @@ def main(words: list[str]) -> None:
 
 
 def _print(tables: list) -> None:
-    print("\n\n".join(table.markdown() for table in tables), flush=True)
+    """Print the tables; one without columns is only kept."""
+    print("\n\n".join(table.markdown() for table in tables if table.columns), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,151 +3,205 @@
 from __future__ import annotations
 
 import math
-import resource
 import tempfile
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from benchmarks.in_process import (
+    Clock,
+    evaluator_of,
+    manager_of,
+    prepared_in,
+    run_until_finished,
+    session_by,
+)
 from benchmarks.runner import ROOT, flags_of
 
-UNCOUNTED = 2
 RATE = 5e-5
-WINDOW = {"encoder": 64, "causal": 16}
-MAX_LENGTH = {"encoder": 128, "causal": 512}
+OURS = ("ours", "ours-compiled")
 
 
-class Finished(Exception):
-    """The last step was taken: what a run does after it is not compared."""
+@dataclass(frozen=True)
+class Work:
+    """What the contenders train.
 
-
-class Clock:
-    """When each step ended."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self.ends = steps, list[float]()
-
-    def tick(self) -> None:
-        self.ends.append(time.perf_counter())
-
-    def tick_and_stop(self) -> None:
-        """Called by this program's manager after each step, where it looks whether a stop is asked for."""
-        self.tick()
-        if len(self.ends) == self.steps:
-            raise Finished
-
-    def seconds(self) -> float:
-        return self.ends[-1] - self.ends[UNCOUNTED - 1]
-
-
-def bench_of(work: str, name: str, data: Path, model: Path, seed: int, scratch: Path) -> Any:
-    """This program's own data, tokenizer and model under the benchmark's settings, by its own command line."""
-    from finetuning.commands.session import prepare
-    from finetuning_app import build_parser, build_session, read_settings
-
-    options = {
-        "--config": ROOT / "recipes" / ("nsmc.yaml" if work == "encoder" else "chatbot.yaml"),
-        "--model_name": model, "--dataset": data, "--output_dir": scratch / "model", "--epochs": 1, "--seed": seed,
-        "--max_length": MAX_LENGTH[work], "--batch_size": 16, "--gradient_accumulation_steps": WINDOW[work] // 16,
-        "--learning_rate": RATE,
-    }  # fmt: skip
-    settings = (
-        "training.warmup_ratio=0", "training.lr_scheduler=linear", "logging.progress_bar=false",
-        f"data.dataset_cache_dir={scratch / 'cache'}",
-        f"training.torch_compile={str(name == 'ours-compiled').lower()}",
-    )  # fmt: skip
-    arguments = build_parser().parse_args(flags_of(options, settings))
-    session = build_session(read_settings(arguments), _NeverStops())
-    tokenizer = session.models.load_tokenizer()
-    return prepare(session, tokenizer, MAX_LENGTH[work]), tokenizer
-
-
-class _NeverStops:
-    patient = False
-
-    def pending(self) -> int | None:
-        return None
-
-    def check(self) -> None:
-        return None
-
-
-def train_ours(prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> None:
-    from finetuning.checkpoints.store import CheckpointStore
-    from training_manager import TrainingManager
-
-    (scratch / "model").mkdir()
-    manager = TrainingManager(
-        prepared.session.settings, evaluator, prepared.examples["train"], prepared.examples["validation"],
-        CheckpointStore(scratch / "model", 1), lambda model: None, clock.tick_and_stop, {}, scratch / "model",
-    )  # fmt: skip
-    try:
-        manager.run()
-    except Finished:
-        return
-
-
-def train_trainer(work: str, name: str, prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> float | None:
-    """transformers.Trainer or TRL's SFTTrainer on the very examples that this program made.
-
-    Returns the share of tokens in the steps that count, where it is not that of this program's windows.
+    Attributes:
+        recipe: Name of the recipe that reads the data.
+        trained: What the other trainers train: a class of a text, answers (by SFTTrainer), or all tokens of rows.
+        batch: Examples of a micro-batch; of this program the budget of tokens is that of so many of the longest.
+        accumulation: Micro-batches of a step.
+        max_length: Most tokens of an example.
+        bare_width: Tokens of a row of the bare limit.
+        settings: Further settings of this program.
     """
+
+    recipe: str
+    trained: Literal["class", "answers", "rows"]
+    batch: int
+    accumulation: int
+    max_length: int
+    bare_width: int
+    settings: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> int:
+        """Examples of a step."""
+        return self.batch * self.accumulation
+
+    def words(self, model: Path, data: Path, output_dir: Path, seed: int, *settings: str) -> list[str]:
+        """This program's command line for it."""
+        flags = {
+            "--config": ROOT / "recipes" / self.recipe, "--model_name": model, "--dataset": data,
+            "--output_dir": output_dir, "--epochs": 1, "--seed": seed, "--max_length": self.max_length,
+            "--batch_size": self.batch, "--gradient_accumulation_steps": self.accumulation, "--learning_rate": RATE,
+        }  # fmt: skip
+        every = ("training.warmup_ratio=0", "training.lr_scheduler=linear", "logging.progress_bar=false")
+        return flags_of(flags, (*every, *self.settings, *settings))
+
+
+WORKS = {
+    "encoder": Work("nsmc.yaml", "class", 16, 4, 128, bare_width=64),
+    "causal": Work("chatbot.yaml", "answers", 16, 1, 512, bare_width=512),
+}
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The steps of a run that count.
+
+    Attributes:
+        seconds: How long they took.
+        tokens: Real tokens in them.
+        first_step: Seconds to the end of the run's first step.
+    """
+
+    seconds: float
+    tokens: int
+    first_step: float
+
+
+def train_as(name: str, work: Work, prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> Timed:
+    """Train as a contender, on the very examples that this program made.
+
+    Args:
+        name: One of throughput.CONTENDERS, or sft-packing-liger.
+        work: What is trained.
+        prepared: The data.
+        evaluator: Holds the model.
+        clock: Says how many steps there are.
+        scratch: Folder for what a run writes.
+
+    Returns:
+        Time and tokens of the steps that count.
+    """
+    if name in OURS:
+        manager = manager_of(prepared, evaluator, clock.tick_and_stop, scratch / "model")
+        clock.start()
+        run_until_finished(manager)
+        tokens = sum(_tokens_of_windows(work, prepared, clock.steps)[clock.uncounted :])
+    elif name == "bare":
+        tokens = _train_bare(work, prepared, evaluator, clock)
+    else:
+        tokens = _train_other(name, work, prepared, evaluator, clock, scratch)
+    return Timed(clock.seconds(), tokens, clock.first_step())
+
+
+def compiled_or_not(name: str) -> str:
+    """This program's setting that says whether a contender's layers are compiled."""
+    return f"training.torch_compile={str(name == 'ours-compiled').lower()}"
+
+
+def _tokens_of_windows(work: Work, prepared: Any, count: int) -> list[int]:
+    from finetuning.windows.order import epoch_order, window_of
+
+    lengths = prepared.examples["train"].lengths
+    order = epoch_order(len(lengths), prepared.session.settings.training.seed, 0)
+    return [int(lengths[window_of(order, work.window, 0, number).indices].sum()) for number in range(count)]
+
+
+# --- other trainers ---
+
+
+def _train_other(name: str, work: Work, prepared: Any, evaluator: Any, clock: Clock, scratch: Path) -> int:
+    """transformers.Trainer or TRL's SFTTrainer; returns the real tokens of the steps that count."""
+    import torch
     from accelerate.state import AcceleratorState
     from transformers import TrainerCallback
 
     AcceleratorState._reset_state(reset_partial_state=True)  # each sets its own precision for the whole process
+    # torch's own choice of attention; the tuned one is spared the plans that cuDNN builds for new shapes
+    torch.backends.cuda.enable_cudnn_sdp(name != "trainer-tuned")
 
     class Ticks(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            clock.tick()
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            clock.start()
 
-    tuned = {"train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"}
-    table = _in_our_order(prepared)
+        def on_step_end(self, _arguments: Any, _state: Any, control: Any, **_: Any) -> None:
+            clock.tick()
+            control.should_training_stop = len(clock.ends) == clock.steps
+
     options: dict[str, Any] = {
-        "output_dir": str(scratch / "trainer"), "num_train_epochs": 1, "per_device_train_batch_size": 16,
-        "gradient_accumulation_steps": WINDOW[work] // 16, "learning_rate": RATE, "weight_decay": 0.01,
+        "output_dir": str(scratch / "trainer"), "num_train_epochs": 1, "per_device_train_batch_size": work.batch,
+        "gradient_accumulation_steps": work.accumulation, "learning_rate": RATE, "weight_decay": 0.01,
         "seed": prepared.session.settings.training.seed, "train_sampling_strategy": "sequential",
         "bf16": name != "trainer-float32", "save_strategy": "no", "report_to": [], "disable_tqdm": True,
         "use_cpu": evaluator.model.device.type == "cpu",
     }  # fmt: skip
     if name == "trainer-tuned":
-        options |= tuned
+        options |= {"train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"}
     shared = {"model": evaluator.model, "callbacks": [Ticks()], "processing_class": evaluator.tokenizer}
-    if work == "encoder":
-        from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
-
-        kept = [column for column in ("input_ids", "token_type_ids", "label") if column in table.column_names]
-        collator = DataCollatorWithPadding(evaluator.tokenizer)
-        trainer: Any = Trainer(
-            args=TrainingArguments(**options),
-            train_dataset=table.select_columns(kept),
-            data_collator=collator,
-            **shared,
-        )
+    if work.trained == "answers":
+        trainer = _sft(name, work, prepared, options, shared)
+        if name.startswith("sft-packing"):
+            clock.steps = min(clock.steps, len(trainer.train_dataset) // options["per_device_train_batch_size"])
     else:
-        from trl import SFTConfig, SFTTrainer
-
-        options |= {"max_length": MAX_LENGTH[work], "packing": name == "sft-packing", "gradient_checkpointing": False}
-        options["completion_only_loss"] = True  # else it trains on all tokens of rows that come as token ids
-        if name == "sft-packing":  # as many rows as hold about a window's tokens
-            mean = float(prepared.examples["train"].lengths.mean())
-            options["per_device_train_batch_size"] = max(1, round(WINDOW[work] * mean / MAX_LENGTH[work]))
-        trainer = SFTTrainer(args=SFTConfig(**options), train_dataset=_as_masked(table), **shared)
+        trainer = _trainer(work, prepared, options, shared)
+    counted = trainer.data_collator = _Counting(trainer.data_collator)
     trainer.train()
-    if name != "sft-packing":
-        return None
-    rows = [sum(lengths) for lengths in trainer.train_dataset["seq_lengths"]]
-    return sum(rows[UNCOUNTED * options["per_device_train_batch_size"] :]) / sum(rows)
+    batches = options["gradient_accumulation_steps"]
+    return sum(counted.tokens[clock.uncounted * batches : clock.steps * batches])
 
 
-def share_counted(work: str, prepared: Any) -> float:
-    """The share of tokens in the windows after those that do not count."""
-    from finetuning.windows.order import epoch_order
+class _Counting:
+    """A collator that counts the real tokens of each batch."""
 
-    lengths = prepared.examples["train"].lengths
-    order = epoch_order(len(lengths), prepared.session.settings.training.seed, 0)
-    return float(lengths[order[UNCOUNTED * WINDOW[work] :]].sum() / lengths.sum())
+    def __init__(self, collator: Any) -> None:
+        self.collator, self.tokens = collator, list[int]()
+
+    def __call__(self, rows: Any) -> Any:
+        batch = self.collator(rows)
+        mask = batch.get("attention_mask")
+        self.tokens.append(int(mask.sum()) if mask is not None else batch["input_ids"].numel())
+        return batch
+
+
+def _trainer(work: Work, prepared: Any, options: dict[str, Any], shared: dict[str, Any]) -> Any:
+    from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding, Trainer, TrainingArguments
+
+    tokenizer, table = shared["processing_class"], _in_our_order(prepared)
+    names = ("input_ids", "token_type_ids", "label") if work.trained == "class" else ("input_ids",)
+    kept = [name for name in names if name in table.column_names]
+    is_class = work.trained == "class"
+    collator = DataCollatorWithPadding(tokenizer) if is_class else DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    arguments = TrainingArguments(**options)
+    return Trainer(args=arguments, train_dataset=table.select_columns(kept), data_collator=collator, **shared)
+
+
+def _sft(name: str, work: Work, prepared: Any, options: dict[str, Any], shared: dict[str, Any]) -> Any:
+    from trl import SFTConfig, SFTTrainer
+
+    packs = name.startswith("sft-packing")
+    options |= {"max_length": work.max_length, "packing": packs, "gradient_checkpointing": False}
+    options["completion_only_loss"] = True  # else it trains on all tokens of rows that come as token ids
+    if name.endswith("liger"):
+        options["use_liger_kernel"] = True
+    if packs:  # as many rows as hold about a window's tokens
+        mean = float(prepared.examples["train"].lengths.mean())
+        rows = max(1, round(work.window * mean / work.max_length))
+        options |= {"per_device_train_batch_size": rows, "gradient_accumulation_steps": 1}
+    return SFTTrainer(args=SFTConfig(**options), train_dataset=_as_masked(_in_our_order(prepared)), **shared)
 
 
 def _in_our_order(prepared: Any) -> Any:
@@ -167,22 +221,19 @@ def _as_masked(table: Any) -> Any:
     return Dataset.from_dict({"input_ids": rows["input_ids"], "completion_mask": masks})
 
 
-def train_bare(work: str, prepared: Any, evaluator: Any, clock: Clock) -> None:
-    """As many real tokens as the windows have, in rows of 64 tokens (causal: 512) without padding or mask."""
+def _train_bare(work: Work, prepared: Any, evaluator: Any, clock: Clock) -> int:
+    """As many real tokens as the windows have, in rows of one width without padding or mask."""
     import torch
 
-    from finetuning.windows.order import epoch_order, window_of
-
-    lengths, device, model = prepared.examples["train"].lengths, evaluator.runtime.device, evaluator.model.train()
-    order = epoch_order(len(lengths), prepared.session.settings.training.seed, 0)
+    device, model = evaluator.runtime.device, evaluator.model.train()
+    windows = _tokens_of_windows(work, prepared, clock.steps)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, fused=True)
-    width = 64 if work == "encoder" else 512
-    for number in range(clock.steps):
-        tokens = int(lengths[window_of(order, WINDOW[work], 0, number).indices].sum())
-        rows = max(1, math.ceil(tokens / width))
+    clock.start()
+    for tokens in windows:
+        rows = max(1, math.ceil(tokens / work.bare_width))
         ids = torch.randint(5, model.config.vocab_size, (rows, round(tokens / rows)), device=device)
         with evaluator.runtime.autocast():
-            if work == "encoder":
+            if work.trained == "class":
                 logits = model(input_ids=ids).logits
                 loss = torch.nn.functional.cross_entropy(
                     logits.float(), torch.zeros(rows, dtype=torch.long, device=device)
@@ -194,6 +245,10 @@ def train_bare(work: str, prepared: Any, evaluator: Any, clock: Clock) -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         clock.tick()
+    return sum(windows[clock.uncounted :])
+
+
+# --- one run ---
 
 
 def held_out_loss(prepared: Any, evaluator: Any) -> float:
@@ -227,7 +282,7 @@ def contend(work: str, name: str, data: str, model: str, seed: int) -> dict[str,
     """Train as one contender.
 
     Args:
-        work: "encoder" or "causal".
+        work: A name in WORKS.
         name: The contender, one of throughput.CONTENDERS.
         data: A folder with train and validation.
         model: A folder with the model.
@@ -236,22 +291,18 @@ def contend(work: str, name: str, data: str, model: str, seed: int) -> dict[str,
     Returns:
         Seconds and examples (by their tokens) of the steps after the first two, held-out loss, peak memory in bytes.
     """
+    from finetuning.device.usage import peak_bytes
+
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        prepared, tokenizer = bench_of(work, name, Path(data), Path(model), seed, scratch)
-        loaded = prepared.session.models.load_model(prepared.label_names)
-        evaluator = prepared.session.evaluator(loaded, tokenizer, prepared.label_names, MAX_LENGTH[work])
-        train = prepared.examples["train"]
-        clock, share = Clock(len(train) // WINDOW[work]), None
-        if name in ("ours", "ours-compiled"):
-            train_ours(prepared, evaluator, clock, scratch)
-        elif name == "bare":
-            train_bare(work, prepared, evaluator, clock)
-        else:
-            share = train_trainer(work, name, prepared, evaluator, clock, scratch)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        examples = len(train) * (share_counted(work, prepared) if share is None else share)
+        scratch, trained = Path(folder), WORKS[work]
+        settings = compiled_or_not(name), f"data.dataset_cache_dir={scratch / 'cache'}"
+        words = trained.words(Path(model), Path(data), scratch / "model", seed, *settings)
+        prepared, tokenizer = prepared_in(session_by(words))
+        evaluator = evaluator_of(prepared, tokenizer)
+        lengths = prepared.examples["train"].lengths
+        timed = train_as(name, trained, prepared, evaluator, Clock(len(lengths) // trained.window), scratch)
+        peak = peak_bytes(evaluator.runtime.device)
         return {
-            "seconds": round(clock.seconds(), 2), "examples": round(examples, 1),
+            "seconds": round(timed.seconds, 2), "examples": round(timed.tokens / float(lengths.mean()), 1),
             "loss": round(held_out_loss(prepared, evaluator), 4), "peak": peak,
         }  # fmt: skip

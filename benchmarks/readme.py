@@ -50,6 +50,43 @@ _NAMES = {
         "throughput-causal bare": "limit: rows of 512 tokens, forward, backward and step alone",
     },
 }
+_PARTS = {"gpu": ["gpu", "gpu-qlora", "gpu-peers"]}  # calls whose results make one table
+_GPU_HEAD = {
+    "README.md": "GPU({card})에서 `python -m benchmarks gpu`로 측정한 값입니다. 값이 여러 개면 설정마다 하나씩입니다.",
+    "README.en.md": "Measured on a GPU ({card}) by `python -m benchmarks gpu`; several values are of several settings.",
+}
+_GPU_COLUMNS = {
+    "README.md": "| GPU에서 측정한 것 | 목표 | 측정값 |",
+    "README.en.md": "| on a GPU | goal | measured |",
+}
+_GOALS = {
+    "README.md": {
+        "short-trainer": "짧은 한국어 텍스트, BERT-base: `Trainer` bf16의 몇 배 속도",
+        "short-tuned": "같은 것: `group_by_length`와 fused AdamW를 쓴 `Trainer`의 몇 배 속도",
+        "chat-packing": "질문과 답, 1B 전체: packing을 쓴 `SFTTrainer`의 몇 배 속도",
+        "chat-packing-liger": "같은 것: packing과 Liger kernel을 쓴 `SFTTrainer`의 몇 배 속도",
+        "rows-trainer": "2,048 토큰의 행, 1B 전체: `Trainer` bf16의 몇 배 속도",
+        "rows-rate": "같은 것: 이 카드에서 측정한 bf16 행렬 곱 속도에 대한 비율",
+        "full-1b-gib": "8 GB 한도에서 1B 전체 학습: 쓴 GPU 메모리(GiB)",
+        "qlora-8b-gib": "10 GB 한도에서 8B 4비트 LoRA: 쓴 GPU 메모리(GiB)",
+        "estimate": "예상 메모리 ÷ 측정한 최대 메모리",
+        "waits": "로그 사이에 GPU를 기다린 횟수",
+        "resumed": "`training.deterministic`으로 재개한 학습이 비트 단위까지 동일함(1)",
+    },
+    "README.en.md": {
+        "short-trainer": "short Korean texts, BERT-base: times the speed of `Trainer` in bf16",
+        "short-tuned": "the same: times the speed of `Trainer` with `group_by_length` and fused AdamW",
+        "chat-packing": "questions and answers, all of a 1B: times the speed of `SFTTrainer` with packing",
+        "chat-packing-liger": "the same: times the speed of `SFTTrainer` with packing and Liger's kernels",
+        "rows-trainer": "rows of 2,048 tokens, all of a 1B: times the speed of `Trainer` in bf16",
+        "rows-rate": "the same: share of the card's measured rate of bf16 matrix products",
+        "full-1b-gib": "all of a 1B under 8 GB: GPU memory used, GiB",
+        "qlora-8b-gib": "8B LoRA in 4 bits under 10 GB: GPU memory used, GiB",
+        "estimate": "estimated memory ÷ measured peak",
+        "waits": "waits for the GPU between two lines of the log",
+        "resumed": "a resumed run under `training.deterministic` equal to the bit (1)",
+    },
+}
 
 
 def table_of(result: dict[str, Any], document: str) -> str:
@@ -65,12 +102,27 @@ def table_of(result: dict[str, Any], document: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def gpu_table_of(results: list[dict[str, Any]], document: str) -> str:
+    """What was measured on a GPU beside what it should be, in the language of a README, with the card's name."""
+    device = next(line["device"] for line in results[0]["tables"][2]["rows"] if "device" in line)
+    measured = {row["goal"]: row for result in results for row in result["tables"][0]["rows"]}
+    lines = [_GPU_HEAD[document].format(card=device), "", _GPU_COLUMNS[document], "|---|---|---|"]
+    for goal, name in _GOALS[document].items():
+        if goal in measured:
+            values = ", ".join(f"{value:.3g}" for value in measured[goal]["measured"])
+            lines.append(f"| {name} | {measured[goal]['wanted']} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
 def rendered(text: str, document: str) -> str:
-    """A README's text with its tables made from the newest results."""
+    """A README's text with its tables made from the newest results; what has no result stays as it is."""
 
     def block(found: re.Match[str]) -> str:
-        result = newest(found[2])
-        return found[1] + table_of(result, document) + found[3] if result else found[0]
+        results = [result for part in _PARTS.get(found[2], [found[2]]) if (result := newest(part)) is not None]
+        if not results:
+            return found[0]
+        made = gpu_table_of(results, document) if found[2] == "gpu" else table_of(results[0], document)
+        return found[1] + made + found[3]
 
     return _BLOCK.sub(block, text)
 

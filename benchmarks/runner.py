@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -161,7 +162,7 @@ def commit() -> str | None:
 
 
 def save(name: str, arguments: Mapping[str, Any], tables: list[Table]) -> Path:
-    """Write a result to benchmarks/results/NAME-DATE.json."""
+    """Write a result to benchmarks/results/NAME-DATE.json, and a copy into the folder that OUT names, if any."""
     now = datetime.now(UTC)
     result = {
         "benchmark": name, "date": now.isoformat(timespec="seconds"), "commit": commit(), "machine": machine(),
@@ -171,6 +172,8 @@ def save(name: str, arguments: Mapping[str, Any], tables: list[Table]) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{now:%Y-%m-%d}.json"
     path.write_text(json.dumps(result, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
+    if os.environ.get("OUT"):  # all that a machine on loan leaves
+        shutil.copy(path, os.environ["OUT"])
     return path
 
 

@@ -41,15 +41,15 @@ CONTENDERS = {
 }
 
 
-def make_encoder(folder: Path) -> Path:
-    """A BERT-base shape with random weights and the bundled encoder's tokenizer."""
+def make_encoder(folder: Path, **size: int) -> Path:
+    """A BERT-base shape, or one that differs in `size`, with random weights and the bundled encoder's tokenizer."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "examples" / "encoder")
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, num_labels=2)
+    config = BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, num_labels=2, **size)
     BertForSequenceClassification(config).save_pretrained(folder)
     return folder
 

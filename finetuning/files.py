@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import hashlib
 import json
 import math
 import os
 import re
+import shlex
 import shutil
+import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from exceptions import ResourceError
@@ -25,14 +29,30 @@ _REASONS = {
     errno.EROFS: "읽기 전용 디스크입니다.",
     errno.EACCES: "쓰기 권한이 없습니다.",
     errno.EPERM: "쓰기 권한이 없습니다.",
+    errno.EEXIST: "같은 이름의 파일이나 끊어진 링크가 있습니다.",
     errno.ENOENT: "폴더가 없습니다.",
     errno.ENOTDIR: "폴더가 있어야 할 곳에 파일이 있습니다.",
     errno.EISDIR: "파일이 있어야 할 곳에 폴더가 있습니다.",
+    errno.ENAMETOOLONG: "경로가 너무 깁니다.",
 }
+_REASONS_ON_WINDOWS = {
+    5: "쓰기 권한이 없거나, 다른 프로그램이 열어 두었습니다.",
+    32: "다른 프로그램이 열어 두었습니다.",
+    206: "경로가 너무 깁니다. Windows에서는 보통 260자까지 쓸 수 있습니다.",
+}
+_LONGEST_PATH_ON_WINDOWS = 260  # unless the system was told to allow longer ones
 _LONGEST_NAME = 255  # bytes of a file's name, on every usual file system
-_RESERVED_ON_WINDOWS = re.compile(r"(?:con|prn|aux|nul|com[1-9]|lpt[1-9])(?:\..*)?", re.IGNORECASE)
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[1-9¹²³])[ .]*(?:[.:].*)?", re.IGNORECASE)
+_NOT_ON_WINDOWS = re.compile(r'[<>:"|?*\x00-\x1f]')
+_SPECIAL_ON_WINDOWS = re.compile(r"[&|<>^()%!;,'`$@#{}]")
+_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # for a virus scanner or an index, which open new files for a moment
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+def on_windows() -> bool:
+    """Return whether the system is Windows."""
+    return sys.platform == "win32"
 
 
 @contextmanager
@@ -63,9 +83,18 @@ def writing(what: str, where: Path | str, remedy: str = _CHECK_DISK, partial: Pa
 def disk_reason(error: BaseException) -> str | None:
     """Return why the disk could not be written, in Korean where known; None for an error of another kind."""
     if isinstance(error, OSError):
-        return _REASONS.get(error.errno or 0, str(error.strerror or error))
+        known = _REASONS_ON_WINDOWS.get(_windows_code(error)) or _REASONS.get(error.errno or 0)
+        return known or str(error.strerror or error)
     found = _OS_ERROR.search(str(error)) if isinstance(error, Exception) else None  # of safetensors and tokenizers
     return _REASONS.get(int(found[1]), os.strerror(int(found[1]))) if found else None
+
+
+def _windows_code(error: OSError) -> int:
+    """Return Windows' own number of an error, 0 on other systems. A path too long is said to be missing there."""
+    code = int(getattr(error, "winerror", None) or 0)
+    if on_windows() and error.errno == errno.ENOENT and isinstance(error.filename, str):
+        return 206 if len(str(Path(error.filename).absolute())) >= _LONGEST_PATH_ON_WINDOWS else code
+    return code
 
 
 def full_or_read_only(error: BaseException | None) -> str | None:
@@ -75,6 +104,25 @@ def full_or_read_only(error: BaseException | None) -> str | None:
             return disk_reason(error)
         error = error.__cause__ or error.__context__
     return None
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder; an existing file gives way. Windows refuses that while a program has one of them open.
+
+    Args:
+        source: What to rename.
+        target: Its new path.
+
+    Raises:
+        OSError: It cannot be renamed, on Windows after a second and a half of trying.
+    """
+    for wait_s in _WAITS_S if on_windows() else ():
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(wait_s)
+    os.replace(source, target)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -90,7 +138,8 @@ def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with writing("파일을 쓰지 못했습니다", path, partial=partial):
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        sync_file(partial)  # or a power failure could leave the new name with nothing in it
+        move(partial, path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -130,7 +179,7 @@ def sync_folder(folder: Path) -> None:
     Raises:
         OSError: The disk fails. Drives that cannot sync a folder, as some network and cloud drives, are skipped.
     """
-    if os.name != "posix":
+    if on_windows():
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -159,8 +208,8 @@ def user_path(text: str) -> str:
             raise ValueError(
                 f"이름이 너무 긴 경로입니다(한 이름에 {_LONGEST_NAME}바이트까지, 한글은 한 글자에 3바이트)"
             )
-        if os.name == "nt" and _RESERVED_ON_WINDOWS.fullmatch(part):
-            raise ValueError(f"Windows에서 '{part}' 이름은 장치의 것이어서 쓸 수 없습니다")
+    if on_windows():
+        _check_on_windows(text)
     if not text.startswith("~"):
         return text
     try:
@@ -172,9 +221,63 @@ def user_path(text: str) -> str:
         raise ValueError(f"'{user}'의 홈 폴더를 찾을 수 없습니다. 내 홈 폴더는 ~/입니다") from None
 
 
+def _check_on_windows(text: str) -> None:
+    """Raise ValueError for a name that Windows takes for a device or a stream, or changes without a word."""
+    path = PureWindowsPath(text)
+    for part in path.parts[1 if path.anchor else 0 :]:
+        if _DEVICE.fullmatch(part):
+            raise ValueError(f"Windows에서 '{part}' 이름은 장치의 것이어서 쓸 수 없습니다")
+        if (found := _NOT_ON_WINDOWS.search(part)) is not None:
+            raise ValueError(f"Windows에서는 이름에 {found[0]!r} 문자를 쓸 수 없습니다: '{part}'")
+        if part not in (".", "..") and part.endswith((".", " ")):
+            raise ValueError(f"Windows에서는 이름 끝에 마침표나 빈칸을 쓸 수 없습니다: '{part}'")
+
+
+def seen_from(folder: Path, path: Path) -> str:
+    """Return a path as it is seen from a folder, with slashes on every system, so that both may be moved together.
+
+    Args:
+        folder: The folder.
+        path: The path.
+
+    Returns:
+        The path from the folder; the whole path where Windows has them on different drives.
+    """
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return path.absolute().as_posix()
+
+
 def may_be_hub_id(name: str) -> bool:
     """Return whether a name may be an id of the Hugging Face Hub; Hangul, spaces and deeper paths occur in none."""
     return _HUB_ID.fullmatch(name) is not None
+
+
+def typed(*words: object) -> str:
+    """Return words of a command as they are typed in a shell of this system, so that each stays one word.
+
+    Windows' own shells take single quotes for a part of the name, or do not know them.
+    """
+    texts = [str(word) for word in words]
+    if not on_windows():
+        return shlex.join(texts)
+    from subprocess import list2cmdline
+
+    return " ".join(
+        f'"{word}"' if list2cmdline([word]) == word and _SPECIAL_ON_WINDOWS.search(word) else list2cmdline([word])
+        for word in texts
+    )
+
+
+def similar_name(path: Path) -> str:
+    """Return a question that names the most similar file or folder beside a path that does not exist, or ""."""
+    try:
+        names = {unicodedata.normalize("NFC", other.name): other.name for other in path.parent.iterdir()}
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(unicodedata.normalize("NFC", path.name), names, n=1)
+    return f"혹시 {path.with_name(names[near[0]])}입니까? " if near else ""
 
 
 def discard(path: Path) -> None:

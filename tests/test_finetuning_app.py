@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from config_manager import ConfigManager
 from exceptions import SettingsError, StopRequested
-from finetuning.commands.command_line import build_parser, resume_command
-from finetuning.config.schema import Settings
-from finetuning.files import user_path
+from finetuning.commands.command_line import build_parser, check_data_named, resume_command
+from finetuning.config.schema import DataSettings, Settings
 from finetuning_app import StopSignal, main, read_settings
 from tests.support.paths import ROOT
 
@@ -59,7 +61,23 @@ def test_unknown_arguments_are_reported_in_korean() -> None:
 )
 def test_the_resume_command_names_no_old_checkpoint(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["tools/finetuning_app.py", *words])
+    monkeypatch.setattr("shutil.which", lambda _: sys.executable)
     assert resume_command(words) == "python tools/finetuning_app.py --epochs 3 --resume"
+
+
+def test_the_resume_command_calls_the_interpreter_that_has_the_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `make train`, no environment is active: `python` is another one, or there is none."""
+    monkeypatch.setattr("sys.argv", ["finetuning_app.py"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.executable", str(tmp_path / ".venv" / "bin" / "python"))
+    for other in (None, "/usr/bin/python"):
+        monkeypatch.setattr("shutil.which", lambda _, other=other: other)
+        assert resume_command([]) == f"{Path('.venv/bin/python')} finetuning_app.py --resume"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert resume_command([]).startswith(str(tmp_path))
 
 
 def test_a_saved_model_brings_its_settings_but_a_plan_is_of_a_run_to_come(
@@ -196,19 +214,31 @@ def test_a_path_that_cannot_be_is_refused(flag: str, name: str, said: str) -> No
     assert said in str(error.value)
 
 
-def test_a_name_of_a_device_is_refused_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetuning.files.Path", PureWindowsPath)
-    assert user_path("models/con") == "models/con"
-    monkeypatch.setattr("finetuning.files.os.name", "nt")
-    for name in ("con", "models\\NUL.txt", "C:\\x\\aux"):
-        with pytest.raises(ValueError, match="Windows"):
-            user_path(name)
-    monkeypatch.undo()
-
-
 def test_a_saved_model_is_not_chosen_by_the_name_of_its_base() -> None:
     for command in ("evaluate", "predict", "chat", "export"):
         with pytest.raises(SettingsError, match=r"model\.name을 읽지 않습니다") as error:
             build_parser().parse_args([command, "--set", "model.name=x"])
         assert "--model_name" in error.value.remedy
     build_parser().parse_args(["train", "--set", "model.name=x"])
+
+
+@pytest.mark.parametrize(
+    "named", [{"test_file": "b.csv"}, {"train_file": "a.csv"}, {"mix": [{"dataset_name": "b.csv"}]}], ids=str
+)
+def test_data_are_named_by_any_setting_that_names_data(named: dict[str, Any], tmp_path: Path) -> None:
+    check_data_named(tmp_path, "a.csv", DataSettings.model_validate(named), [])
+    with pytest.raises(SettingsError, match="--dataset"):
+        check_data_named(tmp_path, "a.csv", DataSettings(), [])
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        ({"dataset_name": "a.csv"}, "a.csv"),
+        ({"train_file": "a.csv", "test_file": "b.csv"}, "a.csv"),
+        ({"mix": [{"dataset_name": "a.csv", "weight": 2}, {"dataset_name": "b.csv"}]}, "a.csv"),
+    ],
+)
+def test_a_saved_model_tells_what_it_was_trained_on(data: dict[str, Any], shown: str, tmp_path: Path) -> None:
+    ConfigManager.save(Settings.model_validate({"data": data}), tmp_path / "settings.yaml")
+    assert ConfigManager.saved_dataset(tmp_path) == shown

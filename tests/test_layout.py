@@ -46,7 +46,7 @@ def test_exceptions_imports_nothing_of_this_program() -> None:
 
 def test_tests_mirror_the_rooms() -> None:
     folders = {path.name for path in TESTS.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders <= {*ROOMS, "support", "e2e", "faults", "golden"}
+    assert folders <= {*ROOMS, "support", "e2e", "faults", "golden", "platforms"}
 
 
 def test_the_listed_tests_are_there() -> None:

@@ -60,12 +60,6 @@ class BackgroundSaver:
             self._write(checkpoint)
             self.report()
 
-    def fail(self, step: int, error: ResourceError) -> None:
-        """Log a checkpoint that could not be prepared because of the disk, and keep the error for `finish`."""
-        self.wait()
-        self._step, self._error, self._is_reported = step, error, False
-        self.report()
-
     def report(self) -> None:
         """Log the result of the last write once, if it has ended.
 

@@ -40,11 +40,13 @@ def half_made_in(folder: Path) -> list[Path]:
 def points_to_a_checkpoint(path: Path) -> bool:
     """Return whether a path is a link or pointer file that this program made; a broken one counts too."""
     try:
-        target = str(path.readlink()) if path.is_symlink() else path.read_bytes()[:_LONGEST_POINTER].decode()
+        if path.is_symlink():
+            named = path.readlink()
+        else:
+            lines = path.read_bytes()[:_LONGEST_POINTER].decode().splitlines()
+            named = Path(lines[0]) if len(lines) == 1 else Path()
     except (OSError, ValueError):
         return False
-    lines = target.splitlines()
-    named = Path(lines[0]) if len(lines) == 1 else Path()
     return step_of(named) is not None and named.parent.name == CHECKPOINTS
 
 
@@ -70,6 +72,11 @@ def follow(path: Path) -> Path:
             remedy="체크포인트는 <output_dir>/checkpoints 아래에 있습니다. --resume만 쓰면 최신 것을 찾습니다.",
         )
     return path.resolve()
+
+
+def with_own_name(path: Path) -> Path:
+    """Return a path that ends in the folder's own name; `.` and `..` do not."""
+    return path if path.name not in ("", "..") else path.resolve()
 
 
 def entries(folder: Path) -> list[str]:

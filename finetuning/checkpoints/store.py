@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from finetuning.checkpoints.names import (
     half_made_in,
     points_to_a_checkpoint,
     step_of,
+    with_own_name,
 )
 from finetuning.checkpoints.tensors import size_in_bytes, without_aliases
 from finetuning.files import (
@@ -29,6 +32,9 @@ from finetuning.files import (
     discard_leftovers,
     disk_reason,
     give_usual_mode,
+    move,
+    on_windows,
+    seen_from,
     sync_file,
     sync_folder,
     writing,
@@ -51,11 +57,13 @@ class CheckpointStore:
 
     def __init__(self, output_dir: Path, keep: int) -> None:
         self.folder, self.keep = output_dir / CHECKPOINTS, keep
-        self.latest = output_dir.resolve().parent / LATEST  # resolved, since output_dir may be `.`
+        self.latest = with_own_name(output_dir).absolute().parent / LATEST  # beside a link, not beside its target
         self._has_warned_of_latest = False
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint in a hidden folder, publish it with one rename, then drop the oldest ones.
+
+        Checkpoints of the same and of later steps, which a run that went back leaves behind, give way to it.
 
         Args:
             checkpoint: What to save.
@@ -76,10 +84,10 @@ class CheckpointStore:
             self._check_space(checkpoint)
             partial.mkdir()
             write_files(partial, checkpoint)
-            _replace_folder(partial, target)
+            _publish(partial, target, self.later_than(checkpoint.progress.step - 1))
             sync_folder(self.folder)
         self._try_to_point_latest_to(target)
-        self._rotate(checkpoint.progress.step)
+        self._rotate()
         return target
 
     def remedy(self, after: str) -> str:
@@ -148,20 +156,21 @@ class CheckpointStore:
                 remedy=self.remedy("공간을 비우거나 training.save_total_limit를 줄인 뒤"),
             )
 
-    def _rotate(self, step: int) -> None:
-        for abandoned in self.later_than(step):
-            shutil.rmtree(abandoned, ignore_errors=True)
+    def _rotate(self) -> None:
         for old in self.folders()[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            with suppress(OSError):  # Windows: a program has a file of it open; the next save tries again
+                _drop(old)
 
     def _try_to_point_latest_to(self, target: Path) -> None:
         """Update checkpoint-latest; warn once where that fails, since the checkpoint itself is saved."""
         try:
             self._point_latest_to(target)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that UTF-8 cannot write
             if not self._has_warned_of_latest:
                 _log.warning(
-                    "%s 링크를 만들지 못했습니다: %s --resume은 그대로 쓸 수 있습니다.", self.latest, disk_reason(error)
+                    "%s 링크를 만들지 못했습니다: %s --resume은 그대로 쓸 수 있습니다.",
+                    self.latest,
+                    disk_reason(error) or error,
                 )
             self._has_warned_of_latest = True
 
@@ -174,15 +183,12 @@ class CheckpointStore:
                 )
             self._has_warned_of_latest = True
             return
-        relative = os.path.relpath(target, self.latest.parent)
+        relative = seen_from(self.latest.parent, target)
         partial = self.latest.with_name(f".{self.latest.name}.partial-{os.getpid()}")
         partial.unlink(missing_ok=True)
         try:
-            try:
-                partial.symlink_to(relative, target_is_directory=True)
-            except OSError:  # Windows without the privilege, FAT, some network drives
-                partial.write_text(relative + "\n", encoding="utf-8")
-            os.replace(partial, self.latest)
+            _point(partial, relative)
+            move(partial, self.latest)
             sync_folder(self.latest.parent)
         finally:
             discard(partial)
@@ -245,13 +251,47 @@ def _verify(folder: Path) -> None:
             raise ModelError(f"체크포인트의 {name} 파일이 깨졌습니다.", where=str(folder), remedy=remedy)
 
 
-def _replace_folder(partial: Path, target: Path) -> None:
-    """Rename `partial` to `target`; an existing target, the same step saved again, is moved aside first."""
-    aside = partial.with_name(f".{target.name}.replaced-{os.getpid()}")
-    if target.exists():
-        target.rename(aside)
-    partial.rename(target)
+def _point(path: Path, target: str) -> None:
+    """Make a link; or a file that holds the path, on FAT, and on Windows, whose links to folders cannot be replaced."""
+    if not on_windows():
+        with suppress(OSError):
+            path.symlink_to(target, target_is_directory=True)
+            return
+    path.write_text(target + "\n", encoding="utf-8")
+
+
+def _publish(partial: Path, target: Path, abandoned: Sequence[Path]) -> None:
+    """Rename `partial` to `target` after moving aside what gives way to it, so that it is the newest at once.
+
+    Args:
+        partial: The folder of a whole checkpoint.
+        target: Its name.
+        abandoned: Checkpoints that are moved aside, the newest first, then removed; they come back if the rename fails.
+    """
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for path in reversed(abandoned):
+            moved.append((path, _aside(path)))
+            move(*moved[-1])
+        move(partial, target)
+    except OSError:
+        for path, aside in moved:
+            with suppress(OSError):
+                move(aside, path)
+        raise
+    for _, aside in moved:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _drop(folder: Path) -> None:
+    """Remove a checkpoint. It loses its name first, so that no part of it can be taken for a checkpoint."""
+    aside = _aside(folder)
+    move(folder, aside)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
 
 
 def _hash(path: Path) -> str:

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO, TextIO
 
 from exceptions import DataError, FinetuningError, ResourceError
@@ -21,23 +22,23 @@ _TYPE_LINES = (
 
 
 class _Log(io.RawIOBase):
-    """Standard error: writes what the descriptor takes and drops the rest, so that no message ends a run."""
+    """Standard error: writes what the stream takes and drops the rest, so that no message ends a run."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, stream: io.RawIOBase) -> None:
+        self._stream = stream
 
     def writable(self) -> bool:
         return True
 
     def fileno(self) -> int:
-        return self._descriptor
+        return self._stream.fileno()
 
     def isatty(self) -> bool:
-        return os.isatty(self._descriptor)
+        return self._stream.isatty()
 
     def write(self, data: Any) -> int:
         try:
-            return os.write(self._descriptor, data)
+            return self._stream.write(data) or len(data)
         except OSError:
             return len(data)
 
@@ -47,7 +48,10 @@ class _Results(_Log):
 
     def write(self, data: Any) -> int:
         try:
-            return os.write(self._descriptor, data)
+            written = self._stream.write(data)
+            if written is None:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return written
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -67,11 +71,11 @@ def prepare_output() -> None:
     """
     closed = _open_closed_descriptors()
     if sys.stdout is None or sys.stdout is sys.__stdout__:
-        sys.stdout = _text(_Results(1), sys.stdout, is_line_buffered=False)
+        sys.stdout = _text(_Results(_raw(1, sys.stdout)), sys.stdout, is_line_buffered=False)
     elif isinstance(sys.stdout, io.TextIOWrapper):
         _set_encoding(sys.stdout)
     if sys.stderr is None or sys.stderr is sys.__stderr__:
-        sys.stderr = _text(_Log(2), sys.stderr, is_line_buffered=True)
+        sys.stderr = _text(_Log(_raw(2, sys.stderr)), sys.stderr, is_line_buffered=True)
     elif isinstance(sys.stderr, io.TextIOWrapper):
         _set_encoding(sys.stderr)
     if 0 in closed:
@@ -103,6 +107,24 @@ def _open_closed_descriptors() -> list[int]:
     return closed
 
 
+def tell_at_once(text: str) -> None:
+    """Write to standard error past its buffer, which a signal's handler may find in the middle of a write."""
+    stream = sys.stderr
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    if raw is not None:
+        with suppress(OSError):
+            raw.write(text.encode(stream.encoding, errors="replace"))
+
+
+def _raw(descriptor: int, replaced: TextIO | None) -> io.RawIOBase:
+    """Return what writes to a descriptor: Windows' console takes Unicode through an object of its own alone."""
+    buffer = getattr(replaced, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)  # `python -u` has no buffer
+    if isinstance(raw, io.RawIOBase) and not raw.closed:
+        return raw
+    return io.FileIO(descriptor, "w", closefd=False)
+
+
 def _text(raw: _Log, replaced: TextIO | None, *, is_line_buffered: bool) -> io.TextIOWrapper:
     """Return a text stream over `raw`, in the encoding of the stream that it replaces where that is a terminal."""
     is_terminal = raw.isatty()
@@ -125,12 +147,13 @@ def _reason(error: OSError) -> str:
 
 def _input() -> BinaryIO:
     if sys.stdin is None:
-        raise DataError(
-            "표준 입력이 닫혀 있어 읽을 것이 없습니다.",
-            where=_INPUT,
-            remedy="읽을 파일을 --input으로 지정하거나, 텍스트를 파이프(|)나 <로 넣으세요.",
-        )
+        raise _nothing_to_read("표준 입력이 닫혀 있어 읽을 텍스트가 없습니다.")
     return sys.stdin.buffer
+
+
+def _nothing_to_read(what: str) -> DataError:
+    remedy = "읽을 파일을 --input으로 지정하거나, 텍스트를 파이프(|)나 <로 넣으세요."
+    return DataError(what, where=_INPUT, remedy=remedy)
 
 
 def error_text(error: FinetuningError) -> str:
@@ -149,7 +172,10 @@ def input_lines() -> Iterator[str]:
 
     if sys.stdin is not None and sys.stdin.isatty():
         print(_TYPE_LINES, file=sys.stderr, flush=True)
-    yield from io.StringIO(decode(_input().read(), _INPUT), newline=None)
+    text = decode(_input().read(), _INPUT)
+    if not text.strip():
+        raise _nothing_to_read("표준 입력에 텍스트가 없습니다.")
+    yield from io.StringIO(text, newline=None)
 
 
 def read_line() -> str | None:

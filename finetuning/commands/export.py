@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 from pathlib import Path
 
 from exceptions import SettingsError
@@ -13,7 +12,7 @@ from finetuning.checkpoints.names import CHECKPOINTS, entries
 from finetuning.commands.run_folder import MODEL_FILES, RECORD
 from finetuning.commands.session import Session, find_saved
 from finetuning.exports.registry import DEFAULT
-from finetuning.files import write_json
+from finetuning.files import seen_from, write_json
 
 _log = logging.getLogger(__name__)
 _EXPORTED = "export.json"  # in a folder that this command wrote: from which model, so that it may be written anew
@@ -57,7 +56,8 @@ def check_export_folder(folder: Path, model: Path) -> None:
     if not theirs or _exported_from(folder) == _from(folder, model):
         return
     more = f" 외 {len(theirs) - 3}개" if len(theirs) > 3 else ""
-    own = " 합치기 전의 어댑터가 있는 폴더입니다." if folder.resolve() == model.resolve() else ""
+    is_own = model.is_dir() and folder.samefile(model)
+    own = " 합치기 전의 어댑터가 있는 폴더입니다." if is_own else ""
     raise SettingsError(
         f"--output 폴더에 다른 모델이 있어 덮어쓰지 않습니다: {', '.join(theirs[:3])}{more}.{own}",
         where=f"--output: {folder}",
@@ -67,7 +67,7 @@ def check_export_folder(folder: Path, model: Path) -> None:
 
 def _from(folder: Path, model: Path) -> str:
     """Return the model as it is seen from the export, so that both may be moved together."""
-    return Path(os.path.relpath(model.resolve(), folder.resolve())).as_posix() if model.is_dir() else str(model)
+    return seen_from(folder.resolve(), model.resolve()) if model.is_dir() else str(model)
 
 
 def _exported_from(folder: Path) -> str | None:

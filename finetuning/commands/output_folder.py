@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exceptions import ModelError, ResourceError, SettingsError
+from exceptions import ResourceError, SettingsError
 from finetuning.checkpoints.names import CHECKPOINTS, half_made_in
+from finetuning.commands.nearby_runs import nothing_to_resume
 from finetuning.commands.run_folder import MODEL_FILES, RunFolder, is_ours
-from finetuning.files import discard
+from finetuning.files import discard, disk_reason
 
 if TYPE_CHECKING:
     from finetuning.checkpoints.store import CheckpointStore
@@ -23,13 +25,14 @@ _WRITTEN = (
 )  # fmt: skip
 
 
-def checkpoint_to_resume(store: CheckpointStore, run: RunFolder, resumes: bool) -> Path | None:
+def checkpoint_to_resume(store: CheckpointStore, run: RunFolder, resumes: bool, words: Sequence[str]) -> Path | None:
     """Find the checkpoint to resume from.
 
     Args:
         store: The checkpoints of the run.
         run: The folder of the run, with the checkpoint that was named.
         resumes: Whether the command line asks to resume.
+        words: The words of the command line.
 
     Returns:
         The folder of the checkpoint, or None for a new run.
@@ -41,11 +44,7 @@ def checkpoint_to_resume(store: CheckpointStore, run: RunFolder, resumes: bool) 
     if resumes:
         path = run.checkpoint or store.newest()
         if path is None:
-            raise ModelError(
-                "이어서 학습할 체크포인트가 없습니다.",
-                where=str(run.path / CHECKPOINTS),
-                remedy="--output_dir가 그 학습의 폴더인지 확인하거나, --resume 없이 처음부터 학습하세요.",
-            )
+            raise nothing_to_resume(run.path, str(run.path / CHECKPOINTS), words)
         return path
     if store.folders():
         raise SettingsError(
@@ -70,7 +69,7 @@ def check_writable(output_dir: Path) -> None:
 def prepare_output(run: RunFolder, starts_anew: bool) -> None:
     """Make the folder and record which run it is; for a new run, clear the records of one killed before it saved."""
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
+        (run.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # now, not at the first save hours later
         if starts_anew:
             for name in ("metrics.jsonl", "trace.json", "best.json"):
                 (run.path / name).unlink(missing_ok=True)
@@ -79,8 +78,8 @@ def prepare_output(run: RunFolder, starts_anew: bool) -> None:
             run.record()
     except OSError as error:
         raise ResourceError(
-            f"output_dir에 쓸 수 없습니다: {error.strerror or error}",
-            where=str(run.path),
+            f"output_dir에 쓸 수 없습니다: {disk_reason(error)}",
+            where=str(error.filename or run.path),
             remedy="쓰기 권한과 디스크의 남은 공간을 확인하거나, --output_dir로 다른 폴더를 고르세요.",
         ) from error
 

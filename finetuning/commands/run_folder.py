@@ -11,17 +11,28 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from exceptions import SettingsError
-from finetuning.checkpoints.names import CHECKPOINTS, checkpoints_in, entries, follow, half_made_in
+from finetuning.checkpoints.names import (
+    CHECKPOINTS,
+    checkpoints_in,
+    entries,
+    follow,
+    half_made_in,
+    step_of,
+    with_own_name,
+)
+from finetuning.commands.nearby_runs import nothing_to_resume
 from finetuning.files import write_json
 from finetuning.korean.particles import with_particle
 
 RECORD = "run.json"
 MODEL_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "adapter_config.json")
+_NUMBERED = re.compile(r".+-[1-9]\d*")
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: b
 
     Args:
         output_dir: `model.output_dir`.
-        arguments: The command line: `resume` and `checkpoint_path`.
+        arguments: The command line: `resume`, `checkpoint_path` and its `words`.
         is_given: Whether the command line gave output_dir.
 
     Returns:
@@ -71,7 +82,7 @@ def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: b
         SettingsError: The checkpoint is not of this output_dir.
     """
     if arguments.checkpoint_path is not None:
-        return _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given)
+        return _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given, arguments.words)
     newest = newest_run(output_dir)
     if arguments.resume:
         note = f"가장 최근 학습을 이어 갑니다: {newest.path}" if newest.number > 1 else None
@@ -113,13 +124,29 @@ def _has_result(folder: Path) -> bool:
 
 def _runs(output_dir: Path) -> Iterator[RunFolder]:
     """Yield output_dir and the runs beside it that were numbered because of it."""
-    named = _with_name(output_dir)
+    named = with_own_name(output_dir)
     yield RunFolder(output_dir, named.name)
-    pattern = re.compile(re.escape(named.name) + r"-([1-9]\d*)")
     for name in entries(named.parent):
-        found = pattern.fullmatch(name)
-        if found and _recorded(named.with_name(name)) == (named.name, int(found[1])):
-            yield RunFolder(named.with_name(name), named.name, int(found[1]))
+        record = _recorded(named.with_name(name)) if _NUMBERED.fullmatch(name) else None
+        if record is not None and _folded(name) == _folded(f"{record[0]}-{record[1]}") and _is_of(named, record[0]):
+            yield RunFolder(named.with_name(name), record[0], record[1])
+
+
+def _is_of(named: Path, recorded: str) -> bool:
+    """Return whether a recorded output_dir is this one, maybe in the other case or in single letters of Hangul."""
+    if recorded == named.name:
+        return True
+    return _folded(recorded) == _folded(named.name) and _is_one(named.parent / recorded, named)
+
+
+def _folded(name: str) -> str:
+    """Return a name as a disk compares it that takes `model` and `Model` for one, or gives Hangul back in NFD."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_one(path: Path, other: Path) -> bool:
+    """Return whether two paths are one folder that exists, whatever their names."""
+    return _exists(path) and _exists(other) and path.samefile(other)
 
 
 def _recorded(folder: Path) -> tuple[str, int] | None:
@@ -132,7 +159,7 @@ def _recorded(folder: Path) -> tuple[str, int] | None:
 
 def _next(output_dir: Path, newest: RunFolder) -> RunFolder:
     """Return the next numbered folder that is free."""
-    named, number = _with_name(output_dir), newest.number + 1
+    named, number = with_own_name(output_dir), newest.number + 1
     while _is_taken(named.with_name(f"{named.name}-{number}")):
         number += 1
     path = named.with_name(f"{named.name}-{number}")
@@ -145,17 +172,21 @@ def _is_taken(path: Path) -> bool:
     return bool(set(entries(path)) - {".lock"}) or (os.path.lexists(path) and not _is_folder(path))
 
 
-def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool) -> RunFolder:
+def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool, words: Sequence[str]) -> RunFolder:
     given = given.expanduser()
+    if given.name == CHECKPOINTS and checkpoints_in(given):
+        given = given.parent
     if _is_folder(given / CHECKPOINTS) and not _exists(given / "manifest.json"):
         checkpoint, run = None, given.resolve()  # a run's own folder stands for its newest checkpoint
     else:
+        if not _may_be_checkpoint(given):
+            raise nothing_to_resume(given, f"--checkpoint_path: {given}", words)
         checkpoint = follow(given)
         run = checkpoint.parent.parent
         if checkpoint.parent.name != CHECKPOINTS:
             return _for_a_copy(output_dir, checkpoint, is_given)
     if is_given:
-        same = next((member for member in _runs(output_dir) if member.path.resolve() == run), None)
+        same = next((member for member in _runs(output_dir) if _is_one(member.path, run)), None)
         if same is None:
             raise SettingsError(
                 f"체크포인트는 {_shown(run)} 폴더의 학습인데, --output_dir는 {output_dir}입니다.",
@@ -167,6 +198,12 @@ def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool) -> RunF
     path = _shown(run)
     note = f"체크포인트가 들어 있는 학습 폴더에서 이어 갑니다: {path}"
     return RunFolder(path, path.name or run.name, note=note, checkpoint=checkpoint)
+
+
+def _may_be_checkpoint(path: Path) -> bool:
+    """Return whether a path is a checkpoint, by its files or its name, or a pointer file to one."""
+    is_named = _exists(path) and step_of(path.resolve()) is not None
+    return is_named or _exists(path / "manifest.json") or (_exists(path) and not path.is_dir())
 
 
 def _for_a_copy(output_dir: Path, checkpoint: Path, is_given: bool) -> RunFolder:
@@ -188,11 +225,6 @@ def _for_a_copy(output_dir: Path, checkpoint: Path, is_given: bool) -> RunFolder
     return RunFolder(newest.path, newest.name, newest.number, checkpoint=checkpoint)
 
 
-def _with_name(path: Path) -> Path:
-    """Return a path that ends in the folder's own name; `.` and `..` do not."""
-    return path if path.name not in ("", "..") else path.resolve()
-
-
 def _shown(path: Path) -> Path:
     """Return a path below the current folder relative to it, as a user writes it."""
     here = Path.cwd()
@@ -202,8 +234,8 @@ def _shown(path: Path) -> Path:
 def check_not_its_own_base(model_name: str, output_dir: Path) -> None:
     """Raise SettingsError where a run would write into the folder of the very model that it begins with."""
     base = Path(model_name).expanduser()
-    if base.is_dir() and output_dir.exists() and base.resolve() == output_dir.resolve():
-        beside = _with_name(output_dir)
+    if base.is_dir() and _is_one(base, output_dir):
+        beside = with_own_name(output_dir)
         raise SettingsError(
             "--model_name과 --output_dir가 같은 폴더입니다. 바탕이 되는 모델을 덮어쓰지 않습니다.",
             where=f"model.name: {model_name}, model.output_dir: {output_dir}",

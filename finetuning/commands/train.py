@@ -6,7 +6,7 @@ import argparse
 import logging
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from config_manager import ConfigManager
@@ -24,7 +24,8 @@ from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.config.ladder import remembered, with_changes
-from finetuning.files import write_atomically, write_json
+from finetuning.files import discard, write_atomically, write_json
+from finetuning.models.chat_template import keep_template, kept_template
 from finetuning.models.quantization import check_device
 from finetuning.models.vocabulary_cache import keep, read_kept
 from finetuning.planning.fit import choose
@@ -70,6 +71,8 @@ class _Trained:
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
     """Fine-tune, keep the best model in output_dir, evaluate it on held-out rows and write the report."""
+    arguments.run = session.runtime.from_main(arguments.run)  # others may have looked when its folder was there already
+    session = replace(session, output_dir=arguments.run.path)
     check_trackers(session.settings.logging.trackers)
     check_writable(session.output_dir)
     check_not_its_own_base(session.settings.model.name, session.output_dir)
@@ -85,13 +88,15 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
 
     started, output_dir = time.perf_counter(), session.output_dir
     check_device(session.settings, session.runtime.device)
-    # the tokenizer, and the checkpoint to continue from
-    tokenizer = session.models.load_tokenizer()
-    max_length = session.models.usable_length(tokenizer)
+    # the checkpoint to continue from, and the tokenizer
     store = CheckpointStore(output_dir, session.settings.training.save_total_limit)
-    path = checkpoint_to_resume(store, arguments.run, arguments.resume or arguments.checkpoint_path is not None)
+    resumes = arguments.resume or arguments.checkpoint_path is not None
+    path = checkpoint_to_resume(store, arguments.run, resumes, arguments.words)
     checkpoint = store.load(path) if path is not None else None
-    earlier = read_kept(path.parent.parent, output_dir) if path is not None else None
+    folders = (path.parent.parent, output_dir) if path is not None else ()
+    earlier, template = read_kept(*folders), kept_template(*folders)
+    tokenizer = session.models.load_tokenizer() if template is None else session.models.load_trained_tokenizer(template)
+    max_length = session.models.usable_length(tokenizer)
     # data: the main process reads and caches it first
     with session.runtime.main_first():
         prepared = prepare(session, tokenizer, max_length, earlier)
@@ -130,12 +135,14 @@ def _trained(
     checkpoint: Checkpoint | None, arguments: argparse.Namespace,
 ) -> _Trained:  # fmt: skip
     """Train, from a checkpoint or from the start."""
+    from finetuning.training.trial import try_model
     from training_manager import TrainingManager
 
     prepared = fitted.prepared
     session, examples, output_dir = prepared.session, prepared.examples, prepared.session.output_dir
     evaluator = session.evaluator_to_train(tokenizer, prepared.label_names, max_length)
     evaluator.memory.chosen = fitted.chosen
+    try_model(evaluator, examples["train"], session.settings.training.seed)
     manager = TrainingManager(
         session.settings, evaluator, examples["train"], examples["validation"], store,
         save_best=lambda model: _keep_model(session, model, tokenizer),
@@ -153,6 +160,7 @@ def _trained(
     if session.runtime.is_main:
         prepare_output(arguments.run, starts_anew=checkpoint is None)
         keep(prepared.learned, output_dir)
+        keep_template(tokenizer, output_dir)
     session.stop.patient = True
     state = manager.run()
     if state.best_metric is None:
@@ -216,4 +224,4 @@ def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedT
     session.models.save(model, tokenizer, session.output_dir)
     evaluated = [path for path in session.output_dir.glob("metrics-*.json") if is_evaluation(path)]
     for path in (session.output_dir / "README.md", session.output_dir / "summary.json", *evaluated):
-        path.unlink(missing_ok=True)
+        discard(path)  # Windows keeps one that a program has open, and the end of the run writes it anew

@@ -1,14 +1,17 @@
-"""Types of setting values: what YAML and flags spell, turned into a checked Python value."""
+"""Types of setting values: what YAML and flags spell as a checked Python value, and how a value is spelled."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
 from typing import Annotated, Literal
 
+import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from finetuning.cells import as_label
 from finetuning.files import user_path
 
 
@@ -55,8 +58,14 @@ def _check_record_path(value: str) -> str:
     return value
 
 
+def _as_label(value: object) -> object:
+    """Read a number or a boolean as the label that such a cell of the data is."""
+    return value if value is None or isinstance(value, list | dict) else as_label(value)
+
+
 Text = Annotated[str, Field(min_length=1, strict=True)]
 PathText = Annotated[Text, AfterValidator(user_path)]  # or a Hub id; a saved settings.yaml has no `~`
+Label = Annotated[str, BeforeValidator(_as_label), Field(min_length=1)]
 Integer = Annotated[int, BeforeValidator(_parse_number), Field(strict=True)]
 Number = Annotated[float, BeforeValidator(_parse_number), AfterValidator(_check_finite)]
 Boolean = Annotated[bool, BeforeValidator(_parse_boolean), Field(strict=True)]
@@ -69,3 +78,22 @@ NonNegativeNumber = Annotated[Number, Field(ge=0)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
 LogFormat = Annotated[Text, AfterValidator(_check_log_format)]
 RecordPath = Annotated[Text, AfterValidator(_check_record_path)]
+
+
+# --- how values are written ---
+
+
+def yaml_value(value: object) -> str:
+    """Format a value as config.yaml spells it: text in quotes, and 2e-5 rather than 2e-05."""
+    if isinstance(value, float):
+        return re.sub(r"e([+-])0+", r"e\1", repr(value)).replace("e+", "e")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def bare_value(value: object) -> str:
+    """Format a value like `yaml_value`, but text without quotes if YAML reads it as the same text."""
+    try:
+        is_plain = isinstance(value, str) and yaml.safe_load(value) == value
+    except yaml.YAMLError:
+        is_plain = False
+    return str(value) if is_plain else yaml_value(value)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-_ROWS_AT_A_TIME = 10_000
+_ROWS_AT_A_TIME, _CHARACTERS_AT_A_TIME = 10_000, 1 << 26
 _BYTES_A_BATCH = 1 << 22
 
 
@@ -23,16 +23,30 @@ def row_tables(rows: Iterator[dict[str, Any]], roles: Iterable[str]) -> Iterator
         roles: The columns of the table where there is no row.
 
     Yields:
-        One table or more, of at most 10,000 rows each.
+        One table or more, of at most 10,000 rows or 64 million characters each.
     """
     import pyarrow as pa
 
-    chunk = list(itertools.islice(rows, _ROWS_AT_A_TIME))
+    following = chunks(rows)
+    chunk = next(following, [])
     columns = [role for role in (chunk[0] if chunk else roles) if role != "row"]
     schema = pa.schema([("row", pa.int64()), *((role, pa.string()) for role in columns)])
     yield pa.Table.from_pylist(chunk, schema)
-    while chunk := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
+    for chunk in following:
         yield pa.Table.from_pylist(chunk, schema)
+
+
+def chunks(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Divide rows into lists of at most 10,000 rows or 64 million characters."""
+    chunk, characters = list[dict[str, Any]](), 0
+    for row in rows:
+        chunk.append(row)
+        characters += sum(len(cell) for cell in row.values() if isinstance(cell, str))
+        if len(chunk) == _ROWS_AT_A_TIME or characters >= _CHARACTERS_AT_A_TIME:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def example_batch(columns: Mapping[str, Sequence[Any]]) -> pa.RecordBatch:

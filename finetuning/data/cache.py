@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Literal, Self
 
 from finetuning.config.schema import DataSettings, Settings, cache_dependencies
-from finetuning.files import discard_leftovers, mark_as_used, writing
+from finetuning.files import discard, discard_leftovers, mark_as_used, move, writing
 
 _log = logging.getLogger(__name__)
 
-FORMAT = "7"  # part of every key: change it whenever the data room's cleaning or encoding changes what it makes
+FORMAT = "8"  # part of every key: change it whenever the data room's cleaning or encoding changes what it makes
 _OURS = re.compile(r"(?:rows-[0-9a-f]{32}\.(?:arrow|json)|examples-[0-9a-f]{32}\.arrow|vocabulary-[0-9a-f]{32}\.json)")
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # Arrow's IPC format
 _DAY_S = 86_400.0
@@ -113,7 +113,12 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             discard_leftovers(self.folder.glob("*.partial-*"), idle_s=_DAY_S)
             yield partial
-            os.replace(partial, path)
+            try:
+                move(partial, path)
+            except PermissionError:  # Windows: another process made the same file, and reads it
+                if not _is_whole(path):
+                    raise
+                discard(partial)
 
     def prune(self) -> None:
         """Remove files unused for `max_days`, then the least recently used beyond `max_gb`; log one line.

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from exceptions import BadRow
-from finetuning.cells import as_text, check_is_text
+from finetuning.cells import as_label, as_text, check_is_text
 from finetuning.config.schema import DataSettings
 from finetuning.data.findings import Findings
 from finetuning.korean.normalization import Normalizer
 from finetuning.tasks.base import Task
+from finetuning.tasks.parts import Remark
 from finetuning.types import Column
 
+GROUP = "group"  # role of `data.group_column`, which no task reads
 _TEXTS = ("text", "text_pair", "prompt", "response")
 
 
@@ -26,6 +28,8 @@ class Cleaner:
         optional: Roles whose cell may be empty.
         prepare: Cells by role → the task's row, and the unanswered question that was removed from its end, if any.
             Raises BadRow.
+        remarks: Cells by role → what the task does not use of them.
+        relabel: A row's label → the label under the names of `data.label_map`, and the labels that were renamed.
         normalizer: Brings texts to one spelling.
         limit: Rows of the source to read, None for all.
     """
@@ -33,6 +37,8 @@ class Cleaner:
     names: Mapping[str, str]
     optional: Sequence[str]
     prepare: Callable[[dict[str, Any]], tuple[dict[str, Any], str]]
+    remarks: Callable[[Mapping[str, Any]], Iterable[Remark]]
+    relabel: Callable[[Any], tuple[Any, Sequence[str]]]
     normalizer: Normalizer
     limit: int | None = None
 
@@ -45,7 +51,10 @@ class Cleaner:
         def prepare(cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
             return task.reads.complete(task.reads.prepare(cells))
 
-        return cls(names, _optional(columns), prepare, _normalizer(task, data), limit)
+        def relabel(cell: Any) -> tuple[Any, Sequence[str]]:
+            return task.reads.relabelled(cell, data.label_map) if data.label_map else (cell, ())
+
+        return cls(names, _optional(columns), prepare, task.reads.remarks, relabel, _normalizer(task, data), limit)
 
     @classmethod
     def to_predict(cls, task: Task, data: DataSettings, columns: Sequence[Column], names: Mapping[str, str]) -> Cleaner:
@@ -54,7 +63,9 @@ class Cleaner:
         def prepare(cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
             return task.reads.prepare(cells), ""
 
-        return cls(names, _optional(columns), prepare, _normalizer(task, data))
+        return cls(
+            names, _optional(columns), prepare, task.reads.remarks, lambda cell: (cell, ()), _normalizer(task, data)
+        )
 
     def clean(self, rows: Iterable[Mapping[str, Any]], findings: Findings, first: int = 1) -> Iterator[dict[str, Any]]:
         """Clean rows, and count skipped and changed ones in `findings`.
@@ -81,20 +92,31 @@ class Cleaner:
         if empty is not None:
             findings.skip_empty(empty, number)
             return None
-        label = cells.get("label")
+        label, group = cells.get("label"), cells.pop(GROUP, None)
         try:
             prepared, left_out = self.prepare(cells)
+            trimmed = prepared.get("label")
+            if "label" in prepared:
+                prepared["label"], renamed = self.relabel(trimmed)
+                findings.rename(renamed)
             for role, cell in prepared.items():
                 if role in _TEXTS:
                     check_is_text(role, cell)
         except BadRow as reason:
             findings.skip(str(reason), number, reason.found)
             return None
+        if "label" in prepared and prepared["label"] is None:
+            findings.skip_empty("label", number)
+            return None
         row: dict[str, Any] = {"row": number}
-        if isinstance(label, str) and prepared.get("label") == label.strip() != label:
-            findings.change("label", number, label, prepared["label"])
+        if isinstance(label, str) and trimmed == label.strip() != label:
+            findings.change("label", number, label, trimmed)
+        for remark in self.remarks(cells):
+            findings.remark(remark, number)
         if left_out:
             findings.change("unanswered", number, left_out, "")
+        if GROUP in self.names:
+            row[GROUP] = as_label(group)
         for role, value in prepared.items():
             found, kinds = self.normalizer.value(value)
             row[role] = as_text(found)

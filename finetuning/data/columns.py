@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from exceptions import DataError, SettingsError
-from finetuning.cells import ROLE_NAMES
+from finetuning.cells import ROLE_NAMES, as_label
+from finetuning.config.schema import DataSettings
+from finetuning.data.cleaning import GROUP
 from finetuning.data.formats.base import clean_name
 from finetuning.data.sources import Raw
 from finetuning.korean.particles import with_particle
@@ -24,6 +28,7 @@ _TASK_OF = {  # usual columns that one task alone reads
 }  # fmt: skip
 _LONG_NAME = 20  # characters
 _WITH_FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # other columns are set with --set
+_LOOKED_AT, _MOST_LABELS, _LONGEST_LABEL = 1000, 50, 30  # rows, labels, characters
 
 
 def find_columns(columns: Sequence[Column], raw: Raw) -> dict[str, str]:
@@ -51,6 +56,11 @@ def find_columns(columns: Sequence[Column], raw: Raw) -> dict[str, str]:
         elif candidates or not (column.optional and column.is_default()):
             raise _no_column(column, candidates, raw)
     return names
+
+
+def group_column(data: DataSettings) -> tuple[Column, ...]:
+    """Return the column of `data.group_column`, which no task reads; none where it is not set."""
+    return (Column(GROUP, "group_column", data.group_column),) if data.group_column is not None else ()
 
 
 def check_used(columns: Sequence[Column], task: Task, raw: Raw) -> None:
@@ -81,6 +91,31 @@ def check_used(columns: Sequence[Column], task: Task, raw: Raw) -> None:
         where=f"{raw.where} (있는 열: {', '.join(raw.columns)})",
         remedy=f"{' '.join(instead)} 플래그로 쓰세요. {remedy}" if instead else remedy,
     )
+
+
+def check_meaning(columns: Sequence[Column], task: Task, raw: Raw) -> None:
+    """Refuse a source with a column that changes what its rows mean, unless the task reads it.
+
+    Args:
+        columns: The columns that the task looks for.
+        task: The task.
+        raw: The source.
+
+    Raises:
+        DataError: There is such a column; the message says what to do about it.
+    """
+    read = {column.name for column in columns}
+    for column in (name for name in raw.columns if name not in read):
+        remedy = task.reads.refused_columns.get(column.casefold())
+        if remedy is not None:
+            raise DataError(f"'{column}' 열은 {task.name} 태스크가 읽지 않습니다.", where=raw.where, remedy=remedy)
+
+
+def tell_unread(names: Mapping[str, str], raw: Raw) -> None:
+    """Log the source's columns that have no role; `names` is role → column."""
+    unread = [column for column in raw.columns if column not in names.values()]
+    if unread:
+        _log.info("읽지 않는 열: %s (%s)", ", ".join(unread), raw.where)
 
 
 def without_targets(sources: Mapping[str, Raw], task: Task) -> dict[str, str]:
@@ -126,6 +161,28 @@ def _no_column(column: Column, candidates: Sequence[str], raw: Raw) -> DataError
         where=raw.where,
         remedy=f"{likely}있는 열: {', '.join(raw.columns)}. data.{column.setting}에 쓰거나 {flag} 플래그로 고르세요.",
     )
+
+
+def likely_labels(raw: Raw, used: Collection[str]) -> dict[str, list[str]]:
+    """Find the columns of a source whose cells look like labels: short texts, of which few differ.
+
+    Args:
+        raw: The source; its first rows are read.
+        used: Columns that are left out.
+
+    Returns:
+        Column → its labels, the most frequent first.
+    """
+    counts: dict[str, Counter[str]] = {column: Counter() for column in raw.columns if column not in used}
+    for row in itertools.islice(raw.rows, _LOOKED_AT):
+        for column, labels in counts.items():
+            labels[as_label(row.get(column))] += 1
+    return {
+        column: [label for label, _ in labels.most_common() if label]
+        for column, labels in counts.items()
+        if 2 <= len(set(labels) - {""}) <= max(2, min(_MOST_LABELS, labels.total() // 2))
+        and max(map(len, labels)) <= _LONGEST_LABEL
+    }
 
 
 def _is_rather_a_cell(name: str) -> bool:

@@ -11,13 +11,13 @@ from urllib.parse import urlparse
 from exceptions import DataError, ResourceError, first_line_of
 from finetuning.config.messages import WITHOUT_INTERNET
 from finetuning.data.formats.base import clean_name
+from finetuning.data.formats.class_names import named
 from finetuning.files import full_or_read_only
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _ROWS_AT_A_TIME = 10_000
-_NO_CLASS = -1  # the label in test splits whose labels are not published, such as GLUE's
 
 
 def notice_offline() -> None:
@@ -54,25 +54,18 @@ class HubSplit:
             for values in zip(*batch.values(), strict=True):
                 row = dict(zip(batch, values, strict=True))
                 for column, names in self.classes.items():
-                    row[column] = _named(row[column], names)
+                    row[column] = named(row[column], names)
                 yield row
 
 
-def _named(cell: Any, names: Sequence[str]) -> Any:
-    if isinstance(cell, list):
-        return [_named(item, names) for item in cell]
-    if cell == _NO_CLASS:
-        return None
-    return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else cell
-
-
-def load_hub(name: str, config: str | None, cache_dir: str) -> dict[str, HubSplit]:
+def load_hub(name: str, config: str | None, cache_dir: str, revision: str | None = None) -> dict[str, HubSplit]:
     """Load a Hub dataset, downloading it if need be. No dataset script is run.
 
     Args:
         name: The dataset's id.
         config: The name of its configuration, None for the only one.
         cache_dir: The folder that it is kept in.
+        revision: A branch, tag or commit; None for the newest.
 
     Returns:
         Its splits by their published names.
@@ -84,7 +77,7 @@ def load_hub(name: str, config: str | None, cache_dir: str) -> dict[str, HubSpli
     import datasets
 
     try:
-        loaded = datasets.load_dataset(name, config, cache_dir=cache_dir)
+        loaded = datasets.load_dataset(name, config, cache_dir=cache_dir, revision=revision)
     except Exception as error:
         reason = full_or_read_only(error)
         if reason is not None:

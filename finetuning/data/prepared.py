@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from finetuning.data.arrow import in_memory, row_tables, write_tables
+from finetuning.data.arrow import chunks, in_memory, row_tables, write_tables
 from finetuning.data.cache import Cache
 from finetuning.data.cleaning import Cleaner
 from finetuning.data.findings import Findings
 from finetuning.data.rows import Rows
 from finetuning.data.sources import Raw
-
-_ROWS_AT_A_TIME = 10_000
-_CHARACTERS_AT_A_TIME = 1 << 26
 
 
 def cached_rows(raw: Raw, cleaner: Cleaner, cache: Cache, key: str) -> tuple[Rows, Findings]:
@@ -43,7 +40,8 @@ def cached_rows(raw: Raw, cleaner: Cleaner, cache: Cache, key: str) -> tuple[Row
         with cache.write(path) as partial:
             write_tables(row_tables(cleaner.clean(raw.rows, findings), cleaner.names), partial)
             findings_path.write_text(json.dumps(asdict(findings), ensure_ascii=False), encoding="utf-8")
-    return Rows(raw.where, Dataset.from_file(str(path)), key), findings
+    rows = Rows(raw.where, Dataset.from_file(str(path)), key, cleaner.names, frozenset(findings.renamed))
+    return rows, findings
 
 
 @dataclass(frozen=True)
@@ -83,12 +81,8 @@ class Unlabelled:
             first += len(originals)
 
     def _originals(self) -> Iterator[list[dict[str, Any]]]:
-        chunk, characters = list[dict[str, Any]](), 0
-        for row in self.raw.rows:
-            chunk.append({name: None if cell != cell else cell for name, cell in row.items()})  # NaN is no JSON
-            characters += sum(len(cell) for cell in row.values() if isinstance(cell, str))
-            if len(chunk) == _ROWS_AT_A_TIME or characters >= _CHARACTERS_AT_A_TIME:
-                yield chunk
-                chunk, characters = [], 0
-        if chunk:
-            yield chunk
+        rows = (
+            {name: None if cell != cell else cell for name, cell in row.items()}  # NaN is no JSON
+            for row in self.raw.rows
+        )
+        yield from chunks(rows)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from finetuning.data.table import counted
@@ -20,11 +20,21 @@ class Rows:
         where: The source, as messages name it.
         table: `row` (int64, from 1, the number in the source) and the task's columns as strings.
         key: A hash of the content, part of the cache key of the examples.
+        columns: Role → the source's column name.
+        renamed: Labels that were renamed by `data.label_map`.
+        parts: The datasets of a mixture, in the order of the table; empty for one dataset.
     """
 
     where: str
     table: Dataset
     key: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    renamed: frozenset[str] = frozenset()
+    parts: tuple[Part, ...] = ()
+
+    def datasets(self) -> Sequence[Rows]:
+        """Return the rows of each dataset, of which a mixture has several."""
+        return [part.rows for part in self.parts] or [self]
 
     def __len__(self) -> int:
         return len(self.table)
@@ -37,3 +47,20 @@ class Rows:
     def label_cells(self) -> dict[str, int]:
         """Count each distinct label cell; empty where the split has none."""
         return counted(self.table, "label") if "label" in self.table.column_names else {}
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one dataset of a mixture.
+
+    Attributes:
+        name: The dataset, as messages name it.
+        rows: Its rows, numbered as in their source.
+        weight: Its weight beside those of the other datasets.
+        first: What its row numbers are added to in the mixture.
+    """
+
+    name: str
+    rows: Rows
+    weight: float
+    first: int

@@ -1,29 +1,22 @@
-"""The sources of rows: a file, a folder with a file a split, a dataset of the Hub, or lines of text."""
+"""The sources of rows: files, a folder of files, a dataset of the Hub, or lines of text."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import DataSettings
+from finetuning.data.folders import Files, files_by_split, splits_in
+from finetuning.data.formats.class_names import information_beside
 from finetuning.data.formats.registry import is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
 from finetuning.data.shapes.registry import flat_rows
-from finetuning.files import content_key, may_be_hub_id
-
-_SPLIT_WORDS = {
-    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "eval": "validation", "test": "test", "testing": "test",
-}  # fmt: skip
-_SPLIT_PREFIXES = {  # Korean nouns are compounded: 학습데이터, 검증용
-    "학습": "train", "훈련": "train", "검증": "validation", "테스트": "test", "평가": "test", "시험": "test",
-}  # fmt: skip
+from finetuning.files import content_key, may_be_hub_id, similar_name
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class Raw:
 
 
 def find_sources(data: DataSettings) -> dict[str, Raw]:
-    """Find the splits of `data.dataset_name`.
+    """Find the splits of the data: those of `data.dataset_name`, and the files that settings name for a split.
 
     Args:
         data: The settings of the data.
@@ -56,22 +49,59 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
 
     Raises:
         DataError: There is no such file, folder or dataset.
-        SettingsError: `data.records` is set, and no file is JSON.
+        SettingsError: Settings contradict each other, or one does not apply to any file.
     """
-    name = data.dataset_name
-    path = Path(name).expanduser()
-    if path.is_file() or path.is_dir():
-        files = {"train": path} if path.is_file() else _files_by_split(path)
-        _check_records(data, files.values())
-        return {split: raw_file(file, data) for split, file in files.items()}
-    if is_supported(path) or not may_be_hub_id(name):
-        raise DataError(
-            f"데이터 파일이 없습니다: {name}",
-            where="data.dataset_name",
-            remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
+    named = {split: Path(name) for split, name in data.split_files().items()}
+    files: dict[str, Files] = {split: (_existing(path, f"data.{split}_file"),) for split, path in named.items()}
+    if data.reads_dataset_name():
+        _check_no_train_file(data)
+        path = Path(data.dataset_name).expanduser()
+        if not (path.is_file() or path.is_dir()):
+            return {**_from_hub(data), **_opened(files, data)}
+        by_name: dict[str, Files] = {"train": (path,)} if path.is_file() else files_by_split(path, data.dataset_config)
+        files = {**by_name, **files}
+    if data.revision is not None:
+        raise SettingsError(
+            "data.revision은 Hugging Face Hub의 데이터셋에만 쓸 수 있습니다.",
+            where=f"data.revision: {data.revision}, 읽을 데이터: {data.shown_name()}",
+            remedy="data.revision을 null로 두세요.",
         )
-    _check_records(data, ())
-    return _from_hub(data)
+    _check_records(data, [file for of_split in files.values() for file in of_split])
+    return _opened(files, data)
+
+
+def _existing(path: Path, setting: str) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise _no_file(str(path), setting)
+    raise DataError(
+        f"파일이 아니라 폴더입니다: {path}",
+        where=setting,
+        remedy="폴더 안의 파일을 쓰거나, 폴더를 data.dataset_name에 쓰세요.",
+    )
+
+
+def _no_file(name: str, setting: str) -> DataError:
+    return DataError(
+        f"데이터 파일이 없습니다: {name}",
+        where=setting,
+        remedy=f"{similar_name(Path(name).expanduser())}경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
+    )
+
+
+def _check_no_train_file(data: DataSettings) -> None:
+    """Check that the training rows, which `data.dataset_name` has, are not named again."""
+    if data.train_file is not None:
+        raise SettingsError(
+            "학습 데이터를 두 곳에 썼습니다.",
+            where=f"data.train_file: {data.train_file}, data.dataset_name: {data.dataset_name}",
+            remedy="둘 가운데 하나만 쓰세요.",
+        )
+
+
+def _opened(files: Mapping[str, Files], data: DataSettings) -> dict[str, Raw]:
+    return {split: raw_files(of_split, data) for split, of_split in files.items()}
 
 
 def _check_records(data: DataSettings, files: Iterable[Path]) -> None:
@@ -80,7 +110,7 @@ def _check_records(data: DataSettings, files: Iterable[Path]) -> None:
         return
     raise SettingsError(
         "data.records는 JSON 파일에만 쓸 수 있습니다.",
-        where=f"data.records: {data.records}, data.dataset_name: {data.dataset_name}",
+        where=f"data.records: {data.records}, 읽을 데이터: {data.shown_name()}",
         remedy="data.records를 null로 두거나, data.dataset_name에 JSON 파일(.json, .jsonl, .ndjson)을 쓰세요.",
     )
 
@@ -99,9 +129,53 @@ def raw_file(path: Path, data: DataSettings) -> Raw:
         DataError: The file cannot be read.
     """
     source = open_source(path, data.encoding, data.records)
-    columns, rows = flat_rows(source.columns, source.rows, str(path))
+    columns, rows, note = flat_rows(source.columns, source.rows, str(path))
     parts = [str(data.encoding), path.suffix.casefold(), *([data.records] if data.records else [])]
-    return Raw(str(path), columns, rows, content_key(_file_hash(path), *parts), source.notes)
+    beside = information_beside(path)
+    key = content_key(_file_hash(path), *parts, *([_file_hash(beside)] if beside else []))
+    return Raw(str(path), columns, rows, key, (*source.notes, *([note] if note else [])))
+
+
+def raw_files(paths: Sequence[Path], data: DataSettings) -> Raw:
+    """Open files as one source, one after another.
+
+    Args:
+        paths: One file or more, such as the shards of a split.
+        data: The settings of the data.
+
+    Returns:
+        All rows of the files, numbered through.
+
+    Raises:
+        DataError: A file cannot be read, or has other columns than the first.
+    """
+    parts = [raw_file(path, data) for path in paths]
+    if len(parts) == 1:
+        return parts[0]
+    columns = tuple(dict.fromkeys(column for part in parts for column in part.columns))
+    for path, part in zip(paths, parts, strict=True):
+        if set(part.columns) != set(parts[0].columns) and not is_json(path):  # a record of JSON may lack a key
+            raise DataError(
+                f"이어 읽을 파일들의 열이 다릅니다: {', '.join(part.columns)}",
+                where=f"{path} (첫 파일 {paths[0].name}의 열: {', '.join(parts[0].columns)})",
+                remedy="모든 파일의 열 이름을 맞추거나, 다른 데이터이면 폴더에서 빼세요.",
+            )
+    where = f"{paths[0]} 등 파일 {len(paths):,}개"
+    notes = dict.fromkeys(note for part in parts for note in part.notes)
+    return Raw(where, columns, _Joined(parts, columns), content_key(*(part.key for part in parts)), tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """The rows of several sources, with every column; None where a source lacks one."""
+
+    parts: Sequence[Raw]
+    columns: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for part in self.parts:
+            lacking = dict.fromkeys(column for column in self.columns if column not in part.columns)
+            yield from ({**lacking, **row} for row in part.rows) if lacking else part.rows
 
 
 def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:
@@ -131,44 +205,17 @@ def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:
 
 
 def _from_hub(data: DataSettings) -> dict[str, Raw]:
-    found: dict[str, Raw] = {}
     name = data.dataset_name
-    for split, rows in load_hub(name, data.dataset_config, data.dataset_cache_dir).items():
-        for role in _splits_in(split.split("_")[0]) - found.keys():
+    if is_supported(Path(name)) or not may_be_hub_id(name):
+        raise _no_file(name, "data.dataset_name")
+    _check_records(data, ())
+    found: dict[str, Raw] = {}
+    for split, rows in load_hub(name, data.dataset_config, data.dataset_cache_dir, data.revision).items():
+        for role in splits_in(split.split("_")[0]) - found.keys():
             where = f"{name} ({split})"
-            found[role] = Raw(where, *flat_rows(rows.columns, rows, where), rows.key)
+            columns, flat, note = flat_rows(rows.columns, rows, where)
+            found[role] = Raw(where, columns, flat, rows.key, (note,) if note else ())
     return found
-
-
-def _files_by_split(folder: Path) -> dict[str, Path]:
-    """Find the files of a folder by the split in their names, such as `ratings_train.txt` and `dev.csv`."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if not (path.is_file() and (is_supported(path) or not path.suffix)):
-            continue
-        for split in _splits_in(path.stem):
-            if split in found:
-                raise DataError(
-                    f"{split} 파일이 둘입니다: {found[split].name}, {path.name}",
-                    where=str(folder),
-                    remedy="하나만 남기거나, data.dataset_name에 파일을 직접 쓰세요.",
-                )
-            found[split] = path
-    if not found:
-        raise DataError(
-            "폴더에서 데이터 파일을 찾지 못했습니다.",
-            where=str(folder),
-            remedy="파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
-        )
-    return found
-
-
-def _splits_in(name: str) -> set[str]:
-    """Return the splits that a name's words mean; if no whole word does, the beginnings of Korean words count."""
-    composed = unicodedata.normalize("NFC", name).casefold()
-    words = "".join(letter if letter.isalpha() else " " for letter in composed).split()
-    exact = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
-    return exact or {split for word in words for start, split in _SPLIT_PREFIXES.items() if word.startswith(start)}
 
 
 def _file_hash(path: Path) -> str:

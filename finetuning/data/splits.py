@@ -1,15 +1,18 @@
-"""Which rows are held out of train: a seeded share, with the same share of every label, or whole groups."""
+"""Which rows are held out of train: a seeded share of the texts, with the same share of every label, or groups."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from exceptions import DataError
-from finetuning.cells import ROLE_NAMES
+from finetuning.cells import ROLE_NAMES, SPLIT_NAMES
+from finetuning.data.cleaning import GROUP
+from finetuning.data.repeats import Units, groups_with_texts
 from finetuning.data.rows import Rows
 from finetuning.data.table import coded
 from finetuning.files import content_key
@@ -18,11 +21,10 @@ from finetuning.tasks.base import Task
 
 _log = logging.getLogger(__name__)
 _ROWS_A_LABEL = 10  # with fewer on average there is nothing to stratify by
-_NAMES = {"validation": "검증", "test": "테스트"}
 
 
 def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tuple[Rows, Rows]:
-    """Divide train into rows to keep and a split to hold out.
+    """Divide train into rows to keep and a split to hold out. All rows of one text are on one side.
 
     Args:
         train: Rows to divide, two or more.
@@ -39,25 +41,25 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
     """
     if len(train) < 2:
         raise DataError(
-            f"행이 {len(train)}개뿐이어서 {_NAMES[name]} 데이터를 분리할 수 없습니다.",
+            f"행이 {len(train)}개뿐이어서 {SPLIT_NAMES[name]} 데이터를 분리할 수 없습니다.",
             where=train.where,
-            remedy=f"데이터를 더 넣거나 {_NAMES[name]} 데이터를 따로 준비하세요.",
+            remedy=f"데이터를 더 넣거나 {SPLIT_NAMES[name]} 데이터를 따로 준비하세요.",
         )
     random = np.random.default_rng([seed, len(train), len(name)])
-    group = task.reads.grouped_by
+    group = GROUP if GROUP in train.table.column_names else task.reads.grouped_by
     held = _groups(train, group, share, random) if group is not None else _rows(train, share, random, task)
     is_held = np.zeros(len(train), dtype=bool)
     is_held[held] = True
     _log.info(
         "%s 데이터가 없어 학습 데이터 %s행 중 %s행을 %s용으로 분리합니다. (data.%s_split, seed %d)",
-        _NAMES[name], f"{len(train):,}", f"{len(held):,}", _NAMES[name], name, seed,
+        SPLIT_NAMES[name], f"{len(train):,}", f"{len(held):,}", SPLIT_NAMES[name], name, seed,
     )  # fmt: skip
     by = [group] if group else []
     kept, held_out = (
-        Rows(
-            train.where,
-            train.table.select(np.flatnonzero(mask)),
-            content_key(train.key, str(seed), str(share), name, part, *by),
+        replace(
+            train,
+            table=train.table.select(np.flatnonzero(mask)),
+            key=content_key(train.key, str(seed), str(share), name, part, *by),
         )
         for part, mask in (("kept", ~is_held), ("held", is_held))
     )
@@ -65,10 +67,13 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
 
 
 def _groups(train: Rows, group: str, share: float, random: np.random.Generator) -> np.ndarray:
-    held = hold_out_groups(coded(train.table, group)[0], share, random)
+    codes = groups_with_texts(train, group) if group == GROUP else coded(train.table, group)[0]
+    held = hold_out_groups(codes, share, random)
     if not len(held):
+        only = with_particle(ROLE_NAMES.get(group, group), "이/가")
+        same = " 같은 텍스트가 있는 그룹은 하나로 셉니다." if group == GROUP else ""
         raise DataError(
-            f"{with_particle(ROLE_NAMES.get(group, group), '이/가')} 하나뿐이어서 검증 데이터를 분리할 수 없습니다.",
+            f"{only} 하나뿐이어서 검증 데이터를 분리할 수 없습니다.{same}",
             where=train.where,
             remedy="데이터를 더 넣거나 검증 데이터를 따로 준비하세요.",
         )
@@ -76,14 +81,22 @@ def _groups(train: Rows, group: str, share: float, random: np.random.Generator) 
 
 
 def _rows(train: Rows, share: float, random: np.random.Generator, task: Task) -> np.ndarray:
+    """Choose texts, each with all of its rows; or rows, where too few texts differ to leave train every label."""
     has_labels = "label" in train.table.column_names
     codes, cells = coded(train.table, "label") if has_labels else (np.zeros(len(train), dtype=np.int32), [""])
-    held = hold_out_rows(codes, share, random)
-    if task.reads.has_labels:
-        held = leaving_every_label(codes, cells, held, task.reads.labels_in)
-        if not len(held):  # so few rows that the share is none of them: one that leaves every label
-            held = leaving_every_label(codes, cells, random.permutation(len(train)), task.reads.labels_in)[:1]
-    return held if len(held) else random.integers(len(train), size=1)
+
+    def held_of(units: Units, chosen: np.ndarray) -> list[np.ndarray]:
+        held = units.rows_beside(chosen)
+        return leaving_every_label(codes, cells, held, task.reads.labels_in) if task.reads.has_labels else held
+
+    texts, rows = Units.of_texts(train), Units.of_rows(train)
+    held = held_of(texts, texts.first[hold_out_rows(codes[texts.first], share, random)])
+    if not held and len(texts) > 1 and (task.reads.has_labels or len(texts) < len(rows)):
+        # so few texts that the share is none of them: one that leaves every label
+        held = held_of(texts, random.permutation(texts.first))[:1]
+    if not held and len(texts) < len(rows):
+        held = held_of(rows, hold_out_rows(codes, share, random))
+    return np.concatenate(held) if held else random.integers(len(train), size=1)
 
 
 def hold_out_rows(labels: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
@@ -108,30 +121,31 @@ def hold_out_rows(labels: np.ndarray, share: float, random: np.random.Generator)
 
 
 def leaving_every_label(
-    codes: np.ndarray, cells: Sequence[str], held: np.ndarray, labels_in: Callable[[str], Sequence[str]]
-) -> np.ndarray:
-    """Drop held-out positions that would leave train without a row of some label.
+    codes: np.ndarray, cells: Sequence[str], held: Iterable[np.ndarray], labels_in: Callable[[str], Sequence[str]]
+) -> list[np.ndarray]:
+    """Drop held-out rows that would leave train without a row of some label.
 
     Args:
         codes: For each row, the position of its label cell in `cells`.
         cells: The distinct label cells.
-        held: Positions to hold out.
+        held: Positions to hold out, those of one text together.
         labels_in: The labels in a cell.
 
     Returns:
-        The positions of `held` that remain.
+        Those of `held` that remain.
     """
     labels = [labels_in(cell) for cell in cells]
     left = Counter[str]()
     for own, count in zip(labels, np.bincount(codes, minlength=len(cells)).tolist(), strict=True):
         for label in own:
             left[label] += count
-    is_kept = np.ones(len(held), dtype=bool)
-    for number, code in enumerate(codes[held].tolist()):
-        is_kept[number] = all(left[label] > 1 for label in labels[code])
-        if is_kept[number]:
-            left.subtract(labels[code])
-    return held[is_kept]
+    kept = []
+    for rows in held:
+        found = Counter(label for code in codes[rows].tolist() for label in labels[code])
+        if all(left[label] > count for label, count in found.items()):
+            left.subtract(found)
+            kept.append(rows)
+    return kept
 
 
 def hold_out_groups(groups: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:

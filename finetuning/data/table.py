@@ -5,6 +5,7 @@ A table is memory-mapped or in memory, whole or rows selected from one in its or
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,29 @@ def coded(table: Dataset, column: str) -> tuple[np.ndarray, list[str]]:
     rank = np.empty(len(names), dtype=np.int32)
     rank[[places[name] for name in names]] = np.arange(len(names), dtype=np.int32)
     return rank[codes], names
+
+
+def hashed(table: Dataset, columns: Sequence[str]) -> np.ndarray:
+    """Hash the strings of one column or more, row by row.
+
+    Args:
+        table: The table.
+        columns: The columns' names.
+
+    Returns:
+        A hash for each row, uint64; equal rows have equal hashes on every machine. In 10⁷ rows two different ones
+        share a hash with a probability of 3 in a million.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    parts = [np.empty(0, dtype=np.uint64)]
+    for cells in zip(*(_batches(table, column) for column in columns), strict=True):
+        joined = pc.binary_join_element_wise(*cells, "\x1f") if len(cells) > 1 else cells[0]
+        texts = joined.cast(pa.binary()).to_pylist()
+        digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
+        parts.append(np.frombuffer(digests, dtype="<u8"))
+    return np.concatenate(parts).astype(np.uint64)
 
 
 def numbers(table: Dataset, column: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from exceptions import SettingsError
-from finetuning.device.runtime import Runtime
+from finetuning.device.runtime import Runtime, has_apple_gpu
 
 _log = logging.getLogger(__name__)
 _GIB = 2**30
@@ -34,6 +34,8 @@ def report_device(runtime: Runtime) -> None:
     _log.info("%s", device_line(runtime))
     if runtime.is_cuda:
         check_has_code(runtime.device)
+    elif has_apple_gpu():
+        _log.info("Apple GPU(MPS)에서는 시험하지 않아 쓰지 않고 CPU로 계산합니다.")
     elif runtime.is_cpu and not _gpus_are_hidden() and has_nvidia_card():
         _log.warning("%s", _why_not_used())
 

@@ -215,10 +215,16 @@ def start_runtime(precision: str, deterministic: bool) -> Runtime:
     """
     from accelerate import Accelerator
 
-    on_cpu = not torch.accelerator.is_available()  # set explicitly, so that several processes find each other on CPUs
+    on_cpu = not torch.accelerator.is_available() or has_apple_gpu()  # explicit: processes find each other on CPUs
     switch_cudnn_attention_off()
     choose_kernels(deterministic)
     return Runtime(Accelerator(mixed_precision=precision, cpu=on_cpu))
+
+
+def has_apple_gpu() -> bool:
+    """Return whether the only accelerator is an Apple GPU (MPS). It is not used: nothing here was ever run on one."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return device is not None and device.type == "mps"
 
 
 def choose_kernels(deterministic: bool) -> None:

@@ -80,7 +80,8 @@ def peak_bytes(device: torch.device) -> int:
         import resource
     except ImportError:  # Windows
         return used_bytes(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def gpu_limit_bytes(device: torch.device, share: float) -> int:

@@ -19,8 +19,8 @@ class FineTunedModel(Protocol):
     def is_adapter(self) -> bool:
         """Return whether it was saved as an adapter, without the weights of its base."""
 
-    def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load its tokenizer."""
+    def load_trained_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Load its tokenizer, with the chat template that it was trained with."""
 
     def load_merged(self) -> PreTrainedModel:
         """Load its adapter merged into its base, in float32."""

@@ -24,7 +24,7 @@ def write_merged(model: FineTunedModel, folder: Path) -> None:
             where=model.name,
             remedy="이 폴더를 그대로 쓰세요.",
         )
-    tokenizer = model.load_tokenizer()
+    tokenizer = model.load_trained_tokenizer()
     model.save(model.load_merged(), tokenizer, folder)
 
 

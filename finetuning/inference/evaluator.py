@@ -15,6 +15,7 @@ from finetuning.data.table import Cells, numbers
 from finetuning.device.budget import TokenBudget
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.device.runtime import Runtime
+from finetuning.inference.by_dataset import lines_by_dataset
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.shared import Answer, GeneratingScorer
@@ -102,7 +103,7 @@ class Evaluator:
         if isinstance(self.task.scores, GeneratingScorer):
             return [Answer(generated=text) for text in self._generate(self.task.scores, examples, len(examples.rows))]
         predictions = self._pass(examples.lengths, lambda indices: self._predictions(examples, indices, None)[0])
-        return self.task.scores.gather(predictions, examples.table, examples.rows)
+        return self.task.scores.gather(predictions, examples.table, examples.rows, self.label_names)
 
     @torch.no_grad()
     def without_finite_loss(self, examples: Examples, indices: Sequence[int], key: RandomKey) -> list[int]:
@@ -129,7 +130,9 @@ class Evaluator:
     def _measure(self, predictions: list[Any], examples: Examples, loss: float) -> Evaluation:
         rows = _columns(examples)
         metrics = self.task.scores.metrics(predictions, rows, self.label_names, loss)
-        return Evaluation(metrics, self.task.shows.details(predictions, rows, self.label_names), predictions)
+        details = self.task.shows.details(predictions, rows, self.label_names)
+        details += lines_by_dataset(self.task, predictions, examples, self.label_names)
+        return Evaluation(metrics, details, predictions)
 
     def _with_loss(self, examples: Examples, seed: int, generated_rows: int) -> tuple[list[Any], float]:
         """Return the prediction for each row, and the mean loss over all items."""
@@ -142,7 +145,7 @@ class Evaluator:
 
         found = self._pass(examples.lengths, work)
         sums = [sum(part) for part in zip(*self.runtime.gathered(losses), strict=True)]
-        predictions = self.task.scores.gather(found, examples.table, examples.rows)
+        predictions = self.task.scores.gather(found, examples.table, examples.rows, self.label_names)
         if isinstance(self.task.scores, GeneratingScorer) and generated_rows:
             answers = self._generate(self.task.scores, examples, min(generated_rows, len(predictions)))
             for position, text in enumerate(answers):

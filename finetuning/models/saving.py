@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError, first_line_of
-from finetuning.files import discard, give_usual_mode, writing
+from finetuning.files import discard, give_usual_mode, move, sync_file, sync_folder, writing
 from finetuning.korean.particles import with_particle
+from finetuning.models.adapter_files import write_index
 from finetuning.models.adapters import add_vocabulary
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ _WEIGHTS = re.compile(
 
 
 def save_pretrained(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, dtype: str | None
-) -> None:
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, dtype: str | None,
+    base: Mapping[str, str] = MappingProxyType({}),
+) -> None:  # fmt: skip
     """Write model and tokenizer into output_dir, and remove weights of another kind from it.
 
     Everything is written to a folder inside output_dir first, and then moved file by file. A disk that cannot
@@ -46,21 +48,28 @@ def save_pretrained(
         tokenizer: Its tokenizer.
         output_dir: The folder. Other files in it stay.
         dtype: torch's name of the dtype to write weights in; None keeps the model's own.
+        base: Weight of an adapter's base → path of its file, as far as known.
     """
     partial = output_dir / ".model.partial"
     discard(partial)
     with writing("모델을 저장하지 못했습니다", output_dir, partial=partial):
         _write_weights(model, partial, dtype)
+        if (partial / _ADAPTER_WEIGHTS).is_file():
+            write_index(base, partial)
+            dtype = dtype or "float32"  # that of the adapter: others load the base in it, which may be in bfloat16 here
         _write_config(model, partial, dtype)
         _write_tokenizer(tokenizer, partial)
         files = [path.relative_to(partial) for path in sorted(partial.rglob("*")) if path.is_file()]
         give_usual_mode(partial / file for file in files)
+        for file in files:  # all of it is on the disk before any of it takes the place of the model before
+            sync_file(partial / file)
         for file in files:
             (output_dir / file).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(partial / file, output_dir / file)
+            move(partial / file, output_dir / file)
         for path in output_dir.iterdir():  # whole weights beside an adapter would be loaded together
             if _WEIGHTS.fullmatch(path.name) and path.is_file() and Path(path.name) not in files:
                 path.unlink()
+        sync_folder(output_dir)
     discard(partial)
 
 
@@ -102,7 +111,11 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     Raises:
         ModelError: If config, generation config or tokenizer cannot be written.
     """
-    with tempfile.TemporaryDirectory() as name:
+    try:
+        temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    except OSError:  # no disk for temporary files can be written; that of the run need not be among them
+        return
+    with temporary as name:
         folder = Path(name)
         with _trying("config.json", model):
             plain_config(model).save_pretrained(folder)

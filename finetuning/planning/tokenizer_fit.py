@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SAMPLE = 1000  # rows
 _NO_TEXT = frozenset({"row", "id", "label", "answers", "is_impossible"})
 _WHOLE = 1 << 20  # a max_length that truncates nothing
+_COUNTED = 1 << 14  # characters of a text that are counted, so that the rows of a sample take seconds at most
+_MOST_A_TOKEN = 64  # characters, far more than the tokens of any language have on average
 _KOREAN_ENOUGH = 200  # Hangul syllables that a sample needs before a tokenizer is judged
 _MANY_UNKNOWN, _MANY_TOKENS = 0.05, 1.5
 _BETTER = {
@@ -116,10 +118,14 @@ def measure(
     sample: dict[str, Sequence[Any]] = {name: table[name][:] for name in table.column_names}
     counts = _Counts()
     for text in texts_of(sample):
-        counts.add(text, tokenizer)
-    kept, whole = (task.encodes.encode(sample, tokenizer, label_names, length) for length in (max_length, _WHOLE))
-    left = sum(map(len, kept["input_ids"])) / max(1, sum(map(len, whole["input_ids"])))
-    is_cut = any(kept["truncated"])
+        counts.add(text[:_COUNTED], tokenizer)
+    most = max(_COUNTED, _MOST_A_TOKEN * max_length)  # a longer text is cut, or goes on as it began
+    beginnings = {role: cells if role in _NO_TEXT or role == "messages" else [cell[:most] for cell in cells]
+                  for role, cells in sample.items()}  # fmt: skip
+    kept = task.encodes.encode(beginnings, tokenizer, label_names, max_length)
+    left = 1.0  # overlapping windows have more tokens than the text
+    if any(kept["truncated"]):
+        left = sum(map(len, kept["input_ids"])) / max(1, _whole_tokens(sample, task, tokenizer, label_names, counts))
     return Fit(
         rows=len(table),
         syllables=counts.syllables,
@@ -128,8 +134,22 @@ def measure(
         unknown=counts.unknown / max(1, counts.tokens),
         fragments=counts.fragments / max(1, counts.tokens),
         cut=sum(kept["truncated"]) / max(1, len(kept["truncated"])),
-        lost=max(0.0, 1 - left) if is_cut else 0.0,  # overlapping windows have more tokens than the text
+        lost=max(0.0, 1 - left),
     )
+
+
+def _whole_tokens(
+    sample: Mapping[str, Sequence[Any]], task: Task, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str],
+    counts: _Counts,
+) -> int:  # fmt: skip
+    """Count the tokens of rows that are not truncated; those of very long rows are estimated from their characters."""
+    lengths = [sum(map(len, texts_of({role: [cell] for role, cell in zip(sample, cells, strict=True)})))
+               for cells in zip(*sample.values(), strict=True)]  # fmt: skip
+    short = [number for number, length in enumerate(lengths) if length <= _COUNTED]
+    rows = {role: [cells[number] for number in short] for role, cells in sample.items()}
+    encoded = task.encodes.encode(rows, tokenizer, label_names, _WHOLE)["input_ids"] if short else []
+    long = sum(length for length in lengths if length > _COUNTED)
+    return sum(map(len, encoded)) + long * counts.tokens // max(1, counts.characters)
 
 
 def table_of(fits: Mapping[str, Fit]) -> list[str]:
@@ -150,6 +170,7 @@ class _Counts:
     """Sums over the texts of a sample."""
 
     words: int = 0
+    characters: int = 0
     syllables: int = 0
     tokens: int = 0
     hangul_tokens: int = 0
@@ -163,6 +184,7 @@ class _Counts:
         ids = encoded["input_ids"]
         syllables = sum("가" <= letter <= "힣" for letter in text)
         self.words += len(text.split())
+        self.characters += len(text)
         self.syllables += syllables
         self.tokens += len(ids)
         self.unknown += sum(token == tokenizer.unk_token_id for token in ids)

@@ -46,11 +46,14 @@ class MetricsFile:
             ResourceError: The records cannot be written.
         """
         self._write_pending()
-        if not self.path.exists():
-            return 0
-        with self._writing(), self.path.open("ab") as file:
-            os.fsync(file.fileno())
-        return self.path.stat().st_size
+        if self.path.exists():
+            with self._writing(), self.path.open("ab") as file:
+                os.fsync(file.fileno())
+        return self.written()
+
+    def written(self) -> int:
+        """Return the file's size in bytes, 0 where there is none."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
     def cut(self, size: int) -> None:
         """Drop everything after the first `size` bytes.
@@ -68,7 +71,7 @@ class MetricsFile:
     def _write_pending(self) -> None:
         if not self._pending:
             return
-        before = self.path.stat().st_size if self.path.exists() else 0
+        before = self.written()
         with self._writing():
             try:
                 with self.path.open("ab") as file:

@@ -101,6 +101,10 @@ class Recorder:
         """
         return self._file.size()
 
+    def written(self) -> int:
+        """Return the bytes of metrics.jsonl that are written, whether or not all records are."""
+        return self._file.written()
+
     def cut(self, size: int, step: int) -> None:
         """Drop what was recorded after a checkpoint, before a resumed run records again.
 

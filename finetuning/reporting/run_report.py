@@ -198,9 +198,9 @@ def build_report(
         output_dir=Path(model.output_dir).expanduser(),
         task=task.name,
         model=model.name,
-        dataset=data.dataset_name,
+        dataset=data.shown_name(),
         public_model=public_name(model.name),
-        public_dataset=public_name(data.dataset_name),
+        public_dataset=", ".join(map(public_name, data.names())),
         loading=Loading(
             task.auto_class, task.pipeline, task.usage, is_adapter=METHODS[model.adapter.method].adds_weights
         ),

@@ -33,32 +33,65 @@ def check_is_fast(tokenizer: PreTrainedTokenizerBase, task: str) -> None:
 
 
 def without_unread_end(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> str:
-    """Leave out the end of a very long text, of which no token would be kept, before it is tokenized.
-
-    The cut is checked on the tokenizer: the rest must still have more than max_length tokens, and as many tokens must
-    be the same as those of a text of twice the length. Else more of the text is kept, and at last all of it.
+    """Leave out the part of a very long text that truncation to max_length would remove, before it is tokenized.
 
     Args:
-        tokenizer: Any tokenizer.
+        tokenizer: Any tokenizer. Its `truncation_side` says which end is removed.
         text: The text.
         max_length: Most tokens, special tokens included.
 
     Returns:
-        The text, or its beginning. Both are cut to the same tokens, and both count as cut.
+        The text, or its beginning or end. Both are cut to the same tokens, and both count as cut.
     """
-    end = max(_CHARACTERS_A_TOKEN * max_length, _SHORTEST_CUT)
-    if len(text) <= 2 * end or tokenizer.truncation_side != "right":
+    side = tokenizer.truncation_side
+    return read_beginning(tokenizer, text, max_length) if side == "right" else read_end(tokenizer, text, max_length)
+
+
+def read_beginning(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> str:
+    """Return as much of a text's beginning as its first tokens depend on.
+
+    The cut is checked on the tokenizer: the rest must still have more than `tokens` tokens, and as many tokens must be
+    the same as those of a text of twice the length. Else more of the text is kept, and at last all of it.
+
+    Args:
+        tokenizer: Any tokenizer.
+        text: The text.
+        tokens: How many tokens are read.
+
+    Returns:
+        The text, or its beginning, which has the same first tokens, and more of them than are read.
+    """
+    end = _shortest(tokens)
+    if len(text) <= 2 * end:
         return text
-    shorter = _first_ids(tokenizer, text[:end])
+    shorter = _ids(tokenizer, text[:end])
     while 2 * end < len(text):
-        longer = _first_ids(tokenizer, text[: 2 * end])
-        if len(shorter) > max_length + 1 and shorter[: max_length + 1] == longer[: max_length + 1]:
+        longer = _ids(tokenizer, text[: 2 * end])
+        if len(shorter) > tokens + 1 and shorter[: tokens + 1] == longer[: tokens + 1]:
             return text[: 2 * end]
         end, shorter = 2 * end, longer
     return text
 
 
-def _first_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def read_end(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int) -> str:
+    """Return as much of a text's end as its last tokens depend on; see `read_beginning`."""
+    length = _shortest(tokens)
+    if len(text) <= 2 * length:
+        return text
+    shorter = _ids(tokenizer, text[-length:])
+    while 2 * length < len(text):
+        longer = _ids(tokenizer, text[-2 * length :])
+        if len(shorter) > tokens + 1 and shorter[-tokens - 1 :] == longer[-tokens - 1 :]:
+            return text[-2 * length :]
+        length, shorter = 2 * length, longer
+    return text
+
+
+def _shortest(tokens: int) -> int:
+    return max(_CHARACTERS_A_TOKEN * tokens, _SHORTEST_CUT)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     return ids
 

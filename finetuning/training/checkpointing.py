@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +20,8 @@ from finetuning.reporting.recorder import Recorder
 from finetuning.training.state import KeptState, TrainingState
 from finetuning.training.step import OptimizerStep
 from finetuning.types import Checkpoint, Progress
+
+_log = logging.getLogger(__name__)
 
 
 class RunCheckpoints:
@@ -48,17 +51,17 @@ class RunCheckpoints:
         state.saved_step = state.step
         if not self.runtime.is_main:
             return
-        try:
-            metrics_bytes = self.recorder.size()
-        except ResourceError as error:
-            self.saver.fail(state.step, error)
-            return
         self.memory.clean_up()  # unused blocks of the steps would stand beside the copy that is saved
         tensors, scalars = optimizer_tensors(self.stepper.optimizer, self._names())
         budget = self.memory.token_budget
         shrunk = budget if budget < self.whole_budget else None
         kept = KeptState(
-            asdict(state), scalars, self.stepper.loss_scale.state_dict(), shrunk, self.memory.chosen, metrics_bytes
+            asdict(state),
+            scalars,
+            self.stepper.loss_scale.state_dict(),
+            shrunk,
+            self.memory.chosen,
+            self._metrics_bytes(),
         )
         progress = Progress(state.epoch, state.window, state.step)
         self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept.to_json(), progress, fingerprint))
@@ -79,6 +82,14 @@ class RunCheckpoints:
             self.memory.start_at(kept.shrunk_token_budget)
         self.recorder.cut(kept.metrics_bytes, checkpoint.progress.step)
         return TrainingState.from_json(kept.training)
+
+    def _metrics_bytes(self) -> int:
+        """Return the size of metrics.jsonl. Records that cannot be written are no reason to save no checkpoint."""
+        try:
+            return self.recorder.size()
+        except ResourceError as error:
+            _log.warning("%s (%s) 체크포인트는 저장합니다.", error.what, error.where)
+            return self.recorder.written()
 
     def _names(self) -> dict[torch.nn.Parameter, str]:
         return {parameter: name for name, parameter in self.model.named_parameters() if parameter.requires_grad}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +61,24 @@ def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ResourceError, match="output_dir"), only_run_in(tmp_path / "file" / "run"):
         pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no flock")
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_without_locks_is_used_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    """As NFS without its lock daemon, and some mounted drives."""
+    import fcntl
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = tmp_path / "models" / "run"
+    for _ in range(2):
+        with only_run_in(folder):
+            (folder / "model").write_text("x")
+    assert [path.name for path in folder.iterdir()] == ["model"]
+    if code != errno.ENOSYS:  # filelock has a lock of another kind for those
+        assert "잠금을 지원하지 않아" in caplog.text

@@ -207,7 +207,7 @@ def test_nested_scores_of_the_hub_are_plain_too() -> None:
     from finetuning.data.shapes.registry import flat_rows
 
     split = HubSplit(Dataset.from_list(STS))
-    columns, rows = flat_rows(split.columns, split, "klue (train)")
+    columns, rows, _ = flat_rows(split.columns, split, "klue (train)")
     assert "label" in columns and "labels" not in columns
     assert next(iter(rows))["label"] == STS[0]["labels"]["real-label"]
 

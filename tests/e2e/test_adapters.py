@@ -47,7 +47,7 @@ def test_an_adapter_from_training_to_export(cli: Cli, tiny_model: Path, reviews:
         assert record["score"] == pytest.approx(expected["score"], abs=1e-4)
     usage = re.findall(r"```python\n(.*?)```", (whole / "README.md").read_text(encoding="utf-8"), re.S)[0]
     names: dict[str, Any] = {}
-    exec(usage.replace("이 폴더의 경로", str(whole)).replace('"model"', f'"{tiny_model}"'), names)
+    exec(usage.replace("이 폴더의 경로", str(whole)), names)
     with torch.no_grad():
         scores = names["model"].eval()(**names["tokenizer"](texts[0], return_tensors="pt")).logits.softmax(-1)
     assert float(scores.max()) == pytest.approx(json.loads(predicted.out.splitlines()[0])["score"], abs=1e-4)

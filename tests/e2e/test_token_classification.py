@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.cli import Cli, data_flags
 from tests.support.paths import ROOT
+from tests.support.tagging import is_legal
 
 LINES = (
     "경찰은 또 자금을 관리한 박씨의 딸(32)과 김모(33)씨 등 16명을 입건했다.\n\n수학 A형의 1등급 커트라인은 평균 96점\n"
@@ -62,6 +63,7 @@ def test_predictions_are_spans_that_transformers_agrees_with(cli: Cli, trained: 
     records = [json.loads(line) for line in run.out.splitlines()]
     assert ["entities" in record for record in records] == [True, False, True]
     tag = pipeline("token-classification", model=str(trained), device="cpu", ignore_labels=[])
+    compared = 0
     for record, text in zip(records, LINES.splitlines(), strict=True):
         if not text:
             continue
@@ -71,10 +73,15 @@ def test_predictions_are_spans_that_transformers_agrees_with(cli: Cli, trained: 
             assert text[start:end] == entity["text"]
             assert 0 < entity["score"] <= 1
             found |= {place: label for place in range(start, end)}
-        theirs = {place: piece["entity"].split("-")[-1] for piece in tag(text)
+        pieces = tag(text)
+        if not is_legal([piece["entity"] for piece in pieces]):
+            continue  # it chooses each tag by itself
+        theirs = {place: piece["entity"].split("-")[-1] for piece in pieces
                   for place in range(piece["start"], piece["end"]) if not text[place].isspace()}  # fmt: skip
         assert {place: label for place, label in found.items() if place in theirs} == theirs
         assert set(theirs.values()) != {"O"}
+        compared += 1
+    assert compared
 
 
 def test_predictions_for_tokens_are_those_for_their_text(cli: Cli, trained: Path, tmp_path: Path) -> None:

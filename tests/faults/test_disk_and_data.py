@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import math
 import os
+import time
 from collections.abc import Callable
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from exceptions import ResourceError, SettingsError, StopRequested
 from finetuning.checkpoints import store as checkpointing
@@ -179,6 +180,8 @@ def test_a_disk_that_takes_no_checkpoint_at_all_is_not_said_to_hold_one(
     with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as error:
         run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
     assert "--resume" not in error.value.remedy and "처음부터" in error.value.remedy
+    assert "가장 좋은 모델" in error.value.remedy and str(tmp_path / "run" / "model") in error.value.remedy
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
     assert "이전 체크포인트는 그대로 있습니다" not in caplog.text
 
 
@@ -258,3 +261,76 @@ def test_a_resumed_run_skips_the_same_non_finite_step(
     check_like(halved, whole)
     assert sum(record.get("skipped", 0) for record in losses(halved)) == 2  # once an epoch
     assert "NaN 또는 Inf가 있어 이 스텝을 건너뜁니다" in caplog.text
+
+
+def test_records_that_cannot_be_written_keep_no_checkpoint_from_being_saved(
+    flags: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    output_dir = tmp_path / "run" / "model"
+    flags = [*flags, "--output_dir", str(output_dir)]
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "metrics.jsonl":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("the file of a descriptor is read from /proc")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises((StopRequested, ResourceError)):
+            run_train(flags, StopAfter(looks=7))
+    assert "학습 기록을 쓰지 못했습니다" in caplog.text
+    assert len(list((output_dir / "checkpoints").glob("step-*"))) == 2
+    run_train([*flags, "--resume"], StopAfter())
+    check_like(output_dir, whole)
+
+
+def test_an_output_dir_that_is_a_link_is_resumed_by_its_own_name(flags: list[str], tmp_path: Path) -> None:
+    (tmp_path / "big disk" / "run").mkdir(parents=True)
+    (tmp_path / "models").mkdir()
+    output_dir = tmp_path / "models" / "model"
+    output_dir.symlink_to(tmp_path / "big disk" / "run")
+    with pytest.raises(StopRequested):
+        run_train([*flags, "--output_dir", str(output_dir)], StopAfter(looks=5))
+    latest = tmp_path / "models" / "checkpoint-latest"
+    assert latest.resolve() == max((output_dir / "checkpoints").iterdir()).resolve()
+    run_train([*flags, "--resume", "--checkpoint_path", str(latest)], StopAfter())
+    assert (output_dir / "summary.json").is_file()
+
+
+def test_a_file_in_place_of_the_checkpoints_is_told_before_the_first_step(flags: list[str], tmp_path: Path) -> None:
+    output_dir = tmp_path / "run" / "model"
+    output_dir.mkdir(parents=True)
+    (output_dir / "checkpoints").write_text("mine")
+    with pytest.raises(ResourceError, match="같은 이름의 파일") as error:
+        run_train([*flags, "--output_dir", str(output_dir)], StopAfter())
+    assert str(output_dir / "checkpoints") in error.value.where
+    assert [path.name for path in output_dir.iterdir()] == ["checkpoints"]
+
+
+def test_a_clock_that_goes_back_changes_nothing(
+    flags: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, hours = time.time(), count(0, -1)
+    monkeypatch.setattr(time, "time", lambda: now + 3600.0 * next(hours))
+    flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
+    with pytest.raises(StopRequested):
+        run_train(flags, StopAfter(looks=5))
+    run_train([*flags, "--resume"], StopAfter())
+    check_like(tmp_path / "run" / "model", whole)
+
+
+def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(
+    flags: list[str], whole: Path, tmp_path: Path
+) -> None:
+    flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
+
+    def begin_another() -> None:
+        for resume in ([], ["--resume"]):
+            with pytest.raises(SettingsError, match="다른 학습"):
+                run_train([*flags, *resume], StopAfter())
+
+    run_train(flags, During(5, begin_another))
+    check_like(tmp_path / "run" / "model", whole)

@@ -13,7 +13,7 @@ import torch
 from data_manager import DataManager
 from exceptions import DataError
 from finetuning.config.schema import Settings
-from finetuning.data import prepared
+from finetuning.data import arrow, prepared
 from finetuning.device.runtime import Runtime
 from finetuning.inference.evaluator import Evaluator
 from finetuning.inference.predictor import Predictor
@@ -76,7 +76,7 @@ def test_chunks_change_neither_order_nor_predictions(
     texts = TEXTS * 3
     whole = predictions(evaluator, texts)
     assert [set(record) for record in whole[:3]] == [{"text", "label", "score"}, {"text", "label", "score"}, {"text"}]
-    monkeypatch.setattr(prepared, "_ROWS_AT_A_TIME", size)
+    monkeypatch.setattr(arrow, "_ROWS_AT_A_TIME", size)
     found = predictions(evaluator, texts)
     assert [record["text"] for record in found] == texts
     assert [record.get("label") for record in found] == [record.get("label") for record in whole]
@@ -93,7 +93,7 @@ def test_nothing_is_written_to_the_cache(evaluator: Evaluator, tmp_path: Path) -
 def test_rows_are_read_no_further_than_a_chunk(
     monkeypatch: pytest.MonkeyPatch, evaluator: Evaluator, characters: int, expected: int
 ) -> None:
-    monkeypatch.setattr(prepared, "_CHARACTERS_AT_A_TIME", characters)
+    monkeypatch.setattr(arrow, "_CHARACTERS_AT_A_TIME", characters)
     read: list[int] = []
 
     class Endless:

@@ -93,5 +93,5 @@ def _tell_phases(phase: Any) -> None:
     tell(TrainingManager, "train_window", 3)
     tell(Evaluator, "validate", 4)
     tell(checkpointing, "write_files", 5)
-    tell(shutil, "rmtree", 6, of="checkpoints/step-")
+    tell(shutil, "rmtree", 6, of="checkpoints/.step-")
     tell(train, "_keep_model", 7)

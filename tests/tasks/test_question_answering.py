@@ -215,7 +215,7 @@ def test_a_row_takes_the_best_of_its_windows(tokenizer: Any) -> None:
         some = example["context"][0] + 2
         predictions.append(Window(-0.1, -4.0, first, last) if first else Window(-2.0 - number, -0.5, some, some))
     assert right >= 2
-    found = task.scores.gather(predictions, Dataset.from_list(examples), Dataset.from_dict(columns_of(rows)))
+    found = task.scores.gather(predictions, Dataset.from_list(examples), Dataset.from_dict(columns_of(rows)), [])
     assert [answer.text for answer in found] == ["20번", "세종대왕"]
     assert [(answer.score, answer.null) for answer in found] == [(-0.1, -4.0)] * 2
     for answer, row in zip(found, rows, strict=True):
@@ -232,7 +232,7 @@ def test_a_context_without_tokens_has_no_answer(tokenizer: Any, model: Any) -> N
     batch = task.encodes.collate(examples, tokenizer, None)
     with torch.no_grad():
         predictions = task.scores.predictions(task.scores.forward(model, batch), batch)
-    found = task.scores.gather(predictions, Dataset.from_list(examples), Dataset.from_dict(columns_of([row])))
+    found = task.scores.gather(predictions, Dataset.from_list(examples), Dataset.from_dict(columns_of([row])), [])
     assert task.shows.readable(found[0], row, [], tokenizer) == {
         "answer": "", "score": pytest.approx(1.0), "start": None, "end": None,
     }  # fmt: skip

@@ -18,10 +18,10 @@ from exceptions import BadRow, DataError
 from finetuning.config.schema import Settings
 from finetuning.data.formats.registry import open_source
 from finetuning.tasks.registry import find_task
+from finetuning.tasks.tagging.decoding import TaggedToken, decode, tagged
 from finetuning.tasks.tagging.entities import entity_scores
 from finetuning.tasks.tagging.spans import Span, composed, write_iob2
-from finetuning.tasks.tagging.task import decode
-from tests.support.tagging import NAMES, task_of
+from tests.support.tagging import NAMES, as_tagged, task_of
 
 KLUE = "## 주석\t있음\n경\tB-OG\n찰\tI-OG\n은\tO\n \tO\n또\tO\n\n## 둘째\n박\tB-PS\n씨\tO\n"
 
@@ -242,15 +242,16 @@ def test_the_loss_is_that_of_transformers(tiny_model: Path) -> None:
     ("tags", "spans"),
     [
         ("O B-PS I-PS O", [(1, 3, "PS")]),
-        ("I-PS I-PS O O", [(0, 2, "PS")]),
-        ("B-PS I-OG I-OG O", [(0, 1, "PS"), (1, 3, "OG")]),
-        ("B-PS B-PS O I-PS", [(0, 1, "PS"), (1, 2, "PS"), (3, 4, "PS")]),
+        ("B-PS B-OG I-OG O", [(0, 1, "PS"), (1, 3, "OG")]),
+        ("B-PS B-PS O B-PS", [(0, 1, "PS"), (1, 2, "PS"), (3, 4, "PS")]),
         ("O O O O", []),
     ],
 )
-def test_any_tags_are_read_as_entities(tags: str, spans: list[tuple[int, int, str]]) -> None:
-    pieces = [(place, place + 1, NAMES.index(tag), 0.5 + place / 10) for place, tag in enumerate(tags.split())]
-    found = decode(pieces, NAMES)
+def test_legal_tags_are_read_as_entities(tags: str, spans: list[tuple[int, int, str]]) -> None:
+    found = decode(
+        as_tagged((place, place + 1, NAMES.index(tag), 0.5 + place / 10) for place, tag in enumerate(tags.split())),
+        NAMES,
+    )
     assert [span for span, _ in found] == [Span(*span) for span in spans]
     for (start, end, _), score in found:
         assert score == pytest.approx(np.mean([0.5 + place / 10 for place in range(start, end)]))
@@ -261,9 +262,9 @@ ROWS = {
     "label": ['[[0, 2, "PS"], [4, 6, "OG"]]', '[[0, 2, "OG"], [3, 5, "PS"]]', "[]"],
 }
 OUTCOMES = [  # the first person takes in the particle, the third row has one too many
-    [(0, 1, 3, 0.9), (1, 3, 4, 0.7), (4, 6, 1, 0.8)],
-    [(0, 2, 1, 0.9), (3, 5, 3, 0.9)],
-    [(0, 1, 3, 0.6)],
+    as_tagged([(0, 1, 3, 0.9), (1, 3, 4, 0.7), (4, 6, 1, 0.8)]),
+    as_tagged([(0, 2, 1, 0.9), (3, 5, 3, 0.9)]),
+    as_tagged([(0, 1, 3, 0.6)]),
 ]
 
 
@@ -302,10 +303,9 @@ def test_metrics_are_those_of_klue_on_the_same_characters() -> None:
         text = "".join(random.choice(list("가나다 "), 20))
         places = [place for place in range(20) if not text[place].isspace()]
         truth = [(place, place + 1, int(tag), 1.0) for place, tag in zip(places, random.choice(5, 20), strict=False)]
-        labels.append(json.dumps([span for span, _ in decode(truth, NAMES)]))
-        predictions.append(
-            [part if random.random() < 0.7 else (*part[:2], int(random.choice(5)), 1.0) for part in truth]
-        )
+        labels.append(json.dumps([span for span, _ in decode(as_tagged(truth), NAMES)]))
+        said = [part if random.random() < 0.7 else (*part[:2], int(random.choice(5)), 1.0) for part in truth]
+        predictions.append(as_tagged(said))
         texts.append(text)
     found = task_of().scores.metrics(predictions, {"text": texts, "label": labels}, NAMES, 0.0)
     truth, predicted = (
@@ -323,11 +323,11 @@ def test_metrics_are_those_of_klue_on_the_same_characters() -> None:
     assert found["char_macro_f1_without_o"] == pytest.approx(inside)
 
 
-def test_an_inside_tag_without_a_beginning_is_an_entity_here_and_none_in_klues_score() -> None:
+def test_an_inside_tag_without_a_beginning_is_none_in_klues_score_alone() -> None:
     rows = {"text": ["박씨 경찰"], "label": ['[[0, 2, "PS"], [3, 5, "OG"]]']}
-    found = task_of().scores.metrics(
-        [[(0, 2, NAMES.index("B-PS"), 1.0), (3, 5, NAMES.index("I-OG"), 1.0)]], rows, NAMES, 0.0
-    )
+    chances = np.array([[0.1, 0.1, 0.1, 0.6, 0.1], [0.1, 0.3, 0.4, 0.1, 0.1]])  # B-PS, and I-OG just before B-OG
+    predictions = tagged([[(0, 2), (3, 5)]], [np.log(chances)], NAMES)
+    found = task_of().scores.metrics(predictions, rows, NAMES, 0.0)
     assert (found["entity_macro_f1"], found["char_macro_f1"]) == (1.0, 1.0)
     assert found["klue_entity_macro_f1"] == 0.5
     # B-OG: 0 of 1; I-OG: 1 of 1 with 2 said; O, B-PS and I-PS are right
@@ -343,9 +343,9 @@ def test_scores_of_raw_tags_are_those_of_the_tags_themselves() -> None:
     for _ in range(40):
         texts.append("가나다라마바사아")
         truth = [(place, place + 1, int(tag), 1.0) for place, tag in enumerate(random.choice(5, 8))]
-        labels.append(json.dumps([span for span, _ in decode(truth, NAMES)]))
+        labels.append(json.dumps([span for span, _ in decode(as_tagged(truth), NAMES)]))
         said = [part if random.random() < 0.6 else (*part[:2], int(random.choice(5)), 1.0) for part in truth]
-        predictions.append(said)
+        predictions.append([TaggedToken(start, end, 0, 1.0, raw=tag) for start, end, tag, _ in said])
         raw.append([NAMES[tag] for _, _, tag, _ in said])
     found = task_of().scores.metrics(predictions, {"text": texts, "label": labels}, NAMES, 0.0)
     truths = [write_iob2([Span(*span) for span in json.loads(cell)], texts[0]) for cell in labels]
@@ -355,14 +355,14 @@ def test_scores_of_raw_tags_are_those_of_the_tags_themselves() -> None:
     assert found["klue_char_macro_f1"] == pytest.approx(
         f1_score(*joined, labels=NAMES, average="macro", zero_division=1)
     )
-    assert found["klue_entity_macro_f1"] != found["entity_macro_f1"]
+    assert found["klue_entity_macro_f1"] > found["entity_macro_f1"] == 0.0  # which is of the legal tags, all O here
 
 
 def test_a_split_without_entities_measures_nothing() -> None:
     rows = {"text": ["또"], "label": ["[]"]}
-    found = task_of().scores.metrics([[(0, 1, 0, 0.9)]], rows, NAMES, 0.5)
+    found = task_of().scores.metrics([as_tagged([(0, 1, 0, 0.9)])], rows, NAMES, 0.5)
     assert (found["entity_macro_f1"], found["entity_micro_f1"], found["char_macro_f1"]) == (0.0, 0.0, 1.0)
-    assert task_of().scores.metrics([[(0, 1, 3, 0.9)]], rows, NAMES, 0.5)["entity_macro_f1"] == 0.0
+    assert task_of().scores.metrics([as_tagged([(0, 1, 3, 0.9)])], rows, NAMES, 0.5)["entity_macro_f1"] == 0.0
 
 
 def test_a_prediction_is_json_and_its_text_matches_its_offsets() -> None:

@@ -7,7 +7,32 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from finetuning.config.metadata import ResumeRule, Section, setting
-from finetuning.config.value_types import Boolean, Integer, Number, PathText, PositiveInteger, RecordPath, Text
+from finetuning.config.value_types import (
+    Boolean,
+    Integer,
+    Label,
+    Number,
+    PathText,
+    PositiveInteger,
+    PositiveNumber,
+    RecordPath,
+    Text,
+)
+
+
+class MixedDataset(Section):
+    """One dataset of `data.mix`. A setting that is null has the value of the `data` section."""
+
+    dataset_name: PathText
+    weight: PositiveNumber = 1.0
+    dataset_config: Text | None = None
+    revision: Text | None = None
+    records: RecordPath | None = None
+    text_column: Text | None = None
+    text_pair_column: Text | None = None
+    label_column: Text | None = None
+    prompt_column: Text | None = None
+    response_column: Text | None = None
 
 
 class DataSettings(Section):
@@ -24,6 +49,48 @@ class DataSettings(Section):
         "Hugging Face 데이터셋 ID, 데이터 파일, 또는 split별 파일이 있는 폴더",
         "Hugging Face dataset ID, a data file, or a folder with one file per split",
         flag="--dataset",
+        cache="none",
+        user_only=True,
+    )
+    train_file: PathText | None = setting(
+        None,
+        "학습 데이터 파일. `dataset_name` 대신 씁니다",
+        "file of the training data, instead of `dataset_name`",
+        cache="none",
+        user_only=True,
+    )
+    validation_file: PathText | None = setting(
+        None,
+        "검증 데이터 파일. `dataset_name`에 있는 검증 데이터 대신 씁니다",
+        "file of the validation data, instead of that of `dataset_name`",
+        cache="none",
+        user_only=True,
+    )
+    test_file: PathText | None = setting(
+        None,
+        "테스트 데이터 파일. `dataset_name`에 있는 테스트 데이터 대신 씁니다",
+        "file of the test data, instead of that of `dataset_name`",
+        cache="none",
+        user_only=True,
+    )
+    revision: Text | None = setting(
+        None,
+        "Hub 데이터셋의 버전(branch, tag, commit). `null`이면 최신",
+        "version of a Hub dataset (branch, tag, commit); `null` for the newest",
+        cache="none",
+        user_only=True,
+    )
+    mix: list[MixedDataset] = setting(
+        [],
+        "함께 학습할 여러 데이터셋. `dataset_name` 대신 씁니다",
+        "several datasets to train on together, instead of `dataset_name`",
+        more=(
+            "예: `[{dataset_name: a.csv, weight: 2}, {dataset_name: b.jsonl}]`. epoch마다 예제를 `weight`의 비율로 "
+            "뽑고, 검증 데이터가 없는 데이터셋은 따로 나눕니다. 줄마다 열 이름(`text_column` 등)을 쓸 수 있습니다",
+            "Such as `[{dataset_name: a.csv, weight: 2}, {dataset_name: b.jsonl}]`. Each epoch draws examples in the "
+            "ratio of the weights; a dataset without validation data is divided by itself. Each may name its columns "
+            "(`text_column` and so on)",
+        ),
         cache="none",
         user_only=True,
     )
@@ -140,6 +207,21 @@ class DataSettings(Section):
     label_separator: Text = setting(
         ",", "`multi_label`에서 라벨 칸을 나누는 구분자", "separator in a label cell with `multi_label`"
     )
+    label_map: dict[Label, Label | None] = setting(
+        {},
+        "라벨의 이름을 바꾸거나 합칩니다. 예: `{긍졍: 긍정}`. `null`로 바꾼 라벨은 빈 라벨로 봅니다",
+        "renames or merges labels, such as `{긍졍: 긍정}`; a label renamed to `null` counts as empty",
+        more=(
+            "개체명에서는 `B-`를 뗀 이름을 씁니다. 데이터에 없는 라벨을 쓰면 멈춥니다",
+            "Kinds of entities are written without `B-`. The program stops at a label that is not in the data",
+        ),
+    )
+    group_column: Text | None = setting(
+        None,
+        "같은 값인 행이 나뉘지 않게 할 열. 검증, 테스트 데이터를 분리할 때 씁니다. 예: 문서나 사용자의 번호",
+        "column whose rows of one value stay together when data are held out, such as the number of a document or user",
+        cache="none",
+    )
     validation_split: Annotated[Number, Field(gt=0, lt=0.5)] = setting(
         0.1,
         "검증 데이터가 없을 때 학습 데이터에서 분리할 비율",
@@ -201,3 +283,28 @@ class DataSettings(Section):
         resume="free",
         cache="none",
     )
+
+    def split_files(self) -> dict[str, str]:
+        """Return the files that settings name for a split, by the split's name."""
+        named = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
+        return {split: name for split, name in named.items() if name is not None}
+
+    def of_mixed(self, source: MixedDataset) -> DataSettings:
+        """Return the settings for one dataset of the mixture."""
+        own = {name: value for name, value in source.model_dump(exclude={"weight"}).items() if value is not None}
+        return self.model_copy(update={**own, "mix": []})
+
+    def reads_dataset_name(self) -> bool:
+        """Return whether `dataset_name` is read: not where it has its default beside files of splits or a mixture."""
+        is_default = self.dataset_name == type(self).model_fields["dataset_name"].default
+        return not (is_default and (self.split_files() or self.mix))
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the data, as messages and reports show them."""
+        if self.mix:
+            return tuple(source.dataset_name for source in self.mix)
+        return (self.dataset_name if self.reads_dataset_name() else next(iter(self.split_files().values())),)
+
+    def shown_name(self) -> str:
+        """Return the names of the data in one line."""
+        return ", ".join(self.names())

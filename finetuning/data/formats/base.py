@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from exceptions import DataError
 
-LONGEST_LINE = 1 << 27  # characters of a line that are read into memory, of a file without line endings say
+LONGEST_LINE = 1 << 25  # characters of a line that are read into memory, of a file without line endings say
 
 
 @dataclass(frozen=True)

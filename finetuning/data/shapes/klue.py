@@ -19,12 +19,12 @@ _REAL = "real-label"
 Rows = Iterable[Mapping[str, Any]]
 
 
-def relations(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows] | None:
+def relations(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows, str] | None:
     """Mark the two entities of KLUE-RE in their sentence; None for rows of another shape."""
-    return (tuple(columns), _Marked(rows, where)) if {_SENTENCE, *_MARKERS} <= set(columns) else None
+    return (tuple(columns), _Marked(rows, where), "") if {_SENTENCE, *_MARKERS} <= set(columns) else None
 
 
-def similarity(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows] | None:
+def similarity(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[str, ...], Rows, str] | None:
     """Replace KLUE-STS's `labels` by `label`, the mean of its annotators; None for rows of another shape.
 
     KLUE trains and measures by that mean, `real-label`.
@@ -34,7 +34,7 @@ def similarity(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[st
     first = next(iter(rows), {})
     if not (isinstance(first.get(_SCORES), dict) and _REAL in first[_SCORES]):
         return None
-    return tuple("label" if column == _SCORES else column for column in columns), _Scored(rows)
+    return tuple("label" if column == _SCORES else column for column in columns), _Scored(rows), ""
 
 
 class _Scored:

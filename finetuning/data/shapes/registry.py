@@ -9,15 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from finetuning.data.shapes import klue, modu, squad
+from finetuning.data.shapes import frames, klue, modu, squad, tag_schemes, translations
 
 Rows = Iterable[Mapping[str, Any]]
-Flat = tuple[tuple[str, ...], Rows]
+Flat = tuple[tuple[str, ...], Rows, str]  # columns, rows, and a sentence for the log or ""
 
-_ROWS: tuple[Callable[[Sequence[str], Rows, str], Flat | None], ...] = (klue.relations, klue.similarity)
+_ROWS: tuple[Callable[[Sequence[str], Rows, str], Flat | None], ...] = (
+    klue.relations,
+    klue.similarity,
+    translations.translations,
+    tag_schemes.wider_tags,
+)
 _DOCUMENTS: tuple[tuple[Callable[[Any], bool], Callable[[dict[str, Any], str], list[dict[str, Any]]]], ...] = (
     (squad.is_squad, squad.records),
     (modu.is_modu, modu.records),
+    (frames.is_split, frames.split_records),
+    (frames.is_by_label, frames.records_by_label),
+    (frames.is_by_column, frames.records_by_column),
 )
 
 
@@ -30,9 +38,9 @@ def flat_rows(columns: Sequence[str], rows: Rows, where: str) -> Flat:
         where: The source, as messages name it.
 
     Returns:
-        The flat columns and rows, or those given where no shape matches.
+        The flat columns and rows with a note, or those given where no shape matches.
     """
-    return next((flat for shape in _ROWS if (flat := shape(columns, rows, where))), (tuple(columns), rows))
+    return next((flat for shape in _ROWS if (flat := shape(columns, rows, where))), (tuple(columns), rows, ""))
 
 
 def flat_records(document: Any, where: str) -> list[dict[str, Any]] | None:

@@ -11,7 +11,7 @@ import numpy as np
 from finetuning.korean.word_cuts import cut_words
 from finetuning.tasks.parts import RowEncoder
 from finetuning.tasks.tensors import pad
-from finetuning.tasks.text_encoding import check_is_fast
+from finetuning.tasks.text_encoding import check_is_fast, read_beginning
 from finetuning.types import Batch, RandomKey
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ class QuestionEncoder(RowEncoder):
 
 def _cut(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, most: int) -> tuple[list[str], list[bool]]:
     """Return questions cut to `most` tokens, and which of them were cut."""
-    encoded = tokenizer(list(questions), add_special_tokens=False, return_offsets_mapping=True)
+    questions = [read_beginning(tokenizer, question, most) for question in questions]
+    encoded = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
     is_cut = [len(offsets) > most for offsets in encoded["offset_mapping"]]
     kept = [
         question[: offsets[most - 1][1]] if longer else question

@@ -150,7 +150,9 @@ class AnswerScorer(Scorer):
         columns = (best.tolist(), null.tolist(), first.tolist(), (first + extra).tolist())
         return [Window(*values) for values in zip(*columns, strict=True)]
 
-    def gather(self, predictions: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
+    def gather(
+        self, predictions: Sequence[Any], examples: Dataset, rows: Dataset, label_names: Sequence[str]
+    ) -> list[Any]:
         """Return the likeliest answer of each row's windows; see `Scorer.gather`."""
         best: dict[int, int] = {}
         nulls: dict[int, float] = {}

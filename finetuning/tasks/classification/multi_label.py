@@ -67,6 +67,11 @@ class LabelSetReader(LabelledTextReader):
             raise BadRow("문자열의 목록이 아닌 라벨")
         return sorted({as_label(label) for label in cell} - {""})
 
+    def relabelled(self, cell: Any, names: Mapping[str, str | None]) -> tuple[Any, Sequence[str]]:
+        """Rename the labels of the list; see `RowReader.relabelled`."""
+        renamed = {names.get(label, label) for label in cell} - {None}
+        return sorted(map(str, renamed)), [label for label in cell if label in names]
+
     def labels_in(self, cell: str) -> Sequence[str]:
         """Return the labels in a JSON list."""
         return _labels_in(cell)

@@ -30,7 +30,10 @@ class TextClassification(Task):
     """One label for each text: cross-entropy over a sequence-classification head."""
 
     name = choose.SINGLE
-    aliases = ("sequence-classification", "sentiment-analysis", "텍스트 분류", "문장 분류")
+    aliases = (
+        "sequence-classification", "sentiment-analysis", "텍스트 분류", "문장 분류", "문서 분류", "감성 분석",
+        "감성 분류", "감정 분석", "감정 분류",
+    )  # fmt: skip
     auto_class = "AutoModelForSequenceClassification"
     pipeline = "text-classification"
 
@@ -59,6 +62,10 @@ class LabelReader(LabelledTextReader):
         if "label" in row:
             row["label"] = as_label(row["label"])
         return row
+
+    def relabelled(self, cell: Any, names: Mapping[str, str | None]) -> tuple[Any, Sequence[str]]:
+        """Rename the label; see `RowReader.relabelled`."""
+        return (names[cell], (cell,)) if cell in names else (cell, ())
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
         """Return the labels of train in the order of their ids; see `RowReader.label_names`."""

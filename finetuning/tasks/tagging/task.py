@@ -15,6 +15,7 @@ from finetuning.korean.column_names import TEXTS
 from finetuning.korean.word_cuts import cut_words
 from finetuning.tasks.base import Task
 from finetuning.tasks.parts import Presenter, RowEncoder, RowReader, Scorer
+from finetuning.tasks.tagging.decoding import TaggedToken, decode, raw_tags, tagged
 from finetuning.tasks.tagging.entities import entity_scores, macro_average, micro_average
 from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
 from finetuning.tasks.tagging.windows import text_windows
@@ -84,6 +85,15 @@ class EntityReader(RowReader):
             for first, last, label in read_iob2(tags)
         ]
         return {"text": text, "label": [list(span) for span in composed(trimmed(spans, text), text)]}
+
+    def relabelled(self, cell: Any, names: Mapping[str, str | None]) -> tuple[Any, Sequence[str]]:
+        """Rename kinds of entities; see `RowReader.relabelled`."""
+        renamed = [[start, end, names.get(kind, kind)] for start, end, kind in cell]
+        return [span for span in renamed if span[2] is not None], [kind for *_, kind in cell if kind in names]
+
+    def written_labels(self, counts: Mapping[str, int]) -> Mapping[str, int]:
+        """Return the kinds of entities, without B- and I-; see `RowReader.written_labels`."""
+        return {tag[2:]: count for tag, count in counts.items() if tag.startswith("B-")}
 
     def labels_in(self, cell: str) -> Sequence[str]:
         """Return the row's tags, each once."""
@@ -164,8 +174,7 @@ class EntityEncoder(RowEncoder):
 class EntityScorer(Scorer):
     """Cross-entropy over the tokens that hold characters. The best model is the one of highest entity macro-F1.
 
-    Predictions are each token's likeliest tag, read as valid IOB2: an I- that continues no entity of its kind begins
-    one.
+    Predictions are the likeliest sequence of tags that is legal IOB2: no I- without an entity of its kind to continue.
     """
 
     best_metric = "entity_macro_f1"
@@ -187,26 +196,23 @@ class EntityScorer(Scorer):
         )
 
     def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
-        """Return each example's likeliest tag ids (tokens,) int64 and their probabilities (tokens,) float32."""
-        scores, ids = outputs.float().softmax(-1).max(-1)
+        """Return the log-probabilities of each example's tags, (tokens, tags) float32."""
+        scores = outputs.float().log_softmax(-1).cpu().numpy()
         lengths = batch.inputs["attention_mask"].sum(1).tolist()
-        return [
-            (found[:length], sure[:length])
-            for found, sure, length in zip(ids.cpu().numpy(), scores.cpu().numpy(), lengths, strict=True)
-        ]
+        return [part[:length] for part, length in zip(scores, lengths, strict=True)]
 
-    def gather(self, predictions: Sequence[Any], examples: Dataset, rows: Dataset) -> list[Any]:
-        """Return (start, end, tag id, probability) of each row's tokens that count, in the text's order.
-
-        See `Scorer.gather`.
-        """
-        found: dict[int, list[tuple[int, int, int, float]]] = {number: [] for number in rows["row"][:]}
-        for (ids, scores), number, starts, ends in zip(
+    def gather(
+        self, predictions: Sequence[Any], examples: Dataset, rows: Dataset, label_names: Sequence[str]
+    ) -> list[list[TaggedToken]]:
+        """Return each row's tokens that count, in the text's order; see `Scorer.gather`."""
+        places: dict[int, list[tuple[int, int]]] = {number: [] for number in rows["row"][:]}
+        parts: dict[int, list[np.ndarray]] = {number: [] for number in places}
+        for scores, number, starts, ends in zip(
             predictions, examples["row"][:], examples["start"][:], examples["end"][:], strict=True
         ):
-            parts = zip(starts, ends, ids.tolist(), scores.tolist(), strict=True)
-            found[number].extend(part for part in parts if part[0] >= 0)
-        return list(found.values())
+            places[number].extend(place for place in zip(starts, ends, strict=True) if place[0] >= 0)
+            parts[number].append(scores[np.array(starts) >= 0])
+        return tagged(list(places.values()), [np.concatenate(windows) for windows in parts.values()], label_names)
 
     def metrics(
         self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
@@ -274,48 +280,6 @@ class EntityPresenter(Presenter):
                 for kind, score in entity_scores(*_tagged(predictions, rows, label_names)).items()
             ),
         ]
-
-
-def decode(pieces: Sequence[tuple[int, int, int, float]], label_names: Sequence[str]) -> list[tuple[Span, float]]:
-    """Read a row's tags as entities.
-
-    Args:
-        pieces: (start, end, tag id, probability) of each token, in the text's order.
-        label_names: Tags in the order of their ids.
-
-    Returns:
-        The entities, each with the mean probability of its tokens.
-    """
-    found: list[tuple[Span, list[float]]] = []
-    before = ""
-    for start, end, tag, score in pieces:
-        prefix, _, label = label_names[tag].partition("-")
-        if prefix == "I" and label == before:
-            span, scores = found[-1]
-            found[-1] = (span._replace(end=end), [*scores, score])
-        elif label:
-            found.append((Span(start, end, label), [score]))
-        before = label
-    return [(span, float(np.mean(scores))) for span, scores in found]
-
-
-def raw_tags(pieces: Sequence[tuple[int, int, int, float]], text: str, label_names: Sequence[str]) -> list[str]:
-    """Return the tag of every character but white space as the model gave it, without regard to the tags before it.
-
-    Args:
-        pieces: (start, end, tag id, probability) of each token, in the text's order.
-        text: The row's text.
-        label_names: Tags in the order of their ids.
-
-    Returns:
-        A tag for each character that is no white space.
-    """
-    tags = ["O"] * len(text)
-    for start, end, tag, _ in pieces:
-        name = label_names[tag]
-        inside = f"I-{name[2:]}" if name.startswith("B-") else name
-        tags[start:end] = [name, *[inside] * (end - start - 1)]
-    return [tag for tag, character in zip(tags, text, strict=True) if not character.isspace()]
 
 
 def _joined(side: Sequence[Sequence[str]]) -> list[str]:

@@ -1,0 +1,106 @@
+"""Rows of the same text: which they are, which stay together when data are held out, and the line that counts them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from finetuning.cells import SPLIT_NAMES, TEXT_ROLES
+from finetuning.data.rows import Rows
+from finetuning.data.table import coded, hashed
+
+_log = logging.getLogger(__name__)
+
+
+def text_hashes(rows: Rows) -> np.ndarray:
+    """Return a hash of each row's text, or texts, as uint64: what a model is given, without the answer."""
+    return hashed(rows.table, [role for role in TEXT_ROLES if role in rows.table.column_names])
+
+
+@dataclass(frozen=True)
+class Units:
+    """Rows that stay together when data are held out.
+
+    Attributes:
+        codes: For each row the code of its unit, from 0.
+        first: The first row of each unit, in the order of the rows.
+    """
+
+    codes: np.ndarray
+    first: np.ndarray
+
+    @classmethod
+    def of_texts(cls, rows: Rows) -> Units:
+        """Make a unit of all rows of one text."""
+        _, first, codes = np.unique(text_hashes(rows), return_index=True, return_inverse=True)
+        return cls(codes, np.sort(first))
+
+    @classmethod
+    def of_rows(cls, rows: Rows) -> Units:
+        """Make a unit of each row."""
+        return cls(np.arange(len(rows)), np.arange(len(rows)))
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def rows_beside(self, chosen: np.ndarray) -> list[np.ndarray]:
+        """Return all rows of the unit of each of these rows."""
+        order = np.argsort(self.codes, kind="stable")
+        ends = np.cumsum(np.bincount(self.codes, minlength=len(self)))
+        starts, units = np.concatenate([[0], ends]), self.codes[chosen]
+        return [order[start:end] for start, end in zip(starts[units].tolist(), ends[units].tolist(), strict=True)]
+
+
+def groups_with_texts(rows: Rows, role: str) -> np.ndarray:
+    """Return a code for each row's group, where groups that share a text are one.
+
+    Args:
+        rows: The rows.
+        role: The column of the groups.
+
+    Returns:
+        int32 codes, from 0.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    groups, names = coded(rows.table, role)
+    texts = Units.of_texts(rows)
+    size = len(names) + len(texts.first)
+    edges = (np.ones(len(rows), dtype=np.int8), (groups, texts.codes + len(names)))
+    _, joined = connected_components(coo_matrix(edges, shape=(size, size)), directed=False)
+    codes: np.ndarray = joined[groups]
+    return codes
+
+
+def tell_repeats(splits: Mapping[str, Rows], has_labels: bool) -> None:
+    """Log in one line how many rows repeat a text of train, if any do.
+
+    Args:
+        splits: The splits of a run, `train` among them.
+        has_labels: Whether rows of one text and several labels contradict each other.
+    """
+    train = text_hashes(splits["train"])
+    texts = np.unique(train)
+    told = []
+    if repeated := len(train) - len(texts):
+        told.append(f"학습 데이터 안에서 {repeated:,}행{_contradictions(splits['train'], train, texts, has_labels)}")
+    shared = {name: int(np.isin(text_hashes(rows), texts).sum()) for name, rows in splits.items() if name != "train"}
+    told += [
+        f"{SPLIT_NAMES[name]} 데이터 가운데 학습 데이터에도 있는 {count:,}행" for name, count in shared.items() if count
+    ]
+    if told:
+        level = logging.WARNING if any(shared.values()) else logging.INFO
+        _log.log(level, "같은 텍스트가 여러 번 있습니다: %s.", ", ".join(told))
+
+
+def _contradictions(rows: Rows, hashes: np.ndarray, texts: np.ndarray, has_labels: bool) -> str:
+    if not has_labels or "label" not in rows.table.column_names:
+        return ""
+    labels = coded(rows.table, "label")[0].astype(np.uint64)
+    with_labels = np.unique(hashes + labels * np.uint64(0x9E3779B97F4A7C15))  # mixes: the sum wraps around
+    several = len(with_labels) - len(texts)
+    return f"(그중 라벨이 다른 것 {several:,}행)" if several else ""

@@ -1,0 +1,142 @@
+"""What an adapter's folder says of its base, so that peft, transformers and this program find it from any folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exceptions import ModelError
+from finetuning.config.schema import ModelSettings
+from finetuning.models.vocabulary import vocabulary_parameters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ADAPTER_CONFIG = "adapter_config.json"
+_BASE = "base_model_name_or_path"
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_TASK_TYPES: Mapping[str, str] = {  # transformers' auto class → peft's name of the task
+    "AutoModelForCausalLM": "CAUSAL_LM", "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
+    "AutoModelForSequenceClassification": "SEQ_CLS", "AutoModelForTokenClassification": "TOKEN_CLS",
+    "AutoModelForQuestionAnswering": "QUESTION_ANS",
+}  # fmt: skip
+
+
+def describe(model: PreTrainedModel, auto_class: str, revision: str | None) -> None:
+    """Write into the config of a model's adapter what `AutoPeftModelFor...` reads, in place.
+
+    Args:
+        model: The model. One without an adapter is left as it is.
+        auto_class: Name of the transformers class that loads it.
+        revision: The base's revision on the Hub.
+    """
+    for config in (getattr(model, "peft_config", None) or {}).values():
+        config.task_type = _TASK_TYPES.get(auto_class)
+        if config.task_type is None:  # peft has no name for it, and takes the class
+            config.auto_mapping = {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
+        config.revision = revision
+        base = Path(config.base_model_name_or_path or "").expanduser()
+        if config.base_model_name_or_path and base.exists():
+            config.base_model_name_or_path = str(base.resolve())
+
+
+def base_of(folder: Path) -> str:
+    """Return the base of an adapter: a Hub id, or the path of a folder or a GGUF file.
+
+    A relative path counts from the current folder, or else from a folder that the adapter's lies in.
+
+    Args:
+        folder: The adapter's folder.
+
+    Returns:
+        The name that the base can be loaded by.
+
+    Raises:
+        ModelError: The adapter's config names no base, or a folder that is not there.
+    """
+    where = folder / ADAPTER_CONFIG
+    try:
+        name = str(json.loads(where.read_text(encoding="utf-8"))[_BASE])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise ModelError(
+            "adapter_config.json이 깨졌거나 베이스 모델의 이름이 없습니다.",
+            where=str(where),
+            remedy=f"{_BASE}에 어댑터를 학습한 모델의 Hub ID나 폴더를 쓰세요.",
+        ) from None
+    path = Path(name).expanduser()
+    if path.exists():
+        return name
+    if not path.is_absolute():
+        beside = (parent / path for parent in folder.resolve().parents)
+        found = next((place for place in beside if place.is_file() or (place / "config.json").is_file()), None)
+        if found is not None:
+            return str(found)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
+        raise ModelError(
+            f"어댑터의 베이스 모델이 그 자리에 없습니다: {name}",
+            where=f"{where}, {_BASE}",
+            remedy=f"베이스 모델을 옮겼으면 이 파일의 {_BASE}에 지금 경로를 쓰고, 지웠으면 다시 내려받으세요.",
+        )
+    return name
+
+
+def base_weights(model: PreTrainedModel, settings: ModelSettings) -> dict[str, str]:
+    """Find the files with the weights of an adapter's base, as far as they are safetensors on this machine.
+
+    Args:
+        model: The model with its adapter.
+        settings: Where the Hub's files are kept, and their revision.
+
+    Returns:
+        Weight → path of its file. Empty without an adapter, and where the vocabulary grew, so that the base's own
+        weights do not fit the adapter's config.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    config = next(iter((getattr(model, "peft_config", None) or {}).values()), None)
+    if config is None or any(parameter.requires_grad for parameter in vocabulary_parameters(model).values()):
+        return {}
+    found: dict[str, str] = {}
+    try:
+        for file in _weight_files(config.base_model_name_or_path, settings):
+            with safe_open(file, "pt") as opened:
+                found |= dict.fromkeys(opened.keys(), str(file))
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return {}  # `pipeline` alone misses it
+    return found
+
+
+def _weight_files(base: str, settings: ModelSettings) -> list[Path]:
+    folder = Path(base)
+    if not folder.exists():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(base, "config.json", settings.cache_dir, settings.revision)
+        if not isinstance(cached, str):
+            return []
+        folder = Path(cached).absolute().parent  # its files are links to others
+    if (folder / _WEIGHTS).is_file():
+        return [folder / _WEIGHTS]
+    if not (folder / _INDEX).is_file():
+        return []
+    index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    return [folder / name for name in sorted(set(index["weight_map"].values()))]
+
+
+def write_index(weights: Mapping[str, str], folder: Path) -> None:
+    """Write where the base's weights are, for `from_pretrained` and `pipeline` of the adapter's folder.
+
+    transformers loads an adapter beside a config.json, which holds the labels, together with weights in that folder.
+    The index names those of the base, so that they need not be copied.
+
+    Args:
+        weights: Result of `base_weights`; nothing is written without any.
+        folder: The adapter's folder.
+    """
+    if not weights:
+        return
+    size = sum(Path(file).stat().st_size for file in set(weights.values()))
+    index = {"metadata": {"total_size": size}, "weight_map": dict(weights)}
+    (folder / _INDEX).write_text(json.dumps(index, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

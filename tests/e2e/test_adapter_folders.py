@@ -1,0 +1,118 @@
+"""An adapter's folder as other programs and other folders see it: peft, transformers, the card, a base that moved."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finetuning.config.schema import Settings
+from finetuning.tasks.registry import find_task
+from model_manager import ModelManager
+from tests.support.cli import Cli, arguments_for, read_json
+from tests.support.runs import StopAfter, run_train
+
+LORA = ["--set", "model.adapter.method=lora", "--set", "model.adapter.r=4", "--epochs", "1"]
+KINDS = {
+    "text-generation": ("AutoPeftModelForCausalLM", "CAUSAL_LM"),
+    "text2text-generation": ("AutoPeftModelForSeq2SeqLM", "SEQ_2_SEQ_LM"),
+    "text-classification": ("AutoPeftModelForSequenceClassification", "SEQ_CLS"),
+    "token-classification": ("AutoPeftModelForTokenClassification", "TOKEN_CLS"),
+    "question-answering": ("AutoPeftModelForQuestionAnswering", "QUESTION_ANS"),
+}
+PIPELINES = ("text-generation", "text-classification", "token-classification")
+
+
+def merged(task: str, folder: Path) -> Any:
+    settings = Settings.model_validate({"model": {"name": str(folder), "task": task}})
+    return ModelManager(settings, find_task(settings)).load_saved().eval()
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_an_adapter_loads_in_peft_in_transformers_and_by_its_card(
+    task: str, flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import peft
+    from transformers import AutoConfig, pipeline
+
+    flags, folder = flags_for(task), tmp_path / "out" / "model"
+    base = Path(flags[flags.index("--model_name") + 1])
+    monkeypatch.chdir(base.parent)
+    run_train([*flags, *LORA, "--model_name", f"./{base.name}", "--output_dir", str(folder)], StopAfter())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    described, config = read_json(folder / "adapter_config.json"), AutoConfig.from_pretrained(folder)
+    assert (described["task_type"], described["base_model_name_or_path"]) == (KINDS[task][1], str(base))
+    expected = _outputs(merged(task, folder))
+    labels = {"num_labels": config.num_labels} if task == "token-classification" else {}
+    found = getattr(peft, KINDS[task][0]).from_pretrained(folder, **labels).eval()
+    assert torch.allclose(_outputs(found), expected, atol=1e-5)
+    if task in PIPELINES:
+        made = pipeline(task, model=str(folder), device="cpu")
+        assert torch.allclose(_outputs(made.model), expected, atol=1e-5)
+        assert made.model.config.id2label == config.id2label
+        assert isinstance(made("정말 재미있다"), list)
+    usage = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.S)[0]
+    names: dict[str, Any] = {}
+    exec(usage.replace("이 폴더의 경로", str(folder)), names)
+    assert torch.allclose(_outputs(names["model"].eval()), expected, atol=1e-5)
+
+
+def test_an_adapter_of_a_task_without_a_name_in_peft_names_its_class(
+    flags_for: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    from peft import AutoPeftModel
+
+    folder = tmp_path / "model"
+    run_train([*flags_for("fill-mask"), *LORA, "--output_dir", str(folder)], StopAfter())
+    found = AutoPeftModel.from_pretrained(folder).eval()
+    assert torch.allclose(_outputs(found), _outputs(merged("fill-mask", folder)), atol=1e-5)
+
+
+def test_a_base_that_moved_is_told_and_a_relative_one_is_found(
+    cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path
+) -> None:
+    base, folder = shutil.copytree(tiny_model, tmp_path / "base"), tmp_path / "out" / "model"
+    trained = cli(*arguments_for(base, reviews, folder, *LORA))
+    assert trained.code == 0, trained.err
+    predict = ["predict", "--output_dir", folder]
+    whole = cli(*predict, stdin="정말 재미있다\n")
+    assert whole.code == 0, whole.err
+    base.rename(tmp_path / "moved")
+    run = cli(*predict, stdin="정말 재미있다\n")
+    assert run.code == 4, run.err
+    assert "베이스 모델이 그 자리에 없습니다" in run.err and str(base) in run.err and "adapter_config.json" in run.err
+    config = read_json(folder / "adapter_config.json")
+    for path in ("./moved", "moved", str(tmp_path / "moved")):
+        written = json.dumps({**config, "base_model_name_or_path": path})
+        (folder / "adapter_config.json").write_text(written, encoding="utf-8")
+        run = cli(*predict, cwd=tmp_path / "out", stdin="정말 재미있다\n")
+        assert (run.code, run.out) == (0, whole.out), run.err
+
+
+def test_training_does_not_begin_with_an_adapter(cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "first" / "model"
+    assert cli(*arguments_for(tiny_model, reviews, folder, *LORA)).code == 0
+    run = cli(*arguments_for(folder, reviews, tmp_path / "second", "--epochs", 1))
+    assert run.code == 4, run.err
+    assert f"export --model_name {folder}" in run.err and f"--model_name {folder / 'merged'}" in run.err
+    exported = cli("export", "--model_name", folder)
+    assert exported.code == 0, exported.err
+    run = cli(*arguments_for(folder / "merged", reviews, tmp_path / "second", "--epochs", 1))
+    assert run.code == 0, run.err
+
+
+def _outputs(model: Any) -> torch.Tensor:
+    """Return what a model computes, whatever its head: a question answerer has two rows of logits."""
+    ids = torch.arange(10, 20).unsqueeze(0)
+    inputs = {"decoder_input_ids": ids + 1} if model.config.is_encoder_decoder else {}
+    with torch.no_grad():
+        found = model(input_ids=ids, **inputs)
+    return torch.cat([found.start_logits, found.end_logits]) if "start_logits" in found else found.logits
