@@ -28,7 +28,7 @@ def run_module(*arguments: str) -> Any:
 
 
 def test_what_is_wrong_on_a_gpu_is_caught() -> None:
-    caught = run_module("tests.device.rehearsal.fake_gpu")
+    caught = run_module("tests.support.rehearsal.fake_gpu")
     assert caught == {
         "right": "", "stray tensor": "FakeTensorDeviceMismatchError", "item": "WaitsForTheDevice",
         "bool": "WaitsForTheDevice", "nonzero": "WaitsForTheDevice", "mask": "WaitsForTheDevice",
@@ -41,7 +41,7 @@ def test_a_task_trains_and_evaluates_on_a_gpu(task: str, flags_for: Callable[[st
     """Layouts, optimizers and adapters in pairs. AdamW's steps wait for nothing between two lines of the log."""
     flags = flags_for(task)
     model = flags[flags.index("--model_name") + 1]
-    walks = run_module("tests.device.rehearsal.walk", model, str(tmp_path), task)
+    walks = run_module("tests.support.rehearsal.walk", model, str(tmp_path), task)
     assert not {name: walk["error"] for name, walk in walks.items() if walk["error"]}
     names = [name for name in walks if not name.startswith(("evaluation", "generation"))]
     assert {name.rpartition(", ")[2] for name in names} == {"none", "lora", "dora", "freeze"}

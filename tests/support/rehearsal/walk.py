@@ -1,6 +1,6 @@
 """Walks a task through training and evaluation on the fake GPU, in every layout, optimizer and adapter.
 
-`python -m tests.device.rehearsal.walk MODEL FOLDER TASK` prints a JSON object: for each walk the error, "" for none,
+`python -m tests.support.rehearsal.walk MODEL FOLDER TASK` prints a JSON object: for each walk the error, "" for none,
 and the places that waited. It runs in a process of its own, since a device of torch's cannot be taken back.
 """
 
@@ -10,6 +10,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,8 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from finetuning.commands.session import Prepared
 from finetuning.config.ladder import with_changes
 from finetuning.device.runtime import Runtime
-from finetuning.inference.evaluator import Evaluator
 from finetuning.models.adapters import METHODS
-from finetuning.models.loading import fit_padding
 from finetuning.models.probes import isolates
-from finetuning.ops.recompute import recompute_activations
 from finetuning.reporting.profile import NoProfile
 from finetuning.tasks.generation.shared import GeneratingScorer
 from finetuning.training.ahead import WindowPlanner
@@ -34,9 +32,8 @@ from finetuning.types import RandomKey
 from finetuning.windows.layouts import Layout, Packed, Padded, choose_layout
 from finetuning.windows.order import Window
 from finetuning.windows.partition import FEWEST
-from memory_utils import MemoryManager
-from tests.device.rehearsal.fake_gpu import make_device, moved, rehearsal, runtime_on
 from tests.support.planning import prepared_for
+from tests.support.rehearsal.fake_gpu import make_device, moved, rehearsal, runtime_on
 from tests.support.runs import data_of
 
 LOOKS_FOR_PADDING = "transformers looks whether padded rows have padding"
@@ -100,19 +97,13 @@ class Walk:
     """
 
     def __init__(self, prepared: Prepared, tokenizer: Any, runtime: Runtime) -> None:
-        session = prepared.session
-        self.settings, self.task, self.examples = session.settings, session.task, prepared.examples["train"]
+        session, self.examples = prepared.session, prepared.examples["train"]
+        self.settings, self.task = session.settings, session.task
         self.tokenizer, self.runtime, length = tokenizer, runtime, session.settings.data.max_length
-        self.model = session.models.load_model(prepared.label_names)
-        fit_padding(self.model, tokenizer)
-        self.task.scores.fit_model(self.model, tokenizer)
+        on_the_host = session.evaluator_to_train(tokenizer, prepared.label_names, length)
+        self.model = on_the_host.model
         self.layouts = list(layouts_of(self.task, self.model, length))
-        if self.settings.memory.gradient_checkpointing:
-            recompute_activations(self.model)
-        self.evaluator = Evaluator(
-            self.task, self.model, tokenizer, prepared.label_names, length, runtime,
-            MemoryManager(self.settings, runtime.device, length), lambda: None,
-        )  # fmt: skip
+        self.evaluator = replace(on_the_host, runtime=runtime)
 
     def train(self, layout: Layout) -> None:
         """Take a step, and read its loss."""
