@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from config_manager import ConfigManager
-from exceptions import ModelError
+from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
 from finetuning.commands.output_folder import (
@@ -62,11 +62,19 @@ class _Fitted:
 
 @dataclass(frozen=True)
 class _Trained:
-    """The end of training: the final state, the memory manager, and the time by phase where it was measured."""
+    """The end of training.
+
+    Attributes:
+        state: The final state.
+        memory: The memory manager.
+        profile: The time by phase where it was measured.
+        unsaved: Why the last checkpoint is not on the disk; None where it is.
+    """
 
     state: TrainingState
     memory: TokenBudget
     profile: PhaseTimes | None
+    unsaved: ResourceError | None
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
@@ -113,6 +121,8 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
         _log.info(
             "이번 학습은 %s 폴더에 있습니다. 앞선 학습은 %s 폴더에 그대로 있습니다.", output_dir, arguments.run.earlier
         )
+    if trained.unsaved is not None:
+        raise trained.unsaved
 
 
 def _fitted(
@@ -162,14 +172,21 @@ def _trained(
         keep(prepared.learned, output_dir)
         keep_template(tokenizer, output_dir)
     session.stop.patient = True
-    state = manager.run()
+    unsaved = None
+    try:
+        state = manager.run()
+    except ResourceError as error:
+        if not manager.is_complete():
+            raise
+        unsaved, state = error, manager.state  # the best model is there: it is evaluated and reported first
+        manager.best.check(state)
     if state.best_metric is None:
         raise ModelError(
             "검증 손실이나 지표가 NaN 또는 Inf여서 쓸 수 있는 모델이 나오지 않았습니다.",
             where=f"{output_dir}, 스텝 {state.step:,}",
             remedy="training.learning_rate를 낮추고(예: 10분의 1) 다른 --output_dir에서 다시 학습하세요.",
         )
-    return _Trained(state, evaluator.memory, manager.profile.times())
+    return _Trained(state, evaluator.memory, manager.profile.times(), unsaved)
 
 
 def _report(
