@@ -337,3 +337,15 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(
 
     run_train(flags, During(5, begin_another))
     check_like(tmp_path / "run" / "model", whole)
+
+
+def test_what_a_killed_run_left_of_old_checkpoints_is_gone_after_a_resume_that_saves_nothing(
+    flags: list[str], tmp_path: Path
+) -> None:
+    flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
+    run_train(flags, StopAfter())
+    checkpoints = tmp_path / "run" / "model" / "checkpoints"
+    before = sorted(path.name for path in checkpoints.iterdir())
+    (checkpoints / ".step-00000004.replaced-999999999").mkdir()
+    run_train([*flags, "--resume"], StopAfter())
+    assert sorted(path.name for path in checkpoints.iterdir()) == before
