@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
+from finetuning.commands.repeated_flags import unused_values
 from finetuning.config.flags import SETTING_FLAGS
 from finetuning.files import typed, user_path
 from finetuning.korean.particles import with_particle
@@ -61,6 +62,8 @@ class _KoreanParser(argparse.ArgumentParser):
             raise _unknown("명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command))
         _check_flags_of(arguments)
         arguments.words = tuple(self._words)
+        lone = {flag: action for flag, action in self._option_string_actions.items() if action.nargs != "+"}
+        arguments.unused = unused_values(self._words, {flag: action.nargs != 0 for flag, action in lone.items()})
         return arguments
 
     def error(self, message: str) -> NoReturn:
