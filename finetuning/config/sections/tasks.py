@@ -95,6 +95,18 @@ class Text2TextSettings(Section):
     max_target_length: Annotated[Integer, Field(ge=2)] = setting(
         128, "출력 텍스트의 최대 토큰 수", "maximum number of tokens of the output text", cache="examples"
     )
+    source_language: Text | None = setting(
+        None,
+        "mBART, M2M100, NLLB의 입력 언어 코드. 예: `ko_KR`. `null`이면 tokenizer에 정해진 대로",
+        "code of the input's language for mBART, M2M100 and NLLB, such as `ko_KR`; `null` for the tokenizer's own",
+        cache="none",  # the examples' key holds what the tokenizer was made with
+    )
+    target_language: Text | None = setting(
+        None,
+        "같은 모델의 출력 언어 코드",
+        "code of the output's language for the same models",
+        cache="none",
+    )
 
 
 class GenerationSettings(Section):

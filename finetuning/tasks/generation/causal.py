@@ -26,7 +26,7 @@ from finetuning.tasks.generation.shared import (
 )
 from finetuning.tasks.parts import RowEncoder
 from finetuning.tasks.text_encoding import read_end
-from finetuning.tasks.vocabulary import losses_by_example, only_positions, vocabulary_batch
+from finetuning.tasks.vocabulary import losses_by_example, only_head_positions, vocabulary_batch
 from finetuning.types import IGNORED, Batch, RandomKey
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class CausalScorer(GeneratingScorer):
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Return the head's output at the labelled positions, (items, vocabulary)."""
         assert batch.labels is not None
-        with only_positions(model.base_model, batch):
+        with only_head_positions(model, batch):
             logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits
         return logits[0]
 
@@ -255,7 +255,10 @@ class CausalScorer(GeneratingScorer):
         See `GeneratingScorer.generate`.
         """
         options = self.settings.generation
-        positions = getattr(model.config, "max_position_embeddings", None) or max_length + options.max_new_tokens
+        positions = (
+            getattr(model.config.get_text_config(), "max_position_embeddings", None)
+            or max_length + options.max_new_tokens
+        )
         room = max(1, min(max_length, positions - options.max_new_tokens))
         if "messages" in rows[0]:
             template = ChatTemplate.of(tokenizer)
