@@ -211,13 +211,13 @@ def _rare(scored: Scored) -> Iterator[Finding]:
 def _overfits(losses: Sequence[float]) -> Iterator[Finding]:
     lowest = min(range(len(losses)), key=lambda place: losses[place]) if losses else 0
     if losses and lowest < len(losses) - 1 and losses[-1] > _RISE * losses[lowest]:
-        rises = with_particle("손실", "이/가")
+        least, epoch = with_particle(f"{losses[lowest]:.4f}", "으로/로"), with_particle(str(lowest + 1), "으로/로")
         yield Finding(
             "overfits",
-            f"검증 {rises} {lowest + 1} epoch에서 {losses[lowest]:.4f}로 가장 낮았고 마지막에는 {losses[-1]:.4f}입니다"
+            f"검증 손실이 {lowest + 1} epoch에서 {least} 가장 낮았고 마지막에는 {losses[-1]:.4f}입니다"
             "(과적합). "
             "저장한 모델은 검증 지표가 가장 좋은 때의 것입니다.",
-            f"training.epochs를 {lowest + 1}로 줄이거나 training.early_stopping_patience를 쓰세요.",
+            f"training.epochs를 {epoch} 줄이거나 training.early_stopping_patience를 쓰세요.",
         )
 
 
