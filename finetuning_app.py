@@ -167,7 +167,7 @@ def build_session(
 
     check_combination(settings)
     prepare_allocator(settings)  # before torch is imported
-    read = (settings.model.name, *([settings.data.shown_name()] if reads_data else []))
+    read = (settings.model.name, *(settings.data.names() if reads_data else []))
     if not all(Path(name).expanduser().exists() for name in read):
         from finetuning.data.hub import notice_offline
 

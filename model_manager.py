@@ -10,16 +10,19 @@ from exceptions import SettingsError
 from finetuning.config.schema import Settings
 from finetuning.models.adapter_files import base_weights, describe
 from finetuning.models.adapters import choose_trained
+from finetuning.models.agreement import TokenRows, check_supported, fit_end, fit_segments, tell_differences
 from finetuning.models.dtypes import base_dtype, cast_trained
-from finetuning.models.loading import ModelLoader, check_name, fit_segments, usable_length
+from finetuning.models.loading import ModelLoader, check_name, usable_length
 from finetuning.models.saved import SavedAdapter, check_trained, check_whole, is_adapter, label_names
 from finetuning.models.saving import check_savable, mend_generation_config, save_pretrained
-from finetuning.models.vocabulary import Extension, initialise_rows, resize, train_vocabulary
+from finetuning.models.vocabulary import Extension, cover, embedding_rows, initialise_rows, resize, train_vocabulary
 from finetuning.models.weights import tell_new_head
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_ANY = TokenRows(0, 0)
 
 
 class ModelManager:
@@ -70,8 +73,13 @@ class ModelManager:
 
     def _read_tokenizer(self) -> PreTrainedTokenizerBase:
         self.name = check_name(self.name)
+        config = self.load_config()
+        check_supported(config, self.name)
         tokenizer = self._loader.tokenizer(self.name)
-        fit_segments(tokenizer, self.load_config())
+        tell_differences(tokenizer, config)
+        fit_segments(tokenizer, config)
+        if self.task.auto_class == "AutoModelForSequenceClassification":
+            fit_end(tokenizer, config, self.name)
         return tokenizer
 
     def usable_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -80,17 +88,28 @@ class ModelManager:
 
     # --- a model to train ---
 
-    def load_model(self, label_names: Sequence[str]) -> PreTrainedModel:
-        """Load the model to train, with a head for these labels and its adapter (dtypes: see models/dtypes.py)."""
+    def load_model(self, label_names: Sequence[str], rows: TokenRows = _ANY) -> PreTrainedModel:
+        """Load the model to train, with a head for these labels and its adapter (dtypes: see models/dtypes.py).
+
+        Args:
+            label_names: Label names in the order of their ids.
+            rows: The rows that the tokenizer needs; an embedding of fewer is enlarged.
+
+        Returns:
+            PreTrainedModel: The model.
+        """
         model, missing = self._loader.base(self.name, self.task.scores.config_options(label_names))
         tell_new_head(missing)
         mend_generation_config(model)
+        has_new = self._has_new(model, rows)
         if self.extension is not None:
             initialise_rows(model, self.extension)
-        self._choose_trained(model, missing)
+        else:
+            cover(model, rows.all)
+        self._choose_trained(model, missing, has_new)
         return model
 
-    def outline(self, label_names: Sequence[str]) -> PreTrainedModel:
+    def outline(self, label_names: Sequence[str], rows: TokenRows = _ANY) -> PreTrainedModel:
         """Build the model that load_model would load on the meta device: its shapes and what is trained.
 
         Weights that its files lack are not known here, so heads inside the base count as loaded.
@@ -101,15 +120,19 @@ class ModelManager:
         config.update(self.task.scores.config_options(label_names))
         model = self._loader.outline(config, self.name)
         with self._loader.explaining("모델", self.name), torch.device("meta"):
-            if self.extension is not None:
-                resize(model, self.extension.rows)
-            self._choose_trained(model, set())
+            has_new = self._has_new(model, rows)
+            resize(model, rows.all if self.extension is None else self.extension.rows)
+            self._choose_trained(model, set(), has_new)
         return model
 
-    def _choose_trained(self, model: PreTrainedModel, missing: Set[str]) -> None:
+    def _has_new(self, model: PreTrainedModel, rows: TokenRows) -> bool:
+        """Return whether texts may have tokens that the model has no row for, so that rows must be learned."""
+        return self.extension is not None or embedding_rows(model) < rows.read
+
+    def _choose_trained(self, model: PreTrainedModel, missing: Set[str], has_new_rows: bool) -> None:
         choose_trained(model, self.settings.model.adapter, missing)
         describe(model, self.task.auto_class, self.settings.model.revision)
-        if self.extension is not None:
+        if has_new_rows:
             train_vocabulary(model)
         cast_trained(model, self.settings)
 

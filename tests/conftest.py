@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support.cli import Cli, Run
 from tests.support.durations import is_slow, slow_tests
@@ -21,6 +22,8 @@ from tests.support.texts import NEGATIVE, POSITIVE
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two files of tests run at a time, and what they start
 _AT_MOST_S = 300.0
+settings.register_profile("untimed", deadline=None)  # how long an example takes depends on what else the machine does
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

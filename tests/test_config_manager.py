@@ -76,7 +76,7 @@ def test_a_number_in_any_spelling_is_a_number(load: Any, written: str) -> None:
         ("training: {epochs: 1.5}", ["training.epochs", "정수"]),
         ("training: {epochs: true}", ["training.epochs", "숫자"]),
         ("training: {epochs: 0}", ["training.epochs", "1 이상"]),
-        ("training: {learning_rate: 0}", ["0보다 커야", "예: learning_rate: 2e-05"]),
+        ("training: {learning_rate: 0}", ["0보다 커야", "예: learning_rate: 2e-5"]),
         ("training: {learning_rate: .nan}", ["유한한"]),
         ("memory: {max_gpu_memory_usage: 1.5}", ["memory.max_gpu_memory_usage", "1 이하"]),
         ("memory: {mixed_precision: 1}", ["true 또는 false"]),
@@ -106,7 +106,7 @@ def test_all_wrong_keys_are_reported_at_once(load: Any) -> None:
 
 
 def test_a_wrong_flag_is_named_as_the_flag(load: Any) -> None:
-    assert "--flag" in refused(load, "", training__epochs="many")
+    assert "예: --flag 3" in refused(load, "", training__epochs="many")
 
 
 @pytest.mark.parametrize("text", ["training.epochs", "epochs=3", "training.epoch=3"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +214,23 @@ def test_a_name_that_no_dataset_of_the_hub_has_is_a_missing_path(manager: Make, 
         manager({}, dataset_name=name).load_splits()
 
 
+def test_a_misspelled_file_is_shown_the_one_beside_it(manager: Make, tmp_path: Path) -> None:
+    (tmp_path / nfd("리뷰 모음.csv")).write_text("text,label\n" + ROWS, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        manager({}, dataset_name=str(tmp_path / "리뷰 모음.cvs")).load_splits()
+    assert f"혹시 {tmp_path / nfd('리뷰 모음.csv')}입니까?" in error.value.remedy
+
+
+def test_a_folder_of_one_file_without_a_split_in_its_name_is_told_how_to_use_it(manager: Make, tmp_path: Path) -> None:
+    data = manager({"리뷰 모음.csv": "text,label\n" + ROWS, "설명.md": ""})
+    with pytest.raises(DataError) as error:
+        data.load_splits()
+    assert f"--dataset {shlex.quote(str(tmp_path / 'data' / '리뷰 모음.csv'))} 플래그" in error.value.remedy
+    with pytest.raises(DataError) as error:
+        manager({"또 하나.csv": "text,label\n" + ROWS}).load_splits()
+    assert "--dataset" not in error.value.remedy
+
+
 # --- what to do about a missing column ---
 
 
@@ -257,7 +275,7 @@ def test_a_file_without_a_header_is_told_to_add_one(manager: Make, first: str, i
          {"text": "premise", "text_pair": "hypothesis", "label": "gold_label"}),
         ("text,sentence1,sentence2,label", "text-classification", {"text": "text", "label": "label"}),
         ("내용", "fill-mask", {"text": "내용"}),
-        ("질문,답변,label", "text-generation", {"prompt": "질문", "response": "답변"}),
+        ("질문,답변,번호", "text-generation", {"prompt": "질문", "response": "답변"}),
         ("instruction,input,response", "text-generation",
          {"instruction": "instruction", "input": "input", "output": "response"}),
         ("원문,번역문", "text2text-generation", {"prompt": "원문", "response": "번역문"}),

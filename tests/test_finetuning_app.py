@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +59,23 @@ def test_unknown_arguments_are_reported_in_korean() -> None:
 )
 def test_the_resume_command_names_no_old_checkpoint(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["tools/finetuning_app.py", *words])
+    monkeypatch.setattr("shutil.which", lambda _: sys.executable)
     assert resume_command(words) == "python tools/finetuning_app.py --epochs 3 --resume"
+
+
+def test_the_resume_command_calls_the_interpreter_that_has_the_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `make train`, no environment is active: `python` is another one, or there is none."""
+    monkeypatch.setattr("sys.argv", ["finetuning_app.py"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.executable", str(tmp_path / ".venv" / "bin" / "python"))
+    for other in (None, "/usr/bin/python"):
+        monkeypatch.setattr("shutil.which", lambda _, other=other: other)
+        assert resume_command([]) == f"{Path('.venv/bin/python')} finetuning_app.py --resume"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert resume_command([]).startswith(str(tmp_path))
 
 
 def test_a_saved_model_brings_its_settings_but_a_plan_is_of_a_run_to_come(

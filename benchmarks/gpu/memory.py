@@ -47,10 +47,10 @@ def cut_again(bench: Bench) -> Iterator[Facts]:
     window = replace(CHAT, batch=256)
     plain = ("memory.optimize_memory_usage=false", "memory.gradient_checkpointing=false")
     whole = _Trained(bench, Run("causal-4-layers", bench.dialogues(), window, plain))
-    yield {"limit_gib": None, **whole.facts()}
+    yield whole.facts()
     limit = (whole.kept + whole.peak) / 2 / GIB if bench.on_gpu else None
     cut = _Trained(bench, Run("causal-4-layers", bench.dialogues(), window, plain, limit))
-    yield {"limit_gib": None if limit is None else round(limit, 3), **cut.facts()}
+    yield cut.facts()
     yield {
         "was_cut": cut.budget_left < cut.budget,
         "losses_differ_by": differ_by(whole.losses, cut.losses),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -96,17 +97,16 @@ def ask(
     """
     for check in checks:
         needed, left = check.cost_s + answers.start_s(), budget.left()
+        if missing := [name for name in check.needs if find_spec(name) is None]:
+            say(check.name, {"skipped": f"needs {', '.join(missing)}"})
+            continue
         if left < needed:
             say(check.name, {"skipped": f"takes about {needed:.0f} s, and {max(left, 0):.0f} s are left"})
             continue
-        began, ended = budget.spent(), Facts()
+        began, outcome = budget.spent(), Facts(answered=True)
         try:
             for facts in answers.answers(check, min(patience * needed, left)):
                 say(check.name, facts)
-                if "skipped" in facts:
-                    ended = {"left_out": True}
         except CheckFailed as error:
-            ended = {"failed": str(error)}
-        outcome = ended or {"answered": True}
-        if "left_out" not in outcome:
-            say(check.name, {**outcome, "took_s": round(budget.spent() - began, 1), "cost_s": check.cost_s})
+            outcome = {"failed": str(error)}
+        say(check.name, {**outcome, "took_s": round(budget.spent() - began, 1), "cost_s": check.cost_s})

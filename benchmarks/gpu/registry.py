@@ -12,7 +12,7 @@ from benchmarks.gpu.waits import waits
 CHECKS = (
     Check("card", "what the card is, and its rate of bf16 products", card, 4),
     Check("parity", "loss and gradient on the card and in every layout, beside the CPU's", parity, 16),
-    Check("short", "BERT-base on short texts beside Trainer, and Trainer tuned", short, 50),
+    Check("short", "BERT-base on short texts beside Trainer, and Trainer tuned", short, 60),
     Check("rows", "1B rows of 2,048 tokens beside Trainer and the rate of products", rows, 45),
     Check("full-1b", "peak of all 1B weights on a card of 8 GB", full_1b, 16),
     Check("waits", "waits for the device between two lines of the log", waits, 16),

@@ -34,7 +34,7 @@ def sized(bench: Bench, work: Work) -> Work:
 def short(bench: Bench) -> Iterator[Facts]:
     """BERT-base on short texts, 64 a step, beside Trainer in bf16, Trainer tuned, and the bare limit."""
     names = ("ours", "trainer", "trainer-tuned", "bare")
-    turns = Turns(bench, sized(bench, SHORT), bench.model("encoder"), bench.short_texts(), bench.pick(30, 4))
+    turns = Turns(bench, sized(bench, SHORT), bench.model("encoder"), bench.short_texts(), bench.pick(20, 4))
     yield from turns.take(names, rounds=bench.pick(3, 1))
 
 

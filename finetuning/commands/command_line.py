@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
-import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
 from finetuning.config.flags import SETTING_FLAGS
-from finetuning.files import user_path
+from finetuning.files import typed, user_path
 from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
@@ -130,7 +131,16 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
             continue
         named = named or word != "--resume"
     folder = ["--checkpoint_path", str(run_folder)] if named and run_folder is not None else []
-    return shlex.join(["python", sys.argv[0], *words, "--resume", *folder])
+    return typed(_python(), sys.argv[0], *words, "--resume", *folder)
+
+
+def _python() -> str:
+    """Return how to call this interpreter from here: `python`, or its path where `python` is another one."""
+    found = shutil.which("python")
+    if found is not None and os.path.normcase(Path(found).absolute()) == os.path.normcase(sys.executable):
+        return "python"
+    here, path = Path.cwd(), Path(sys.executable)
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, words: Sequence[str]) -> None:
@@ -145,7 +155,7 @@ def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, 
     Raises:
         SettingsError: They differ. It shows the command that evaluates on the folder's.
     """
-    if trained_on is None or trained_on == users.shown_name() or users.split_files():
+    if trained_on is None or trained_on == users.shown_name() or users.split_files() or users.mix:
         return
     is_path = bool(Path(trained_on).suffix) or trained_on.startswith((".", "/", "~"))
     if is_path and not Path(trained_on).expanduser().exists():
@@ -154,7 +164,7 @@ def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, 
         named = any(word.partition("=")[0] == "--split" for word in words)
         # all rows of a single file are scored, unless it is divided as in training
         split = ["--split", "validation"] if Path(trained_on).suffix and not named else []
-        command = shlex.join(["python", sys.argv[0], *words, "--dataset", trained_on, *split])
+        command = typed("python", sys.argv[0], *words, "--dataset", trained_on, *split)
         remedy = f"이 모델을 학습할 때의 데이터로 평가하려면: {command}"
     raise SettingsError(
         "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더는 남이 만든 것일 수 있으므로, 거기 적힌 데이터를 알아서 "
@@ -262,10 +272,10 @@ def _right_form(words: Sequence[str], stray: str) -> str:
     place = words.index(stray) if stray in words else 0
     start = next((number for number in range(place, -1, -1) if words[number].startswith("--")), None)
     if start is None:
-        return f"데이터 파일이면 --dataset {shlex.quote(stray)} 플래그로 쓰세요." if Path(stray).exists() else ""
+        return f"데이터 파일이면 --dataset {typed(stray)} 플래그로 쓰세요." if Path(stray).exists() else ""
     end = next((number for number in range(place, len(words)) if words[number].startswith("--")), len(words))
     flag, equals, first = words[start].partition("=")
     values = [*([first] if equals else []), *words[start + 1 : end]]
     if flag == "--set" and "=" not in values[0]:
-        return f"설정과 값은 =로 연결하세요: --set {shlex.quote(f'{values[0]}={chr(32).join(values[1:])}')}"
-    return f"공백이 있는 값은 따옴표로 감싸세요: {flag} {shlex.quote(' '.join(values))}"
+        return f"설정과 값은 =로 연결하세요: --set {typed(f'{values[0]}={chr(32).join(values[1:])}')}"
+    return f"공백이 있는 값은 따옴표로 감싸세요: {flag} {typed(' '.join(values))}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from finetuning.commands.session import Session
 from finetuning.config.ladder import with_changes
 from finetuning.config.schema import Settings
-from finetuning.models.loading import fit_padding
+from finetuning.models.agreement import TokenRows, fit_special_ids
 from finetuning.planning.fit import Fitting
 
 if TYPE_CHECKING:
@@ -29,9 +29,11 @@ def fitting_of(
     from memory_utils import MemoryManager
     from model_manager import ModelManager
 
+    rows = TokenRows.of(tokenizer)
+
     def outline(settings: Settings) -> PreTrainedModel:
-        model = ModelManager(settings, session.task, session.models.extension).outline(label_names)
-        fit_padding(model, tokenizer)
+        model = ModelManager(settings, session.task, session.models.extension).outline(label_names, rows)
+        fit_special_ids(model, tokenizer)
         session.task.scores.fit_model(model, tokenizer)
         return model
 

@@ -12,7 +12,7 @@ from exceptions import ResourceError, SettingsError
 from finetuning.checkpoints.names import CHECKPOINTS, half_made_in
 from finetuning.commands.nearby_runs import nothing_to_resume
 from finetuning.commands.run_folder import MODEL_FILES, RunFolder, is_ours
-from finetuning.files import discard
+from finetuning.files import discard, disk_reason
 
 if TYPE_CHECKING:
     from finetuning.checkpoints.store import CheckpointStore
@@ -69,7 +69,7 @@ def check_writable(output_dir: Path) -> None:
 def prepare_output(run: RunFolder, starts_anew: bool) -> None:
     """Make the folder and record which run it is; for a new run, clear the records of one killed before it saved."""
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
+        (run.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # now, not at the first save hours later
         if starts_anew:
             for name in ("metrics.jsonl", "trace.json", "best.json"):
                 (run.path / name).unlink(missing_ok=True)
@@ -78,8 +78,8 @@ def prepare_output(run: RunFolder, starts_anew: bool) -> None:
             run.record()
     except OSError as error:
         raise ResourceError(
-            f"output_dir에 쓸 수 없습니다: {error.strerror or error}",
-            where=str(run.path),
+            f"output_dir에 쓸 수 없습니다: {disk_reason(error)}",
+            where=str(error.filename or run.path),
             remedy="쓰기 권한과 디스크의 남은 공간을 확인하거나, --output_dir로 다른 폴더를 고르세요.",
         ) from error
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from exceptions import ModelError
 from finetuning.config.schema import Settings
-from finetuning.models.loading import fit_padding
+from finetuning.models.agreement import TokenRows, fit_special_ids
 from finetuning.models.quantization import check_device
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Session:
         from memory_utils import MemoryManager
 
         memory = MemoryManager(self.settings, self.runtime.device, max_length)
-        fit_padding(model, tokenizer)
+        fit_special_ids(model, tokenizer)
         model.to(self.runtime.device)
         self.task.scores.fit_model(model, tokenizer)
         return Evaluator(self.task, model, tokenizer, label_names, max_length, self.runtime, memory, self.stop.check)
@@ -102,7 +102,8 @@ class Session:
         from finetuning.ops.recompute import recompute_activations
 
         self.runtime.seed_model(self.settings.training.seed)
-        evaluator = self.evaluator(self.models.load_model(label_names), tokenizer, label_names, max_length)
+        model = self.models.load_model(label_names, TokenRows.of(tokenizer))
+        evaluator = self.evaluator(model, tokenizer, label_names, max_length)
         self.models.check_savable(evaluator.model, tokenizer)
         evaluator.memory.trains = True
         if self.settings.memory.gradient_checkpointing:
@@ -172,12 +173,16 @@ def prepare(
 
 def saved_model(session: Session, arguments: argparse.Namespace) -> Evaluator:
     """Load the fine-tuned model of --model_name, or else of output_dir."""
+    from finetuning.models.vocabulary import cover
+
     check_device(session.settings, session.runtime.device)
     find_saved(session, arguments)
     tokenizer = session.models.load_trained_tokenizer()
     max_length = session.models.usable_length(tokenizer)
     label_names = session.models.label_names()
-    return session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
+    model = session.models.load_saved()
+    cover(model, TokenRows.of(tokenizer).all)
+    return session.evaluator(model, tokenizer, label_names, max_length)
 
 
 def find_saved(session: Session, arguments: argparse.Namespace) -> None:

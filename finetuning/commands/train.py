@@ -135,12 +135,14 @@ def _trained(
     checkpoint: Checkpoint | None, arguments: argparse.Namespace,
 ) -> _Trained:  # fmt: skip
     """Train, from a checkpoint or from the start."""
+    from finetuning.training.trial import try_model
     from training_manager import TrainingManager
 
     prepared = fitted.prepared
     session, examples, output_dir = prepared.session, prepared.examples, prepared.session.output_dir
     evaluator = session.evaluator_to_train(tokenizer, prepared.label_names, max_length)
     evaluator.memory.chosen = fitted.chosen
+    try_model(evaluator, examples["train"], session.settings.training.seed)
     manager = TrainingManager(
         session.settings, evaluator, examples["train"], examples["validation"], store,
         save_best=lambda model: _keep_model(session, model, tokenizer),

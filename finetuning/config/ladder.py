@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from finetuning.config.metadata import value_at
 from finetuning.config.schema import Settings
+from finetuning.config.value_types import bare_value
 
 Use = Literal["automatic", "plan", "train", "use", "load"]
 
@@ -86,7 +87,7 @@ class Variant:
 
     def flags(self) -> str:
         """Return the changes as flags of the command line."""
-        return " ".join(f"--set {key}={_as_yaml(value)}" for key, value in self.changes.items())
+        return " ".join(f"--set {key}={bare_value(value)}" for key, value in self.changes.items())
 
     def after(self, rung: Rung) -> Variant:
         """Return these settings changed by one more rung."""
@@ -210,7 +211,7 @@ def remedies(settings: Settings, use: Use) -> list[str]:
     for rung in LADDER:
         if use in rung.uses and (changes := rung.changes(settings)):
             note = f" ({rung.note})" if rung.note else ""
-            found.append(", ".join(f"{key}: {_as_yaml(value)}" for key, value in changes.items()) + note)
+            found.append(", ".join(f"{key}: {bare_value(value)}" for key, value in changes.items()) + note)
     return [*found, _SMALLER_MODEL]
 
 
@@ -245,7 +246,3 @@ def _replaced(section: _Model, names: list[str], value: Any) -> _Model:
     if len(names) > 1:
         value = _replaced(getattr(section, names[0]), names[1:], value)
     return section.model_copy(update={names[0]: value})
-
-
-def _as_yaml(value: object) -> str:
-    return str(value).lower()

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from exceptions import SettingsError
 from finetuning.config.metadata import value_at
 from finetuning.config.schema import Settings, all_keys
+from finetuning.config.value_types import bare_value
 
 # what helps where the Hub cannot be reached
 WITHOUT_INTERNET = "인터넷 없이 해 보려면: python finetuning_app.py --config recipes/quickstart.yaml"
@@ -47,7 +48,7 @@ def explain(error: ValidationError, path: Path | None, sources: Mapping[str, str
         The error, with a Korean message.
     """
     file = str(path) if path is not None else "기본값"
-    problems = list(_problems(error))
+    problems = list(_problems(error, sources))
     places = [f"{sources.get(problem.key, file)}, {problem.key}" for problem in problems]
     if len(problems) == 1:
         return SettingsError(problems[0].what, where=places[0], remedy=problems[0].remedy)
@@ -60,7 +61,7 @@ def nearest_key(key: str) -> str:
     keys, (section, _, name) = all_keys(), key.rpartition(".")
     elsewhere = [known for known in keys if known.endswith(f".{name}")]
     if elsewhere:
-        return f"{elsewhere[0]} 자리에 쓰세요."
+        return f"혹시 {elsewhere[0]}입니까?"
     if not section:
         near = difflib.get_close_matches(name, Settings.model_fields, n=1)
         sections = ", ".join(Settings.model_fields)
@@ -81,7 +82,7 @@ def shorten(value: object) -> str:
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
 
 
-def _problems(error: ValidationError) -> Iterator[_Problem]:
+def _problems(error: ValidationError, sources: Mapping[str, str]) -> Iterator[_Problem]:
     """Yield each wrong setting once, although pydantic may list several errors for it."""
     seen: set[str] = set()
     for detail in error.errors():
@@ -92,7 +93,9 @@ def _problems(error: ValidationError) -> Iterator[_Problem]:
         if detail["type"] == "extra_forbidden":
             yield _Problem(key, f"'{key}' 설정이 없습니다.", nearest_key(key))
         else:
-            yield _Problem(key, f"값 {shorten(detail['input'])}: {_requirement(detail)}.", f"예: {_default_line(key)}")
+            yield _Problem(
+                key, f"값 {shorten(detail['input'])}: {_requirement(detail)}.", f"예: {_example(key, sources.get(key))}"
+            )
 
 
 def _key_at(location: Sequence[int | str]) -> str:
@@ -125,9 +128,11 @@ def _requirement(detail: ErrorDetails) -> str:
     return "쓸 수 없는 값입니다"
 
 
-def _default_line(key: str) -> str:
-    """Format a setting at its default as a line of YAML; for a section, only its name."""
+def _example(key: str, source: str | None) -> str:
+    """Write a setting at its default as its source would: as a flag or as a line of YAML; a section by its name."""
     name, default = key.rpartition(".")[2], value_at(Settings(), key)
     if isinstance(default, BaseModel):
         return f"{name}:"
-    return f"{name}: {'null' if default is None else str(default).lower() if isinstance(default, bool) else default}"
+    if source is None:
+        return f"{name}: {bare_value(default)}"
+    return f"--set {key}={bare_value(default)}" if source == "--set" else f"{source} {bare_value(default)}"

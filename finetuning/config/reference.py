@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from finetuning.config.metadata import Section, SettingField, fields_of, setting_of, subsection
 from finetuning.config.schema import Settings
+from finetuning.config.value_types import bare_value, yaml_value
 
 ROOT = Path(__file__).resolve().parents[2]
 _COMMENT_COLUMN = 46
@@ -92,13 +91,6 @@ def _yaml_lines(section: type[Section], depth: int) -> Iterator[str]:
             yield from _yaml_lines(below, depth + 1)
 
 
-def yaml_value(value: object) -> str:
-    """Format a default as config.yaml spells it: text in quotes, and 2e-5 rather than 2e-05."""
-    if isinstance(value, float):
-        return re.sub(r"e([+-])0+", r"e\1", repr(value)).replace("e+", "e")
-    return json.dumps(value, ensure_ascii=False)
-
-
 # --- README tables ---
 
 
@@ -123,16 +115,7 @@ def _of_section(name: str) -> tuple[SettingField, ...]:
 
 def _row(field: SettingField, language: _Language) -> str:
     text = field.setting.in_full(language.name).replace("|", "\\|")
-    return f"| `{field.key}` | {text} | `{_bare_value(field.default)}` |"
-
-
-def _bare_value(value: object) -> str:
-    """Format a default for a table: text without quotes if YAML reads it as the same text."""
-    try:
-        is_plain = isinstance(value, str) and yaml.safe_load(value) == value
-    except yaml.YAMLError:
-        is_plain = False
-    return str(value) if is_plain else yaml_value(value)
+    return f"| `{field.key}` | {text} | `{bare_value(field.default)}` |"
 
 
 # --- flags.py ---

@@ -1,12 +1,14 @@
-"""Types of setting values: what YAML and flags spell, turned into a checked Python value."""
+"""Types of setting values: what YAML and flags spell as a checked Python value, and how a value is spelled."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
 from typing import Annotated, Literal
 
+import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from finetuning.cells import as_label
@@ -76,3 +78,22 @@ NonNegativeNumber = Annotated[Number, Field(ge=0)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)]
 LogFormat = Annotated[Text, AfterValidator(_check_log_format)]
 RecordPath = Annotated[Text, AfterValidator(_check_record_path)]
+
+
+# --- how values are written ---
+
+
+def yaml_value(value: object) -> str:
+    """Format a value as config.yaml spells it: text in quotes, and 2e-5 rather than 2e-05."""
+    if isinstance(value, float):
+        return re.sub(r"e([+-])0+", r"e\1", repr(value)).replace("e+", "e")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def bare_value(value: object) -> str:
+    """Format a value like `yaml_value`, but text without quotes if YAML reads it as the same text."""
+    try:
+        is_plain = isinstance(value, str) and yaml.safe_load(value) == value
+    except yaml.YAMLError:
+        is_plain = False
+    return str(value) if is_plain else yaml_value(value)

@@ -10,6 +10,7 @@ import yaml
 from exceptions import SettingsError, first_line_of
 from finetuning.config.messages import shorten
 from finetuning.config.schema import Settings
+from finetuning.files import similar_name
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -63,7 +64,9 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise SettingsError("설정 파일이 없습니다.", where=str(path), remedy="--config의 경로를 확인하세요.") from None
+        raise SettingsError(
+            "설정 파일이 없습니다.", where=str(path), remedy=f"{similar_name(path)}--config의 경로를 확인하세요."
+        ) from None
     except UnicodeDecodeError:
         raise SettingsError(
             "설정 파일이 UTF-8이 아닙니다.", where=str(path), remedy="편집기에서 UTF-8로 다시 저장하세요."

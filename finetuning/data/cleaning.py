@@ -12,6 +12,7 @@ from finetuning.config.schema import DataSettings
 from finetuning.data.findings import Findings
 from finetuning.korean.normalization import Normalizer
 from finetuning.tasks.base import Task
+from finetuning.tasks.parts import Remark
 from finetuning.types import Column
 
 GROUP = "group"  # role of `data.group_column`, which no task reads
@@ -27,6 +28,7 @@ class Cleaner:
         optional: Roles whose cell may be empty.
         prepare: Cells by role → the task's row, and the unanswered question that was removed from its end, if any.
             Raises BadRow.
+        remarks: Cells by role → what the task does not use of them.
         relabel: A row's label → the label under the names of `data.label_map`, and the labels that were renamed.
         normalizer: Brings texts to one spelling.
         limit: Rows of the source to read, None for all.
@@ -35,6 +37,7 @@ class Cleaner:
     names: Mapping[str, str]
     optional: Sequence[str]
     prepare: Callable[[dict[str, Any]], tuple[dict[str, Any], str]]
+    remarks: Callable[[Mapping[str, Any]], Iterable[Remark]]
     relabel: Callable[[Any], tuple[Any, Sequence[str]]]
     normalizer: Normalizer
     limit: int | None = None
@@ -51,7 +54,7 @@ class Cleaner:
         def relabel(cell: Any) -> tuple[Any, Sequence[str]]:
             return task.reads.relabelled(cell, data.label_map) if data.label_map else (cell, ())
 
-        return cls(names, _optional(columns), prepare, relabel, _normalizer(task, data), limit)
+        return cls(names, _optional(columns), prepare, task.reads.remarks, relabel, _normalizer(task, data), limit)
 
     @classmethod
     def to_predict(cls, task: Task, data: DataSettings, columns: Sequence[Column], names: Mapping[str, str]) -> Cleaner:
@@ -60,7 +63,9 @@ class Cleaner:
         def prepare(cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
             return task.reads.prepare(cells), ""
 
-        return cls(names, _optional(columns), prepare, lambda cell: (cell, ()), _normalizer(task, data))
+        return cls(
+            names, _optional(columns), prepare, task.reads.remarks, lambda cell: (cell, ()), _normalizer(task, data)
+        )
 
     def clean(self, rows: Iterable[Mapping[str, Any]], findings: Findings, first: int = 1) -> Iterator[dict[str, Any]]:
         """Clean rows, and count skipped and changed ones in `findings`.
@@ -106,6 +111,8 @@ class Cleaner:
         row: dict[str, Any] = {"row": number}
         if isinstance(label, str) and trimmed == label.strip() != label:
             findings.change("label", number, label, trimmed)
+        for remark in self.remarks(cells):
+            findings.remark(remark, number)
         if left_out:
             findings.change("unanswered", number, left_out, "")
         if GROUP in self.names:

@@ -93,6 +93,31 @@ def check_used(columns: Sequence[Column], task: Task, raw: Raw) -> None:
     )
 
 
+def check_meaning(columns: Sequence[Column], task: Task, raw: Raw) -> None:
+    """Refuse a source with a column that changes what its rows mean, unless the task reads it.
+
+    Args:
+        columns: The columns that the task looks for.
+        task: The task.
+        raw: The source.
+
+    Raises:
+        DataError: There is such a column; the message says what to do about it.
+    """
+    read = {column.name for column in columns}
+    for column in (name for name in raw.columns if name not in read):
+        remedy = task.reads.refused_columns.get(column.casefold())
+        if remedy is not None:
+            raise DataError(f"'{column}' 열은 {task.name} 태스크가 읽지 않습니다.", where=raw.where, remedy=remedy)
+
+
+def tell_unread(names: Mapping[str, str], raw: Raw) -> None:
+    """Log the source's columns that have no role; `names` is role → column."""
+    unread = [column for column in raw.columns if column not in names.values()]
+    if unread:
+        _log.info("읽지 않는 열: %s (%s)", ", ".join(unread), raw.where)
+
+
 def without_targets(sources: Mapping[str, Raw], task: Task) -> dict[str, str]:
     """Find the splits that lack the column to predict, as test files of competitions do.
 

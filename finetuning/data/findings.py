@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from exceptions import DataError
 from finetuning.cells import ROLE_NAMES
 from finetuning.korean.normalization import KINDS, change_shown
+from finetuning.tasks.parts import Remark
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5
-_CHANGES = {**KINDS, "label": "앞뒤 공백을 제거한 라벨", "unanswered": "답이 없어 제외한 마지막 질문"}
+_CHANGES = {**KINDS, "label": "앞뒤 공백을 제거한 라벨", "unanswered": "답이 없어 제외한 마지막 질문",
+            "opening": "첫 질문보다 먼저 나와 제외한 assistant 메시지"}  # fmt: skip
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Findings:
         skipped: Reason → number of rows.
         skipped_rows: Reason → numbers of the first few rows.
         first_found: Reason → content of the first such row.
+        unread: Name of a field of nested cells that is not read → number of times.
         renamed: Label of `data.label_map` → number of times that it was renamed.
     """
 
@@ -37,6 +40,7 @@ class Findings:
     skipped: dict[str, int] = field(default_factory=dict)
     skipped_rows: dict[str, list[int]] = field(default_factory=dict)
     first_found: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
     renamed: dict[str, int] = field(default_factory=dict)
 
     def skip(self, reason: str, row: int, found: str = "") -> None:
@@ -56,6 +60,13 @@ class Findings:
         self.changed[kind] = self.changed.get(kind, 0) + 1
         if kind not in self.first_changed:
             self.first_changed[kind] = f"{row:,}번째 행 {change_shown(before, after)}"
+
+    def remark(self, remark: Remark, row: int) -> None:
+        """Count what the task does not use of a row."""
+        if remark.kind == "field":
+            self.unread[remark.found] = self.unread.get(remark.found, 0) + 1
+        else:
+            self.change(remark.kind, row, remark.found, "")
 
     def rename(self, labels: Iterable[str]) -> None:
         """Count labels that were renamed."""
@@ -107,6 +118,9 @@ class Findings:
         changes += [f"이름을 바꾼 라벨 '{label}' {count:,}개" for label, count in self.renamed.items()]
         if changes or notes:
             _log.info("%s: %s", where, " ".join([*notes, *([", ".join(changes)] if changes else [])]))
+        if self.unread:
+            fields = ", ".join(f"{name} {count:,}개" for name, count in self.unread.items())
+            _log.warning("%s: 메시지에서 읽지 않는 항목이 있습니다: %s", where, fields)
         if self.skipped:
             _log.warning("%s: 다음 행을 건너뜁니다. %s", where, self._skipped_as_text())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from exceptions import DataError
 from finetuning.data.formats.registry import is_supported
+from finetuning.files import typed
 
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -152,8 +153,10 @@ def _nothing_found(folder: Path) -> DataError:
             where=str(folder),
             remedy=f"--dataset_config로 하나를 고르세요. 예: --dataset_config {configs[0]}",
         )
+    files = [path for path in _files_in(folder) if path.suffix]
+    alone = f"파일 하나로 학습하려면 --dataset {typed(files[0])} 플래그를 쓰세요. " if len(files) == 1 else ""
     return DataError(
         "폴더에서 데이터 파일을 찾지 못했습니다.",
         where=str(folder),
-        remedy="파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
+        remedy=f"{alone}파일 이름에 train, validation, test를 넣으세요. 예: train.csv, test.csv",
     )

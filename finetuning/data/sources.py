@@ -16,7 +16,7 @@ from finetuning.data.formats.class_names import information_beside
 from finetuning.data.formats.registry import is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
 from finetuning.data.shapes.registry import flat_rows
-from finetuning.files import content_key, may_be_hub_id
+from finetuning.files import content_key, may_be_hub_id, similar_name
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,20 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
 def _existing(path: Path, setting: str) -> Path:
     if path.is_file():
         return path
+    if not path.is_dir():
+        raise _no_file(str(path), setting)
     raise DataError(
-        f"데이터 파일이 없습니다: {path}" if not path.is_dir() else f"파일이 아니라 폴더입니다: {path}",
+        f"파일이 아니라 폴더입니다: {path}",
         where=setting,
-        remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다."
-        if not path.is_dir()
-        else "폴더 안의 파일을 쓰거나, 폴더를 data.dataset_name에 쓰세요.",
+        remedy="폴더 안의 파일을 쓰거나, 폴더를 data.dataset_name에 쓰세요.",
+    )
+
+
+def _no_file(name: str, setting: str) -> DataError:
+    return DataError(
+        f"데이터 파일이 없습니다: {name}",
+        where=setting,
+        remedy=f"{similar_name(Path(name).expanduser())}경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
     )
 
 
@@ -199,11 +207,7 @@ def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:
 def _from_hub(data: DataSettings) -> dict[str, Raw]:
     name = data.dataset_name
     if is_supported(Path(name)) or not may_be_hub_id(name):
-        raise DataError(
-            f"데이터 파일이 없습니다: {name}",
-            where="data.dataset_name",
-            remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
-        )
+        raise _no_file(name, "data.dataset_name")
     _check_records(data, ())
     found: dict[str, Raw] = {}
     for split, rows in load_hub(name, data.dataset_config, data.dataset_cache_dir, data.revision).items():

@@ -18,7 +18,7 @@ from finetuning.data.arrow import example_batch, in_memory, joined, write_tables
 from finetuning.data.cache import FORMAT, code_key, settings_key
 from finetuning.data.examples import Examples
 from finetuning.data.rows import Rows
-from finetuning.data.table import list_lengths, numbers
+from finetuning.data.table import counted, list_lengths, numbers
 from finetuning.files import content_key
 from finetuning.tasks.base import Task
 
@@ -132,26 +132,45 @@ class LengthReport:
     Attributes:
         where: The source, as messages name it.
         max_length: Most tokens of an example.
+        why_several: Why a row may make several examples, a sentence, or "".
     """
 
     where: str
     max_length: int
+    why_several: str = ""
+    _rows: int = 0
     _total: int = 0
     _cut: int = 0
     _dropped_rows: list[np.ndarray] = field(default_factory=list)
     _full_lengths: list[np.ndarray] = field(default_factory=list)
+    _refused: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, table: Dataset) -> None:
         """Count the examples of a table."""
         lengths = list_lengths(table, "input_ids")
         self._total += len(table)
         self._cut += int(numbers(table, "truncated").sum())
-        self._dropped_rows.append(numbers(table, "row")[lengths == 0])
+        rows = numbers(table, "row")
+        self._rows += 1 + int(np.count_nonzero(np.diff(rows))) if len(rows) else 0
+        is_refused = np.zeros(len(table), dtype=bool)
+        if "refused" in table.column_names and counted(table, "refused").keys() - {""}:
+            reasons = table["refused"][:]
+            is_refused = np.array([bool(reason) for reason in reasons])
+            for place in np.flatnonzero(is_refused):
+                self._refused.setdefault(reasons[place], []).append(int(rows[place]))
+        self._dropped_rows.append(rows[(lengths == 0) & ~is_refused])
         if "full_length" in table.column_names:
             self._full_lengths.append(numbers(table, "full_length").astype(np.int32))
 
     def log(self) -> None:
         """Log how many texts were cut and how many examples were dropped, with all lengths if more than 1% were."""
+        if self.why_several and self._total > self._rows:
+            _log.info(
+                "%s: %s행이 예제 %s개가 됩니다. %s",
+                self.where, f"{self._rows:,}", f"{self._total:,}", self.why_several,
+            )  # fmt: skip
+        if self._refused:
+            _log.warning("%s: 다음 행을 건너뜁니다. %s", self.where, self._refused_as_text())
         if self._cut:
             _log.info(
                 "%s: 텍스트 %s개(%.1f%%)가 %s 토큰을 넘어 잘렸습니다.",
@@ -172,13 +191,30 @@ class LengthReport:
                 100 * len(rows) / self._total, *(f"{value:,}" for value in quantiles), f"{self.max_length:,}",
             )  # fmt: skip
 
-    def check(self) -> None:
-        """Check that some example has a token left.
+    def check(self, tolerated: float = 1.0) -> None:
+        """Check that some example has a token left, and that not too many rows were refused.
+
+        Args:
+            tolerated: Largest share of rows that may be refused, 0 to 1.
 
         Raises:
-            DataError: No example has any.
+            DataError: No example has a token, or more rows were refused.
         """
-        if sum(map(len, self._dropped_rows)) == self._total:
+        refused = sum(map(len, self._refused.values()))
+        if refused > tolerated * self._total or refused == self._total:
+            raise DataError(
+                f"모델의 chat template에 맞지 않는 행이 너무 많습니다. {self._refused_as_text()}",
+                where=self.where,
+                remedy="데이터를 그 template에 맞게 고치거나 text_generation.chat_template에 다른 파일을 지정하세요. "
+                f"그대로 빼고 쓰려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
+            )
+        if refused + sum(map(len, self._dropped_rows)) == self._total:
             raise DataError(
                 "학습할 토큰이 남은 예제가 없습니다.", where=self.where, remedy="data.max_length를 늘리세요."
             )
+
+    def _refused_as_text(self) -> str:
+        return "; ".join(
+            f"{reason} {len(rows):,}행({', '.join(map(str, rows[:_SHOWN]))}번째{' 등' if len(rows) > _SHOWN else ''})"
+            for reason, rows in self._refused.items()
+        )

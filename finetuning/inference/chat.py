@@ -9,7 +9,9 @@ import torch
 
 from finetuning.cells import printable
 from finetuning.inference.evaluator import Evaluator
-from finetuning.tasks.generation.conversations import prompt_ids, to_messages
+from finetuning.tasks.generation.chat.encoding import prompt_ids
+from finetuning.tasks.generation.chat.shapes import read_conversation
+from finetuning.tasks.generation.chat.template import ChatTemplate
 from finetuning.tasks.generation.shared import sampling_of
 
 if TYPE_CHECKING:
@@ -41,9 +43,10 @@ class ChatSession:
         """
         evaluator, settings = self.evaluator, self.evaluator.task.settings
         self._turns.append({"role": "user", "content": text})
-        messages = to_messages({"messages": self._turns}, settings.text_generation.system_prompt)
-        options = settings.generation
-        ids = prompt_ids(messages, evaluator.tokenizer, max(1, evaluator.max_length - options.max_new_tokens))
+        system, options = settings.text_generation.system_prompt, settings.generation
+        conversation = read_conversation("messages", {"messages": self._turns}, system, keeps_opening=True)
+        room = max(1, evaluator.max_length - options.max_new_tokens)
+        ids = prompt_ids(conversation, ChatTemplate.of(evaluator.tokenizer), room)
         inputs = torch.tensor([ids], device=evaluator.runtime.device)
         streamer = HangulStreamer(evaluator.tokenizer)
         generate: Any = evaluator.model.generate

@@ -5,6 +5,7 @@ A new method is a function and a row of METHODS (and its name and settings in co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.config.schema import AdapterSettings
 from finetuning.korean.particles import with_particle
+from finetuning.models.towers import towers
 from finetuning.models.vocabulary import vocabulary_parameters
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ def choose_trained(model: PreTrainedModel, adapter: AdapterSettings, missing: Se
         missing: Names of the weights that were not in the model's files.
     """
     METHODS[adapter.method].apply(model, adapter, missing)
+    for name in towers(model):
+        model.get_submodule(name).requires_grad_(False)
 
 
 def _train_all(_model: PreTrainedModel, _adapter: AdapterSettings, _missing: Set[str]) -> None:
@@ -48,6 +52,7 @@ def _add_low_rank(model: PreTrainedModel, adapter: AdapterSettings, missing: Set
             LoraConfig(
                 r=adapter.r, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=targets,
                 modules_to_save=_heads(model, missing) or None, use_dora=use_dora,
+                exclude_modules="|".join(rf"{re.escape(name)}\..*" for name in towers(model)) or None,
             )
         )  # fmt: skip
     except ValueError as error:
@@ -60,7 +65,7 @@ def _add_low_rank(model: PreTrainedModel, adapter: AdapterSettings, missing: Set
 
 def _freeze(model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str]) -> None:
     """Train the last `layers` blocks of each stack, and the heads."""
-    found, heads = stacks(model), _heads(model, missing)
+    found, heads = _text_stacks(model), _heads(model, missing)
     most = max((len(stack) for stack in found.values()), default=0)
     if adapter.layers > most:
         raise SettingsError(
@@ -130,9 +135,9 @@ def _check_own_weights(targets: Sequence[str], model: PreTrainedModel) -> None:
 
 
 def add_vocabulary(path: Path, model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
-    """Add embedding and head to an adapter's file, if they were trained, by the names that peft loads.
+    """Make an adapter's file hold embedding and head where they were trained, by the names that peft loads, else not.
 
-    peft adds them itself only where it can read the base's config and that has another vocabulary size.
+    peft adds them by itself, trained or not, where it can read the base's config and that has another vocabulary size.
 
     Args:
         path: The adapter's safetensors file, rewritten in place.
@@ -141,13 +146,16 @@ def add_vocabulary(path: Path, model: PreTrainedModel, weights: Mapping[str, tor
     """
     from safetensors.torch import load_file, save_file
 
-    trained = {
-        f"base_model.model.{name}": weights[name].contiguous()
+    own = {  # peft saves a new head itself
+        f"base_model.model.{name}": (name, parameter.requires_grad)
         for name, parameter in vocabulary_parameters(model).items()
-        if parameter.requires_grad and "modules_to_save" not in name  # peft saves a new head itself
+        if "modules_to_save" not in name
     }
-    if trained:
-        save_file({**load_file(path), **trained}, path, metadata={"format": "pt"})
+    saved = load_file(path)
+    trained = {key: weights[name].contiguous() for key, (name, is_trained) in own.items() if is_trained}
+    if trained or not own.keys().isdisjoint(saved):
+        others = {key: tensor for key, tensor in saved.items() if key not in own}
+        save_file({**others, **trained}, path, metadata={"format": "pt"})
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
@@ -179,12 +187,17 @@ def _linear_names(model: PreTrainedModel) -> list[str]:
     return sorted(
         {
             name
-            for stack in stacks(model).values()
+            for stack in _text_stacks(model).values()
             for block in stack
             for name, module in block.named_modules()
-            if isinstance(module, torch.nn.Linear | Conv1D)
+            if isinstance(module, torch.nn.Linear | Conv1D) and not _is_own_class(module)
         }
     )
+
+
+def _is_own_class(module: torch.nn.Module) -> bool:
+    """Return whether a layer is of an architecture's own class, such as Llama 4's router, which returns more."""
+    return type(module).__module__.startswith("transformers.models.")
 
 
 def stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
@@ -197,6 +210,12 @@ def stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
         if is_stack and not any(name.startswith(f"{outer}.") for outer in found):
             found[name] = module
     return found
+
+
+def _text_stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
+    """Return the stacks that text passes."""
+    others = tuple(f"{tower}." for tower in towers(model))
+    return {name: stack for name, stack in stacks(model).items() if not name.startswith(others)}
 
 
 def _heads(model: PreTrainedModel, missing: Set[str]) -> list[str]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exceptions import FinetuningError, ModelError
 from finetuning.config.schema import Settings
-from finetuning.files import may_be_hub_id
+from finetuning.files import may_be_hub_id, similar_name
 from finetuning.models import gguf_reader
+from finetuning.models.agreement import POSITIONS_AFTER_PADDING, fit_padding_token, steady_attention
 from finetuning.models.dtypes import base_dtype
 from finetuning.models.errors import explain
 from finetuning.models.quantization import check_not_quantised_yet, keep_weights_as_loaded, quantization_config
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Architectures that number positions from the padding id plus one, so that many rows of the table are not for text.
-_POSITIONS_AFTER_PADDING = {
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "camembert",
-    "longformer",
-    "mpnet",
-    "data2vec-text",
-}
 _GENERATING = {"AutoModelForCausalLM", "AutoModelForSeq2SeqLM"}
 
 
@@ -70,8 +61,7 @@ class ModelLoader:
 
         with self.explaining("tokenizer", name):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**self._location(name))
-        if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
-            tokenizer.pad_token = tokenizer.eos_token  # padding is known by its position, so any id serves
+        fit_padding_token(tokenizer, name)
         return tokenizer
 
     def weights(self, name: str, dtype: str, options: Mapping[str, Any]) -> LoadedModel:
@@ -94,6 +84,10 @@ class ModelLoader:
         auto_class, location = getattr(transformers, self.task.auto_class), self._location(name)
         if gguf_reader.is_gguf(name):
             options = {**options, **gguf_reader.dequantizing_options(location)}
+        elif "config" in options:
+            options["config"].update(steady_attention(options["config"]))
+        else:
+            options = {**options, **steady_attention(self.config(name))}
         with self.explaining("모델", name):
             model, found = auto_class.from_pretrained(
                 **location, dtype=getattr(torch, dtype), output_loading_info=True,
@@ -139,6 +133,7 @@ class ModelLoader:
         import transformers
 
         auto_class, dtype = getattr(transformers, self.task.auto_class), getattr(torch, base_dtype(self.settings))
+        config.update(steady_attention(config))
         with self.explaining("모델", name), torch.device("meta"):
             model: PreTrainedModel = auto_class.from_config(
                 config, dtype=dtype, trust_remote_code=self.settings.model.trust_remote_code
@@ -194,31 +189,10 @@ def check_name(name: str) -> str:
         raise ModelError(
             f"모델 폴더가 없습니다: {name}",
             where="model.name",
-            remedy=f"경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다. "
+            remedy=f"{similar_name(path)}경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다. "
             "아직 학습하지 않았다면 먼저 학습을 실행하세요.",
         )
     return name
-
-
-def fit_segments(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
-    """Leave token_type_ids out, in place, for a model without an embedding for a pair's second segment.
-
-    klue/roberta has a BERT tokenizer and such a model.
-    """
-    if getattr(config, "type_vocab_size", 2) >= 2:
-        return
-    names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
-
-
-def fit_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give the model the tokenizer's padding id, in place: a classifier on a causal model finds each text's end by it.
-
-    A model that counts positions from its own padding id keeps that, and leaves padding out by the attention mask.
-    """
-    if model.config.model_type not in _POSITIONS_AFTER_PADDING and tokenizer.pad_token_id is not None:
-        for config in {id(part): part for part in (model.config, model.config.get_text_config())}.values():
-            config.pad_token_id = tokenizer.pad_token_id
 
 
 def usable_length(wanted: int, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -232,8 +206,8 @@ def usable_length(wanted: int, config: PreTrainedConfig, tokenizer: PreTrainedTo
     Returns:
         int: The tokens of the longest example.
     """
-    allowed = getattr(config, "max_position_embeddings", None) or wanted
-    if config.model_type in _POSITIONS_AFTER_PADDING:
+    allowed = getattr(config.get_text_config(), "max_position_embeddings", None) or wanted
+    if config.model_type in POSITIONS_AFTER_PADDING:
         allowed -= (config.pad_token_id or 0) + 1
     allowed = min(allowed, tokenizer.model_max_length)
     if wanted > allowed:

@@ -72,10 +72,10 @@ def drops_padding(model: PreTrainedModel) -> bool:
         return _claims_attention_backend(model) and layers_of(model) is not None
 
     def run() -> Trial:
-        padding = model.config.pad_token_id or 0
+        padding = model.config.get_text_config().pad_token_id or 0
         mask = torch.ones(3, 9, dtype=torch.long, device=model.device)
         mask[0, 4:] = mask[2, 7:] = 0
-        ids = torch.arange(27, device=model.device).view(3, 9).remainder(model.config.vocab_size)
+        ids = torch.arange(27, device=model.device).view(3, 9).remainder(model.config.get_text_config().vocab_size)
         ids = torch.where(ids == padding, ids + 1, ids).masked_fill(mask == 0, padding)
         others = ids.clone()
         others[0, :4] = ids[0, :4].flip(0)
@@ -104,8 +104,9 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
     Returns:
         bool: Whether the trial passed.
     """
-    window, chunk = (getattr(model.config, name, None) for name in ("sliding_window", "attention_chunk_size"))
-    if not _has_plain_attention(model) or (chunk is not None and chunk < max_length):
+    text = model.config.get_text_config()
+    window, chunk = (getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    if not _has_plain_attention(model) or (chunk is not None and chunk < max_length) or not _runs_base_model(model):
         return False
     if model.device.type == "meta":
         return _claims_attention_backend(model)
@@ -113,7 +114,7 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
     def run() -> Trial:
         first = window + 3 if window is not None and window < max_length else 7
         lengths = [first, 5, 1, 5]
-        ids = torch.arange(sum(lengths), device=model.device).remainder(model.config.vocab_size)
+        ids = torch.arange(sum(lengths), device=model.device).remainder(text.vocab_size)
         others = torch.cat([ids[:first].flip(0), ids[first:]])
         positions = torch.cat([torch.arange(length, device=model.device) for length in lengths])[None]
 
@@ -141,7 +142,7 @@ def isolates(model: PreTrainedModel) -> bool:
 
     def run() -> Trial:
         lengths = [5, 7]
-        ids = torch.arange(sum(lengths), device=model.device).remainder(model.config.vocab_size)
+        ids = torch.arange(sum(lengths), device=model.device).remainder(model.config.get_text_config().vocab_size)
         others = torch.cat([ids[:5].flip(0), ids[5:]])
         positions = torch.cat([torch.arange(length, device=model.device) for length in lengths])[None]
 
@@ -164,6 +165,43 @@ def _has_plain_attention(model: PreTrainedModel) -> bool:
     config: Any = model.base_model.config
     is_capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
     return config._attn_implementation == "sdpa" and not config.is_encoder_decoder and not is_capped
+
+
+def _reaches(model: PreTrainedModel, max_length: int) -> bool:
+    """Return whether every layer of a causal model attends to all tokens of a sequence, however long it may be."""
+    config = model.config.get_text_config()
+    limits = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    windows = [tokens for tokens in limits if tokens is not None]
+    is_uniform = set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}
+    return all(tokens >= max_length for tokens in windows) and (is_uniform or bool(windows))
+
+
+class _Reached(Exception):
+    """Ends a forward pass: the base model was called."""
+
+
+def _runs_base_model(model: PreTrainedModel) -> bool:
+    """Return whether the whole model runs by way of `base_model`, which hands the sequences to the layers.
+
+    OPT's calls the decoder inside it, so only such models run a whole pass here.
+    """
+
+    def reached(*_: object) -> None:
+        raise _Reached
+
+    hook = model.base_model.register_forward_pre_hook(reached)
+    is_meta = model.device.type == "meta"  # no values are computed there, and no conditions are needed
+    try:
+        with torch.no_grad() if is_meta else trial_conditions(model):
+            model(input_ids=torch.arange(4, device=model.device)[None], use_cache=False)
+    except _Reached:
+        return model.base_model is not model
+    except _REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
+    finally:
+        hook.remove()
+    return False
 
 
 def _claims_attention_backend(model: PreTrainedModel) -> bool:

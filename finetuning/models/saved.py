@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
+from finetuning.files import typed
 from finetuning.models.adapter_files import ADAPTER_CONFIG, base_of
 from finetuning.models.errors import explain
 from finetuning.models.loading import ModelLoader
-from finetuning.models.vocabulary import resize
+from finetuning.models.vocabulary import cover
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def check_whole(name: str) -> None:
         raise ModelError(
             "어댑터만 있는 폴더라 새 학습을 시작할 수 없습니다.",
             where=f"model.name: {name}",
-            remedy=f"먼저 `python finetuning_app.py export --model_name {shlex.quote(name)}` 명령으로 베이스 모델에 "
-            f"합치고, --model_name {shlex.quote(str(Path(name) / 'merged'))} 플래그로 학습하세요.",
+            remedy=f"먼저 `python finetuning_app.py export --model_name {typed(name)}` 명령으로 베이스 모델에 "
+            f"합치고, --model_name {typed(Path(name) / 'merged')} 플래그로 학습하세요.",
         )
 
 
@@ -82,31 +82,34 @@ class SavedAdapter:
 
         Merging into quantised weights would round them a second time; Dettmers et al. 2023 merge into full precision.
         """
-        config, rows = self._base_config()
-        base, _ = self.loader.weights(base_of(Path(self.folder)), "float32", {"config": config})
-        model: PreTrainedModel = self._attached(base, rows).merge_and_unload()
+        base, _ = self.loader.weights(base_of(Path(self.folder)), "float32", {"config": self._base_config()})
+        model: PreTrainedModel = self._attached(base).merge_and_unload()
         return model
 
     def beside_base(self) -> PreTrainedModel:
         """Load the base as in training, and load the adapter on top without merging it."""
-        config, rows = self._base_config()
-        base, _ = self.loader.base(base_of(Path(self.folder)), {"config": config})
-        model: PreTrainedModel = self._attached(base, rows).get_base_model()
+        base, _ = self.loader.base(base_of(Path(self.folder)), {"config": self._base_config()})
+        model: PreTrainedModel = self._attached(base).get_base_model()
         return model
 
-    def _base_config(self) -> tuple[PreTrainedConfig, int]:
-        """Return the adapter's config with the base's vocabulary size, and the adapter's own vocabulary size."""
+    def _base_config(self) -> PreTrainedConfig:
+        """Return the adapter's config with the base's vocabulary size, and no padding id beyond it."""
         config = self.loader.config(self.folder)
         tokens = config.get_text_config()
-        rows = int(tokens.vocab_size)
         tokens.vocab_size = self.loader.config(base_of(Path(self.folder))).get_text_config().vocab_size
-        return config, rows
+        for part in (config, tokens):
+            if (getattr(part, "pad_token_id", None) or 0) >= tokens.vocab_size:
+                part.pad_token_id = None
+        return config
 
-    def _attached(self, base: PreTrainedModel, rows: int) -> Any:
-        """Give the base as many token rows as the adapter has, and put the adapter on it."""
+    def _attached(self, base: PreTrainedModel) -> Any:
+        """Give the base as many token rows as the adapter has, and its padding id, and put the adapter on it."""
         from peft import PeftModel
 
-        resize(base, rows)
+        own = self.loader.config(self.folder)
+        cover(base, int(own.get_text_config().vocab_size))
+        base.config.pad_token_id = getattr(own, "pad_token_id", None)
+        base.config.get_text_config().pad_token_id = getattr(own.get_text_config(), "pad_token_id", None)
         try:
             return PeftModel.from_pretrained(base, self.folder)
         except Exception as error:

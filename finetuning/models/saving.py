@@ -112,7 +112,7 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
         ModelError: If config, generation config or tokenizer cannot be written.
     """
     try:
-        temporary = tempfile.TemporaryDirectory()
+        temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     except OSError:  # no disk for temporary files can be written; that of the run need not be among them
         return
     with temporary as name:

@@ -7,6 +7,7 @@ starts as the mean of the embeddings of the pieces that it replaces. `vocabulary
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -122,11 +123,36 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, merges: Sequence[Pair])
     return Extension(first_id, replaced)
 
 
+def embedding_rows(model: PreTrainedModel) -> int:
+    """Return the number of tokens that a model's embedding has a row for."""
+    if not hasattr(model.config.get_text_config(), "vocab_size"):
+        return sys.maxsize  # it reads characters without a table of them, as CANINE does
+    embedding: Any = model.get_input_embeddings()
+    return len(embedding.weight)
+
+
 def resize(model: PreTrainedModel, rows: int) -> None:
     """Give embedding and head at least `rows` rows, in place. Tied weights stay tied."""
-    embedding: Any = model.get_input_embeddings()
-    if len(embedding.weight) < rows:
+    if embedding_rows(model) < rows:
         model.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def cover(model: PreTrainedModel, rows: int) -> None:
+    """Give a model rows for tokens that only its tokenizer has, each the mean of the model's own rows.
+
+    Args:
+        model: The model, changed in place.
+        rows: The number of rows that are needed.
+    """
+    import torch
+
+    own = embedding_rows(model)
+    if own >= rows:
+        return
+    resize(model, rows)
+    with torch.no_grad():
+        for parameter in vocabulary_parameters(model).values():
+            parameter[own:] = parameter[:own].float().mean(0).to(parameter.dtype)
 
 
 def initialise_rows(model: PreTrainedModel, extension: Extension) -> None:
@@ -138,6 +164,7 @@ def initialise_rows(model: PreTrainedModel, extension: Extension) -> None:
     """
     import torch
 
+    cover(model, extension.first_id)
     resize(model, extension.rows)
     with torch.no_grad():
         for parameter in vocabulary_parameters(model).values():

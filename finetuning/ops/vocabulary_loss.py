@@ -9,7 +9,7 @@ in bfloat16 and up to nine times as long with float32 sums, ignored autocast, an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,8 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_REFUSALS = (TypeError, ValueError, KeyError, AttributeError)  # of models that cannot run on a row of tokens
+_SCALES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
 _CHUNK_LOGITS = {"cpu": 2**23}  # few enough for a CPU's cache
 _CHUNK_LOGITS_ELSEWHERE = 2**26  # enough to fill a GPU
 
@@ -155,23 +157,48 @@ def plain_head(model: PreTrainedModel) -> torch.nn.Linear | None:
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear or "forward" in vars(head):
         return None
-    ids = torch.arange(4, device=model.device).remainder(model.config.vocab_size).unsqueeze(0)
+    ids = torch.arange(4, device=model.device).remainder(model.config.get_text_config().vocab_size).unsqueeze(0)
     inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            logits = model(**inputs).logits
+        with torch.no_grad(), _multiplying(model):
+            with _output_of(head) as made:
+                logits = model(**inputs).logits
             with as_identity(head):
                 hidden = model(**inputs).logits
             expected = head(hidden)
-    except RuntimeError:  # the code after the head fails on hidden states: BART adds a bias of the vocabulary's size
+    except (RuntimeError, *_REFUSALS):  # code after the head fails on hidden states: BART adds a bias to the logits
         return None
     finally:
         model.train(was_training)
-    if logits.is_meta:  # no values to compare
-        return head if getattr(model.config, "final_logit_softcapping", None) is None else None
+    if logits.is_meta:  # no values to compare, but a tensor that nothing was done to after the head is the same one
+        return head if any(logits is output for output in made) or not _is_scaled(model) else None
     return head if bool((expected - logits).abs().max() <= 1e-3 * logits.abs().max()) else None
+
+
+def _multiplying(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Return a context in which weights of several dtypes, such as a trained embedding's, can be multiplied."""
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    is_mixed = len(dtypes) > 1 and model.device.type != "meta"
+    return torch.autocast(model.device.type, torch.bfloat16) if is_mixed else nullcontext()
+
+
+def _is_scaled(model: PreTrainedModel) -> bool:
+    """Return whether a model's config says that its logits are capped, or multiplied by something but one."""
+    config = model.config.get_text_config()
+    return any(getattr(config, name, None) not in (None, 1) for name in _SCALES)
+
+
+@contextmanager
+def _output_of(head: torch.nn.Linear) -> Iterator[list[torch.Tensor]]:
+    """Collect what a module returns inside the block."""
+    made: list[torch.Tensor] = []
+    hook = head.register_forward_hook(lambda _module, _inputs, output: made.append(output))
+    try:
+        yield made
+    finally:
+        hook.remove()
 
 
 @contextmanager

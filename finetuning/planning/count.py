@@ -99,7 +99,7 @@ class _LiveBytes(TorchDispatchMode):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.vocabulary = getattr(model.config, "vocab_size", 0)
+        self.vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
         self.sizes: dict[int, tuple[int, int]] = {  # (bytes, bytes of logits) by storage; those of the model count 0
             tensor.untyped_storage()._cdata: (0, 0) for tensor in (*model.parameters(), *model.buffers())
         }

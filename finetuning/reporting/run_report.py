@@ -200,7 +200,7 @@ def build_report(
         model=model.name,
         dataset=data.shown_name(),
         public_model=public_name(model.name),
-        public_dataset=public_name(data.shown_name()),
+        public_dataset=", ".join(map(public_name, data.names())),
         loading=Loading(
             task.auto_class, task.pipeline, task.usage, is_adapter=METHODS[model.adapter.method].adds_weights
         ),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetuning.config.schema import DataSettings, Settings
 from finetuning.types import Batch, Column, RandomKey
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something about a source's row that its reader does not use.
+
+    Attributes:
+        kind: `field`, a field of a nested cell that is not read, or `opening`, a turn before a conversation's first
+            question.
+        found: The field's name, or the turn's text.
+    """
+
+    kind: Literal["field", "opening"]
+    found: str
 
 
 class RowReader(ABC):
@@ -28,12 +43,15 @@ class RowReader(ABC):
         counts_characters: Whether labels are character positions. The text is then only brought to NFC, and
             `prepare` moves the positions accordingly.
         instead: For settings of other tasks' columns, the setting of this task that is likely meant.
+        refused_columns: Names of columns that would change what a row means → what to do about them. They are
+            refused where they are not read.
     """
 
     has_labels: ClassVar[bool] = False
     grouped_by: ClassVar[str | None] = None
     counts_characters: ClassVar[bool] = False
     instead: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    refused_columns: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -75,6 +93,17 @@ class RowReader(ABC):
             BadRow: The row cannot be used. The message says why.
         """
         return row
+
+    def remarks(self, row: Mapping[str, Any]) -> Iterable[Remark]:
+        """Return what `prepare` does not use of a row's cells, for the log.
+
+        Args:
+            row: Cells by role, as the source has them.
+
+        Returns:
+            The remarks.
+        """
+        return ()
 
     def complete(self, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Reduce a prepared row to the part that can be trained and scored.
@@ -189,6 +218,10 @@ class RowEncoder(ABC):
         Returns:
             The batch on the CPU.
         """
+
+    def why_several(self) -> str:
+        """Return why a row may make several examples, a sentence for the log, or "" where that is plain."""
+        return ""
 
     def packs(self) -> bool:
         """Return whether windows are packed into rows of several sequences through `collate_rows`."""

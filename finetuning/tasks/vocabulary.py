@@ -121,6 +121,32 @@ def only_positions(module: torch.nn.Module, batch: Batch) -> Iterator[None]:
         handle.remove()
 
 
+@contextmanager
+def only_head_positions(model: PreTrainedModel, batch: Batch) -> Iterator[None]:
+    """Cut the hidden states that go into a causal model's head to the batch's places, as (1, items, hidden).
+
+    The module before the head is not the same in all of them: OPT calls its decoder, Llama 4 has no base model.
+
+    Args:
+        model: The model.
+        batch: A batch with `places`.
+
+    Yields:
+        Nothing. The cut ends with the block.
+    """
+    assert batch.places is not None
+    places, head = batch.places, model.get_output_embeddings()
+
+    def select(_module: torch.nn.Module, inputs: Any) -> Any:
+        return (inputs[0].flatten(0, 1).index_select(0, places).unsqueeze(0), *inputs[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _cross_entropy_sum(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,7 @@ def test_the_folder_of_the_base_is_not_written_to(tmp_path: Path, monkeypatch: p
 
 def test_a_run_from_a_named_checkpoint_goes_on_in_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["finetuning_app.py"])
+    monkeypatch.setattr("shutil.which", lambda _: sys.executable)
     words = ["--epochs", "3", "--resume", "--checkpoint_path", "old/checkpoints/step-00000001"]
     told = resume_command(words, Path("old"))
     assert told == "python finetuning_app.py --epochs 3 --resume --checkpoint_path old"

@@ -264,7 +264,9 @@ def test_plain_text_is_one_text_a_line(tmp_path: Path) -> None:
         ("a.jsonl", '{"a": \n{"a": 1}\n', ["1번째 줄", "JSON"]),
         ("a.json", '[{"text": "\\ud83d"}]', ["surrogate"]),
         ("a.parquet", "not parquet", ["Parquet"]),
-        ("a.docx", "x", [".docx", ".csv"]),
+        ("a.docx", "x", [".docx", ".csv", "텍스트 파일로 저장"]),
+        ("a.XLS", "\xd0", [".XLS", ".xlsx나 CSV"]),
+        ("a.zip", "x", [".zip", "압축을 풀고"]),
     ],
 )
 def test_an_unreadable_file_is_reported(tmp_path: Path, name: str, content: str, said: list[str]) -> None:

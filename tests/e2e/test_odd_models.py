@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.support.cli import Cli, Run, arguments_for, read_json
+from tests.support.architectures import CAUSAL, ENCODERS, made, multimodal
+from tests.support.cli import Cli, Run, arguments_for, check_evaluate_repeats_training, read_json
 
 
 def changed(model: Path, folder: Path, **config: Any) -> Path:
@@ -115,8 +116,11 @@ def tied_causal(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def questions(folder: Path) -> Path:
-    path = folder / "questions.csv"
-    path.write_text("prompt,response\n" + "".join(f"질문 {n},답 {n}\n" for n in range(24)), encoding="utf-8")
+    path = folder / "questions"
+    path.mkdir()
+    for name, numbers in (("train", range(24)), ("test", range(24, 30))):
+        rows = "".join(f"질문 {n},답 {n}\n" for n in numbers)
+        (path / f"{name}.csv").write_text(f"prompt,response\n{rows}", encoding="utf-8")
     return path
 
 
@@ -151,3 +155,159 @@ def test_the_saved_tokenizer_is_of_a_class_that_transformers_4_has(
     again = AutoTokenizer.from_pretrained(output_dir)
     assert again.get_vocab() == tokenizer.get_vocab()
     assert {"a", "b"} <= set(again.all_special_tokens)
+
+
+@pytest.mark.parametrize("method", ["none", "lora"])
+def test_an_embedding_grows_to_the_tokenizer(cli: Cli, tiny_causal: Path, tmp_path: Path, method: str) -> None:
+    from transformers import AutoTokenizer
+
+    folder, output_dir = changed(tiny_causal, tmp_path / "odd"), tmp_path / "run"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["질문", "답"])
+    tokenizer.save_pretrained(folder)
+    flags = [
+        "--task", "text-generation", "--epochs", "1", "--set", "generation.max_new_tokens=2",
+        "--set", f"model.adapter.method={method}",
+    ]  # fmt: skip
+    arguments = arguments_for(folder, questions(tmp_path), output_dir, *flags)
+    for command in ("plan", "train"):
+        run = cli(command, *arguments)
+        assert run.code == 0, run.err
+        assert run.err.count("임베딩을 늘립니다") == 1
+    assert read_json(output_dir / "config.json")["vocab_size"] == len(tokenizer)
+    check_evaluate_repeats_training(cli, output_dir)
+    if method == "lora":
+        exported = cli("export", "--output_dir", output_dir, "--output", tmp_path / "merged")
+        assert exported.code == 0, exported.err
+        assert len(load_file(tmp_path / "merged" / "model.safetensors")["model.embed_tokens.weight"]) == len(tokenizer)
+
+
+def test_a_padding_token_beyond_the_embedding_makes_nothing_more_trained(
+    cli: Cli, tiny_causal: Path, tmp_path: Path
+) -> None:
+    """As of a Llama whose tokenizer was given a [PAD]: an adapter stays small, and loads as it was trained."""
+    from transformers import AutoTokenizer
+
+    folder, output_dir = changed(tiny_causal, tmp_path / "odd"), tmp_path / "run"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    flags = [
+        "--task", "text-generation", "--epochs", "1", "--set", "generation.max_new_tokens=2",
+        "--set", "model.adapter.method=lora",
+    ]  # fmt: skip
+    run = cli(*arguments_for(folder, questions(tmp_path), output_dir, *flags))
+    assert run.code == 0, run.err
+    assert all("lora_" in name for name in load_file(output_dir / "adapter_model.safetensors"))
+    check_evaluate_repeats_training(cli, output_dir)
+
+
+def test_segments_that_the_model_does_not_have_are_left_out(
+    cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """KoBERT's tokenizer is made from XLNet's, which gives [CLS] the segment 2."""
+    folder = changed(tiny_model, tmp_path / "odd")
+    path = folder / "tokenizer.json"
+    described = read_json(path)
+    for kind in ("single", "pair"):
+        described["post_processor"][kind][-1]["SpecialToken"]["type_id"] = 2
+    path.write_text(json.dumps(described), encoding="utf-8")
+    for command in ("plan", "train"):
+        run = cli(command, *arguments_for(folder, reviews, tmp_path / "run", "--epochs", "1"))
+        assert run.code == 0, run.err
+        assert "type_vocab_size(2)를 넘어 쓰지 않습니다" in run.err
+
+
+def test_a_classifier_on_bart_reads_the_end_that_its_tokenizer_does_not_append(
+    cli: Cli, tiny_causal: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """As KoBART's does not."""
+    import torch
+    from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_causal)
+    folder, output_dir = tmp_path / "bart", tmp_path / "run"
+    torch.manual_seed(0)
+    sizes = {f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    config = BartConfig(
+        vocab_size=len(tokenizer) + 1, d_model=32, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=128,
+        bos_token_id=0, eos_token_id=0, pad_token_id=len(tokenizer), decoder_start_token_id=0, forced_eos_token_id=0,
+        **sizes,
+    )  # fmt: skip
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    run = cli(*arguments_for(folder, reviews, output_dir, "--epochs", "1"))
+    assert run.code == 0, run.err
+    assert AutoTokenizer.from_pretrained(output_dir)("좋다")["input_ids"][-1] == 0
+
+
+def test_a_tokenizer_without_padding_and_end_is_refused(
+    cli: Cli, tiny_causal: Path, reviews: Path, tmp_path: Path
+) -> None:
+    folder = changed(tiny_causal, tmp_path / "odd", eos_token_id=None)
+    path = folder / "tokenizer_config.json"
+    described = {name: value for name, value in read_json(path).items() if not name.endswith("_token")}
+    path.write_text(json.dumps(described), encoding="utf-8")
+    for command in ("plan", "train"):
+        run = cli(command, *arguments_for(folder, reviews, tmp_path / "run"))
+        check_refused(run, "pad 토큰도 끝 토큰(eos)도 없습니다")
+
+
+def test_a_model_that_pads_on_the_left_is_refused_by_name(
+    cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path
+) -> None:
+    folder = changed(tiny_model, tmp_path / "odd")
+    (folder / "config.json").write_text(json.dumps({"model_type": "xlnet"}), encoding="utf-8")
+    for command in ("plan", "train"):
+        check_refused(cli(command, *arguments_for(folder, reviews, tmp_path / "run")), "XLNet은 왼쪽을 채워 읽는 모델")
+
+
+def test_attention_that_depends_on_the_batch_is_replaced(
+    cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """BigBird's sparse attention is given up for good at the first batch of short texts."""
+    import torch
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    tokenizer, folder, output_dir = AutoTokenizer.from_pretrained(tiny_model), tmp_path / "odd", tmp_path / "run"
+    torch.manual_seed(0)
+    config = made(ENCODERS["big_bird"], vocab_size=len(tokenizer))
+    AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for command in ("plan", "train"):
+        run = cli(command, *arguments_for(folder, reviews, output_dir, "--epochs", "1"))
+        assert run.code == 0, run.err
+        assert run.err.count("original_full로 바꾸어 쓰고 저장합니다") == 1
+    assert read_json(output_dir / "config.json")["attention_type"] == "original_full"
+    check_evaluate_repeats_training(cli, output_dir)
+
+
+@pytest.mark.parametrize("method", ["none", "lora", "freeze"])
+@pytest.mark.parametrize("kind", ["opt", "gemma3", "gemma4", "llama4"])
+def test_models_with_nested_settings_or_a_deeper_decoder_are_trained(
+    cli: Cli, tiny_causal: Path, tmp_path: Path, kind: str, method: str
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, folder, output_dir = AutoTokenizer.from_pretrained(tiny_causal), tmp_path / "odd", tmp_path / "run"
+    torch.manual_seed(0)
+    ids = {"vocab_size": len(tokenizer), "eos_token_id": 0, "bos_token_id": None, "pad_token_id": None}
+    config = made(CAUSAL[kind], **ids) if kind in CAUSAL else multimodal(kind, **ids)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    flags = [
+        "--task", "text-generation", "--epochs", "1", "--set", "generation.max_new_tokens=2",
+        "--set", f"model.adapter.method={method}", "--set", "model.adapter.layers=1",
+    ]  # fmt: skip
+    arguments = arguments_for(folder, questions(tmp_path), output_dir, *flags)
+    for command in ("plan", "train"):
+        run = cli(command, *arguments)
+        assert run.code == 0, run.err
+    check_evaluate_repeats_training(cli, output_dir)
+    if method == "lora":
+        names = set(load_file(output_dir / "adapter_model.safetensors"))
+        assert names and not any("vision" in name for name in names)
+        exported = cli("export", "--output_dir", output_dir, "--output", tmp_path / "merged")
+        assert exported.code == 0, exported.err

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from finetuning.inference.chat import HangulStreamer
-from finetuning.tasks.generation.conversations import prompt_ids
+from finetuning.tasks.generation.chat.encoding import prompt_ids
+from finetuning.tasks.generation.chat.shapes import Conversation
+from finetuning.tasks.generation.chat.template import ChatTemplate
 
 
 def test_a_syllable_is_shown_once_all_its_bytes_are_there(tiny_causal: Path, capsys: pytest.CaptureFixture) -> None:
@@ -48,11 +50,12 @@ def test_a_conversation_that_outgrows_the_model_loses_its_oldest_turns_whole(tin
     tokenizer = AutoTokenizer.from_pretrained(tiny_causal)
     tokenizer.chat_template = "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content'] }}{% endfor %}"
     roles = ("system", "user", "assistant", "user", "assistant", "user")
-    messages = [{"role": role, "content": f"말{number}"} for number, role in enumerate(roles)]
-    whole = tokenizer.decode(prompt_ids(messages, tokenizer, 1000))
+    messages = Conversation(tuple({"role": role, "content": f"말{number}"} for number, role in enumerate(roles)))
+    template = ChatTemplate.of(tokenizer)
+    whole = tokenizer.decode(prompt_ids(messages, template, 1000))
     assert whole == "[system]말0[user]말1[assistant]말2[user]말3[assistant]말4[user]말5"
     for left_out in (whole, whole.replace("[user]말1[assistant]말2", "")):
         room = len(tokenizer(left_out, add_special_tokens=False)["input_ids"]) - 1
-        fitting = tokenizer.decode(prompt_ids(messages, tokenizer, room))
+        fitting = tokenizer.decode(prompt_ids(messages, template, room))
         assert fitting.startswith("[system]말0[user]") and fitting.endswith("[user]말5")
         assert len(fitting) < len(left_out)

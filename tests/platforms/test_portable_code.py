@@ -22,7 +22,7 @@ POSIX_NAMES = {
 # where a check stands before the use: tests of these files run both ways
 CHECKED = {
     "finetuning/data/parallel.py": {"sched_getaffinity", "uname"},
-    "finetuning/tasks/generation/time_limit.py": {"SIGALRM", "ITIMER_REAL", "setitimer"},
+    "finetuning/tasks/generation/chat/time_limit.py": {"SIGALRM", "ITIMER_REAL", "setitimer"},
 }
 NO_TEXT = {
     "finetuning/device/usage.py",  # numbers of /proc

@@ -20,7 +20,7 @@ from finetuning.checkpoints.names import points_to_a_checkpoint
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.commands.console import prepare_output, tell_at_once
 from finetuning.commands.export import check_export_folder
-from finetuning.files import disk_reason, move, seen_from, user_path, write_json
+from finetuning.files import disk_reason, move, seen_from, typed, user_path, write_json
 from finetuning.reporting.predictions import write_predictions
 from finetuning.types import Checkpoint, Progress
 from finetuning_app import StopSignal
@@ -223,6 +223,20 @@ def test_names_that_become_others_are_refused(windows: None, text: str, said: st
 def test_usual_names_are_taken(windows: None, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr("finetuning.files.Path", PureWindowsPath)
     assert user_path(text) == text
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("C:\\models\\run", "C:\\models\\run"),
+        ("내 설문 결과.csv", '"내 설문 결과.csv"'),
+        ("C:\\my data\\", '"C:\\my data\\\\"'),
+        ("a&b", '"a&b"'),
+        ("data.label_column=내 라벨", '"data.label_column=내 라벨"'),
+    ],
+)
+def test_commands_are_shown_as_the_shells_of_windows_take_them(windows: None, word: str, shown: str) -> None:
+    assert typed("--resume", word) == f"--resume {shown}"
 
 
 def test_a_path_that_is_too_long_is_named(windows: None) -> None:

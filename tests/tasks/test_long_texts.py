@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from finetuning.config.schema import Settings
 from finetuning.planning.tokenizer_fit import measure
-from finetuning.tasks.generation.conversations import PLAIN_TEMPLATE, prompt_ids
+from finetuning.tasks.generation.chat.encoding import prompt_ids
+from finetuning.tasks.generation.chat.shapes import Conversation
+from finetuning.tasks.generation.chat.template import PLAIN_TEMPLATE, ChatTemplate
 from finetuning.tasks.registry import find_task
 from finetuning.tasks.text_encoding import read_beginning, read_end
 
@@ -92,8 +94,8 @@ def rows_of(task: str, text: str) -> dict[str, Sequence[Any]]:
 
 
 CUTS = (
-    "text_encoding.read_beginning", "text_encoding.read_end", "generation.conversations.read_beginning",
-    "generation.conversations.read_end", "generation.causal.read_end", "generation.seq2seq.read_beginning",
+    "text_encoding.read_beginning", "text_encoding.read_end", "generation.chat.encoding.read_beginning",
+    "generation.chat.encoding.read_end", "generation.causal.read_end", "generation.seq2seq.read_beginning",
     "answering.encoding.read_beginning",
 )  # fmt: skip
 KINDS = {
@@ -125,11 +127,12 @@ def test_examples_are_those_of_the_whole_text(
 def test_a_prompt_ends_as_the_whole_does(text: str, room: int, tiny_causal: Path) -> None:
     tokenizer = loaded(tiny_causal)
     tokenizer.chat_template = PLAIN_TEMPLATE
-    messages = [{"role": "user", "content": "뭐?"}, {"role": "assistant", "content": text},
-                {"role": "user", "content": text}]  # fmt: skip
-    found = prompt_ids(messages, tokenizer, room)
+    turns = (("user", "뭐?"), ("assistant", text), ("user", text))
+    messages = Conversation(tuple({"role": role, "content": content} for role, content in turns))
+    template = ChatTemplate.of(tokenizer)
+    found = prompt_ids(messages, template, room)
     with nothing_left_out():
-        assert prompt_ids(messages, tokenizer, room) == found
+        assert prompt_ids(messages, template, room) == found
 
 
 @few

@@ -12,15 +12,10 @@ import pytest
 from data_manager import DataManager
 from exceptions import BadRow
 from finetuning.config.schema import Settings
-from finetuning.tasks.generation.conversations import (
-    PLAIN_TEMPLATE,
-    encode_rendered,
-    end_of_turn,
-    prompt_ids,
-    prompt_of,
-    render,
-    to_messages,
-)
+from finetuning.tasks.generation.chat.encoding import Encoded, encode_rendered, prompt_ids, prompt_of
+from finetuning.tasks.generation.chat.rendering import render
+from finetuning.tasks.generation.chat.shapes import Conversation, read_conversation, shape_of
+from finetuning.tasks.generation.chat.template import PLAIN_TEMPLATE, ChatTemplate
 from finetuning.tasks.registry import find_task
 
 TURNS = [
@@ -40,6 +35,15 @@ FORGETFUL = (  # earlier answers lose what comes before '|', as templates do tha
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 NO_END = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"  # noqa: E501
+
+
+def to_messages(row: dict[str, Any], system_prompt: str | None) -> list[dict[str, Any]]:
+    return list(read_conversation(shape_of(row), row, system_prompt, keeps_opening=True).messages)
+
+
+def first_example(tokenizer: Any, messages: list[dict[str, str]], max_length: int) -> Encoded:
+    template = ChatTemplate.of(tokenizer)
+    return encode_rendered(render(Conversation(tuple(messages)), template)[0], template, max_length)
 
 
 def task_of(**options: Any) -> Any:
@@ -72,7 +76,7 @@ def trained_texts(tokenizer: Any, messages: list[dict[str, str]], template: str,
         ({"messages": TURNS}, TURNS),
         ({"messages": json.dumps(TURNS)}, TURNS),
         (
-            {"conversations": [{"from": "human", "value": "안녕"}, {"from": "gpt", "value": "네, 안녕하세요"}]},
+            {"messages": [{"from": "human", "value": "안녕"}, {"from": "gpt", "value": "네, 안녕하세요"}]},
             TURNS[:2],
         ),
         ({"prompt": "안녕", "response": "네, 안녕하세요"}, TURNS[:2]),
@@ -95,7 +99,8 @@ def test_every_shape_is_converted_to_messages(row: dict[str, Any], expected: lis
     [
         (TURNS[1:], "assistant로 시작"),
         ([TURNS[0], TURNS[2]], "번갈아"),
-        ([{"role": "tool", "content": "x"}], "role 'tool'"),
+        ([{"role": "narrator", "content": "x"}], "role 'narrator'"),
+        ([TURNS[0], {"role": "tool", "content": "x"}], "도구를 부르지 않았는데"),
         ([{"role": ["user"], "content": "x"}], "모르는 role"),
         ([{"role": "user", "content": " "}], "빈 메시지"),
         ([{"role": "user", "content": 3}], "글자가 아닌"),
@@ -120,7 +125,7 @@ def test_an_answer_that_a_template_changes_later_is_trained_as_it_was_given(toke
 
 def test_a_template_without_an_end_gets_one(tokenizer: Any) -> None:
     assert trained_texts(tokenizer, TURNS[:2], NO_END) == ["네, 안녕하세요</s>"]
-    assert end_of_turn(tokenizer) == tokenizer.eos_token_id
+    assert ChatTemplate.of(tokenizer).end == tokenizer.eos_token
 
 
 def test_train_on_all_trains_every_token(tokenizer: Any) -> None:
@@ -132,8 +137,9 @@ def test_train_on_all_trains_every_token(tokenizer: Any) -> None:
 
 def test_a_prompt_is_the_beginning_of_its_training_example(tokenizer: Any) -> None:
     tokenizer.chat_template = PLAIN_TEMPLATE
-    prompt = tokenizer(prompt_of(TURNS, tokenizer), add_special_tokens=False)["input_ids"]
-    encoded = encode_rendered(render(TURNS, tokenizer, whole=False)[0], tokenizer, 1000)
+    asked = prompt_of(Conversation(tuple(TURNS)), ChatTemplate.of(tokenizer))
+    prompt = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    encoded = first_example(tokenizer, TURNS, 1000)
     assert encoded.input_ids[: len(prompt)] == prompt
     assert encoded.trained[len(prompt)] and not encoded.trained[len(prompt) - 1]
 
@@ -193,15 +199,15 @@ def test_the_trained_part_is_shown_between_brackets(tokenizer: Any) -> None:
 
 def test_characters_are_those_of_the_trained_text_that_is_kept(tokenizer: Any) -> None:
     """A Korean letter is three tokens of this tokenizer, and the token that ends an answer is no letter."""
+    for template in (CHATML, PLAIN_TEMPLATE):
+        tokenizer.chat_template = template
+        assert first_example(tokenizer, TURNS, 1000).characters == len("네, 안녕하세요밥 먹어요")
     for template in (CHATML, PLAIN_TEMPLATE, NO_END):
         tokenizer.chat_template = template
-        rendered = render(TURNS, tokenizer, whole=False)[-1]
-        whole = encode_rendered(rendered, tokenizer, 1000)
-        assert whole.characters == len("네, 안녕하세요밥 먹어요")
-        first = encode_rendered(render(TURNS[:2], tokenizer, whole=False)[0], tokenizer, 1000)
+        first = first_example(tokenizer, TURNS[:2], 1000)
         assert first.characters == len("네, 안녕하세요")
         start = first.trained.index(True)
-        assert encode_rendered(rendered, tokenizer, start + 5).characters == len("네, ")
+        assert first_example(tokenizer, TURNS, start + 5).characters == len("네, ")
 
 
 def test_characters_of_a_plain_text_are_counted_once(tokenizer: Any) -> None:
@@ -216,7 +222,7 @@ def test_characters_of_a_plain_text_are_counted_once(tokenizer: Any) -> None:
         ({}, ["text"], ["text"]),
         ({}, ["질문", "답변"], ["prompt", "response"]),
         ({}, ["messages", "id"], ["messages"]),
-        ({}, ["instruction", "input", "output"], ["instruction", "input", "output"]),
+        ({}, ["instruction", "input", "output"], ["instruction", "output", "input"]),
         ({"text_column": "본글"}, ["본글", "질문", "답변"], ["text"]),
         ({"text_column": "본글"}, ["본글", "messages"], ["text"]),
         ({"prompt_column": "물음", "response_column": "답"}, ["물음", "답", "messages"], ["prompt", "response"]),
@@ -230,7 +236,7 @@ def test_a_column_that_is_named_wins_over_shapes(data: Any, available: list[str]
 def test_the_end_of_a_prompt_that_is_too_long_is_kept(tokenizer: Any) -> None:
     tokenizer.chat_template = PLAIN_TEMPLATE
     messages = [{"role": "user", "content": "가" * 100}]
-    ids = prompt_ids(messages, tokenizer, 40)
+    ids = prompt_ids(Conversation(tuple(messages)), ChatTemplate.of(tokenizer), 40)
     assert len(ids) == 40
     assert tokenizer.decode(ids).endswith("가\n\n### 답변\n")
 

@@ -65,6 +65,17 @@ class TextGenerationSettings(Section):
         "`answer` (trains on answers only) or `all` (on questions too)",
         cache="examples",
     )
+    train_thoughts: Boolean = setting(
+        True,
+        "생각(`reasoning_content`, `<think>`)도 학습합니다. `false`면 문맥으로만 줍니다",
+        "trains on thoughts (`reasoning_content`, `<think>`) too; with `false` they are context only",
+        cache="examples",
+    )
+    leading_answer: Literal["turn", "row"] = setting(
+        "turn",
+        "assistant가 먼저 말하는 대화에서 그 메시지만 빼거나(`turn`) 행을 건너뜁니다(`row`)",
+        "of a conversation that the assistant begins, leaves out that message (`turn`) or the row (`row`)",
+    )
     system_prompt: Text | None = setting(
         None, "모든 대화 앞에 둘 system 메시지", "system message in front of every conversation"
     )
@@ -83,6 +94,18 @@ class Text2TextSettings(Section):
 
     max_target_length: Annotated[Integer, Field(ge=2)] = setting(
         128, "출력 텍스트의 최대 토큰 수", "maximum number of tokens of the output text", cache="examples"
+    )
+    source_language: Text | None = setting(
+        None,
+        "mBART, M2M100, NLLB의 입력 언어 코드. 예: `ko_KR`. `null`이면 tokenizer에 정해진 대로",
+        "code of the input's language for mBART, M2M100 and NLLB, such as `ko_KR`; `null` for the tokenizer's own",
+        cache="none",  # the examples' key holds what the tokenizer was made with
+    )
+    target_language: Text | None = setting(
+        None,
+        "같은 모델의 출력 언어 코드",
+        "code of the output's language for the same models",
+        cache="none",
     )
 
 

@@ -14,6 +14,7 @@ from exceptions import DataError
 from finetuning.data.formats import delimited, json_records, lines, naver_ner, parquet, spreadsheet, tagged
 from finetuning.data.formats.base import Source, TextFile, with_clean_names
 from finetuning.data.formats.encoding import find_encoding
+from finetuning.files import similar_name
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ _FOREIGN = {  # first bytes → the format as messages name it, and what to do
     b"%PDF": ("PDF", "텍스트나 CSV로 저장한 파일을 지정하세요."),
     b"\x89PNG": ("PNG 그림", "텍스트나 CSV 파일을 지정하세요."),
 }
+_ADVICE = {  # what to do about files of common formats that cannot be read, by suffix
+    **dict.fromkeys((".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), "엑셀에서 열어 .xlsx나 CSV(UTF-8)로 저장하세요. "),
+    **dict.fromkeys((".zip", ".gz", ".tar", ".7z"), "압축을 풀고 그 안의 파일을 지정하세요. "),
+    **dict.fromkeys((".hwp", ".hwpx", ".doc", ".docx", ".pdf"), "내용을 CSV나 텍스트 파일로 저장해 지정하세요. "),
+}
 SUFFIXES = tuple(suffix for row in (*_TEXT, *_BINARY) for suffix in row.suffixes)
 
 
@@ -124,7 +130,11 @@ def open_source(path: Path, encoding: str | None, path_to_records: str | None = 
 
 def _check_path(path: Path) -> None:
     if not path.exists():
-        raise DataError(f"파일이 없습니다: {path}", where=str(path), remedy="경로의 철자를 확인하세요.")
+        raise DataError(
+            f"파일이 없습니다: {path}",
+            where=str(path),
+            remedy=f"{similar_name(path)}경로의 철자를 확인하세요. 지금 폴더는 {Path.cwd()}입니다.",
+        )
     if path.is_dir():
         raise DataError("파일이 아니라 폴더입니다.", where=str(path), remedy="폴더 안의 파일을 지정하세요.")
     if not path.is_file():
@@ -135,7 +145,7 @@ def _check_path(path: Path) -> None:
         raise DataError(
             f"'{path.suffix}' 형식은 읽을 수 없습니다.",
             where=str(path),
-            remedy=f"읽을 수 있는 형식: {', '.join(SUFFIXES)}",
+            remedy=f"{_ADVICE.get(path.suffix.casefold(), '')}읽을 수 있는 형식: {', '.join(SUFFIXES)}",
         )
 
 

@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
-from exceptions import BadRow, ModelError
+from exceptions import ModelError
 from finetuning.config.schema import Settings
-from finetuning.korean.column_names import PROMPTS, RESPONSES, TEXTS
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
-from finetuning.tasks.generation.conversations import (
-    Encoded,
-    encode_rendered,
-    end_of_turn,
-    prompt_ids,
-    render,
-    to_messages,
-    trained_characters,
-)
+from finetuning.tasks.generation.chat.encoding import Encoded, encode_rendered, prompt_ids, trained_characters
+from finetuning.tasks.generation.chat.reader import ConversationReader
+from finetuning.tasks.generation.chat.rendering import render
+from finetuning.tasks.generation.chat.shapes import SEGMENT, Conversation
+from finetuning.tasks.generation.chat.template import ChatTemplate, TemplateRefused, special_tokens
+from finetuning.tasks.generation.chat.template_choice import keep_trained_template, set_template
 from finetuning.tasks.generation.shared import (
-    PROMPT_AND_RESPONSE,
     Answer,
     GeneratedTextPresenter,
     GeneratingScorer,
     generate_texts,
     generated_pairs,
 )
-from finetuning.tasks.generation.templates import keep_trained_template, set_template
-from finetuning.tasks.parts import RowEncoder, RowReader
+from finetuning.tasks.parts import RowEncoder
 from finetuning.tasks.text_encoding import read_end
-from finetuning.tasks.vocabulary import losses_by_example, only_positions, vocabulary_batch
-from finetuning.types import IGNORED, Batch, Column, RandomKey
+from finetuning.tasks.vocabulary import losses_by_example, only_head_positions, vocabulary_batch
+from finetuning.types import IGNORED, Batch, RandomKey
 
 if TYPE_CHECKING:
     import torch
@@ -61,64 +55,6 @@ class TextGeneration(Task):
         self.encodes = ConversationEncoder(settings)
         self.scores = CausalScorer(settings)
         self.shows = ConversationPresenter()
-
-
-class ConversationReader(RowReader):
-    """Reads conversations or plain text.
-
-    A row is `messages`, ShareGPT's `conversations`, Alpaca's `instruction`, `input` and `output`, a prompt and a
-    response, or else plain text.
-    """
-
-    instead = PROMPT_AND_RESPONSE
-
-    def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
-        """Return the columns that the settings name, or else those of a common shape, or else the text's."""
-        wanted = self.settings.text_generation.format
-        text = self.column("text", "text_column", TEXTS)
-        pair = (
-            self.column("prompt", "prompt_column", PROMPTS),
-            self.column("response", "response_column", RESPONSES, target=True),
-        )
-        named = {column.role for column in (text, *pair) if column.name in available and not column.is_default()}
-        if wanted == "text" or (wanted is None and "text" in named and "prompt" not in named):
-            return (text,)
-        if "prompt" in named:
-            return pair
-        for shape in ("messages", "conversations"):
-            if shape in available:
-                return (self.found_column(shape, "text_column", shape),)
-        output = next((name for name in ("output", "response") if name in available), None)
-        if "instruction" in available and output is not None:
-            given = next((name for name in ("input", "context") if name in available), None)
-            return (
-                self.found_column("instruction", "prompt_column", "instruction"),
-                *((self.found_column("input", "prompt_column", given, optional=True),) if given else ()),
-                self.found_column("output", "response_column", output, target=True),
-            )
-        is_pair = wanted == "chat" or all(_is_there(column, available) for column in pair)
-        return pair if is_pair else (text,)
-
-    def refine(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Settings:
-        """Return the settings with the format that was found; see `RowReader.refine`."""
-        found = "text" if "text" in roles else "chat"
-        options = self.settings.text_generation.model_copy(update={"format": found})
-        return self.settings.model_copy(update={"text_generation": options})
-
-    def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Bring a conversation of any shape into `messages`; see `RowReader.prepare`."""
-        if "text" in row:
-            return row
-        return {"messages": to_messages(row, self.settings.text_generation.system_prompt)}
-
-    def complete(self, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """Cut a question without an answer off a conversation's end; see `RowReader.complete`."""
-        messages = row.get("messages", ())
-        if not messages or messages[-1]["role"] == "assistant":
-            return row, ""
-        if not any(message["role"] == "assistant" for message in messages):
-            raise BadRow("답이 없는 대화")
-        return {**row, "messages": messages[:-1]}, messages[-1]["content"]
 
 
 class ConversationEncoder(RowEncoder):
@@ -154,13 +90,19 @@ class ConversationEncoder(RowEncoder):
         `trained` (bool lists) says which tokens have a loss, `characters` how many characters they stand for.
         """
         columns: dict[str, list[Any]] = {
-            name: [] for name in ("row", "input_ids", "trained", "truncated", "full_length", "characters")
+            name: [] for name in ("row", "input_ids", "trained", "truncated", "full_length", "characters", "refused")
         }
-        for number, text in zip(rows["row"], rows.get("text") or rows["messages"], strict=True):
-            if "text" in rows:
-                made = _text_examples(text, tokenizer, max_length)
+        template = None if "text" in rows else ChatTemplate.of(tokenizer)
+        special = frozenset(special_tokens(tokenizer).values())
+        for number, text, tools in zip(rows["row"], rows.get("text") or rows["messages"], tools_of(rows), strict=True):
+            refused = ""
+            if template is None:
+                made = _text_examples(text, tokenizer, max_length, special)
             else:
-                made = self._answer_examples(json.loads(text), tokenizer, max_length)
+                try:
+                    made = self._answer_examples(as_conversation(text, tools), template, max_length)
+                except TemplateRefused as reason:
+                    made, refused = [Encoded([], [], 0, 0)], str(reason)
             for encoded in made:
                 columns["row"].append(number)
                 columns["input_ids"].append(encoded.input_ids)
@@ -168,18 +110,17 @@ class ConversationEncoder(RowEncoder):
                 columns["truncated"].append(encoded.full_length > len(encoded.input_ids))
                 columns["full_length"].append(encoded.full_length)
                 columns["characters"].append(encoded.characters)
+                columns["refused"].append(refused)
         return columns
 
-    def _answer_examples(
-        self, messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int
-    ) -> list[Encoded]:
+    def _answer_examples(self, conversation: Conversation, template: ChatTemplate, max_length: int) -> list[Encoded]:
         """Return a conversation's examples. One without trained tokens after the cut is left empty."""
-        if messages[-1]["role"] != "assistant":
-            ids = prompt_ids(messages, tokenizer, max_length)
+        if conversation.messages[-1]["role"] not in ("assistant", SEGMENT):
+            ids = prompt_ids(conversation, template, max_length)
             return [Encoded(ids, [False] * len(ids), len(ids), 0)]
-        made = []
-        for rendered in render(messages, tokenizer, whole=self.settings.text_generation.train_on == "all"):
-            encoded = encode_rendered(rendered, tokenizer, max_length)
+        made, options = [], self.settings.text_generation
+        for rendered in render(conversation, template, options.train_on == "all", options.train_thoughts):
+            encoded = encode_rendered(rendered, template, max_length)
             made.append(encoded if any(encoded.trained[1:]) else Encoded([], [], encoded.full_length, 0))
         return made
 
@@ -188,6 +129,12 @@ class ConversationEncoder(RowEncoder):
     ) -> Batch:
         """Pad examples; see `RowEncoder.collate`. Labels are shifted: each position has the id of the next token."""
         return self._collate([[example] for example in examples], tokenizer, shows_padding=True)
+
+    def why_several(self) -> str:
+        """Return why a conversation may make several examples; see `RowEncoder.why_several`."""
+        if self.settings.text_generation.format == "text":
+            return ""
+        return "chat template이 앞의 답을 뒤에서는 다르게 적으므로, 그런 답은 처음 답할 때의 모양으로 따로 학습합니다."
 
     def packs(self) -> bool:
         """Return whether windows may be packed, as `data.packing` says."""
@@ -268,7 +215,8 @@ class CausalScorer(GeneratingScorer):
         super().fit_model(model, tokenizer)
         ends = {tokenizer.eos_token_id}
         if self.settings.text_generation.format != "text" and tokenizer.chat_template is not None:
-            ends.add(end_of_turn(tokenizer))
+            template = ChatTemplate.of(tokenizer)
+            ends.add(None if template.end is None else tokenizer.convert_tokens_to_ids(template.end))
         known = model.generation_config.eos_token_id
         ends |= set(known if isinstance(known, list) else [known])
         model.generation_config.eos_token_id = sorted(end for end in ends if end is not None)
@@ -277,7 +225,7 @@ class CausalScorer(GeneratingScorer):
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Return the head's output at the labelled positions, (items, vocabulary)."""
         assert batch.labels is not None
-        with only_positions(model.base_model, batch):
+        with only_head_positions(model, batch):
             logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits
         return logits[0]
 
@@ -307,14 +255,17 @@ class CausalScorer(GeneratingScorer):
         See `GeneratingScorer.generate`.
         """
         options = self.settings.generation
-        positions = getattr(model.config, "max_position_embeddings", None) or max_length + options.max_new_tokens
+        positions = (
+            getattr(model.config.get_text_config(), "max_position_embeddings", None)
+            or max_length + options.max_new_tokens
+        )
         room = max(1, min(max_length, positions - options.max_new_tokens))
-        ids = [
-            prompt_ids(json.loads(row["messages"]), tokenizer, room)
-            if "messages" in row
-            else tokenizer(read_end(tokenizer, _beginning(row["text"]), room))["input_ids"][-room:]
-            for row in rows
-        ]
+        if "messages" in rows[0]:
+            template = ChatTemplate.of(tokenizer)
+            ids = [prompt_ids(as_conversation(row["messages"], row.get("tools", "")), template, room) for row in rows]
+        else:
+            texts = [read_end(tokenizer, _beginning(row["text"]), room) for row in rows]
+            ids = [tokenizer(text)["input_ids"][-room:] for text in texts]
         inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
         return generate_texts(model, dict(inputs), tokenizer, options, inputs["input_ids"].shape[1])
 
@@ -350,9 +301,25 @@ class ConversationPresenter(GeneratedTextPresenter):
 def last_turn(cell: str) -> tuple[str, str]:
     """Return the last question of a conversation, and its answer or "", from `messages` as JSON."""
     messages = json.loads(cell)
-    has_answer = messages[-1]["role"] == "assistant"
-    asked = messages[-2] if has_answer else messages[-1]
-    return asked["content"], messages[-1]["content"] if has_answer else ""
+    has_answer = messages[-1]["role"] in ("assistant", SEGMENT)
+    asked = messages[-2] if has_answer and len(messages) > 1 else messages[-1]
+    return asked["content"], _shown(messages[-1]) if has_answer else ""
+
+
+def _shown(answer: Mapping[str, Any]) -> str:
+    """Return an answer's text, or the calls of tools that it consists of."""
+    calls = answer.get("tool_calls", [])
+    return answer["content"] or "".join(json.dumps(call["function"], ensure_ascii=False) for call in calls)
+
+
+def as_conversation(messages: str, tools: str) -> Conversation:
+    """Return a conversation from the cells of a clean row, JSON both; `tools` may be empty."""
+    return Conversation(tuple(json.loads(messages)), tuple(json.loads(tools)) if tools else ())
+
+
+def tools_of(rows: Mapping[str, Sequence[Any]]) -> Sequence[str]:
+    """Return the cell of tools of each row; rows of plain text have none."""
+    return rows["tools"] if "tools" in rows else [""] * len(rows["row"])
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -365,16 +332,11 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _is_there(column: Column, available: Sequence[str]) -> bool:
-    usual = column.is_default() and any(name.casefold() in column.usual for name in available)
-    return column.name in available or usual
-
-
 def _beginning(text: str) -> str:
     return text[: max(1, len(text) // 3)]
 
 
-def _text_examples(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
+def _text_examples(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int, special: Set[int]) -> list[Encoded]:
     """Encode a text and its end token in pieces of max_length, so that a long text is used completely."""
     encoded = tokenizer(text, return_offsets_mapping=True)
     ids, places = list(encoded["input_ids"]), list(encoded["offset_mapping"])
@@ -385,5 +347,5 @@ def _text_examples(text: str, tokenizer: PreTrainedTokenizerBase, max_length: in
         piece, spans = ids[start : start + max_length], places[start : start + max_length]
         trained = [True] * len(piece)
         if len(piece) > 1:
-            made.append(Encoded(piece, trained, len(piece), trained_characters(piece, trained, spans, tokenizer)))
+            made.append(Encoded(piece, trained, len(piece), trained_characters(piece, trained, spans, special)))
     return made or [Encoded([], [], len(ids), 0)]

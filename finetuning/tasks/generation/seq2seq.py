@@ -10,6 +10,7 @@ from finetuning.config.schema import Settings
 from finetuning.korean.column_names import SOURCES, TARGETS
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
+from finetuning.tasks.generation.languages import fit_first_tokens, fit_languages, target_code
 from finetuning.tasks.generation.shared import (
     PROMPT_AND_RESPONSE,
     Answer,
@@ -61,6 +62,10 @@ class SourceTargetReader(RowReader):
 class SourceTargetEncoder(RowEncoder):
     """Encodes sources for the encoder and targets for the decoder."""
 
+    def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Set the languages of a multilingual tokenizer; see `RowEncoder.fit_tokenizer`."""
+        fit_languages(tokenizer, self.settings)
+
     def encode(
         self,
         rows: Mapping[str, Sequence[Any]],
@@ -72,9 +77,9 @@ class SourceTargetEncoder(RowEncoder):
         columns = encode_text(tokenizer, rows["prompt"], None, max_length)
         columns.pop("token_type_ids", None)
         if "response" in rows:
-            limit = self.settings.text2text.max_target_length
+            limit, end, code = self.settings.text2text.max_target_length, tokenizer.eos_token_id, target_code(tokenizer)
             targets = [read_beginning(tokenizer, text, limit) for text in rows["response"]]
-            whole = [_ended(ids, tokenizer) for ids in tokenizer(text_target=targets)["input_ids"]]
+            whole = [_ended(ids, end, code) for ids in tokenizer(text_target=targets)["input_ids"]]
             columns["label"] = [ids[:limit] for ids in whole]
             cut = [len(ids) > limit for ids in whole]
             columns["truncated"] = [first or second for first, second in zip(columns["truncated"], cut, strict=True)]
@@ -108,13 +113,15 @@ class TargetScorer(GeneratingScorer):
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Check that the model has a decoder with enough positions; see `Scorer.fit_model`."""
+        fit_first_tokens(model, tokenizer)
         if _start_of(model) is None:
             raise ModelError(
                 "이 모델의 설정에 decoder_start_token_id가 없어 text2text-generation으로 학습할 수 없습니다.",
                 where="model.name",
                 remedy="T5, BART처럼 encoder와 decoder가 있는 모델을 고르세요.",
             )
-        positions, wanted = getattr(model.config, "max_position_embeddings", None), self.settings.text2text
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        wanted = self.settings.text2text
         if positions is not None and wanted.max_target_length > positions:
             raise SettingsError(
                 f"이 모델은 출력을 {positions:,} 토큰까지만 만들 수 있습니다.",
@@ -182,10 +189,13 @@ class TargetPresenter(GeneratedTextPresenter):
         return row["prompt"], row.get("response", "")
 
 
-def _ended(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return target ids with the end token, which some tokenizers (KoBART's) do not add."""
-    end = tokenizer.eos_token_id
-    return list(ids) if end is None or list(ids[-1:]) == [end] else [*ids, end]
+def _ended(ids: Sequence[int], end: int | None, code: int | None) -> list[int]:
+    """Return target ids with the end token, which some tokenizers (KoBART's) do not add.
+
+    mBART's adds it before the code of the language.
+    """
+    is_ended = end is None or list(ids[-1:]) == [end] or (code is not None and list(ids[-2:]) == [end, code])
+    return list(ids) if is_ended else [*ids, end]  # type: ignore[list-item]
 
 
 def _start_of(model: PreTrainedModel) -> int | None:

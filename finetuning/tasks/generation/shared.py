@@ -158,8 +158,8 @@ def generate_texts(
     Returns:
         The texts without special tokens.
     """
-    positions = getattr(model.config, "max_position_embeddings", None) or prompt_tokens + settings.max_new_tokens
-    most = max(1, min(settings.max_new_tokens, positions - prompt_tokens))
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    most = max(1, min(settings.max_new_tokens, (positions or 1 << 30) - prompt_tokens))
     generate: Any = model.generate
     made = generate(
         **inputs, max_new_tokens=most, num_beams=settings.num_beams,

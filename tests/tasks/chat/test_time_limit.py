@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finetuning.tasks.generation.time_limit import LimitPassed, limited
+from finetuning.tasks.generation.chat.time_limit import LimitPassed, limited
 from tests.support.cli import Cli
 
 FOR_EVER = "{% for _ in range(99999) %}" * 3 + "{% endfor %}" * 3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from exceptions import SettingsError
 from finetuning.config.schema import TextGenerationSettings
-from finetuning.tasks.generation.conversations import PLAIN_TEMPLATE
+from finetuning.tasks.generation.chat.template import plain_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +29,7 @@ def set_template(tokenizer: PreTrainedTokenizerBase, settings: TextGenerationSet
     if settings.chat_template is not None:
         tokenizer.chat_template = _read(settings.chat_template)
     elif tokenizer.chat_template is None and settings.format != "text":
-        tokenizer.chat_template = PLAIN_TEMPLATE
+        tokenizer.chat_template = plain_template(tokenizer)
 
 
 def keep_trained_template(tokenizer: PreTrainedTokenizerBase, settings: TextGenerationSettings) -> None:
