@@ -15,6 +15,7 @@ from finetuning.data.table import Cells, numbers
 from finetuning.device.budget import TokenBudget
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.device.runtime import Runtime
+from finetuning.inference.by_dataset import lines_by_dataset
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.shared import Answer, GeneratingScorer
@@ -129,7 +130,9 @@ class Evaluator:
     def _measure(self, predictions: list[Any], examples: Examples, loss: float) -> Evaluation:
         rows = _columns(examples)
         metrics = self.task.scores.metrics(predictions, rows, self.label_names, loss)
-        return Evaluation(metrics, self.task.shows.details(predictions, rows, self.label_names), predictions)
+        details = self.task.shows.details(predictions, rows, self.label_names)
+        details += lines_by_dataset(self.task, predictions, examples, self.label_names)
+        return Evaluation(metrics, details, predictions)
 
     def _with_loss(self, examples: Examples, seed: int, generated_rows: int) -> tuple[list[Any], float]:
         """Return the prediction for each row, and the mean loss over all items."""

@@ -109,7 +109,7 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
         tokenizer: Its tokenizer.
 
     Raises:
-        ModelError: If config, generation config or tokenizer cannot be written.
+        ModelError: Config, generation config or tokenizer cannot be written.
     """
     try:
         temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
