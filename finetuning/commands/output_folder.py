@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from exceptions import ResourceError, SettingsError
 from finetuning.checkpoints.names import CHECKPOINTS, half_made_in
+from finetuning.commands.command_line import resume_command
 from finetuning.commands.nearby_runs import nothing_to_resume
 from finetuning.commands.run_folder import MODEL_FILES, RunFolder, is_ours
 from finetuning.files import discard, disk_reason
@@ -50,7 +51,8 @@ def checkpoint_to_resume(store: CheckpointStore, run: RunFolder, resumes: bool, 
         raise SettingsError(
             "끝나지 않은 학습이 이 폴더에 있습니다. 덮어쓰지 않습니다.",
             where=str(run.path / CHECKPOINTS),
-            remedy="이어서 하려면 --resume을 붙이고, 새로 하려면 --output_dir를 바꾸거나 checkpoints 폴더를 지우세요.",
+            remedy="새로 하려면 --output_dir를 바꾸거나 checkpoints 폴더를 지우세요. "
+            f"이어서 하려면: {resume_command(words)}",
         )
     return None
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+RowColumns = Mapping[str, Sequence[Any]]  # the values of rows by role
+
 
 class RowReader(ABC):
     """Reads a task's data: its columns, and a source's cells as a clean row.
@@ -168,11 +170,7 @@ class RowEncoder(ABC):
 
     @abstractmethod
     def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        label_names: Sequence[str],
-        max_length: int,
+        self, rows: RowColumns, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> dict[str, list[Any]]:
         """Encode columns of rows as columns of examples.
 
@@ -304,9 +302,7 @@ class Scorer(ABC):
         """
         return list(predictions)
 
-    def calibrate(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> dict[str, Any]:
+    def calibrate(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> dict[str, Any]:
         """Choose values that are not trained, such as a threshold, on the validation split.
 
         Args:
@@ -334,7 +330,7 @@ class Scorer(ABC):
 
     @abstractmethod
     def metrics(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
         """Compute the field's metrics over a whole split.
 
@@ -379,9 +375,7 @@ class Presenter(ABC):
         """Return the values of one prediction for a line of the log; see `readable` for the arguments."""
         return list(self.readable(prediction, row, label_names, tokenizer).values())
 
-    def details(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> list[str]:
+    def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
         """Return further lines for an evaluation's report, such as a confusion matrix.
 
         Args:
