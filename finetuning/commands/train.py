@@ -193,8 +193,11 @@ def _report(
     fitted: _Fitted, trained: _Trained, tokenizer: PreTrainedTokenizerBase, max_length: int, started: float
 ) -> None:
     """Evaluate the best model as it was saved, build the run's report and render it: log, model card, summary.json."""
+    from finetuning.inference.evaluator import columns_of
+    from finetuning.reporting.metrics_file import validation_losses
     from finetuning.reporting.model_card import model_card
     from finetuning.reporting.predictions import sample_lines
+    from finetuning.reporting.quality import Scored, quality_of
     from finetuning.reporting.run_report import (
         EvaluationFacts,
         Hardware,
@@ -217,6 +220,11 @@ def _report(
     rows, samples = examples[split].rows, list[str]()
     if not task.scores.final_texts:  # otherwise the details show generated texts
         samples = sample_lines(task, rows, evaluation.predictions, label_names, tokenizer)
+    scored = Scored(
+        split, columns_of(examples[split]), evaluation.predictions, evaluation.metrics, label_names,
+        session.data.label_counts(prepared.splits["train"]),
+    )  # fmt: skip
+    quality = quality_of(task, scored, state.step, validation_losses(session.output_dir))
     seconds = time.perf_counter() - started
     report = build_report(
         session.settings,
@@ -228,6 +236,7 @@ def _report(
         evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples),
         hardware=Hardware(runtime.device_name, runtime.processes, runtime.precision),
         memory=MemoryFacts(memory.peak(), memory.limit(), fitted.taken, fitted.estimated),
+        quality=quality,
     )
     for line in log_lines(report):
         _log.info("%s", line)
