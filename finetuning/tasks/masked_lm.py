@@ -10,7 +10,7 @@ from exceptions import ModelError
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
 from finetuning.tasks.base import Task
-from finetuning.tasks.parts import Presenter, RowEncoder, RowReader
+from finetuning.tasks.parts import Presenter, RowColumns, RowEncoder, RowReader
 from finetuning.tasks.tensors import pad
 from finetuning.tasks.text_encoding import check_is_fast, text_columns, without_unread_end
 from finetuning.tasks.vocabulary import (
@@ -71,11 +71,7 @@ class MaskingEncoder(RowEncoder):
         check_is_fast(tokenizer, FillMask.name)
 
     def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        label_names: Sequence[str],
-        max_length: int,
+        self, rows: RowColumns, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> dict[str, list[Any]]:
         """Encode texts; see `RowEncoder.encode`. The column `word` holds each token's word, -1 for special tokens."""
         texts = [without_unread_end(tokenizer, text, max_length) for text in rows["text"]]
@@ -157,7 +153,7 @@ class MaskScorer(VocabularyScorer):
         return list(found)
 
     def metrics(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
         """Compute perplexity and the accuracy at the chosen positions."""
         masked = sum(len(predicted) for predicted, _ in predictions)
