@@ -22,7 +22,7 @@ from finetuning.tasks.registry import find_task
 from finetuning.windows.order import order_of
 from tests.support.cli import Cli
 from tests.support.rows import rows_of_table
-from tests.support.runs import StopAfter, check_resumed_is_whole
+from tests.support.runs import StopAfter, check_resumed_is_whole, run_train
 
 Mixed = Callable[..., DataManager]
 
@@ -192,6 +192,24 @@ def test_a_mixed_run_is_resumed_exactly(mixed: Mixed, flags_for: Callable[[str],
     place = given.index("--dataset")
     flags = [*given[:place], *given[place + 2 :], *flags_of(mixed(first=(30, 1.0), second=(10, 2.0)))]
     check_resumed_is_whole(flags, StopAfter(4), tmp_path)
+
+
+@pytest.mark.parametrize("task", ["text-classification", "text-generation"])
+def test_a_run_reports_every_dataset_by_itself(
+    flags_for: Callable[[str], list[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture, task: str
+) -> None:
+    caplog.set_level("INFO")
+    given = flags_for(task)
+    place = given.index("--dataset")
+    first = Path(given[place + 1])
+    second = first.with_name(f"second{first.suffix}")
+    second.write_text(first.read_text(encoding="utf-8").replace("영화", "글"), encoding="utf-8")
+    mix = json.dumps([{"dataset_name": str(first)}, {"dataset_name": str(second)}])
+    flags = [*given[:place], *given[place + 2 :], "--set", f"data.mix={mix}", "--epochs", "1"]
+    run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
+    for path in (first, second):
+        line = [line for line in caplog.messages if line.startswith(f"  {path} ") and "행: " in line][-1]
+        assert ("정확도" if task == "text-classification" else "손실") in line and "nan" not in line
 
 
 def test_plan_says_how_often_each_dataset_comes(mixed: Mixed, cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
