@@ -77,10 +77,10 @@ class ModelLoader:
             options: Further arguments of `from_pretrained`.
 
         Returns:
-            LoadedModel: The model, and which of its weights are new.
+            The model, and which of its weights are new.
 
         Raises:
-            ModelError: If the model cannot be read, or its files lack weights outside the head.
+            ModelError: The model cannot be read, or its files lack weights outside the head.
         """
         import torch
         import transformers
@@ -111,7 +111,7 @@ class ModelLoader:
             options: Further arguments of `from_pretrained`.
 
         Returns:
-            LoadedModel: The model, and which of its weights are new.
+            The model, and which of its weights are new.
         """
         dtype = base_dtype(self.settings)
         if self.settings.model.quantization is None:
@@ -131,7 +131,7 @@ class ModelLoader:
             name: The model, for error messages.
 
         Returns:
-            PreTrainedModel: The model. No weight counts as missing, as its files are not looked at.
+            The model. No weight counts as missing, as its files are not looked at.
         """
         import torch
         import transformers
@@ -173,10 +173,10 @@ def check_name(name: str) -> str:
         name: A Hub id, or the path of a folder or a GGUF file.
 
     Returns:
-        str: The name, with `~` replaced in a folder's path.
+        The name, with `~` replaced in a folder's path.
 
     Raises:
-        ModelError: If the name is a path to nothing, or to a folder without a config.json.
+        ModelError: The name is a path to nothing, or to a folder without a config.json.
     """
     path = Path(name).expanduser()
     if gguf_reader.is_gguf(name):
@@ -215,7 +215,7 @@ def usable_length(wanted: int, config: PreTrainedConfig, tokenizer: PreTrainedTo
         tokenizer: The model's tokenizer, which may have a limit of its own.
 
     Returns:
-        int: The tokens of the longest example.
+        The tokens of the longest example.
 
     Raises:
         ModelError: The model takes too few for any text.

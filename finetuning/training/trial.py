@@ -32,7 +32,7 @@ def try_model(evaluator: Evaluator, examples: Examples, seed: int) -> None:
         seed: Seed of random choices such as masks.
 
     Raises:
-        ModelError: If the model cannot compute the task's loss.
+        ModelError: The model cannot compute the task's loss.
     """
     order = np.argsort(examples.lengths, kind="stable")[:_AMONG]
     pair = [int(order[0]), int(order[-1])]
