@@ -18,7 +18,7 @@ from finetuning.types import IGNORED, Batch, RandomKey
 
 _log = logging.getLogger(__name__)
 _AMONG = 16  # of so many short examples the longest is tried beside the shortest
-_ROUNDING = 1e-3  # largest relative error of hidden states in float32 that counts as rounding
+_ROUNDING = 1e-4  # largest relative error of hidden states in float32 that counts as rounding
 _REFUSALS = (
     TypeError, ValueError, KeyError, AttributeError, RuntimeError, IndexError, ImportError, MemoryError,
 )  # fmt: skip
