@@ -356,3 +356,11 @@ def test_a_model_that_sees_padding_is_named_before_the_first_step(
     run = cli(*arguments_for(folder, reviews, tmp_path / "run", "--epochs", "1"))
     assert run.code == 0, run.err
     assert f"{kind[0]} 모델은 패딩에 따라 계산이 달라져" in run.err
+
+
+def test_an_architecture_without_a_head_for_the_task_is_named(
+    cli: Cli, tiny_causal: Path, reviews: Path, tmp_path: Path
+) -> None:
+    folder = changed(tiny_causal, tmp_path / "odd", model_type="xglm")
+    run = cli("plan", *arguments_for(folder, reviews, tmp_path / "run"))
+    check_refused(run, "transformers에 XGLM 구조로 text-classification 태스크를 하는 모델이 없습니다")
