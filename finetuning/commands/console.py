@@ -147,12 +147,13 @@ def _reason(error: OSError) -> str:
 
 def _input() -> BinaryIO:
     if sys.stdin is None:
-        raise DataError(
-            "표준 입력이 닫혀 있어 읽을 것이 없습니다.",
-            where=_INPUT,
-            remedy="읽을 파일을 --input으로 지정하거나, 텍스트를 파이프(|)나 <로 넣으세요.",
-        )
+        raise _nothing_to_read("표준 입력이 닫혀 있어 읽을 텍스트가 없습니다.")
     return sys.stdin.buffer
+
+
+def _nothing_to_read(what: str) -> DataError:
+    remedy = "읽을 파일을 --input으로 지정하거나, 텍스트를 파이프(|)나 <로 넣으세요."
+    return DataError(what, where=_INPUT, remedy=remedy)
 
 
 def error_text(error: FinetuningError) -> str:
@@ -171,7 +172,10 @@ def input_lines() -> Iterator[str]:
 
     if sys.stdin is not None and sys.stdin.isatty():
         print(_TYPE_LINES, file=sys.stderr, flush=True)
-    yield from io.StringIO(decode(_input().read(), _INPUT), newline=None)
+    text = decode(_input().read(), _INPUT)
+    if not text.strip():
+        raise _nothing_to_read("표준 입력에 텍스트가 없습니다.")
+    yield from io.StringIO(text, newline=None)
 
 
 def read_line() -> str | None:

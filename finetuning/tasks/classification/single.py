@@ -30,7 +30,10 @@ class TextClassification(Task):
     """One label for each text: cross-entropy over a sequence-classification head."""
 
     name = choose.SINGLE
-    aliases = ("sequence-classification", "sentiment-analysis", "텍스트 분류", "문장 분류")
+    aliases = (
+        "sequence-classification", "sentiment-analysis", "텍스트 분류", "문장 분류", "문서 분류", "감성 분석",
+        "감성 분류", "감정 분석", "감정 분류",
+    )  # fmt: skip
     auto_class = "AutoModelForSequenceClassification"
     pipeline = "text-classification"
 
