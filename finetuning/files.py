@@ -273,7 +273,9 @@ def typed(*words: object) -> str:
 def similar_name(path: Path) -> str:
     """Return a question that names the most similar file or folder beside a path that does not exist, or ""."""
     try:
-        names = {unicodedata.normalize("NFC", other.name): other.name for other in path.parent.iterdir()}
+        names = {
+            unicodedata.normalize("NFC", other.name): other.name for other in path.parent.iterdir() if other != path
+        }
     except OSError:
         return ""
     near = difflib.get_close_matches(unicodedata.normalize("NFC", path.name), names, n=1)

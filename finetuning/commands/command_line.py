@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
+from finetuning.commands.repeated_flags import unused_values
 from finetuning.config.flags import SETTING_FLAGS
 from finetuning.files import typed, user_path
 from finetuning.korean.particles import with_particle
@@ -61,6 +62,8 @@ class _KoreanParser(argparse.ArgumentParser):
             raise _unknown("명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command))
         _check_flags_of(arguments)
         arguments.words = tuple(self._words)
+        lone = {flag: action for flag, action in self._option_string_actions.items() if action.nargs != "+"}
+        arguments.unused = unused_values(self._words, {flag: action.nargs != 0 for flag, action in lone.items()})
         return arguments
 
     def error(self, message: str) -> NoReturn:
@@ -131,7 +134,12 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
             continue
         named = named or word != "--resume"
     folder = ["--checkpoint_path", str(run_folder)] if named and run_folder is not None else []
-    return typed(_python(), sys.argv[0], *words, "--resume", *folder)
+    return command_of_this_program(*words, "--resume", *folder)
+
+
+def command_of_this_program(*words: object) -> str:
+    """Return a command as it is typed in a shell here, with the interpreter that has the packages."""
+    return typed(_python(), sys.argv[0], *words)
 
 
 def _python() -> str:
@@ -164,7 +172,7 @@ def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, 
         named = any(word.partition("=")[0] == "--split" for word in words)
         # all rows of a single file are scored, unless it is divided as in training
         split = ["--split", "validation"] if Path(trained_on).suffix and not named else []
-        command = typed("python", sys.argv[0], *words, "--dataset", trained_on, *split)
+        command = command_of_this_program(*words, "--dataset", trained_on, *split)
         remedy = f"이 모델을 학습할 때의 데이터로 평가하려면: {command}"
     raise SettingsError(
         "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더는 남이 만든 것일 수 있으므로, 거기 적힌 데이터를 알아서 "

@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO, TextIO
 
@@ -105,6 +105,12 @@ def _open_closed_descriptors() -> list[int]:
                 os.dup2(nowhere, descriptor)
                 os.close(nowhere)
     return closed
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Write notes to standard error, a line each, before the log is set up."""
+    for note in notes:
+        print(f"주의: {printable(note)}", file=sys.stderr)
 
 
 def tell_at_once(text: str) -> None:

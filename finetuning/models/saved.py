@@ -51,7 +51,7 @@ def check_trained(task: Task, config: PreTrainedConfig, missing: Set[str], name:
         name: The model, for the error message.
 
     Raises:
-        ModelError: If it lacks weights, or was trained for another kind of problem.
+        ModelError: It lacks weights, or was trained for another kind of problem.
     """
     labels = label_names(config) if task.reads.has_labels else ()
     kind = task.scores.config_options(labels).get("problem_type")
