@@ -67,9 +67,13 @@ class ConfigManager:
 
     @staticmethod
     def saved_dataset(folder: Path) -> str | None:
-        """Return the data that a fine-tuned model was saved with by name, to be shown and never read."""
+        """Return the (first) data that a fine-tuned model was saved with by name, to be shown and never read."""
         data = read_sections(folder / SAVED_SETTINGS).get("data")
-        name = (data.get("train_file") or data.get("dataset_name")) if isinstance(data, dict) else None
+        if not isinstance(data, dict):
+            return None
+        mix = data.get("mix")
+        first = mix[0].get("dataset_name") if isinstance(mix, list) and mix and isinstance(mix[0], dict) else None
+        name = first or data.get("train_file") or data.get("dataset_name")
         return None if name is None else str(name)
 
     @staticmethod

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,45 +9,37 @@ from typing import TYPE_CHECKING
 
 from exceptions import DataError
 from finetuning.config.schema import Settings
-from finetuning.data.cache import FORMAT, Cache, code_key, settings_key
+from finetuning.data.cache import Cache
 from finetuning.data.cleaning import Cleaner
-from finetuning.data.columns import (
-    check_meaning,
-    check_used,
-    find_columns,
-    group_column,
-    tell_unread,
-    without_targets,
-)
+from finetuning.data.columns import find_columns
 from finetuning.data.examples import Examples
 from finetuning.data.few_rows import check_every_label_stays, with_columns
 from finetuning.data.label_check import check_known, check_map, tell_doubts
-from finetuning.data.prepared import Unlabelled, cached_rows
+from finetuning.data.loading import SplitLoader
+from finetuning.data.mixing import mixed, mixed_examples
+from finetuning.data.prepared import Unlabelled
 from finetuning.data.repeats import tell_repeats
 from finetuning.data.rows import Rows
-from finetuning.data.sources import Raw, find_sources, raw_file, raw_lines
-from finetuning.data.splits import hold_out
+from finetuning.data.sources import raw_file, raw_lines
 from finetuning.data.tokenizing import Encoder, LengthReport, usable_examples, write_examples
-from finetuning.files import content_key
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_log = logging.getLogger(__name__)
 
 
 class DataManager:
     """Reads the data of one run for one task."""
 
     def __init__(self, settings: Settings, task: Task) -> None:
-        self.data, self.task, self.seed = settings.data, task, settings.training.seed
+        self.data, self.task = settings.data, task
         self.cache = Cache.of(settings.data)
+        self.loader = SplitLoader(settings, task, self.cache)
 
     # --- source → rows ---
 
     def load_splits(self) -> dict[str, Rows]:
-        """Load the splits to train on.
+        """Load the splits to train on, and log how many of their texts occur more than once.
 
         Returns:
             `train`, `validation` (held out of train if the source has none) and, if there is one, `test`.
@@ -57,29 +47,11 @@ class DataManager:
         Raises:
             DataError: The source has no train split, or its rows cannot be used.
         """
-        sources = find_sources(self.data)
-        if "train" not in sources:
-            raise DataError(
-                f"학습(train) 데이터가 없습니다. 찾은 split: {', '.join(sources) or '없음'}",
-                where=f"데이터: {self.data.shown_name()}",
-                remedy="파일 이름에 train을 넣거나(예: train.csv), data.train_file에 학습 파일을 직접 쓰세요.",
-            )
-        splits = self._with_held_out(sources)
+        splits = mixed(self.data, self.loader) if self.data.mix else self.loader.to_train()
         renamed = {label for rows in splits.values() for label in rows.renamed}
         check_map(self.data.label_map, renamed, f"데이터: {self.data.shown_name()}")
         tell_repeats(splits, self.task.reads.has_labels)
         return splits
-
-    def _with_held_out(self, sources: Mapping[str, Raw]) -> dict[str, Rows]:
-        """Clean the splits of a source with train, and hold out of train what it lacks."""
-        splits = self._clean_splits(self._with_targets(sources))
-        if "test" not in splits and self.data.test_split > 0:
-            splits["train"], splits["test"] = self._hold_out(splits["train"], "test", self.data.test_split)
-        if "validation" not in splits:
-            splits["train"], splits["validation"] = self._hold_out(
-                splits["train"], "validation", self.data.validation_split
-            )
-        return {name: splits[name] for name in ("train", "validation", "test") if name in splits}
 
     def load_split(self, wanted: str | None) -> tuple[str, Rows]:
         """Load one split with its labels.
@@ -93,8 +65,7 @@ class DataManager:
         Raises:
             DataError: There is no such split, or none has labels.
         """
-        sources = find_sources(self.data)
-        splits = self._with_held_out(sources) if "train" in sources else self._clean_splits(sources)
+        splits = mixed(self.data, self.loader) if self.data.mix else self.loader.to_evaluate()
         if not splits:
             raise _nothing_to_score(f"데이터: {self.data.shown_name()}")
         name = wanted or next(name for name in ("test", "validation") if name in splits)
@@ -108,7 +79,7 @@ class DataManager:
 
     def load_file(self, path: Path) -> Rows:
         """Load all rows of a file, with their labels."""
-        rows = self._clean(raw_file(path, self.data), "test")
+        rows = self.loader.clean(raw_file(path, self.data), "test")
         if not len(rows):
             raise _nothing_to_score(str(path))
         return rows
@@ -136,45 +107,6 @@ class DataManager:
         unlabelled = Unlabelled(raw, cleaner)
         unlabelled.check()
         return unlabelled
-
-    # --- rows → clean rows ---
-
-    def _clean_splits(self, sources: Mapping[str, Raw]) -> dict[str, Rows]:
-        """Clean each split; one without rows is left out, unless it is train."""
-        splits = {name: self._clean(raw, name) for name, raw in sources.items()}
-        return {name: rows for name, rows in splits.items() if name == "train" or len(rows)}
-
-    def _clean(self, raw: Raw, split: str) -> Rows:
-        limits = {"train": self.data.train_rows, "validation": self.data.validation_rows, "test": self.data.test_rows}
-        columns, limit = self.task.reads.columns(raw.columns), limits.get(split)
-        if split == "train":
-            check_meaning(columns, self.task, raw)
-            check_used(columns, self.task, raw)
-            columns = (*columns, *group_column(self.data))
-        names = find_columns(columns, raw)
-        if split == "train":
-            tell_unread(names, raw)
-        key = content_key(FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, code_key(self.task.reads),
-                          settings_key(self.task.settings, "rows"))  # fmt: skip
-        cleaner = Cleaner.to_train(self.task, self.data, columns, names, limit)
-        rows, findings = cached_rows(raw, cleaner, self.cache, key)
-        targets = [column.role for column in columns if column.target and not column.optional]
-        if split != "train" and findings.all_lack(targets):
-            _leave_out(raw, split, f"'{names[targets[0]]}' 열이 모두 비어")
-            return rows
-        findings.check(raw.where, names, self.data.max_bad_rows)
-        findings.report(raw.where, raw.notes)
-        return rows
-
-    def _with_targets(self, sources: Mapping[str, Raw]) -> dict[str, Raw]:
-        """Leave out, with a warning, the splits that lack the column to predict."""
-        lacking = without_targets(sources, self.task)
-        for split, column in lacking.items():
-            _leave_out(sources[split], split, f"'{column}' 열이 없어")
-        return {split: raw for split, raw in sources.items() if split not in lacking}
-
-    def _hold_out(self, train: Rows, name: str, share: float) -> tuple[Rows, Rows]:
-        return hold_out(train, name, share, self.seed, self.task)
 
     # --- labels ---
 
@@ -208,7 +140,8 @@ class DataManager:
 
     def check_labels(self, rows: Rows, names: Sequence[str]) -> None:
         """Raise DataError if a split has a label outside these names; the message names its row."""
-        check_known(rows, names, self.task.reads)
+        for own in rows.datasets():
+            check_known(own, names, self.task.reads)
 
     # --- rows → examples ---
 
@@ -231,6 +164,9 @@ class DataManager:
         """
         from datasets import Dataset
 
+        if rows.parts:
+            made = [self.encode(part.rows, tokenizer, label_names, max_length) for part in rows.parts]
+            return mixed_examples(made, rows.parts)
         encoder = Encoder(self.task, tokenizer, label_names, max_length)
         path = self.cache.path("examples", encoder.key(rows))
         if not self.cache.has(path):
@@ -246,12 +182,6 @@ class DataManager:
     def prune_cache(self) -> None:
         """Remove old files of the cache; call it once everything of this run has been loaded."""
         self.cache.prune()
-
-
-def _leave_out(raw: Raw, split: str, why: str) -> None:
-    _log.warning(
-        "%s: %s %s 데이터로 쓰지 않습니다. 예측하려면 학습한 뒤 predict --input에 쓰세요.", raw.where, why, split
-    )
 
 
 def _nothing_to_score(where: str) -> DataError:

@@ -20,7 +20,7 @@ from finetuning.commands.command_line import (
     overrides_in,
     resume_command,
 )
-from finetuning.commands.console import error_text, prepare_output, settle_output, tell_at_once
+from finetuning.commands.console import error_text, prepare_output, settle_output, tell, tell_at_once
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, out_of_memory
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def _run(argv: Sequence[str], started: _Started) -> None:
     started.stop = stop = StopSignal()
     # flags → settings
     started.arguments = arguments = build_parser().parse_args(argv)
+    tell(arguments.unused)
     started.settings = settings = read_settings(arguments)
     # settings → managers, in a session
     with _imports_not_collected():
@@ -167,7 +168,7 @@ def build_session(
 
     check_combination(settings)
     prepare_allocator(settings)  # before torch is imported
-    read = (settings.model.name, *([settings.data.shown_name()] if reads_data else []))
+    read = (settings.model.name, *(settings.data.names() if reads_data else []))
     if not all(Path(name).expanduser().exists() for name in read):
         from finetuning.data.hub import notice_offline
 

@@ -63,7 +63,7 @@ class ModelManager:
             template: The chat template that a resumed run began with; None for what is saved with the model.
 
         Returns:
-            PreTrainedTokenizerBase: The tokenizer, fitted to the model and the task.
+            The tokenizer, fitted to the model and the task.
         """
         tokenizer = self._read_tokenizer()
         if template is not None:
@@ -96,7 +96,7 @@ class ModelManager:
             rows: The rows that the tokenizer needs; an embedding of fewer is enlarged.
 
         Returns:
-            PreTrainedModel: The model.
+            The model.
         """
         model, missing = self._loader.base(self.name, self.task.scores.config_options(label_names))
         tell_new_head(missing)

@@ -28,7 +28,7 @@ from finetuning.training.state import TrainingState
 from finetuning.training.step import OptimizerStep, StepResult
 from finetuning.types import Checkpoint
 from finetuning.windows.layouts import choose_layout, log_layout
-from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
+from finetuning.windows.order import Window, order_of, window_of, windows_per_epoch
 from finetuning.windows.partition import FEWEST
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class TrainingManager:
         self.saver = self.checkpoints.saver
         accumulated = settings.data.batch_size * settings.memory.gradient_accumulation_steps
         self.window_size = accumulated * self.runtime.processes
-        self.windows = windows_per_epoch(len(train), self.window_size)
+        self.windows = windows_per_epoch(train.per_epoch, self.window_size)
         self.total_steps = self.windows * settings.training.epochs
         fixed_cost = FEWEST if self.stepper.stepped_in_backward else None  # it steps windows of one micro-batch alone
         layout = choose_layout(self.task, self.model, evaluator.max_length, fixed_cost)
@@ -119,13 +119,13 @@ class TrainingManager:
 
     def _windows(self) -> Iterator[ReadyWindow]:
         """Yield the windows that are still to be trained on, over all epochs."""
-        state, count = self.state, len(self.train_examples)
+        state = self.state
         for epoch in range(state.epoch, self.settings.training.epochs):
             if self._is_out_of_patience():
                 return
             if epoch > state.epoch:
                 state.begin_epoch(epoch)
-            order = epoch_order(count, self.settings.training.seed, epoch)
+            order = order_of(self.train_examples, self.settings.training.seed, epoch)
             todo = (window_of(order, self.window_size, epoch, n) for n in range(state.window, self.windows))
             self.ledger.start_clock()
             yield from self.ledger.waiting(self.profile.waiting(planned_ahead(self.plan, todo)))
@@ -194,6 +194,11 @@ class TrainingManager:
         patience = self.settings.training.early_stopping_patience
         return patience is not None and self.state.evaluations_since_best >= patience
 
+    def is_complete(self) -> bool:
+        """Return whether training has ended and left a best model, whether or not the disk took the last checkpoint."""
+        has_ended = self.state.step >= self.total_steps or self._is_out_of_patience()
+        return has_ended and self.state.evaluated_step == self.state.step and self.state.best_step > 0
+
     def _record(self, **fields: Any) -> None:
         self.recorder.record(self.state.step, self.state.epoch + 1, **fields)
 
@@ -207,7 +212,8 @@ class TrainingManager:
         """Save what is not saved yet and wait until it is whole; ResourceError where the disk does not take it."""
         if self.state.saved_step < self.state.step:
             self._save()
-        self.checkpoints.finish()
+        with self.best.told_of():
+            self.checkpoints.finish()
 
     def restore(self, checkpoint: Checkpoint, keeps_best: bool, allow_changed: bool = False) -> None:
         """Continue from a checkpoint.

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -28,6 +29,7 @@ _REASONS = {
     errno.EROFS: "읽기 전용 디스크입니다.",
     errno.EACCES: "쓰기 권한이 없습니다.",
     errno.EPERM: "쓰기 권한이 없습니다.",
+    errno.EEXIST: "같은 이름의 파일이나 끊어진 링크가 있습니다.",
     errno.ENOENT: "폴더가 없습니다.",
     errno.ENOTDIR: "폴더가 있어야 할 곳에 파일이 있습니다.",
     errno.EISDIR: "파일이 있어야 할 곳에 폴더가 있습니다.",
@@ -42,6 +44,7 @@ _LONGEST_PATH_ON_WINDOWS = 260  # unless the system was told to allow longer one
 _LONGEST_NAME = 255  # bytes of a file's name, on every usual file system
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[1-9¹²³])[ .]*(?:[.:].*)?", re.IGNORECASE)
 _NOT_ON_WINDOWS = re.compile(r'[<>:"|?*\x00-\x1f]')
+_SPECIAL_ON_WINDOWS = re.compile(r"[&|<>^()%!;,'`$@#{}]")
 _WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # for a virus scanner or an index, which open new files for a moment
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
@@ -251,10 +254,28 @@ def may_be_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
+def typed(*words: object) -> str:
+    """Return words of a command as they are typed in a shell of this system, so that each stays one word.
+
+    Windows' own shells take single quotes for a part of the name, or do not know them.
+    """
+    texts = [str(word) for word in words]
+    if not on_windows():
+        return shlex.join(texts)
+    from subprocess import list2cmdline
+
+    return " ".join(
+        f'"{word}"' if list2cmdline([word]) == word and _SPECIAL_ON_WINDOWS.search(word) else list2cmdline([word])
+        for word in texts
+    )
+
+
 def similar_name(path: Path) -> str:
     """Return a question that names the most similar file or folder beside a path that does not exist, or ""."""
     try:
-        names = {unicodedata.normalize("NFC", other.name): other.name for other in path.parent.iterdir()}
+        names = {
+            unicodedata.normalize("NFC", other.name): other.name for other in path.parent.iterdir() if other != path
+        }
     except OSError:
         return ""
     near = difflib.get_close_matches(unicodedata.normalize("NFC", path.name), names, n=1)

@@ -7,12 +7,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from config_manager import ConfigManager
 from exceptions import SettingsError, StopRequested
-from finetuning.commands.command_line import build_parser, resume_command
-from finetuning.config.schema import Settings
+from finetuning.commands.command_line import build_parser, check_data_named, resume_command
+from finetuning.config.schema import DataSettings, Settings
 from finetuning_app import StopSignal, main, read_settings
 from tests.support.paths import ROOT
 
@@ -218,3 +220,25 @@ def test_a_saved_model_is_not_chosen_by_the_name_of_its_base() -> None:
             build_parser().parse_args([command, "--set", "model.name=x"])
         assert "--model_name" in error.value.remedy
     build_parser().parse_args(["train", "--set", "model.name=x"])
+
+
+@pytest.mark.parametrize(
+    "named", [{"test_file": "b.csv"}, {"train_file": "a.csv"}, {"mix": [{"dataset_name": "b.csv"}]}], ids=str
+)
+def test_data_are_named_by_any_setting_that_names_data(named: dict[str, Any], tmp_path: Path) -> None:
+    check_data_named(tmp_path, "a.csv", DataSettings.model_validate(named), [])
+    with pytest.raises(SettingsError, match="--dataset"):
+        check_data_named(tmp_path, "a.csv", DataSettings(), [])
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        ({"dataset_name": "a.csv"}, "a.csv"),
+        ({"train_file": "a.csv", "test_file": "b.csv"}, "a.csv"),
+        ({"mix": [{"dataset_name": "a.csv", "weight": 2}, {"dataset_name": "b.csv"}]}, "a.csv"),
+    ],
+)
+def test_a_saved_model_tells_what_it_was_trained_on(data: dict[str, Any], shown: str, tmp_path: Path) -> None:
+    ConfigManager.save(Settings.model_validate({"data": data}), tmp_path / "settings.yaml")
+    assert ConfigManager.saved_dataset(tmp_path) == shown

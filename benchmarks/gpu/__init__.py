@@ -21,7 +21,8 @@ to carry there; "base qlora" or "base peers" adds what these two need. On the ma
     python3 -m pip install -q --no-index --no-deps --target /tmp/site FOLDER/*.whl
     PYTHONPATH=/tmp/site python3 -m benchmarks gpu --budget 240
 
-It runs on Python 3.11 and newer with torch 2.11 and transformers 5.17, or newer.
+It runs on Python 3.11 and newer with torch 2.11 and transformers 5.17, or newer. Put the result (gpu-DATE.json) into
+benchmarks/results, and `python -m benchmarks readme` makes the table of the READMEs from it.
 """
 
 from __future__ import annotations

@@ -40,11 +40,13 @@ def half_made_in(folder: Path) -> list[Path]:
 def points_to_a_checkpoint(path: Path) -> bool:
     """Return whether a path is a link or pointer file that this program made; a broken one counts too."""
     try:
-        target = str(path.readlink()) if path.is_symlink() else path.read_bytes()[:_LONGEST_POINTER].decode()
+        if path.is_symlink():
+            named = path.readlink()
+        else:
+            lines = path.read_bytes()[:_LONGEST_POINTER].decode().splitlines()
+            named = Path(lines[0]) if len(lines) == 1 else Path()
     except (OSError, ValueError):
         return False
-    lines = target.splitlines()
-    named = Path(lines[0]) if len(lines) == 1 else Path()
     return step_of(named) is not None and named.parent.name == CHECKPOINTS
 
 

@@ -6,7 +6,6 @@ import argparse
 import difflib
 import os
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
+from finetuning.commands.repeated_flags import unused_values
 from finetuning.config.flags import SETTING_FLAGS
-from finetuning.files import user_path
+from finetuning.files import typed, user_path
 from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class _KoreanParser(argparse.ArgumentParser):
             raise _unknown("명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command))
         _check_flags_of(arguments)
         arguments.words = tuple(self._words)
+        lone = {flag: action for flag, action in self._option_string_actions.items() if action.nargs != "+"}
+        arguments.unused = unused_values(self._words, {flag: action.nargs != 0 for flag, action in lone.items()})
         return arguments
 
     def error(self, message: str) -> NoReturn:
@@ -132,7 +134,12 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
             continue
         named = named or word != "--resume"
     folder = ["--checkpoint_path", str(run_folder)] if named and run_folder is not None else []
-    return shlex.join([_python(), sys.argv[0], *words, "--resume", *folder])
+    return command_of_this_program(*words, "--resume", *folder)
+
+
+def command_of_this_program(*words: object) -> str:
+    """Return a command as it is typed in a shell here, with the interpreter that has the packages."""
+    return typed(_python(), sys.argv[0], *words)
 
 
 def _python() -> str:
@@ -156,7 +163,7 @@ def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, 
     Raises:
         SettingsError: They differ. It shows the command that evaluates on the folder's.
     """
-    if trained_on is None or trained_on == users.shown_name() or users.split_files():
+    if trained_on is None or trained_on == users.shown_name() or users.split_files() or users.mix:
         return
     is_path = bool(Path(trained_on).suffix) or trained_on.startswith((".", "/", "~"))
     if is_path and not Path(trained_on).expanduser().exists():
@@ -165,7 +172,7 @@ def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, 
         named = any(word.partition("=")[0] == "--split" for word in words)
         # all rows of a single file are scored, unless it is divided as in training
         split = ["--split", "validation"] if Path(trained_on).suffix and not named else []
-        command = shlex.join(["python", sys.argv[0], *words, "--dataset", trained_on, *split])
+        command = command_of_this_program(*words, "--dataset", trained_on, *split)
         remedy = f"이 모델을 학습할 때의 데이터로 평가하려면: {command}"
     raise SettingsError(
         "평가할 데이터를 --dataset으로 지정하세요. 모델 폴더는 남이 만든 것일 수 있으므로, 거기 적힌 데이터를 알아서 "
@@ -273,10 +280,10 @@ def _right_form(words: Sequence[str], stray: str) -> str:
     place = words.index(stray) if stray in words else 0
     start = next((number for number in range(place, -1, -1) if words[number].startswith("--")), None)
     if start is None:
-        return f"데이터 파일이면 --dataset {shlex.quote(stray)} 플래그로 쓰세요." if Path(stray).exists() else ""
+        return f"데이터 파일이면 --dataset {typed(stray)} 플래그로 쓰세요." if Path(stray).exists() else ""
     end = next((number for number in range(place, len(words)) if words[number].startswith("--")), len(words))
     flag, equals, first = words[start].partition("=")
     values = [*([first] if equals else []), *words[start + 1 : end]]
     if flag == "--set" and "=" not in values[0]:
-        return f"설정과 값은 =로 연결하세요: --set {shlex.quote(f'{values[0]}={chr(32).join(values[1:])}')}"
-    return f"공백이 있는 값은 따옴표로 감싸세요: {flag} {shlex.quote(' '.join(values))}"
+        return f"설정과 값은 =로 연결하세요: --set {typed(f'{values[0]}={chr(32).join(values[1:])}')}"
+    return f"공백이 있는 값은 따옴표로 감싸세요: {flag} {typed(' '.join(values))}"

@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO, TextIO
 
@@ -107,6 +107,12 @@ def _open_closed_descriptors() -> list[int]:
     return closed
 
 
+def tell(notes: Iterable[str]) -> None:
+    """Write notes to standard error, a line each, before the log is set up."""
+    for note in notes:
+        print(f"주의: {printable(note)}", file=sys.stderr)
+
+
 def tell_at_once(text: str) -> None:
     """Write to standard error past its buffer, which a signal's handler may find in the middle of a write."""
     stream = sys.stderr
@@ -147,12 +153,13 @@ def _reason(error: OSError) -> str:
 
 def _input() -> BinaryIO:
     if sys.stdin is None:
-        raise DataError(
-            "표준 입력이 닫혀 있어 읽을 것이 없습니다.",
-            where=_INPUT,
-            remedy="읽을 파일을 --input으로 지정하거나, 텍스트를 파이프(|)나 <로 넣으세요.",
-        )
+        raise _nothing_to_read("표준 입력이 닫혀 있어 읽을 텍스트가 없습니다.")
     return sys.stdin.buffer
+
+
+def _nothing_to_read(what: str) -> DataError:
+    remedy = "읽을 파일을 --input으로 지정하거나, 텍스트를 파이프(|)나 <로 넣으세요."
+    return DataError(what, where=_INPUT, remedy=remedy)
 
 
 def error_text(error: FinetuningError) -> str:
@@ -171,7 +178,10 @@ def input_lines() -> Iterator[str]:
 
     if sys.stdin is not None and sys.stdin.isatty():
         print(_TYPE_LINES, file=sys.stderr, flush=True)
-    yield from io.StringIO(decode(_input().read(), _INPUT), newline=None)
+    text = decode(_input().read(), _INPUT)
+    if not text.strip():
+        raise _nothing_to_read("표준 입력에 텍스트가 없습니다.")
+    yield from io.StringIO(text, newline=None)
 
 
 def read_line() -> str | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from exceptions import ModelError
 from finetuning.checkpoints.names import CHECKPOINTS, checkpoints_in, entries, step_of
+from finetuning.commands.command_line import command_of_this_program
 
 _SHOWN, _MOST_LOOKED_AT = 5, 1000
 _PLACES = ("--output_dir", "--checkpoint_path")  # flags whose value names a run; --resume is added anew
@@ -89,4 +88,4 @@ def _command(run: Path, words: Sequence[str]) -> str:
             kept.append(word)
     here = Path.cwd()
     shown = run.relative_to(here) if run.is_relative_to(here) else run
-    return shlex.join(["python", sys.argv[0], *kept, "--resume", "--checkpoint_path", str(shown)])
+    return command_of_this_program(*kept, "--resume", "--checkpoint_path", shown)

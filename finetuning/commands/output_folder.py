@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from exceptions import ResourceError, SettingsError
 from finetuning.checkpoints.names import CHECKPOINTS, half_made_in
+from finetuning.commands.command_line import resume_command
 from finetuning.commands.nearby_runs import nothing_to_resume
 from finetuning.commands.run_folder import MODEL_FILES, RunFolder, is_ours
-from finetuning.files import discard
+from finetuning.files import discard, discard_leftovers, disk_reason
 
 if TYPE_CHECKING:
     from finetuning.checkpoints.store import CheckpointStore
@@ -50,7 +51,8 @@ def checkpoint_to_resume(store: CheckpointStore, run: RunFolder, resumes: bool, 
         raise SettingsError(
             "끝나지 않은 학습이 이 폴더에 있습니다. 덮어쓰지 않습니다.",
             where=str(run.path / CHECKPOINTS),
-            remedy="이어서 하려면 --resume을 붙이고, 새로 하려면 --output_dir를 바꾸거나 checkpoints 폴더를 지우세요.",
+            remedy="새로 하려면 --output_dir를 바꾸거나 checkpoints 폴더를 지우세요. "
+            f"이어서 하려면: {resume_command(words)}",
         )
     return None
 
@@ -67,19 +69,20 @@ def check_writable(output_dir: Path) -> None:
 
 
 def prepare_output(run: RunFolder, starts_anew: bool) -> None:
-    """Make the folder and record which run it is; for a new run, clear the records of one killed before it saved."""
+    """Make the folder and clear what a killed run left in it, for a new run its records too; record which run it is."""
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
+        (run.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # now, not at the first save hours later
         if starts_anew:
             for name in ("metrics.jsonl", "trace.json", "best.json"):
                 (run.path / name).unlink(missing_ok=True)
             for folder in half_made_in(run.path / CHECKPOINTS):
                 discard(folder)
             run.record()
+        discard_leftovers(half_made_in(run.path / CHECKPOINTS))  # a resumed run may have nothing more to save
     except OSError as error:
         raise ResourceError(
-            f"output_dir에 쓸 수 없습니다: {error.strerror or error}",
-            where=str(run.path),
+            f"output_dir에 쓸 수 없습니다: {disk_reason(error)}",
+            where=str(error.filename or run.path),
             remedy="쓰기 권한과 디스크의 남은 공간을 확인하거나, --output_dir로 다른 폴더를 고르세요.",
         ) from error
 

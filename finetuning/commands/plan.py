@@ -16,6 +16,7 @@ from finetuning.planning.preview import memory_lines, padding_line
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
     """Print rows, text lengths, windows, padding, memory and one example as the model will read it. Load no weights."""
+    from finetuning.data.mixing import mix_lines
     from finetuning.windows.order import windows_per_epoch
 
     tokenizer = session.models.load_tokenizer()
@@ -24,10 +25,11 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     session, splits, label_names, examples = prepared.session, prepared.splits, prepared.label_names, prepared.examples
     settings, train = session.settings, examples["train"]
     window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * session.runtime.processes
-    windows = windows_per_epoch(len(train), window)
+    windows = windows_per_epoch(train.per_epoch, window)
     lines = [
         f"태스크: {session.task.name}, 모델: {settings.model.name}",
         *(f"{name}: {len(splits[name]):,}행 → 예제 {len(made):,}개" for name, made in examples.items()),
+        *mix_lines(train.drawn),
     ]
     if label_names:
         counts = session.data.label_counts(splits["train"])

@@ -74,8 +74,8 @@ def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: b
         is_given: Whether the command line gave output_dir.
 
     Returns:
-        RunFolder: The newest run, to continue it; a new folder if that one is finished; or the run that contains the
-            checkpoint.
+        The newest run, to continue it; a new folder if that one is finished; or the run that contains the
+        checkpoint.
 
     Raises:
         ModelError: There is no such checkpoint.

@@ -148,7 +148,7 @@ def prepare(
         earlier: Pieces that a resumed run began with.
 
     Returns:
-        Prepared: The data, with the session for the task that it showed to be meant.
+        The data, with the session for the task that it showed to be meant.
     """
     from finetuning.commands.vocabulary import extend_vocabulary
     from finetuning.data.few_rows import warn_of_few

@@ -148,7 +148,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     # the trials save on the disk that checkpoints go to
     home = next(path for path in session.output_dir.absolute().parents if path.is_dir())
     with writing("시험 학습을 할 임시 폴더를 만들지 못했습니다", home):
-        temporary = tempfile.TemporaryDirectory(prefix=".verify-resume-", dir=home)
+        temporary = tempfile.TemporaryDirectory(prefix=".verify-resume-", dir=home, ignore_cleanup_errors=True)
     with temporary as name:
         _judge(proof, Path(name))
 

@@ -35,7 +35,7 @@ def extend_vocabulary(
         earlier: The pieces that a resumed run started with; None learns new ones.
 
     Returns:
-        tuple[Session, Learned]: The session for the extended model, and the pieces.
+        The session for the extended model, and the pieces.
     """
     wanted = session.settings.model.extend_vocabulary
     assert wanted is not None

@@ -9,6 +9,7 @@ import yaml
 from exceptions import SettingsError
 from finetuning.config.messages import nearest_key
 from finetuning.config.schema import all_keys
+from finetuning.config.yaml_values import RepeatedKeyError, read_yaml
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,11 @@ def parse_assignment(text: str) -> tuple[str, object]:
     if key not in all_keys():
         raise SettingsError(f"'{key}' 설정이 없습니다.", where="명령줄 플래그 --set", remedy=nearest_key(key))
     try:
-        loaded = yaml.safe_load(value)
+        loaded = read_yaml(value)
+    except RepeatedKeyError as error:
+        raise SettingsError(
+            f"--set {key}의 값에 {error.problem}.", where="명령줄 플래그 --set", remedy="하나만 남기세요."
+        ) from None
     except yaml.YAMLError:
         return key, value
     # YAML reads a lone `|` or `>` as the start of an empty text block

@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from finetuning.cells import as_label
+from finetuning.config.yaml_values import read_yaml
 from finetuning.files import user_path
 
 
@@ -93,7 +94,7 @@ def yaml_value(value: object) -> str:
 def bare_value(value: object) -> str:
     """Format a value like `yaml_value`, but text without quotes if YAML reads it as the same text."""
     try:
-        is_plain = isinstance(value, str) and yaml.safe_load(value) == value
+        is_plain = isinstance(value, str) and read_yaml(value) == value
     except yaml.YAMLError:
         is_plain = False
     return str(value) if is_plain else yaml_value(value)

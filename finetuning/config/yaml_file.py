@@ -10,22 +10,10 @@ import yaml
 from exceptions import SettingsError, first_line_of
 from finetuning.config.messages import shorten
 from finetuning.config.schema import Settings
+from finetuning.config.yaml_values import read_yaml
 from finetuning.files import similar_name
 
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without duplicate keys, since one of the two values would be lost silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen and isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"'{key_node.value}' 키가 두 번 있습니다", key_node.start_mark
-                )
-            if isinstance(key_node, yaml.ScalarNode):
-                seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
+_LONGEST = 1 << 20  # characters; the longest settings file has some hundred lines
 
 
 def read_sections(path: Path) -> dict[str, Any]:
@@ -42,7 +30,7 @@ def read_sections(path: Path) -> dict[str, Any]:
     """
     text = _read_text(path)
     try:
-        loaded = yaml.load(text, Loader=_UniqueKeyLoader)
+        loaded = read_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path} {mark.line + 1}번째 줄 {mark.column + 1}번째 칸" if mark else str(path)
@@ -62,7 +50,8 @@ def read_sections(path: Path) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(_LONGEST)
     except FileNotFoundError:
         raise SettingsError(
             "설정 파일이 없습니다.", where=str(path), remedy=f"{similar_name(path)}--config의 경로를 확인하세요."
@@ -76,6 +65,13 @@ def _read_text(path: Path) -> str:
         raise SettingsError(
             f"설정 파일을 읽을 수 없습니다: {reason}", where=str(path), remedy="파일 경로와 읽기 권한을 확인하세요."
         ) from None
+    if len(text) == _LONGEST:
+        raise SettingsError(
+            f"설정 파일이 {_LONGEST:,}자를 넘습니다.",
+            where=str(path),
+            remedy="--config에 데이터나 모델 파일을 쓰지 않았는지 확인하세요.",
+        )
+    return text
 
 
 def _as_sections(loaded: object, path: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _TASK_OF = {  # usual columns that one task alone reads
     "messages": "text-generation", "conversations": "text-generation", "ner_tags": "token-classification",
     "answers": "question-answering",
 }  # fmt: skip
+_SHOWN = 20  # names of columns
 _LONG_NAME = 20  # characters
 _WITH_FLAGS = frozenset({"text_column", "text_pair_column", "label_column"})  # other columns are set with --set
 _LOOKED_AT, _MOST_LABELS, _LONGEST_LABEL = 1000, 50, 30  # rows, labels, characters
@@ -88,7 +89,7 @@ def check_used(columns: Sequence[Column], task: Task, raw: Raw) -> None:
     remedy = f"지금 읽는 열의 설정은 {settings}입니다. 쓰지 않는 설정은 지우세요."
     raise SettingsError(
         f"{task.name} 태스크가 이 데이터에서 읽지 않는 열이 설정되어 있습니다: {what}",
-        where=f"{raw.where} (있는 열: {', '.join(raw.columns)})",
+        where=f"{raw.where} (있는 열: {_listed(raw.columns)})",
         remedy=f"{' '.join(instead)} 플래그로 쓰세요. {remedy}" if instead else remedy,
     )
 
@@ -115,7 +116,11 @@ def tell_unread(names: Mapping[str, str], raw: Raw) -> None:
     """Log the source's columns that have no role; `names` is role → column."""
     unread = [column for column in raw.columns if column not in names.values()]
     if unread:
-        _log.info("읽지 않는 열: %s (%s)", ", ".join(unread), raw.where)
+        _log.info("읽지 않는 열: %s (%s)", _listed(unread), raw.where)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" 외 {len(names) - _SHOWN:,}개" if len(names) > _SHOWN else "")
 
 
 def without_targets(sources: Mapping[str, Raw], task: Task) -> dict[str, str]:
@@ -159,7 +164,7 @@ def _no_column(column: Column, candidates: Sequence[str], raw: Raw) -> DataError
     return DataError(
         f"'{column.name}' 열이 없습니다.{several}",
         where=raw.where,
-        remedy=f"{likely}있는 열: {', '.join(raw.columns)}. data.{column.setting}에 쓰거나 {flag} 플래그로 고르세요.",
+        remedy=f"{likely}있는 열: {_listed(raw.columns)}. data.{column.setting}에 쓰거나 {flag} 플래그로 고르세요.",
     )
 
 

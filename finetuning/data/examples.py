@@ -13,6 +13,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """How many examples of one dataset of a mixture an epoch has.
+
+    Attributes:
+        name: The dataset, as messages name it.
+        size: Its examples, which stand together.
+        count: How many of them an epoch has. It may be more than there are.
+        first: What the numbers of its rows are added to in the mixture.
+    """
+
+    name: str
+    size: int
+    count: int
+    first: int
+
+
+@dataclass(frozen=True)
 class Examples:
     """The tokenised examples of a split.
 
@@ -21,11 +38,24 @@ class Examples:
         lengths: Tokens of each example, int32; of an example with several `sequences` as many as they have when padded
             to the longest of them.
         rows: The clean rows that the examples were made from, in the same order.
+        drawn: The datasets of a mixture, in the order of the table; empty where an epoch has every example once.
     """
 
     table: Dataset
     lengths: np.ndarray
     rows: Dataset
+    drawn: tuple[Drawn, ...] = ()
+
+    @property
+    def per_epoch(self) -> int:
+        """The number of examples in an epoch."""
+        return sum(part.count for part in self.drawn) or len(self)
+
+    def row_shown(self, position: int) -> str:
+        """Return the number of an example's row as messages show it, with the dataset of a mixture."""
+        number = int(self.fetch([position])[0]["row"])
+        part = next((part for part in reversed(self.drawn) if number > part.first), None)
+        return str(number) if part is None else f"{part.name} {number - part.first}"
 
     def __len__(self) -> int:
         return len(self.lengths)

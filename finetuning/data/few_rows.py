@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Collection, Mapping
 
 from exceptions import DataError
@@ -11,6 +10,7 @@ from finetuning.config.schema import Settings
 from finetuning.data.columns import likely_labels
 from finetuning.data.rows import Rows
 from finetuning.data.sources import find_sources
+from finetuning.files import typed
 
 _log = logging.getLogger(__name__)
 _FEW = 10  # rows of a validation split, of which one is a tenth of its accuracy
@@ -68,13 +68,14 @@ def with_columns(error: DataError, train: Rows, settings: Settings) -> DataError
     """
     column, remedy = train.columns.get("label", settings.data.label_column), error.remedy
     if settings.model.num_labels is None:
-        others = likely_labels(find_sources(settings.data)["train"], set(train.columns.values()))
+        source = settings.data.of_mixed(settings.data.mix[0]) if settings.data.mix else settings.data
+        others = likely_labels(find_sources(source)["train"], set(train.columns.values()))
         shown = [f"{name}({', '.join(labels[:3])})" for name, labels in list(others.items())[:_SHOWN]]
         if shown:
-            flag = f"--label_column {shlex.quote(next(iter(others)))}"
+            flag = f"--label_column {typed(next(iter(others)))}"
             remedy = f"라벨로 보이는 다른 열: {', '.join(shown)}. 그 열이면 {flag} 플래그를 쓰세요. {remedy}"
     return DataError(error.what, where=f"{train.where}, 라벨 열 '{column}'", remedy=remedy)
 
 
 def _is_held_out(splits: Mapping[str, Rows]) -> bool:
-    return "validation" in splits and splits["validation"].where == splits["train"].where
+    return "validation" in splits and splits["validation"].where == splits["train"].where and not splits["train"].parts

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from exceptions import DataError
 from finetuning.data.formats.registry import is_supported
+from finetuning.files import typed
 
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -21,6 +21,7 @@ _SPLIT_PREFIXES = {  # Korean nouns are compounded: 학습데이터, 검증용
 }  # fmt: skip
 _SHARD = re.compile(r"(.*?)[-_.]?(\d{4,6})-of-(\d{4,6})(-[0-9a-f]{8,})?")
 _STATE = "state.json"  # of a split that `save_to_disk` wrote
+_OFFICE_OWNER = "~$"  # Office puts such a file beside one that it has open
 _DATA = "data"  # the folder in which the Hub keeps a dataset's files
 _METADATA = frozenset({_STATE, "dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
 Files = tuple[Path, ...]
@@ -137,7 +138,7 @@ def _files_in(folder: Path) -> list[Path]:
         if path.is_file()
         and (is_supported(path) or not path.suffix)
         and path.name not in _METADATA
-        and not path.name.startswith(".")
+        and not path.name.startswith((".", _OFFICE_OWNER))
     ]
 
 
@@ -154,9 +155,7 @@ def _nothing_found(folder: Path) -> DataError:
             remedy=f"--dataset_config로 하나를 고르세요. 예: --dataset_config {configs[0]}",
         )
     files = [path for path in _files_in(folder) if path.suffix]
-    alone = (
-        f"파일 하나로 학습하려면 --dataset {shlex.quote(str(files[0]))} 플래그를 쓰세요. " if len(files) == 1 else ""
-    )
+    alone = f"파일 하나로 학습하려면 --dataset {typed(files[0])} 플래그를 쓰세요. " if len(files) == 1 else ""
     return DataError(
         "폴더에서 데이터 파일을 찾지 못했습니다.",
         where=str(folder),

@@ -22,6 +22,7 @@ class Rows:
         key: A hash of the content, part of the cache key of the examples.
         columns: Role → the source's column name.
         renamed: Labels that were renamed by `data.label_map`.
+        parts: The datasets of a mixture, in the order of the table; empty for one dataset.
     """
 
     where: str
@@ -29,6 +30,11 @@ class Rows:
     key: str
     columns: Mapping[str, str] = field(default_factory=dict)
     renamed: frozenset[str] = frozenset()
+    parts: tuple[Part, ...] = ()
+
+    def datasets(self) -> Sequence[Rows]:
+        """Return the rows of each dataset, of which a mixture has several."""
+        return [part.rows for part in self.parts] or [self]
 
     def __len__(self) -> int:
         return len(self.table)
@@ -41,3 +47,20 @@ class Rows:
     def label_cells(self) -> dict[str, int]:
         """Count each distinct label cell; empty where the split has none."""
         return counted(self.table, "label") if "label" in self.table.column_names else {}
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one dataset of a mixture.
+
+    Attributes:
+        name: The dataset, as messages name it.
+        rows: Its rows, numbered as in their source.
+        weight: Its weight beside those of the other datasets.
+        first: What its row numbers are added to in the mixture.
+    """
+
+    name: str
+    rows: Rows
+    weight: float
+    first: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from exceptions import DataError, SettingsError
 from finetuning.config.schema import DataSettings
 from finetuning.data.folders import Files, files_by_split, splits_in
 from finetuning.data.formats.class_names import information_beside
-from finetuning.data.formats.registry import is_json, is_supported, open_source
+from finetuning.data.formats.registry import check_path, is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
 from finetuning.data.shapes.registry import flat_rows
 from finetuning.files import content_key, may_be_hub_id, similar_name
@@ -56,6 +57,8 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
     if data.reads_dataset_name():
         _check_no_train_file(data)
         path = Path(data.dataset_name).expanduser()
+        if os.path.lexists(path) and not path.is_dir():
+            check_path(path)
         if not (path.is_file() or path.is_dir()):
             return {**_from_hub(data), **_opened(files, data)}
         by_name: dict[str, Files] = {"train": (path,)} if path.is_file() else files_by_split(path, data.dataset_config)
@@ -73,6 +76,8 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
 def _existing(path: Path, setting: str) -> Path:
     if path.is_file():
         return path
+    if os.path.lexists(path) and not path.is_dir():
+        check_path(path)
     if not path.is_dir():
         raise _no_file(str(path), setting)
     raise DataError(

@@ -109,6 +109,21 @@ def list_lengths(table: Dataset, column: str) -> np.ndarray:
     return lengths
 
 
+def text_sizes(table: Dataset) -> np.ndarray:
+    """Return the bytes of each row's texts together, int64, without reading the texts."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    sizes = np.zeros(len(table), dtype=np.int64)
+    for field in table.data.schema:
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            start = 0
+            for cells in _batches(table, field.name):
+                sizes[start : start + len(cells)] += pc.fill_null(pc.binary_length(cells), 0).to_numpy()
+                start += len(cells)
+    return sizes
+
+
 def _batches(table: Dataset, column: str) -> Iterator[pa.Array]:
     """Yield the column batch by batch; of a selection, the selected rows, which are in the table's order.
 

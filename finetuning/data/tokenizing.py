@@ -18,7 +18,7 @@ from finetuning.data.arrow import example_batch, in_memory, joined, write_tables
 from finetuning.data.cache import FORMAT, code_key, settings_key
 from finetuning.data.examples import Examples
 from finetuning.data.rows import Rows
-from finetuning.data.table import counted, list_lengths, numbers
+from finetuning.data.table import counted, list_lengths, numbers, text_sizes
 from finetuning.files import content_key
 from finetuning.tasks.base import Task
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
-_ROWS_AT_A_TIME = 1000
+_ROWS_AT_A_TIME, _BYTES_AT_A_TIME = 1000, 1 << 24  # of text; a longer text is encoded alone
 _ROWS_WORTH_PROCESSES = 5000  # fewer rows are done by the tokenizer's own threads before processes have started
 _MOST_PROCESSES = 16  # one reader takes examples from no more
 _SHOWN = 5
@@ -87,22 +87,35 @@ def examples_in_memory(table: Dataset, encode: Encode) -> Dataset:
 
 
 def _encoded(table: Dataset, encode: Encode) -> Generator[pa.RecordBatch]:
-    """Yield the examples of a thousand rows at a time, in the order of the rows.
+    """Yield the examples of at most a thousand rows at a time, in the order of the rows.
 
     Many rows are encoded by forked processes, one a core, since a task's own part of the work is Python. Where forking
     is not safe, the tokenizer's threads share the work.
     """
 
-    def make(start: int) -> pa.RecordBatch:
-        return example_batch(encode(table[start : start + _ROWS_AT_A_TIME]))
+    starts = _starts(table)
+    ends = dict(zip(starts, [*starts[1:], len(table)], strict=True))
 
-    starts = range(0, len(table), _ROWS_AT_A_TIME)
+    def make(start: int) -> pa.RecordBatch:
+        return example_batch(encode(table[start : ends[start]]))
+
     processes = min(parallel.cores(), len(starts), _MOST_PROCESSES)
     if processes > 1 and len(table) >= _ROWS_WORTH_PROCESSES and parallel.can_fork():
         with closing(parallel.in_processes(make, starts, processes)) as batches:
             yield from batches
     else:
         yield from map(make, starts)
+
+
+def _starts(table: Dataset) -> list[int]:
+    """Return the first row of each batch of rows, whose tokens must fit into memory as Python's objects."""
+    totals = np.cumsum(text_sizes(table))
+    starts = list[int]()
+    while (start := starts[-1] if starts else 0) < len(table):
+        before = int(totals[start - 1]) if start else 0
+        fitting = int(np.searchsorted(totals, before + _BYTES_AT_A_TIME, side="right"))
+        starts.append(min(max(fitting, start + 1), start + _ROWS_AT_A_TIME))
+    return [0, *starts[:-1]]
 
 
 def usable_examples(table: Dataset, rows: Dataset) -> Examples:

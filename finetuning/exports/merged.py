@@ -16,7 +16,7 @@ def write_merged(model: FineTunedModel, folder: Path) -> None:
         folder: The folder to write to.
 
     Raises:
-        SettingsError: If the model is whole already.
+        SettingsError: The model is whole already.
     """
     if not model.is_adapter():
         raise SettingsError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
 from finetuning.config.schema import ModelSettings
+from finetuning.files import may_be_hub_id
 from finetuning.models.vocabulary import vocabulary_parameters
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 _BASE = "base_model_name_or_path"
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks for them
 _TASK_TYPES: Mapping[str, str] = {  # transformers' auto class → peft's name of the task
     "AutoModelForCausalLM": "CAUSAL_LM", "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
     "AutoModelForSequenceClassification": "SEQ_CLS", "AutoModelForTokenClassification": "TOKEN_CLS",
@@ -73,7 +74,7 @@ def base_of(folder: Path) -> str:
         found = next((place for place in beside if place.is_file() or (place / "config.json").is_file()), None)
         if found is not None:
             return str(found)
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
+    if not may_be_hub_id(name):
         raise ModelError(
             f"어댑터의 베이스 모델이 그 자리에 없습니다: {name}",
             where=f"{where}, {_BASE}",
@@ -83,15 +84,16 @@ def base_of(folder: Path) -> str:
 
 
 def base_weights(model: PreTrainedModel, settings: ModelSettings) -> dict[str, str]:
-    """Find the files with the weights of an adapter's base, as far as they are safetensors on this machine.
+    """Find the files with the weights of an adapter's base, as far as they are on this machine.
 
     Args:
         model: The model with its adapter.
         settings: Where the Hub's files are kept, and their revision.
 
     Returns:
-        Weight → path of its file. Empty without an adapter, and where the vocabulary grew, so that the base's own
-        weights do not fit the adapter's config.
+        Weight → path of its file; for a file of another format than safetensors, the file's name in place of its
+        weights'. Empty without an adapter, and where the vocabulary grew, so that the base's own weights do not fit the
+        adapter's config.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -101,6 +103,9 @@ def base_weights(model: PreTrainedModel, settings: ModelSettings) -> dict[str, s
     found: dict[str, str] = {}
     try:
         for file in _weight_files(config.base_model_name_or_path, settings):
+            if file.suffix != ".safetensors":
+                found[file.name] = str(file)
+                continue
             with safe_open(file, "pt") as opened:
                 found |= dict.fromkeys(opened.keys(), str(file))
     except (OSError, ValueError, KeyError, SafetensorError):
@@ -117,12 +122,13 @@ def _weight_files(base: str, settings: ModelSettings) -> list[Path]:
         if not isinstance(cached, str):
             return []
         folder = Path(cached).absolute().parent  # its files are links to others
-    if (folder / _WEIGHTS).is_file():
-        return [folder / _WEIGHTS]
-    if not (folder / _INDEX).is_file():
-        return []
-    index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        if (folder / f"{name}.index.json").is_file():
+            index: dict[str, Any] = json.loads((folder / f"{name}.index.json").read_text(encoding="utf-8"))
+            return [folder / part for part in sorted(set(index["weight_map"].values()))]
+    return []
 
 
 def write_index(weights: Mapping[str, str], folder: Path) -> None:
@@ -139,4 +145,5 @@ def write_index(weights: Mapping[str, str], folder: Path) -> None:
         return
     size = sum(Path(file).stat().st_size for file in set(weights.values()))
     index = {"metadata": {"total_size": size}, "weight_map": dict(weights)}
-    (folder / _INDEX).write_text(json.dumps(index, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    name = next(name for name in _WEIGHTS if next(iter(weights.values())).endswith(Path(name).suffix))
+    (folder / f"{name}.index.json").write_text(json.dumps(index, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

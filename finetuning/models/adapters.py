@@ -165,10 +165,10 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
         model: The model.
 
     Returns:
-        list[str]: The names, sorted, each once.
+        The names, sorted, each once.
 
     Raises:
-        ModelError: If there are none.
+        ModelError: There are none.
     """
     names = _linear_names(model)
     if not names:

@@ -50,7 +50,7 @@ def check_supported(config: PreTrainedConfig, name: str) -> None:
         name: The model, for the error message.
 
     Raises:
-        ModelError: If the model is one of these.
+        ModelError: The model is one of these.
     """
     if config.model_type == "xlnet":
         raise ModelError(
@@ -93,7 +93,7 @@ def fit_padding_token(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         name: The model, for the error message.
 
     Raises:
-        ModelError: If it has neither.
+        ModelError: It has neither.
     """
     if tokenizer.pad_token_id is not None:
         return
@@ -140,7 +140,7 @@ def fit_end(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: 
         name: The model, for the error message.
 
     Raises:
-        ModelError: If the tokenizer has no end token, or cannot be made to append it.
+        ModelError: The tokenizer has no end token, or cannot be made to append it.
     """
     if not config.is_encoder_decoder:
         return

@@ -26,7 +26,7 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
         task: The task's name.
 
     Returns:
-        FinetuningError: The error to raise in its place.
+        The error to raise in its place.
     """
     where = f"model.name: {name}"
     if any(is_out_of_memory(link) for link in _causes(error)):

@@ -26,10 +26,10 @@ def location(name: str) -> dict[str, str]:
         name: The path of the file.
 
     Returns:
-        dict[str, str]: The arguments by name.
+        The arguments by name.
 
     Raises:
-        ModelError: If there is no such file.
+        ModelError: There is no such file.
     """
     path = Path(name).expanduser().absolute()
     if not path.is_file():
@@ -49,7 +49,7 @@ def dequantizing_options(location: Mapping[str, str]) -> dict[str, Any]:
         location: Result of the function `location`.
 
     Returns:
-        dict[str, Any]: The arguments by name; none for a transformers that always unpacks.
+        The arguments by name; none for a transformers that always unpacks.
     """
     import transformers
 
@@ -78,7 +78,7 @@ def explain(error: Exception, name: str) -> ModelError:
         name: The path of the file.
 
     Returns:
-        ModelError: The error to raise in its place.
+        The error to raise in its place.
     """
     reason = first_line_of(error)
     where = f"model.name: {name}"

@@ -73,10 +73,10 @@ class ModelLoader:
             options: Further arguments of `from_pretrained`.
 
         Returns:
-            LoadedModel: The model, and which of its weights are new.
+            The model, and which of its weights are new.
 
         Raises:
-            ModelError: If the model cannot be read, or its files lack weights outside the head.
+            ModelError: The model cannot be read, or its files lack weights outside the head.
         """
         import torch
         import transformers
@@ -107,7 +107,7 @@ class ModelLoader:
             options: Further arguments of `from_pretrained`.
 
         Returns:
-            LoadedModel: The model, and which of its weights are new.
+            The model, and which of its weights are new.
         """
         dtype = base_dtype(self.settings)
         if self.settings.model.quantization is None:
@@ -127,7 +127,7 @@ class ModelLoader:
             name: The model, for error messages.
 
         Returns:
-            PreTrainedModel: The model. No weight counts as missing, as its files are not looked at.
+            The model. No weight counts as missing, as its files are not looked at.
         """
         import torch
         import transformers
@@ -169,10 +169,10 @@ def check_name(name: str) -> str:
         name: A Hub id, or the path of a folder or a GGUF file.
 
     Returns:
-        str: The name, with `~` replaced in a folder's path.
+        The name, with `~` replaced in a folder's path.
 
     Raises:
-        ModelError: If the name is a path to nothing, or to a folder without a config.json.
+        ModelError: The name is a path to nothing, or to a folder without a config.json.
     """
     path = Path(name).expanduser()
     if gguf_reader.is_gguf(name):
@@ -204,7 +204,7 @@ def usable_length(wanted: int, config: PreTrainedConfig, tokenizer: PreTrainedTo
         tokenizer: The model's tokenizer, which may have a limit of its own.
 
     Returns:
-        int: The tokens of the longest example.
+        The tokens of the longest example.
     """
     allowed = getattr(config.get_text_config(), "max_position_embeddings", None) or wanted
     if config.model_type in POSITIONS_AFTER_PADDING:

@@ -52,7 +52,7 @@ class Trial:
             limit: The largest relative error that counts as rounding.
 
         Returns:
-            bool: Whether both hold.
+            Whether both hold.
         """
         if not torch.equal(self.found[self.first :], self.beside[self.first :]):
             return False
@@ -102,7 +102,7 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
         max_length: Tokens of the longest sequence.
 
     Returns:
-        bool: Whether the trial passed.
+        Whether the trial passed.
     """
     text = model.config.get_text_config()
     window, chunk = (getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size"))

@@ -26,7 +26,7 @@ def check_combination(settings: Settings) -> None:
         settings: The settings in force.
 
     Raises:
-        SettingsError: If quantised weights would have to be trained, or the model is a GGUF file.
+        SettingsError: Quantised weights would have to be trained, or the model is a GGUF file.
     """
     model = settings.model
     if model.quantization is None:
@@ -53,7 +53,7 @@ def check_device(settings: Settings, device: torch.device) -> None:
         device: The device that the model goes to.
 
     Raises:
-        SettingsError: If bitsandbytes is not installed or does not support the device.
+        SettingsError: bitsandbytes is not installed or does not support the device.
     """
     kind = settings.model.quantization
     if kind is None:
@@ -114,10 +114,10 @@ def quantization_config(settings: Settings, outline: PreTrainedModel) -> BitsAnd
         outline: The model on the meta device.
 
     Returns:
-        BitsAndBytesConfig: The argument of `from_pretrained`.
+        The argument of `from_pretrained`.
 
     Raises:
-        ModelError: If the model has no layers that can be quantised.
+        ModelError: The model has no layers that can be quantised.
     """
     from transformers import BitsAndBytesConfig
 
@@ -190,7 +190,7 @@ def check_not_quantised_yet(config: PreTrainedConfig, name: str) -> None:
         name: The model, for the error message.
 
     Raises:
-        ModelError: If it was.
+        ModelError: It was saved quantised.
     """
     if getattr(config, "quantization_config", None) is None:
         return

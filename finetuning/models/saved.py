@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
+from finetuning.files import typed
 from finetuning.models.adapter_files import ADAPTER_CONFIG, base_of
 from finetuning.models.errors import explain
 from finetuning.models.loading import ModelLoader
@@ -30,8 +30,8 @@ def check_whole(name: str) -> None:
         raise ModelError(
             "어댑터만 있는 폴더라 새 학습을 시작할 수 없습니다.",
             where=f"model.name: {name}",
-            remedy=f"먼저 `python finetuning_app.py export --model_name {shlex.quote(name)}` 명령으로 베이스 모델에 "
-            f"합치고, --model_name {shlex.quote(str(Path(name) / 'merged'))} 플래그로 학습하세요.",
+            remedy=f"먼저 `python finetuning_app.py export --model_name {typed(name)}` 명령으로 베이스 모델에 "
+            f"합치고, --model_name {typed(Path(name) / 'merged')} 플래그로 학습하세요.",
         )
 
 
@@ -51,7 +51,7 @@ def check_trained(task: Task, config: PreTrainedConfig, missing: Set[str], name:
         name: The model, for the error message.
 
     Raises:
-        ModelError: If it lacks weights, or was trained for another kind of problem.
+        ModelError: It lacks weights, or was trained for another kind of problem.
     """
     labels = label_names(config) if task.reads.has_labels else ()
     kind = task.scores.config_options(labels).get("problem_type")

@@ -30,7 +30,7 @@ _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_
 _OWN_CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}  # transformers 5's name of a class, and the older one
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHTS = re.compile(
-    r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors|(adapter_)?model\.safetensors\.index\.json|adapter_config\.json"
+    r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors|(adapter_)?model\.safetensors\.index\.json|pytorch_model\.bin\.index\.json|adapter_config\.json"
 )
 
 
@@ -109,10 +109,10 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
         tokenizer: Its tokenizer.
 
     Raises:
-        ModelError: If config, generation config or tokenizer cannot be written.
+        ModelError: Config, generation config or tokenizer cannot be written.
     """
     try:
-        temporary = tempfile.TemporaryDirectory()
+        temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     except OSError:  # no disk for temporary files can be written; that of the run need not be among them
         return
     with temporary as name:

@@ -19,7 +19,7 @@ def towers(model: PreTrainedModel) -> list[str]:
         model: The model.
 
     Returns:
-        list[str]: Names of submodules; none for a model of text alone.
+        Names of submodules; none for a model of text alone.
     """
     from transformers import PreTrainedModel as Part
 

@@ -49,7 +49,7 @@ def check_task(task: Task) -> None:
         task: The task.
 
     Raises:
-        SettingsError: If they do not.
+        SettingsError: The setting is set, and they do not.
     """
     if task.settings.model.extend_vocabulary is None or task.auto_class == "AutoModelForCausalLM":
         return
@@ -67,7 +67,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer: The tokenizer.
 
     Raises:
-        ModelError: If it is not.
+        ModelError: It is another kind of tokenizer.
     """
     found = "slow tokenizer"
     if tokenizer.is_fast:
@@ -106,7 +106,7 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, merges: Sequence[Pair])
         merges: Pairs of pieces, in the order that they are applied in.
 
     Returns:
-        Extension: The new pieces.
+        The new pieces.
     """
     from tokenizers import Tokenizer
 

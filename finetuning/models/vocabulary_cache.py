@@ -32,7 +32,7 @@ def learn_cached(
         before_learning: Called before learning, which may take minutes.
 
     Returns:
-        Learned: The pieces.
+        The pieces.
     """
     key = content_key(_FORMAT, data_key, tokenizer.backend_tokenizer.to_str(), str(wanted))
     path = cache / f"vocabulary-{key}.json"
@@ -62,10 +62,10 @@ def read_kept(*output_dirs: Path) -> Learned | None:
         *output_dirs: Folders of the run. The first that has pieces counts.
 
     Returns:
-        Learned | None: The pieces; None if no folder has any.
+        The pieces; None if no folder has any.
 
     Raises:
-        ModelError: If they cannot be read: with other pieces the run's tokens would be others.
+        ModelError: They cannot be read: with other pieces the run's tokens would be others.
     """
     path = next((_kept_path(folder) for folder in output_dirs if _kept_path(folder).is_file()), None)
     if path is None:

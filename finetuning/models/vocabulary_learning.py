@@ -62,10 +62,10 @@ def learn(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, wanted: int)
         wanted: The number of new pieces; fewer are learned from texts that have fewer.
 
     Returns:
-        Learned: The merges.
+        The merges.
 
     Raises:
-        DataError: If no Hangul occurs twice in the texts.
+        DataError: No Hangul occurs twice in the texts.
     """
     backend = tokenizer.backend_tokenizer
     words, read, characters = Counter[str](), 0, 0

@@ -31,7 +31,7 @@ def check_loaded(
         generates: Whether the task generates text, for which no head may be new.
 
     Raises:
-        ModelError: If a weight outside the head is missing. It names some, and what the files have instead.
+        ModelError: A weight outside the head is missing. It names some, and what the files have instead.
     """
     lost = sorted(key for key in missing if generates or not _is_in_head(key, model))
     if not lost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from finetuning.planning.fit import Fitting, first_that_fits
-from finetuning.windows.order import epoch_order, window_of, windows_per_epoch
+from finetuning.windows.order import order_of, window_of, windows_per_epoch
 
 if TYPE_CHECKING:
     from finetuning.planning.types import Estimate
@@ -26,9 +26,9 @@ def padding_line(fitting: Fitting, window: int) -> str:
     """
     train, settings, layout = fitting.source.train, fitting.settings, fitting.layout
     lengths, budget = train.lengths, settings.data.batch_size * settings.data.max_length
-    order = epoch_order(len(train), settings.training.seed, 0)
+    order = order_of(train, settings.training.seed, 0)
     real = computed = plain = 0
-    for number in range(min(_SAMPLED_WINDOWS, windows_per_epoch(len(train), window))):
+    for number in range(min(_SAMPLED_WINDOWS, windows_per_epoch(train.per_epoch, window))):
         indices = window_of(order, window, 0, number).indices
         real += int(lengths[indices].sum())
         computed += sum(layout.computed_tokens(cut, lengths) for cut in layout.cut(indices, lengths, budget))

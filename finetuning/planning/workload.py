@@ -16,7 +16,7 @@ from finetuning.planning.types import Step, Workload
 from finetuning.tasks.base import Task
 from finetuning.types import Batch, RandomKey
 from finetuning.windows.layouts import Cut, Layout, Padded
-from finetuning.windows.order import epoch_order, share_of, window_of, windows_per_epoch
+from finetuning.windows.order import order_of, share_of, window_of, windows_per_epoch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,7 +69,8 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
     max_length, token_budget = settings.data.max_length, settings.data.batch_size * settings.data.max_length
     window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * runtime.processes
     lengths, seed = source.train.lengths.clip(max=max_length), settings.training.seed
-    heavy = heaviest_cuts(lengths, seed, window, runtime.processes, token_budget, layout)
+    order = order_of(source.train, seed, 0)
+    heavy = heaviest_cuts(lengths, order, window, runtime.processes, token_budget, layout)
     held_out = largest_evaluation_batch(source.validation.lengths.clip(max=max_length), BUDGET_FACTOR * token_budget)
     padded = Padded(layout.fixed_cost, max_length)
 
@@ -87,7 +88,7 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
 
 
 def heaviest_cuts(
-    lengths: np.ndarray, seed: int, window_size: int, processes: int, token_budget: int, layout: Layout
+    lengths: np.ndarray, order: np.ndarray, window_size: int, processes: int, token_budget: int, layout: Layout
 ) -> list[HeavyCut]:
     """Find the largest micro-batch among windows with one micro-batch, and among windows with several.
 
@@ -97,7 +98,7 @@ def heaviest_cuts(
 
     Args:
         lengths: Tokens of each example, int32.
-        seed: Seed of the order.
+        order: Positions of the examples of the first epoch.
         window_size: Examples of a window, over all processes.
         processes: Number of processes.
         token_budget: Upper bound of a micro-batch's padded tokens.
@@ -106,9 +107,9 @@ def heaviest_cuts(
     Returns:
         One or two micro-batches, largest first.
     """
-    order = epoch_order(len(lengths), seed, 0)
-    windows = windows_per_epoch(len(lengths), window_size)
-    longest = int(np.flatnonzero(order == int(lengths.argmax()))[0]) // window_size
+    windows = windows_per_epoch(len(order), window_size)
+    places = np.flatnonzero(order == int(lengths.argmax()))  # none where a mixture draws it in a later epoch
+    longest = int(places[0] if len(places) else lengths[order].argmax()) // window_size
     numbers = {longest, *np.linspace(0, windows - 1, min(windows, _SAMPLED_WINDOWS)).astype(int).tolist()}
     heaviest: dict[bool, tuple[tuple[int, int], HeavyCut]] = {}
     for number in sorted(numbers):

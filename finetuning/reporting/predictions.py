@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+_log = logging.getLogger(__name__)
 _SAMPLES = 5
 _FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # full-width ones count in Excel too
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?%?")
@@ -83,7 +85,7 @@ def write_predictions(
 ) -> None:
     """Write predictions one by one, as JSONL to standard output, or to a .jsonl or .csv file by its suffix.
 
-    A file is complete or not there at all.
+    A file is complete or not there at all; the log says when it is.
 
     Args:
         path: The file, or None for standard output.
@@ -100,13 +102,14 @@ def write_predictions(
     partial = path.with_name(f".{path.name}.partial")
     lines = path.with_name(f".{path.name}.lines.partial")
     try:
-        columns = _write_lines(lines, path, records)
+        columns, rows = _write_lines(lines, path, records)
         with _writing(path):
             if path.suffix.lower() == ".csv":
                 _write_csv(partial, lines, columns, cell)
             else:
                 move(lines, partial)
         _put_in_place(partial, path)
+        _log.info("예측 결과 %s행을 저장했습니다: %s", f"{rows:,}", path)
     finally:
         discard(partial)
         discard(lines)
@@ -180,14 +183,15 @@ def _writing(path: Path) -> AbstractContextManager[None]:
     return writing("예측 결과를 쓰지 못했습니다", path)
 
 
-def _write_lines(lines: Path, path: Path, records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Write records as JSONL on the way to `path`; returns their columns in order of first appearance."""
-    columns: dict[str, None] = {}
+def _write_lines(lines: Path, path: Path, records: Iterable[Mapping[str, Any]]) -> tuple[list[str], int]:
+    """Write records as JSONL on the way to `path`; return their columns, as they first appear, and their number."""
+    columns, rows = dict[str, None](), 0
     with _writing(path):
         file = lines.open("w", encoding="utf-8", newline="")
     try:
         for record in records:  # what fails in here is not the disk that predictions go to
             columns.update(dict.fromkeys(record))
+            rows += 1
             with _writing(path):
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
         with _writing(path):
@@ -195,7 +199,7 @@ def _write_lines(lines: Path, path: Path, records: Iterable[Mapping[str, Any]]) 
     finally:
         with suppress(OSError):  # a full disk fails again here
             file.close()
-    return list(columns)
+    return list(columns), rows
 
 
 def _write_csv(path: Path, lines: Path, columns: Sequence[str], cell: Callable[[Any], Any]) -> None:

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetuning.config.schema import DataSettings, Settings
-from finetuning.types import Batch, Column, RandomKey
+from finetuning.types import Batch, Column, RandomKey, Remark
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-@dataclass(frozen=True)
-class Remark:
-    """Something about a source's row that its reader does not use.
-
-    Attributes:
-        kind: `field`, a field of a nested cell that is not read, or `opening`, a turn before a conversation's first
-            question.
-        found: The field's name, or the turn's text.
-    """
-
-    kind: Literal["field", "opening"]
-    found: str
+RowColumns = Mapping[str, Sequence[Any]]  # the values of rows by role
 
 
 class RowReader(ABC):
@@ -183,11 +170,7 @@ class RowEncoder(ABC):
 
     @abstractmethod
     def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        label_names: Sequence[str],
-        max_length: int,
+        self, rows: RowColumns, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> dict[str, list[Any]]:
         """Encode columns of rows as columns of examples.
 
@@ -319,9 +302,7 @@ class Scorer(ABC):
         """
         return list(predictions)
 
-    def calibrate(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> dict[str, Any]:
+    def calibrate(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> dict[str, Any]:
         """Choose values that are not trained, such as a threshold, on the validation split.
 
         Args:
@@ -334,9 +315,22 @@ class Scorer(ABC):
         """
         return {}
 
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> list[Any] | None:
+        """Return `count` predictions as a model gives them that has learned nothing, such as the commonest label.
+
+        Args:
+            train_labels: Count of each label in train.
+            count: Number of predictions.
+            label_names: Label names in the order of their ids.
+
+        Returns:
+            The predictions, or None for a task without such ones.
+        """
+        return None
+
     @abstractmethod
     def metrics(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
         """Compute the field's metrics over a whole split.
 
@@ -381,9 +375,7 @@ class Presenter(ABC):
         """Return the values of one prediction for a line of the log; see `readable` for the arguments."""
         return list(self.readable(prediction, row, label_names, tokenizer).values())
 
-    def details(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> list[str]:
+    def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
         """Return further lines for an evaluation's report, such as a confusion matrix.
 
         Args:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -150,6 +152,18 @@ class BestModel:
         else:
             remedy = "공간을 비우거나 --output_dir로 다른 디스크의 폴더를 골라 처음부터 다시 학습하세요."
         raise ResourceError(what, where=str(self._store.folder.parent), remedy=remedy)
+
+    @contextmanager
+    def told_of(self) -> Iterator[None]:
+        """Add to an error of the disk inside the block that the best model so far is saved, where it is."""
+        try:
+            yield
+        except ResourceError as error:
+            saved = self._read()
+            if saved is None:
+                raise
+            also = f"지금까지 가장 좋은 모델(스텝 {saved.step:,})은 {self._store.folder.parent}에 저장되어 있습니다."
+            raise ResourceError(error.what, where=error.where, remedy=f"{error.remedy} {also}") from error
 
     def _recorded(self) -> _Recorded | None:
         """Return what is recorded of the model in the folder, the same in all processes; None without such a model."""

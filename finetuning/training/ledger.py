@@ -132,9 +132,9 @@ class StepLedger:
             if not is_out_of_memory(error):
                 raise
             rows = indices  # no memory to look at each row: the run is about to be saved, perhaps for that reason
-        named = [self.examples.fetch([index])[0]["row"] for index in rows[:_NAMED_ROWS]]
+        named = [self.examples.row_shown(index) for index in rows[:_NAMED_ROWS]]
         more = f" 외 {len(rows) - _NAMED_ROWS}개" if len(rows) > _NAMED_ROWS else ""
-        shown = ", ".join(str(row) for row in named) + more
+        shown = ", ".join(named) + more
         _log.warning(
             "스텝 %s: %s에 NaN 또는 Inf가 있어 이 스텝을 건너뜁니다. 학습 데이터의 행: %s",
             f"{step:,}", what, shown,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from exceptions import ModelError
+from exceptions import ModelError, first_line_of
 from finetuning.data.examples import Examples
 from finetuning.device.oom import is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
@@ -35,7 +35,7 @@ def try_model(evaluator: Evaluator, examples: Examples, seed: int) -> None:
         seed: Seed of random choices such as masks.
 
     Raises:
-        ModelError: If the model cannot compute the task's loss.
+        ModelError: The model cannot compute the task's loss.
     """
     order = np.argsort(examples.lengths, kind="stable")[:_AMONG]
     pair = [int(order[0]), int(order[-1])]
@@ -47,9 +47,9 @@ def try_model(evaluator: Evaluator, examples: Examples, seed: int) -> None:
     except _REFUSALS as error:
         if is_out_of_memory(error):
             return  # the run has its own remedies
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line_of(error)
         raise ModelError(
-            f"이 모델로는 {evaluator.task.name} 태스크를 계산하지 못합니다: {reason}",
+            f"이 모델로는 {evaluator.task.name} 태스크의 손실을 계산할 수 없습니다: {reason}",
             where=f"model.name: {evaluator.task.settings.model.name} ({evaluator.model.config.model_type})",
             remedy="태스크에 맞는 종류의 모델인지 확인하고, 맞으면 다른 모델을 고르세요.",
         ) from error

@@ -75,7 +75,7 @@ class Layout(ABC):
             token_budget: Upper bound of rows × longest row, except for a single longer example.
 
         Returns:
-            list[Cut]: The micro-batches.
+            The micro-batches.
         """
         return [self.together(cut) for cut in partition(indices, lengths, token_budget, self.fixed_cost)]
 
@@ -93,7 +93,7 @@ class Layout(ABC):
             key: What random choices are drawn from; None draws nothing.
 
         Returns:
-            Batch: The tensors, on the CPU.
+            The tensors, on the CPU.
         """
         owned = [[sequence for example in row for sequence in sequences_of(example)] for row in rows]
         batch, examples = self._arrange(task, owned, tokenizer, key), sum(map(len, rows))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finetuning.data.examples import Drawn, Examples
+
 
 @dataclass(frozen=True)
 class Window:
@@ -30,6 +32,44 @@ def windows_per_epoch(examples: int, window_size: int) -> int:
 def epoch_order(examples: int, seed: int, epoch: int) -> np.ndarray:
     """Return the order of an epoch's examples as int64 positions, shape (examples,), from seed and epoch alone."""
     return np.random.default_rng([seed, epoch]).permutation(examples)
+
+
+def order_of(examples: Examples, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of an epoch, of all examples or of those that a mixture draws; see `epoch_order`.
+
+    Args:
+        examples: The training split.
+        seed: The seed of the run.
+        epoch: The epoch, from 0.
+
+    Returns:
+        int64 positions, shape (examples of the epoch,), from seed and epoch alone.
+    """
+    if not examples.drawn:
+        return epoch_order(len(examples), seed, epoch)
+    starts = np.cumsum([0, *(part.size for part in examples.drawn)])
+    positions: np.ndarray = np.concatenate(
+        [
+            start + _drawn(part, number, seed, epoch)
+            for number, (part, start) in enumerate(zip(examples.drawn, starts[:-1], strict=True))
+        ]
+    )
+    order: np.ndarray = positions[epoch_order(len(positions), seed, epoch)]
+    return order
+
+
+def _drawn(part: Drawn, number: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the positions of a dataset's examples in an epoch.
+
+    Epochs take turns in an endless row of permutations of the dataset, so that none of its examples comes twice more
+    often than another.
+    """
+    first = epoch * part.count
+    rounds = range(first // part.size, -(-(first + part.count) // part.size))
+    # the last 1 keeps the seeds apart from those of `epoch_order`, since numpy fills short ones with zeros
+    turns = [np.random.default_rng([seed, turn, number, 1]).permutation(part.size) for turn in rounds]
+    start = first - rounds.start * part.size
+    return np.concatenate(turns)[start : start + part.count]
 
 
 def window_of(order: np.ndarray, window_size: int, epoch: int, number: int) -> Window:

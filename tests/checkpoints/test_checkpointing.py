@@ -242,3 +242,10 @@ def test_a_checkpoint_latest_of_the_users_own_is_left_alone(
     assert after == before
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "checkpoint-latest" in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no name has a line break there")
+def test_the_link_to_a_run_with_a_line_break_in_its_name_is_renewed(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "a\nb", keep=2)
+    saved(store, 1, 2)
+    assert store.load(store.latest).progress.step == 2

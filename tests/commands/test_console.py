@@ -43,7 +43,7 @@ def run_saying(text: str, **options: object) -> subprocess.Popen[bytes]:
         "def run(session, arguments): print(sys.argv[1]); print(sys.argv[1], file=sys.stderr)\n"
         "fake = types.SimpleNamespace(run=run, build=lambda *_: None)\n"
         "finetuning_app.importlib = types.SimpleNamespace(import_module=lambda _: fake)\n"
-        "sys.exit(finetuning_app.main(['train']))"
+        "sys.exit(finetuning_app.main(['train', '--log_level', 'ERROR']))"
     )
     return subprocess.Popen(
         [sys.executable, "-c", script, text], cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "cp949"}, **options
@@ -86,3 +86,11 @@ def test_a_person_at_a_terminal_is_told_that_lines_are_awaited(
     shown = capsys.readouterr()
     assert ("Ctrl+D" in shown.err) == is_terminal
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \r\n"])
+def test_empty_input_is_told_how_to_give_text(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    pipe_in(monkeypatch, content)
+    with pytest.raises(DataError, match="표준 입력에 텍스트가 없습니다") as error:
+        list(input_lines())
+    assert "--input" in error.value.remedy

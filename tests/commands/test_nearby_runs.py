@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
-from exceptions import ModelError
+from exceptions import ModelError, SettingsError
+from finetuning.checkpoints.store import CheckpointStore
 from finetuning.commands.nearby_runs import nothing_to_resume, runs_near
-from finetuning.commands.run_folder import folder_to_train
+from finetuning.commands.output_folder import checkpoint_to_resume
+from finetuning.commands.run_folder import RunFolder, folder_to_train
 from tests.support.cli import Cli, arguments_for
 
 
@@ -46,6 +49,7 @@ def test_the_command_has_the_run_in_place_of_the_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["finetuning_app.py"])
+    monkeypatch.setattr("shutil.which", lambda _: sys.executable)
     make_run(tmp_path / "my run", step=12)
     error = nothing_to_resume(Path("x"), "x", ["--epochs", "3", *flags, "--set", "data.batch_size=4"])
     expected = (
@@ -80,3 +84,14 @@ def test_the_command_that_is_shown_goes_on(cli: Cli, tiny_model: Path, reviews: 
     resumed = cli(*words)
     assert resumed.code == 0, resumed.err
     assert "이어서 학습합니다" in resumed.err
+
+
+def test_an_unfinished_run_is_not_written_over_and_the_command_that_resumes_it_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["finetuning_app.py"])
+    monkeypatch.setattr("shutil.which", lambda _: sys.executable)
+    run = make_run(tmp_path / "a")
+    with pytest.raises(SettingsError, match="끝나지 않은 학습") as error:
+        checkpoint_to_resume(CheckpointStore(run, 2), RunFolder(run, "a"), False, ["--epochs", "3"])
+    assert error.value.remedy.endswith("python finetuning_app.py --epochs 3 --resume")

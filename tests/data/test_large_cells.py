@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,3 +84,25 @@ def test_large_rows_are_handed_on_a_few_at_a_time(monkeypatch: pytest.MonkeyPatc
     found = list(chunks(iter(rows)))
     assert [len(chunk) for chunk in found] == [3, 1, 1]
     assert [row for chunk in found for row in chunk] == rows
+
+
+@pytest.mark.parametrize("selected", [False, True])
+def test_rows_are_encoded_a_few_at_a_time_where_they_are_large(monkeypatch: pytest.MonkeyPatch, selected: bool) -> None:
+    from datasets import Dataset
+
+    from finetuning.data import tokenizing
+
+    monkeypatch.setattr(tokenizing, "_BYTES_AT_A_TIME", 90)
+    monkeypatch.setattr(tokenizing, "_ROWS_AT_A_TIME", 4)
+    sizes = [10, 10, 9, 1, 200, 0, 0, 0, 0, 0, 30, 1]  # of Hangul, three bytes each
+    table = Dataset.from_dict({"row": range(12), "text": ["가" * size for size in sizes], "label": ["a"] * 12})
+    table = table.select([0, 4, 5, 10, 11]) if selected else table
+    seen: list[list[int]] = []
+
+    def encode(rows: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        seen.append(list(rows["row"]))
+        return {"row": rows["row"], "input_ids": [[1]] * len(rows["row"])}
+
+    found = tokenizing.examples_in_memory(table, encode)
+    assert found["row"][:] == table["row"][:]
+    assert seen == ([[0], [4], [5], [10], [11]] if selected else [[0, 1, 2], [3], [4], [5, 6, 7, 8], [9], [10], [11]])

@@ -65,6 +65,36 @@ def test_an_adapter_loads_in_peft_in_transformers_and_by_its_card(
     assert torch.allclose(_outputs(names["model"].eval()), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "shards", "bin"])
+def test_an_adapter_on_a_model_of_the_hub_finds_what_was_downloaded(
+    flags_for: Callable[[str], list[str]], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoModelForMaskedLM, pipeline
+
+    cache, folder = tmp_path / "hub", tmp_path / "model"
+    base = shutil.copytree(tiny_model, cache / "models--somebody--tiny" / "snapshots" / "0123abcd")
+    if kind == "shards":
+        (base / "model.safetensors").unlink()
+        AutoModelForMaskedLM.from_pretrained(tiny_model).save_pretrained(base, max_shard_size="20KB")
+    elif kind == "bin":
+        torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+        (base / "model.safetensors").unlink()
+    (cache / "models--somebody--tiny" / "refs").mkdir()
+    (cache / "models--somebody--tiny" / "refs" / "main").write_text("0123abcd", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    flags = [*flags_for("text-classification"), *LORA, "--model_name", "somebody/tiny", "--cache_dir", "./hub"]
+    run_train([*flags, "--output_dir", str(folder)], StopAfter())
+    assert read_json(folder / "adapter_config.json")["base_model_name_or_path"] == "somebody/tiny"
+    monkeypatch.chdir("/")
+    made = pipeline("text-classification", model=str(folder), device="cpu")
+    assert made("정말 재미있다")[0]["label"] in ("긍정", "부정")
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.model_validate({"model": {"name": str(folder), "cache_dir": "./hub"}})
+    whole = ModelManager(settings, find_task(settings)).load_saved().eval()
+    assert torch.allclose(_outputs(made.model), _outputs(whole), atol=1e-5)
+
+
 def test_an_adapter_of_a_task_without_a_name_in_peft_names_its_class(
     flags_for: Callable[[str], list[str]], tmp_path: Path
 ) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import math
 import os
+import time
 from collections.abc import Callable
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from exceptions import ResourceError, SettingsError, StopRequested
 from finetuning.checkpoints import store as checkpointing
@@ -83,7 +84,8 @@ def test_a_failed_save_is_logged_and_the_run_goes_on(
     monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1, 3), code))
     run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
     check_like(tmp_path / "run" / "model", whole)
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    told = [record.getMessage() for record in caplog.records if record.name == "finetuning.checkpoints.background"]
+    told = [line for line in told if "저장했습니다" not in line]
     assert ["저장하지 못했습니다" in line and "다시 시도합니다" in line for line in told] == [True, True]
 
 
@@ -179,6 +181,10 @@ def test_a_disk_that_takes_no_checkpoint_at_all_is_not_said_to_hold_one(
     with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as error:
         run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
     assert "--resume" not in error.value.remedy and "처음부터" in error.value.remedy
+    run = tmp_path / "run" / "model"
+    assert "가장 좋은 모델" in error.value.remedy and str(run) in error.value.remedy
+    AutoModelForSequenceClassification.from_pretrained(run)
+    assert (run / "summary.json").is_file() and (run / "README.md").is_file()
     assert "이전 체크포인트는 그대로 있습니다" not in caplog.text
 
 
@@ -295,3 +301,51 @@ def test_an_output_dir_that_is_a_link_is_resumed_by_its_own_name(flags: list[str
     assert latest.resolve() == max((output_dir / "checkpoints").iterdir()).resolve()
     run_train([*flags, "--resume", "--checkpoint_path", str(latest)], StopAfter())
     assert (output_dir / "summary.json").is_file()
+
+
+def test_a_file_in_place_of_the_checkpoints_is_told_before_the_first_step(flags: list[str], tmp_path: Path) -> None:
+    output_dir = tmp_path / "run" / "model"
+    output_dir.mkdir(parents=True)
+    (output_dir / "checkpoints").write_text("mine")
+    with pytest.raises(ResourceError, match="같은 이름의 파일") as error:
+        run_train([*flags, "--output_dir", str(output_dir)], StopAfter())
+    assert str(output_dir / "checkpoints") in error.value.where
+    assert [path.name for path in output_dir.iterdir()] == ["checkpoints"]
+
+
+def test_a_clock_that_goes_back_changes_nothing(
+    flags: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, hours = time.time(), count(0, -1)
+    monkeypatch.setattr(time, "time", lambda: now + 3600.0 * next(hours))
+    flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
+    with pytest.raises(StopRequested):
+        run_train(flags, StopAfter(looks=5))
+    run_train([*flags, "--resume"], StopAfter())
+    check_like(tmp_path / "run" / "model", whole)
+
+
+def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(
+    flags: list[str], whole: Path, tmp_path: Path
+) -> None:
+    flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
+
+    def begin_another() -> None:
+        for resume in ([], ["--resume"]):
+            with pytest.raises(SettingsError, match="다른 학습"):
+                run_train([*flags, *resume], StopAfter())
+
+    run_train(flags, During(5, begin_another))
+    check_like(tmp_path / "run" / "model", whole)
+
+
+def test_what_a_killed_run_left_of_old_checkpoints_is_gone_after_a_resume_that_saves_nothing(
+    flags: list[str], tmp_path: Path
+) -> None:
+    flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
+    run_train(flags, StopAfter())
+    checkpoints = tmp_path / "run" / "model" / "checkpoints"
+    before = sorted(path.name for path in checkpoints.iterdir())
+    (checkpoints / ".step-00000004.replaced-999999999").mkdir()
+    run_train([*flags, "--resume"], StopAfter())
+    assert sorted(path.name for path in checkpoints.iterdir()) == before

@@ -15,9 +15,10 @@ import torch
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.files import discard, write_json
 from finetuning.models.saving import save_pretrained
+from finetuning.reporting.metrics_file import MetricsFile
 from finetuning.reporting.predictions import write_predictions
 from finetuning.types import Checkpoint, Progress
-from tests.support.dying import dies_at
+from tests.support.dying import Disk, dies_at
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
@@ -102,6 +103,30 @@ def test_a_model_is_the_old_or_the_new_one(tiny_model: Path, tmp_path: Path) -> 
         save(3.0)
         assert not (folder / ".model.partial").exists()
     assert found == {1.0, 2.0}
+
+
+def test_what_was_saved_outlives_a_power_failure(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    disk, home = Disk(monkeypatch), tmp_path / "home"
+    store, folder = CheckpointStore(home / "run", keep=2), home / "model"
+    folder.mkdir(parents=True)
+    metrics = MetricsFile(folder)
+    metrics.add({"step": 1})
+    metrics.size()
+    store.save(checkpoint(1, 1.0))
+    save_pretrained(model, tokenizer, folder, None)
+    write_json(folder / "best.json", {"step": 1})
+    metrics.add({"step": 2})
+    disk.lose_power(home)
+    assert store.load(store.latest).progress.step == 1
+    AutoModelForMaskedLM.from_pretrained(folder)
+    AutoTokenizer.from_pretrained(folder)
+    assert json.loads((folder / "best.json").read_text(encoding="utf-8")) == {"step": 1}
+    assert metrics.path.read_text(encoding="utf-8") == '{"step": 1}\n'
 
 
 def write_csv(path: Path, value: int) -> None:

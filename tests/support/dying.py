@@ -1,4 +1,4 @@
-"""A process that dies at a chosen call to the disk, as one that is killed between two calls."""
+"""A process that dies at a chosen call to the disk, and a disk that loses what was not flushed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 CALLS = frozenset({
     "open", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate",
@@ -34,6 +36,29 @@ def dies_at(call: int, folder: Path, act: Callable[[], object]) -> bool:
             os._exit(0)
     _, status = os.waitpid(process, 0)
     return os.waitstatus_to_exitcode(status) == _DIED
+
+
+class Disk:
+    """A disk that is asked to flush files, and whose power fails: files that were not flushed are empty then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._flushed: dict[tuple[int, int], int] = {}
+        real = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            real(descriptor)
+            self._flushed[_identity(os.fstat(descriptor))] = os.fstat(descriptor).st_size
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    def lose_power(self, folder: Path) -> None:
+        """Cut each file below a folder to what was flushed of it."""
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            os.truncate(path, min(self._flushed.get(_identity(path.stat()), 0), path.stat().st_size))
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _die_later(call: int, folder: str) -> None:

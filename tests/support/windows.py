@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+_CHOSEN_BY_SYSTEM = ("accelerate", "datasets", "filelock", "psutil", "transformers")  # as they are imported
 _NO_FUNCTIONS = ("fork", "uname", "sched_getaffinity", "geteuid", "mkfifo", "setsid", "killpg")
 _NO_SIGNALS = ("SIGHUP", "SIGKILL", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGPIPE", "setitimer", "ITIMER_REAL")
 
@@ -26,6 +28,8 @@ def windows_error(number: int, winerror: int, path: object) -> OSError:
 
 def simulate_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """No fork, no hang-ups, kills or timers as signals, no `fcntl` and `resource`, no links, no fsync of folders."""
+    for name in _CHOSEN_BY_SYSTEM:
+        importlib.import_module(name)
     monkeypatch.setattr(sys, "platform", "win32")
     for name in _NO_FUNCTIONS:
         monkeypatch.delattr(os, name, raising=False)

@@ -330,11 +330,13 @@ def test_lines_of_pairs_are_divided_by_a_tab(manager: Any) -> None:
         assert words in str(error.value)
 
 
-def test_predictions_as_csv_read_back(tmp_path: Path) -> None:
+def test_predictions_as_csv_read_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The first row had no text, and so has no prediction; several labels are JSON."""
+    caplog.set_level("INFO")
     write_predictions(tmp_path / "out.csv", [{"text": ""}, {"text": "글", "label": ["a", "b,c"], "score": [0.9, 0.5]}])
     with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
         empty, row = csv.DictReader(file)
+    assert f"2행을 저장했습니다: {tmp_path / 'out.csv'}" in caplog.text
     assert empty == {"text": "", "label": "", "score": ""}
     assert (json.loads(row["label"]), json.loads(row["score"])) == (["a", "b,c"], [0.9, 0.5])
     assert task_of("multi-label-classification").reads.prepare({"label": row["label"]})["label"] == ["a", "b,c"]

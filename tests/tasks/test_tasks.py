@@ -30,7 +30,7 @@ def tokenizer(tiny_model: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    "spelling", ["text-classification", "Text Classification", "TEXT_CLASSIFICATION", "텍스트 분류"]
+    "spelling", ["text-classification", "Text Classification", "TEXT_CLASSIFICATION", "텍스트 분류", "감성분석"]
 )
 def test_a_task_is_found_in_any_spelling(spelling: str) -> None:
     assert find_task(settings_for(spelling)).name == "text-classification"

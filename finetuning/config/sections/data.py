@@ -14,9 +14,25 @@ from finetuning.config.value_types import (
     Number,
     PathText,
     PositiveInteger,
+    PositiveNumber,
     RecordPath,
     Text,
 )
+
+
+class MixedDataset(Section):
+    """One dataset of `data.mix`. A setting that is null has the value of the `data` section."""
+
+    dataset_name: PathText
+    weight: PositiveNumber = 1.0
+    dataset_config: Text | None = None
+    revision: Text | None = None
+    records: RecordPath | None = None
+    text_column: Text | None = None
+    text_pair_column: Text | None = None
+    label_column: Text | None = None
+    prompt_column: Text | None = None
+    response_column: Text | None = None
 
 
 class DataSettings(Section):
@@ -61,6 +77,20 @@ class DataSettings(Section):
         None,
         "Hub 데이터셋의 버전(branch, tag, commit). `null`이면 최신",
         "version of a Hub dataset (branch, tag, commit); `null` for the newest",
+        cache="none",
+        user_only=True,
+    )
+    mix: list[MixedDataset] = setting(
+        [],
+        "함께 학습할 여러 데이터셋. `dataset_name` 대신 씁니다",
+        "several datasets to train on together, instead of `dataset_name`",
+        more=(
+            "예: `[{dataset_name: a.csv, weight: 2}, {dataset_name: b.jsonl}]`. epoch마다 예제를 `weight`의 비율로 "
+            "뽑고, 검증 데이터가 없는 데이터셋은 따로 나눕니다. 줄마다 열 이름(`text_column` 등)을 쓸 수 있습니다",
+            "Such as `[{dataset_name: a.csv, weight: 2}, {dataset_name: b.jsonl}]`. Each epoch draws examples in the "
+            "ratio of the weights; a dataset without validation data is divided by itself. Each may name its columns "
+            "(`text_column` and so on)",
+        ),
         cache="none",
         user_only=True,
     )
@@ -259,10 +289,22 @@ class DataSettings(Section):
         named = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
         return {split: name for split, name in named.items() if name is not None}
 
+    def of_mixed(self, source: MixedDataset) -> DataSettings:
+        """Return the settings for one dataset of the mixture."""
+        own = {name: value for name, value in source.model_dump(exclude={"weight"}).items() if value is not None}
+        return self.model_copy(update={**own, "mix": []})
+
     def reads_dataset_name(self) -> bool:
-        """Return whether `dataset_name` is read: it is not if it has its default beside files of splits."""
-        return not self.split_files() or self.dataset_name != type(self).model_fields["dataset_name"].default
+        """Return whether `dataset_name` is read: not where it has its default beside files of splits or a mixture."""
+        is_default = self.dataset_name == type(self).model_fields["dataset_name"].default
+        return not (is_default and (self.split_files() or self.mix))
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the data, as messages and reports show them."""
+        if self.mix:
+            return tuple(source.dataset_name for source in self.mix)
+        return (self.dataset_name if self.reads_dataset_name() else next(iter(self.split_files().values())),)
 
     def shown_name(self) -> str:
-        """Return the name of the data, as messages and reports show it."""
-        return self.dataset_name if self.reads_dataset_name() else next(iter(self.split_files().values()))
+        """Return the names of the data in one line."""
+        return ", ".join(self.names())

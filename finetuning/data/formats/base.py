@@ -63,7 +63,7 @@ def check_columns(columns: Sequence[str], where: str) -> None:
     Raises:
         DataError: A name occurs twice or is empty.
     """
-    repeated = {name for name in columns if columns.count(name) > 1} - {""}
+    repeated = {name for name, count in Counter(columns).items() if count > 1} - {""}
     if repeated or "" in columns:
         names = ", ".join(sorted(repeated))
         raise DataError(

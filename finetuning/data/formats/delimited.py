@@ -73,12 +73,13 @@ def _read(file: TextFile, dialect: _Dialect, notes: Sequence[str]) -> Source:
             where=str(path),
             remedy="첫 줄이 열 이름이고 그 아래에 데이터가 있는 파일을 지정하세요.",
         )
-    columns = {position: name for position, name in enumerate(names) if position < _named_columns(names)}
+    named = _named_columns(names)
+    columns = dict(enumerate(names[:named]))
     told = [*notes]
     if len(columns) > 1 and names[0] in _INDEX_NAMES and all(fields[0].strip().isdecimal() for fields in first):
         del columns[0]
         told.append("이름 없이 번호만 있는 첫 열(pandas의 index)을 뺐습니다.")
-    if unnamed := len(names) - _named_columns(names):
+    if unnamed := len(names) - named:
         told.append(f"이름도 값도 없는 마지막 열 {unnamed}개를 뺐습니다.")
     check_columns(tuple(columns.values()), f"{path}, {line:,}번째 줄")
     return Source(path, tuple(columns.values()), _Records(path, file.encoding, dialect, columns), tuple(told))

@@ -113,12 +113,30 @@ def _whole(path: Path, encoding: str) -> list[dict[str, Any]]:
     return value
 
 
+class _RepeatedKeyError(Exception):
+    """An object has a key twice, of which Python's reader would silently drop one."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKeyError(f"'{next(key for key in keys if keys.count(key) > 1)}'")
+    return value
+
+
 def _parse(text: str, where: str) -> Any:
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()  # half of a pair is no character, and cannot be written
         return value
+    except _RepeatedKeyError as error:
+        raise DataError(
+            f"한 객체에 {error} 키가 두 번 있습니다.",
+            where=where,
+            remedy="둘 가운데 하나만 남기세요. 어느 값이 맞는지 알 수 없어 읽지 않습니다.",
+        ) from None
     except UnicodeEncodeError:
         raise DataError(
             "짝이 없는 surrogate(\\ud800 같은 escape)가 있습니다.",

@@ -14,7 +14,7 @@ from exceptions import DataError
 from finetuning.data.formats import delimited, json_records, lines, naver_ner, parquet, spreadsheet, tagged
 from finetuning.data.formats.base import Source, TextFile, with_clean_names
 from finetuning.data.formats.encoding import find_encoding
-from finetuning.files import similar_name
+from finetuning.files import on_windows, similar_name
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ _TEXT = (
     TextFormat((".tsv",), lines.is_table, delimited.read_tsv),
     TextFormat((".txt",), _any_text, lines.read),
 )
-_FOREIGN = {  # first bytes → the format as messages name it, and what to do
+_NOT_DOWNLOADED = "내려받기가 오류나 로그인 화면으로 끝났는지 편집기로 열어 확인하고 다시 내려받으세요."
+_FOREIGN = {  # first bytes, in lower case for text → the format as messages name it, and what to do
     b"PK\x03\x04": ("zip", "압축을 푸세요."),
     b"\xd0\xcf\x11\xe0": (
         "구버전 엑셀(.xls)이나 암호가 걸린 엑셀",
@@ -77,7 +78,15 @@ _FOREIGN = {  # first bytes → the format as messages name it, and what to do
     b"\x1f\x8b": ("gzip", "압축을 푸세요."),
     b"%PDF": ("PDF", "텍스트나 CSV로 저장한 파일을 지정하세요."),
     b"\x89PNG": ("PNG 그림", "텍스트나 CSV 파일을 지정하세요."),
+    b"SQLite format 3\0": ("SQLite 데이터베이스", "표를 CSV로 저장한 파일을 지정하세요."),
+    b"version https://git-lfs": (
+        "Git LFS의 포인터",
+        "데이터는 아직 내려받지 않았습니다. 저장소의 폴더에서 git lfs pull을 실행하세요.",
+    ),
+    b"<!doctype html": ("웹 페이지(HTML)", _NOT_DOWNLOADED),
+    b"<html": ("웹 페이지(HTML)", _NOT_DOWNLOADED),
 }
+_LOOKED_AT = 64  # bytes
 _ADVICE = {  # what to do about files of common formats that cannot be read, by suffix
     **dict.fromkeys((".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), "엑셀에서 열어 .xlsx나 CSV(UTF-8)로 저장하세요. "),
     **dict.fromkeys((".zip", ".gz", ".tar", ".7z"), "압축을 풀고 그 안의 파일을 지정하세요. "),
@@ -111,10 +120,12 @@ def open_source(path: Path, encoding: str | None, path_to_records: str | None = 
         DataError: The file cannot be read.
     """
     try:
-        _check_path(path)
+        check_path(path)
         source = _open(path, encoding, path_to_records)
     except PermissionError as error:
-        raise DataError("파일을 읽을 권한이 없습니다.", where=str(path), remedy="읽기 권한을 확인하세요.") from error
+        others = "이 파일을 연 프로그램(엑셀 등)이 있으면 닫고, " if on_windows() else ""
+        remedy = f"{others}읽기 권한을 확인하세요."
+        raise DataError("파일을 읽을 권한이 없습니다.", where=str(path), remedy=remedy) from error
     except OSError as error:
         raise DataError(
             f"파일을 읽을 수 없습니다: {error.strerror or error}",
@@ -128,8 +139,15 @@ def open_source(path: Path, encoding: str | None, path_to_records: str | None = 
     return replace(source, columns=columns, rows=rows, notes=notes)
 
 
-def _check_path(path: Path) -> None:
+def check_path(path: Path) -> None:
+    """Raise DataError for a path that is no file to read, and say what it is."""
     if not path.exists():
+        if path.is_symlink():
+            raise DataError(
+                f"가리키는 파일이 없는 링크입니다: {path} → {path.readlink()}",
+                where=str(path),
+                remedy="링크를 다시 만들거나 원래 파일을 지정하세요.",
+            )
         raise DataError(
             f"파일이 없습니다: {path}",
             where=str(path),
@@ -151,11 +169,11 @@ def _check_path(path: Path) -> None:
 
 def _open(path: Path, encoding: str | None, path_to_records: str | None) -> Source:
     with path.open("rb") as opened:
-        start = opened.read(4)
+        start = opened.read(_LOOKED_AT)
     if not start:
         raise DataError("빈 파일입니다.", where=str(path), remedy="내용이 있는 파일을 지정하세요.")
     for binary in _BINARY:
-        if binary.matches(path, start):
+        if binary.matches(path, start[:4]):
             return binary.read(path)
     _check_is_text(path, start)
     found, note = find_encoding(path, encoding)
@@ -165,7 +183,7 @@ def _open(path: Path, encoding: str | None, path_to_records: str | None) -> Sour
 
 def _check_is_text(path: Path, start: bytes) -> None:
     for magic, (name, remedy) in _FOREIGN.items():
-        if start.startswith(magic):
+        if start.startswith(magic) or start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(magic):
             raise DataError(
                 f"이름은 {path.suffix}이지만 {name} 파일로 보입니다.",
                 where=str(path),

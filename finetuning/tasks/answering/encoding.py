@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetuning.korean.word_cuts import cut_words
-from finetuning.tasks.parts import RowEncoder
+from finetuning.tasks.parts import RowColumns, RowEncoder
 from finetuning.tasks.tensors import pad
 from finetuning.tasks.text_encoding import check_is_fast, read_beginning
 from finetuning.types import Batch, RandomKey
@@ -34,11 +34,7 @@ class QuestionEncoder(RowEncoder):
         cut_words(tokenizer)
 
     def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        label_names: Sequence[str],
-        max_length: int,
+        self, rows: RowColumns, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> dict[str, list[Any]]:
         """Encode questions and contexts; see `RowEncoder.encode`.
 

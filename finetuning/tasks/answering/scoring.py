@@ -13,7 +13,7 @@ from finetuning.config.schema import Settings
 from finetuning.tasks.answering import metrics as answer_metrics
 from finetuning.tasks.answering.answers import answer_texts
 from finetuning.tasks.answering.encoding import IN_CONTEXT, NO_ANSWER
-from finetuning.tasks.parts import Scorer
+from finetuning.tasks.parts import RowColumns, Scorer
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import Batch
 
@@ -88,9 +88,7 @@ class AnswerScorer(Scorer):
         """Read the threshold from the model's config."""
         self.threshold = getattr(model.config, "null_threshold", None)
 
-    def calibrate(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> dict[str, Any]:
+    def calibrate(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> dict[str, Any]:
         """Return the threshold for "no answer" of highest F1, as SQuAD 2.0's script does; see `Scorer.calibrate`.
 
         It is None if every question has an answer.
@@ -176,7 +174,7 @@ class AnswerScorer(Scorer):
         return prediction.text if self.has_answer(prediction) else ""
 
     def metrics(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
         """Compute KorQuAD's EM and character F1, and KLUE-MRC's EM and ROUGE-W, 0 to 100 each."""
         pairs = [

@@ -17,7 +17,7 @@ from finetuning.tasks.answering.answers import answer_texts, gold_answers, is_tr
 from finetuning.tasks.answering.encoding import QuestionEncoder
 from finetuning.tasks.answering.scoring import AnswerScorer
 from finetuning.tasks.base import Task
-from finetuning.tasks.parts import Presenter, RowReader
+from finetuning.tasks.parts import Presenter, RowColumns, RowReader
 from finetuning.types import Column
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ class AnswerPresenter(Presenter):
     def __init__(self, scorer: AnswerScorer) -> None:
         self.scorer = scorer
 
-    def details(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> list[str]:
+    def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
         """Return EM and F1 of questions with and without an answer, if the split has both."""
         kinds: dict[str, list[tuple[str, list[str]]]] = {"답이 있는": [], "답이 없는": []}
         for prediction, gold in zip(predictions, answer_texts(rows["answers"]), strict=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import LABELS, TEXTS, pair_in
-from finetuning.tasks.parts import RowEncoder, RowReader, Scorer
+from finetuning.tasks.parts import RowColumns, RowEncoder, RowReader, Scorer
 from finetuning.tasks.tensors import pad
 from finetuning.tasks.text_encoding import encode_text
 from finetuning.types import Batch, Column, RandomKey
@@ -54,11 +54,7 @@ class LabelledTextEncoder(RowEncoder):
         """Return the value that each `label` cell trains for: a number, or a list of numbers of one length."""
 
     def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        label_names: Sequence[str],
-        max_length: int,
+        self, rows: RowColumns, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> dict[str, list[Any]]:
         """Encode texts and targets; see `RowEncoder.encode`. The column `label` holds the targets."""
         columns = encode_text(tokenizer, rows["text"], rows.get("text_pair"), max_length)

@@ -15,7 +15,7 @@ from finetuning.tasks.base import Task
 from finetuning.tasks.classification import choose
 from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
 from finetuning.tasks.classification.labels import in_order
-from finetuning.tasks.parts import Presenter
+from finetuning.tasks.parts import Presenter, RowColumns
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import Batch
 
@@ -123,9 +123,7 @@ class LabelSetScorer(HeadScorer):
         """Read the threshold from the model's config."""
         self.threshold = getattr(model.config, "decision_threshold", self.threshold)
 
-    def calibrate(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> dict[str, Any]:
+    def calibrate(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> dict[str, Any]:
         """Return the threshold of highest micro-F1; of several, the one nearest to 0.5. See `Scorer.calibrate`."""
         from sklearn.metrics import f1_score
 
@@ -146,8 +144,15 @@ class LabelSetScorer(HeadScorer):
         """Return each example's probability of every label, (labels,) float32 arrays."""
         return list(outputs.float().sigmoid().cpu().numpy())
 
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> list[Any] | None:
+        """Return the commonest label of train alone, always; see `Scorer.baseline`."""
+        import numpy as np
+
+        commonest = max(train_labels, key=lambda label: train_labels[label])
+        return [np.eye(len(label_names), dtype=np.float32)[label_names.index(commonest)]] * count
+
     def metrics(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
         """Compute micro-F1 and macro-F1 at the threshold."""
         from sklearn.metrics import f1_score
@@ -183,9 +188,7 @@ class LabelSetPresenter(Presenter):
             "score": [float(prediction[position]) for position in chosen],
         }
 
-    def details(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> list[str]:
+    def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
         """Return the F1 and the count of every label."""
         from sklearn.metrics import f1_score
 

@@ -14,7 +14,7 @@ from finetuning.config.schema import Settings
 from finetuning.tasks.base import Task
 from finetuning.tasks.classification import choose
 from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
-from finetuning.tasks.parts import Presenter
+from finetuning.tasks.parts import Presenter, RowColumns
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import Batch
 
@@ -102,7 +102,7 @@ class NumberScorer(HeadScorer):
         return scores
 
     def metrics(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
         """Compute Pearson's and Spearman's correlation.
 

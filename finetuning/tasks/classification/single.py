@@ -13,7 +13,7 @@ from finetuning.tasks.base import Task
 from finetuning.tasks.classification import choose
 from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
 from finetuning.tasks.classification.labels import in_order
-from finetuning.tasks.parts import Presenter
+from finetuning.tasks.parts import Presenter, RowColumns
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import Batch
 
@@ -30,7 +30,10 @@ class TextClassification(Task):
     """One label for each text: cross-entropy over a sequence-classification head."""
 
     name = choose.SINGLE
-    aliases = ("sequence-classification", "sentiment-analysis", "텍스트 분류", "문장 분류")
+    aliases = (
+        "sequence-classification", "sentiment-analysis", "텍스트 분류", "문장 분류", "문서 분류", "감성 분석",
+        "감성 분류", "감정 분석", "감정 분류",
+    )  # fmt: skip
     auto_class = "AutoModelForSequenceClassification"
     pipeline = "text-classification"
 
@@ -125,8 +128,15 @@ class LabelScorer(HeadScorer):
         """Return each example's probabilities, (labels,) float32 arrays."""
         return list(outputs.float().softmax(-1).cpu().numpy())
 
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> list[Any] | None:
+        """Return the commonest label of train, always; see `Scorer.baseline`."""
+        import numpy as np
+
+        commonest = max(train_labels, key=lambda label: train_labels[label])
+        return [np.eye(len(label_names), dtype=np.float32)[label_names.index(commonest)]] * count
+
     def metrics(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
         """Compute accuracy, macro-F1 and, for relations, KLUE-RE's micro-F1 without `no_relation`."""
         from sklearn.metrics import accuracy_score, f1_score
@@ -155,9 +165,7 @@ class LabelPresenter(Presenter):
         best = int(prediction.argmax())
         return {"label": label_names[best], "score": float(prediction[best])}
 
-    def details(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> list[str]:
+    def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
         """Return the confusion matrix of at most 20 labels."""
         from sklearn.metrics import confusion_matrix
 

@@ -24,7 +24,7 @@ from finetuning.tasks.generation.shared import (
     generate_texts,
     generated_pairs,
 )
-from finetuning.tasks.parts import RowEncoder
+from finetuning.tasks.parts import RowColumns, RowEncoder
 from finetuning.tasks.text_encoding import read_end
 from finetuning.tasks.vocabulary import losses_by_example, only_head_positions, vocabulary_batch
 from finetuning.types import IGNORED, Batch, RandomKey
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _IS_ENCODER = (
     "BERT 같은 인코더로 보입니다. 분류하려면 --task text-classification, 사전학습을 이어 하려면 --task masked-lm "
-    "플래그를 쓰고, 글을 만들려면 GPT나 Llama 같은 생성 모델을 고르세요. "
+    "플래그를 쓰고, 텍스트를 생성하려면 GPT나 Llama 같은 생성 모델을 고르세요. "
 )
 
 
@@ -79,11 +79,7 @@ class ConversationEncoder(RowEncoder):
         _check_tokenizer(tokenizer)
 
     def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        label_names: Sequence[str],
-        max_length: int,
+        self, rows: RowColumns, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> dict[str, list[Any]]:
         """Encode conversations or texts; see `RowEncoder.encode`.
 
@@ -270,7 +266,7 @@ class CausalScorer(GeneratingScorer):
         return generate_texts(model, dict(inputs), tokenizer, options, inputs["input_ids"].shape[1])
 
     def metrics(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
         """Compute loss and perplexity per trained token and per character, and metrics of the generated texts.
 
@@ -317,7 +313,7 @@ def as_conversation(messages: str, tools: str) -> Conversation:
     return Conversation(tuple(json.loads(messages)), tuple(json.loads(tools)) if tools else ())
 
 
-def tools_of(rows: Mapping[str, Sequence[Any]]) -> Sequence[str]:
+def tools_of(rows: RowColumns) -> Sequence[str]:
     """Return the cell of tools of each row; rows of plain text have none."""
     return rows["tools"] if "tools" in rows else [""] * len(rows["row"])
 

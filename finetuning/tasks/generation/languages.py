@@ -24,7 +24,7 @@ def fit_languages(tokenizer: PreTrainedTokenizerBase, settings: Settings) -> Non
         settings: The settings in force.
 
     Raises:
-        SettingsError: If the tokenizer has no languages, or not this one.
+        SettingsError: The tokenizer has no languages, or not this one.
     """
     languages: Any = tokenizer
     wanted = {name: getattr(settings.text2text, field) for name, field in _SETTINGS.items()}
@@ -68,7 +68,7 @@ def fit_first_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
         tokenizer: Its tokenizer, after `fit_languages`.
 
     Raises:
-        ModelError: If the start token of an mBART is not known.
+        ModelError: The start token of an mBART is not known.
     """
     config, options, code = model.config, model.generation_config, target_code(tokenizer)
     ids = list(tokenizer(text_target="가")["input_ids"])

@@ -19,7 +19,7 @@ from finetuning.tasks.generation.shared import (
     generate_texts,
     generated_pairs,
 )
-from finetuning.tasks.parts import RowEncoder, RowReader
+from finetuning.tasks.parts import RowColumns, RowEncoder, RowReader
 from finetuning.tasks.tensors import pad
 from finetuning.tasks.text_encoding import encode_text, read_beginning, without_unread_end
 from finetuning.tasks.vocabulary import losses_by_example, only_positions, vocabulary_batch
@@ -67,11 +67,7 @@ class SourceTargetEncoder(RowEncoder):
         fit_languages(tokenizer, self.settings)
 
     def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        label_names: Sequence[str],
-        max_length: int,
+        self, rows: RowColumns, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> dict[str, list[Any]]:
         """Encode sources and targets; see `RowEncoder.encode`. The column `label` holds the target's ids."""
         columns = encode_text(tokenizer, rows["prompt"], None, max_length)
@@ -160,7 +156,7 @@ class TargetScorer(GeneratingScorer):
         return generate_texts(model, dict(encoded), tokenizer, self.settings.generation, prompt_tokens=1)
 
     def metrics(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
         """Compute the loss over all rows and, over those with a generated text, chrF and BLEU by word (0 to 100).
 

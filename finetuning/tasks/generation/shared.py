@@ -13,7 +13,7 @@ from finetuning.config.schema import GenerationSettings
 from finetuning.korean import text_quality
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.generation import overlap
-from finetuning.tasks.parts import Presenter
+from finetuning.tasks.parts import Presenter, RowColumns
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.tasks.vocabulary import VocabularyScorer, chosen_labels, plain_head_of
 from finetuning.types import Batch
@@ -112,9 +112,7 @@ class GeneratedTextPresenter(Presenter):
         """Return the generated text."""
         return {"generated": prediction.generated.text}
 
-    def details(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> list[str]:
+    def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
         """Return the first generated texts, each with its input, its expected output and remarks on its quality."""
         lines: list[str] = []
         for position, prediction in enumerate(predictions):

@@ -14,7 +14,7 @@ from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
 from finetuning.korean.word_cuts import cut_words
 from finetuning.tasks.base import Task
-from finetuning.tasks.parts import Presenter, RowEncoder, RowReader, Scorer
+from finetuning.tasks.parts import Presenter, RowColumns, RowEncoder, RowReader, Scorer
 from finetuning.tasks.tagging.decoding import TaggedToken, decode, raw_tags, tagged
 from finetuning.tasks.tagging.entities import entity_scores, macro_average, micro_average
 from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
@@ -131,11 +131,7 @@ class EntityEncoder(RowEncoder):
         cut_words(tokenizer)
 
     def encode(
-        self,
-        rows: Mapping[str, Sequence[Any]],
-        tokenizer: PreTrainedTokenizerBase,
-        label_names: Sequence[str],
-        max_length: int,
+        self, rows: RowColumns, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> dict[str, list[Any]]:
         """Encode texts; see `RowEncoder.encode`.
 
@@ -215,7 +211,7 @@ class EntityScorer(Scorer):
         return tagged(list(places.values()), [np.concatenate(windows) for windows in parts.values()], label_names)
 
     def metrics(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str], loss: float
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
         """Compute F1 over entities and over characters other than white space, as KLUE-baseline does.
 
@@ -269,9 +265,7 @@ class EntityPresenter(Presenter):
             ]
         }
 
-    def details(
-        self, predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
-    ) -> list[str]:
+    def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
         """Return precision, recall and F1 of every kind of entity."""
         return [
             "개체별 precision, recall, F1",
@@ -324,7 +318,7 @@ def _tags_at(spans: Sequence[Span], starts: Sequence[int]) -> list[str | None]:
 
 
 def _tagged(
-    predictions: Sequence[Any], rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]
+    predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Return true and predicted tags of every row's characters."""
     truth = [write_iob2(_spans(cell), text) for cell, text in zip(rows["label"], rows["text"], strict=True)]
