@@ -194,6 +194,11 @@ class TrainingManager:
         patience = self.settings.training.early_stopping_patience
         return patience is not None and self.state.evaluations_since_best >= patience
 
+    def is_complete(self) -> bool:
+        """Return whether training has ended and left a best model, whether or not the disk took the last checkpoint."""
+        has_ended = self.state.step >= self.total_steps or self._is_out_of_patience()
+        return has_ended and self.state.evaluated_step == self.state.step and self.state.best_step > 0
+
     def _record(self, **fields: Any) -> None:
         self.recorder.record(self.state.step, self.state.epoch + 1, **fields)
 

@@ -123,14 +123,17 @@ def flags(model: Path, data: Path, scratch: Path, name: str, options: Sequence[s
 def test_loss(base: Path, data: Path, scratch: Path, options: Sequence[str]) -> dict[str, float]:
     """Evaluate the base model, as it is, on the test rows."""
     copy = Path(shutil.copytree(base, scratch / "untrained", dirs_exist_ok=True))  # evaluate writes beside the model
-    program("evaluate", *flags(base, data, scratch, "untrained", options))
+    program("evaluate", *flags(copy, data, scratch, "untrained", options))
     found: dict[str, float] = json.loads((copy / "metrics-test.json").read_text(encoding="utf-8"))
     return found
 
 
 def answers(folder: Path, asked: Path, tokens: int) -> list[str]:
     """Generate the answer to each row of a file."""
-    said = program("predict", "--output_dir", folder, "--input", asked, "--set", f"generation.max_new_tokens={tokens}")
+    chosen = ("text_generation.format=chat", f"generation.max_new_tokens={tokens}")
+    said = program(
+        "predict", "--task", "text-generation", "--output_dir", folder, "--input", asked, *flags_of({}, chosen)
+    )
     return [json.loads(line)["generated"] for line in said.splitlines()]
 
 

@@ -16,8 +16,8 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 packages=()
 for group in "$@"; do
   case $group in
-    base) packages+=(datasets dill multiprocess pydantic pydantic_core annotated-types typing-inspection tokenizers
-                     charset-normalizer openpyxl et_xmlfile sacrebleu portalocker tabulate colorama) ;;
+    base) packages+=(datasets dill multiprocess pydantic pydantic_core annotated-types typing-inspection typing_extensions
+                     tokenizers charset-normalizer openpyxl et_xmlfile sacrebleu portalocker tabulate colorama) ;;
     pyarrow) packages+=(pyarrow) ;;
     qlora) packages+=(bitsandbytes) ;;
     peers) packages+=("$(grep '^trl==' "$root/benchmarks/requirements.txt")" liger-kernel) ;;

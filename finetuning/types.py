@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -149,3 +149,17 @@ class Checkpoint:
     state: dict[str, Any]
     progress: Progress
     fingerprint: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something about a source's row that its reader does not use.
+
+    Attributes:
+        kind: `field`, a field of a nested cell that is not read, or `opening`, a turn before a conversation's first
+            question.
+        found: The field's name, or the turn's text.
+    """
+
+    kind: Literal["field", "opening"]
+    found: str

@@ -13,7 +13,7 @@ from finetuning.checkpoints.names import CHECKPOINTS, half_made_in
 from finetuning.commands.command_line import resume_command
 from finetuning.commands.nearby_runs import nothing_to_resume
 from finetuning.commands.run_folder import MODEL_FILES, RunFolder, is_ours
-from finetuning.files import discard, disk_reason
+from finetuning.files import discard, discard_leftovers, disk_reason
 
 if TYPE_CHECKING:
     from finetuning.checkpoints.store import CheckpointStore
@@ -69,7 +69,7 @@ def check_writable(output_dir: Path) -> None:
 
 
 def prepare_output(run: RunFolder, starts_anew: bool) -> None:
-    """Make the folder and record which run it is; for a new run, clear the records of one killed before it saved."""
+    """Make the folder and clear what a killed run left in it, for a new run its records too; record which run it is."""
     try:
         (run.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # now, not at the first save hours later
         if starts_anew:
@@ -78,6 +78,7 @@ def prepare_output(run: RunFolder, starts_anew: bool) -> None:
             for folder in half_made_in(run.path / CHECKPOINTS):
                 discard(folder)
             run.record()
+        discard_leftovers(half_made_in(run.path / CHECKPOINTS))  # a resumed run may have nothing more to save
     except OSError as error:
         raise ResourceError(
             f"output_dir에 쓸 수 없습니다: {disk_reason(error)}",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from config_manager import ConfigManager
-from exceptions import ModelError
+from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
 from finetuning.commands.output_folder import (
@@ -62,11 +62,19 @@ class _Fitted:
 
 @dataclass(frozen=True)
 class _Trained:
-    """The end of training: the final state, the memory manager, and the time by phase where it was measured."""
+    """The end of training.
+
+    Attributes:
+        state: The final state.
+        memory: The memory manager.
+        profile: The time by phase where it was measured.
+        unsaved: Why the last checkpoint is not on the disk; None where it is.
+    """
 
     state: TrainingState
     memory: TokenBudget
     profile: PhaseTimes | None
+    unsaved: ResourceError | None
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
@@ -113,6 +121,8 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
         _log.info(
             "이번 학습은 %s 폴더에 있습니다. 앞선 학습은 %s 폴더에 그대로 있습니다.", output_dir, arguments.run.earlier
         )
+    if trained.unsaved is not None:
+        raise trained.unsaved
 
 
 def _fitted(
@@ -162,22 +172,32 @@ def _trained(
         keep(prepared.learned, output_dir)
         keep_template(tokenizer, output_dir)
     session.stop.patient = True
-    state = manager.run()
+    unsaved = None
+    try:
+        state = manager.run()
+    except ResourceError as error:
+        if not manager.is_complete():
+            raise
+        unsaved, state = error, manager.state  # the best model is there: it is evaluated and reported first
+        manager.best.check(state)
     if state.best_metric is None:
         raise ModelError(
             "검증 손실이나 지표가 NaN 또는 Inf여서 쓸 수 있는 모델이 나오지 않았습니다.",
             where=f"{output_dir}, 스텝 {state.step:,}",
             remedy="training.learning_rate를 낮추고(예: 10분의 1) 다른 --output_dir에서 다시 학습하세요.",
         )
-    return _Trained(state, evaluator.memory, manager.profile.times())
+    return _Trained(state, evaluator.memory, manager.profile.times(), unsaved)
 
 
 def _report(
     fitted: _Fitted, trained: _Trained, tokenizer: PreTrainedTokenizerBase, max_length: int, started: float
 ) -> None:
     """Evaluate the best model as it was saved, build the run's report and render it: log, model card, summary.json."""
+    from finetuning.inference.evaluator import columns_of
+    from finetuning.reporting.metrics_file import validation_losses
     from finetuning.reporting.model_card import model_card
     from finetuning.reporting.predictions import sample_lines
+    from finetuning.reporting.quality import Scored, quality_of
     from finetuning.reporting.run_report import (
         EvaluationFacts,
         Hardware,
@@ -200,6 +220,11 @@ def _report(
     rows, samples = examples[split].rows, list[str]()
     if not task.scores.final_texts:  # otherwise the details show generated texts
         samples = sample_lines(task, rows, evaluation.predictions, label_names, tokenizer)
+    scored = Scored(
+        split, columns_of(examples[split]), evaluation.predictions, evaluation.metrics, label_names,
+        session.data.label_counts(prepared.splits["train"]),
+    )  # fmt: skip
+    quality = quality_of(task, scored, state.step, validation_losses(session.output_dir))
     seconds = time.perf_counter() - started
     report = build_report(
         session.settings,
@@ -211,6 +236,7 @@ def _report(
         evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples),
         hardware=Hardware(runtime.device_name, runtime.processes, runtime.precision),
         memory=MemoryFacts(memory.peak(), memory.limit(), fitted.taken, fitted.estimated),
+        quality=quality,
     )
     for line in log_lines(report):
         _log.info("%s", line)

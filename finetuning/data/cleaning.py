@@ -12,8 +12,7 @@ from finetuning.config.schema import DataSettings
 from finetuning.data.findings import Findings
 from finetuning.korean.normalization import Normalizer
 from finetuning.tasks.base import Task
-from finetuning.tasks.parts import Remark
-from finetuning.types import Column
+from finetuning.types import Column, Remark
 
 GROUP = "group"  # role of `data.group_column`, which no task reads
 _TEXTS = ("text", "text_pair", "prompt", "response")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from exceptions import DataError
 from finetuning.cells import ROLE_NAMES
 from finetuning.korean.normalization import KINDS, change_shown
-from finetuning.tasks.parts import Remark
+from finetuning.types import Remark
 
 _log = logging.getLogger(__name__)
 _SHOWN = 5

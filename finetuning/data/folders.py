@@ -21,6 +21,7 @@ _SPLIT_PREFIXES = {  # Korean nouns are compounded: 학습데이터, 검증용
 }  # fmt: skip
 _SHARD = re.compile(r"(.*?)[-_.]?(\d{4,6})-of-(\d{4,6})(-[0-9a-f]{8,})?")
 _STATE = "state.json"  # of a split that `save_to_disk` wrote
+_OFFICE_OWNER = "~$"  # Office puts such a file beside one that it has open
 _DATA = "data"  # the folder in which the Hub keeps a dataset's files
 _METADATA = frozenset({_STATE, "dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
 Files = tuple[Path, ...]
@@ -137,7 +138,7 @@ def _files_in(folder: Path) -> list[Path]:
         if path.is_file()
         and (is_supported(path) or not path.suffix)
         and path.name not in _METADATA
-        and not path.name.startswith(".")
+        and not path.name.startswith((".", _OFFICE_OWNER))
     ]
 
 

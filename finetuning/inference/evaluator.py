@@ -93,7 +93,7 @@ class Evaluator:
             Metrics, lines for the log, and predictions. The calibrated values are stored in the model's config.
         """
         predictions, loss = self._with_loss(examples, seed, generated_rows)
-        for name, value in self.task.scores.calibrate(predictions, _columns(examples), self.label_names).items():
+        for name, value in self.task.scores.calibrate(predictions, columns_of(examples), self.label_names).items():
             setattr(self.model.config, name, value)
         self.task.scores.fit_model(self.model, self.tokenizer)
         return self._measure(predictions, examples, loss)
@@ -128,7 +128,7 @@ class Evaluator:
         return bad
 
     def _measure(self, predictions: list[Any], examples: Examples, loss: float) -> Evaluation:
-        rows = _columns(examples)
+        rows = columns_of(examples)
         metrics = self.task.scores.metrics(predictions, rows, self.label_names, loss)
         details = self.task.shows.details(predictions, rows, self.label_names)
         details += lines_by_dataset(self.task, predictions, examples, self.label_names)
@@ -226,6 +226,6 @@ def _unless_out_of_memory(work: Callable[[np.ndarray], list[Any]], indices: np.n
         return None
 
 
-def _columns(examples: Examples) -> dict[str, Sequence[Any]]:
+def columns_of(examples: Examples) -> dict[str, Sequence[Any]]:
     """Return the rows' columns by name. A column is read only when a metric uses it."""
     return {name: Cells(examples.rows, name) for name in examples.rows.column_names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from exceptions import FinetuningError, ModelError, ResourceError, first_line_of
@@ -61,6 +62,12 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
             remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {WITHOUT_INTERNET}",
         )
     reason = first_line_of(error)
+    if (found := re.search(r"Unrecognized configuration class <class '[\w.]*?(\w+)Config'>", str(error))) is not None:
+        return ModelError(
+            f"transformers에 {found[1]} 구조로 {task} 태스크를 하는 모델이 없습니다.",
+            where=where,
+            remedy="--task로 이 모델에 맞는 태스크를 고르거나, 다른 구조의 모델을 고르세요.",
+        )
     if "trust_remote_code" in str(error):
         return ModelError(
             "이 모델은 저장소에 든 파이썬 코드를 실행해야 읽을 수 있습니다. 실행하지 않았습니다.",

@@ -85,3 +85,17 @@ class MetricsFile:
     def _writing(self) -> AbstractContextManager[None]:
         remedy = "디스크의 남은 공간과 쓰기 권한을 확인한 뒤 --resume으로 이어서 학습하세요."
         return writing("학습 기록을 쓰지 못했습니다", self.path, remedy)
+
+
+def validation_losses(output_dir: Path) -> list[float]:
+    """Read the validation loss at the end of each epoch from a run's metrics.jsonl; none where it cannot be read."""
+    path = MetricsFile(output_dir).path
+    losses = list[float]()
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if record.get("kind") == "eval" and "train_loss" in record and isinstance(record.get("loss"), float):
+                losses.append(record["loss"])
+    except (OSError, ValueError, AttributeError):  # the user may have edited or moved it
+        return []
+    return losses

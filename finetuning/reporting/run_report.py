@@ -13,6 +13,7 @@ from finetuning.models.adapters import METHODS
 from finetuning.reporting.metric_names import metrics_line
 from finetuning.reporting.profile import PhaseTimes
 from finetuning.reporting.published import Verdict, judge, public_name
+from finetuning.reporting.quality import Quality, lines_of
 from finetuning.tasks.base import Task
 
 _GIB = 2**30
@@ -141,6 +142,7 @@ class RunReport:
         evaluation: The final evaluation.
         hardware: Device, processes and precision.
         memory: Memory used.
+        quality: What the score is worth, beside answers that need no training.
         expectation: The published score, where the settings name one.
         verdict: Whether the run reproduced it, or None without one.
         versions: Versions of Python and of the libraries that results depend on.
@@ -164,6 +166,7 @@ class RunReport:
     evaluation: EvaluationFacts
     hardware: Hardware
     memory: MemoryFacts
+    quality: Quality
     expectation: ExpectationSettings
     verdict: Verdict | None
     versions: Mapping[str, str]
@@ -178,6 +181,7 @@ def build_report(
     evaluation: EvaluationFacts,
     hardware: Hardware,
     memory: MemoryFacts,
+    quality: Quality,
 ) -> RunReport:
     """Build the report of a run from its settings and its measurements.
 
@@ -189,6 +193,7 @@ def build_report(
         evaluation: The final evaluation.
         hardware: Device, processes and precision.
         memory: Memory used.
+        quality: What the score is worth.
 
     Returns:
         The report, with the verdict on the published score and the library versions.
@@ -215,6 +220,7 @@ def build_report(
         evaluation=evaluation,
         hardware=hardware,
         memory=memory,
+        quality=quality,
         expectation=settings.expectation,
         verdict=judge(settings, rows, evaluation.metrics),
         versions=library_versions(),
@@ -248,6 +254,8 @@ def summary(report: RunReport) -> dict[str, Any]:
     }
     if training.profile is not None:
         found["profile"] = asdict(training.profile)
+    quality = asdict(report.quality)
+    found["quality"] = {**quality, **{name: list(quality[name]) for name in ("interval", "findings") if quality[name]}}
     if report.verdict is not None:
         found["expectation"] = {
             **report.expectation.model_dump(),
@@ -264,6 +272,7 @@ def log_lines(report: RunReport) -> list[str]:
     lines.append(evaluation_line(evaluation.split, report.rows[evaluation.split], evaluation.metrics))
     if report.verdict is not None:
         lines.append(report.verdict.text)
+    lines.extend(lines_of(report.quality))
     lines.append(
         f"소요 시간 {training.seconds:.0f}초, "
         f"메모리 최대 {memory.peak / _GIB:.2f} GiB (한도 {memory.limit / _GIB:.1f} GiB)"

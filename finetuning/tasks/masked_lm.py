@@ -13,7 +13,13 @@ from finetuning.tasks.base import Task
 from finetuning.tasks.parts import Presenter, RowColumns, RowEncoder, RowReader
 from finetuning.tasks.tensors import pad
 from finetuning.tasks.text_encoding import check_is_fast, text_columns, without_unread_end
-from finetuning.tasks.vocabulary import VocabularyScorer, chosen_labels, only_positions, vocabulary_batch
+from finetuning.tasks.vocabulary import (
+    VocabularyScorer,
+    chosen_labels,
+    only_positions,
+    rows_of_places,
+    vocabulary_batch,
+)
 from finetuning.types import IGNORED, Batch, Column, RandomKey
 
 if TYPE_CHECKING:
@@ -135,12 +141,16 @@ class MaskScorer(VocabularyScorer):
 
     def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
         """Return each example's predicted ids at its chosen positions, and how many of them are right."""
-        assert batch.labels is not None
-        chosen = batch.labels != IGNORED
-        counts = chosen.sum(1).tolist()
+        import torch
+
         predicted = outputs.argmax(-1)
-        right = (predicted == chosen_labels(batch)).cpu().split(counts)
-        return [(ids.tolist(), int(hits.sum())) for ids, hits in zip(predicted.cpu().split(counts), right, strict=True)]
+        columns = torch.stack([rows_of_places(batch), predicted, (predicted == chosen_labels(batch)).long()])
+        found: list[tuple[list[int], int]] = [([], 0) for _ in batch.inputs["input_ids"]]
+        for row, token, is_right in zip(*columns.tolist(), strict=True):  # one wait for the device
+            tokens, right = found[row]
+            tokens.append(token)
+            found[row] = tokens, right + is_right
+        return list(found)
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

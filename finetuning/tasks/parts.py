@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetuning.config.schema import DataSettings, Settings
-from finetuning.types import Batch, Column, RandomKey
+from finetuning.types import Batch, Column, RandomKey, Remark
 
 if TYPE_CHECKING:
     import torch
@@ -17,20 +16,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 RowColumns = Mapping[str, Sequence[Any]]  # the values of rows by role
-
-
-@dataclass(frozen=True)
-class Remark:
-    """Something about a source's row that its reader does not use.
-
-    Attributes:
-        kind: `field`, a field of a nested cell that is not read, or `opening`, a turn before a conversation's first
-            question.
-        found: The field's name, or the turn's text.
-    """
-
-    kind: Literal["field", "opening"]
-    found: str
 
 
 class RowReader(ABC):
@@ -329,6 +314,19 @@ class Scorer(ABC):
             Entries for the model's config, which `fit_model` reads.
         """
         return {}
+
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> list[Any] | None:
+        """Return `count` predictions as a model gives them that has learned nothing, such as the commonest label.
+
+        Args:
+            train_labels: Count of each label in train.
+            count: Number of predictions.
+            label_names: Label names in the order of their ids.
+
+        Returns:
+            The predictions, or None for a task without such ones.
+        """
+        return None
 
     @abstractmethod
     def metrics(

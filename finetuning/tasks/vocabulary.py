@@ -88,10 +88,17 @@ def losses_by_example(losses: torch.Tensor, batch: Batch) -> list[tuple[float, i
     Returns:
         (loss sum, items) of each row.
     """
-    assert batch.labels is not None
-    counts = (batch.labels != IGNORED).sum(1).tolist()
-    on_host = losses.cpu()  # one wait for the device, instead of one a row
-    return [(float(part.sum()), count) for part, count in zip(on_host.split(counts), counts, strict=True)]
+    import torch
+
+    sums = torch.zeros(len(batch.inputs["input_ids"]), 2, dtype=torch.float64, device=losses.device)
+    sums.index_add_(0, rows_of_places(batch), torch.stack([losses, torch.ones_like(losses)], 1).double())
+    return [(loss_sum, int(items)) for loss_sum, items in sums.tolist()]  # one wait for the device
+
+
+def rows_of_places(batch: Batch) -> torch.Tensor:
+    """Return the row of each of the batch's places, (items,) int64."""
+    assert batch.labels is not None and batch.places is not None
+    return batch.places // batch.labels.shape[1]
 
 
 @contextmanager

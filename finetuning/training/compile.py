@@ -62,8 +62,14 @@ class CompiledLayers:
 
     Evaluation and generation run the layers uncompiled, and a saved model holds nothing of the compiled code.
 
+    Sizes are dynamic from the start, so that one code serves every shape. (CUDA graphs need shapes that repeat, and
+    those of micro-batches do not.)
+
     Args:
         model: The model.
+
+    Attributes:
+        graphs: Number of graphs that were compiled: one for each kind of layer, and more where a layer is split.
 
     Raises:
         SettingsError: No layer of the model is a GradientCheckpointingLayer of transformers.
@@ -77,6 +83,7 @@ class CompiledLayers:
                 where="training.torch_compile: true",
                 remedy="training.torch_compile을 false로 두세요.",
             )
+        self.graphs = 0
         self._forwards = [torch.compile(layer.forward, dynamic=True) for layer in self.layers]
 
     def compile(self, step: Callable[[], object]) -> None:
@@ -90,11 +97,13 @@ class CompiledLayers:
             SettingsError: Compilation failed.
         """
         import torch._dynamo
+        import torch._dynamo.utils
         import torch._functorch.config
         import torch._inductor.config
         import torch.fx.experimental._config as shapes
 
-        began = time.perf_counter()
+        began, counts = time.perf_counter(), torch._dynamo.utils.counters["stats"]
+        graphs_before = counts["unique_graphs"]
         limits = torch._dynamo.config.patch(recompile_limit=_VARIANTS)
         # do not assume that sizes that are equal in this step are always equal
         sizes = shapes.patch(use_duck_shape=False)  # type: ignore[attr-defined]
@@ -112,8 +121,11 @@ class CompiledLayers:
                 where="training.torch_compile: true",
                 remedy="CPU에는 g++, GPU에는 Triton이 필요합니다. 없으면 training.torch_compile을 false로 두세요.",
             ) from error
-        seconds = time.perf_counter() - began
-        _log.info("층 %d개를 컴파일했습니다(%.0f초). 학습 중에는 다시 컴파일하지 않습니다.", len(self.layers), seconds)
+        seconds, self.graphs = time.perf_counter() - began, counts["unique_graphs"] - graphs_before
+        _log.info(
+            "층 %d개를 컴파일했습니다(그래프 %d개, %.0f초). 학습 중에는 다시 컴파일하지 않습니다.",
+            len(self.layers), self.graphs, seconds,
+        )  # fmt: skip
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

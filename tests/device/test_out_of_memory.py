@@ -9,11 +9,13 @@ import math
 import os
 import re
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +25,7 @@ from finetuning.config.schema import Settings
 from finetuning.device.oom import is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
 from finetuning.training.optimizers import allocate_states, make_optimizer
+from finetuning.windows.order import Window
 from memory_utils import MemoryManager
 from tests.support.managers import fail_above, make_manager
 from tests.support.runs import StopAfter, run_train
@@ -319,6 +322,35 @@ def test_generation_in_an_evaluation_is_cut_smaller(
     told = sum("micro-batch" in record.message for record in caplog.records)
     assert told == sum(size > 1 for size in sizes)
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["steps"] > 0
+
+
+def test_memory_is_given_back_once_the_tensors_of_the_failed_batch_are_gone(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error holds the frames that it went through, and these their tensors, so that a cache would not be emptied."""
+    manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive_at_clean_up: list[bool] = []
+    forward, clean_up = manager.model.forward, manager.memory.clean_up
+
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        activations = torch.ones(8)  # of the batch that does not fit
+        if kwargs["input_ids"].numel() > 70:
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError(CUDA)
+        return forward(*args, **kwargs)
+
+    def looking() -> None:
+        alive_at_clean_up.append(held[-1]() is not None)
+        clean_up()
+
+    manager.model.forward = limited
+    monkeypatch.setattr(manager.memory, "clean_up", looking)
+    manager.evaluator.predict(manager.train_examples)
+    manager.memory.token_budget = 10**6
+    manager.train_window(manager.plan(Window(0, 0, np.arange(8))))
+    assert len(alive_at_clean_up) >= 2
+    assert not any(alive_at_clean_up)
 
 
 def test_predictions_are_cut_smaller_and_stay_the_same(tiny_model: Path, tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def test_a_failed_save_is_logged_and_the_run_goes_on(
     monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1, 3), code))
     run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
     check_like(tmp_path / "run" / "model", whole)
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    told = [record.getMessage() for record in caplog.records if record.name == "finetuning.checkpoints.background"]
+    told = [line for line in told if "저장했습니다" not in line]
     assert ["저장하지 못했습니다" in line and "다시 시도합니다" in line for line in told] == [True, True]
 
 
@@ -180,8 +181,10 @@ def test_a_disk_that_takes_no_checkpoint_at_all_is_not_said_to_hold_one(
     with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as error:
         run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
     assert "--resume" not in error.value.remedy and "처음부터" in error.value.remedy
-    assert "가장 좋은 모델" in error.value.remedy and str(tmp_path / "run" / "model") in error.value.remedy
-    AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    run = tmp_path / "run" / "model"
+    assert "가장 좋은 모델" in error.value.remedy and str(run) in error.value.remedy
+    AutoModelForSequenceClassification.from_pretrained(run)
+    assert (run / "summary.json").is_file() and (run / "README.md").is_file()
     assert "이전 체크포인트는 그대로 있습니다" not in caplog.text
 
 
@@ -334,3 +337,15 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(
 
     run_train(flags, During(5, begin_another))
     check_like(tmp_path / "run" / "model", whole)
+
+
+def test_what_a_killed_run_left_of_old_checkpoints_is_gone_after_a_resume_that_saves_nothing(
+    flags: list[str], tmp_path: Path
+) -> None:
+    flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
+    run_train(flags, StopAfter())
+    checkpoints = tmp_path / "run" / "model" / "checkpoints"
+    before = sorted(path.name for path in checkpoints.iterdir())
+    (checkpoints / ".step-00000004.replaced-999999999").mkdir()
+    run_train([*flags, "--resume"], StopAfter())
+    assert sorted(path.name for path in checkpoints.iterdir()) == before

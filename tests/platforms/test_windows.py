@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from exceptions import ResourceError, StopRequested
+from exceptions import DataError, ResourceError, StopRequested
 from finetuning.checkpoints.names import points_to_a_checkpoint
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.commands.console import prepare_output, tell_at_once
 from finetuning.commands.export import check_export_folder
+from finetuning.data.folders import files_by_split
+from finetuning.data.formats.registry import open_source
 from finetuning.files import disk_reason, move, seen_from, typed, user_path, write_json
 from finetuning.reporting.predictions import write_predictions
 from finetuning.types import Checkpoint, Progress
@@ -132,6 +134,30 @@ def test_predictions_are_kept_beside_a_file_that_excel_has_open(
     assert str(kept) in error.value.remedy and "긍정" in kept.read_text(encoding="utf-8")
     assert path.read_text(encoding="utf-8") == "old"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [f"result-{n}{suffix}" for n in (2, 3)] + [path.name]
+
+
+def test_a_table_that_excel_has_open_is_told(windows: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path, real = tmp_path / "train.csv", io.open
+    path.write_text("text,label\n좋다,1\n", encoding="utf-8")
+
+    def open_unless_excel_has_it(file: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(file) == str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr(io, "open", open_unless_excel_has_it)
+    with pytest.raises(DataError, match="권한") as error:
+        open_source(path, None)
+    assert "엑셀" in error.value.remedy
+
+
+def test_the_file_that_excel_puts_beside_an_open_one_is_no_data(tmp_path: Path) -> None:
+    for name in ("train.xlsx", "~$train.xlsx", "test.xlsx"):
+        (tmp_path / name).touch()
+    found = files_by_split(tmp_path)
+    assert {split: [path.name for path in files] for split, files in found.items()} == {
+        "train": ["train.xlsx"], "test": ["test.xlsx"],
+    }  # fmt: skip
 
 
 def test_a_model_that_is_open_does_not_end_the_run(

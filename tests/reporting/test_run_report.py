@@ -11,6 +11,7 @@ import pytest
 from finetuning.config.schema import Settings
 from finetuning.reporting.model_card import model_card
 from finetuning.reporting.profile import PhaseTimes
+from finetuning.reporting.quality import Finding, Quality
 from finetuning.reporting.run_report import (
     EvaluationFacts,
     Hardware,
@@ -41,6 +42,7 @@ def report_of(
         evaluation=EvaluationFacts("test", METRICS, ["혼동 행렬"], ["예측 예시", "  좋다 → 긍정"]),
         hardware=Hardware("cpu", processes, "bf16"),
         memory=MemoryFacts(peak=3 * 2**30, limit=16 * 2**30, before_model=2**28, estimated=2**31),
+        quality=Quality("accuracy", "test", 0.875, (0.78, 0.95), 0.5, (Finding("few steps", "24스텝뿐입니다."),)),
     )
 
 

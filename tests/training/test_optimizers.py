@@ -11,7 +11,7 @@ import torch
 from finetuning.config.schema import TrainingSettings
 from finetuning.ops.rounding import stochastically_rounded
 from finetuning.training.backward_step import measured_in_backward, stepped_in_backward
-from finetuning.training.optimizers import SteppedOneByOne, make_optimizer
+from finetuning.training.optimizers import SteppedOneByOne, allocate_states, make_optimizer
 
 
 def network(dtype: torch.dtype = torch.float32) -> torch.nn.Sequential:
@@ -108,6 +108,24 @@ def test_a_gradient_that_is_not_finite_is_not_stepped() -> None:
         (loss_of(model, 0) * float("nan")).backward()
     assert norm.total() != norm.total()
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_that_is_skipped_on_the_device_changes_nothing(dtype: torch.dtype) -> None:
+    """As torch's AdamW does: the host does not wait to know whether the gradient is finite."""
+    model = network(dtype)
+    optimizer = make_optimizer(model, TrainingSettings(learning_rate=0.5), in_backward=True)
+    assert isinstance(optimizer, SteppedOneByOne)
+    allocate_states(optimizer)
+    for found_inf in (0.0, 1.0):
+        kept = [t.clone() for p in model.parameters() for t in (p.detach(), *optimizer.state[p].values())]
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, float("nan") if found_inf else 1.0)
+        optimizer.found_inf = torch.tensor(found_inf)
+        optimizer.step()
+        now = [t for p in model.parameters() for t in (p.detach(), *optimizer.state[p].values())]
+        same = [torch.equal(old, new) for old, new in zip(kept, now, strict=True)]
+        assert all(same) if found_inf else not any(same)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -14,7 +14,7 @@ from exceptions import DataError
 from finetuning.data.formats import delimited, json_records, lines, naver_ner, parquet, spreadsheet, tagged
 from finetuning.data.formats.base import Source, TextFile, with_clean_names
 from finetuning.data.formats.encoding import find_encoding
-from finetuning.files import similar_name
+from finetuning.files import on_windows, similar_name
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,9 @@ def open_source(path: Path, encoding: str | None, path_to_records: str | None = 
         check_path(path)
         source = _open(path, encoding, path_to_records)
     except PermissionError as error:
-        raise DataError("파일을 읽을 권한이 없습니다.", where=str(path), remedy="읽기 권한을 확인하세요.") from error
+        others = "이 파일을 연 프로그램(엑셀 등)이 있으면 닫고, " if on_windows() else ""
+        remedy = f"{others}읽기 권한을 확인하세요."
+        raise DataError("파일을 읽을 권한이 없습니다.", where=str(path), remedy=remedy) from error
     except OSError as error:
         raise DataError(
             f"파일을 읽을 수 없습니다: {error.strerror or error}",

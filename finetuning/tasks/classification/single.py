@@ -128,6 +128,13 @@ class LabelScorer(HeadScorer):
         """Return each example's probabilities, (labels,) float32 arrays."""
         return list(outputs.float().softmax(-1).cpu().numpy())
 
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> list[Any] | None:
+        """Return the commonest label of train, always; see `Scorer.baseline`."""
+        import numpy as np
+
+        commonest = max(train_labels, key=lambda label: train_labels[label])
+        return [np.eye(len(label_names), dtype=np.float32)[label_names.index(commonest)]] * count
+
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:

@@ -20,8 +20,8 @@ from finetuning.tasks.generation.chat.shapes import (
     shape_of,
 )
 from finetuning.tasks.generation.shared import PROMPT_AND_RESPONSE
-from finetuning.tasks.parts import Remark, RowReader
-from finetuning.types import Column
+from finetuning.tasks.parts import RowReader
+from finetuning.types import Column, Remark
 
 _LISTS = ("messages", "text", "prompt", "response")  # roles whose cell may be a list of messages
 _TEXTS = ("instruction", "input", "output")

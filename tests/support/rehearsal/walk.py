@@ -1,0 +1,223 @@
+"""Walks a task through training and evaluation on the fake GPU, in every layout, optimizer and adapter.
+
+`python -m tests.support.rehearsal.walk MODEL FOLDER TASK` prints a JSON object: for each walk the error, "" for none,
+and the places that waited. It runs in a process of its own, since a device of torch's cannot be taken back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from finetuning.commands.session import Prepared
+from finetuning.config.ladder import with_changes
+from finetuning.device.runtime import Runtime
+from finetuning.models.adapters import METHODS
+from finetuning.models.probes import isolates
+from finetuning.reporting.profile import NoProfile
+from finetuning.tasks.generation.shared import GeneratingScorer
+from finetuning.training.ahead import WindowPlanner
+from finetuning.training.optimizers import allocate_states
+from finetuning.training.step import OptimizerStep, losses_and_norms
+from finetuning.types import RandomKey
+from finetuning.windows.layouts import Layout, Packed, Padded, choose_layout
+from finetuning.windows.order import Window
+from finetuning.windows.partition import FEWEST
+from tests.support.planning import prepared_for
+from tests.support.rehearsal.fake_gpu import make_device, moved, rehearsal, runtime_on
+from tests.support.runs import data_of
+
+LOOKS_FOR_PADDING = "transformers looks whether padded rows have padding"
+ONCE_A_BATCH = "an evaluation reads its predictions, once a batch"
+MEANT = {
+    "finetuning/training/step.py: losses_and_norms": "the losses of the steps since the last line of the log",
+    "finetuning/training/step.py: _apply": "optimizers other than AdamW cannot skip a step on the device",
+    "finetuning/training/backward_step.py: total": "the norm of a gradient that the backward pass drops, once a step",
+    "finetuning/training/step.py: _apply_in_backward": "whether that loss is finite, once a step",
+    "finetuning/inference/evaluator.py: _predictions": "the loss of an evaluation, once a batch",
+    "finetuning/tasks/classification/single.py: predictions": ONCE_A_BATCH,
+    "finetuning/tasks/classification/multi_label.py: predictions": ONCE_A_BATCH,
+    "finetuning/tasks/classification/regression.py: predictions": ONCE_A_BATCH,
+    "finetuning/tasks/tagging/task.py: predictions": ONCE_A_BATCH,
+    "finetuning/tasks/answering/scoring.py: predictions": ONCE_A_BATCH,
+    "finetuning/tasks/masked_lm.py: predictions": ONCE_A_BATCH,
+    "finetuning/tasks/vocabulary.py: losses_by_example": ONCE_A_BATCH,
+    "transformers/masking_utils.py: _ignore_bidirectional_mask_sdpa": LOOKS_FOR_PADDING,
+    "transformers/masking_utils.py: _ignore_causal_mask_sdpa": LOOKS_FOR_PADDING,
+    "transformers/masking_utils.py: find_packed_sequence_indices": "transformers looks whether rows hold several texts",
+}
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "adamw in backward": {"memory.optimizer_in_backward": True},
+    "adamw, bfloat16 weights": {"model.dtype": "bfloat16"},
+    "adamw, checkpointing": {"memory.gradient_checkpointing": True},
+    "adafactor": {"training.optimizer": "adafactor"},
+    "adafactor in backward": {"training.optimizer": "adafactor", "memory.optimizer_in_backward": True},
+}
+_WINDOW = 8
+_ONE_MICRO_BATCH = 2  # examples that fit into one
+
+
+def flags_of(task: str, model: str, folder: Path) -> list[str]:
+    return [
+        "--task", task, "--model_name", model, "--dataset", str(data_of(task, folder)), "--batch_size", "4",
+        "--gradient_accumulation_steps", "2", "--max_length", "48", "--output_dir", str(folder / "out"),
+        "--set", f"data.dataset_cache_dir={folder / 'cache'}", "--no-mixed_precision",
+        "--set", "logging.level=ERROR",
+    ]  # fmt: skip
+
+
+def layouts_of(task: Any, model: Any, max_length: int) -> Iterator[Layout]:
+    """The layout of a run, and the others that the task and the model could have."""
+    cost = FEWEST if task.settings.memory.optimizer_in_backward else None
+    chosen = choose_layout(task, model, max_length, cost)
+    yield chosen
+    if task.encodes.packs() and isolates(model):
+        yield Packed(chosen.fixed_cost, max_length)
+    if type(chosen) is not Padded:
+        yield Padded(chosen.fixed_cost, max_length)
+
+
+class Walk:
+    """One model, on its way from the CPU to the fake device.
+
+    Args:
+        prepared: The data, with a session under the settings of the walk.
+        tokenizer: The model's tokenizer.
+        runtime: The runtime of the fake device.
+    """
+
+    def __init__(self, prepared: Prepared, tokenizer: Any, runtime: Runtime) -> None:
+        session, self.examples = prepared.session, prepared.examples["train"]
+        self.settings, self.task = session.settings, session.task
+        self.tokenizer, self.runtime, length = tokenizer, runtime, session.settings.data.max_length
+        on_the_host = session.evaluator_to_train(tokenizer, prepared.label_names, length)
+        self.model = on_the_host.model
+        self.layouts = list(layouts_of(self.task, self.model, length))
+        self.evaluator = replace(on_the_host, runtime=runtime)
+
+    def train(self, layout: Layout) -> None:
+        """Take a step, and read its loss."""
+        planner = WindowPlanner(self.task, self.tokenizer, self.examples, layout, 0, self.runtime)
+
+        def plan(window: Window) -> Any:
+            with unset_fake_temporarily():
+                return planner.plan(window, self.evaluator.memory.token_budget)
+
+        stepper = OptimizerStep(self.settings, self.evaluator, NoProfile(), plan)
+        allocate_states(stepper.optimizer)
+        self.model.train()
+        window = _ONE_MICRO_BATCH if self.settings.memory.optimizer_in_backward else _WINDOW
+        ready = plan(Window(0, 0, np.arange(window)))
+        stepper.set_learning_rate(1e-3)
+        gradient = stepper.gradient(ready, 0)
+        losses_and_norms([stepper.update(gradient, stepper.clip(gradient), 0)])
+
+    def evaluate(self) -> None:
+        """Predict a batch with labels and one without."""
+        collate = self.task.encodes.collate
+
+        def on_the_host(*given: Any) -> Any:
+            with unset_fake_temporarily():
+                return collate(*given)
+
+        self.task.encodes.collate = on_the_host
+        self.model.eval()
+        try:
+            for key in (RandomKey(0, 0), None):
+                if key is None and isinstance(self.task.scores, GeneratingScorer):
+                    continue  # such a task predicts by generating
+                with torch.no_grad():
+                    self.evaluator._predictions(self.examples, np.arange(_WINDOW), key)
+        finally:
+            self.task.encodes.collate = collate
+
+    def generate(self) -> None:
+        """Run the forward passes of generation: a prompt, and one more token with a cache."""
+        device, self.model.config.use_cache = self.runtime.device, True
+        ids, mask = (torch.ones(3, 7, dtype=torch.long, device=device) for _ in range(2))
+        self.model.eval()
+        with torch.no_grad():
+            if self.model.config.is_encoder_decoder:
+                start = torch.zeros(3, 1, dtype=torch.long, device=device)
+                first = self.model(input_ids=ids, attention_mask=mask, decoder_input_ids=start, use_cache=True)
+                hidden = (first.encoder_last_hidden_state,)
+                self.model(
+                    encoder_outputs=hidden, attention_mask=mask, decoder_input_ids=start,
+                    past_key_values=first.past_key_values, use_cache=True,
+                )  # fmt: skip
+                return
+            first = self.model(input_ids=ids, attention_mask=mask, use_cache=True)
+            longer = torch.ones(3, 8, dtype=torch.long, device=device)
+            self.model(
+                input_ids=ids[:, :1], attention_mask=longer, past_key_values=first.past_key_values, use_cache=True
+            )
+
+
+def attempt(walk: Walk, steps: Any) -> dict[str, Any]:
+    """Make the model fake, and take the steps; return the error, if any, and the places that waited."""
+    error, waited = "", list[str]()
+    try:
+        with rehearsal(walk.runtime.device, MEANT) as waited:
+            moved(walk.model, walk.runtime.device)
+            steps()
+    except Exception as raised:
+        error = f"{type(raised).__name__}: {raised}"
+    return {"error": error, "waits": waited}
+
+
+def walks(task: str, model: str, folder: Path) -> dict[str, Any]:
+    """Walk everything of a task."""
+    prepared, tokenizer, length = prepared_for(flags_of(task, model, folder))
+    runtime, found = runtime_on(make_device()), dict[str, Any]()
+    base = with_changes(prepared.session.settings, {"data.max_length": length})
+
+    def walk_under(changes: dict[str, Any]) -> Walk:
+        return Walk(prepared.under(with_changes(base, changes)), tokenizer, runtime)
+
+    for adapter, (name, changes) in itertools.product(METHODS, OPTIMIZERS.items()):
+        if adapter != "none" and name != "adamw":  # in pairs: an adapter changes what is trained, and not how
+            continue
+        changes = {**changes, "model.adapter.method": adapter, "model.adapter.layers": 1}
+        for number in range(len(walk_under(changes).layouts)):
+            walk = walk_under(changes)
+            layout = walk.layouts[number]
+            found[f"{type(layout).__name__}, {name}, {adapter}"] = attempt(walk, lambda: walk.train(layout))  # noqa: B023
+        if name != "adamw":
+            continue
+        walk = walk_under(changes)
+        found[f"evaluation, {adapter}"] = attempt(walk, walk.evaluate)
+        if isinstance(walk.task.scores, GeneratingScorer):
+            walk = walk_under(changes)
+            found[f"generation, {adapter}"] = attempt(walk, walk.generate)
+    return found
+
+
+class GeneratorAnywhere(torch.Generator):
+    """A generator for any device, as the fake one has none."""
+
+    def __new__(cls, device: Any = None) -> GeneratorAnywhere:
+        return super().__new__(cls)
+
+
+def main(model: str, folder: str, task: str) -> None:
+    """Print what was found as JSON, in the last line."""
+    import transformers.utils.import_utils as transformers_utils
+
+    transformers_utils.is_fake_tensor = lambda tensor: False  # else transformers leaves out the waits that it has
+    torch.Generator = GeneratorAnywhere  # type: ignore[misc]
+    torch.manual_seed(0)
+    print(json.dumps(walks(task, model, Path(folder)), ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
