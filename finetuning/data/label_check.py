@@ -38,13 +38,13 @@ class Doubt:
     Attributes:
         label: The label.
         count: Its rows.
-        why: What it looks like, the end of a Korean sentence.
+        said: What the log says of it, a Korean clause.
         instead: The label to merge it into; None to skip its rows, "" where there is no proposal.
     """
 
     label: str
     count: int
-    why: str
+    said: str
     instead: str | None
 
 
@@ -63,20 +63,20 @@ def doubtful_labels(counts: Mapping[str, int]) -> list[Doubt]:
     found: dict[str, Doubt] = {}
     spelled: dict[str, str] = {}
     for label in by_count:
-        same = spelled.setdefault(_spelling(label), label)
-        if same != label:
-            why = f"{with_particle(repr(same), '과/와')} 대소문자나 띄어쓰기만 다릅니다"
-            found[label] = Doubt(label, counts[label], why, same)
-    for label in by_count:
-        rarer = counts[label] * _RARER <= mean or counts[label] == 1
+        count, same = counts[label], spelled.setdefault(_spelling(label), label)
+        rarer = count * _RARER <= mean or count == 1
         if label.casefold() in _EMPTY and (label.casefold() != _MAY_BE_MEANT or rarer):
-            found[label] = Doubt(label, counts[label], "빈 값을 글자로 쓴 것으로 보입니다", None)
-        elif label not in found and (near := _typo_of(label, by_count, counts)) is not None:
-            found[label] = Doubt(
-                label, counts[label], f"{with_particle(repr(near), '을/를')} 잘못 쓴 것으로 보입니다", near
-            )
-        elif label not in found and mean >= _FEWEST_A_LABEL and counts[label] < max(2, mean / _RARE):
-            found[label] = Doubt(label, counts[label], "아주 드뭅니다", "")
+            said, instead = f"{label!r} {count:,}행은 빈 값을 문자열로 쓴 것으로 보입니다", None
+        elif same != label:
+            said = f"{label!r} {count:,}행은 {with_particle(repr(same), '과/와')} 대소문자나 띄어쓰기만 다릅니다"
+            instead = same
+        elif (instead := _typo_of(label, by_count, counts)) is not None:
+            said = f"{label!r} {count:,}행은 {with_particle(repr(instead), '을/를')} 잘못 쓴 것으로 보입니다"
+        elif mean >= _FEWEST_A_LABEL and count < max(2, mean / _RARE):
+            said, instead = f"{with_particle(repr(label), '은/는')} {count:,}행뿐입니다", ""
+        else:
+            continue
+        found[label] = Doubt(label, count, said, instead)
     return sorted(found.values(), key=lambda doubt: (doubt.instead == "", doubt.instead is None))
 
 
@@ -90,7 +90,7 @@ def tell_doubts(counts: Mapping[str, int], where: str) -> None:
     doubts = doubtful_labels(counts) if len(counts) <= _MOST_LABELS else []
     if not doubts:
         return
-    shown = "; ".join(f"{doubt.label!r} {doubt.count:,}행은 {doubt.why}" for doubt in doubts[:_SHOWN])
+    shown = "; ".join(doubt.said for doubt in doubts[:_SHOWN])
     more = f" 외 {len(doubts) - _SHOWN:,}가지." if len(doubts) > _SHOWN else "."
     merged = {doubt.label: doubt.instead for doubt in doubts if doubt.instead != ""}
     _log.warning("%s", f"{where}: 라벨을 확인하세요. {shown}{more} {_merging(merged)}".rstrip())

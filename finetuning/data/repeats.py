@@ -87,14 +87,14 @@ def tell_repeats(splits: Mapping[str, Rows], has_labels: bool) -> None:
     texts = np.unique(train)
     told = []
     if repeated := len(train) - len(texts):
-        told.append(f"학습 데이터 안에서 {repeated:,}행{_contradictions(splits['train'], train, texts, has_labels)}")
+        told.append(
+            f"학습 데이터 안에서 중복된 {repeated:,}행{_contradictions(splits['train'], train, texts, has_labels)}"
+        )
     shared = {name: int(np.isin(text_hashes(rows), texts).sum()) for name, rows in splits.items() if name != "train"}
-    told += [
-        f"{SPLIT_NAMES[name]} 데이터 가운데 학습 데이터에도 있는 {count:,}행" for name, count in shared.items() if count
-    ]
+    told += [f"학습 데이터에도 있는 {SPLIT_NAMES[name]} 데이터 {count:,}행" for name, count in shared.items() if count]
     if told:
         level = logging.WARNING if any(shared.values()) else logging.INFO
-        _log.log(level, "같은 텍스트가 여러 번 있습니다: %s.", ", ".join(told))
+        _log.log(level, "중복된 텍스트가 있습니다: %s.", ", ".join(told))
 
 
 def _contradictions(rows: Rows, hashes: np.ndarray, texts: np.ndarray, has_labels: bool) -> str:
@@ -103,4 +103,4 @@ def _contradictions(rows: Rows, hashes: np.ndarray, texts: np.ndarray, has_label
     labels = coded(rows.table, "label")[0].astype(np.uint64)
     with_labels = np.unique(hashes + labels * np.uint64(0x9E3779B97F4A7C15))  # mixes: the sum wraps around
     several = len(with_labels) - len(texts)
-    return f"(그중 라벨이 다른 것 {several:,}행)" if several else ""
+    return f"(라벨이 서로 다른 것 {several:,}행)" if several else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from exceptions import SettingsError
+from exceptions import SettingsError, first_line_of
 from finetuning.device.launch import unused_settings
 from finetuning.device.runtime import Runtime, has_apple_gpu
 
@@ -136,7 +136,7 @@ def _why_not_used() -> str:
         torch.cuda.init()
         reason = "GPU를 찾지 못했습니다"
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line_of(error)
     return (
         f"NVIDIA GPU가 있지만 PyTorch({torch.__version__})가 GPU를 쓰지 못합니다: {reason} "
         "nvidia-smi로 드라이버를 확인하세요. 드라이버가 없거나 오래되었으면 새 드라이버를 설치하거나, 드라이버에 맞는 "

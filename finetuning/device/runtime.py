@@ -162,10 +162,6 @@ class Runtime:
         context: AbstractContextManager[None] = self.accelerator.main_process_first()
         return context
 
-    def wait_for_all(self) -> None:
-        """Wait until every process is here."""
-        self.accelerator.wait_for_everyone()
-
     def total(self, value: float) -> float:
         """Return the sum of the processes' values."""
         return float(self._values(value).sum()) if self.processes > 1 else value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
 from finetuning.config.schema import ModelSettings
+from finetuning.files import may_be_hub_id
 from finetuning.models.vocabulary import vocabulary_parameters
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def base_of(folder: Path) -> str:
         found = next((place for place in beside if place.is_file() or (place / "config.json").is_file()), None)
         if found is not None:
             return str(found)
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name:
+    if not may_be_hub_id(name):
         raise ModelError(
             f"어댑터의 베이스 모델이 그 자리에 없습니다: {name}",
             where=f"{where}, {_BASE}",

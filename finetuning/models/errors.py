@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from exceptions import FinetuningError, ModelError, ResourceError, first_line_of
@@ -68,6 +69,12 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
             remedy="model.safetensors가 있는 모델을 쓰거나, 만든 사람에게 safetensors로 다시 저장해 달라고 하세요.",
         )
     reason = first_line_of(error)
+    if (found := re.search(r"Unrecognized configuration class <class '[\w.]*?(\w+)Config'>", str(error))) is not None:
+        return ModelError(
+            f"transformers에 {found[1]} 구조로 {task} 태스크를 하는 모델이 없습니다.",
+            where=where,
+            remedy="--task로 이 모델에 맞는 태스크를 고르거나, 다른 구조의 모델을 고르세요.",
+        )
     if "trust_remote_code" in str(error):
         return ModelError(
             "이 모델은 저장소에 든 파이썬 코드를 실행해야 읽을 수 있습니다. 실행하지 않았습니다.",

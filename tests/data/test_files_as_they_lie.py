@@ -216,6 +216,9 @@ SHAPES = {
         document({column: {str(n): row[column] for n, row in enumerate(ROWS)} for column in ROWS[0]}), {"train": ROWS}
     ),
     "to_json by index": Shape(document({str(n): row for n, row in enumerate(ROWS)}), {"train": ROWS}),
+    "to_json table": Shape(
+        document({"schema": {"fields": [{"name": "text"}], "pandas_version": "1.4.0"}, "data": ROWS}), {"train": ROWS}
+    ),
     "to_json split": Shape(
         document({"columns": list(ROWS[0]), "index": [0, 1, 2, 3], "data": [list(row.values()) for row in ROWS]}),
         {"train": ROWS},

@@ -166,16 +166,16 @@ def test_repeated_texts_are_told_in_one_line(manager: Make, caplog: pytest.LogCa
         "test.csv": labelled({"긍정": 3}) + "새 글,긍정\n",
     }
     manager(files).load_splits()
-    (line,) = [record for record in caplog.records if "같은 텍스트" in record.message]
+    (line,) = [record for record in caplog.records if "중복된 텍스트" in record.message]
     assert line.levelno == logging.WARNING
-    for words in ("학습 데이터 안에서 2행", "라벨이 다른 것 1행", "테스트 데이터 가운데 학습 데이터에도 있는 3행"):
+    for words in ("학습 데이터 안에서 중복된 2행", "라벨이 서로 다른 것 1행", "학습 데이터에도 있는 테스트 데이터 3행"):
         assert words in line.message
 
 
 def test_nothing_is_told_of_distinct_texts(manager: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     manager({"train.csv": labelled({"긍정": 20, "부정": 20})}).load_splits()
-    assert not [record for record in caplog.records if "같은 텍스트" in record.message]
+    assert not [record for record in caplog.records if "중복된 텍스트" in record.message]
 
 
 def texts_of(rows: Any) -> set[str]:

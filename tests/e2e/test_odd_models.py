@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.support.architectures import CAUSAL, ENCODERS, made, multimodal
+from tests.support.architectures import CAUSAL, ENCODERS, SEQ2SEQ, made, multimodal
 from tests.support.cli import Cli, Run, arguments_for, check_evaluate_repeats_training, read_json
 
 
@@ -311,3 +311,56 @@ def test_models_with_nested_settings_or_a_deeper_decoder_are_trained(
         assert names and not any("vision" in name for name in names)
         exported = cli("export", "--output_dir", output_dir, "--output", tmp_path / "merged")
         assert exported.code == 0, exported.err
+
+
+def test_an_end_token_in_a_text_is_no_end_for_a_classifier_on_t5(cli: Cli, tiny_causal: Path, tmp_path: Path) -> None:
+    """transformers refuses rows of different numbers of them; a T5 without a start token starts with padding."""
+    import torch
+    from transformers import AutoTokenizer, T5ForConditionalGeneration
+
+    tokenizer, folder, output_dir = AutoTokenizer.from_pretrained(tiny_causal), tmp_path / "t5", tmp_path / "run"
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    torch.manual_seed(0)
+    ids = {"vocab_size": len(tokenizer), "eos_token_id": 0, "pad_token_id": len(tokenizer) - 1, "bos_token_id": None}
+    config = made(SEQ2SEQ["t5"], **ids, decoder_start_token_id=None)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, numbers in (("train", range(40)), ("test", range(40, 46))):
+        rows = "".join(f"좋다{'</s>' * (n % 3)} {n},{n % 2}\n" for n in numbers)
+        (data / f"{name}.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+    for command in ("plan", "train"):
+        run = cli(command, *arguments_for(folder, data, output_dir, "--epochs", "1"))
+        assert run.code == 0, run.err
+    check_evaluate_repeats_training(cli, output_dir)
+    predicted = cli("predict", "--output_dir", output_dir, stdin="좋다</s>\n나쁘다")
+    assert predicted.code == 0, predicted.err
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [("fnet", {"type_vocab_size": 2}), ("convbert", {"embedding_size": 16, "head_ratio": 2, "conv_kernel_size": 3})],
+    ids=["fnet", "convbert"],
+)
+def test_a_model_that_sees_padding_is_named_before_the_first_step(
+    cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path, kind: tuple[str, dict[str, Any]]
+) -> None:
+    import torch
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    tokenizer, folder = AutoTokenizer.from_pretrained(tiny_model), tmp_path / "odd"
+    torch.manual_seed(0)
+    AutoModelForMaskedLM.from_config(made(kind, vocab_size=len(tokenizer))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    run = cli(*arguments_for(folder, reviews, tmp_path / "run", "--epochs", "1"))
+    assert run.code == 0, run.err
+    assert f"{kind[0]} 모델은 패딩에 따라 계산이 달라져" in run.err
+
+
+def test_an_architecture_without_a_head_for_the_task_is_named(
+    cli: Cli, tiny_causal: Path, reviews: Path, tmp_path: Path
+) -> None:
+    folder = changed(tiny_causal, tmp_path / "odd", model_type="xglm")
+    run = cli("plan", *arguments_for(folder, reviews, tmp_path / "run"))
+    check_refused(run, "transformers에 XGLM 구조로 text-classification 태스크를 하는 모델이 없습니다")

@@ -12,7 +12,7 @@ from finetuning.config.schema import Settings
 from finetuning.ops.dense_attention import without_padding
 from finetuning.tasks.registry import find_task
 from finetuning.windows.layouts import choose_layout
-from tests.support.architectures import CAUSAL, ENCODERS, made, multimodal
+from tests.support.architectures import CAUSAL, ENCODERS, SEQ2SEQ, made, multimodal
 from tests.support.causal import PadToken
 
 LENGTHS = (40, 3, 17, 29, 8)  # some longer than the attention windows
@@ -56,9 +56,9 @@ def check_loss(model: Any, task: Any, examples: list[dict[str, Any]], reference:
             loss.backward()
         total += float(loss.detach())
     assert len(batches) > 1
-    assert total == pytest.approx(float(expected.detach()), rel=1e-4), layout.name
+    assert total == pytest.approx(float(expected.detach()), rel=1e-4), type(layout).__name__
     found = gradient_of(model)
-    assert float((found - wanted).norm() / wanted.norm()) < 1e-4, layout.name
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-4, type(layout).__name__
 
 
 def check_causal(model: Any) -> None:
@@ -111,3 +111,26 @@ def test_encoders_have_the_loss_of_transformers(name: str) -> None:
 
     examples = [{"input_ids": row, "label": label} for row, label in zip(rows, labels, strict=True)]
     check_loss(model, task_of("text-classification"), examples, reference)
+
+
+@pytest.mark.parametrize("name", SEQ2SEQ)
+def test_text_to_text_models_have_the_loss_of_transformers(name: str) -> None:
+    from transformers import AutoModelForSeq2SeqLM
+
+    torch.manual_seed(0)
+    config = made(SEQ2SEQ[name], pad_token_id=0)
+    model, task = AutoModelForSeq2SeqLM.from_config(config), task_of("text2text-generation")
+    task.scores.fit_model = lambda model, tokenizer: super(type(task.scores), task.scores).fit_model(model, tokenizer)
+    if name == "mbart":
+        config.decoder_start_token_id = 2  # with which every target ends
+    random = np.random.default_rng(0)
+    rows = [random.integers(8, 97, length).tolist() for length in LENGTHS]
+    targets = [[*random.integers(8, 97, length).tolist(), 2] for length in (4, 9, 2, 7, 5)]
+    ids, mask = padded(rows, 0)
+    labels, known = padded(targets, 0)
+
+    def reference() -> Any:
+        return model(input_ids=ids, attention_mask=mask, labels=labels.masked_fill(known == 0, -100)).loss
+
+    examples = [{"input_ids": row, "label": target} for row, target in zip(rows, targets, strict=True)]
+    check_loss(model, task, examples, reference)

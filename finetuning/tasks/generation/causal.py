@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _IS_ENCODER = (
     "BERT 같은 인코더로 보입니다. 분류하려면 --task text-classification, 사전학습을 이어 하려면 --task masked-lm "
-    "플래그를 쓰고, 글을 만들려면 GPT나 Llama 같은 생성 모델을 고르세요. "
+    "플래그를 쓰고, 텍스트를 생성하려면 GPT나 Llama 같은 생성 모델을 고르세요. "
 )
 
 

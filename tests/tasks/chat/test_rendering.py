@@ -161,9 +161,9 @@ def test_calls_are_trained_and_results_are_not(tokenizer: Any) -> None:
 def test_what_a_template_leaves_out_is_refused(tokenizer: Any) -> None:
     tokenizer.chat_template = TEMPLATES["without_system"]
     assert shown(tokenizer, [SYSTEM, *FIRST]) == ["chat template이 받지 않는 대화(System role not supported)"]
-    assert shown(tokenizer, FIRST, [TOOL]) == ["chat template이 싣지 않는 도구(tools)"]
+    assert shown(tokenizer, FIRST, [TOOL]) == ["chat template이 출력하지 않는 도구(tools)"]
     tokenizer.chat_template = TEMPLATES["lines"]
-    assert shown(tokenizer, CALLED) == ["chat template이 싣지 않는 도구 호출(tool_calls)"]
+    assert shown(tokenizer, CALLED) == ["chat template이 출력하지 않는 도구 호출(tool_calls)"]
 
 
 def test_a_marked_answer_alone_is_trained(tokenizer: Any) -> None:

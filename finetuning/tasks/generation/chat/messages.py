@@ -126,7 +126,7 @@ def _read(source: Mapping[str, Any]) -> Message:
     role = next((source[name] for name in _ROLE_FIELDS if source.get(name) is not None), None)
     known = _ROLES.get(role.strip().casefold()) if isinstance(role, str) else None
     if known is None:
-        raise BadRow(f"모르는 role '{role}'")
+        raise BadRow(f"알 수 없는 role '{role}'")
     for name, reason in _REFUSED.items():
         if source.get(name):
             raise BadRow(reason)
@@ -153,13 +153,13 @@ def _text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise BadRow("content가 글자가 아닌 메시지")
+        raise BadRow("content가 문자열이 아닌 메시지")
     parts = []
     for part in content:
         text = part.get("text") if isinstance(part, Mapping) else part
         kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
         if kind != "text" or not isinstance(text, str):
-            raise BadRow(f"글자가 아닌 부분({kind})이 든 메시지")
+            raise BadRow(f"문자열이 아닌 부분({kind})이 든 메시지")
         parts.append(text)
     return "".join(parts)
 

@@ -174,16 +174,16 @@ def _check_complete(
 ) -> None:
     """Check that a rendering has all that the author wrote for its last answer."""
     if messages[0]["role"] == "system" and messages[0]["content"].strip() not in text:
-        raise TemplateRefused("chat template이 싣지 않는 system 메시지")
+        raise TemplateRefused("chat template이 출력하지 않는 system 메시지")
     if any(message["content"].strip() not in text for message in messages if message["role"] == "user"):
-        raise TemplateRefused("chat template이 싣지 않는 질문")
+        raise TemplateRefused("chat template이 출력하지 않는 질문")
     if any(tool["function"]["name"] not in text for tool in tools):
-        raise TemplateRefused("chat template이 싣지 않는 도구(tools)")
+        raise TemplateRefused("chat template이 출력하지 않는 도구(tools)")
     if any("tool_calls" in message for message in messages) and not template.shows_calls:
-        raise TemplateRefused("chat template이 싣지 않는 도구 호출(tool_calls)")
+        raise TemplateRefused("chat template이 출력하지 않는 도구 호출(tool_calls)")
     last = messages[-1]
     if last["role"] == "assistant" and last.get("reasoning_content", "").strip() not in text:
-        raise TemplateRefused("chat template이 싣지 않는 생각(reasoning_content)")
+        raise TemplateRefused("chat template이 출력하지 않는 생각(reasoning_content)")
 
 
 def _common_prefix(first: str, second: str) -> int:
