@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exceptions import ResourceError
 from finetuning.cells import printable
+from finetuning.commands.output_folder import is_evaluation
 from finetuning.commands.session import Session, saved_model
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         folder = session.output_dir
     path = folder / f"metrics-{split}.json"
     try:
+        _check_is_own(path)
         with writing("폴더를 만들지 못했습니다", folder):
             folder.mkdir(parents=True, exist_ok=True)
         write_json(path, {"split": split, "rows": len(rows), "source": rows.where, **evaluation.metrics})
@@ -45,3 +47,11 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         _log.info("지표를 저장했습니다: %s", path)
     # what is saved does not depend on who reads this
     print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
+
+
+def _check_is_own(path: Path) -> None:
+    """Raise ResourceError for a file that `evaluate` did not write."""
+    if path.is_file() and not is_evaluation(path):
+        raise ResourceError(
+            "이 프로그램이 만들지 않은 파일이 있어 덮어쓰지 않습니다.", where=str(path), remedy="이름을 바꾸세요."
+        )

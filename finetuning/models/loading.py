@@ -19,7 +19,7 @@ from finetuning.models.dtypes import base_dtype
 from finetuning.models.errors import explain
 from finetuning.models.folder_check import check_folder, check_layers, check_length, check_pieces
 from finetuning.models.quantization import check_not_quantised_yet, keep_weights_as_loaded, quantization_config
-from finetuning.models.weights import check_loaded
+from finetuning.models.weights import check_finite, check_loaded
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class ModelLoader:
             The model, and which of its weights are new.
 
         Raises:
-            ModelError: The model cannot be read, or its files lack weights outside the head.
+            ModelError: The model cannot be read, its files lack weights outside the head, or have NaN.
         """
         import torch
         import transformers
@@ -101,6 +101,7 @@ class ModelLoader:
             gguf_reader.detach_from_format(model, name)
         missing = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
         check_loaded(model, missing, found["unexpected_keys"], name, self.task.auto_class in _GENERATING)
+        check_finite(model, missing, name)
         return LoadedModel(model, missing)
 
     def base(self, name: str, options: Mapping[str, Any]) -> LoadedModel:

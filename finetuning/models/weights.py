@@ -68,6 +68,36 @@ def _tell_unused_layers(model: PreTrainedModel, unexpected: Collection[str], nam
         )  # fmt: skip
 
 
+def check_finite(model: PreTrainedModel, missing: Collection[str], name: str) -> None:
+    """Check that no weight is NaN or Inf: such a model gives its first label, or any text, for everything.
+
+    Args:
+        model: The model, as it was loaded.
+        missing: Names of its weights that are new.
+        name: The model, for the error message.
+
+    Raises:
+        ModelError: If a weight is. It names some.
+    """
+    import torch
+
+    bad = [
+        key
+        for key, weight in model.named_parameters()
+        if weight.is_floating_point()
+        and weight.dtype.itemsize > 1  # quantised weights are read through their scales
+        and key not in missing
+        and not torch.isfinite(weight.detach().sum(dtype=torch.float32))
+        and not torch.isfinite(weight.detach()).all()
+    ]
+    if bad:
+        raise ModelError(
+            f"모델의 가중치 {len(bad):,}개에 NaN 또는 Inf가 있어 쓸 수 없습니다.",
+            where=f"{name} ({_some(bad)})",
+            remedy="학습이 발산한 모델이거나 파일이 손상되었습니다. 다른 체크포인트나 원래 모델을 쓰세요.",
+        )
+
+
 def tell_new_head(missing: Collection[str]) -> None:
     """Log in one line which parts of a model to be trained are new."""
     owners = sorted({key.rpartition(".")[0] or key for key in missing})

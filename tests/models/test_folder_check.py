@@ -33,6 +33,14 @@ def lead_out(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
 
 
+def spoil(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights["bert.encoder.layer.1.output.dense.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 class Evil:
     def __reduce__(self) -> Any:
         return exec, ("raise SystemExit('ran')",)
@@ -49,6 +57,7 @@ def pickle_weights(folder: Path) -> None:
         (drop_tokenizer, "tokenizer에 특수 토큰밖에 없어"),
         (leave_pointer, "lfs pull"),
         (lead_out, "모델 폴더 밖"),
+        (spoil, "NaN 또는 Inf가 있어"),
         (pickle_weights, "파이썬 객체가 들어 있어 읽지 않았습니다"),
         (lambda folder: rewrite(folder / "config.json", num_hidden_layers=-1), "층이 -1개"),
         (lambda folder: rewrite(folder / "config.json", num_hidden_layers=0), "층이 0개"),
