@@ -19,7 +19,7 @@ from finetuning.reporting.metric_names import metrics_line
 from finetuning.reporting.profile import profile_of
 from finetuning.reporting.recorder import Recorder
 from finetuning.training.ahead import ReadyWindow, WindowPlanner, planned_ahead
-from finetuning.training.best_model import BestModel, BestModelSaver
+from finetuning.training.best_model import BestModel, BestModelSaver, metric_of
 from finetuning.training.checkpointing import RunCheckpoints, saved_on_out_of_memory
 from finetuning.training.ledger import StepLedger
 from finetuning.training.resume import check_epochs
@@ -176,7 +176,7 @@ class TrainingManager:
             _log.info("스텝 %s: 검증 %s", f"{state.step:,}", line)
         for line in evaluation.details if self.task.scores.validation_texts else ():
             _log.info("%s", line)
-        metric = evaluation.metrics[self.task.scores.best_metric]
+        metric = metric_of(evaluation.metrics, self.task.scores.best_metric)
         state.evaluations_since_best += 1
         if state.is_better(metric, self.task.scores.greater_is_better):
             self.saver.wait()  # a model in output_dir always has its checkpoint, should the run be killed

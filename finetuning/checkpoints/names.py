@@ -64,6 +64,12 @@ def follow(path: Path) -> Path:
     """
     path = path.expanduser()
     if path.is_file():
+        if not points_to_a_checkpoint(path):
+            raise ModelError(
+                f"체크포인트 폴더가 아니라 파일입니다: {path}",
+                where="--checkpoint_path",
+                remedy=f"체크포인트의 폴더를 쓰세요. 예: {path.parent}",
+            )
         path = path.parent / path.read_text(encoding="utf-8", errors="replace").strip()[:_LONGEST_POINTER]
     if not path.is_dir():
         raise ModelError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
-from finetuning.commands.repeated_flags import unused_values
+from finetuning.commands.repeated_flags import unread_settings, unused_values
 from finetuning.config.flags import SETTING_FLAGS
 from finetuning.files import typed, user_path
 from finetuning.korean.particles import with_particle
@@ -63,7 +63,10 @@ class _KoreanParser(argparse.ArgumentParser):
         _check_flags_of(arguments)
         arguments.words = tuple(self._words)
         lone = {flag: action for flag, action in self._option_string_actions.items() if action.nargs != "+"}
-        arguments.unused = unused_values(self._words, {flag: action.nargs != 0 for flag, action in lone.items()})
+        takes_value = {flag: action.nargs != 0 for flag, action in lone.items()}
+        arguments.unused = unused_values(self._words, takes_value)
+        if arguments.command not in TRAINING_COMMANDS:
+            arguments.unused += unread_settings(arguments.command, self._words, takes_value)
         return arguments
 
     def error(self, message: str) -> NoReturn:

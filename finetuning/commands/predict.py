@@ -16,7 +16,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     from finetuning.inference.predictor import Predictor
     from finetuning.reporting.predictions import as_cell, as_cell_without_formula, check_output, write_predictions
 
-    check_output(arguments.output)
+    check_output(arguments.output, arguments.input)
     evaluator = saved_model(session, arguments)
     source = session.data.load_unlabelled(arguments.input, input_lines())
     cell = as_cell_without_formula if arguments.defuse_formulas else as_cell

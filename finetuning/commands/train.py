@@ -7,6 +7,7 @@ import logging
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config_manager import ConfigManager
@@ -66,12 +67,14 @@ class _Trained:
 
     Attributes:
         state: The final state.
+        ended: The report as it was, text by file, where a run that had ended was resumed and no step was left.
         memory: The memory manager.
         profile: The time by phase where it was measured.
         unsaved: Why the last checkpoint is not on the disk; None where it is.
     """
 
     state: TrainingState
+    ended: dict[str, str]
     memory: TokenBudget
     profile: PhaseTimes | None
     unsaved: ResourceError | None
@@ -171,6 +174,7 @@ def _trained(
         prepare_output(arguments.run, starts_anew=checkpoint is None)
         keep(prepared.learned, output_dir)
         keep_template(tokenizer, output_dir)
+    ended = {} if checkpoint is None else _report_in(output_dir)
     session.stop.patient = True
     unsaved = None
     try:
@@ -186,7 +190,9 @@ def _trained(
             where=f"{output_dir}, 스텝 {state.step:,}",
             remedy="training.learning_rate를 낮추고(예: 10분의 1) 다른 --output_dir에서 다시 학습하세요.",
         )
-    return _Trained(state, evaluator.memory, manager.profile.times(), unsaved)
+    is_as_it_was = checkpoint is not None and checkpoint.progress.step == state.step
+    report = ended if is_as_it_was else {}
+    return _Trained(state, report, evaluator.memory, manager.profile.times(), unsaved)
 
 
 def _report(
@@ -240,8 +246,19 @@ def _report(
     )
     for line in log_lines(report):
         _log.info("%s", line)
+    if trained.ended:
+        _log.info("이미 끝난 학습이어서 더 학습하지 않았습니다. %s 파일은 그대로 둡니다.", ", ".join(trained.ended))
+        for name, text in trained.ended.items():
+            write_atomically(session.output_dir / name, text)
+        return
     write_atomically(session.output_dir / "README.md", model_card(report))
     write_json(session.output_dir / "summary.json", summary(report))
+
+
+def _report_in(output_dir: Path) -> dict[str, str]:
+    """Read the files that only the end of a run writes; {} where one is missing."""
+    paths = [output_dir / name for name in ("README.md", "summary.json")]
+    return {path.name: path.read_text(encoding="utf-8") for path in paths} if all(map(Path.is_file, paths)) else {}
 
 
 def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from exceptions import DataError
@@ -59,6 +59,20 @@ def files_by_split(folder: Path, config: str | None = None) -> dict[str, Files]:
     if not found:
         raise _nothing_found(folder)
     return found
+
+
+def unread_beside(read: Iterable[Path]) -> list[Path]:
+    """Return the data files that lie beside files of a folder which are read, and have no name of a split.
+
+    Args:
+        read: The files that are read.
+
+    Returns:
+        The others, sorted.
+    """
+    known = set(read)
+    beside = {path for folder in {path.parent for path in known} for path in _files_in(folder) if path.suffix}
+    return sorted(beside - known)
 
 
 def _of_saved(folder: Path) -> dict[str, Files]:

@@ -6,18 +6,20 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import DataSettings
-from finetuning.data.folders import Files, files_by_split, splits_in
+from finetuning.data.folders import Files, files_by_split, splits_in, unread_beside
 from finetuning.data.formats.class_names import information_beside
 from finetuning.data.formats.registry import check_path, is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
 from finetuning.data.shapes.registry import flat_rows
 from finetuning.files import content_key, may_be_hub_id, similar_name
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,16 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
             where=f"data.revision: {data.revision}, 읽을 데이터: {data.shown_name()}",
             remedy="data.revision을 null로 두세요.",
         )
-    _check_records(data, [file for of_split in files.values() for file in of_split])
-    return _opened(files, data)
+    read = [file for of_split in files.values() for file in of_split]
+    _check_records(data, read)
+    found = _opened(files, data)
+    if data.reads_dataset_name() and path.is_dir() and (unread := unread_beside(read)):
+        names = ", ".join(other.name for other in unread[:_SHOWN])
+        more = f" 외 {len(unread) - _SHOWN:,}개" if len(unread) > _SHOWN else ""
+        note = f"폴더에 있지만 이름에 train, validation, test가 없어 읽지 않은 파일: {names}{more}"
+        split, first = next(iter(found.items()))
+        found[split] = replace(first, notes=(*first.notes, note))
+    return found
 
 
 def _existing(path: Path, setting: str) -> Path:

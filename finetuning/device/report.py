@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from exceptions import SettingsError, first_line_of
+from finetuning.device.launch import unused_settings
 from finetuning.device.runtime import Runtime, has_apple_gpu
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _ON_CPU = "CPU로 계산하려면 CUDA_VISIBLE_DEVICES=-1을 설정하세요."
 
 
 def report_device(runtime: Runtime) -> None:
-    """Log the device of a run, and warn where a GPU is there and is not used.
+    """Log the device of a run, and warn where a GPU or a setting of accelerate is there and is not used.
 
     Args:
         runtime: The run's device and precision.
@@ -32,6 +33,8 @@ def report_device(runtime: Runtime) -> None:
         SettingsError: The installed PyTorch has no code for the GPU.
     """
     _log.info("%s", device_line(runtime))
+    for note in unused_settings(os.environ, runtime.precision):
+        _log.warning("%s", note)
     if runtime.is_cuda:
         check_has_code(runtime.device)
     elif has_apple_gpu():

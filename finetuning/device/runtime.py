@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import numpy as np
 import torch
 
+from finetuning.device.launch import check_launch, told_if_waiting
 from finetuning.device.loss_scale import LossScale
 
 if TYPE_CHECKING:
@@ -208,13 +210,18 @@ def start_runtime(precision: str, deterministic: bool) -> Runtime:
 
     Returns:
         The runtime of this process.
+
+    Raises:
+        SettingsError: The environment has parts of another launch.
     """
+    check_launch(os.environ)
     from accelerate import Accelerator
 
     on_cpu = not torch.accelerator.is_available() or has_apple_gpu()  # explicit: processes find each other on CPUs
     switch_cudnn_attention_off()
     choose_kernels(deterministic)
-    return Runtime(Accelerator(mixed_precision=precision, cpu=on_cpu))
+    with told_if_waiting():
+        return Runtime(Accelerator(mixed_precision=precision, cpu=on_cpu))
 
 
 def has_apple_gpu() -> bool:

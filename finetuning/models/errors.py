@@ -61,6 +61,13 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
             where=where,
             remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {WITHOUT_INTERNET}",
         )
+    if "Weights only load failed" in str(error):
+        return ModelError(
+            "가중치 파일(.bin)에 tensor가 아닌 파이썬 객체가 들어 있어 읽지 않았습니다. 읽으면 그 안의 코드가 실행될 "
+            "수 있습니다.",
+            where=where,
+            remedy="model.safetensors가 있는 모델을 쓰거나, 만든 사람에게 safetensors로 다시 저장해 달라고 하세요.",
+        )
     reason = first_line_of(error)
     if (found := re.search(r"Unrecognized configuration class <class '[\w.]*?(\w+)Config'>", str(error))) is not None:
         return ModelError(

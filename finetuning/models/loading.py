@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from finetuning.models import gguf_reader
 from finetuning.models.agreement import POSITIONS_AFTER_PADDING, fit_padding_token, steady_attention
 from finetuning.models.dtypes import base_dtype
 from finetuning.models.errors import explain
+from finetuning.models.folder_check import check_folder, check_layers, check_length, check_pieces
 from finetuning.models.quantization import check_not_quantised_yet, keep_weights_as_loaded, quantization_config
 from finetuning.models.weights import check_loaded
 from finetuning.tasks.base import Task
@@ -53,6 +55,7 @@ class ModelLoader:
 
         with self.explaining("config.json", name):
             config: PreTrainedConfig = AutoConfig.from_pretrained(**self._location(name))
+            check_layers(config, name)
         return config
 
     def tokenizer(self, name: str) -> PreTrainedTokenizerBase:
@@ -61,6 +64,7 @@ class ModelLoader:
 
         with self.explaining("tokenizer", name):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**self._location(name))
+            check_pieces(tokenizer, name)
         fit_padding_token(tokenizer, name)
         return tokenizer
 
@@ -184,7 +188,14 @@ def check_name(name: str) -> str:
                 where=str(path),
                 remedy="모델이 저장된 폴더(config.json과 model.safetensors가 있는 곳)를 지정하세요.",
             )
+        check_folder(path)
         return str(path)
+    elif os.path.lexists(path):
+        raise ModelError(
+            f"모델 폴더가 아니라 {'가리키는 곳이 없는 링크' if path.is_symlink() else '파일'}입니다: {name}",
+            where="model.name",
+            remedy="모델이 저장된 폴더(config.json과 model.safetensors가 있는 곳)를 지정하세요.",
+        )
     elif not may_be_hub_id(name):
         raise ModelError(
             f"모델 폴더가 없습니다: {name}",
@@ -205,11 +216,15 @@ def usable_length(wanted: int, config: PreTrainedConfig, tokenizer: PreTrainedTo
 
     Returns:
         The tokens of the longest example.
+
+    Raises:
+        ModelError: The model takes too few for any text.
     """
     allowed = getattr(config.get_text_config(), "max_position_embeddings", None) or wanted
     if config.model_type in POSITIONS_AFTER_PADDING:
         allowed -= (config.pad_token_id or 0) + 1
     allowed = min(allowed, tokenizer.model_max_length)
+    check_length(allowed, str(config.name_or_path))
     if wanted > allowed:
         is_default = wanted == Settings().data.max_length  # nobody asked for it, so nobody is warned
         _log.log(

@@ -35,6 +35,7 @@ def check_loaded(
     """
     lost = sorted(key for key in missing if generates or not _is_in_head(key, model))
     if not lost:
+        _tell_unused_layers(model, unexpected, name)
         return
     total = sum(1 for _ in model.named_parameters())
     others = sorted(unexpected)
@@ -46,6 +47,25 @@ def check_loaded(
         where=where,
         remedy=_remedy(model, lost, others),
     )
+
+
+def _tell_unused_layers(model: PreTrainedModel, unexpected: Collection[str], name: str) -> None:
+    """Warn of layers that the files have and the config does not: the model is a smaller one than was saved."""
+    import torch
+
+    paths = [path for path, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)]
+    prefixes = {path.removeprefix(f"{model.base_model_prefix}.") for path in paths}
+    layers = {
+        f"{path}.{number}"
+        for path in prefixes
+        for key in unexpected
+        if f".{path}." in f".{key}" and (number := f".{key}".partition(f".{path}.")[2].partition(".")[0]).isdecimal()
+    }
+    if layers:
+        _log.warning(
+            "%s: 모델 파일에 있는 층 %s개를 쓰지 않습니다: %s. config.json의 층 수가 파일보다 적습니다.",
+            name, f"{len(layers):,}", _some(sorted(layers)),
+        )  # fmt: skip
 
 
 def tell_new_head(missing: Collection[str]) -> None:

@@ -56,7 +56,7 @@ class MetricsFile:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def cut(self, size: int) -> None:
-        """Drop everything after the first `size` bytes.
+        """Drop everything after the first `size` bytes; warn where the file has fewer, since records are lost.
 
         Args:
             size: Bytes to keep, as `size()` returned it for the checkpoint.
@@ -64,9 +64,16 @@ class MetricsFile:
         Raises:
             ResourceError: The file cannot be written.
         """
+        whole = self._whole_lines() if self.written() < size else size
+        if whole < size:
+            _log.warning("학습 기록이 체크포인트를 저장할 때보다 짧습니다. 앞의 기록 일부가 없습니다: %s", self.path)
         if self.path.exists():
             with self._writing():
-                os.truncate(self.path, min(size, self.path.stat().st_size))
+                os.truncate(self.path, whole)
+
+    def _whole_lines(self) -> int:
+        """Return the bytes of the lines that have an end."""
+        return self.path.read_bytes().rfind(b"\n") + 1 if self.path.exists() else 0
 
     def _write_pending(self) -> None:
         if not self._pending:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import ResourceError, SettingsError
 from finetuning.files import discard, move, writing
+from finetuning.korean.particles import with_particle
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -28,14 +29,16 @@ _NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?%?")
 _UNSHOWABLE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def check_output(path: Path | None) -> None:
-    """Check, before any work, that predictions can be written.
+def check_output(path: Path | None, source: Path | None = None) -> None:
+    """Check, before any work, that predictions can be written, and over no file that has to stay.
 
     Args:
         path: The file of `--output`, or None for standard output.
+        source: The file of `--input`, or None for standard input.
 
     Raises:
-        SettingsError: The suffix is unknown, or the path is a folder or lies in no folder.
+        SettingsError: The suffix is unknown, the path is a folder, a pipe or lies in no folder, or the file is the one
+            that is read or a run's record of its training.
         ResourceError: The folder is not writable.
     """
     if path is None:
@@ -52,9 +55,27 @@ def check_output(path: Path | None) -> None:
             where=f"--output {path}",
             remedy="있는 폴더 안의 파일 이름을 쓰세요.",
         )
+    if path.exists():
+        _check_may_be_replaced(path, source)
     if not os.access(path.parent, os.W_OK):
         raise ResourceError(
             "결과를 쓸 폴더에 쓰기 권한이 없습니다.", where=f"--output {path}", remedy="다른 폴더를 고르세요."
+        )
+
+
+def _check_may_be_replaced(path: Path, source: Path | None) -> None:
+    what = None
+    if not path.is_file():
+        what = "파이프나 장치"
+    elif source is not None and source.exists() and path.samefile(source):
+        what = "--input으로 읽는 바로 그 파일"
+    elif path.name == "metrics.jsonl" and (path.parent / "config.json").exists():
+        what = "학습 기록"
+    if what is not None:
+        raise SettingsError(
+            f"--output이 {with_particle(what, '이어서/여서')} 쓰지 않습니다.",
+            where=f"--output {path}",
+            remedy="다른 이름을 쓰세요. 입력 파일의 열은 결과에 모두 들어갑니다.",
         )
 
 
@@ -99,6 +120,8 @@ def write_predictions(
         for record in records:
             print(_UNSHOWABLE.sub(_as_json_escape, json.dumps(record, ensure_ascii=False)))
         return
+    path = path.resolve() if path.is_symlink() else path  # the link stays, and its file is replaced
+    note = " (있던 파일을 바꿨습니다)" if path.exists() else ""
     partial = path.with_name(f".{path.name}.partial")
     lines = path.with_name(f".{path.name}.lines.partial")
     try:
@@ -109,7 +132,7 @@ def write_predictions(
             else:
                 move(lines, partial)
         _put_in_place(partial, path)
-        _log.info("예측 결과 %s행을 저장했습니다: %s", f"{rows:,}", path)
+        _log.info("예측 결과 %s행을 저장했습니다%s: %s", f"{rows:,}", note, path)
     finally:
         discard(partial)
         discard(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +21,20 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _RECORD = "best.json"
+
+
+def metric_of(metrics: Mapping[str, float], name: str) -> float:
+    """Return the metric that models are compared by.
+
+    Args:
+        metrics: The metrics of an evaluation.
+        name: The metric's name.
+
+    Returns:
+        The metric; NaN where the loss is NaN or Inf. Such a model gives no scores, and what is counted as its accuracy
+        is that of the first label, which may well be higher than that of the models before.
+    """
+    return metrics[name] if math.isfinite(metrics.get("loss", 0.0)) else math.nan
 
 
 class BestModelSaver(Protocol):

@@ -79,7 +79,7 @@ def test_the_command_that_is_shown_goes_on(cli: Cli, tiny_model: Path, reviews: 
         told = cli(*arguments_for(tiny_model, reviews, run, "--epochs", 2), "--output_dir", wrong, "--resume")
         assert told.code == 4, told.err
         assert not (tmp_path / "runs" / "result").exists()
-    shown = next(line for line in told.err.splitlines() if line.startswith("  - python"))
+    shown = next(line for line in told.err.splitlines() if line.startswith("  - ") and "--resume" in line)
     words = shlex.split(shown.removeprefix("  - ").partition(" (")[0])[2:]
     resumed = cli(*words)
     assert resumed.code == 0, resumed.err

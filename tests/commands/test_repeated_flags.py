@@ -40,3 +40,31 @@ def test_nothing_is_said_where_nothing_is_lost(words: list[str]) -> None:
 def test_a_run_tells_the_value_that_it_does_not_use(cli: Cli) -> None:
     run = cli("predict", "--output_dir", "no-such", "--batch_size", "8", "--batch_size", "4")
     assert "--batch_size 8은 쓰지 않습니다" in run.err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["predict", "--dataset", "a.csv"], "--dataset를 읽지"),
+        (
+            ["predict", "--epochs", "3", "--set", "training.optimizer=adafactor"],
+            "--epochs, --set training.optimizer를 읽지",
+        ),
+        (["evaluate", "--dataset", "a.csv", "--learning_rate", "1e-4"], "--learning_rate를 읽지"),
+    ],
+)
+def test_settings_that_a_command_on_a_trained_model_does_not_read_are_named(words: list[str], named: str) -> None:
+    (note,) = build_parser().parse_args(words).unused
+    assert named.rpartition("를 ")[0] in note and "읽지 않습니다" in note
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "--dataset", "a.csv", "--seed", "1", "--batch_size", "4"],
+        ["predict", "--output_dir", "m", "--max_length", "8", "--no-mixed_precision", "--text_column", "글"],
+        ["train", "--dataset", "a.csv", "--epochs", "2"],
+    ],
+)
+def test_settings_that_are_read_are_not_named(words: list[str]) -> None:
+    assert build_parser().parse_args(words).unused == []

@@ -13,6 +13,7 @@ from exceptions import FinetuningError, ModelError, SettingsError
 from finetuning.commands.command_line import build_parser, resume_command
 from finetuning.commands.run_folder import RunFolder, check_not_its_own_base, folder_to_train, newest_run
 from finetuning_app import read_settings
+from tests.support.cli import Cli
 
 
 def make_run(folder: Path, number: int = 1, name: str | None = None, finished: bool = True, steps: int = 1) -> Path:
@@ -142,3 +143,10 @@ def test_a_run_from_a_named_checkpoint_goes_on_in_its_own_folder(monkeypatch: py
     told = resume_command(words, Path("old"))
     assert told == "python finetuning_app.py --epochs 3 --resume --checkpoint_path old"
     assert resume_command(["--epochs", "3"], Path("old")) == "python finetuning_app.py --epochs 3 --resume"
+
+
+def test_a_file_in_place_of_a_checkpoint_is_named(cli: Cli, reviews: Path, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"a": "' + "b" * 5000 + '"}', encoding="utf-8")
+    run = cli("train", "--resume", "--checkpoint_path", file, "--dataset", reviews)
+    assert run.code == 4 and "폴더가 아니라 파일입니다" in run.err and "Traceback" not in run.err

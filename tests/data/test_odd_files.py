@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,23 @@ def test_columns_that_are_not_read_are_counted_where_they_are_many(cli: Cli, tin
     run = cli("plan", *arguments_for(tiny_model, path, tmp_path / "model"))
     assert run.code == 0, run.err
     assert "열0, 열1" in run.err and "외 280개" in run.err and "열299" not in run.err
+
+
+def test_a_file_of_a_folder_that_is_in_no_split_is_told(
+    cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(reviews, tmp_path / "reviews")
+    shutil.copy(folder / "train.csv", folder / "추가.csv")
+    (folder / "notes.md").write_text("메모", encoding="utf-8")
+    flags = ["--set", "data.train_rows=40"]
+    run = cli("plan", *arguments_for(tiny_model, folder, tmp_path / "model", *flags))
+    assert run.code == 0, run.err
+    assert "읽지 않은 파일: 추가.csv" in run.err and "notes.md" not in run.err
+    assert "읽지 않은 파일" not in cli("plan", *arguments_for(tiny_model, reviews, tmp_path / "model", *flags)).err
+
+
+def test_a_file_of_a_folder_that_a_setting_names_is_read(reviews: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(reviews, tmp_path / "reviews")
+    shutil.copy(folder / "test.csv", folder / "추가.csv")
+    data = DataSettings.model_validate({"dataset_name": str(folder), "validation_file": str(folder / "추가.csv")})
+    assert not any("읽지 않은" in note for raw in find_sources(data).values() for note in raw.notes)

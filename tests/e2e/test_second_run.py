@@ -25,6 +25,16 @@ def first(cli: Cli, tiny_model: Path, reviews: Path, tmp_path_factory: pytest.Te
     return output_dir
 
 
+def test_to_resume_a_finished_run_changes_nothing(cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path) -> None:
+    flags = arguments_for(tiny_model, reviews, tmp_path / "model", "--epochs", "1", "--set", "data.train_rows=40")
+    assert cli(*flags).code == 0
+    before = contents(tmp_path / "model")
+    run = cli(*flags, "--resume")
+    assert run.code == 0, run.err
+    assert "이미 끝난 학습" in run.err
+    assert contents(tmp_path / "model") == before
+
+
 def test_a_finished_run_is_kept_and_the_newest_one_is_used(
     cli: Cli, first: Path, tiny_model: Path, reviews: Path
 ) -> None:

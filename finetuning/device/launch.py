@@ -1,0 +1,98 @@
+"""What torchrun and accelerate left in the environment: the process's place in its group, and their own settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from exceptions import SettingsError
+from finetuning.korean.particles import with_particle
+
+_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+_MEETING = ("MASTER_ADDR", "MASTER_PORT")
+_OTHER_LAUNCHERS = ("PMI_", "OMPI_", "MV2_")  # MPI's, from which accelerate takes the place
+_ENGINES = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+_IGNORED = {  # variable → what it sets, and this program's setting of that
+    "ACCELERATE_USE_FSDP": ("FSDP", None),
+    "ACCELERATE_MIXED_PRECISION": ("혼합 정밀도", "memory.mixed_precision"),
+    "ACCELERATE_DYNAMO_BACKEND": ("컴파일", "training.torch_compile"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("그래디언트 누적", "memory.gradient_accumulation_steps"),
+}
+_OFF = ("", "no", "false", "0", "1")  # one step of accumulation is none
+_LONG_WAIT_S = 20.0
+
+
+def check_launch(environment: Mapping[str, str]) -> None:
+    """Check that a process which belongs to a group knows its whole place in it, and that no other engine is asked for.
+
+    Args:
+        environment: The environment variables.
+
+    Raises:
+        SettingsError: Variables of an earlier launch are left over, or accelerate is set to DeepSpeed or Megatron-LM.
+    """
+    for name, engine in _ENGINES.items():
+        if environment.get(name, "").casefold() in ("true", "1", "yes"):
+            raise SettingsError(
+                f"{engine}으로는 학습하지 않습니다." if engine == "Megatron-LM" else f"{engine}로는 학습하지 않습니다.",
+                where=f"환경 변수 {name}",
+                remedy="accelerate config에서 끄거나 torchrun으로 실행하세요.",
+            )
+    if any(name.startswith(_OTHER_LAUNCHERS) for name in environment):
+        return
+    place = {name: environment[name] for name in _PLACE if name in environment}
+    if all(value.isdecimal() for value in place.values()):
+        size, rank = int(place.get("WORLD_SIZE", 1)), int(place.get("RANK", 0))
+        is_alone = size == 1 and "LOCAL_RANK" not in place
+        is_whole = len(place) == len(_PLACE) and all(environment.get(name) for name in _MEETING) and rank < size
+        if is_alone or is_whole:
+            return
+    names = [name for name in (*_PLACE, *_MEETING) if name in environment]
+    raise SettingsError(
+        "여러 프로세스로 실행할 때의 환경 변수가 일부만 있거나 맞지 않습니다: "
+        + ", ".join(f"{name}={environment[name]}" for name in names),
+        where="환경 변수",
+        remedy=f"앞서 실행한 torchrun의 것이 남았으면 지우세요: unset {' '.join(names)}. 여러 프로세스로 학습하려면 "
+        "torchrun이나 accelerate launch로 실행하세요.",
+    )
+
+
+def unused_settings(environment: Mapping[str, str], precision: str) -> list[str]:
+    """Name the settings of `accelerate config` that this program does not read.
+
+    Args:
+        environment: The environment variables.
+        precision: Autocast's precision, `bf16`, `fp16` or `no`.
+
+    Returns:
+        A Korean sentence for each that asks for something else than this run does.
+    """
+    notes = []
+    for name, (what, setting) in _IGNORED.items():
+        value = environment.get(name, "").casefold()
+        if value not in (*_OFF, precision):
+            instead = f" {with_particle(setting, '을/를')} 쓰세요." if setting else ""
+            notes.append(f"accelerate의 {what} 설정({name}={value})은 쓰지 않습니다.{instead}")
+    return notes
+
+
+@contextmanager
+def told_if_waiting() -> Iterator[None]:
+    """Say whom the block waits for, where it joins a group and that takes long: the others may not be there."""
+    size, rank = os.environ.get("WORLD_SIZE", "1"), os.environ.get("RANK", "0")
+    place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    note = (
+        f"프로세스 {size}개 가운데 {rank}번이 나머지를 {place}에서 기다리고 있습니다. 프로세스 하나로 실행하려던 "
+        "것이면 Ctrl+C로 멈추고 unset RANK LOCAL_RANK WORLD_SIZE를 실행하세요."
+    )
+    timer = threading.Timer(_LONG_WAIT_S, print, (note,), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    if size != "1":
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

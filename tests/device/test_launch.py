@@ -1,0 +1,63 @@
+"""Variables that torchrun and accelerate leave in the environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from exceptions import SettingsError
+from finetuning.device.launch import check_launch, unused_settings
+from tests.support.cli import Cli
+
+WHOLE = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"WORLD_SIZE": "4"},
+        {"LOCAL_RANK": "0"},
+        {"RANK": "x", "LOCAL_RANK": "0", "WORLD_SIZE": "2"},
+        {**WHOLE, "RANK": "2"},
+        {name: value for name, value in WHOLE.items() if name != "MASTER_PORT"},
+    ],
+)
+def test_part_of_another_launch_is_refused_with_the_command_that_removes_it(environment: dict[str, str]) -> None:
+    with pytest.raises(SettingsError) as error:
+        check_launch(environment)
+    assert "unset " in error.value.remedy and all(name in error.value.remedy for name in environment)
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, WHOLE, {"WORLD_SIZE": "1", "RANK": "0"}, {"PMI_RANK": "0", "WORLD_SIZE": "2"}]
+)
+def test_a_whole_place_and_none_are_fine(environment: dict[str, str]) -> None:
+    check_launch(environment)
+
+
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"])
+def test_an_engine_that_is_not_used_is_refused_by_name(name: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "true")
+    run = cli("predict", "--output_dir", "no-such")
+    assert run.code == 2 and name in run.err and "Traceback" not in run.err
+
+
+def test_a_left_over_launch_is_no_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    run = cli("predict", "--output_dir", "no-such")
+    assert run.code == 2 and "WORLD_SIZE=4" in run.err and "unset WORLD_SIZE" in run.err
+
+
+def test_settings_of_accelerate_that_differ_from_the_run_are_told() -> None:
+    asked = {
+        "ACCELERATE_MIXED_PRECISION": "fp8", "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR",
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "8", "ACCELERATE_USE_FSDP": "true",
+    }  # fmt: skip
+    notes = " ".join(unused_settings(asked, "bf16"))
+    assert all(name in notes for name in asked)
+    usual: dict[str, Any] = {
+        "ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_DYNAMO_BACKEND": "no",
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1", "ACCELERATE_USE_FSDP": "false",
+    }  # fmt: skip
+    assert unused_settings(usual, "bf16") == []
