@@ -30,7 +30,7 @@ def test_a_model_that_cannot_compute_the_task_is_refused(tiny_model: Path, tmp_p
     manager.model.forward = refuse
     with pytest.raises(ModelError) as caught:
         try_model(manager.evaluator, manager.train_examples, seed=0)
-    assert caught.value.what.endswith("text-classification 태스크를 계산하지 못합니다: bbox is missing")
+    assert caught.value.what.endswith("text-classification 태스크의 손실을 계산할 수 없습니다: bbox is missing")
 
 
 def test_memory_that_runs_out_is_left_to_the_run(tiny_model: Path, tmp_path: Path) -> None:
