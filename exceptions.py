@@ -69,7 +69,7 @@ class BadRow(Exception):
 
 
 class StopRequested(BaseException):
-    """The user asked the run to stop (SIGINT, SIGTERM or SIGHUP); `exit_code` is 128 plus the signal's number.
+    """A signal such as SIGINT or SIGTERM asked the run to stop; `exit_code` is 128 plus the signal's number.
 
     Like KeyboardInterrupt it is no Exception: code that explains a library's failures must not take it for one.
     """

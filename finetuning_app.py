@@ -195,11 +195,11 @@ def build_session(
 
 
 class StopSignal:
-    """Handles SIGINT, SIGTERM, SIGHUP, which Windows does not have, and Windows' Ctrl+Break, as Ctrl+C.
+    """Handles as Ctrl+C: SIGTERM, SIGHUP, what a batch system warns with (SIGUSR1, SIGXCPU), and Windows' Ctrl+Break.
 
     Before training, a signal ends the program. In training, the current step is finished first, and a second SIGINT or
-    SIGTERM ends the program at once. A terminal that goes away sends SIGHUP more than once, so SIGHUP never does that.
-    Where the program was started to outlive its terminal, as by nohup, SIGHUP stays ignored.
+    SIGTERM ends the program at once. SIGHUP and the warnings come more than once, so they never do that; where one was
+    ignored at the start, as SIGHUP is by nohup, it stays so.
 
     Attributes:
         number: the signal that asked for a stop, or None.
@@ -209,9 +209,10 @@ class StopSignal:
     def __init__(self) -> None:
         self.number: int | None = None
         self.patient = False
-        self._hang_up, self._break = getattr(signal, "SIGHUP", None), getattr(signal, "SIGBREAK", None)
-        for number in (signal.SIGINT, signal.SIGTERM, self._hang_up, self._break):
-            if number is not None and not (number == self._hang_up and signal.getsignal(number) == signal.SIG_IGN):
+        self._break = getattr(signal, "SIGBREAK", None)
+        self._repeated = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)]
+        for number in (signal.SIGINT, signal.SIGTERM, self._break, *self._repeated):
+            if number is not None and not (number in self._repeated and signal.getsignal(number) == signal.SIG_IGN):
                 signal.signal(number, self._handle)
 
     def pending(self) -> int | None:
@@ -227,9 +228,9 @@ class StopSignal:
         number = signal.SIGINT if number == self._break else number
         if not self.patient:
             raise StopRequested(number)
-        if self.number is not None and number == self._hang_up:
+        if self.number is not None and number in self._repeated:
             return
-        if self.number not in (None, self._hang_up):
+        if self.number not in (None, *self._repeated):
             os._exit(128 + number)
         self.number = number
         # not through the log: the signal may have come in the middle of a write to the same stream

@@ -124,6 +124,26 @@ def test_hanging_up_twice_waits_for_the_state_and_a_second_interrupt_does_not(
 
 
 @pytest.mark.usefixtures("usual_signals")
+@pytest.mark.skipif(os.name != "posix", reason="there are no such signals")
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGXCPU"])
+def test_warnings_of_a_batch_system_wait_for_the_state(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("finetuning_app.os._exit", ended.append)
+    number, before = getattr(signal, name), signal.getsignal(getattr(signal, name))
+    try:
+        stop = StopSignal()
+        stop.patient = True
+        for _ in range(3):
+            os.kill(os.getpid(), number)
+            assert (stop.pending(), ended) == (number, [])
+    finally:
+        signal.signal(number, before)
+    assert "상태를 저장합니다" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.skipif(os.name != "posix", reason="there is no SIGHUP")
 def test_nohup_is_respected() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -175,6 +195,7 @@ def test_stop_before_the_signals_are_handled_is_told(
         (["train", "--set", "data.label_column=내", "라벨"], "--set 'data.label_column=내 라벨'"),
         (["pyproject.toml"], "--dataset pyproject.toml"),
         (["--epochs", "3", "evaluat"], "혹시 evaluate입니까?"),
+        (["train", "--output_dir", "out", "evaluate"], "finetuning_app.py evaluate"),
     ],
 )
 def test_words_that_the_shell_split_are_shown_as_they_should_be(

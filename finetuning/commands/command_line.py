@@ -280,6 +280,8 @@ def _right_form(words: Sequence[str], stray: str) -> str:
     Returns:
         A Korean sentence, or "".
     """
+    if stray in COMMANDS:
+        return f"명령은 하나만, 맨 앞에 쓰세요: python finetuning_app.py {stray} --플래그 값"
     place = words.index(stray) if stray in words else 0
     start = next((number for number in range(place, -1, -1) if words[number].startswith("--")), None)
     if start is None:

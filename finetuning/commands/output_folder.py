@@ -59,6 +59,12 @@ def checkpoint_to_resume(store: CheckpointStore, run: RunFolder, resumes: bool, 
 
 def check_writable(output_dir: Path) -> None:
     """Raise ResourceError if output_dir cannot be created or written, before any slow work."""
+    if output_dir.is_symlink() and not output_dir.exists():
+        raise ResourceError(
+            "output_dir가 가리키는 곳이 없는 링크입니다.",
+            where=f"model.output_dir: {output_dir} → {output_dir.readlink()}",
+            remedy="링크를 다시 만들거나 --output_dir로 다른 폴더를 고르세요.",
+        )
     nearest = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise ResourceError(

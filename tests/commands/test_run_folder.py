@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from exceptions import FinetuningError, ModelError, SettingsError
+from exceptions import FinetuningError, ModelError, ResourceError, SettingsError
 from finetuning.commands.command_line import build_parser, resume_command
+from finetuning.commands.output_folder import check_writable
 from finetuning.commands.run_folder import RunFolder, check_not_its_own_base, folder_to_train, newest_run
 from finetuning_app import read_settings
 from tests.support.cli import Cli
@@ -150,3 +152,11 @@ def test_a_file_in_place_of_a_checkpoint_is_named(cli: Cli, reviews: Path, tmp_p
     file.write_text('{"a": "' + "b" * 5000 + '"}', encoding="utf-8")
     run = cli("train", "--resume", "--checkpoint_path", file, "--dataset", reviews)
     assert run.code == 4 and "폴더가 아니라 파일입니다" in run.err and "Traceback" not in run.err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_an_output_dir_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("moved")
+    with pytest.raises(ResourceError, match="가리키는 곳이 없는 링크") as error:
+        check_writable(tmp_path / "out")
+    assert "moved" in error.value.where

@@ -18,7 +18,7 @@ def label_order(name: str) -> tuple[int, float, str]:
 def as_number(text: str) -> float | None:
     """Return the finite number that a text spells, or None. `nan` and `inf` are words: they have no order."""
     try:
-        number = float(text)
+        number = float(text) if "_" not in text else math.nan  # Python reads 1_0 as 10
     except ValueError:
         return None
     return number if math.isfinite(number) else None
