@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import random
 import re
@@ -65,17 +66,17 @@ def tools() -> list[dict[str, Any]]:
 
 
 def requests(count: int, is_test: bool, seed: int) -> list[dict[str, Any]]:
-    """Return requests, each with the call that answers it; all are different."""
+    """Return requests, each with the call that answers it; all differ, and functions take turns while they can."""
     draw, made = random.Random(seed), dict[str, dict[str, Any]]()
-    names = list(FUNCTIONS)
-    while len(made) < count:
-        name = names[len(made) % len(names)]
+    for name in itertools.cycle(FUNCTIONS):
+        if len(made) == count:
+            break
         _, arguments, training, test = FUNCTIONS[name]
         values = {one: draw.choice(VALUES[one]) for one in arguments}
         asked = draw.choice(test if is_test else training).format(**values)
         call = {"type": "function", "function": {"name": name, "arguments": values}}
         turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": "", "tool_calls": [call]}]
-        made[asked] = {"messages": turns, "tools": tools()}
+        made.setdefault(asked, {"messages": turns, "tools": tools()})
     return list(made.values())
 
 
@@ -142,7 +143,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a folder with a causal model that speaks Korean")
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--calls", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=2, help="of the pairs; calls take three times as many")
+    parser.add_argument("--epochs", type=int, default=2, help="of the pairs; calls take ten times as many")
+    parser.add_argument("--only", choices=("pairs", "calls"))
 
 
 def tiny(folder: Path) -> list[str]:
@@ -165,41 +167,52 @@ def tiny(folder: Path) -> list[str]:
 
 
 def run(arguments: argparse.Namespace) -> list[Table]:
-    """Train on pairs and on calls; a table of losses, one of valid calls, and ten answers as they came."""
-    losses, calls = Table(("data", "rows", "loss before", "loss after")), Table(("valid calls", "before", "after"))
-    shown = Table(("question", "before", "after"))
-    with tempfile.TemporaryDirectory() as place:
-        scratch = Path(place)
-        asked = write_pairs(arguments.data, scratch / "pairs", (100, 100, arguments.pairs))
-        options = (f"training.epochs={arguments.epochs}",)
-        before = test_loss(arguments.model, scratch / "pairs", scratch, options)
-        program("train", *flags(arguments.model, scratch / "pairs", scratch, "chat", options))
-        after = summary_of(scratch / "chat")["test"]
-        losses.rows.append({"data": "pairs with a system text", "rows": arguments.pairs, "loss before": before["loss"],
-                            "loss after": after["loss"]})  # fmt: skip
-        with (scratch / "asked.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("system", "question"), *((SYSTEM, one) for one in asked[:10])])
-        pairs = zip(asked[:10], answers(scratch / "untrained", scratch / "asked.csv", 40),
-                    answers(scratch / "chat", scratch / "asked.csv", 40), strict=True)  # fmt: skip
-        shown.rows.extend(dict(zip(shown.columns, one, strict=True)) for one in pairs)
+    """Train on pairs, on calls, or on both in turn; tables of losses, ten answers as they came, and valid calls."""
+    parts = {"pairs": measure_pairs, "calls": measure_calls}
+    found = list[Table]()
+    for name in (arguments.only,) if arguments.only else tuple(parts):
+        with tempfile.TemporaryDirectory() as folder:
+            found.extend(parts[name](arguments, Path(folder)))
+    return found
 
-        folder, rows = scratch / "calls", requests(30, is_test=True, seed=1)
-        folder.mkdir()
-        write_jsonl(folder / "train.jsonl", requests(arguments.calls, is_test=False, seed=0))
-        write_jsonl(folder / "validation.jsonl", requests(10, is_test=False, seed=2))
-        write_jsonl(folder / "test.jsonl", rows)
-        options = (f"training.epochs={3 * arguments.epochs}", "data.max_length=1024")
-        before = test_loss(arguments.model, folder, scratch, options)
-        program("train", *flags(arguments.model, folder, scratch, "caller", options))
-        after = summary_of(scratch / "caller")["test"]
-        losses.rows.append({"data": "calls of tools", "rows": arguments.calls, "loss before": before["loss"],
-                            "loss after": after["loss"]})  # fmt: skip
-        write_jsonl(scratch / "asked.jsonl", [{**row, "messages": row["messages"][:1]} for row in rows])
-        found: dict[str, Any] = {"valid calls": f"of {len(rows)}"}
-        for column, name in (("before", "untrained"), ("after", "caller")):
-            made = answers(scratch / name, scratch / "asked.jsonl", 80)
-            found[column] = sum(is_valid(text, row) for text, row in zip(made, rows, strict=True)) / len(rows)
-        calls.rows.append(found)
-    for row in shown.rows:
-        say(f"  {row['question']} → {row['before']} → {row['after']}")
-    return [losses, calls, shown]
+
+def measure_pairs(arguments: argparse.Namespace, scratch: Path) -> list[Table]:
+    """Train on pairs with a system text; return the losses, and ten answers before and after."""
+    asked = write_pairs(arguments.data, scratch / "pairs", (100, 100, arguments.pairs))
+    options = (f"training.epochs={arguments.epochs}",)
+    losses = trained_losses("pairs with a system text", arguments.model, scratch / "pairs", scratch, options)
+    with (scratch / "asked.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("system", "question"), *((SYSTEM, one) for one in asked[:10])])
+    shown = Table(("question", "before", "after"))
+    made = [answers(scratch / name, scratch / "asked.csv", 40) for name in ("untrained", "trained")]
+    shown.rows.extend(dict(zip(shown.columns, one, strict=True)) for one in zip(asked[:10], *made, strict=True))
+    return [losses, shown]
+
+
+def measure_calls(arguments: argparse.Namespace, scratch: Path) -> list[Table]:
+    """Train on requests that call tools; return the losses, and the share of valid calls before and after."""
+    folder, rows = scratch / "calls", requests(30, is_test=True, seed=1)
+    folder.mkdir()
+    write_jsonl(folder / "train.jsonl", requests(arguments.calls, is_test=False, seed=0))
+    write_jsonl(folder / "validation.jsonl", requests(10, is_test=False, seed=2))
+    write_jsonl(folder / "test.jsonl", rows)
+    options = (f"training.epochs={10 * arguments.epochs}", "data.max_length=1024",
+               "memory.gradient_accumulation_steps=1")  # fmt: skip
+    losses = trained_losses("calls of tools", arguments.model, folder, scratch, options)
+    write_jsonl(scratch / "asked.jsonl", [{**row, "messages": row["messages"][:1]} for row in rows])
+    calls: dict[str, Any] = {"valid calls": f"of {len(rows)}"}
+    for column, name in (("before", "untrained"), ("after", "trained")):
+        made = answers(scratch / name, scratch / "asked.jsonl", 80)
+        calls[column] = sum(is_valid(text, row) for text, row in zip(made, rows, strict=True)) / len(rows)
+    return [losses, Table(("valid calls", "before", "after"), [calls])]
+
+
+def trained_losses(name: str, base: Path, data: Path, scratch: Path, options: Sequence[str]) -> Table:
+    """Train the base model; return its loss on the test rows before and after."""
+    before = test_loss(base, data, scratch, options)["loss"]
+    program("train", *flags(base, data, scratch, "trained", options))
+    after = summary_of(scratch / "trained")
+    row = {"data": name, "rows": after["rows"]["train"], "steps": after["steps"], "loss before": before,
+           "loss after": after["test"]["loss"]}  # fmt: skip
+    say(f"{name}: {row}")
+    return Table(tuple(row), [row])
