@@ -269,7 +269,7 @@ def test_an_optimizer_without_memory_for_its_states_changes_no_weight(
 def test_a_half_made_step_is_never_saved(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32, save_steps=1)
     fail_once(manager.optimizer, "step", at=3)
-    with pytest.raises(ResourceError, match="가중치를 바꾸는 도중"):
+    with pytest.raises(ResourceError, match="가중치를 업데이트하는 도중"):
         manager.run()
     newest = manager.store.newest()
     assert newest is not None

@@ -29,9 +29,11 @@ def flags_for(model: Path, data: Path, output_dir: Path, *more: object) -> list[
 def test_an_overfitted_model_generates_its_answer_and_stops(cli: Cli, tiny_causal: Path, tmp_path: Path) -> None:
     rows = [("밥 먹었어?", "네, 먹었어요"), ("잘 자", "안녕히 주무세요")]
     text = "Q,A\n" + "".join(f'"{question}","{answer}"\n' for question, answer in rows * 10)
-    (tmp_path / "train.csv").write_text(text, encoding="utf-8")
-    output_dir = tmp_path / "model"
-    run = cli(*flags_for(tiny_causal, tmp_path / "train.csv", output_dir, "--learning_rate", "1e-2", "--epochs", "40",
+    data, output_dir = tmp_path / "data", tmp_path / "model"
+    data.mkdir()
+    for split in ("train", "validation"):  # a split of our own would hold one of the two texts out
+        (data / f"{split}.csv").write_text(text, encoding="utf-8")
+    run = cli(*flags_for(tiny_causal, data, output_dir, "--learning_rate", "1e-2", "--epochs", "40",
                          "--batch_size", "10", "--set", "training.save_steps=1000", "--set", "training.eval_steps=1000",
                          "--set", "logging.progress_bar=false"))  # fmt: skip
     assert run.code == 0, run.err
