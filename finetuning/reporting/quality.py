@@ -1,8 +1,8 @@
 """How good a run's model is: its score with an interval, beside what is had for nothing, and what went wrong.
 
-The interval is a bootstrap over the rows: the metric of as many rows drawn with replacement, 400 times (fewer of many rows, down to 100), between
-the 2.5th and the 97.5th percentile. It says how much the score depends on which rows happened to be held out; it does not
-say how much another seed would change it.
+The interval is a bootstrap over the rows: the metric of as many rows drawn with replacement, 400 times (fewer of many
+rows, down to 100), between the 2.5th and the 97.5th percentile. It says how much the score depends on which rows
+happened to be held out; it does not say how much another seed would change it.
 """
 
 from __future__ import annotations
