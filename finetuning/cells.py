@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from typing import Any
@@ -40,6 +41,25 @@ def as_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return json.dumps(value, ensure_ascii=False)
+
+
+def json_value(text: str) -> Any:
+    """Return the value that a cell spells as JSON; raise ValueError if it is none, or nested too deeply to read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+
+
+def written_value(text: str) -> Any:
+    """Return the value that a cell spells as JSON, or as Python does (pandas writes lists so); else ValueError."""
+    try:
+        return json_value(text)
+    except ValueError:
+        try:
+            return ast.literal_eval(text.strip())
+        except (SyntaxError, MemoryError, RecursionError) as error:
+            raise ValueError(str(error)) from error
 
 
 def printable(text: str, keep_lines: bool = False) -> str:

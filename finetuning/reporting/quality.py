@@ -17,6 +17,7 @@ import numpy as np
 from finetuning.korean.particles import with_particle
 from finetuning.reporting.metric_names import display_name
 from finetuning.tasks.base import Task
+from finetuning.tasks.classification.labels import most_common
 
 _DRAWS, _FEWEST_DRAWS, _MOST_ROWS = 400, 100, 20_000
 _ROWS_DRAWN = 1_000_000  # in all draws together, which takes a few seconds
@@ -158,10 +159,10 @@ def _beside(
 ) -> Iterator[Finding]:
     if baseline is None:
         return
-    commonest = max(scored.train_labels, key=lambda label: scored.train_labels[label])
+    commonest = most_common(scored.train_labels)
     name, score = display_name(metric), scored.metrics[metric]
     within = f" (95% 신뢰구간 {interval[0]:.3f}~{interval[1]:.3f})" if interval else ""
-    naive = f"모든 행에 가장 흔한 라벨 '{commonest}'만 답하면 {baseline:.4f}입니다."
+    naive = f"항상 가장 흔한 라벨('{commonest}')로만 예측하면 {baseline:.4f}입니다."
     text = f"{scored.split} {name} {score:.4f}{within}. {naive}"
     if (interval[0] if interval else score) > baseline:
         yield Finding("learned", f"{text} 이 모델은 그보다 확실히 낫습니다.")
@@ -176,7 +177,7 @@ def _beside(
 def _few_steps(steps: int, is_weak: bool) -> Iterator[Finding]:
     if steps < _FEW_STEPS:
         remedy = "training.epochs를 늘리거나 data.batch_size를 줄이세요." if is_weak else ""
-        yield Finding("few steps", f"가중치를 바꾼 것은 {steps:,}스텝뿐입니다.", remedy)
+        yield Finding("few steps", f"학습이 {steps:,}스텝뿐입니다.", remedy)
 
 
 def _never_said(task: Task, scored: Scored) -> Iterator[Finding]:
@@ -217,7 +218,7 @@ def _overfits(losses: Sequence[float]) -> Iterator[Finding]:
             "overfits",
             f"검증 손실이 {lowest + 1} epoch에서 {least} 가장 낮았고 마지막에는 {losses[-1]:.4f}입니다"
             "(과적합). "
-            "저장한 모델은 검증 지표가 가장 좋은 때의 것입니다.",
+            "저장된 모델은 검증 지표가 가장 좋았던 시점의 것입니다.",
             f"training.epochs를 {epoch} 줄이거나 training.early_stopping_patience를 쓰세요.",
         )
 

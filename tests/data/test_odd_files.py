@@ -6,14 +6,18 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from exceptions import DataError
-from finetuning.config.schema import DataSettings
+from exceptions import BadRow, DataError
+from finetuning.config.schema import DataSettings, Settings
 from finetuning.data.formats.registry import open_source
 from finetuning.data.sources import find_sources
+from finetuning.tasks.registry import find_task
 from tests.support.cli import Cli, arguments_for
+
+DEEP = "[" * 100_000
 
 
 def named(path: Path) -> DataSettings:
@@ -102,3 +106,19 @@ def test_a_file_of_a_folder_that_a_setting_names_is_read(reviews: Path, tmp_path
     shutil.copy(folder / "test.csv", folder / "추가.csv")
     data = DataSettings.model_validate({"dataset_name": str(folder), "validation_file": str(folder / "추가.csv")})
     assert not any("읽지 않은" in note for raw in find_sources(data).values() for note in raw.notes)
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        ("multi-label-classification", {"text": "가", "label": DEEP}),
+        ("token-classification", {"tokens": DEEP, "label": DEEP}),
+        ("question-answering", {"question": "뭐?", "context": "가", "answers": DEEP}),
+        ("text-generation", {"messages": DEEP}),
+        ("text-generation", {"messages": [{"role": "assistant", "tool_calls": DEEP}]}),
+        ("text-generation", {"messages": [{"role": "user", "content": "가"}], "tools": DEEP}),
+    ],
+)
+def test_a_cell_nested_too_deeply_is_a_bad_row(task: str, row: dict[str, Any]) -> None:
+    with pytest.raises(BadRow):
+        find_task(Settings.model_validate({"model": {"task": task}})).reads.prepare(row)

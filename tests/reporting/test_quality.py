@@ -37,7 +37,7 @@ def test_the_baseline_is_the_commonest_label_of_train() -> None:
     quality = judged(truth, truth)
     assert quality.baseline == pytest.approx(0.3)  # train's commonest label is not that of the test
     assert kinds(quality) == ["learned"]
-    assert "모든 행에 가장 흔한 라벨 '긍정'만 답하면 0.3000" in quality.findings[0].text
+    assert "항상 가장 흔한 라벨('긍정')로만 예측하면 0.3000입니다" in quality.findings[0].text
 
 
 @pytest.mark.parametrize(("rows", "right"), [(200, 0.8), (2000, 0.7)])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from exceptions import DataError
+from finetuning.cells import written_value
 from finetuning.korean.particles import with_particle
 
 # KLUE-baseline's (klue_baseline/data/klue_re.py): text around the words, special tokens of its tokenizer.
@@ -86,12 +86,8 @@ def _mark(row: Mapping[str, Any], where: str) -> str:
 def _entity(cell: Any, name: str, where: str) -> dict[str, Any]:
     """Return an entity's object; a CSV holds it as text, which is JSON or Python's repr of a dict."""
     if isinstance(cell, str):
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                cell = parse(cell)
-                break
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
+        with suppress(ValueError):
+            cell = written_value(cell)
     if not (isinstance(cell, dict) and {"word", "start_idx", "end_idx"} <= cell.keys()):
         raise DataError(
             f"{with_particle(name, '을/를')} 읽을 수 없습니다: {str(cell)[:60]}",

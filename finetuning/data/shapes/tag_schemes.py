@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
+
+from finetuning.cells import json_value
 
 _TAG = re.compile(r"O|([BIELSUM])-\S+")
 _IN_IOB2 = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
@@ -42,10 +44,8 @@ class _Converted:
 def _tags(cell: Any) -> list[str] | None:
     """Return the tags of a cell, a list or one as JSON; None for a cell of anything else."""
     if isinstance(cell, str) and cell.startswith('["'):
-        try:
-            cell = json.loads(cell)
-        except (ValueError, RecursionError):
-            return None
+        with suppress(ValueError):
+            cell = json_value(cell)
     is_tags = isinstance(cell, list) and all(isinstance(item, str) and _TAG.fullmatch(item) for item in cell)
     return cell if is_tags else None
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from exceptions import BadRow
+from finetuning.cells import json_value
 
 _SHOWN = 30
 
@@ -28,7 +29,7 @@ def gold_answers(cell: Any, context: str) -> list[dict[str, Any]]:
     """
     if isinstance(cell, str):
         try:
-            cell = json.loads(cell)
+            cell = json_value(cell)
         except ValueError:
             raise BadRow("answer_start가 없는 정답", f"정답 {cell[:_SHOWN]!r}") from None
     return [_placed(text, start, context) for text, start in _pairs(cell)]

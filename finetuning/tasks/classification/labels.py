@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from exceptions import DataError
 from finetuning.config.schema import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def label_order(name: str) -> tuple[int, float, str]:
@@ -45,3 +49,17 @@ def in_order(labels: Iterable[str], settings: Settings) -> tuple[str, ...]:
             remedy="데이터를 확인하거나, model.num_labels를 지우고 데이터에서 찾게 하세요.",
         )
     return names
+
+
+def most_common(counts: Mapping[str, int]) -> str:
+    """Return the label of the highest count; the first of several."""
+    return max(counts, key=lambda label: counts[label])
+
+
+def only(label: str, label_names: Sequence[str]) -> np.ndarray:
+    """Return the probabilities of a model that is sure of one label and of no other, (labels,) float32."""
+    import numpy as np
+
+    sure = np.zeros(len(label_names), dtype=np.float32)
+    sure[label_names.index(label)] = 1
+    return sure

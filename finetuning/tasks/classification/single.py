@@ -12,7 +12,7 @@ from finetuning.config.schema import Settings
 from finetuning.tasks.base import Task
 from finetuning.tasks.classification import choose
 from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
-from finetuning.tasks.classification.labels import in_order
+from finetuning.tasks.classification.labels import in_order, most_common, only
 from finetuning.tasks.parts import Presenter, RowColumns
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import Batch
@@ -130,10 +130,7 @@ class LabelScorer(HeadScorer):
 
     def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> list[Any] | None:
         """Return the commonest label of train, always; see `Scorer.baseline`."""
-        import numpy as np
-
-        commonest = max(train_labels, key=lambda label: train_labels[label])
-        return [np.eye(len(label_names), dtype=np.float32)[label_names.index(commonest)]] * count
+        return [only(most_common(train_labels), label_names)] * count
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import BadRow, DataError
+from finetuning.cells import json_value
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
 from finetuning.korean.word_cuts import cut_words
@@ -289,7 +290,7 @@ def _strings(cell: Any, what: str) -> list[str]:
     """Return the strings of a cell that is a list, or a list as JSON."""
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
-            cell = json.loads(cell)
+            cell = json_value(cell)
         except ValueError:
             raise BadRow(f"JSON 목록이 아닌 {what}") from None
     if not isinstance(cell, list):

@@ -7,13 +7,11 @@ loss. It stays a dict, since it is kept as JSON and handed to templates.
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from exceptions import BadRow
-from finetuning.cells import as_text
+from finetuning.cells import as_text, json_value, written_value
 
 Message = dict[str, Any]
 
@@ -37,11 +35,12 @@ _REFUSED = {  # fields that would change what is trained
 }  # fmt: skip
 
 
-def as_list(value: Any) -> list[Any]:
+def as_list(value: Any, name: str = "messages") -> list[Any]:
     """Return a cell that holds a list: as it is, or written as JSON or as Python writes it (pandas' CSV files).
 
     Args:
         value: The cell.
+        name: What the cell holds, for the reason.
 
     Returns:
         The list.
@@ -49,20 +48,15 @@ def as_list(value: Any) -> list[Any]:
     Raises:
         BadRow: The cell holds no list.
     """
-    if hasattr(value, "tolist"):
-        value = value.tolist()
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = written_value(value)
         except ValueError:
-            try:
-                value = ast.literal_eval(value.strip())
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                raise BadRow("JSON 목록이 아닌 messages") from None
+            raise BadRow(f"JSON 목록이 아닌 {name}") from None
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list):
-        raise BadRow("메시지의 목록이 아닌 messages")
+        raise BadRow(f"목록이 아닌 {name}")
     return value
 
 
@@ -138,18 +132,14 @@ def _read(source: Mapping[str, Any]) -> Message:
     thought = next((source[name] for name in _THOUGHTS if source.get(name)), None)
     if thought is not None:
         message["reasoning_content"] = _text_of(thought)
-    calls = source.get("tool_calls")
-    if calls is None or len(calls) == 0:
-        calls = source.get("function_call")
-    if calls is not None and len(calls):
+    calls = source.get("tool_calls") or source.get("function_call")
+    if calls:
         message["tool_calls"] = _calls(calls)
     return message
 
 
 def _text_of(content: Any) -> str:
     """Join a content's parts of text."""
-    if hasattr(content, "tolist"):
-        content = content.tolist()
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -166,11 +156,9 @@ def _text_of(content: Any) -> str:
 
 def _calls(value: Any) -> list[dict[str, Any]]:
     """Read calls of tools: OpenAI's list, one function_call, or JSON of one or several names and arguments."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json_value(value)
         except ValueError:
             raise BadRow("JSON이 아닌 도구 호출") from None
     calls = []
@@ -181,7 +169,7 @@ def _calls(value: Any) -> list[dict[str, Any]]:
         arguments = function.get("arguments", function.get("parameters", {}))
         if isinstance(arguments, str):
             try:
-                arguments = json.loads(arguments) if arguments.strip() else {}
+                arguments = json_value(arguments) if arguments.strip() else {}
             except ValueError:
                 raise BadRow("인자(arguments)가 JSON이 아닌 도구 호출") from None
         if not isinstance(arguments, Mapping):
@@ -232,7 +220,7 @@ def read_tools(value: Any) -> list[dict[str, Any]]:
     if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return []
     tools = []
-    for tool in as_list(value):
+    for tool in as_list(value, "tools"):
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not (isinstance(function, Mapping) and isinstance(function.get("name"), str)):
             raise BadRow("이름이 없는 도구(tools)")

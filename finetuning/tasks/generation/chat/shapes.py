@@ -64,7 +64,7 @@ def _listed(cells: Mapping[str, Any]) -> list[Message]:
 
 def _segments(cells: Mapping[str, Any]) -> list[Message]:
     made: list[Message] = []
-    for segment in as_list(cells["segments"]):
+    for segment in as_list(cells["segments"], "segments"):
         text, label = (segment.get("text"), segment.get("label")) if isinstance(segment, Mapping) else (None, None)
         if not (isinstance(text, str) and isinstance(label, bool)):
             raise BadRow("text와 label(true, false)이 없는 segments")
@@ -107,7 +107,7 @@ def _earlier(cells: Mapping[str, Any]) -> list[Message]:
     if _is_empty(cells.get("history")):
         return []
     made: list[Message] = []
-    for pair in as_list(cells["history"]):
+    for pair in as_list(cells["history"], "history"):
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise BadRow("질문과 답의 쌍이 아닌 history")
         made.extend(_turn(*pair))
