@@ -35,7 +35,20 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
         )
     if gguf_reader.is_gguf(name):
         return gguf_reader.explain(error, name)
-    names = {type(link).__name__ for link in _causes(error)}
+    return (
+        _of_the_download(error, part, name, settings)
+        or _of_the_files(error, where, task)
+        or ModelError(
+            f"{with_particle(part, '을/를')} 읽지 못했습니다: {first_line_of(error)}",
+            where=where,
+            remedy=f"{task} 태스크에 맞는 모델인지, 파일이 모두 손상되지 않았는지 확인하세요.",
+        )
+    )
+
+
+def _of_the_download(error: Exception, part: str, name: str, settings: Settings) -> FinetuningError | None:
+    """Explain a model that could not be had from the Hub: disk, login, spelling or connection."""
+    where, names = f"model.name: {name}", {type(link).__name__ for link in _causes(error)}
     if (disk := full_or_read_only(error)) is not None:
         return ResourceError(
             f"모델을 내려받을 수 없습니다: {disk}",
@@ -61,6 +74,11 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
             where=where,
             remedy=f"인터넷 연결을 확인하거나, model.name에 내려받은 모델 폴더의 경로를 쓰세요. {WITHOUT_INTERNET}",
         )
+    return None
+
+
+def _of_the_files(error: Exception, where: str, task: str) -> ModelError | None:
+    """Explain files that were there and could not be used: pickled objects, another architecture, code of their own."""
     if "Weights only load failed" in str(error):
         return ModelError(
             "가중치 파일(.bin)에 tensor가 아닌 파이썬 객체가 들어 있어 읽지 않았습니다. 읽으면 그 안의 코드가 실행될 "
@@ -68,7 +86,6 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
             where=where,
             remedy="model.safetensors가 있는 모델을 쓰거나, 만든 사람에게 safetensors로 다시 저장해 달라고 하세요.",
         )
-    reason = first_line_of(error)
     if (found := re.search(r"Unrecognized configuration class <class '[\w.]*?(\w+)Config'>", str(error))) is not None:
         return ModelError(
             f"transformers에 {found[1]} 구조로 {task} 태스크를 하는 모델이 없습니다.",
@@ -82,11 +99,7 @@ def explain(error: Exception, part: str, name: str, settings: Settings, task: st
             remedy="코드를 살펴보고 믿을 수 있으면 --set model.trust_remote_code=true를 붙이거나 "
             "--config 파일에 쓰세요. 모델 폴더의 settings.yaml에 쓰인 것은 허락으로 보지 않습니다.",
         )
-    return ModelError(
-        f"{with_particle(part, '을/를')} 읽지 못했습니다: {reason}",
-        where=where,
-        remedy=f"{task} 태스크에 맞는 모델인지, 파일이 모두 손상되지 않았는지 확인하세요.",
-    )
+    return None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
