@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,25 +16,15 @@ from finetuning.data.columns import find_columns
 from finetuning.data.sources import Raw
 from finetuning.tasks.registry import find_task, refined_task
 from finetuning_app import build_parser
+from tests.support.rows import Make, managers_of
 
 ROWS = "".join(f"좋은 영화 {n},{'긍정' if n % 2 else '부정'}\n" for n in range(20))
-Make = Callable[..., DataManager]
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Make:
     """A DataManager of a folder of files given by name; `task` and settings of `data` by keyword."""
-
-    def make(files: dict[str, str], task: str = "text-classification", **data: Any) -> DataManager:
-        folder = tmp_path / "data"
-        folder.mkdir(exist_ok=True)
-        for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8", newline="")
-        data = {"dataset_name": str(folder), "dataset_cache_dir": str(tmp_path / "cache"), **data}
-        settings = Settings.model_validate({"model": {"task": task}, "data": data})
-        return DataManager(settings, find_task(settings))
-
-    return make
+    return managers_of(tmp_path)
 
 
 def nfd(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_manager import DataManager
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.data.label_check import doubtful_labels
 from finetuning.data.splits import hold_out
 from finetuning.tasks.registry import find_task
 from tests.support.cli import Cli
-from tests.support.rows import rows_of_table
-
-Make = Callable[..., DataManager]
+from tests.support.rows import Make, managers_of, rows_of_table
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Make:
     """A DataManager of files given by name; `task` and settings of `data` by keyword."""
-
-    def make(files: dict[str, str], task: str = "text-classification", **data: Any) -> DataManager:
-        folder = tmp_path / "data"
-        folder.mkdir(exist_ok=True)
-        for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        data = {"dataset_name": str(folder), "dataset_cache_dir": str(tmp_path / "cache"), **data}
-        settings = Settings.model_validate({"model": {"task": task}, "data": data})
-        return DataManager(settings, find_task(settings))
-
-    return make
+    return managers_of(tmp_path)
 
 
 def labelled(counts: dict[str, int], header: str = "text,label\n") -> str:

@@ -33,14 +33,20 @@ def test_a_model_that_cannot_compute_the_task_is_refused(tiny_model: Path, tmp_p
     assert caught.value.what.endswith("text-classification 태스크의 손실을 계산할 수 없습니다: bbox is missing")
 
 
-def test_memory_that_runs_out_is_left_to_the_run(tiny_model: Path, tmp_path: Path) -> None:
+def test_memory_that_runs_out_is_left_to_the_run(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
 
     def fail(*_: Any, **__: Any) -> None:
+        failed.append(True)
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
+    failed = list[bool]()
     manager.model.forward = fail
     try_model(manager.evaluator, manager.train_examples, seed=0)
+    said = [record for record in caplog.records if record.name.startswith("finetuning")]
+    assert failed and not said, "the trial ran, and says nothing of a model that only lacks memory"
 
 
 def test_a_trial_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:
