@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,12 +77,20 @@ class Cleaner:
         Yields:
             `row`, the number in the source, and the task's columns as strings.
         """
+        roles: Set[str] = set()
         for number, source in enumerate(rows, first):
             if self.limit is not None and number > self.limit:
                 return
             row = self._clean(number, source, findings)
-            if row is not None:
-                yield row
+            if row is None:
+                continue
+            roles = roles or row.keys()
+            if row.keys() != roles:  # the table has the columns of the first row
+                findings.skip("첫 행과 모양이 다른 행", number)
+                continue
+            findings.kept += 1
+            findings.numeric += _is_number(row.get("text", ""))
+            yield row
 
     def _clean(self, number: int, source: Mapping[str, Any], findings: Findings) -> dict[str, Any] | None:
         """Clean one row; None if it is skipped."""
@@ -121,8 +129,6 @@ class Cleaner:
             row[role] = as_text(found)
             for kind in kinds:
                 findings.change(kind, number, as_text(value), row[role])
-        findings.kept += 1
-        findings.numeric += _is_number(row.get("text", ""))
         return row
 
     def _is_empty(self, cell: Any) -> bool:

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from data_manager import DataManager
 from exceptions import DataError
+from finetuning.config.schema import Settings
+from finetuning.tasks.registry import find_task
 from tests.support.chat import with_special_tokens
 from tests.support.cli import Cli
 from tests.support.shapes import CASES, MARKS, TEMPLATE, Case, first_example
@@ -50,6 +53,20 @@ def test_a_turn_before_the_first_question_is_counted(
     (case,) = [case for case in CASES if case.name == "sharegpt begins with gpt"]
     first_example(case, tokenizer, tmp_path)
     assert "첫 질문보다 먼저 나와 제외한 assistant 메시지 12개(1번째 행 '어서 오세요' → '')" in caplog.text
+
+
+def test_conversations_among_texts_are_told(tokenizer: Any, tmp_path: Path) -> None:
+    """The rows of one table have one shape: a conversation in a column of texts is a bad row, and not lost."""
+    path = tmp_path / "mixed.jsonl"
+    turns = [{"role": "user", "content": "질문"}, {"role": "assistant", "content": "답"}]
+    rows = [{"text": f"글 {number}"} for number in range(8)] + [{"text": turns}]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    settings = Settings.model_validate({
+        "model": {"task": "text-generation"},
+        "data": {"dataset_name": str(path), "dataset_cache_dir": str(tmp_path / "cache")},
+    })  # fmt: skip
+    with pytest.raises(DataError, match=r"첫 행과 모양이 다른 행 1행\(9번째\)"):
+        DataManager(settings, find_task(settings)).load_splits()
 
 
 def test_one_bad_conversation_is_a_bad_row(cli: Cli, tiny_causal: Path, tmp_path: Path) -> None:

@@ -60,17 +60,20 @@ def as_list(value: Any, name: str = "messages") -> list[Any]:
     return value
 
 
-def is_message_list(value: Any) -> bool:
-    """Return whether a cell is a list of messages, and not a text. A string counts if it parses as such a list."""
+def listed(value: Any) -> list[Any] | None:
+    """Return the messages of a cell that is a list of them, or one message, and not a text; else None.
+
+    A string counts if it begins as such a list and parses as one.
+    """
     if isinstance(value, str):
         if not value.lstrip().startswith("[{"):
-            return False
+            return None
         try:
             value = as_list(value)
         except BadRow:
-            return False
+            return None
     items = [value] if isinstance(value, Mapping) else value
-    return isinstance(items, list) and bool(items) and all(_is_message(item) for item in items)
+    return items if isinstance(items, list) and items and all(_is_message(item) for item in items) else None
 
 
 def _is_message(item: Any) -> bool:
@@ -95,24 +98,19 @@ def read_messages(value: Any) -> list[Message]:
     return [_read(message) for message in value]
 
 
-def unread_fields(value: Any) -> Iterator[str]:
-    """Yield the name of each filled message field that `read_messages` does not read; none where it would refuse."""
-    try:
-        messages = as_list(value)
-    except BadRow:
-        return
+def unread_fields(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the name of each filled message field that `read_messages` does not read."""
     for message in messages:
-        if isinstance(message, Mapping):
-            yield from (name for name, found in message.items() if name not in _READ and found not in (None, "", []))
+        yield from (name for name, found in message.items() if name not in _READ and found not in (None, "", []))
 
 
-def leading_answer(value: Any) -> str:
-    """Return what an assistant says before the first question in a cell of messages, or ""."""
+def leading_answer(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return what an assistant says before the first question, or ""."""
     try:
-        messages = read_messages(value)
+        first = read_messages(list(messages[:2]))
     except BadRow:
         return ""
-    turns = [message for message in messages[:2] if message["role"] != "system"]
+    turns = [message for message in first if message["role"] != "system"]
     return turns[0]["content"] if turns and turns[0]["role"] == "assistant" else ""
 
 

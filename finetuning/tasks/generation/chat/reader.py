@@ -9,7 +9,7 @@ from exceptions import BadRow
 from finetuning.cells import check_is_text
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import PROMPTS, RESPONSES, TEXTS
-from finetuning.tasks.generation.chat.messages import is_message_list, leading_answer, unread_fields
+from finetuning.tasks.generation.chat.messages import leading_answer, listed, unread_fields
 from finetuning.tasks.generation.chat.shapes import (
     REFUSED_COLUMNS,
     SEGMENT,
@@ -83,7 +83,7 @@ class ConversationReader(RowReader):
         """Bring a conversation of any shape into `messages` and `tools`; see `RowReader.prepare`."""
         options = self.settings.text_generation
         if "text" in row:
-            if options.format == "text" or not is_message_list(row["text"]):
+            if options.format == "text" or listed(row["text"]) is None:
                 return {"text": row["text"]}
             row = {**row, "messages": row["text"]}
         for role in _TEXTS:
@@ -93,9 +93,10 @@ class ConversationReader(RowReader):
 
     def remarks(self, row: Mapping[str, Any]) -> Iterator[Remark]:
         """Tell message fields that are not read, and turns before the first question; see `RowReader.remarks`."""
-        lists = [cell for role, cell in row.items() if role in _LISTS and is_message_list(cell)]
-        for cell in lists:
-            yield from (Remark("field", name) for name in unread_fields(cell))
+        cells = (listed(row.get(role)) for role in _LISTS)
+        lists = [messages for messages in cells if messages is not None]
+        for messages in lists:
+            yield from (Remark("field", name) for name in unread_fields(messages))
         opening = leading_answer(lists[0]) if lists else ""
         if opening and self.settings.text_generation.leading_answer == "turn":
             yield Remark("opening", opening)

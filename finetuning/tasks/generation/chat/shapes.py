@@ -17,7 +17,7 @@ from finetuning.tasks.generation.chat.messages import (
     Message,
     as_list,
     check_order,
-    is_message_list,
+    listed,
     read_messages,
     read_tools,
 )
@@ -82,7 +82,7 @@ def _pair(cells: Mapping[str, Any]) -> list[Message]:
     if not _is_empty(cells.get("turn")) and as_text(cells["turn"]).strip() not in ("", "0"):
         raise BadRow("앞 턴이 다른 행에 있는 대화(T_ID)")
     prompt, response = cells["prompt"], cells.get("response")
-    if is_message_list(prompt):
+    if listed(prompt) is not None:
         return [*_earlier(cells), *read_messages(prompt), *_answer(response)]
     for role in ("prompt", "response"):
         check_is_text(role, cells.get(role))
@@ -94,7 +94,7 @@ def _answer(response: Any) -> list[Message]:
     """Read an answer behind messages: a text, or messages again; none for an empty cell."""
     if _is_empty(response):
         return []
-    return read_messages(response) if is_message_list(response) else _turn("", response)[1:]
+    return read_messages(response) if listed(response) is not None else _turn("", response)[1:]
 
 
 def _turn(question: str, answer: Any) -> list[Message]:
