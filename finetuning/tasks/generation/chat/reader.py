@@ -104,12 +104,16 @@ class ConversationReader(RowReader):
     def complete(self, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Cut a question without an answer off a conversation's end; see `RowReader.complete`."""
         messages = row.get("messages", ())
-        if not messages or messages[-1]["role"] in ("assistant", SEGMENT):
+        if not messages:
             return row, ""
-        answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+        answers = [place for place, message in enumerate(messages) if message["role"] in ("assistant", SEGMENT)]
         if not answers:
             raise BadRow("답이 없는 대화")
-        return {**row, "messages": messages[: answers[-1] + 1]}, messages[answers[-1] + 1]["content"]
+        if not any(messages[place].get("train", True) for place in answers):
+            raise BadRow("학습하지 않는다고 표시한 답(train: false, weight: 0)만 있는 대화")
+        end = answers[-1] + 1
+        left_out = messages[end]["content"] if end < len(messages) else ""
+        return {**row, "messages": messages[:end]}, left_out
 
 
 def _is_there(column: Column, available: Sequence[str]) -> bool:

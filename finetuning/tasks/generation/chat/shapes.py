@@ -69,6 +69,8 @@ def _segments(cells: Mapping[str, Any]) -> list[Message]:
         if not (isinstance(text, str) and isinstance(label, bool)):
             raise BadRow("text와 label(true, false)이 없는 segments")
         made.append({"role": SEGMENT, "content": text, "train": label})
+    if not made:
+        raise BadRow("빈 segments")
     return made
 
 
@@ -237,7 +239,7 @@ def read_conversation(
     if messages and messages[0]["role"] == SEGMENT:
         return Conversation(tuple(messages))
     messages = _with_system(messages, as_text(cells.get("system")).strip() or None, system_prompt)
-    start = int(messages[0]["role"] == "system")
+    start = sum(message["role"] == "system" for message in messages[:1])
     if not keeps_opening and len(messages) > start + 1 and messages[start]["role"] == "assistant":
         messages = [*messages[:start], *messages[start + 1 :]]
     check_order(messages)
