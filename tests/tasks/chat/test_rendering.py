@@ -178,6 +178,8 @@ def test_segments_are_trained_as_they_are_marked(tokenizer: Any) -> None:
         {"role": "segment", "content": "네</s>", "train": True},
     ]
     assert shown(tokenizer, segments) == ["<s>물음: 안녕\n답: ⟦네</s>⟧"]
+    open_end = [segments[0], {**segments[1], "content": "네"}]
+    assert shown(tokenizer, open_end) == ["<s>물음: 안녕\n답: ⟦네⟧"], "the author wrote no end"
 
 
 def test_a_template_of_our_own_begins_as_the_tokenizer_does(tokenizer: Any) -> None:

@@ -33,7 +33,8 @@ class Encoded:
 def encode_rendered(rendered: Rendered, template: ChatTemplate, max_length: int) -> Encoded:
     """Encode a rendered conversation.
 
-    Its last answer always ends with a trained token that ends a turn: the template's, or else the tokenizer's.
+    Its last answer always ends with a trained token that ends a turn: the template's, or else the tokenizer's. Segments
+    have no answers; they are left as they are.
 
     Args:
         rendered: Result of `render`.
@@ -52,7 +53,8 @@ def encode_rendered(rendered: Rendered, template: ChatTemplate, max_length: int)
     ]
     last = max((position for position, is_trained in enumerate(trained) if is_trained), default=-1)
     is_whole = not rendered.trained or rendered.trained[-1][1] <= len(text)  # else the end of the answer is not read
-    if is_whole and last >= 0 and template.end is not None and ids[last] not in template.special_ids:
+    adds_end = is_whole and not rendered.is_verbatim
+    if adds_end and last >= 0 and template.end is not None and ids[last] not in template.special_ids:
         end_id: Any = tokenizer.convert_tokens_to_ids(template.end)
         ids, trained = [*ids[: last + 1], int(end_id)], [*trained[: last + 1], True]
         places = [*places[: last + 1], (0, 0)]

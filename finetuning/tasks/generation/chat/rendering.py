@@ -30,10 +30,12 @@ class Rendered:
     Attributes:
         text: Result of the chat template.
         trained: (start, end) of the characters that are trained.
+        is_verbatim: Whether the author wrote the whole text, so that no end token is added.
     """
 
     text: str
     trained: tuple[tuple[int, int], ...]
+    is_verbatim: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _joined(segments: Sequence[Message]) -> Rendered:
         start, text = len(text), text + segment["content"]
         if segment["train"]:
             spans.append((start, len(text)))
-    return Rendered(text, tuple(spans))
+    return Rendered(text, tuple(spans), is_verbatim=True)
 
 
 def _end_in(text: str, turn: str, template: ChatTemplate) -> int | None:
