@@ -23,6 +23,7 @@ class Tally:
         skipped: Steps skipped because of NaN or Inf.
         seconds: Time of the training steps, without evaluating and saving.
         waited: Part of that time in which the next window was not ready yet.
+        uncompiled: How often one of the compiled layers ran its Python code.
     """
 
     loss_sum: float = 0.0
@@ -33,6 +34,7 @@ class Tally:
     skipped: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    uncompiled: int = 0
 
     def add_loss(self, loss_sum: float, items: int) -> None:
         """Add one window's loss."""
@@ -71,9 +73,10 @@ class Tally:
 
     def line(self, lr: float, grad_norm: float) -> str:
         """Format the stretch as a line of the log, with the last step's learning rate and gradient norm."""
+        uncompiled = f", 컴파일 없이 계산한 층 {self.uncompiled}번" if self.uncompiled else ""
         skipped = f", 건너뛴 스텝 {self.skipped}" if self.skipped else ""
         waiting = f", 데이터 대기 {100 * self.waiting:.0f}%" if self.waiting >= _WORTH_TELLING else ""
         return (
             f"손실 {self.loss:.4f}, lr {lr:.3g}, grad_norm {grad_norm:.3f}, "
-            f"{self.examples_per_s:.0f} 예제/초, 패딩 {100 * self.padding:.0f}%{waiting}{skipped}"
+            f"{self.examples_per_s:.0f} 예제/초, 패딩 {100 * self.padding:.0f}%{waiting}{uncompiled}{skipped}"
         )

@@ -60,6 +60,7 @@ class StepResult:
         tokens: Real tokens of this process.
         padded_tokens: Tokens that the layers of this process's model computed, padding included.
         overflowed: Whether the gradient overflowed fp16, so that only the loss scale changed.
+        uncompiled: How often one of the compiled layers ran its Python code, which shapes may need.
     """
 
     loss_sum: torch.Tensor
@@ -69,6 +70,7 @@ class StepResult:
     tokens: int
     padded_tokens: int
     overflowed: bool
+    uncompiled: int = 0
 
 
 def losses_and_norms(results: Sequence[StepResult]) -> list[tuple[float, float]]:
@@ -253,7 +255,8 @@ class OptimizerStep:
         tokens = sum(batch.tokens for batch in gradient.batches)
         padded = sum(batch.computed_tokens() for batch in gradient.batches)
         lr = self.optimizer.param_groups[0]["lr"]
-        return StepResult(gradient.loss_sum, gradient.items, norm, lr, tokens, padded, overflowed)
+        uncompiled = 0 if self.compiled is None else self.compiled.take_uncompiled()
+        return StepResult(gradient.loss_sum, gradient.items, norm, lr, tokens, padded, overflowed, uncompiled)
 
     def _apply(self, loss_sum: torch.Tensor, norm: torch.Tensor) -> bool:
         """Step with the parameters' gradients; return whether fp16 overflowed."""
