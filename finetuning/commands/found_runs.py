@@ -135,11 +135,7 @@ def _finished(folder: Path, name: str, summary: Mapping[str, Any]) -> RunRow:
 
 
 def _best_metric(summary: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the name of the metric that chose the model, and its key in summary.json.
-
-    Raises:
-        KeyError: There is none.
-    """
+    """Return the name of the metric that chose the model, and its key in summary.json; KeyError without one."""
     for key in summary:
         if key.startswith(_BEST):
             return key.removeprefix(_BEST), key

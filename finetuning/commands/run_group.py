@@ -42,11 +42,7 @@ class Member:
     combination: Combination
 
     def row(self) -> RunRow | None:
-        """Read what the run left; None where it has not begun.
-
-        Raises:
-            ValueError: A file of it is damaged. The message is in Korean.
-        """
+        """Read what the run left; None where it has not begun. ValueError, in Korean, where a file is damaged."""
         newest = newest_run(self.folder).path
         return read_run(newest, self.folder.name) if is_ours(newest) else None
 
