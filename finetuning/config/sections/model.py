@@ -63,8 +63,8 @@ class ModelSettings(Section):
     )
     task: Text = setting(
         "text-classification",
-        "태스크의 이름. README.md의 태스크 표를 보세요",
-        "name of the task; see the table of tasks",
+        "태스크의 이름. docs/tasks.md의 표를 보세요",
+        "name of the task; see docs/tasks.en.md",
         flag="--task",
     )
     output_dir: PathText = setting(
@@ -112,7 +112,7 @@ class ModelSettings(Section):
         None,
         "학습 데이터에서 배운 한국어 서브워드를 이 수만큼 tokenizer에 추가합니다. 언어 모델에서만",
         "number of Korean subwords to learn from the training data and add to the tokenizer; language models only",
-        more=("7절을 보세요", "See section 7"),
+        more=("docs/adapters.md를 보세요", "See docs/adapters.en.md"),
     )
     adapter: Annotated[AdapterSettings, BeforeValidator(_none_is_empty)] = setting(
         AdapterSettings(),
