@@ -126,7 +126,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     _report(fitted, trained, tokenizer, max_length, started)
     if arguments.run.earlier is not None:
         _log.info(
-            "이번 학습은 %s 폴더에 있습니다. 앞선 학습은 %s 폴더에 그대로 있습니다.", output_dir, arguments.run.earlier
+            "이번 학습은 %s 폴더에 있습니다. 이전 학습은 %s 폴더에 그대로 있습니다.", output_dir, arguments.run.earlier
         )
     if trained.unsaved is not None:
         raise trained.unsaved

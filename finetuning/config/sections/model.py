@@ -27,12 +27,12 @@ class AdapterSettings(Section):
     )
     r: PositiveInteger = setting(
         16,
-        "`lora`, `dora`의 rank. 크면 더 많이 배우고 메모리가 더 듭니다",
+        "`lora`, `dora`의 rank. 클수록 더 많이 학습하고 메모리를 더 씁니다",
         "rank of `lora` and `dora`; a larger one learns more and takes more memory",
     )
     alpha: PositiveInteger = setting(
         32,
-        "`lora`, `dora`의 크기 조절. 더해지는 값은 `alpha / r`배입니다",
+        "`lora`, `dora`의 스케일. 더해지는 값에 `alpha / r`을 곱합니다",
         "scale of `lora` and `dora`: the update is multiplied by `alpha / r`",
     )
     dropout: Annotated[Number, Field(ge=0, lt=1)] = setting(
@@ -91,7 +91,7 @@ class ModelSettings(Section):
     )
     trust_remote_code: Boolean = setting(
         False,
-        "모델 저장소에 든 파이썬 코드를 실행할지. 믿는 저장소에만 켜세요",
+        "모델 저장소에 든 파이썬 코드를 실행할지. 신뢰하는 저장소에만 켜세요",
         "whether to run Python code from the model's repository; only for repositories that you trust",
         resume="free",
         user_only=True,
