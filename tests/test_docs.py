@@ -81,7 +81,7 @@ def test_flags_and_files_in_the_documents_exist(name: str) -> None:
     text = TEXTS[name]
     flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
     assert flags - ANOTHER_PROGRAMS <= set(build_parser()._option_string_actions)
-    files = re.findall(r"\b(?:finetuning|recipes|examples|benchmarks|tests)/[a-z][\w/]*(?:\.\w+)?", text, re.ASCII)
+    files = re.findall(r"\b(?:finetuning|recipes|examples|benchmarks|tests)/[a-z][\w/-]*(?:\.\w+)?", text, re.ASCII)
     assert [path for path in files if not (ROOT / path).exists()] == []
 
 

@@ -69,9 +69,8 @@ def _has_particle(part: ast.expr) -> bool:
 
 MESSAGES = [message for path in sources() for message in messages_of(path)]
 GUIDES = [path for path in (ROOT / "docs").glob("*.md") if ".en." not in path.name]
-DOCUMENTS = [
-    "README.md", "config.yaml", *(str(path.relative_to(ROOT)) for path in (*GUIDES, *(ROOT / "recipes").glob("*.yaml"))),
-]  # fmt: skip
+RECIPES = [*(ROOT / "recipes").glob("*.yaml")]
+DOCUMENTS = ["README.md", "config.yaml", *(str(path.relative_to(ROOT)) for path in (*GUIDES, *RECIPES))]
 
 
 def found(pattern: re.Pattern[str]) -> list[str]:

@@ -29,7 +29,7 @@ class Notebook:
         self.skipped: list[str] = []
 
     def run(self, source: str) -> None:
-        lines = source.splitlines()
+        lines = source.replace("\\\n", " ").splitlines()
         if not any(line[:1] in "!%" for line in lines if line):
             os.chdir(self.folder)
             exec(source, self.names)
@@ -50,7 +50,9 @@ class Notebook:
 def test_the_cells_run_in_order(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)  # and back again afterwards
     copy = tmp_path / FOLDER
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "models", "datasets", "docs"))
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "models", "datasets", "docs")
+    )
     cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert not [cell for cell in cells if cell["outputs"] or cell["execution_count"]]
     notebook = Notebook(tmp_path, EPOCHS=1)

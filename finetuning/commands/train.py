@@ -130,7 +130,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
         )
     if trained.unsaved is not None:
         raise trained.unsaved
-    tell(next_commands(_left_by(fitted.prepared)))
+    tell(next_commands(_left_by(fitted.prepared, trained.state)))
 
 
 def _fitted(
@@ -260,11 +260,14 @@ def _report(
     write_json(session.output_dir / "summary.json", summary(report))
 
 
-def _left_by(prepared: Prepared) -> SavedModel:
+def _left_by(prepared: Prepared, state: TrainingState) -> SavedModel:
     """Describe the model that the run has left, for the commands that use it."""
     session, split = prepared.session, scored_split(prepared.examples)
     is_adapter = METHODS[session.settings.model.adapter.method].adds_weights
-    return trained_model(session.settings, session.task.name, session.output_dir, split, is_adapter)
+    return trained_model(
+        session.settings, session.task.name, session.output_dir, split, is_adapter,
+        may_improve=state.best_step == state.step,
+    )  # fmt: skip
 
 
 def scored_split(splits: Collection[str]) -> str:

@@ -21,7 +21,7 @@ _NAMES_THE_MODEL = ("config", "task")  # beside --model_name or --output_dir, wh
 def tell(steps: Sequence[NextStep]) -> None:
     """Log what may be done next, as the last thing that a command says; nothing where there is nothing."""
     if steps:
-        _log.info("\n".join(lines_of(steps)))  # noqa: G004  # one record, so that the commands stand alone on their lines
+        _log.info("\n".join(lines_of(steps)))  # one record, so that the commands stand alone on their lines
 
 
 def tell_after_use(session: Session, arguments: argparse.Namespace, *done: str) -> None:

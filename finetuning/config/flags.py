@@ -13,7 +13,12 @@ SETTING_FLAGS: tuple[tuple[str, str, str, bool], ...] = (
     ("--dataset", "data.dataset_name", "Hugging Face 데이터셋 ID, 데이터 파일, 또는 split별 파일이 있는 폴더", False),
     ("--text_column", "data.text_column", "텍스트 열 이름", False),
     ("--label_column", "data.label_column", "라벨 열 이름", False),
-    ("--max_length", "data.max_length", "최대 토큰 수. 모델의 최대 길이가 더 짧으면 그 길이로 줄이고 로그에 표시합니다", False),
+    (
+        "--max_length",
+        "data.max_length",
+        "최대 토큰 수. 모델의 최대 길이가 더 짧으면 그 길이로 줄이고 로그에 표시합니다",
+        False,
+    ),
     (
         "--batch_size",
         "data.batch_size",

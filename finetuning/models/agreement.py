@@ -80,7 +80,8 @@ def tell_differences(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfi
     rows, tokens = getattr(config.get_text_config(), "vocab_size", None), TokenRows.of(tokenizer).all
     if rows is not None and tokens > rows:
         _log.warning(
-            "tokenizer의 토큰(%s개)이 모델의 임베딩(%s개)보다 많아 임베딩을 늘립니다. 새 토큰은 기존 임베딩의 평균으로 초기화합니다.",
+            "tokenizer의 토큰(%s개)이 모델의 임베딩(%s개)보다 많아 임베딩을 늘립니다. "
+            "새 토큰은 기존 임베딩의 평균으로 초기화합니다.",
             f"{tokens:,}", f"{rows:,}",
         )  # fmt: skip
 

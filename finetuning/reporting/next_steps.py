@@ -45,7 +45,7 @@ class SavedModel:
         chats: Whether it was trained on questions and answers.
         is_adapter: Whether its folder holds an adapter without the base model.
         data: Flags that name data to score it on; () where the user has to name a file.
-        resumed_by: Flags that continue its run; () where it is not a run of this command.
+        resumed_by: Flags that continue its run; () where that is not worth while, or no run of this command left it.
     """
 
     place: tuple[str, ...]
@@ -77,7 +77,9 @@ def saved_model(settings: Settings, task: str, place: Sequence[str], is_adapter:
     )  # fmt: skip
 
 
-def trained_model(settings: Settings, task: str, output_dir: Path, split: str, is_adapter: bool) -> SavedModel:
+def trained_model(
+    settings: Settings, task: str, output_dir: Path, split: str, is_adapter: bool, *, may_improve: bool
+) -> SavedModel:
     """Describe the model that a run has just left.
 
     Args:
@@ -86,6 +88,7 @@ def trained_model(settings: Settings, task: str, output_dir: Path, split: str, i
         output_dir: The folder of the run.
         split: The split that it was scored on.
         is_adapter: Whether the folder holds an adapter without the base model.
+        may_improve: Whether more of the same training may help: not where the model was better before its end.
 
     Returns:
         The model, with its data and what continues its run.
@@ -96,7 +99,7 @@ def trained_model(settings: Settings, task: str, output_dir: Path, split: str, i
     return SavedModel(
         model.place, task, model.has_pairs, model.chats, is_adapter,
         data=(*_data_flags(settings.data, saved), "--split", split),
-        resumed_by=("--config", saved, "--resume", "--epochs", epochs),
+        resumed_by=("--config", saved, "--resume", "--epochs", epochs) if may_improve else (),
     )  # fmt: skip
 
 

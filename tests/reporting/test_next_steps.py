@@ -14,7 +14,7 @@ from finetuning.tasks.registry import task_classes
 
 def names(task: str, is_adapter: bool = False, **sections: dict[str, object]) -> list[str]:
     settings = Settings.model_validate(sections)
-    model = trained_model(settings, task, Path("models/run"), "test", is_adapter)
+    model = trained_model(settings, task, Path("models/run"), "test", is_adapter, may_improve=True)
     return [step.name for step in next_commands(model)]
 
 
@@ -35,16 +35,22 @@ def test_only_what_there_is_is_told() -> None:
 def test_names_with_spaces_stay_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["finetuning_app.py"])
     settings = Settings.model_validate({"data": {"dataset_name": "내 데이터/a.csv"}})
-    model = trained_model(settings, "text-classification", Path("내 모델"), "validation", is_adapter=False)
+    model = trained_model(
+        settings, "text-classification", Path("내 모델"), "validation", is_adapter=False, may_improve=True
+    )
     steps = {step.name: shlex.split(step.command) for step in next_commands(model)}
-    assert steps["evaluate"][1:] == [
-        "finetuning_app.py", "evaluate", "--output_dir", "내 모델", "--dataset", "내 데이터/a.csv", "--split", "validation",
-    ]  # fmt: skip
+    assert steps["evaluate"][2:5] == ["evaluate", "--output_dir", "내 모델"]
+    assert steps["evaluate"][5:] == ["--dataset", "내 데이터/a.csv", "--split", "validation"]
     assert steps["resume"][-2:] == ["--epochs", "6"]
 
 
 def test_data_of_several_files_are_named_by_the_settings_of_the_run() -> None:
     settings = Settings.model_validate({"data": {"train_file": "a.csv", "test_file": "b.csv"}})
-    model = trained_model(settings, "text-classification", Path("run"), "test", is_adapter=False)
+    model = trained_model(settings, "text-classification", Path("run"), "test", is_adapter=False, may_improve=True)
     (evaluate,) = [step.command for step in next_commands(model) if step.name == "evaluate"]
     assert "--config" in evaluate and "settings.yaml" in evaluate
+
+
+def test_a_run_that_got_worse_is_not_continued() -> None:
+    model = trained_model(Settings(), "text-classification", Path("run"), "test", is_adapter=False, may_improve=False)
+    assert "resume" not in [step.name for step in next_commands(model)]

@@ -130,7 +130,9 @@ class ConversationEncoder(RowEncoder):
         """Return why a conversation may make several examples; see `RowEncoder.why_several`."""
         if self.settings.text_generation.format == "text":
             return ""
-        return "chat template이 지난 답을 다음 차례에는 다르게 출력하므로, 그런 답은 처음 출력된 형태로 따로 학습합니다."
+        return (
+            "chat template이 지난 답을 다음 차례에는 다르게 출력하므로, 그런 답은 처음 출력된 형태로 따로 학습합니다."
+        )
 
     def packs(self) -> bool:
         """Return whether windows may be packed, as `data.packing` says."""
