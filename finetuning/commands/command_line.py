@@ -115,14 +115,19 @@ def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
 
 
 def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
-    """Return the command that continues this run from its newest checkpoint, whichever one it started from.
+    """Return the command that continues this run, quoted for a shell; see `words_to_resume`."""
+    return command_of_this_program(*words_to_resume(argv, run_folder))
+
+
+def words_to_resume(argv: Sequence[str], run_folder: Path | None = None) -> list[str]:
+    """Return the words of a command that continues this run from its newest checkpoint, whichever one it started from.
 
     Args:
         argv: The words of the command that started the run.
         run_folder: The folder of the run; named where the run started from a checkpoint that was named.
 
     Returns:
-        The command, quoted for a shell.
+        The words after the program's name.
     """
     words: list[str] = []
     following, named = iter(argv), False
@@ -134,7 +139,7 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
             continue
         named = named or word != "--resume"
     folder = ["--checkpoint_path", str(run_folder)] if named and run_folder is not None else []
-    return command_of_this_program(*words, "--resume", *folder)
+    return [*words, "--resume", *folder]
 
 
 def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, words: Sequence[str]) -> None:

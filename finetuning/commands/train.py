@@ -25,7 +25,7 @@ from finetuning.commands.output_folder import (
 from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
-from finetuning.commands.what_next import tell
+from finetuning.commands.what_next import tell, words_for_more_epochs
 from finetuning.config.ladder import remembered, with_changes
 from finetuning.files import discard, write_atomically, write_json
 from finetuning.models.adapters import METHODS
@@ -130,7 +130,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
         )
     if trained.unsaved is not None:
         raise trained.unsaved
-    tell(next_commands(_left_by(fitted.prepared, trained.state)))
+    tell(next_commands(_left_by(fitted.prepared, trained.state, arguments)))
 
 
 def _fitted(
@@ -260,14 +260,14 @@ def _report(
     write_json(session.output_dir / "summary.json", summary(report))
 
 
-def _left_by(prepared: Prepared, state: TrainingState) -> SavedModel:
+def _left_by(prepared: Prepared, state: TrainingState, arguments: argparse.Namespace) -> SavedModel:
     """Describe the model that the run has left, for the commands that use it."""
-    session, split = prepared.session, scored_split(prepared.examples)
-    is_adapter = METHODS[session.settings.model.adapter.method].adds_weights
-    return trained_model(
-        session.settings, session.task.name, session.output_dir, split, is_adapter,
-        may_improve=state.best_step == state.step,
-    )  # fmt: skip
+    session, settings = prepared.session, prepared.session.settings
+    # more of the same does not help where the model was better before the end
+    more = words_for_more_epochs(arguments, settings.training.epochs) if state.best_step == state.step else ()
+    is_adapter = METHODS[settings.model.adapter.method].adds_weights
+    split = scored_split(prepared.examples)
+    return trained_model(settings, session.task.name, session.output_dir, split, is_adapter, more)
 
 
 def scored_split(splits: Collection[str]) -> str:

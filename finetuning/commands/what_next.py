@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetuning.commands.command_line import words_to_resume
 from finetuning.files import command_of_this_program
 from finetuning.reporting.next_steps import NextStep, SavedModel, lines_of, next_commands, saved_model
 
@@ -77,3 +78,26 @@ def exported_model(session: Session, folder: Path, settings_file: Path) -> Saved
     else:
         place[:0] = ["--task", session.task.name]
     return saved_model(session.settings, session.task.name, place, is_adapter=False)
+
+
+def words_for_more_epochs(arguments: argparse.Namespace, epochs: int) -> list[str]:
+    """Return the words of a command that continues a finished run for as many epochs again.
+
+    The settings of the run's folder do not do: what the data showed is in them already, such as the shape of
+    conversations, and the rows would count as other rows.
+
+    Args:
+        arguments: The command line that trained it.
+        epochs: The epochs of the run.
+
+    Returns:
+        The words after the program's name.
+    """
+    kept, following = list[str](), iter(arguments.words)
+    for word in following:
+        value = next(following, "") if word in ("--epochs", "--set") else ""
+        if word == "--set" and not value.startswith("training.epochs"):
+            kept += [word, value]
+        elif word not in ("--epochs", "--set") and not word.startswith(("--epochs=", "--set=training.epochs")):
+            kept.append(word)
+    return [*words_to_resume(kept, arguments.run.path), "--epochs", str(2 * epochs)]

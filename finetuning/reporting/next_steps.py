@@ -13,7 +13,6 @@ from finetuning.files import command_of_this_program
 if TYPE_CHECKING:
     from finetuning.config.schema import DataSettings, Settings
 
-_MORE_EPOCHS = 2  # times as many, where a finished run is continued
 _TYPED_IN = {  # task → how a text is typed in, where that is not plain
     "question-answering": "질문과 지문을 Tab으로 나누어 한 줄에 입력",
 }
@@ -45,7 +44,7 @@ class SavedModel:
         chats: Whether it was trained on questions and answers.
         is_adapter: Whether its folder holds an adapter without the base model.
         data: Flags that name data to score it on; () where the user has to name a file.
-        resumed_by: Flags that continue its run; () where that is not worth while, or no run of this command left it.
+        resumed_by: Words of the command that trains it further; () where there is none.
     """
 
     place: tuple[str, ...]
@@ -78,7 +77,7 @@ def saved_model(settings: Settings, task: str, place: Sequence[str], is_adapter:
 
 
 def trained_model(
-    settings: Settings, task: str, output_dir: Path, split: str, is_adapter: bool, *, may_improve: bool
+    settings: Settings, task: str, output_dir: Path, split: str, is_adapter: bool, resumed_by: Sequence[str]
 ) -> SavedModel:
     """Describe the model that a run has just left.
 
@@ -88,18 +87,17 @@ def trained_model(
         output_dir: The folder of the run.
         split: The split that it was scored on.
         is_adapter: Whether the folder holds an adapter without the base model.
-        may_improve: Whether more of the same training may help: not where the model was better before its end.
+        resumed_by: Words of the command that trains it for more epochs; () where that is not worth while.
 
     Returns:
         The model, with its data and what continues its run.
     """
     saved = str(output_dir / "settings.yaml")
     model = saved_model(settings, task, ("--output_dir", str(output_dir)), is_adapter)
-    epochs = str(_MORE_EPOCHS * settings.training.epochs)
     return SavedModel(
         model.place, task, model.has_pairs, model.chats, is_adapter,
         data=(*_data_flags(settings.data, saved), "--split", split),
-        resumed_by=("--config", saved, "--resume", "--epochs", epochs) if may_improve else (),
+        resumed_by=tuple(resumed_by),
     )  # fmt: skip
 
 

@@ -11,10 +11,12 @@ from finetuning.config.schema import Settings
 from finetuning.reporting.next_steps import next_commands, trained_model
 from finetuning.tasks.registry import task_classes
 
+MORE = ("--config", "mine.yaml", "--resume", "--epochs", "6")
+
 
 def names(task: str, is_adapter: bool = False, **sections: dict[str, object]) -> list[str]:
     settings = Settings.model_validate(sections)
-    model = trained_model(settings, task, Path("models/run"), "test", is_adapter, may_improve=True)
+    model = trained_model(settings, task, Path("models/run"), "test", is_adapter, MORE)
     return [step.name for step in next_commands(model)]
 
 
@@ -36,7 +38,7 @@ def test_names_with_spaces_stay_one_word(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("sys.argv", ["finetuning_app.py"])
     settings = Settings.model_validate({"data": {"dataset_name": "내 데이터/a.csv"}})
     model = trained_model(
-        settings, "text-classification", Path("내 모델"), "validation", is_adapter=False, may_improve=True
+        settings, "text-classification", Path("내 모델"), "validation", is_adapter=False, resumed_by=MORE
     )
     steps = {step.name: shlex.split(step.command) for step in next_commands(model)}
     assert steps["evaluate"][2:5] == ["evaluate", "--output_dir", "내 모델"]
@@ -46,11 +48,11 @@ def test_names_with_spaces_stay_one_word(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_data_of_several_files_are_named_by_the_settings_of_the_run() -> None:
     settings = Settings.model_validate({"data": {"train_file": "a.csv", "test_file": "b.csv"}})
-    model = trained_model(settings, "text-classification", Path("run"), "test", is_adapter=False, may_improve=True)
+    model = trained_model(settings, "text-classification", Path("run"), "test", is_adapter=False, resumed_by=MORE)
     (evaluate,) = [step.command for step in next_commands(model) if step.name == "evaluate"]
     assert "--config" in evaluate and "settings.yaml" in evaluate
 
 
 def test_a_run_that_got_worse_is_not_continued() -> None:
-    model = trained_model(Settings(), "text-classification", Path("run"), "test", is_adapter=False, may_improve=False)
+    model = trained_model(Settings(), "text-classification", Path("run"), "test", is_adapter=False, resumed_by=())
     assert "resume" not in [step.name for step in next_commands(model)]
