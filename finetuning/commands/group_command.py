@@ -11,11 +11,11 @@ from exceptions import SettingsError, StopRequested
 from finetuning.cells import printable
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.combinations import OUTPUT_DIR
-from finetuning.commands.command_line import command_of_this_program
 from finetuning.commands.group_report import best_lines, disk_line, raise_for_failures, table_of
 from finetuning.commands.output_folder import check_writable
 from finetuning.commands.run_group import Launch, Member, Outcome, RunGroup, train_all
 from finetuning.config.flags import SETTING_FLAGS
+from finetuning.files import command_of_this_program
 from finetuning.reporting.run_rows import verdict_text
 
 Extra = Callable[[Sequence[Outcome]], list[str]]

@@ -7,8 +7,8 @@ from statistics import mean, stdev
 
 from exceptions import FinetuningError
 from finetuning.checkpoints.names import CHECKPOINTS
-from finetuning.commands.command_line import command_of_this_program
 from finetuning.commands.run_group import Outcome, bytes_in
+from finetuning.files import command_of_this_program
 from finetuning.korean.durations import duration
 from finetuning.reporting.metric_names import display_name, lower_is_better
 from finetuning.reporting.run_rows import RunRow, score_text, verdict_text
