@@ -10,6 +10,7 @@ from finetuning.checkpoints.names import CHECKPOINTS
 from finetuning.commands.run_group import Outcome, bytes_in
 from finetuning.files import command_of_this_program
 from finetuning.korean.durations import duration
+from finetuning.korean.particles import with_particle
 from finetuning.reporting.metric_names import display_name, lower_is_better
 from finetuning.reporting.run_rows import RunRow, score_text, verdict_text
 from finetuning.reporting.text_table import table_lines
@@ -98,7 +99,7 @@ def disk_line(outcomes: Sequence[Outcome], keeps_checkpoints: bool) -> list[str]
         line += f", 그 가운데 체크포인트가 {_size(sum(bytes_in(row.folder / CHECKPOINTS) for row in rows))}"
     freed = sum(one.freed for one in outcomes)
     if freed:
-        line += f". 체크포인트 {_size(freed)}는 지우고 가장 좋은 모델만 남겼습니다(남기려면 --keep_checkpoints)"
+        line += f". 체크포인트 {with_particle(_size(freed), '은/는')} 지우고 가장 좋은 모델만 남겼습니다(남기려면 --keep_checkpoints)"
     return [f"{line}."]
 
 
