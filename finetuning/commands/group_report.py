@@ -99,7 +99,8 @@ def disk_line(outcomes: Sequence[Outcome], keeps_checkpoints: bool) -> list[str]
         line += f", 그 가운데 체크포인트가 {_size(sum(bytes_in(row.folder / CHECKPOINTS) for row in rows))}"
     freed = sum(one.freed for one in outcomes)
     if freed:
-        line += f". 체크포인트 {with_particle(_size(freed), '은/는')} 지우고 가장 좋은 모델만 남겼습니다(남기려면 --keep_checkpoints)"
+        removed = with_particle(_size(freed), "은/는")
+        line += f". 체크포인트 {removed} 지우고 가장 좋은 모델만 남겼습니다(남기려면 --keep_checkpoints)"
     return [f"{line}."]
 
 
