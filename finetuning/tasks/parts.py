@@ -157,6 +157,9 @@ class RowReader(ABC):
 class RowEncoder(ABC):
     """How a task encodes: rows as examples of token ids, and examples as a padded batch.
 
+    Args:
+        settings: Settings of the run.
+
     Attributes:
         shares_beginnings: Whether an example holds two sequences behind their common beginning (column `branches`).
     """

@@ -71,9 +71,9 @@ class PreferenceEncoder(ConversationEncoder):
                 for name, value in example.items():
                     columns[name].append(value)
         if LOSSES[self.settings.preference.loss].is_of_pairs:
-            unused = ("other", "other_trained", "liked")
+            unused = ["other", "other_trained", "liked"]
         else:
-            unused = ("branches",)
+            unused = ["branches"]
             _pair_with_others(columns)
         for name in unused:
             del columns[name]

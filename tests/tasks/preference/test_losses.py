@@ -60,7 +60,7 @@ def task_of(loss: str) -> Any:
 def examples_of(task: Any, tokenizer: Any) -> list[dict[str, Any]]:
     source = pair_rows() if task.scores.loss.is_of_pairs else judged_rows()
     columns = task.reads.columns(list(source[0]))
-    names = {column.role: column.name for column in columns}
+    names = {column.role: column.name if column.name in source[0] else "label" for column in columns}
     cleaner = Cleaner.to_train(task, task.settings.data, columns, names, None)
     rows = list(cleaner.clean(iter(source), Findings()))
     made = task.encodes.encode({name: [row[name] for row in rows] for name in rows[0]}, tokenizer, (), MAX_LENGTH)
@@ -141,9 +141,9 @@ def test_loss_and_gradient_are_those_by_hand_for_every_cut(folder: Path, loss: s
         counts = objective.counts(batches)
         assert counts[0] == len(examples)
         found = objective.accumulate(model, batches, counts, Passes(model)) / counts[0]
-        assert float(found) == pytest.approx(float(expected), rel=1e-6)
+        assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
         difference = gradient_of(model) - gradient
-        assert float(difference.norm() / gradient.norm()) < 1e-10
+        assert float(difference.norm() / gradient.norm()) < 1e-7  # Llama computes norms in float32
 
 
 def test_a_shared_prompt_is_computed_once(folder: Path) -> None:
