@@ -31,6 +31,7 @@ from finetuning.files import write_json
 from finetuning.korean.particles import with_particle
 
 RECORD = "run.json"
+EXPORTED = "export.json"  # in a folder that `export` wrote: from which model, so that it may be written anew
 MODEL_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "adapter_config.json")
 _NUMBERED = re.compile(r".+-[1-9]\d*")
 
@@ -163,7 +164,7 @@ def _next(output_dir: Path, newest: RunFolder) -> RunFolder:
     while _is_taken(named.with_name(f"{named.name}-{number}")):
         number += 1
     path = named.with_name(f"{named.name}-{number}")
-    note = f"앞선 학습의 결과가 {newest.path} 폴더에 있습니다. 그대로 두고 새 폴더에 학습합니다: {path}"
+    note = f"이전 학습의 결과가 {newest.path} 폴더에 있습니다. 그대로 두고 새 폴더에 학습합니다: {path}"
     return RunFolder(path, named.name, number, note, newest.path)
 
 

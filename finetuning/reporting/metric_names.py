@@ -53,3 +53,8 @@ def display_name(metric: str) -> str:
 def metrics_line(metrics: Mapping[str, float]) -> str:
     """Format metrics as one phrase: `손실 0.3120, 정확도 0.8712`."""
     return ", ".join(f"{display_name(name)} {value:.4f}" for name, value in metrics.items())
+
+
+def lower_is_better(metric: str) -> bool:
+    """Return whether a lower value of a metric is the better one."""
+    return metric.startswith(("loss", "perplexity"))
