@@ -31,7 +31,11 @@ def to_padded(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
 def _written(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
     """Return real tokens as padded rows, with zeros as padding; shapes as of to_padded."""
     (rows, longest), width = tokens.spread.shape, dense.shape[-1]
-    return dense.new_zeros(rows * longest, width).index_copy_(0, tokens.gather, dense).view(rows, longest, width)
+    padded = dense.new_zeros(rows * longest, width).index_copy_(0, tokens.gather, dense)
+    if tokens.repeated is not None:
+        sources, copies = tokens.repeated
+        padded = padded.index_copy_(0, copies, dense.index_select(0, sources))
+    return padded.view(rows, longest, width)
 
 
 def _embedded(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

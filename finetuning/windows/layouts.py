@@ -20,9 +20,10 @@ import numpy as np
 from finetuning.models.attention import AttentionWay
 from finetuning.models.attention_trial import usable_way
 from finetuning.models.probes import attends_within_sequences, drops_padding, isolates
-from finetuning.ops.dense_attention import causal_tokens, dense_tokens
+from finetuning.ops.attention_ways import Attend
+from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens
 from finetuning.tasks.base import Task
-from finetuning.types import NO_CARD, Batch, Card, RandomKey
+from finetuning.types import NO_CARD, Batch, Card, DenseTokens, RandomKey
 from finetuning.windows.packing import pack_window
 from finetuning.windows.partition import micro_batch_cost, partition
 
@@ -150,8 +151,18 @@ class OneRow(Layout):
     def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         (row,) = rows
         batch = task.encodes.collate_rows([row], tokenizer)
-        lengths = [len(sequence["input_ids"]) for sequence in row]
-        return dataclasses.replace(batch, dense=causal_tokens(lengths, self.attention.attend))
+        if batch.others is not None:
+            lengths = [len(sequence["other"]) for sequence in row]
+            dense = causal_tokens(lengths, self.attention.attend)
+            batch = dataclasses.replace(batch, others=dataclasses.replace(batch.others, dense=dense))
+        return dataclasses.replace(batch, dense=_sequences_in(row, self.attention.attend))
+
+
+def _sequences_in(row: Sequence[Mapping[str, Any]], attend: Attend | None) -> DenseTokens:
+    """Return the index maps of a row. Sequences with `branches` (shared tokens, and those of each branch) fork."""
+    if row[0].get("branches"):
+        return branching_tokens([(one["branches"][0], one["branches"][1:]) for one in row])
+    return causal_tokens([len(sequence["input_ids"]) for sequence in row], attend)
 
 
 class Packed(Layout):
@@ -189,8 +200,11 @@ def choose_layout(
     if task.encodes.packs():
         in_one_row = partial(attends_within_sequences, model, max_length)
         if in_one_row():
+            if task.encodes.shares_beginnings:  # the bounds of sequences do not say which keys they share
+                return OneRow(_real(cost), max_length)
             return OneRow(_real(cost), max_length, usable_way(model, max_length, card, in_one_row))
-        return Packed(cost, max_length) if isolates(model) else Padded(cost, max_length)
+        packs = not task.encodes.shares_beginnings and isolates(model)
+        return Packed(cost, max_length) if packs else Padded(cost, max_length)
     if task.settings.data.packing is not False and drops_padding(model):
         return Dense(_real(cost), max_length, usable_way(model, max_length, card, partial(drops_padding, model)))
     return Padded(cost, max_length)
