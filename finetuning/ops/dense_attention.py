@@ -33,7 +33,7 @@ def dense_tokens(attention_mask: torch.Tensor, attend: Attend | None = None) -> 
     """
     if bool(attention_mask.all()):
         return None
-    return DenseTokens(*_index_maps(attention_mask), attention_mask.bool()[:, None, None, :], attend)
+    return DenseTokens(*_index_maps(attention_mask), attention_mask.bool()[:, None, None, :], attend=attend)
 
 
 def causal_tokens(lengths: Sequence[int], attend: Attend | None = None) -> DenseTokens:
@@ -49,7 +49,7 @@ def causal_tokens(lengths: Sequence[int], attend: Attend | None = None) -> Dense
     import torch
 
     sizes = torch.tensor(lengths)
-    return DenseTokens(*_index_maps((torch.arange(max(lengths)) < sizes[:, None]).long()), None, attend)
+    return DenseTokens(*_index_maps((torch.arange(max(lengths)) < sizes[:, None]).long()), None, attend=attend)
 
 
 def branching_tokens(shapes: Sequence[tuple[int, Sequence[int]]]) -> DenseTokens:
