@@ -31,9 +31,12 @@ def numbers_at_once(device: torch.device) -> int:
 class Chunk:
     """Parameters of one group, dtype and device, and the optimizer that steps them together.
 
-    Attributes:
+    Args:
         parameters: The parameters.
         group: Their group in the outer optimizer, which has the learning rate and the weight decay as they are now.
+        rule: Makes the optimizer.
+
+    Attributes:
         inner: The optimizer: over the parameters, or over float32 tensors that are empty between steps.
     """
 
