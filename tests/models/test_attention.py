@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+import tests.support.attention_kernels as attention_kernels
 from finetuning.models.attention import AttentionNeeds, choose_way
 from finetuning.models.attention_trial import usable_way
 from finetuning.models.probes import attends_within_sequences, drops_padding
 from finetuning.types import NO_CARD, Card
-from tests.support import attention_kernels
 from tests.support.architectures import CAUSAL, ENCODERS, made
 
 T4, RTX3090, H100 = ((7, 5), "fp16", True), ((8, 6), "bf16", True), ((9, 0), "bf16", True)
