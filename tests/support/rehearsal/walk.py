@@ -63,6 +63,10 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adafactor": {"training.optimizer": "adafactor"},
     "adafactor in backward": {"training.optimizer": "adafactor", "memory.optimizer_in_backward": True},
 }
+# Tasks that differ from text classification in their head and its loss alone: other optimizers would repeat its walks.
+ALIKE = {
+    "multi-label-classification", "text-regression", "token-classification", "question-answering", "fill-mask",
+}  # fmt: skip
 _ON_PADDED_ROWS = "adamw, checkpointing"  # where attention is walked as on a card without kernels for it
 _WINDOW = 8
 _ONE_MICRO_BATCH = 2  # examples that fit into one
@@ -180,14 +184,14 @@ def attempts(walk: Walk, steps: dict[str, Callable[[], object]]) -> dict[str, An
     return found
 
 
-def walks(task: str, model: str, folder: Path) -> dict[str, Any]:
+def walks(task: str, model: str, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Walk everything of a task. A model is loaded once for an optimizer and an adapter."""
     folder.mkdir()
     prepared, tokenizer, length = prepared_for(flags_of(task, model, folder))
-    runtime, found = runtime_on(make_device()), dict[str, Any]()
+    found = dict[str, Any]()
     base = with_changes(prepared.session.settings, {"data.max_length": length})
     for adapter, (name, changes) in itertools.product(METHODS, OPTIMIZERS.items()):
-        if adapter != "none" and name != "adamw":  # in pairs: an adapter changes what is trained, and not how
+        if name != "adamw" and (adapter != "none" or task in ALIKE):  # in pairs: an adapter changes what is trained
             continue
         changes = {**changes, "model.adapter.method": adapter, "model.adapter.layers": 1}
         card = NO_CARD if name == _ON_PADDED_ROWS else runtime.card
@@ -218,10 +222,10 @@ def main(folder: str, *tasks: str) -> None:
     transformers_utils.is_fake_tensor = lambda tensor: False  # else transformers leaves out the waits that it has
     torch.Generator = GeneratorAnywhere  # type: ignore[misc]
     torch.manual_seed(0)
+    runtime, found = runtime_on(make_device()), dict[str, Any]()
     with kernels_on_cpu():  # on which the way of attention is tried before the model becomes fake
-        found = {
-            task: walks(task, model, Path(folder) / task) for task, _, model in (one.partition("=") for one in tasks)
-        }
+        for task, _, model in (one.partition("=") for one in tasks):
+            found[task] = walks(task, model, Path(folder) / task, runtime)
     print(json.dumps(found, ensure_ascii=False))
 
 
