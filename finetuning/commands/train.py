@@ -22,6 +22,7 @@ from finetuning.commands.output_folder import (
     is_evaluation,
     prepare_output,
 )
+from finetuning.commands.references import compared
 from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
@@ -37,11 +38,15 @@ from finetuning.reporting.next_steps import SavedModel, next_commands, trained_m
 from finetuning.reporting.trackers import check_trackers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetuning.checkpoints.store import CheckpointStore
+    from finetuning.data.examples import Examples
     from finetuning.device.budget import TokenBudget
     from finetuning.reporting.profile import PhaseTimes
+    from finetuning.reporting.run_report import CompiledFacts
     from finetuning.types import Checkpoint
     from training_manager import TrainingState
 
@@ -74,6 +79,8 @@ class _Trained:
         ended: The report as it was, text by file, where a run that had ended was resumed and no step was left.
         memory: The memory manager.
         profile: The time by phase where it was measured.
+        compiled: What became of compiled layers, where there were any.
+        examples: Tokenised examples by split, as they were trained on.
         unsaved: Why the last checkpoint is not on the disk; None where it is.
     """
 
@@ -81,6 +88,8 @@ class _Trained:
     ended: dict[str, str]
     memory: TokenBudget
     profile: PhaseTimes | None
+    compiled: CompiledFacts | None
+    examples: Mapping[str, Examples]
     unsaved: ResourceError | None
 
 
@@ -153,14 +162,16 @@ def _trained(
     checkpoint: Checkpoint | None, arguments: argparse.Namespace,
 ) -> _Trained:  # fmt: skip
     """Train, from a checkpoint or from the start."""
+    from finetuning.reporting.run_report import CompiledFacts
     from finetuning.training.trial import try_model
     from training_manager import TrainingManager
 
     prepared = fitted.prepared
-    session, examples, output_dir = prepared.session, prepared.examples, prepared.session.output_dir
+    session, output_dir = prepared.session, prepared.session.output_dir
     evaluator = session.evaluator_to_train(tokenizer, prepared.label_names, max_length)
     evaluator.memory.chosen = fitted.chosen
-    try_model(evaluator, examples["train"], session.settings.training.seed)
+    try_model(evaluator, prepared.examples["train"], session.settings.training.seed)
+    examples = compared(session, evaluator, prepared.examples, starts_here=True)
     manager = TrainingManager(
         session.settings, evaluator, examples["train"], examples["validation"], store,
         save_best=lambda model: _keep_model(session, model, tokenizer),
@@ -197,7 +208,9 @@ def _trained(
         )
     is_as_it_was = checkpoint is not None and checkpoint.progress.step == state.step
     report = ended if is_as_it_was else {}
-    return _Trained(state, report, evaluator.memory, manager.profile.times(), unsaved)
+    layers = manager.stepper.compiled
+    compiled = None if layers is None else CompiledFacts(layers.graphs, layers.graph_breaks, state.uncompiled)
+    return _Trained(state, report, evaluator.memory, manager.profile.times(), compiled, examples, unsaved)
 
 
 def _report(
@@ -220,7 +233,7 @@ def _report(
     )
 
     prepared, state, memory = fitted.prepared, trained.state, trained.memory
-    session, examples, label_names = prepared.session, prepared.examples, prepared.label_names
+    session, examples, label_names = prepared.session, trained.examples, prepared.label_names
     split, task, runtime = scored_split(examples), session.task, session.runtime
     session.models.name = str(session.output_dir)
     best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
@@ -242,7 +255,13 @@ def _report(
         task,
         {name: len(rows) for name, rows in prepared.splits.items()},
         training=TrainingFacts(
-            state.step, state.best_step, state.best_metric, state.last_metrics, seconds, trained.profile
+            state.step,
+            state.best_step,
+            state.best_metric,
+            state.last_metrics,
+            seconds,
+            trained.profile,
+            trained.compiled,
         ),
         evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples),
         hardware=Hardware(runtime.device_name, runtime.processes, runtime.precision),

@@ -30,20 +30,25 @@ class Passes(Protocol):
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of a loss, scaled as the precision needs."""
 
+    def summed(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the processes' values."""
+
 
 class Objective(Protocol):
     """The loss of a window."""
 
-    def items(self, batches: Sequence[Batch]) -> int:
-        """Return the number of terms that these micro-batches add to the denominator of the window's loss."""
+    def counts(self, batches: Sequence[Batch]) -> tuple[int, ...]:
+        """Return what these micro-batches add to the window's counts: first its items, the loss's denominator."""
 
-    def accumulate(self, model: PreTrainedModel, batches: Sequence[Batch], items: int, passes: Passes) -> torch.Tensor:
+    def accumulate(
+        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[int], passes: Passes
+    ) -> torch.Tensor:
         """Add these micro-batches' share of the gradient of the window's loss.
 
         Args:
             model: The model in training mode.
             batches: This process's micro-batches of the window.
-            items: Denominator of the window's loss, over all processes.
+            counts: The window's counts, over all processes.
             passes: Runs the model.
 
         Returns:
