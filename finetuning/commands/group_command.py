@@ -11,7 +11,7 @@ from exceptions import SettingsError, StopRequested
 from finetuning.cells import printable
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.combinations import OUTPUT_DIR
-from finetuning.commands.group_report import best_lines, disk_line, raise_for_failures, table_of
+from finetuning.commands.group_report import best_lines, disk_line, raise_for_failures, table_of, use_lines
 from finetuning.commands.output_folder import check_writable
 from finetuning.commands.run_group import Launch, Member, Outcome, RunGroup, train_all
 from finetuning.config.flags import SETTING_FLAGS
@@ -78,8 +78,8 @@ def train_and_report(
         if outcomes:
             _print(["", *table_of(outcomes, heading)])
         raise
-    lines = ["", *table_of(outcomes, heading), "", *extra(outcomes), *best_lines(outcomes)]
-    _print([*lines, *disk_line(outcomes, arguments.keep_checkpoints)])
+    said = [*extra(outcomes), *best_lines(outcomes), *disk_line(outcomes, arguments.keep_checkpoints)]
+    _print(["", *table_of(outcomes, heading), "", *said, *use_lines(outcomes)])
     raise_for_failures(outcomes, command_of_this_program(*arguments.words))
 
 

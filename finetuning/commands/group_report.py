@@ -8,15 +8,14 @@ from statistics import mean, stdev
 from exceptions import FinetuningError
 from finetuning.checkpoints.names import CHECKPOINTS
 from finetuning.commands.run_group import Outcome, bytes_in
-from finetuning.files import command_of_this_program
 from finetuning.korean.durations import duration
 from finetuning.korean.particles import with_particle
 from finetuning.reporting.metric_names import display_name, lower_is_better
+from finetuning.reporting.next_steps import lines_of, next_commands, trained_model
 from finetuning.reporting.run_rows import RunRow, score_text, verdict_text
 from finetuning.reporting.text_table import table_lines
 
 _NOTHING = "-"
-_GENERATES = ("text-generation", "text2text-generation")
 _MIB, _GIB = 2**20, 2**30
 
 
@@ -47,7 +46,7 @@ def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
 
 
 def best_lines(outcomes: Sequence[Outcome]) -> list[str]:
-    """Say which run is best, by what, and how it is used."""
+    """Say which run is best, and by what."""
     best = best_of(outcomes)
     row = best.row if best is not None else None
     if best is None or row is None or row.validation is None:
@@ -61,9 +60,35 @@ def best_lines(outcomes: Sequence[Outcome]) -> list[str]:
             "  여럿 가운데 검증 점수로 고른 것이어서 그 점수는 실제보다 높을 수 있습니다. 보고서나 논문에 쓸 점수는 "
             "--set data.test_split=0.1처럼 test 데이터를 따로 떼어 두고 재세요."
         )
-    command = ["chat"] if row.task == _GENERATES[0] else ["predict", "--input", "파일.csv"]
-    lines.append(f"  써 보기: {command_of_this_program(command[0], '--output_dir', row.folder, *command[1:])}")
-    return lines
+    return [*lines, *_chance_line(outcomes, row)]
+
+
+def use_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """Say how the model of the best run is used."""
+    best = best_of(outcomes)
+    row = best.row if best is not None else None
+    if best is None or row is None:
+        return []
+    is_adapter = (row.folder / "adapter_config.json").exists()
+    model = trained_model(best.member.combination.settings, row.task, row.folder, row.split, is_adapter, resumed_by=())
+    return lines_of(next_commands(model))
+
+
+def _chance_line(outcomes: Sequence[Outcome], best: RunRow) -> list[str]:
+    """Say so where the best run is ahead of the next one by less than its score is uncertain."""
+    scores = sorted(
+        row.validation for one in outcomes if (row := _ended(one)) is not None and row.validation is not None
+    )
+    if len(scores) < 2 or best.interval is None:
+        return []
+    ahead = scores[1] - scores[0] if lower_is_better(best.metric) else scores[-1] - scores[-2]
+    uncertain = (best.interval[1] - best.interval[0]) / 2
+    if ahead >= uncertain:
+        return []
+    return [
+        f"  2위와의 차이({ahead:.4f})가 이 학습의 {best.split} 점수의 95% 신뢰구간(±{uncertain:.4f})보다 작아서, "
+        "다른 행으로 평가하면 순위가 바뀔 수 있습니다."
+    ]
 
 
 def spread_lines(outcomes: Sequence[Outcome]) -> list[str]:

@@ -15,6 +15,7 @@ from finetuning.reporting.text_table import shortened, table_lines
 State = Literal["finished", "running", "stopped", "unsaved"]
 _LONGEST_NAME, _LONGEST_SOURCE = 44, 28
 _NOTHING = "-"
+_NUMBERS = ("스텝", "시간")
 # kind of a finding → the same in a word or two, in the order of the table
 _VERDICTS = {
     "learned": "기준보다 나음",
@@ -87,22 +88,33 @@ def lines_of_runs(rows: Sequence[RunRow]) -> list[str]:
     """Render runs as a table for each task."""
     lines: list[str] = []
     for heading, members in grouped(rows):
-        header = ["학습", "모델", "데이터", "점수 (95% 신뢰구간)", "스텝", "시간", "판정"]
-        lines += ["", heading] if lines else [heading]
-        lines += table_lines(header, [_cells(row) for row in members], right=frozenset({4, 5}))
+        shared = _shared(members)
+        title = ", ".join([heading, *(f"{name} {value}" for name, value in shared.items())])
+        table = [_cells(row) for row in members]
+        header = [name for name in table[0] if name not in shared]
+        right = frozenset(place for place, name in enumerate(header) if name in _NUMBERS)
+        lines += ["", title] if lines else [title]
+        lines += table_lines(header, [[cells[name] for name in header] for cells in table], right)
     return lines
 
 
-def _cells(row: RunRow) -> list[str]:
-    return [
-        shortened(row.name, _LONGEST_NAME),
-        shortened(short_source(row.model), _LONGEST_SOURCE),
-        shortened(short_source(row.data), _LONGEST_SOURCE),
-        score_text(row),
-        _NOTHING if row.steps is None else f"{row.steps:,}",
-        _NOTHING if row.seconds is None else duration(row.seconds),
-        verdict_text(row),
-    ]
+def _shared(rows: Sequence[RunRow]) -> dict[str, str]:
+    """Return the model and the data where all rows have the same: a heading says it once."""
+    models, data = {short_source(row.model) for row in rows}, {short_source(row.data) for row in rows}
+    both = {"모델": models, "데이터": data}
+    return {name: next(iter(values)) for name, values in both.items() if len(rows) > 1 and len(values) == 1}
+
+
+def _cells(row: RunRow) -> dict[str, str]:
+    return {
+        "학습": shortened(row.name, _LONGEST_NAME),
+        "모델": shortened(short_source(row.model), _LONGEST_SOURCE),
+        "데이터": shortened(short_source(row.data), _LONGEST_SOURCE),
+        "점수 (95% 신뢰구간)": score_text(row),
+        "스텝": _NOTHING if row.steps is None else f"{row.steps:,}",
+        "시간": _NOTHING if row.seconds is None else duration(row.seconds),
+        "판정": verdict_text(row),
+    }
 
 
 def score_text(row: RunRow) -> str:

@@ -31,6 +31,7 @@ class Tally:
         seconds: Time of the training steps, without evaluating and saving.
         waited: Part of that time in which the next window was not ready yet.
         measured: Sums over all items of what the objective measures, by name.
+        uncompiled: How often one of the compiled layers ran its Python code.
     """
 
     loss_sum: float = 0.0
@@ -42,6 +43,7 @@ class Tally:
     seconds: float = 0.0
     waited: float = 0.0
     measured: dict[str, float] = field(default_factory=dict)
+    uncompiled: int = 0
 
     def add_loss(self, loss_sum: float, items: int, measured: Mapping[str, float] = MappingProxyType({})) -> None:
         """Add one window's loss, and what was measured beside it."""
@@ -104,6 +106,8 @@ class Tally:
         parts.append(f"메모리 {memory_bytes / _GIB:.2f} GiB")
         if self.waiting >= _WORTH_TELLING:
             parts.append(f"데이터 대기 {100 * self.waiting:.0f}%")
+        if self.uncompiled:
+            parts.append(f"컴파일 없이 계산한 층 {self.uncompiled}번")
         if self.skipped:
             parts.append(f"건너뛴 스텝 {self.skipped}")
         return ", ".join(parts)

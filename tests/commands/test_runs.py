@@ -22,7 +22,7 @@ def place(lines: list[str], word: str) -> int:
 
 
 def test_the_best_run_of_a_task_stands_first_and_stopped_ones_say_where(cli: Cli, tmp_path: Path) -> None:
-    write_finished(tmp_path / "worse", test={"accuracy": 0.6}, quality=None)
+    write_finished(tmp_path / "worse", model="a/other", dataset="./b.csv", test={"accuracy": 0.6}, quality=None)
     write_finished(tmp_path / "sweeps" / "learning_rate=3e-5")
     write_finished(
         tmp_path / "chat-weak", task="text-generation", best_validation_loss=2.0, test={"loss": 2.1}, quality=None
@@ -115,3 +115,11 @@ def test_runs_of_earlier_versions_have_a_score_too(tmp_path: Path) -> None:
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     row = runs_below(tmp_path).rows[0]
     assert (row.metric, row.split, row.score, row.interval) == ("accuracy", "test", 0.75, None)
+
+
+def test_a_model_that_all_runs_of_a_task_share_is_said_once(cli: Cli, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_finished(tmp_path / name, model=f"a/{name}")
+    heading, columns, *_ = cli("runs", tmp_path).out.splitlines()
+    assert heading == "text-classification (정확도), 데이터 nsmc"
+    assert "모델" in columns and "데이터" not in columns
