@@ -14,6 +14,7 @@ from config_manager import ConfigManager
 from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
+from finetuning.commands.foresight import known_of
 from finetuning.commands.output_folder import (
     check_not_foreign,
     check_writable,
@@ -25,6 +26,7 @@ from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.config.ladder import remembered, with_changes
+from finetuning.config.preset import KEYS
 from finetuning.files import discard, write_atomically, write_json
 from finetuning.models.chat_template import keep_template, kept_template
 from finetuning.models.quantization import check_device
@@ -36,12 +38,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetuning.checkpoints.store import CheckpointStore
+    from finetuning.data.examples import Examples
     from finetuning.device.budget import TokenBudget
+    from finetuning.inference.evaluator import Evaluator
     from finetuning.reporting.profile import PhaseTimes
     from finetuning.types import Checkpoint
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
+_COMPARED_ROWS = 200  # of validation, whose loss is compared before and after training
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     max_length = session.models.usable_length(tokenizer)
     # data: the main process reads and caches it first
     with session.runtime.main_first():
-        prepared = prepare(session, tokenizer, max_length, earlier)
+        prepared = prepare(session, tokenizer, max_length, earlier, _chosen_in(checkpoint))
     if prepared.session.runtime.is_main:
         for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):
             _log.info("%s", line)
@@ -132,7 +137,7 @@ def _fitted(
     prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, checkpoint: Checkpoint | None,
 ) -> _Fitted:  # fmt: skip
     """Choose settings that fit into memory. A resumed run keeps those that were chosen when it began."""
-    chosen = checkpoint.state.get("chosen", {}) if checkpoint is not None else {}
+    chosen = {key: value for key, value in _chosen_in(checkpoint).items() if key not in KEYS}  # the preset is in force
     prepared = prepared.under(remembered(prepared.session.settings, chosen, prepared.session.given))
     examples = prepared.examples
     fitting = fitting_of(
@@ -140,7 +145,13 @@ def _fitted(
     )
     changes, estimate = choose(fitting, exact=checkpoint is not None)
     settings = with_changes(prepared.session.settings, changes)
-    return _Fitted(prepared.under(settings), {**chosen, **changes}, fitting.taken, estimate.total)
+    return _Fitted(prepared.under(settings), {**prepared.preset, **chosen, **changes}, fitting.taken, estimate.total)
+
+
+def _chosen_in(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """Return the settings that were chosen when a run began, by dotted name."""
+    chosen: dict[str, Any] = checkpoint.state.get("chosen", {}) if checkpoint is not None else {}
+    return chosen
 
 
 def _trained(
@@ -170,6 +181,8 @@ def _trained(
         has_best = (output_dir / "config.json").exists()
         manager.restore(checkpoint, has_best, arguments.allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
+    elif session.task.scores.best_metric == "loss":
+        manager.state.untrained_loss = _loss_of_first_rows(evaluator, examples["validation"])
     if session.runtime.is_main:
         prepare_output(arguments.run, starts_anew=checkpoint is None)
         keep(prepared.learned, output_dir)
@@ -203,7 +216,7 @@ def _report(
     from finetuning.reporting.metrics_file import validation_losses
     from finetuning.reporting.model_card import model_card
     from finetuning.reporting.predictions import sample_lines
-    from finetuning.reporting.quality import Scored, quality_of
+    from finetuning.reporting.quality import Scored, Untrained, quality_of
     from finetuning.reporting.run_report import (
         EvaluationFacts,
         Hardware,
@@ -221,6 +234,9 @@ def _report(
     best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
     best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
     evaluation = best.evaluate(examples[split], session.settings.training.seed, task.scores.final_texts)
+    few, untrained = examples["validation"].of_first_rows(_COMPARED_ROWS), None
+    if state.untrained_loss is not None:
+        untrained = Untrained(state.untrained_loss, _loss_of_first_rows(best, examples["validation"]), len(few.rows))
     if not runtime.is_main or state.best_metric is None:
         return
     rows, samples = examples[split].rows, list[str]()
@@ -230,7 +246,8 @@ def _report(
         split, columns_of(examples[split]), evaluation.predictions, evaluation.metrics, label_names,
         session.data.label_counts(prepared.splits["train"]),
     )  # fmt: skip
-    quality = quality_of(task, scored, state.step, validation_losses(session.output_dir))
+    losses, known = validation_losses(session.output_dir), known_of(prepared, max_length)
+    quality = quality_of(task, scored, state.step, losses, known, untrained)
     seconds = time.perf_counter() - started
     report = build_report(
         session.settings,
@@ -253,6 +270,12 @@ def _report(
         return
     write_atomically(session.output_dir / "README.md", model_card(report))
     write_json(session.output_dir / "summary.json", summary(report))
+
+
+def _loss_of_first_rows(evaluator: Evaluator, validation: Examples) -> float:
+    """Return the loss of the model, as it is now, on the first validation rows."""
+    uninterrupted, seed = replace(evaluator, check_stop=lambda: None), evaluator.task.settings.training.seed
+    return uninterrupted.evaluate(validation.of_first_rows(_COMPARED_ROWS), seed, generated_rows=0).metrics["loss"]
 
 
 def _report_in(output_dir: Path) -> dict[str, str]:

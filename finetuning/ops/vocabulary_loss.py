@@ -29,7 +29,7 @@ def chunk_logits(device_type: str) -> int:
 
 
 def vocabulary_loss_sum(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, smoothing: float = 0.0
 ) -> torch.Tensor:
     """Compute the cross-entropy summed over all items.
 
@@ -38,11 +38,12 @@ def vocabulary_loss_sum(
         weight: Weight of the output layer, shape (vocabulary, hidden size).
         bias: Bias of the output layer, shape (vocabulary,), or None.
         labels: Token ids, int64, shape (items,).
+        smoothing: Share of each target that is spread over the whole vocabulary, from 0 to 1.
 
     Returns:
         A float32 scalar, or float64 if `hidden` is float64.
     """
-    loss: torch.Tensor = _LossSum.apply(hidden, weight, bias, labels)
+    loss: torch.Tensor = _LossSum.apply(hidden, weight, bias, labels, smoothing)
     return loss
 
 
@@ -76,8 +77,9 @@ class _LossSum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
-    ) -> torch.Tensor:
+        context: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor,
+        smoothing: float,
+    ) -> torch.Tensor:  # fmt: skip
         """Compute the loss and its gradients: products in autocast's dtype, accumulated in the weight's dtype.
 
         Gradients of float16 hidden states are kept in float32 until they are scaled.
@@ -92,9 +94,13 @@ class _LossSum(torch.autograd.Function):
             for part, wanted in _chunks(hidden.to(dtype), labels, len(weight)):
                 logits = _logits(part, projection, shift)
                 log_sums, here = logits.logsumexp(-1), torch.arange(len(part), device=part.device)
-                total += (log_sums - logits[here, wanted]).sum()
+                total += (log_sums - (1.0 - smoothing) * logits[here, wanted]).sum()
+                if smoothing:
+                    total -= smoothing * logits.mean(-1).sum()
                 error = logits.sub_(log_sums.unsqueeze(1)).exp_()
-                error[here, wanted] -= 1.0
+                error[here, wanted] -= 1.0 - smoothing
+                if smoothing:
+                    error -= smoothing / len(weight)
                 if bias_grad is not None:
                     bias_grad += error.sum(0)
                 error = error.to(dtype)
@@ -111,7 +117,7 @@ class _LossSum(torch.autograd.Function):
         hidden, *others = context.gradients
         del context.gradients
         scaled = [part.mul_(upstream) if part is not None else None for part in others]
-        return hidden.mul_(upstream).to(context.dtype), *scaled, None
+        return hidden.mul_(upstream).to(context.dtype), *scaled, None, None
 
 
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:

@@ -41,7 +41,7 @@ class WindowGradient:
     """
 
     loss_sum: torch.Tensor
-    items: int
+    items: float
     batches: list[Batch]
     consumed_norm: float | None
 
@@ -52,7 +52,7 @@ class StepResult:
 
     Attributes:
         loss_sum: Sum of the loss over the window's items, a scalar on the device; reading it waits for the device.
-        items: Number of the window's items.
+        items: Denominator of the window's loss: its items, or the sum of their weights.
         grad_norm: L2 norm of the gradient before clipping, a scalar on the device. If it or the loss is not finite,
             the step was skipped.
         lr: Learning rate of the step.
@@ -62,7 +62,7 @@ class StepResult:
     """
 
     loss_sum: torch.Tensor
-    items: int
+    items: float
     grad_norm: torch.Tensor
     lr: float
     tokens: int
@@ -93,6 +93,7 @@ class OptimizerStep:
         self.model, self.runtime, self.memory = evaluator.model, evaluator.runtime, evaluator.memory
         self.objective = objective_of(evaluator.task)
         self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
+        self.learning_rate = settings.training.learning_rate
         self.loss_scale = self.runtime.loss_scale()
         self.stepped_in_backward = self._stepped_in_backward()
         self.compiled: CompiledLayers | None = None
@@ -135,9 +136,10 @@ class OptimizerStep:
     # --- the gradient ---
 
     def set_learning_rate(self, lr: float) -> None:
-        """Set the learning rate of the next step."""
+        """Set the learning rate of the next step; layers below the head may have a share of it."""
+        self.learning_rate = lr
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
 
     def gradient(self, ready: ReadyWindow, step: int) -> WindowGradient:
         """Compute the gradient of a window. It is the same for every cut into micro-batches.
@@ -160,7 +162,7 @@ class OptimizerStep:
         if ready.token_budget != self.memory.token_budget:  # memory ran out after the window was planned
             ready = self.plan(window)
         batches = ready.batches
-        items = int(self.runtime.total(float(self.objective.items(batches))))
+        items = self.runtime.total(float(self.objective.items(batches)))
         while True:
             try:
                 loss_sum, norm = self._backward(batches, items, step)
@@ -174,7 +176,7 @@ class OptimizerStep:
             batches = self.plan(window).batches
         return WindowGradient(self.runtime.summed(loss_sum), items, batches, norm)
 
-    def accumulate(self, batches: list[Batch], items: int, step: int) -> torch.Tensor:
+    def accumulate(self, batches: list[Batch], items: float, step: int) -> torch.Tensor:
         """Add the gradient of these micro-batches to the parameters; return their loss sum, a scalar on the device."""
         self.runtime.seed_step(self.settings.training.seed, step)
         layers = nullcontext() if self.compiled is None else self.compiled.in_use()
@@ -196,7 +198,7 @@ class OptimizerStep:
         """Add the gradient of a loss under fp16's loss scale."""
         self.loss_scale.scaled(loss).backward()
 
-    def _backward(self, batches: list[Batch], items: int, step: int) -> tuple[torch.Tensor, float | None]:
+    def _backward(self, batches: list[Batch], items: float, step: int) -> tuple[torch.Tensor, float | None]:
         """Return this process's loss sum, and the gradient's norm where the backward pass consumed the gradient."""
         if self.stepped_in_backward is None or len(batches) > 1:
             return self.accumulate(batches, items, step), None
@@ -249,8 +251,7 @@ class OptimizerStep:
                 self._apply_in_backward(gradient, gradient.consumed_norm, step)
         tokens = sum(batch.tokens for batch in gradient.batches)
         padded = sum(batch.computed_tokens() for batch in gradient.batches)
-        lr = self.optimizer.param_groups[0]["lr"]
-        return StepResult(gradient.loss_sum, gradient.items, norm, lr, tokens, padded, overflowed)
+        return StepResult(gradient.loss_sum, gradient.items, norm, self.learning_rate, tokens, padded, overflowed)
 
     def _apply(self, loss_sum: torch.Tensor, norm: torch.Tensor) -> bool:
         """Step with the parameters' gradients; return whether fp16 overflowed."""

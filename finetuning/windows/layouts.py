@@ -144,7 +144,7 @@ class OneRow(Layout):
 
     def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         (row,) = rows
-        batch = task.encodes.collate_rows([row], tokenizer)
+        batch = task.encodes.collate_rows([row], tokenizer, key)
         return dataclasses.replace(batch, dense=causal_tokens([len(sequence["input_ids"]) for sequence in row]))
 
 
@@ -159,7 +159,7 @@ class Packed(Layout):
         return pack_window(indices, lengths, self.max_length, token_budget)
 
     def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
-        return task.encodes.collate_rows(rows, tokenizer)
+        return task.encodes.collate_rows(rows, tokenizer, key)
 
 
 def choose_layout(task: Task, model: PreTrainedModel, max_length: int, fixed_cost: int | None = None) -> Layout:

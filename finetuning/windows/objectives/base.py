@@ -34,10 +34,12 @@ class Passes(Protocol):
 class Objective(Protocol):
     """The loss of a window."""
 
-    def items(self, batches: Sequence[Batch]) -> int:
-        """Return the number of terms that these micro-batches add to the denominator of the window's loss."""
+    def items(self, batches: Sequence[Batch]) -> float:
+        """Return what these micro-batches add to the denominator of the window's loss."""
 
-    def accumulate(self, model: PreTrainedModel, batches: Sequence[Batch], items: int, passes: Passes) -> torch.Tensor:
+    def accumulate(
+        self, model: PreTrainedModel, batches: Sequence[Batch], items: float, passes: Passes
+    ) -> torch.Tensor:
         """Add these micro-batches' share of the gradient of the window's loss.
 
         Args:
