@@ -80,7 +80,7 @@ class MemoryManager:
             self.clean_up()  # costs some speed, so only where free blocks of the heap take memory that is needed
         if _is_due(step, self.settings.training.cuda_cleanup_freq):
             self.clean_up()
-            _log.info("스텝 %s: %s", f"{step:,}", self.describe())
+            _log.debug("스텝 %s: %s", f"{step:,}", self.describe())
 
     def clean_up(self) -> None:
         """Collect garbage, which may hold tensors, and return unused blocks to the device."""

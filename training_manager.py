@@ -91,7 +91,7 @@ class TrainingManager:
                 with self.profile.phase("logging"):
                     # log: losses are read from the device here, and not in each step
                     if state.step % self.settings.logging.log_steps == 0 or state.window == self.windows:
-                        self.ledger.log(result.lr, self.total_steps, self.memory.used())
+                        self.ledger.log(result.lr, self.total_steps)
                     bar.update()
                     # clean up: give unused memory back where that is due
                     self.memory.after_step(state.step)
@@ -186,7 +186,7 @@ class TrainingManager:
         self._record(kind="eval", **evaluation.metrics, **epoch_loss)
         if self._is_out_of_patience():
             _log.info(
-                "검증 %s 값이 %d번 이어서 나아지지 않아 학습을 마칩니다. (training.early_stopping_patience)",
+                "검증 %s 값이 %d번 연속으로 나아지지 않아 학습을 마칩니다. (training.early_stopping_patience)",
                 self.task.scores.best_metric, state.evaluations_since_best,
             )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Tables of the READMEs made from results.
+"""Tables of docs/memory-and-speed.md made from results, in both languages.
 
 A table stands between `<!-- benchmark throughput-encoder -->` and `<!-- /benchmark -->`, and is written anew from the
 newest result of that name.
@@ -12,14 +12,15 @@ from typing import Any
 from benchmarks.runner import ROOT, newest, say
 
 _BLOCK = re.compile(r"(<!-- benchmark ([\w-]+) -->\n).*?(<!-- /benchmark -->)", re.DOTALL)
-_UNIT = {"README.md": "배", "README.en.md": " ×"}
+KOREAN, ENGLISH = "docs/memory-and-speed.md", "docs/memory-and-speed.en.md"
+_UNIT = {KOREAN: "배", ENGLISH: " ×"}
 _HEADS = {
-    "README.md": {
+    KOREAN: {
         "throughput-encoder": ("NSMC 분류, BERT-base 크기, 16 × 4", "예제/초", "이 프로그램은", "손실", "최대 메모리"),
         "throughput-causal": ("질문과 답, SmolLM2-135M 전체 학습, 16 × 1", "예제/초", "이 프로그램은", "손실",
                               "최대 메모리"),
     },
-    "README.en.md": {
+    ENGLISH: {
         "throughput-encoder": ("NSMC, a BERT-base shape, 16 × 4", "examples a second", "this program is", "loss",
                                "peak memory"),
         "throughput-causal": ("questions and answers, all of SmolLM2-135M, 16 × 1", "examples a second",
@@ -27,7 +28,7 @@ _HEADS = {
     },
 }  # fmt: skip
 _NAMES = {
-    "README.md": {
+    KOREAN: {
         "ours": "이 프로그램, bf16",
         "ours-compiled": "이 프로그램, bf16, `torch_compile`(긴 학습의 기본값)",
         "trainer": "`transformers.Trainer`, bf16",
@@ -38,7 +39,7 @@ _NAMES = {
         "throughput-encoder bare": "상한: 패딩 없는 행으로 forward, backward, step만",
         "throughput-causal bare": "상한: 512 토큰의 행으로 forward, backward, step만",
     },
-    "README.en.md": {
+    ENGLISH: {
         "ours": "this program, bf16",
         "ours-compiled": "this program, bf16, `torch_compile` (default in long training)",
         "trainer": "`transformers.Trainer`, bf16",
@@ -52,15 +53,15 @@ _NAMES = {
 }
 _PARTS = {"gpu": ["gpu", "gpu-qlora", "gpu-peers"]}  # calls whose results make one table
 _GPU_HEAD = {
-    "README.md": "GPU({card})에서 `python -m benchmarks gpu`로 측정한 값입니다. 값이 여러 개면 설정마다 하나씩입니다.",
-    "README.en.md": "Measured on a GPU ({card}) by `python -m benchmarks gpu`; several values are of several settings.",
+    KOREAN: "GPU({card})에서 `python -m benchmarks gpu`로 측정한 값입니다. 값이 여러 개면 설정마다 하나씩입니다.",
+    ENGLISH: "Measured on a GPU ({card}) by `python -m benchmarks gpu`; several values are of several settings.",
 }
 _GPU_COLUMNS = {
-    "README.md": "| GPU에서 측정한 것 | 목표 | 측정값 |",
-    "README.en.md": "| on a GPU | goal | measured |",
+    KOREAN: "| GPU에서 측정한 것 | 목표 | 측정값 |",
+    ENGLISH: "| on a GPU | goal | measured |",
 }
 _GOALS = {
-    "README.md": {
+    KOREAN: {
         "short-trainer": "짧은 한국어 텍스트, BERT-base: `Trainer` bf16의 몇 배 속도",
         "short-tuned": "같은 것: `group_by_length`와 fused AdamW를 쓴 `Trainer`의 몇 배 속도",
         "chat-packing": "질문과 답, 1B 전체: packing을 쓴 `SFTTrainer`의 몇 배 속도",
@@ -73,7 +74,7 @@ _GOALS = {
         "waits": "로그 사이에 GPU를 기다린 횟수",
         "resumed": "`training.deterministic`으로 재개한 학습이 비트 단위까지 동일함(1)",
     },
-    "README.en.md": {
+    ENGLISH: {
         "short-trainer": "short Korean texts, BERT-base: times the speed of `Trainer` in bf16",
         "short-tuned": "the same: times the speed of `Trainer` with `group_by_length` and fused AdamW",
         "chat-packing": "questions and answers, all of a 1B: times the speed of `SFTTrainer` with packing",
@@ -90,7 +91,7 @@ _GOALS = {
 
 
 def table_of(result: dict[str, Any], document: str) -> str:
-    """The Markdown table of a throughput result in the language of a README."""
+    """The Markdown table of a throughput result in the language of a document."""
     heads, names = _HEADS[document][result["benchmark"]], _NAMES[document]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in result["tables"][0]["rows"]:
@@ -103,7 +104,7 @@ def table_of(result: dict[str, Any], document: str) -> str:
 
 
 def gpu_table_of(results: list[dict[str, Any]], document: str) -> str:
-    """What was measured on a GPU beside what it should be, in the language of a README, with the card's name."""
+    """What was measured on a GPU beside what it should be, in the language of a document, with the card's name."""
     device = next(line["device"] for line in results[0]["tables"][2]["rows"] if "device" in line)
     measured = {row["goal"]: row for result in results for row in result["tables"][0]["rows"]}
     lines = [_GPU_HEAD[document].format(card=device), "", _GPU_COLUMNS[document], "|---|---|---|"]
@@ -115,7 +116,7 @@ def gpu_table_of(results: list[dict[str, Any]], document: str) -> str:
 
 
 def rendered(text: str, document: str) -> str:
-    """A README's text with its tables made from the newest results; what has no result stays as it is."""
+    """A document's text with its tables made from the newest results; what has no result stays as it is."""
 
     def block(found: re.Match[str]) -> str:
         results = [result for part in _PARTS.get(found[2], [found[2]]) if (result := newest(part)) is not None]
@@ -128,7 +129,7 @@ def rendered(text: str, document: str) -> str:
 
 
 def update() -> None:
-    """Write the tables of both READMEs."""
+    """Write the tables of both documents."""
     for document in _HEADS:
         path = ROOT / document
         text = path.read_text(encoding="utf-8")

@@ -270,6 +270,20 @@ def typed(*words: object) -> str:
     )
 
 
+def command_of_this_program(*words: object) -> str:
+    """Return a command as it is typed in a shell here, with the interpreter that has the packages."""
+    return typed(_python(), sys.argv[0], *words)
+
+
+def _python() -> str:
+    """Return how to call this interpreter from here: `python`, or its path where `python` is another one."""
+    found = shutil.which("python")
+    if found is not None and os.path.normcase(Path(found).absolute()) == os.path.normcase(sys.executable):
+        return "python"
+    here, path = Path.cwd(), Path(sys.executable)
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def similar_name(path: Path) -> str:
     """Return a question that names the most similar file or folder beside a path that does not exist, or ""."""
     try:

@@ -1,4 +1,4 @@
-"""Benchmarks: one command names them all, results are kept, and the READMEs' tables are made from them."""
+"""Benchmarks: one command names them all, results are kept, and the tables of docs are made from them."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_a_result_says_where_it_was_measured(tmp_path: Path, monkeypatch: pytest
     assert table.markdown().splitlines() == ["| name | seconds |", "|---|---|", "| this program | 1.25 |"]
 
 
-@pytest.mark.parametrize("document", ["README.md", "README.en.md"])
-def test_tables_of_the_readmes_are_those_of_the_newest_results(document: str) -> None:
+@pytest.mark.parametrize("document", [readme.KOREAN, readme.ENGLISH])
+def test_tables_of_the_documents_are_those_of_the_newest_results(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     assert text.count("<!-- benchmark ") == text.count("<!-- /benchmark -->") == 3
     assert readme.rendered(text, document) == text

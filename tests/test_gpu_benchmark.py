@@ -202,8 +202,8 @@ def test_what_was_measured_stands_beside_what_it_should_be() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("document", ["README.md", "README.en.md"])
-def test_the_readmes_get_a_table_once_there_is_a_result(
+@pytest.mark.parametrize("document", [readme.KOREAN, readme.ENGLISH])
+def test_the_documents_get_a_table_once_there_is_a_result(
     document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "RESULTS", tmp_path)
@@ -220,6 +220,6 @@ def test_the_readmes_get_a_table_once_there_is_a_result(
     assert readme.rendered(made, document) == made
 
 
-@pytest.mark.parametrize("document", ["README.md", "README.en.md"])
-def test_every_goal_has_a_name_in_the_readmes(document: str) -> None:
+@pytest.mark.parametrize("document", [readme.KOREAN, readme.ENGLISH])
+def test_every_goal_has_a_name_in_the_documents(document: str) -> None:
     assert list(readme._GOALS[document]) == [goal.name for goal in GOALS]

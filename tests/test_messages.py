@@ -68,7 +68,9 @@ def _has_particle(part: ast.expr) -> bool:
 
 
 MESSAGES = [message for path in sources() for message in messages_of(path)]
-DOCUMENTS = ["README.md", "config.yaml", *(f"recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml"))]
+GUIDES = [path for path in (ROOT / "docs").glob("*.md") if ".en." not in path.name]
+RECIPES = [*(ROOT / "recipes").glob("*.yaml")]
+DOCUMENTS = ["README.md", "config.yaml", *(str(path.relative_to(ROOT)) for path in (*GUIDES, *RECIPES))]
 
 
 def found(pattern: re.Pattern[str]) -> list[str]:

@@ -291,7 +291,7 @@ def test_a_run_ends_after_patience_evaluations_without_improvement(
     evaluations = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len([record for record in evaluations if record["kind"] == "eval"]) == 3
     assert state.best_step < state.step < manager.total_steps == 18
-    assert "2번 이어서 나아지지 않아" in caplog.text
+    assert "2번 연속으로 나아지지 않아" in caplog.text
     newest = manager.store.newest()
     assert newest is not None
     assert manager.store.load(newest).progress.step == state.step

@@ -22,7 +22,7 @@ to carry there; "base qlora" or "base peers" adds what these two need. On the ma
     PYTHONPATH=/tmp/site python3 -m benchmarks gpu --budget 240
 
 It runs on Python 3.11 and newer with torch 2.11 and transformers 5.17, or newer. Put the result (gpu-DATE.json) into
-benchmarks/results, and `python -m benchmarks readme` makes the table of the READMEs from it.
+benchmarks/results, and `python -m benchmarks readme` makes the table of docs/memory-and-speed.md from it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class Goal:
     """What a check should show.
 
     Attributes:
-        name: Its name in results and in the READMEs' table.
+        name: Its name in results and in the documents' table.
         wanted: What it should be, as text.
         values: Finds the values in a run's lines; several where the check has several.
         meets: Whether a value is good.

@@ -8,6 +8,7 @@ import sys
 from exceptions import SettingsError
 from finetuning.commands.console import read_line
 from finetuning.commands.session import Session, saved_model
+from finetuning.commands.what_next import tell_after_use
 
 _AGAIN, _QUIT = "/처음부터", "/끝"
 
@@ -40,14 +41,13 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     evaluator.model.eval()
     print(f"대화를 시작합니다. {_AGAIN}: 처음부터 다시, {_QUIT} 또는 Ctrl+D: 끝", file=sys.stderr)
     conversation = ChatSession(evaluator)
-    while (line := _read_line()) is not None:
-        if line == _QUIT:
-            return
+    while (line := _read_line()) not in (None, _QUIT):
         if line == _AGAIN:
             conversation.forget()
             print("지금까지의 대화를 지웠습니다.", file=sys.stderr)
         elif line:
             conversation.reply(line)
+    tell_after_use(session, arguments, "chat")
 
 
 def _read_line() -> str | None:

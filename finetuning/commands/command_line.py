@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import re
-import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,7 +13,7 @@ from exceptions import SettingsError
 from finetuning.commands.repeated_flags import unread_settings, unused_values
 from finetuning.config.flags import SETTING_FLAGS
 from finetuning.config.recipes import recipe_path
-from finetuning.files import typed, user_path
+from finetuning.files import command_of_this_program, typed, user_path
 from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
@@ -122,14 +119,19 @@ def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
 
 
 def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
-    """Return the command that continues this run from its newest checkpoint, whichever one it started from.
+    """Return the command that continues this run, quoted for a shell; see `words_to_resume`."""
+    return command_of_this_program(*words_to_resume(argv, run_folder))
+
+
+def words_to_resume(argv: Sequence[str], run_folder: Path | None = None) -> list[str]:
+    """Return the words of a command that continues this run from its newest checkpoint, whichever one it started from.
 
     Args:
         argv: The words of the command that started the run.
         run_folder: The folder of the run; named where the run started from a checkpoint that was named.
 
     Returns:
-        The command, quoted for a shell.
+        The words after the program's name.
     """
     words: list[str] = []
     following, named = iter(argv), False
@@ -141,21 +143,7 @@ def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
             continue
         named = named or word != "--resume"
     folder = ["--checkpoint_path", str(run_folder)] if named and run_folder is not None else []
-    return command_of_this_program(*words, "--resume", *folder)
-
-
-def command_of_this_program(*words: object) -> str:
-    """Return a command as it is typed in a shell here, with the interpreter that has the packages."""
-    return typed(_python(), sys.argv[0], *words)
-
-
-def _python() -> str:
-    """Return how to call this interpreter from here: `python`, or its path where `python` is another one."""
-    found = shutil.which("python")
-    if found is not None and os.path.normcase(Path(found).absolute()) == os.path.normcase(sys.executable):
-        return "python"
-    here, path = Path.cwd(), Path(sys.executable)
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return [*words, "--resume", *folder]
 
 
 def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, words: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from exceptions import ResourceError
 from finetuning.cells import printable
 from finetuning.commands.output_folder import is_evaluation
 from finetuning.commands.session import Session, saved_model
+from finetuning.commands.what_next import tell_after_use
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         _log.info("지표를 저장했습니다: %s", path)
     # what is saved does not depend on who reads this
     print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
+    tell_after_use(session, arguments, "evaluate")
 
 
 def _check_is_own(path: Path) -> None:

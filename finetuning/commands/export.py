@@ -11,8 +11,10 @@ from exceptions import SettingsError
 from finetuning.checkpoints.names import CHECKPOINTS, entries
 from finetuning.commands.run_folder import MODEL_FILES, RECORD
 from finetuning.commands.session import Session, find_saved
+from finetuning.commands.what_next import exported_model, tell
 from finetuning.exports.registry import DEFAULT
 from finetuning.files import seen_from, write_json
+from finetuning.reporting.next_steps import next_commands
 
 _log = logging.getLogger(__name__)
 _EXPORTED = "export.json"  # in a folder that this command wrote: from which model, so that it may be written anew
@@ -34,6 +36,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     DEFAULT.write(session.models, folder)
     write_json(folder / _EXPORTED, {"format": DEFAULT.name, "model": _from(folder, model)})
     _log.info("%s: %s", DEFAULT.done, folder)
+    tell(next_commands(exported_model(session, folder, home / "settings.yaml"), done={"evaluate"}))
 
 
 def check_export_folder(folder: Path, model: Path) -> None:

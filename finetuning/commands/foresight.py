@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from finetuning.commands.session import Prepared, row_of
@@ -49,7 +50,7 @@ def baseline_lines(prepared: Prepared) -> list[str]:
     from finetuning.inference.evaluator import columns_of
     from finetuning.reporting.quality import naive_of, naive_score
 
-    split = "test" if "test" in prepared.examples else "validation"
+    split = scored_split(prepared.examples)
     task, scored = prepared.session.task, prepared.examples[split]
     labels = prepared.session.data.label_counts(prepared.splits["train"])
     naive: Naive | None = naive_of(task, labels, len(scored.rows), prepared.label_names)
@@ -57,3 +58,8 @@ def baseline_lines(prepared: Prepared) -> list[str]:
         return []
     score = naive_score(task, naive, columns_of(scored), prepared.label_names)
     return [f"기준({split} {display_name(task.scores.best_metric)}): {baseline_text(naive, score)}"]
+
+
+def scored_split(splits: Collection[str]) -> str:
+    """Return the split whose score a run reports: test, or validation where there is no test data."""
+    return "test" if "test" in splits else "validation"

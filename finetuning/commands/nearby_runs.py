@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exceptions import ModelError
 from finetuning.checkpoints.names import CHECKPOINTS, checkpoints_in, entries, step_of
-from finetuning.commands.command_line import command_of_this_program
+from finetuning.files import command_of_this_program
 
 _SHOWN, _MOST_LOOKED_AT = 5, 1000
 _PLACES = ("--output_dir", "--checkpoint_path")  # flags whose value names a run; --resume is added anew

@@ -12,6 +12,7 @@ from finetuning.commands.foresight import baseline_lines, known_of
 from finetuning.commands.session import Session, prepare
 from finetuning.commands.timing import time_lines
 from finetuning.commands.tokenizers import tokenizer_lines
+from finetuning.commands.what_next import step_to_train, tell
 from finetuning.data.table import numbers
 from finetuning.planning.preview import memory_lines, padding_line
 from finetuning.reporting.findings import finding_lines, foreseen
@@ -56,3 +57,4 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     example = session.task.encodes.describe(train.fetch([0])[0], tokenizer)
     print("\n".join(printable(line) for line in lines))
     print(printable(example, keep_lines=True))
+    tell([step_to_train(arguments)])

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 
 from finetuning.commands.console import input_lines
 from finetuning.commands.session import Session, saved_model
+from finetuning.commands.what_next import tell_after_use
+
+_log = logging.getLogger(__name__)
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
@@ -20,4 +24,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     evaluator = saved_model(session, arguments)
     source = session.data.load_unlabelled(arguments.input, input_lines())
     cell = as_cell_without_formula if arguments.defuse_formulas else as_cell
-    write_predictions(arguments.output, Predictor(evaluator).predict(source), cell)
+    predictor = Predictor(evaluator)
+    write_predictions(arguments.output, predictor.predict(source), cell)
+    _log.info("%s", predictor.said.line())
+    tell_after_use(session, arguments, "predict", *(["predict-file"] if arguments.output else []))

@@ -163,7 +163,7 @@ def _next(output_dir: Path, newest: RunFolder) -> RunFolder:
     while _is_taken(named.with_name(f"{named.name}-{number}")):
         number += 1
     path = named.with_name(f"{named.name}-{number}")
-    note = f"앞선 학습의 결과가 {newest.path} 폴더에 있습니다. 그대로 두고 새 폴더에 학습합니다: {path}"
+    note = f"이전 학습의 결과가 {newest.path} 폴더에 있습니다. 그대로 두고 새 폴더에 학습합니다: {path}"
     return RunFolder(path, named.name, number, note, newest.path)
 
 

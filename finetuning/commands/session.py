@@ -241,5 +241,5 @@ def find_saved(session: Session, arguments: argparse.Namespace) -> None:
                 "아직 저장된 모델이 없습니다.",
                 where=str(session.output_dir),
                 remedy="먼저 학습을 실행하거나, --output_dir 또는 --model_name으로 모델 폴더를 지정하세요."
-                + (" 앞선 학습의 모델은 --model_name으로 그 폴더를 지정하면 쓸 수 있습니다." if is_numbered else ""),
+                + (" 이전 학습의 모델은 --model_name으로 그 폴더를 지정하면 쓸 수 있습니다." if is_numbered else ""),
             )

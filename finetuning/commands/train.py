@@ -14,7 +14,7 @@ from config_manager import ConfigManager
 from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
-from finetuning.commands.foresight import known_of
+from finetuning.commands.foresight import known_of, scored_split
 from finetuning.commands.output_folder import (
     check_not_foreign,
     check_writable,
@@ -25,13 +25,16 @@ from finetuning.commands.output_folder import (
 from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
+from finetuning.commands.what_next import tell, words_for_more_epochs
 from finetuning.config.ladder import remembered, with_changes
 from finetuning.config.preset import KEYS
 from finetuning.files import discard, write_atomically, write_json
+from finetuning.models.adapters import METHODS
 from finetuning.models.chat_template import keep_template, kept_template
 from finetuning.models.quantization import check_device
 from finetuning.models.vocabulary_cache import keep, read_kept
 from finetuning.planning.fit import choose
+from finetuning.reporting.next_steps import SavedModel, next_commands, trained_model
 from finetuning.reporting.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -127,10 +130,11 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     _report(fitted, trained, tokenizer, max_length, started)
     if arguments.run.earlier is not None:
         _log.info(
-            "이번 학습은 %s 폴더에 있습니다. 앞선 학습은 %s 폴더에 그대로 있습니다.", output_dir, arguments.run.earlier
+            "이번 학습은 %s 폴더에 있습니다. 이전 학습은 %s 폴더에 그대로 있습니다.", output_dir, arguments.run.earlier
         )
     if trained.unsaved is not None:
         raise trained.unsaved
+    tell(next_commands(_left_by(fitted.prepared, trained.state, arguments)))
 
 
 def _fitted(
@@ -229,7 +233,7 @@ def _report(
 
     prepared, state, memory = fitted.prepared, trained.state, trained.memory
     session, examples, label_names = prepared.session, prepared.examples, prepared.label_names
-    split, task, runtime = "test" if "test" in examples else "validation", session.task, session.runtime
+    split, task, runtime = scored_split(examples), session.task, session.runtime
     session.models.name = str(session.output_dir)
     best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
     best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
@@ -276,6 +280,16 @@ def _loss_of_first_rows(evaluator: Evaluator, validation: Examples) -> float:
     """Return the loss of the model, as it is now, on the first validation rows."""
     uninterrupted, seed = replace(evaluator, check_stop=lambda: None), evaluator.task.settings.training.seed
     return uninterrupted.evaluate(validation.of_first_rows(_COMPARED_ROWS), seed, generated_rows=0).metrics["loss"]
+
+
+def _left_by(prepared: Prepared, state: TrainingState, arguments: argparse.Namespace) -> SavedModel:
+    """Describe the model that the run has left, for the commands that use it."""
+    session, settings = prepared.session, prepared.session.settings
+    # more of the same does not help where the model was better before the end
+    more = words_for_more_epochs(arguments, settings.training.epochs) if state.best_step == state.step else ()
+    is_adapter = METHODS[settings.model.adapter.method].adds_weights
+    split = scored_split(prepared.examples)
+    return trained_model(settings, session.task.name, session.output_dir, split, is_adapter, more)
 
 
 def _report_in(output_dir: Path) -> dict[str, str]:

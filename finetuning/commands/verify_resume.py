@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import FinetuningError, SettingsError, StopRequested
 from finetuning.commands.session import Session, prepare
+from finetuning.commands.what_next import step_to_train, tell
 from finetuning.config.schema import Settings
 from finetuning.files import writing
 
@@ -151,6 +152,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         temporary = tempfile.TemporaryDirectory(prefix=".verify-resume-", dir=home, ignore_cleanup_errors=True)
     with temporary as name:
         _judge(proof, Path(name))
+    tell([step_to_train(arguments)])
 
 
 def _judge(proof: Proof, folder: Path) -> None:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 SETTING_FLAGS: tuple[tuple[str, str, str, bool], ...] = (
     ("--model_name", "model.name", "Hugging Face 모델 ID, 또는 모델 폴더나 GGUF 파일의 경로", False),
-    ("--task", "model.task", "태스크의 이름. README.md의 태스크 표를 보세요", False),
+    ("--task", "model.task", "태스크의 이름. docs/tasks.md의 표를 보세요", False),
     ("--output_dir", "model.output_dir", "파인튜닝한 모델을 저장할 폴더", False),
     ("--cache_dir", "model.cache_dir", "사전학습 모델을 내려받아 둘 폴더", False),
     ("--dataset", "data.dataset_name", "Hugging Face 데이터셋 ID, 데이터 파일, 또는 split별 파일이 있는 폴더", False),
     ("--text_column", "data.text_column", "텍스트 열 이름", False),
     ("--label_column", "data.label_column", "라벨 열 이름", False),
-    ("--max_length", "data.max_length", "최대 토큰 수. 모델이 더 짧으면 모델의 길이로 줄이고 알립니다", False),
+    (
+        "--max_length",
+        "data.max_length",
+        "최대 토큰 수. 모델의 최대 길이가 더 짧으면 그 길이로 줄이고 로그에 표시합니다",
+        False,
+    ),
     (
         "--batch_size",
         "data.batch_size",

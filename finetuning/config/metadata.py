@@ -35,10 +35,10 @@ class Setting:
     """Metadata of one setting, stored in the field's `json_schema_extra`.
 
     Attributes:
-        korean: Description in one short sentence, for config.yaml, --help, README.md and the editor schema.
-        english: The same in English, for README.en.md.
-        more_korean: Further sentences for README.md and the editor schema.
-        more_english: Further sentences for README.en.md.
+        korean: Description in one short sentence, for config.yaml, --help, docs/settings.md and the editor schema.
+        english: The same in English, for docs/settings.en.md.
+        more_korean: Further sentences for docs/settings.md and the editor schema.
+        more_english: Further sentences for docs/settings.en.md.
         flag: Command line flag that sets it.
         resume: Whether a resumed run may change it; None takes the section's rule.
         cache: Part of the data cache that depends on it; None takes the section's rule.
@@ -83,7 +83,7 @@ def setting(
         default: The default value.
         korean: Description in Korean, one short sentence.
         english: Description in English.
-        more: Further sentences in Korean and in English, for the README.
+        more: Further sentences in Korean and in English, for docs/settings.md.
         flag: Command line flag, with its dashes.
         resume: Whether a resumed run may change it; None takes the section's rule.
         cache: Part of the data cache that depends on it; None takes the section's rule.

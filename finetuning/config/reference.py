@@ -1,4 +1,4 @@
-"""Files made from the settings' schema: config.yaml, the README tables, the flag table, and the editor's schema.
+"""Files made from the settings: config.yaml, the tables of docs/settings.md, the flag table, and the editor's schema.
 
 `python -m finetuning.config.reference` writes them all. A test fails if one of them is stale.
 """
@@ -41,15 +41,15 @@ _JSON_SCHEMA_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum
 
 @dataclass(frozen=True)
 class _Language:
-    """The language of a README's tables."""
+    """The language of a document's tables."""
 
     name: Literal["korean", "english"]
     header: str
 
 
-READMES = {
-    "README.md": _Language("korean", "| 키 | 설명 | 기본값 |"),
-    "README.en.md": _Language("english", "| Key | Meaning | Default |"),
+DOCUMENTS = {
+    "docs/settings.md": _Language("korean", "| 키 | 설명 | 기본값 |"),
+    "docs/settings.en.md": _Language("english", "| Key | Meaning | Default |"),
 }
 
 
@@ -57,17 +57,17 @@ def generated_files(root: Path = ROOT) -> dict[Path, str]:
     """Generate every file that is made from the settings.
 
     Args:
-        root: Folder of the project. The READMEs are read there, since only their tables are replaced.
+        root: Folder of the project. The documents are read there, since only their tables are replaced.
 
     Returns:
         The content that each file must have, by its path.
     """
-    readmes = {root / name: (root / name).read_text(encoding="utf-8") for name in READMES}
+    documents = {name: (root / name).read_text(encoding="utf-8") for name in DOCUMENTS}
     return {
         root / "config.yaml": config_yaml(),
         root / "schema.json": json_schema(),
         root / "finetuning" / "config" / "flags.py": flags_module(),
-        **{path: with_tables(text, READMES[path.name]) for path, text in readmes.items()},
+        **{root / name: with_tables(text, DOCUMENTS[name]) for name, text in documents.items()},
     }
 
 
@@ -91,11 +91,11 @@ def _yaml_lines(section: type[Section], depth: int) -> Iterator[str]:
             yield from _yaml_lines(below, depth + 1)
 
 
-# --- README tables ---
+# --- tables of the settings ---
 
 
 def with_tables(text: str, language: _Language) -> str:
-    """Regenerate the tables of a README between `<!-- settings: SECTION -->` and `<!-- /settings -->`."""
+    """Regenerate the tables of a document between `<!-- settings: SECTION -->` and `<!-- /settings -->`."""
     own = {match[2] for match in _TABLE.finditer(text)}
 
     def table(match: re.Match[str]) -> str:

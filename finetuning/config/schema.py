@@ -1,7 +1,7 @@
 """The settings of a run: one typed, frozen model per section of config.yaml.
 
 The sections stand in `finetuning/config/sections/`. `python -m finetuning.config.reference` rewrites config.yaml, the
-README tables, the flag table and schema.json after a change.
+the tables of docs/settings.md, the flag table and schema.json after a change.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def warn_of_few(splits: Mapping[str, Rows], share: float) -> None:
         return
     larger = f"하거나, data.validation_split(지금 {share:g})를 늘리세요." if _is_held_out(splits) else "하세요."
     _log.warning(
-        "검증 데이터가 %d행뿐입니다. 지표가 우연에 크게 좌우되어, 모델을 고르거나 성능을 말할 근거가 되지 못합니다. "
+        "검증 데이터가 %d행뿐입니다. 점수가 우연에 크게 좌우되므로 모델을 고르거나 성능을 판단하기 어렵습니다. "
         "예제를 더 모으거나 검증 파일을 따로 준비%s",
         count, larger,
     )  # fmt: skip
@@ -50,7 +50,7 @@ def check_every_label_stays(splits: Mapping[str, Rows], taken: Collection[str]) 
         raise DataError(
             f"라벨마다 예제가 하나뿐이어서 검증 데이터를 나눌 수 없습니다: {', '.join(sorted(taken)[:_SHOWN])}",
             where=f"{splits['train'].where} ({rows:,}행)",
-            remedy="라벨마다 예제가 둘은 있어야 하고, 뜻이 있는 결과에는 적어도 수십 행이 필요합니다. "
+            remedy="라벨마다 예제가 둘은 있어야 하고, 의미 있는 결과를 얻으려면 적어도 수십 행이 필요합니다. "
             "예제를 더 모으세요.",
         )
 

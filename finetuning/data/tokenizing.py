@@ -179,7 +179,7 @@ class LengthReport:
         """Log how many texts were cut and how many examples were dropped, with all lengths if more than 1% were."""
         if self.why_several and self._total > self._rows:
             _log.info(
-                "%s: %s행이 예제 %s개가 됩니다. %s",
+                "%s: %s행으로 예제 %s개를 만들었습니다. %s",
                 self.where, f"{self._rows:,}", f"{self._total:,}", self.why_several,
             )  # fmt: skip
         if self._refused:
@@ -219,7 +219,7 @@ class LengthReport:
                 f"모델의 chat template에 맞지 않는 행이 너무 많습니다. {self._refused_as_text()}",
                 where=self.where,
                 remedy="데이터를 그 template에 맞게 고치거나 text_generation.chat_template에 다른 파일을 지정하세요. "
-                f"그대로 빼고 쓰려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
+                f"그 행들을 제외하고 계속하려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
             )
         if refused + sum(map(len, self._dropped_rows)) == self._total:
             raise DataError(

@@ -51,7 +51,7 @@ class Pinning:
         except RuntimeError as error:
             self.works = False
             _log.warning(
-                "GPU로 복사할 메모리를 고정(pin)하지 못해 그냥 복사합니다. 조금 느려질 뿐 결과는 같습니다. (%s)",
+                "GPU로 복사할 메모리를 고정(pin)하지 못했습니다. 조금 느려지지만 결과는 같습니다. (%s)",
                 next(iter(str(error).splitlines()), type(error).__name__),
             )
             return batch

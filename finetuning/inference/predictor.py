@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from finetuning.data.prepared import Unlabelled
 from finetuning.data.tokenizing import Encoder, LengthReport, examples_in_memory, usable_examples
 from finetuning.inference.evaluator import Evaluator
-from finetuning.reporting.predictions import beside
+from finetuning.reporting.predictions import Said, beside
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Predicts rows with a saved model."""
+    """Predicts rows with a saved model.
+
+    Attributes:
+        evaluator: Holds the model.
+        said: Counts what it predicts.
+    """
 
     evaluator: Evaluator
+    said: Said = field(default_factory=Said)
 
     def predict(self, source: Unlabelled) -> Iterator[dict[str, Any]]:
         """Predict the rows of a source, a chunk at a time, so that memory does not grow with their number.
@@ -42,7 +48,9 @@ class Predictor:
                 predictions = evaluator.predict(examples) if len(examples) else []
                 for row, outcome in zip(examples.rows, predictions, strict=True):
                     found = evaluator.task.shows.readable(outcome, row, evaluator.label_names, evaluator.tokenizer)
+                    self.said.count(evaluator.task.shows.labels_said(found))
                     records[row["row"] - first] = beside(records[row["row"] - first], found)
+            self.said.rows += len(records)
             yield from records
             first += len(records)
         report.log()

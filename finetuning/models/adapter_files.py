@@ -76,7 +76,7 @@ def base_of(folder: Path) -> str:
             return str(found)
     if not may_be_hub_id(name):
         raise ModelError(
-            f"어댑터의 베이스 모델이 그 자리에 없습니다: {name}",
+            f"어댑터의 베이스 모델을 찾을 수 없습니다: {name}",
             where=f"{where}, {_BASE}",
             remedy=f"베이스 모델을 옮겼으면 이 파일의 {_BASE}에 지금 경로를 쓰고, 지웠으면 다시 내려받으세요.",
         )

@@ -54,7 +54,7 @@ def check_supported(config: PreTrainedConfig, name: str) -> None:
     """
     if config.model_type == "xlnet":
         raise ModelError(
-            "XLNet은 왼쪽을 채워 읽는 모델이어서 배치를 나누는 방법에 따라 결과가 달라지므로 지원하지 않습니다.",
+            "XLNet은 왼쪽에 패딩을 넣는 모델이어서 배치를 나누는 방법에 따라 결과가 달라지므로 지원하지 않습니다.",
             where=f"model.name: {name}",
             remedy="BERT, RoBERTa, ELECTRA, DeBERTa 계열의 모델을 고르세요.",
         )
@@ -80,7 +80,8 @@ def tell_differences(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfi
     rows, tokens = getattr(config.get_text_config(), "vocab_size", None), TokenRows.of(tokenizer).all
     if rows is not None and tokens > rows:
         _log.warning(
-            "tokenizer의 토큰(%s개)이 모델의 임베딩(%s개)보다 많아 임베딩을 늘립니다. 새 토큰은 평균에서 시작합니다.",
+            "tokenizer의 토큰(%s개)이 모델의 임베딩(%s개)보다 많아 임베딩을 늘립니다. "
+            "새 토큰은 기존 임베딩의 평균으로 초기화합니다.",
             f"{tokens:,}", f"{rows:,}",
         )  # fmt: skip
 
@@ -120,7 +121,7 @@ def fit_segments(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -
         if most < segments:
             return
         _log.warning(
-            "tokenizer가 주는 token_type_ids(최대 %d)가 모델의 type_vocab_size(%d)를 넘어 쓰지 않습니다.",
+            "tokenizer가 만드는 token_type_ids(최대 %d)가 모델의 type_vocab_size(%d)를 넘어 쓰지 않습니다.",
             most,
             segments,
         )
@@ -161,7 +162,7 @@ def fit_end(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: 
     )
     own = backend.post_processor
     backend.post_processor = template if own is None else processors.Sequence([own, template])
-    _log.info("tokenizer가 글 끝에 %s 토큰을 붙이게 했습니다. 이 모델은 그 자리로 분류합니다.", end)
+    _log.info("tokenizer가 글 끝에 %s 토큰을 붙이게 했습니다. 이 모델은 그 토큰의 출력으로 분류합니다.", end)
 
 
 def fit_special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -97,7 +97,7 @@ def _of_the_files(error: Exception, where: str, task: str) -> ModelError | None:
             "이 모델은 저장소에 든 파이썬 코드를 실행해야 읽을 수 있습니다. 실행하지 않았습니다.",
             where=where,
             remedy="코드를 살펴보고 믿을 수 있으면 --set model.trust_remote_code=true를 붙이거나 "
-            "--config 파일에 쓰세요. 모델 폴더의 settings.yaml에 쓰인 것은 허락으로 보지 않습니다.",
+            "--config 파일에 쓰세요. 모델 폴더의 settings.yaml에 적힌 값은 인정하지 않습니다.",
         )
     return None
 

@@ -36,7 +36,7 @@ def padding_line(fitting: Fitting, window: int) -> str:
             batch = lengths[indices[start : start + settings.data.batch_size]]
             plain += len(batch) * int(batch.max())
     share, unsorted = 100 * (1 - real / computed), 100 * (1 - real / plain)
-    return f"패딩: {share:.1f}% ({layout.label}), 순서대로 나누면 {unsorted:.1f}%"
+    return f"패딩: {share:.1f}% ({layout.label}), 정렬하지 않고 나누면 {unsorted:.1f}%"
 
 
 def memory_lines(fitting: Fitting, estimate: Estimate) -> list[str]:
@@ -47,7 +47,7 @@ def memory_lines(fitting: Fitting, estimate: Estimate) -> list[str]:
 
 def memory_table(fitting: Fitting, estimate: Estimate) -> list[str]:
     """Return the estimate in GiB beside the limit, a line for each part."""
-    method = "값 없는(meta) 텐서로 한 스텝을 실행해 추정" if estimate.counted else "간이 계산"
+    method = "실제 값 없이(meta 텐서) 한 스텝을 돌려 추정" if estimate.counted else "간이 계산"
     parts = [
         ("가중치", estimate.weights),
         ("기울기", estimate.gradients),

@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +25,42 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SAMPLES = 5
+_LABELS_SHOWN = 20
 _FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # full-width ones count in Excel too
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?%?")
 # What a terminal acts on, and JSON leaves as it is. Escaped, it reads back as the same text.
 _UNSHOWABLE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@dataclass
+class Said:
+    """What was predicted, in numbers.
+
+    Attributes:
+        rows: Rows of the source.
+        predicted: Rows with a prediction.
+        labels: How often each label was predicted.
+    """
+
+    rows: int = 0
+    predicted: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+
+    def count(self, labels: Iterable[str]) -> None:
+        """Count the labels of one prediction."""
+        self.predicted += 1
+        self.labels.update(labels)
+
+    def line(self) -> str:
+        """Return the counts as a line for the log."""
+        parts = [f"예측한 행 {self.predicted:,}개"]
+        if self.labels:
+            shown = ", ".join(f"{label} {count:,}" for label, count in self.labels.most_common(_LABELS_SHOWN))
+            more = len(self.labels) - _LABELS_SHOWN
+            parts.append(f"라벨별: {shown}" + (f" 외 {more:,}종" if more > 0 else ""))
+        if self.predicted < self.rows:
+            parts.append(f"텍스트가 없어 예측하지 않은 행 {self.rows - self.predicted:,}개")
+        return ". ".join(parts)
 
 
 def check_output(path: Path | None, source: Path | None = None) -> None:

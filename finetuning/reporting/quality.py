@@ -266,7 +266,7 @@ def _for_a_paper(split: str) -> Iterator[Finding]:
         yield Finding(
             "chosen on validation",
             "이 점수는 모델을 고를 때 쓴 검증 데이터의 점수여서 실제보다 높게 나올 수 있습니다.",
-            "논문이나 보고서에는 data.test_split으로 떼어 둔 test 데이터의 점수를 쓰세요.",
+            "논문이나 보고서에는 data.test_split으로 따로 분리한 test 데이터의 점수를 쓰세요.",
         )
     else:
         yield Finding(

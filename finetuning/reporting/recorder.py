@@ -85,7 +85,7 @@ class Recorder:
             except Exception as error:  # the network, or a quota: no reason to lose a run
                 self._started.remove(tracker)
                 _log.warning(
-                    "%s tracker에 기록하지 못해 더 쓰지 않습니다. (%s) 모든 기록은 metrics.jsonl에 있습니다.",
+                    "%s tracker에 기록하지 못해 더는 기록하지 않습니다. (%s) 모든 기록은 metrics.jsonl에 있습니다.",
                     tracker.name, first_line_of(error),
                 )  # fmt: skip
                 _finish_quietly(tracker)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.config.schema import ExpectationSettings, Settings
+from finetuning.korean.durations import duration
 from finetuning.models.adapters import METHODS
 from finetuning.reporting.metric_names import metrics_line
 from finetuning.reporting.profile import PhaseTimes
@@ -274,7 +275,7 @@ def log_lines(report: RunReport) -> list[str]:
         lines.append(report.verdict.text)
     lines.extend(lines_of(report.quality))
     lines.append(
-        f"소요 시간 {training.seconds:.0f}초, "
+        f"소요 시간 {duration(training.seconds)}, "
         f"메모리 최대 {memory.peak / _GIB:.2f} GiB (한도 {memory.limit / _GIB:.1f} GiB)"
     )
     lines.append(f"가장 좋은 모델(스텝 {training.best_step:,})을 저장했습니다: {report.output_dir}")

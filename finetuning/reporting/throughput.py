@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from finetuning.korean.durations import duration
+
 _WORTH_TELLING = 0.1  # share of the time; less is told in the debug log alone
+_WHOLE_FROM = 10  # examples a second; a slower speed has a decimal place
+_GIB = 2**30
 
 
 @dataclass
@@ -69,11 +73,31 @@ class Tally:
         """Share of the time in which the next window was not ready, from 0 to 1."""
         return self.waited / max(self.seconds, 1e-9)
 
-    def line(self, lr: float, grad_norm: float) -> str:
-        """Format the stretch as a line of the log, with the last step's learning rate and gradient norm."""
-        skipped = f", 건너뛴 스텝 {self.skipped}" if self.skipped else ""
-        waiting = f", 데이터 대기 {100 * self.waiting:.0f}%" if self.waiting >= _WORTH_TELLING else ""
+    def line(self, lr: float, left_s: float, memory_bytes: int) -> str:
+        """Format the stretch as the line of the log that a person follows.
+
+        Args:
+            lr: Learning rate of the last step.
+            left_s: Seconds that the rest of the run takes at the speed so far.
+            memory_bytes: Bytes in use now.
+
+        Returns:
+            The line, in Korean.
+        """
+        speed = f"{self.examples_per_s:,.0f}" if self.examples_per_s >= _WHOLE_FROM else f"{self.examples_per_s:.1f}"
+        parts = [f"손실 {self.loss:.4f}", f"학습률 {lr:.3g}", f"초당 {speed}개"]
+        if left_s > 0:
+            parts.append(f"남은 시간 {duration(left_s)}")
+        parts.append(f"메모리 {memory_bytes / _GIB:.2f} GiB")
+        if self.waiting >= _WORTH_TELLING:
+            parts.append(f"데이터 대기 {100 * self.waiting:.0f}%")
+        if self.skipped:
+            parts.append(f"건너뛴 스텝 {self.skipped}")
+        return ", ".join(parts)
+
+    def details(self, grad_norm: float) -> str:
+        """Format what only the debug log says; grad_norm: the last step's gradient norm."""
         return (
-            f"손실 {self.loss:.4f}, lr {lr:.3g}, grad_norm {grad_norm:.3f}, "
-            f"{self.examples_per_s:.0f} 예제/초, 패딩 {100 * self.padding:.0f}%{waiting}{skipped}"
+            f"grad_norm {grad_norm:.3f}, 초당 토큰 {self.tokens_per_s:,.0f}개, 패딩 {100 * self.padding:.0f}%, "
+            f"데이터를 기다린 시간 {self.seconds:.3f}초 중 {self.waited:.3f}초"
         )

@@ -375,6 +375,10 @@ class Presenter(ABC):
             Values by name, in the order in which they are written.
         """
 
+    def labels_said(self, readable: Mapping[str, Any]) -> Sequence[str]:
+        """Return the labels in a prediction that `readable` made, which `predict` counts; none by default."""
+        return ()
+
     def phrase(
         self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
     ) -> list[Any]:

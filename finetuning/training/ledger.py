@@ -100,18 +100,19 @@ class StepLedger:
                 self._report_bad_window(step, loss_sum, window)
         return norm
 
-    def log(self, lr: float, total_steps: int, memory_bytes: int) -> None:
+    def log(self, lr: float, total_steps: int) -> None:
         """Log and record the steps since the last log line, and begin the next stretch.
 
         Args:
             lr: Learning rate of the last step.
             total_steps: Steps of the whole run.
-            memory_bytes: Bytes in use now.
         """
-        grad_norm, tally = self.read(), self.state.since_log
-        where = f"epoch {self.state.epoch + 1} 스텝 {self.state.step:,}/{total_steps:,}"
-        _log.info("%s: %s", where, tally.line(lr, grad_norm))
-        _log.debug("데이터를 기다린 시간: %.3f초 가운데 %.3f초", tally.seconds, tally.waited)
+        grad_norm, tally, state = self.read(), self.state.since_log, self.state
+        memory_bytes = self.evaluator.memory.used()
+        left_s = (total_steps - state.step) * state.this_epoch.seconds / max(state.window, 1)
+        where = f"epoch {state.epoch + 1} 스텝 {state.step:,}/{total_steps:,}"
+        _log.info("%s: %s", where, tally.line(lr, left_s, memory_bytes))
+        _log.debug("%s: %s", where, tally.details(grad_norm))
         self.recorder.record(
             self.state.step, self.state.epoch + 1,
             kind="train", loss=tally.loss, lr=lr, grad_norm=grad_norm, skipped=tally.skipped,

@@ -14,7 +14,7 @@ import yaml
 
 from finetuning.config.flags import SETTING_FLAGS
 from finetuning.config.metadata import fields_of
-from finetuning.config.reference import config_yaml, generated_files, write_files
+from finetuning.config.reference import DOCUMENTS, config_yaml, generated_files, write_files
 from finetuning.config.schema import Settings, all_keys
 from tests.support.paths import ROOT
 
@@ -30,15 +30,16 @@ def test_a_file_made_from_the_schema_is_up_to_date(path: Path) -> None:
 
 def test_the_files_are_written_whole(tmp_path: Path) -> None:
     (tmp_path / "finetuning" / "config").mkdir(parents=True)
-    for name in ("README.md", "README.en.md"):
+    (tmp_path / "docs").mkdir()
+    for name in DOCUMENTS:
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     write_files(tmp_path)
     for path in FILES:
         assert (tmp_path / path.relative_to(ROOT)).read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
 
 
-def test_every_setting_is_in_both_readmes_once() -> None:
-    for name in ("README.md", "README.en.md"):
+def test_every_setting_is_in_both_documents_once() -> None:
+    for name in DOCUMENTS:
         text, found = (ROOT / name).read_text(encoding="utf-8"), []
         for section, table in re.findall(r"<!-- settings: (\S+) -->\n(.*?)<!-- /settings -->", text, re.S):
             prefix = "" if section == "others" else f"{section}."

@@ -118,7 +118,7 @@ def test_a_base_that_moved_is_told_and_a_relative_one_is_found(
     base.rename(tmp_path / "moved")
     run = cli(*predict, stdin="정말 재미있다\n")
     assert run.code == 4, run.err
-    assert "베이스 모델이 그 자리에 없습니다" in run.err and str(base) in run.err and "adapter_config.json" in run.err
+    assert "베이스 모델을 찾을 수 없습니다" in run.err and str(base) in run.err and "adapter_config.json" in run.err
     config = read_json(folder / "adapter_config.json")
     for path in ("./moved", "moved", str(tmp_path / "moved")):
         written = json.dumps({**config, "base_model_name_or_path": path})

@@ -260,7 +260,9 @@ def test_a_model_that_pads_on_the_left_is_refused_by_name(
     folder = changed(tiny_model, tmp_path / "odd")
     (folder / "config.json").write_text(json.dumps({"model_type": "xlnet"}), encoding="utf-8")
     for command in ("plan", "train"):
-        check_refused(cli(command, *arguments_for(folder, reviews, tmp_path / "run")), "XLNet은 왼쪽을 채워 읽는 모델")
+        check_refused(
+            cli(command, *arguments_for(folder, reviews, tmp_path / "run")), "XLNet은 왼쪽에 패딩을 넣는 모델"
+        )
 
 
 def test_attention_that_depends_on_the_batch_is_replaced(

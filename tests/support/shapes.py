@@ -176,7 +176,7 @@ CASES = (
          "학습하지 않는다고 표시한 답", True),
     Case("unknown role", {"messages": _chat(ASKED, ("narrator", "말"), ANSWERED)}, "알 수 없는 role 'narrator'", True),
     Case("two questions", {"messages": _chat(ASKED, ("user", "또"), ANSWERED)}, "번갈아 나오지 않는", True),
-    Case("images", {"messages": _chat(ASKED, ANSWERED), "images": ["a.png"]}, "글이 아닌 입력", True),
+    Case("images", {"messages": _chat(ASKED, ANSWERED), "images": ["a.png"]}, "텍스트가 아닌 입력", True),
     Case("text with its own marks", {"text": "### 물음: 질문\n\n### 답: 답"}, "#⟦## 물음: 질문\n\n### 답: 답</s>⟧"),
 )  # fmt: skip
 

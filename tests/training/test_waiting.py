@@ -44,6 +44,6 @@ def test_the_wait_for_a_window_counts_and_the_step_after_it_does_not(
 
 @pytest.mark.parametrize(("waited", "is_told"), [(2.0, True), (0.5, False)])
 def test_the_log_tells_a_wait_that_costs(waited: float, is_told: bool) -> None:
-    line = Tally(loss_sum=1.0, items=1, seconds=10.0, waited=waited).line(1e-3, 1.0)
+    line = Tally(loss_sum=1.0, items=1, seconds=10.0, waited=waited).line(1e-3, left_s=0, memory_bytes=0)
     assert ("데이터 대기 20%" in line) == is_told
     assert ("데이터 대기" in line) == is_told

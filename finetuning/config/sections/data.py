@@ -124,7 +124,7 @@ class DataSettings(Section):
         "text column",
         more=(
             "기본값인 채로 그런 열이 없으면 `document`, `문장`, `리뷰`처럼 흔한 이름"
-            "(`finetuning/korean/column_names.py`)을 찾고, 둘 이상이면 고르라고 알립니다",
+            "(`finetuning/korean/column_names.py`)을 찾고, 둘 이상이면 하나를 고르라고 안내합니다",
             "If it is left at its default and there is no such column, common names such as `document`, `문장` and "
             "`리뷰` (`finetuning/korean/column_names.py`) are tried; if several match, the program asks you to choose",
         ),
@@ -168,7 +168,7 @@ class DataSettings(Section):
     )
     max_length: Annotated[Integer, Field(ge=8)] = setting(
         1024,
-        "최대 토큰 수. 모델이 더 짧으면 모델의 길이로 줄이고 알립니다",
+        "최대 토큰 수. 모델의 최대 길이가 더 짧으면 그 길이로 줄이고 로그에 표시합니다",
         "maximum number of tokens; reduced to the model's limit, with a notice, where that is shorter",
         flag="--max_length",
         cache="none",

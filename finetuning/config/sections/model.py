@@ -27,12 +27,12 @@ class AdapterSettings(Section):
     )
     r: PositiveInteger = setting(
         16,
-        "`lora`, `dora`의 rank. 크면 더 많이 배우고 메모리가 더 듭니다",
+        "`lora`, `dora`의 rank. 클수록 더 많이 학습하고 메모리를 더 씁니다",
         "rank of `lora` and `dora`; a larger one learns more and takes more memory",
     )
     alpha: PositiveInteger = setting(
         32,
-        "`lora`, `dora`의 크기 조절. 더해지는 값은 `alpha / r`배입니다",
+        "`lora`, `dora`의 스케일. 더해지는 값에 `alpha / r`을 곱합니다",
         "scale of `lora` and `dora`: the update is multiplied by `alpha / r`",
     )
     dropout: Annotated[Number, Field(ge=0, lt=1)] = setting(
@@ -63,8 +63,8 @@ class ModelSettings(Section):
     )
     task: Text = setting(
         "text-classification",
-        "태스크의 이름. README.md의 태스크 표를 보세요",
-        "name of the task; see the table of tasks",
+        "태스크의 이름. docs/tasks.md의 표를 보세요",
+        "name of the task; see docs/tasks.en.md",
         flag="--task",
     )
     output_dir: PathText = setting(
@@ -91,7 +91,7 @@ class ModelSettings(Section):
     )
     trust_remote_code: Boolean = setting(
         False,
-        "모델 저장소에 든 파이썬 코드를 실행할지. 믿는 저장소에만 켜세요",
+        "모델 저장소에 든 파이썬 코드를 실행할지. 신뢰하는 저장소에만 켜세요",
         "whether to run Python code from the model's repository; only for repositories that you trust",
         resume="free",
         user_only=True,
@@ -112,7 +112,7 @@ class ModelSettings(Section):
         None,
         "학습 데이터에서 배운 한국어 서브워드를 이 수만큼 tokenizer에 추가합니다. 언어 모델에서만",
         "number of Korean subwords to learn from the training data and add to the tokenizer; language models only",
-        more=("7절을 보세요", "See section 7"),
+        more=("docs/adapters.md를 보세요", "See docs/adapters.en.md"),
     )
     adapter: Annotated[AdapterSettings, BeforeValidator(_none_is_empty)] = setting(
         AdapterSettings(),

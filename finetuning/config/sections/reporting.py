@@ -90,6 +90,6 @@ class LoggingSettings(Section):
     )
     profile: Boolean = setting(
         False,
-        "스텝의 시간이 어디에 쓰였는지 `summary.json`에, trace를 `trace.json`에. 조금 느려집니다",
+        "스텝마다 걸린 시간을 단계별로 `summary.json`에, trace를 `trace.json`에 기록합니다. 조금 느려집니다",
         "writes where the time of a step goes to `summary.json`, and a trace to `trace.json`; a little slower",
     )

@@ -67,7 +67,7 @@ class TextGenerationSettings(Section):
     )
     train_thoughts: Boolean = setting(
         True,
-        "생각(`reasoning_content`, `<think>`)도 학습합니다. `false`면 문맥으로만 줍니다",
+        "생각(`reasoning_content`, `<think>`)도 학습합니다. `false`면 문맥으로만 씁니다",
         "trains on thoughts (`reasoning_content`, `<think>`) too; with `false` they are context only",
         cache="examples",
     )

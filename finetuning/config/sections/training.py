@@ -69,8 +69,8 @@ class TrainingSettings(Section):
     )
     cuda_cleanup_freq: NonNegativeInteger = setting(
         100,
-        "이 스텝마다 사용하지 않는 메모리를 정리하고 사용량을 출력합니다. 0이면 끔",
-        "number of steps between clean-ups of unused memory, each with a log of its use; 0 for never",
+        "이 스텝마다 사용하지 않는 메모리를 정리합니다. 0이면 끔",
+        "number of steps between clean-ups of unused memory; 0 for never",
         resume="free",
     )
     warmup_ratio: Annotated[Number, Field(ge=0, le=1)] = setting(
@@ -157,7 +157,7 @@ class TrainingSettings(Section):
     )
     deterministic: Boolean = setting(
         False,
-        "GPU에서도 같은 seed가 비트까지 같은 결과를 내게 합니다. 조금 느려집니다",
+        "GPU에서도 같은 seed로 비트 단위까지 동일한 결과를 얻습니다. 조금 느려집니다",
         "makes the same seed give the same bits on a GPU, too, at some cost of speed",
         more=(
             "CPU에서는 켜지 않아도 같습니다. GPU에서는 backward의 덧셈 순서가 실행마다 달라 마지막 자리가 "
@@ -222,7 +222,7 @@ class MemorySettings(Section):
         "혼합 정밀도. bfloat16, 안 되는 GPU에서는 float16, 둘 다 안 되면 float32",
         "mixed precision: bfloat16, or float16 on GPUs without it, or float32 where neither works",
         more=(
-            "켜면 CUDA에 남는 float32 행렬 곱은 TF32로 합니다",
+            "켜면 CUDA에서 float32로 남는 행렬 곱은 TF32로 계산합니다",
             "With it, the float32 matrix products that remain on CUDA use TF32",
         ),
         flag="--mixed_precision",

@@ -55,7 +55,7 @@ def read_csv(file: TextFile) -> Source:
 def read_tsv(file: TextFile) -> Source:
     """Read a tab-separated file with a header row; quotation marks are text unless all are a program's."""
     if are_of_a_writer(file.path, file.encoding):
-        note = "값을 감싼 큰따옴표를 벗겨 읽었습니다."
+        note = "값을 감싼 큰따옴표를 제거하고 읽었습니다."
         return _read(file, _Dialect("\t", csv.QUOTE_MINIMAL), (*file.notes, note))
     return _read(file, _Dialect("\t", csv.QUOTE_NONE), file.notes)
 

@@ -68,7 +68,7 @@ _TEXT = (
     TextFormat((".tsv",), lines.is_table, delimited.read_tsv),
     TextFormat((".txt",), _any_text, lines.read),
 )
-_NOT_DOWNLOADED = "내려받기가 오류나 로그인 화면으로 끝났는지 편집기로 열어 확인하고 다시 내려받으세요."
+_NOT_DOWNLOADED = "데이터 대신 오류나 로그인 페이지가 저장되었는지 편집기로 열어 확인하고 다시 내려받으세요."
 _FOREIGN = {  # first bytes, in lower case for text → the format as messages name it, and what to do
     b"PK\x03\x04": ("zip", "압축을 푸세요."),
     b"\xd0\xcf\x11\xe0": (

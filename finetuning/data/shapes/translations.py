@@ -19,7 +19,7 @@ def translations(columns: Sequence[str], rows: Rows, where: str) -> tuple[tuple[
         return None
     languages = tuple(first)
     others = tuple(column for column in columns if column != _STRUCT and column not in languages)
-    note = f"{_STRUCT} 열을 언어별 열({', '.join(languages)})로 풀었습니다."
+    note = f"{_STRUCT} 열을 언어별 열({', '.join(languages)})로 나누었습니다."
     return (*others, *languages), _ByLanguage(rows, others, languages), note
 
 

@@ -186,6 +186,10 @@ class LabelSetPresenter(Presenter):
             "score": [float(prediction[position]) for position in chosen],
         }
 
+    def labels_said(self, readable: Mapping[str, Any]) -> Sequence[str]:
+        """Return the labels of a text, `없음` where it has none."""
+        return readable["label"] or ("없음",)
+
     def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
         """Return the F1 and the count of every label."""
         from sklearn.metrics import f1_score

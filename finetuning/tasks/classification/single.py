@@ -164,6 +164,10 @@ class LabelPresenter(Presenter):
         best = int(prediction.argmax())
         return {"label": label_names[best], "score": float(prediction[best])}
 
+    def labels_said(self, readable: Mapping[str, Any]) -> Sequence[str]:
+        """Return the label."""
+        return (readable["label"],)
+
     def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
         """Return the confusion matrix of at most 20 labels."""
         from sklearn.metrics import confusion_matrix

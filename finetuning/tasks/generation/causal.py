@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 _IS_ENCODER = (
-    "BERT 같은 인코더로 보입니다. 분류하려면 --task text-classification, 사전학습을 이어 하려면 --task masked-lm "
+    "BERT 같은 인코더로 보입니다. 분류하려면 --task text-classification, 이어서 사전학습하려면 --task masked-lm "
     "플래그를 쓰고, 텍스트를 생성하려면 GPT나 Llama 같은 생성 모델을 고르세요. "
 )
 
@@ -135,7 +135,9 @@ class ConversationEncoder(RowEncoder):
         """Return why a conversation may make several examples; see `RowEncoder.why_several`."""
         if self.settings.text_generation.format == "text":
             return ""
-        return "chat template이 앞의 답을 뒤에서는 다르게 적으므로, 그런 답은 처음 답할 때의 모양으로 따로 학습합니다."
+        return (
+            "chat template이 지난 답을 다음 차례에는 다르게 출력하므로, 그런 답은 처음 출력된 형태로 따로 학습합니다."
+        )
 
     def packs(self) -> bool:
         """Return whether windows may be packed, as `data.packing` says."""
@@ -209,7 +211,7 @@ class CausalScorer(GeneratingScorer):
         """
         if sees_later_tokens(model.config):
             raise ModelError(
-                f"{model.config.model_type} 모델은 뒤의 글자까지 보므로 글을 만드는 학습을 할 수 없습니다.",
+                f"{model.config.model_type} 모델은 뒤에 오는 토큰까지 보므로 텍스트 생성을 학습할 수 없습니다.",
                 where=f"model.name: {self.settings.model.name}",
                 remedy=_IS_ENCODER.strip(),
             )

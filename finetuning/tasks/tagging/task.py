@@ -271,6 +271,10 @@ class EntityPresenter(Presenter):
             ]
         }
 
+    def labels_said(self, readable: Mapping[str, Any]) -> Sequence[str]:
+        """Return the label of each entity."""
+        return [entity["label"] for entity in readable["entities"]]
+
     def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
         """Return precision, recall and F1 of every kind of entity."""
         return [

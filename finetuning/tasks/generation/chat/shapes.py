@@ -137,7 +137,7 @@ REFUSED_COLUMNS = MappingProxyType({
     ),
     **dict.fromkeys(
         ("image", "images", "video", "videos", "audio", "audios"),
-        "글이 아닌 입력이 든 데이터입니다. 글만으로 뜻이 통하면 그 열을 지우고, 아니면 그런 행을 빼세요.",
+        "텍스트가 아닌 입력이 있는 데이터입니다. 텍스트만으로 의미가 통하면 그 열을 지우고, 아니면 그런 행을 빼세요.",
     ),
     **dict.fromkeys(
         ("weight", "loss_weight"), "행마다 다른 가중치는 쓸 수 없습니다. 가중치가 아니면 열 이름을 바꾸세요."

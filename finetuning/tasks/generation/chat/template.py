@@ -118,7 +118,7 @@ class ChatTemplate:
                 f"chat template이 대화 하나를 만드는 데 {_LONGEST_S:.0f}초나 {_MOST_BYTES // 2**30} GiB를 넘어 "
                 "멈췄습니다.",
                 where=f"대화의 role: {', '.join(message['role'] for message in messages)}",
-                remedy="끝나지 않는 반복이 있는지 보고, text_generation.chat_template에 다른 Jinja 파일을 지정하세요.",
+                remedy="무한 반복이 있는지 확인하고, text_generation.chat_template에 다른 Jinja 파일을 지정하세요.",
             ) from error
         except Exception as error:  # a template may raise anything, not only Jinja's errors
             raise TemplateRefused(f"chat template이 받지 않는 대화({first_line_of(error)})") from error

@@ -1,0 +1,67 @@
+"""The notebook: its cells run in order on the bundled model and data, but for what needs a network."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import string
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.paths import ROOT
+
+NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
+NEEDS_A_NETWORK = ("git clone ", "pip install ")
+FOLDER = "finetuning_python"
+
+
+class Notebook:
+    """Runs code cells as Jupyter does: `%cd`, `!` lines with the values of variables, and Python."""
+
+    def __init__(self, folder: Path, **instead: Any) -> None:
+        self.folder, self.instead = folder, instead
+        self.names: dict[str, Any] = {}
+        self.skipped: list[str] = []
+
+    def run(self, source: str) -> None:
+        lines = source.replace("\\\n", " ").splitlines()
+        if not any(line[:1] in "!%" for line in lines if line):
+            os.chdir(self.folder)
+            exec(source, self.names)
+            self.names.update({name: value for name, value in self.instead.items() if name in self.names})
+            return
+        for line in lines:
+            words = string.Template(line[1:]).substitute({name: str(value) for name, value in self.names.items()})
+            if line.startswith("%cd "):
+                self.folder /= words.removeprefix("cd ")
+            elif words.startswith(NEEDS_A_NETWORK):
+                self.skipped.append(words)
+            else:
+                command = re.sub(r"^python ", f'"{sys.executable}" ', words)
+                done = subprocess.run(command, shell=True, cwd=self.folder, capture_output=True, text=True, timeout=300)
+                assert done.returncode == 0, (words, done.stderr)
+
+
+def test_the_cells_run_in_order(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)  # and back again afterwards
+    copy = tmp_path / FOLDER
+    shutil.copytree(
+        ROOT, copy, ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "models", "datasets", "docs")
+    )
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert not [cell for cell in cells if cell["outputs"] or cell["execution_count"]]
+    notebook = Notebook(tmp_path, EPOCHS=1)
+    for cell in cells:
+        notebook.run("".join(cell["source"]))
+    clone, install = notebook.skipped
+    assert clone.endswith(f" {FOLDER}")
+    assert (ROOT / install.split()[-1]).is_file()
+    with (copy / "result.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] in {"긍정", "부정"} for row in rows] == [True, True]
+    assert (copy / "mine.zip").is_file()
