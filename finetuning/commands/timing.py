@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetuning.commands.session import Prepared
+from finetuning.korean.durations import duration
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _WINDOWS = 4  # the first of them warms up and is not timed
 _ROWS = 64
-_MINUTE, _HOUR = 60, 3600
 
 
 def time_lines(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:
@@ -63,12 +63,6 @@ def time_lines(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_lengt
     evaluating = per_evaluated * int(validation.lengths.sum()) * session.settings.training.epochs
     shortest = " (텍스트 생성 시간은 뺀 값)" if evaluator.task.scores.final_texts else ""
     return [
-        f"예상 시간: 학습 {_spelled(training)}, epoch마다의 검증 {_spelled(evaluating)}{shortest}. "
+        f"예상 시간: 학습 {duration(training)}, epoch마다의 검증 {duration(evaluating)}{shortest}. "
         f"{min(_WINDOWS, manager.windows)}스텝을 실행해 추정했습니다."
     ]
-
-
-def _spelled(seconds: float) -> str:
-    if seconds < 2 * _MINUTE:
-        return f"{seconds:.0f}초"
-    return f"{seconds / _MINUTE:.0f}분" if seconds < 2 * _HOUR else f"{seconds / _HOUR:.1f}시간"
