@@ -72,6 +72,22 @@ class ConfigManager:
         return frozenset(field.key for field in fields_of(Settings) if _is_in(values, field.key))
 
     @staticmethod
+    def changed(settings: Settings, overrides: Mapping[str, Override]) -> Settings:
+        """Return settings with other values, checked together.
+
+        Args:
+            settings: The settings.
+            overrides: Values by dotted key.
+
+        Returns:
+            The changed settings.
+
+        Raises:
+            SettingsError: Some are wrong.
+        """
+        return _checked(settings.model_dump(), None, overrides)
+
+    @staticmethod
     def saved_dataset(folder: Path) -> str | None:
         """Return the (first) data that a fine-tuned model was saved with by name, to be shown and never read."""
         data = read_sections(folder / SAVED_SETTINGS).get("data")

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from exceptions import FinetuningError, ResourceError, StopRequested
 from finetuning.commands.command_line import (
     TRAINING_COMMANDS,
+    WITHOUT_MODEL,
     build_parser,
     check_data_named,
+    module_of,
     overrides_in,
     resume_command,
 )
@@ -51,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return 0
     except StopRequested as stopped:
-        if started.stop is not None and started.stop.patient:
+        if started.has_state():
             print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {started.resume_command(argv)}", file=sys.stderr)
         else:
             print("멈췄습니다. 저장할 학습 상태는 없습니다.", file=sys.stderr)
@@ -81,7 +83,14 @@ class _Started:
 
     def resume_command(self, argv: Sequence[str]) -> str:
         """Return the command that continues the run."""
-        return resume_command(argv, None if self.arguments is None else self.arguments.run.path)
+        run = None if self.arguments is None else self.arguments.run
+        return resume_command(argv, None if run is None else run.path)
+
+    def has_state(self) -> bool:
+        """Return whether a stop leaves a state that the same command can continue."""
+        if self.arguments is not None and module_of(self.arguments) in ("sweep", "seeds"):
+            return True
+        return self.stop is not None and self.stop.patient
 
 
 def _run(argv: Sequence[str], started: _Started) -> None:
@@ -90,9 +99,13 @@ def _run(argv: Sequence[str], started: _Started) -> None:
     started.arguments = arguments = build_parser().parse_args(argv)
     tell(arguments.unused)
     started.settings = settings = read_settings(arguments)
+    name = module_of(arguments)
+    if name in WITHOUT_MODEL:
+        importlib.import_module(f"finetuning.commands.{name}").run(arguments, settings)
+        return
     # settings → managers, in a session
     with _imports_not_collected():
-        command = importlib.import_module(f"finetuning.commands.{arguments.command.replace('-', '_')}")
+        command = importlib.import_module(f"finetuning.commands.{name}")
         reads_data = arguments.command in (*TRAINING_COMMANDS, "evaluate")
         session = build_session(settings, stop, frozenset(overrides_in(arguments)), reads_data, arguments.config)
     # one command
@@ -128,6 +141,8 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     overrides = overrides_in(arguments)
     config = arguments.config or _HERE / "config.yaml"
     settings = ConfigManager.load(config, overrides)
+    if module_of(arguments) in WITHOUT_MODEL:
+        return settings
     output_dir = Path(settings.model.output_dir).expanduser()
     if arguments.command in TRAINING_COMMANDS:
         if arguments.command != "train":

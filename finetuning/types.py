@@ -49,16 +49,43 @@ class DenseTokens:
             points to the token before it.
         real: Which positions are real tokens, (rows, 1, 1, tokens) bool. None under causal attention, where
             padding at the end of a sequence is never attended to.
+        repeated: Of tokens that stand in more than one padded row, since sequences share them: the token's place in
+            the dense row, and the place of each further copy in the flattened padded batch; (copies,) int64 each.
     """
 
     gather: torch.Tensor
     spread: torch.Tensor
     real: torch.Tensor | None
+    repeated: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> DenseTokens:
         """Return a copy with `convert` applied to each tensor, such as a move to another device."""
         real = None if self.real is None else convert(self.real)
-        return DenseTokens(convert(self.gather), convert(self.spread), real)
+        repeated = None if self.repeated is None else (convert(self.repeated[0]), convert(self.repeated[1]))
+        return DenseTokens(convert(self.gather), convert(self.spread), real, repeated)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Which labelled positions make up which answer, for losses of whole answers.
+
+    Attributes:
+        owners: The answer that each of the batch's places belongs to, (places,) int64; for a place of a prompt the
+            number of all answers + its example. A pair's good answer is 2 × example, its bad one 2 × example + 1.
+        count: Number of answers.
+        reference: Log-probability of each answer before training, (answers,) float64, or None.
+        liked: Whether each answer was judged good, (answers,) bool, or None for pairs.
+    """
+
+    owners: torch.Tensor
+    count: int
+    reference: torch.Tensor | None = None
+    liked: torch.Tensor | None = None
+
+    def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> Answers:
+        """Return a copy with `convert` applied to each tensor, such as a move to another device."""
+        reference, liked = (None if part is None else convert(part) for part in (self.reference, self.liked))
+        return Answers(convert(self.owners), self.count, reference, liked)
 
 
 @dataclass(frozen=True)
@@ -94,6 +121,8 @@ class Batch:
         places: Positions of the labels in the flattened batch, (items,) int64. They are computed on the host,
             so that selecting them needs no device sync.
         dense: Where the real tokens are, if the layers skip padding.
+        answers: Which places belong to which answer, for losses of whole answers.
+        others: Sequences of the same examples that the objective computes first, without gradients.
         noise: Noise on embeddings, in training only.
     """
 
@@ -105,6 +134,8 @@ class Batch:
     scope: torch.Tensor | None = None
     places: torch.Tensor | None = None
     dense: DenseTokens | None = None
+    answers: Answers | None = None
+    others: Batch | None = None
     noise: tuple[Noise, ...] = ()
 
     def computed_tokens(self) -> int:
@@ -120,6 +151,8 @@ class Batch:
             scope=None if self.scope is None else convert(self.scope),
             places=None if self.places is None else convert(self.places),
             dense=None if self.dense is None else self.dense.mapped(convert),
+            answers=None if self.answers is None else self.answers.mapped(convert),
+            others=None if self.others is None else self.others.mapped(convert),
         )
 
     def examples(self) -> int:

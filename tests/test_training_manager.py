@@ -29,7 +29,7 @@ def gradient_at(manager: TrainingManager, window: Window, budget: int) -> torch.
     """The window's whole gradient when it is cut to a token budget."""
     manager.memory.token_budget = budget
     batches = manager.plan(window).batches
-    manager.stepper.accumulate(batches, sum(batch.items for batch in batches), step=0)
+    manager.stepper.accumulate(batches, manager.stepper.objective.counts(batches), step=0)
     gradient = torch.cat([p.grad.flatten() for p in manager.model.parameters() if p.grad is not None])
     manager.optimizer.zero_grad(set_to_none=True)
     return gradient

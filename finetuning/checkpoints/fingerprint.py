@@ -56,6 +56,7 @@ def fingerprint(
         f"학습하지 않는 가중치{_CONTENT}": _hash_frozen_weights(model),
         **{f"{name} 데이터{_CONTENT}": key for name, key in data_keys.items()},
         f"토큰{_CONTENT}": _hash_tokens(examples),
+        **({f"학습 전 모델의 확률{_CONTENT}": _hash_references(examples)} if _has_references(examples) else {}),
         "data.max_length": max_length,
         WINDOW_SIZE: window_size,
         "memory.mixed_precision": precision,
@@ -122,6 +123,15 @@ def _hash_frozen_weights(model: torch.nn.Module) -> str:
             start = parameter.detach().flatten()[:_VALUES_PER_WEIGHT].to("cpu", torch.float32)
             digest.update(name.encode() + start.numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def _has_references(examples: Examples) -> bool:
+    return "reference" in examples.table.column_names
+
+
+def _hash_references(examples: Examples) -> str:
+    """Hash what every example's answers are compared with."""
+    return hashlib.sha256(json.dumps(examples.table["reference"][:]).encode()).hexdigest()[:32]
 
 
 def _hash_tokens(examples: Examples) -> str:

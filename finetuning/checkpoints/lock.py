@@ -70,3 +70,20 @@ def _acquire(lock: BaseFileLock, folder: Path) -> None:
             "한 폴더에서는 학습을 하나씩만 실행하세요.",
             folder,
         )
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether another process runs in a folder now. A killed process leaves the file and not the lock."""
+    if not (folder / _NAME).exists():
+        return False
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / _NAME)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # a disk without locks, or one that is not ours
+        return False
+    lock.release()
+    return False

@@ -24,12 +24,13 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         SettingsError: The model was not trained on conversations.
     """
     from finetuning.inference.chat import ChatSession
+    from finetuning.tasks.generation.causal import CausalScorer
 
-    if session.task.name != "text-generation":
+    if not isinstance(session.task.scores, CausalScorer):
         raise SettingsError(
             f"{session.task.name} 모델과는 대화할 수 없습니다.",
             where="model.task",
-            remedy="text-generation으로 학습한 모델의 폴더를 --output_dir로 지정하세요.",
+            remedy="text-generation이나 preference로 학습한 모델의 폴더를 --output_dir로 지정하세요.",
         )
     if session.settings.text_generation.format == "text":
         raise SettingsError(

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from finetuning.config.schema import DataSettings
 
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
-            "export": "어댑터를 병합한 모델 저장", "verify-resume": "재개한 학습이 똑같은지 확인"}  # fmt: skip
+            "export": "어댑터를 병합한 모델 저장", "verify-resume": "재개한 학습이 똑같은지 확인",
+            "runs": "학습들을 표로 비교", "sweep": "설정을 바꿔 가며 여러 번 학습"}  # fmt: skip
 # The other commands work on a saved model, with the settings saved beside it.
-TRAINING_COMMANDS = ("train", "plan", "verify-resume")
+TRAINING_COMMANDS = ("train", "plan", "verify-resume", "sweep")
+WITHOUT_MODEL = ("runs", "sweep", "seeds")  # modules of commands over several runs, which load no model themselves
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
 
 # flag → commands that take it
 _COMMAND_FLAGS = {
-    "--resume": ("train",),
+    "--resume": ("train", "sweep"),
     "--checkpoint_path": ("train",),
     "--allow_changed": ("train",),
     "--split": ("evaluate",),
@@ -37,6 +39,10 @@ _COMMAND_FLAGS = {
     "--defuse_formulas": ("predict",),
     "--compare": ("plan",),
     "--time": ("plan",),
+    "--seeds": ("train",),
+    "--trials": ("sweep",),
+    "--dry_run": ("sweep", "train"),
+    "--keep_checkpoints": ("sweep", "train"),
 }
 
 
@@ -59,6 +65,8 @@ class _KoreanParser(argparse.ArgumentParser):
         arguments = super().parse_args(args, namespace)
         if arguments.command not in COMMANDS:
             raise _unknown("명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command))
+        if arguments.folder is not None and arguments.command != "runs":
+            self.error(f"unrecognized arguments: {arguments.folder}")
         _check_flags_of(arguments)
         arguments.words = tuple(self._words)
         if arguments.recipe is not None:
@@ -68,6 +76,11 @@ class _KoreanParser(argparse.ArgumentParser):
         arguments.unused = unused_values(self._words, takes_value)
         if arguments.command not in TRAINING_COMMANDS:
             arguments.unused += unread_settings(arguments.command, self._words, takes_value)
+        arguments.axes = []
+        if arguments.command == "sweep":
+            from finetuning.commands.combinations import axes_in
+
+            arguments.axes, arguments.set = axes_in(arguments.set)
         return arguments
 
     def error(self, message: str) -> NoReturn:
@@ -94,9 +107,12 @@ def build_parser() -> argparse.ArgumentParser:
         add_help=False,
         formatter_class=_KoreanHelp,
     )
+    parser.set_defaults(run=None)
     parser._positionals.title, parser._optionals.title = "명령", "플래그"
     parser.add_argument("command", nargs="?", default="train", metavar="명령",
                         help=", ".join(f"{name}({text})" for name, text in COMMANDS.items()))  # fmt: skip
+    parser.add_argument("folder", nargs="?", type=_path, metavar="폴더",
+                        help="runs: 학습들이 들어 있는 폴더 (기본값: output_dir가 들어 있는 폴더)")  # fmt: skip
     parser.add_argument("-h", "--help", action="help", help="이 도움말을 출력하고 종료합니다")
     _add_setting_flags(parser)
     _add_command_flags(parser)
@@ -144,6 +160,11 @@ def words_to_resume(argv: Sequence[str], run_folder: Path | None = None) -> list
         named = named or word != "--resume"
     folder = ["--checkpoint_path", str(run_folder)] if named and run_folder is not None else []
     return [*words, "--resume", *folder]
+
+
+def module_of(arguments: argparse.Namespace) -> str:
+    """Return the name of the module in `finetuning/commands` that runs a command line."""
+    return "seeds" if arguments.seeds is not None else str(arguments.command.replace("-", "_"))
 
 
 def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, words: Sequence[str]) -> None:
@@ -197,6 +218,21 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         "--checkpoint_path", type=_path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)"
     )
     parser.add_argument(
+        "--seeds", type=_count, metavar="개수",
+        help="train: 시드를 1씩 늘려 가며 여러 번 학습하고 점수의 평균과 표준편차를 냅니다",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trials", type=_count, metavar="횟수",
+        help="sweep: --set 키=작은값..큰값으로 쓴 범위에서 optuna가 고른 값으로 이만큼 학습합니다",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dry_run", action="store_true", help="sweep, train --seeds: 학습하지 않고 무엇을 학습할지 보여 줍니다"
+    )
+    parser.add_argument(
+        "--keep_checkpoints", action="store_true",
+        help="sweep, train --seeds: 끝난 학습의 체크포인트를 지우지 않습니다 (기본값: 가장 좋은 모델만 남김)",
+    )  # fmt: skip
+    parser.add_argument(
         "--compare", nargs="+", metavar="모델", help="plan: tokenizer를 나란히 비교할 다른 모델들 (ID 또는 폴더)"
     )
     parser.add_argument(
@@ -239,6 +275,13 @@ def _path(text: str) -> Path:
         raise SettingsError(f"{error}: {text[:80]}", where="명령줄", remedy="경로의 철자를 확인하세요.") from None
 
 
+def _count(text: str) -> int:
+    """Read how many runs there shall be."""
+    if not text.isdecimal() or int(text) < 2:
+        raise SettingsError(f"2 이상의 정수를 써야 합니다: {text}", where="명령줄", remedy="예: --seeds 3, --trials 10")
+    return int(text)
+
+
 def _check_flags_of(arguments: argparse.Namespace) -> None:
     """Raise SettingsError for a flag of another command."""
     for flag, commands in _COMMAND_FLAGS.items():
@@ -253,6 +296,20 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
             "--defuse_formulas는 CSV 파일로 쓸 때만 쓸 수 있습니다.",
             where="명령줄",
             remedy="--output에 .csv로 끝나는 이름을 쓰세요.",
+        )
+    several = arguments.command == "sweep" or arguments.seeds is not None
+    for flag in () if several else ("--dry_run", "--keep_checkpoints"):
+        if getattr(arguments, flag.removeprefix("--")):
+            raise SettingsError(
+                f"{flag} 플래그는 여러 번 학습할 때만 쓸 수 있습니다.",
+                where="명령줄",
+                remedy="sweep 명령이나 train --seeds 3과 함께 쓰세요.",
+            )
+    if arguments.seeds is not None and (arguments.checkpoint_path or arguments.allow_changed):
+        raise SettingsError(
+            "--seeds는 --checkpoint_path, --allow_changed와 함께 쓸 수 없습니다.",
+            where="명령줄",
+            remedy="멈춘 학습들은 같은 명령을 다시 실행하면 이어집니다.",
         )
     if arguments.command not in TRAINING_COMMANDS and any(_key(text) == "model.name" for text in arguments.set):
         raise SettingsError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from exceptions import ResourceError
 from finetuning.cells import printable
 from finetuning.commands.output_folder import is_evaluation
+from finetuning.commands.references import compared
 from finetuning.commands.session import Session, saved_model
 from finetuning.commands.what_next import tell_after_use
 
@@ -29,6 +30,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     if evaluator.label_names:
         session.data.check_labels(rows, evaluator.label_names)
     examples = session.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+    examples = compared(session, evaluator, {split: examples}, starts_here=False)[split]
     session.data.prune_cache()
     evaluation = evaluator.evaluate(examples, session.settings.training.seed, session.task.scores.final_texts)
     for line in evaluation.details:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exceptions import SettingsError
 from finetuning.checkpoints.names import CHECKPOINTS, entries
-from finetuning.commands.run_folder import MODEL_FILES, RECORD
+from finetuning.commands.run_folder import EXPORTED, MODEL_FILES, RECORD
 from finetuning.commands.session import Session, find_saved
 from finetuning.commands.what_next import exported_model, tell
 from finetuning.exports.registry import DEFAULT
@@ -17,7 +17,6 @@ from finetuning.files import seen_from, write_json
 from finetuning.reporting.next_steps import next_commands
 
 _log = logging.getLogger(__name__)
-_EXPORTED = "export.json"  # in a folder that this command wrote: from which model, so that it may be written anew
 _WRITTEN = {
     *MODEL_FILES, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "chat_template.jinja", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
@@ -34,7 +33,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     folder = arguments.output.expanduser() if arguments.output else home / DEFAULT.name
     check_export_folder(folder, model)
     DEFAULT.write(session.models, folder)
-    write_json(folder / _EXPORTED, {"format": DEFAULT.name, "model": _from(folder, model)})
+    write_json(folder / EXPORTED, {"format": DEFAULT.name, "model": _from(folder, model)})
     _log.info("%s: %s", DEFAULT.done, folder)
     tell(next_commands(exported_model(session, folder, home / "settings.yaml"), done={"evaluate"}))
 
@@ -75,6 +74,6 @@ def _from(folder: Path, model: Path) -> str:
 
 def _exported_from(folder: Path) -> str | None:
     try:
-        return str(json.loads((folder / _EXPORTED).read_text(encoding="utf-8"))["model"])
+        return str(json.loads((folder / EXPORTED).read_text(encoding="utf-8"))["model"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

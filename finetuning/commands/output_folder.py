@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _WRITTEN = (
     *MODEL_FILES, "adapter_model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "chat_template.jinja", "README.md", "settings.yaml", "summary.json", "metrics.jsonl", "trace.json",
-    "vocabulary.json", "best.json",
+    "vocabulary.json", "best.json", "trackers.json",
 )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def prepare_output(run: RunFolder, starts_anew: bool) -> None:
     try:
         (run.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # now, not at the first save hours later
         if starts_anew:
-            for name in ("metrics.jsonl", "trace.json", "best.json"):
+            for name in ("metrics.jsonl", "trace.json", "best.json", "trackers.json"):
                 (run.path / name).unlink(missing_ok=True)
             for folder in half_made_in(run.path / CHECKPOINTS):
                 discard(folder)

@@ -196,7 +196,7 @@ def row_of(session: Session) -> Row:
     from finetuning.tasks.model_kind import kind_of
 
     kind = kind_of(session.models.load_config())
-    return row_for(Trained(kind, method_of(session.settings), session.task.auto_class))
+    return row_for(Trained(kind, method_of(session.settings), session.task.auto_class, session.task.objective))
 
 
 def _under_preset(prepared: Prepared, earlier: Mapping[str, Any]) -> Prepared:

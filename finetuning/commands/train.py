@@ -22,6 +22,7 @@ from finetuning.commands.output_folder import (
     is_evaluation,
     prepare_output,
 )
+from finetuning.commands.references import compared
 from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
@@ -38,6 +39,8 @@ from finetuning.reporting.next_steps import SavedModel, next_commands, trained_m
 from finetuning.reporting.trackers import check_trackers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetuning.checkpoints.store import CheckpointStore
@@ -78,6 +81,7 @@ class _Trained:
         ended: The report as it was, text by file, where a run that had ended was resumed and no step was left.
         memory: The memory manager.
         profile: The time by phase where it was measured.
+        examples: Tokenised examples by split, as they were trained on.
         unsaved: Why the last checkpoint is not on the disk; None where it is.
     """
 
@@ -85,6 +89,7 @@ class _Trained:
     ended: dict[str, str]
     memory: TokenBudget
     profile: PhaseTimes | None
+    examples: Mapping[str, Examples]
     unsaved: ResourceError | None
 
 
@@ -167,10 +172,11 @@ def _trained(
     from training_manager import TrainingManager
 
     prepared = fitted.prepared
-    session, examples, output_dir = prepared.session, prepared.examples, prepared.session.output_dir
+    session, output_dir = prepared.session, prepared.session.output_dir
     evaluator = session.evaluator_to_train(tokenizer, prepared.label_names, max_length)
     evaluator.memory.chosen = fitted.chosen
-    try_model(evaluator, examples["train"], session.settings.training.seed)
+    try_model(evaluator, prepared.examples["train"], session.settings.training.seed)
+    examples = compared(session, evaluator, prepared.examples, starts_here=True)
     manager = TrainingManager(
         session.settings, evaluator, examples["train"], examples["validation"], store,
         save_best=lambda model: _keep_model(session, model, tokenizer),
@@ -209,7 +215,7 @@ def _trained(
         )
     is_as_it_was = checkpoint is not None and checkpoint.progress.step == state.step
     report = ended if is_as_it_was else {}
-    return _Trained(state, report, evaluator.memory, manager.profile.times(), unsaved)
+    return _Trained(state, report, evaluator.memory, manager.profile.times(), examples, unsaved)
 
 
 def _report(
@@ -232,7 +238,7 @@ def _report(
     )
 
     prepared, state, memory = fitted.prepared, trained.state, trained.memory
-    session, examples, label_names = prepared.session, prepared.examples, prepared.label_names
+    session, examples, label_names = prepared.session, trained.examples, prepared.label_names
     split, task, runtime = scored_split(examples), session.task, session.runtime
     session.models.name = str(session.output_dir)
     best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)

@@ -34,6 +34,7 @@ class Row:
         kinds: Kinds of model that it is for.
         methods: Methods that it is for.
         auto_classes: transformers' classes of model that it is for; empty for all.
+        objective: Name of the loss of a window that it is for.
         learning_rate: The highest learning rate.
         warmup_ratio: Share of the steps in which the learning rate rises.
         lr_scheduler: The schedule.
@@ -51,6 +52,7 @@ class Row:
     learning_rate: float
     source: str
     auto_classes: frozenset[str] = frozenset()
+    objective: str = "summed"
     warmup_ratio: float = 0.0
     lr_scheduler: str = "linear"
     window: int = 32
@@ -62,7 +64,8 @@ class Row:
 
     def is_for(self, training: Trained) -> bool:
         """Return whether the row is for this kind of training."""
-        fits = training.kind in self.kinds and training.method in self.methods
+        is_its_loss = training.objective == self.objective
+        fits = is_its_loss and training.kind in self.kinds and training.method in self.methods
         return fits and (not self.auto_classes or training.auto_class in self.auto_classes)
 
 
@@ -74,11 +77,13 @@ class Trained:
         kind: The kind of model.
         method: How many of its weights are trained, and in which form the others are.
         auto_class: Name of the transformers class that loads it.
+        objective: Name of the loss of a window.
     """
 
     kind: Kind
     method: Method
     auto_class: str
+    objective: str = "summed"
 
 
 # The first row that fits counts.
@@ -118,6 +123,14 @@ ROWS: tuple[Row, ...] = (
         frozenset({"causal"}), frozenset({"qlora"}), 2e-4, "QLoRA(Dettmers et al. 2023) qlora.py: 배치 16에 2e-4",
         frozenset({_CAUSAL}), warmup_ratio=0.03, lr_scheduler="constant", window=16, least_window=8, epochs=3,
         most_epochs=6, steps=300, patience=2,
+    ),
+    Row(
+        frozenset({"causal"}), _FULL, 1e-6, "TRL의 DPO 기본값", frozenset({_CAUSAL}), "preference",
+        warmup_ratio=0.1, epochs=1, most_epochs=3, steps=100, patience=2,
+    ),
+    Row(
+        frozenset({"causal"}), _ADAPTERS, 5e-6, "Unsloth 문서의 DPO 학습률", frozenset({_CAUSAL}), "preference",
+        warmup_ratio=0.1, epochs=1, most_epochs=3, steps=100, patience=2,
     ),
     Row(frozenset({"causal"}), _FULL, 2e-5, "Stanford Alpaca의 학습률", warmup_ratio=0.03, epochs=4),
     Row(

@@ -17,6 +17,7 @@ from finetuning.config.sections.reporting import ExpectationSettings, LoggingSet
 from finetuning.config.sections.tasks import (
     FillMaskSettings,
     GenerationSettings,
+    PreferenceSettings,
     QuestionAnsweringSettings,
     Text2TextSettings,
     TextGenerationSettings,
@@ -32,6 +33,7 @@ __all__ = [
     "LoggingSettings",
     "MemorySettings",
     "ModelSettings",
+    "PreferenceSettings",
     "QuestionAnsweringSettings",
     "Settings",
     "Text2TextSettings",
@@ -54,6 +56,7 @@ class Settings(Section):
         QuestionAnsweringSettings(), "질의응답 태스크", "question-answering task"
     )
     text_generation: TextGenerationSettings = setting(TextGenerationSettings(), "언어 모델", "language models")
+    preference: PreferenceSettings = setting(PreferenceSettings(), "선호 학습", "training on preferences")
     text2text: Text2TextSettings = setting(
         Text2TextSettings(), "번역, 요약 같은 태스크", "translation, summaries and the like"
     )

@@ -102,7 +102,7 @@ class Evaluator:
         """Return the prediction for each row of examples without labels."""
         if isinstance(self.task.scores, GeneratingScorer):
             return [Answer(generated=text) for text in self._generate(self.task.scores, examples, len(examples.rows))]
-        predictions = self._pass(examples.lengths, lambda indices: self._predictions(examples, indices, None)[0])
+        predictions = self.in_batches(examples.lengths, lambda indices: self._predictions(examples, indices, None)[0])
         return self.task.scores.gather(predictions, examples.table, examples.rows, self.label_names)
 
     @torch.no_grad()
@@ -143,7 +143,7 @@ class Evaluator:
             losses.append((loss_sum, items))
             return predictions
 
-        found = self._pass(examples.lengths, work)
+        found = self.in_batches(examples.lengths, work)
         sums = [sum(part) for part in zip(*self.runtime.gathered(losses), strict=True)]
         predictions = self.task.scores.gather(found, examples.table, examples.rows, self.label_names)
         if isinstance(self.task.scores, GeneratingScorer) and generated_rows:
@@ -163,9 +163,9 @@ class Evaluator:
         lengths = np.zeros(len(examples.rows), dtype=np.int64)
         places = np.searchsorted(numbers(examples.rows, "row"), numbers(examples.table, "row"))
         np.maximum.at(lengths, places, examples.lengths)
-        return self._pass(lengths[:count] + scorer.settings.generation.max_new_tokens, work)
+        return self.in_batches(lengths[:count] + scorer.settings.generation.max_new_tokens, work)
 
-    def _pass(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
+    def in_batches(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
         """Apply `work` to every position, in batches of similar length, divided among the processes.
 
         Positions are divided first and cut afterwards: a process that ran out of memory cuts its own share smaller.

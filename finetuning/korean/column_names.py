@@ -23,6 +23,11 @@ PROMPTS = (
 RESPONSES = (
     "response", "completion", "answer", "a", "output", "답변", "대답", "답", "출력", "응답", "정답",
 )  # fmt: skip
+GOOD_ANSWERS = ("chosen", "chosen_response", "preferred", "좋은답", "좋은_답", "좋은 답", "선호", "선호답변", "선택")
+BAD_ANSWERS = (
+    "rejected", "rejected_response", "dispreferred", "나쁜답", "나쁜_답", "나쁜 답", "비선호", "비선호답변", "거절",
+)  # fmt: skip
+JUDGEMENTS = ("kto_tag", "label", "liked", "judged", "좋음", "평가", "라벨")
 QUESTIONS = ("question", "query", "질문", "물음")
 CONTEXTS = ("context", "passage", "paragraph", "지문", "본문", "문단", "문맥")
 ANSWERS = ("answers", "answer", "정답", "답변", "답")

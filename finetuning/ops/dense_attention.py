@@ -49,6 +49,41 @@ def causal_tokens(lengths: Sequence[int]) -> DenseTokens:
     return DenseTokens(*_index_maps((torch.arange(max(lengths)) < sizes[:, None]).long()), None)
 
 
+def branching_tokens(shapes: Sequence[tuple[int, Sequence[int]]]) -> DenseTokens:
+    """Build the index maps for causal sequences that share their beginnings, which stand in the row once.
+
+    Each sequence attends to the beginning that it shares and to itself. The layers compute a shared beginning once;
+    attention sees it as a part of each of its sequences.
+
+    Args:
+        shapes: Of each group of sequences, in the order of the row: tokens of the shared beginning, and tokens of each
+            branch behind it. The row holds the beginning and then the branches.
+
+    Returns:
+        The maps, a padded row for each branch.
+    """
+    import torch
+
+    longest = max(shared + max(branches) for shared, branches in shapes)
+    spread, gather, sources, copies = [], [], [], []
+    start = row = 0
+    for shared, branches in shapes:
+        beginning, following = torch.arange(start, start + shared), start + shared
+        for number, length in enumerate(branches):
+            places = torch.cat([beginning, torch.arange(following, following + length)])
+            last = places[-1:].expand(longest - len(places))
+            spread.append(torch.cat([places, last]))
+            first = row * longest
+            gather.append(torch.arange(first + (shared if number else 0), first + shared + length))
+            if number and shared:
+                sources.append(beginning)
+                copies.append(torch.arange(first, first + shared))
+            following, row = following + length, row + 1
+        start = following
+    repeated = (torch.cat(sources), torch.cat(copies)) if sources else None
+    return DenseTokens(torch.cat(gather), torch.stack(spread), None, repeated)
+
+
 def _index_maps(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return `gather` and `spread` of DenseTokens for a mask of shape (rows, tokens)."""
     flat = attention_mask.flatten()
@@ -239,7 +274,11 @@ def _to_padded(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
 def _written(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
     """Return real tokens as padded rows, with zeros as padding; shapes as of _to_padded."""
     (rows, longest), width = tokens.spread.shape, dense.shape[-1]
-    return dense.new_zeros(rows * longest, width).index_copy_(0, tokens.gather, dense).view(rows, longest, width)
+    padded = dense.new_zeros(rows * longest, width).index_copy_(0, tokens.gather, dense)
+    if tokens.repeated is not None:
+        sources, copies = tokens.repeated
+        padded = padded.index_copy_(0, copies, dense.index_select(0, sources))
+    return padded.view(rows, longest, width)
 
 
 def _embedded(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

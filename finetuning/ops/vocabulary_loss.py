@@ -72,6 +72,92 @@ def vocabulary_losses(
     return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
 
 
+def vocabulary_token_losses(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+) -> torch.Tensor:
+    """Compute the cross-entropy of each item, with gradients: for losses that weigh the items by each other.
+
+    Args:
+        hidden: As for vocabulary_loss_sum.
+        weight: As for vocabulary_loss_sum.
+        bias: As for vocabulary_loss_sum.
+        labels: As for vocabulary_loss_sum.
+
+    Returns:
+        Shape (items,), float32, or float64 if `hidden` is float64.
+    """
+    losses: torch.Tensor = _TokenLosses.apply(hidden, weight, bias, labels)
+    return losses
+
+
+class _TokenLosses(torch.autograd.Function):
+    """Autograd function of vocabulary_token_losses.
+
+    The gradient of an item's hidden state is linear in the item's own weight, so the forward pass computes it and the
+    backward pass scales it. That of a trained head sums over items whose weights are known in the backward pass alone:
+    there the logits are computed again.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute the losses, and with a frozen head the gradients of the hidden states."""
+        trains_head = context.needs_input_grad[1] or (bias is not None and context.needs_input_grad[2])
+        stores = context.needs_input_grad[0] and not trains_head
+        dtype = _compute_dtype(hidden)
+        losses: list[torch.Tensor] = []
+        hidden_grads: list[torch.Tensor] = []
+        with torch.autocast(hidden.device.type, enabled=False):
+            projection, shift = weight.to(dtype), bias.to(dtype) if bias is not None else None
+            for part, wanted in _chunks(hidden.to(dtype), labels, len(weight)):
+                logits = _logits(part, projection, shift)
+                log_sums, here = logits.logsumexp(-1), torch.arange(len(part), device=part.device)
+                losses.append(log_sums - logits[here, wanted])
+                if stores:
+                    hidden_grads.append(_gradient_product(_errors(logits, log_sums, wanted).to(dtype), projection))
+        context.compute_dtype, context.hidden_dtype, context.stores = dtype, hidden.dtype, stores
+        if stores:
+            context.save_for_backward(torch.cat(hidden_grads))
+        elif trains_head:
+            context.save_for_backward(hidden, weight, bias, labels)
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(context: Any, upstream: torch.Tensor) -> Any:
+        """Weigh each item's gradient."""
+        if context.stores:
+            (hidden_grad,) = context.saved_tensors
+            return (hidden_grad * upstream.unsqueeze(1)).to(context.hidden_dtype), None, None, None
+        hidden, weight, bias, labels = context.saved_tensors
+        dtype, needs = context.compute_dtype, context.needs_input_grad
+        hidden_grads: list[torch.Tensor] = []
+        weight_grad = torch.zeros_like(weight) if needs[1] else None
+        bias_grad = torch.zeros_like(bias) if bias is not None and needs[2] else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            projection, shift = weight.to(dtype), bias.to(dtype) if bias is not None else None
+            chunks = _chunks(hidden.to(dtype), labels, len(weight))
+            weights = upstream.split(max(1, chunk_logits(hidden.device.type) // len(weight)))
+            for (part, wanted), own in zip(chunks, weights, strict=True):
+                logits = _logits(part, projection, shift)
+                error = _errors(logits, logits.logsumexp(-1), wanted).mul_(own.unsqueeze(1))
+                if bias_grad is not None:
+                    bias_grad += error.sum(0)
+                error = error.to(dtype)
+                hidden_grads.append(_gradient_product(error, projection))
+                if weight_grad is not None:
+                    weight_grad += _gradient_product(error.t(), part)
+        hidden_grad = torch.cat(hidden_grads).to(hidden.dtype) if needs[0] else None
+        return hidden_grad, weight_grad, bias_grad, None
+
+
+def _errors(logits: torch.Tensor, log_sums: torch.Tensor, wanted: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """Turn logits, in place, into their gradient: softmax minus one-hot, or minus the smoothed target."""
+    error = logits.sub_(log_sums.unsqueeze(1)).exp_()
+    error[torch.arange(len(wanted), device=wanted.device), wanted] -= 1.0 - smoothing
+    return error.sub_(smoothing / logits.shape[1]) if smoothing else error
+
+
 class _LossSum(torch.autograd.Function):
     """Autograd function of vocabulary_loss_sum."""
 
@@ -97,10 +183,7 @@ class _LossSum(torch.autograd.Function):
                 total += (log_sums - (1.0 - smoothing) * logits[here, wanted]).sum()
                 if smoothing:
                     total -= smoothing * logits.mean(-1).sum()
-                error = logits.sub_(log_sums.unsqueeze(1)).exp_()
-                error[here, wanted] -= 1.0 - smoothing
-                if smoothing:
-                    error -= smoothing / len(weight)
+                error = _errors(logits, log_sums, wanted, smoothing)
                 if bias_grad is not None:
                     bias_grad += error.sum(0)
                 error = error.to(dtype)

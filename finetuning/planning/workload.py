@@ -68,10 +68,11 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
     """
     max_length, token_budget = settings.data.max_length, settings.data.batch_size * settings.data.max_length
     window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * runtime.processes
-    lengths, seed = source.train.lengths.clip(max=max_length), settings.training.seed
+    longest = max_length * (2 if source.task.encodes.shares_beginnings else 1)
+    lengths, seed = source.train.lengths.clip(max=longest), settings.training.seed
     order = order_of(source.train, seed, 0)
     heavy = heaviest_cuts(lengths, order, window, runtime.processes, token_budget, layout)
-    held_out = largest_evaluation_batch(source.validation.lengths.clip(max=max_length), BUDGET_FACTOR * token_budget)
+    held_out = largest_evaluation_batch(source.validation.lengths.clip(max=longest), BUDGET_FACTOR * token_budget)
     padded = Padded(layout.fixed_cost, max_length)
 
     def batch(examples: Examples, cut: Cut, layout: Layout) -> Batch:
@@ -129,9 +130,24 @@ def largest_evaluation_batch(lengths: np.ndarray, token_budget: int) -> np.ndarr
 
 
 def shortened(example: Mapping[str, Any], max_length: int) -> dict[str, Any]:
-    """Truncate an example: every list with one entry per token is cut to max_length entries."""
+    """Truncate an example: every list with one entry per token is cut to max_length entries.
+
+    A pair of answers is cut so that each of its two sequences has that many tokens.
+    """
     tokens = len(example["input_ids"])
+    if example.get("branches"):
+        return _shortened_pair(example, max_length)
     return {
         name: value[:max_length] if isinstance(value, list) and len(value) == tokens else value
         for name, value in example.items()
     }
+
+
+def _shortened_pair(example: Mapping[str, Any], max_length: int) -> dict[str, Any]:
+    shared, first, second = example["branches"]
+    kept = min(shared, max_length - 1)
+    sizes = [kept, min(first, max_length - kept), min(second, max_length - kept)]
+    starts = (0, shared, shared + first)
+    places = [start + place for start, size in zip(starts, sizes, strict=True) for place in range(size)]
+    cut = {name: [example[name][place] for place in places] for name in ("input_ids", "trained")}
+    return {**example, **cut, "branches": sizes}

@@ -37,6 +37,11 @@ METRIC_NAMES = {
     "char_macro_f1_without_o": "글자 macro-F1(O 제외)",
     "klue_entity_macro_f1": "개체 macro-F1(KLUE)",
     "klue_char_macro_f1": "글자 macro-F1(KLUE)",
+    "answer_accuracy": "좋은 답의 확률이 더 높은 비율",
+    "reward_accuracy": "보상 정확도",
+    "reward_margin": "보상 차이",
+    "reward_good": "좋은 답의 보상",
+    "reward_bad": "나쁜 답의 보상",
 }
 
 
@@ -48,3 +53,8 @@ def display_name(metric: str) -> str:
 def metrics_line(metrics: Mapping[str, float]) -> str:
     """Format metrics as one phrase: `손실 0.3120, 정확도 0.8712`."""
     return ", ".join(f"{display_name(name)} {value:.4f}" for name, value in metrics.items())
+
+
+def lower_is_better(metric: str) -> bool:
+    """Return whether a lower value of a metric is the better one."""
+    return metric.startswith(("loss", "perplexity"))

@@ -249,7 +249,8 @@ def _never_said(task: Task, scored: Scored) -> Iterator[Finding]:
 
 
 def _overfits(losses: Sequence[float], known: Known | None) -> Iterator[Finding]:
-    stops_early = known is not None and known.settings.training.early_stopping_patience is not None
+    stops = known is not None and known.settings.training.early_stopping_patience is not None
+    ending = "세요" if stops else "거나 training.early_stopping_patience를 쓰세요"
     lowest = min(range(len(losses)), key=lambda place: losses[place]) if losses else 0
     if losses and lowest < len(losses) - 1 and losses[-1] > _RISE * losses[lowest]:
         least, epoch = with_particle(f"{losses[lowest]:.4f}", "으로/로"), with_particle(str(lowest + 1), "으로/로")
@@ -258,7 +259,7 @@ def _overfits(losses: Sequence[float], known: Known | None) -> Iterator[Finding]
             f"검증 손실이 {lowest + 1} epoch에서 {least} 가장 낮았고 마지막에는 {losses[-1]:.4f}입니다"
             "(과적합). "
             "저장된 모델은 검증 지표가 가장 좋았던 시점의 것입니다.",
-            f"training.epochs를 {epoch} 줄이{'세요.' if stops_early else '거나 training.early_stopping_patience를 쓰세요.'}",
+            f"training.epochs를 {epoch} 줄이{ending}.",
         )
 
 

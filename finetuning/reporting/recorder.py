@@ -11,6 +11,7 @@ from exceptions import SettingsError, first_line_of
 from finetuning.config.schema import Settings
 from finetuning.files import without_nan
 from finetuning.reporting.metrics_file import MetricsFile
+from finetuning.reporting.sent_records import TRACKERS_FILE
 from finetuning.reporting.trackers import TrackedRun, Tracker, build_trackers, flattened
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,9 @@ class Recorder:
             SettingsError: A tracker does not start, for example because of a missing login.
         """
         flat = flattened(self._settings.model_dump(mode="json"))
-        run = TrackedRun(self._output_dir.resolve().name, self._output_dir, self._resumed_step, flat)
+        named = self._settings.logging.run_name or self._output_dir.resolve().name
+        tags = tuple(self._settings.logging.tags)
+        run = TrackedRun(named, self._output_dir, self._resumed_step, flat, tags)
         for tracker in self._waiting:
             try:
                 tracker.start(run)
@@ -57,7 +60,8 @@ class Recorder:
                 raise SettingsError(
                     f"{tracker.name} tracker를 시작하지 못했습니다: {first_line_of(error)}",
                     where="logging.trackers",
-                    remedy=f"로그인과 네트워크를 확인하거나, logging.trackers에서 {tracker.name} 항목을 빼세요.",
+                    remedy=f"로그인과 네트워크를 확인하거나, logging.trackers에서 {tracker.name} 항목을 빼세요. "
+                    f"앞서 보내던 run을 지웠다면 {self._output_dir / TRACKERS_FILE} 파일을 지우면 새 run에 보냅니다.",
                 ) from error
             self._started.append(tracker)
         return self

@@ -154,7 +154,16 @@ class RowReader(ABC):
 
 
 class RowEncoder(ABC):
-    """How a task encodes: rows as examples of token ids, and examples as a padded batch."""
+    """How a task encodes: rows as examples of token ids, and examples as a padded batch.
+
+    Args:
+        settings: Settings of the run.
+
+    Attributes:
+        shares_beginnings: Whether an example holds two sequences behind their common beginning (column `branches`).
+    """
+
+    shares_beginnings: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

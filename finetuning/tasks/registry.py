@@ -20,6 +20,7 @@ _ROWS = (
     ("masked_lm", "FillMask"),
     ("generation.causal", "TextGeneration"),
     ("generation.seq2seq", "Text2TextGeneration"),
+    ("preference.task", "PreferenceTask"),
 )
 
 

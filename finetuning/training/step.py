@@ -34,14 +34,14 @@ class WindowGradient:
 
     Attributes:
         loss_sum: Numerator of the window's loss over all processes, a scalar on the device.
-        items: Denominator of the window's loss over all processes.
+        counts: The window's counts over all processes: first its items, the denominator of its loss.
         batches: This process's micro-batches.
         consumed_norm: L2 norm of a gradient that was measured or applied inside the backward pass and then dropped;
             None if the gradient is stored.
     """
 
     loss_sum: torch.Tensor
-    items: float
+    counts: tuple[float, ...]
     batches: list[Batch]
     consumed_norm: float | None
 
@@ -130,7 +130,7 @@ class OptimizerStep:
         compiled = CompiledLayers(self.model)
         reraise = reraise_oom(self.memory, "층을 컴파일하는 동안 메모리가 부족했습니다.")
         with reraise, measured_in_backward(self.model):
-            compiled.compile(lambda: self.accumulate([sample], sample.items, 0))
+            compiled.compile(lambda: self.accumulate([sample], self.objective.counts([sample]), 0))
         self.compiled = compiled
 
     # --- the gradient ---
@@ -162,10 +162,10 @@ class OptimizerStep:
         if ready.token_budget != self.memory.token_budget:  # memory ran out after the window was planned
             ready = self.plan(window)
         batches = ready.batches
-        items = self.runtime.total(float(self.objective.items(batches)))
+        counts = tuple(self.runtime.total(float(count)) for count in self.objective.counts(batches))
         while True:
             try:
-                loss_sum, norm = self._backward(batches, items, step)
+                loss_sum, norm = self._backward(batches, counts, step)
                 break
             except MAY_BE_OUT_OF_MEMORY as error:
                 if not is_out_of_memory(error):
@@ -174,14 +174,14 @@ class OptimizerStep:
             self.optimizer.zero_grad(set_to_none=True)
             self.memory.shrink(largest.inputs["input_ids"].numel(), largest.examples())
             batches = self.plan(window).batches
-        return WindowGradient(self.runtime.summed(loss_sum), items, batches, norm)
+        return WindowGradient(self.runtime.summed(loss_sum), counts, batches, norm)
 
-    def accumulate(self, batches: list[Batch], items: float, step: int) -> torch.Tensor:
+    def accumulate(self, batches: list[Batch], counts: Sequence[float], step: int) -> torch.Tensor:
         """Add the gradient of these micro-batches to the parameters; return their loss sum, a scalar on the device."""
         self.runtime.seed_step(self.settings.training.seed, step)
         layers = nullcontext() if self.compiled is None else self.compiled.in_use()
         with self.runtime.autocast(), layers:  # around the whole window, so that weights are cast once
-            return self.objective.accumulate(self.model, batches, items, self)
+            return self.objective.accumulate(self.model, batches, counts, self)
 
     @contextmanager
     def on_device(self, batch: Batch) -> Iterator[Batch]:
@@ -198,16 +198,20 @@ class OptimizerStep:
         """Add the gradient of a loss under fp16's loss scale."""
         self.loss_scale.scaled(loss).backward()
 
-    def _backward(self, batches: list[Batch], items: float, step: int) -> tuple[torch.Tensor, float | None]:
+    def summed(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the processes' values."""
+        return self.runtime.summed(value)
+
+    def _backward(self, batches: list[Batch], counts: Sequence[float], step: int) -> tuple[torch.Tensor, float | None]:
         """Return this process's loss sum, and the gradient's norm where the backward pass consumed the gradient."""
         if self.stepped_in_backward is None or len(batches) > 1:
-            return self.accumulate(batches, items, step), None
+            return self.accumulate(batches, counts, step), None
         if self.settings.training.max_grad_norm is None:
             consuming = stepped_in_backward(self.model, self.stepped_in_backward, scale=None)
         else:
             consuming = measured_in_backward(self.model)
         with consuming as norm:
-            loss_sum = self.accumulate(batches, items, step)
+            loss_sum = self.accumulate(batches, counts, step)
         return loss_sum, norm.total()
 
     # --- clipping ---
@@ -251,7 +255,8 @@ class OptimizerStep:
                 self._apply_in_backward(gradient, gradient.consumed_norm, step)
         tokens = sum(batch.tokens for batch in gradient.batches)
         padded = sum(batch.computed_tokens() for batch in gradient.batches)
-        return StepResult(gradient.loss_sum, gradient.items, norm, self.learning_rate, tokens, padded, overflowed)
+        lr = self.learning_rate
+        return StepResult(gradient.loss_sum, gradient.counts[0], norm, lr, tokens, padded, overflowed)
 
     def _apply(self, loss_sum: torch.Tensor, norm: torch.Tensor) -> bool:
         """Step with the parameters' gradients; return whether fp16 overflowed."""
@@ -276,7 +281,7 @@ class OptimizerStep:
         if is_finite and limit is not None and self.stepped_in_backward is not None:
             self.memory.trim_heap()  # free blocks of the first pass do not fit what the second one allocates
             with stepped_in_backward(self.model, self.stepped_in_backward, min(1.0, limit / (norm + 1e-6))):
-                self.accumulate(gradient.batches, gradient.items, step)
+                self.accumulate(gradient.batches, gradient.counts, step)
 
     def _step_weights(self) -> None:
         """Step the optimizer. It allocates nothing; if it fails nevertheless, the weights must not be saved."""

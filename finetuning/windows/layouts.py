@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from finetuning.models.probes import attends_within_sequences, drops_padding, isolates
-from finetuning.ops.dense_attention import causal_tokens, dense_tokens
+from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens
 from finetuning.tasks.base import Task
-from finetuning.types import Batch, RandomKey
+from finetuning.types import Batch, DenseTokens, RandomKey
 from finetuning.windows.packing import pack_window
 from finetuning.windows.partition import micro_batch_cost, partition
 
@@ -145,7 +145,17 @@ class OneRow(Layout):
     def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         (row,) = rows
         batch = task.encodes.collate_rows([row], tokenizer, key)
-        return dataclasses.replace(batch, dense=causal_tokens([len(sequence["input_ids"]) for sequence in row]))
+        if batch.others is not None:
+            lengths = [len(sequence["other"]) for sequence in row]
+            batch = dataclasses.replace(batch, others=dataclasses.replace(batch.others, dense=causal_tokens(lengths)))
+        return dataclasses.replace(batch, dense=_sequences_in(row))
+
+
+def _sequences_in(row: Sequence[Mapping[str, Any]]) -> DenseTokens:
+    """Return the index maps of a row. Sequences with `branches` (shared tokens, and those of each branch) fork."""
+    if row[0].get("branches"):
+        return branching_tokens([(one["branches"][0], one["branches"][1:]) for one in row])
+    return causal_tokens([len(sequence["input_ids"]) for sequence in row])
 
 
 class Packed(Layout):
@@ -180,7 +190,8 @@ def choose_layout(task: Task, model: PreTrainedModel, max_length: int, fixed_cos
     if task.encodes.packs():
         if attends_within_sequences(model, max_length):
             return OneRow(_real(cost), max_length)
-        return Packed(cost, max_length) if isolates(model) else Padded(cost, max_length)
+        packs = not task.encodes.shares_beginnings and isolates(model)
+        return Packed(cost, max_length) if packs else Padded(cost, max_length)
     if task.settings.data.packing is not False and drops_padding(model):
         return Dense(_real(cost), max_length)
     return Padded(cost, max_length)

@@ -14,9 +14,10 @@ from finetuning.config.schema import Settings
 from finetuning.tasks.registry import task_classes
 
 EVERYTHING = [
-    Trained(kind, method, cls.auto_class)
+    Trained(kind, method, cls.auto_class, cls.objective)
     for kind, method, cls in itertools.product(get_args(Kind), get_args(Method), task_classes().values())
     if not (kind == "encoder" and cls.auto_class in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM"))
+    and not (kind != "causal" and cls.objective == "preference")
 ]
 
 

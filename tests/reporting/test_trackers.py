@@ -216,3 +216,80 @@ def test_a_tracker_of_our_own_needs_no_package(tmp_path: Path, monkeypatch: pyte
         recorder.record(1, 1, kind="train", loss=0.5)
         recorder.record(2, 1, kind="train", loss=0.25)
     assert (tmp_path / "loss.txt").read_text(encoding="utf-8") == "1 0.5\n2 0.25\n"
+
+
+def kept_by(fake: FakeTracker, record: dict[str, Any], output_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """A recorder with one tracker that continues its runs, as W&B's does; `record` gets what it was started with."""
+
+    def build(run: TrackedRun) -> FakeTracker:
+        record["run"] = run
+        return fake
+
+    monkeypatch.setattr(trackers, "find_spec", lambda name: object())
+    monkeypatch.setitem(trackers.TRACKERS, "kept", by_accelerate("kept", build, lambda _: {"id": "abc"}))
+    logging = {"trackers": ["kept"], "run_name": "둘째 시도", "tags": ["baseline", "nsmc"]}
+    return Recorder(Settings.model_validate({"logging": logging}), output_dir, True)
+
+
+def test_a_resumed_run_goes_on_in_its_own_run_and_sends_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, first = dict[str, Any](), FakeTracker()
+    with kept_by(first, began, tmp_path, monkeypatch) as recorder:
+        recorder.record(10, 1, kind="train", loss=0.5)
+        size = recorder.size()
+        recorder.record(20, 1, kind="train", loss=0.4)  # and the process is killed before a checkpoint
+    assert (began["run"].name, began["run"].tags, dict(began["run"].continued)) == (
+        "둘째 시도",
+        ("baseline", "nsmc"),
+        {},
+    )
+    resumed, second = dict[str, Any](), FakeTracker()
+    recorder = kept_by(second, resumed, tmp_path, monkeypatch)
+    recorder.cut(size, 10)
+    with recorder:
+        recorder.record(20, 1, kind="train", loss=0.4)
+        recorder.record(20, 1, kind="eval", accuracy=0.75)  # of the same step, and not sent yet
+        recorder.record(30, 1, kind="train", loss=0.3)
+    assert dict(resumed["run"].continued) == {"id": "abc"}
+    assert [(step, sorted(values)) for step, values in second.logged] == [
+        (20, ["epoch", "eval/accuracy"]), (30, ["epoch", "train/loss"]),
+    ]  # fmt: skip
+    assert not second.settings  # some trackers refuse to change them
+    assert [line["step"] for line in lines_of(tmp_path)] == [10, 20, 20, 30]
+
+
+def test_a_damaged_note_of_what_was_sent_begins_a_new_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trackers.json").write_text('{"kept": [1', encoding="utf-8")
+    began, fake = dict[str, Any](), FakeTracker()
+    recorder = kept_by(fake, began, tmp_path, monkeypatch)
+    recorder.cut(0, 10)
+    with recorder:
+        recorder.record(20, 1, kind="train", loss=0.4)
+    assert dict(began["run"].continued) == {} and [step for step, _ in fake.logged] == [20]
+
+
+def test_mlflow_has_one_run_with_each_value_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is stopped, resumed from an earlier checkpoint, and read back from MLflow's local store."""
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    output_dir = tmp_path / "model"
+    output_dir.mkdir()
+    logging = {"trackers": ["mlflow"], "run_name": "둘째 시도", "tags": ["baseline", "nsmc"]}
+    settings = Settings.model_validate({"logging": logging})
+    with Recorder(settings, output_dir, True) as recorder:
+        for step in (10, 20, 30):
+            recorder.record(step, 1, kind="train", loss=1 / step)
+    longer = settings.model_copy(update={"training": settings.training.model_copy(update={"epochs": 9})})
+    resumed = Recorder(longer, output_dir, True)
+    resumed.cut(0, 20)
+    with resumed:
+        for step in (30, 40):
+            resumed.record(step, 1, kind="train", loss=1 / step)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'finetuning-python'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    history = [(one.step, one.value) for one in client.get_metric_history(run.info.run_id, "train/loss")]
+    assert history == [(step, pytest.approx(1 / step)) for step in (10, 20, 30, 40)]
+    assert (run.info.run_name, run.data.tags["tags"], run.info.status) == ("둘째 시도", "baseline, nsmc", "FINISHED")
+    assert run.data.params["training.learning_rate"] == "2e-05"

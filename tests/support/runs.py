@@ -50,6 +50,11 @@ def data_of(task: str, folder: Path) -> Path:
         return write_csv(folder / "train.csv", "text", "label", [str(number / 8) for number in range(ROWS)])
     if task in {"text-generation", "text2text-generation"}:
         return write_csv(folder / "train.csv", "prompt", "response", labels)
+    if task == "preference":
+        path = folder / "train.jsonl"
+        rows = [{"prompt": text, "chosen": "네, 알겠습니다.", "rejected": "싫어"} for text in texts()]
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+        return path
     if task == "token-classification":
         path = folder / "train.tsv"
         tagged = ("\n".join(f"{letter}\t{'B-PS' if letter == '영' else 'O'}" for letter in text) for text in texts())

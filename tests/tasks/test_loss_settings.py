@@ -35,7 +35,7 @@ def gradient_at(manager: TrainingManager, budget: int) -> tuple[torch.Tensor, fl
     found = manager.stepper.gradient(manager.plan(WINDOW), 0)
     gradient = torch.cat([p.grad.flatten() for p in manager.model.parameters() if p.grad is not None])
     manager.optimizer.zero_grad(set_to_none=True)
-    return gradient, float(found.loss_sum) / found.items
+    return gradient, float(found.loss_sum) / found.counts[0]
 
 
 @pytest.mark.parametrize(

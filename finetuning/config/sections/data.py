@@ -151,6 +151,18 @@ class DataSettings(Section):
         "output column (answer, translation) of generation tasks",
         cache="none",
     )
+    chosen_column: Text = setting(
+        "chosen", "선호 학습에서 좋은 답의 열 이름", "column of good answers in training on preferences", cache="none"
+    )
+    rejected_column: Text = setting(
+        "rejected", "선호 학습에서 나쁜 답의 열 이름", "column of bad answers in training on preferences", cache="none"
+    )
+    judged_column: Text = setting(
+        "kto_tag",
+        "kto에서 답이 좋은지 나쁜지 표시한 열 이름",
+        "column under kto that says whether an answer is good",
+        cache="none",
+    )
     question_column: Text = setting(
         "question", "질의응답에서 질문 열 이름", "question column of question answering", cache="none"
     )

@@ -81,11 +81,23 @@ class LoggingSettings(Section):
         "학습 기록을 함께 보낼 곳: tensorboard, wandb, mlflow, trackio, swanlab. metrics.jsonl은 항상 씁니다",
         "where records go beside metrics.jsonl: `tensorboard`, `wandb`, `mlflow`, `trackio`, `swanlab`",
         more=(
-            "TensorBoard 기록은 `output_dir/tensorboard`에 있고, 이어서 학습하면 체크포인트 뒤의 기록을 가립니다. "
-            "다른 곳에는 이어서 학습할 때마다 새 run이 생깁니다",
-            "TensorBoard's files are in `output_dir/tensorboard`, and a resumed run hides what was logged after its "
-            "checkpoint; the others get a new run each time a run is resumed",
+            "이어서 학습하면 같은 run에 이어서 보내고, 이미 보낸 것은 다시 보내지 않습니다. 로그인하지 않았으면 "
+            "wandb와 swanlab은 `output_dir`에만 기록합니다. TensorBoard 기록은 `output_dir/tensorboard`에 있습니다",
+            "A resumed run goes on in the same run of the tracker and sends nothing twice. Without a login, wandb and "
+            "swanlab keep their records in `output_dir`. TensorBoard's files are in `output_dir/tensorboard`",
         ),
+        user_only=True,
+    )
+    run_name: Text | None = setting(
+        None,
+        "`trackers`에서 보일 학습의 이름. `null`이면 `output_dir`의 이름",
+        "name of the run in `trackers`; `null` takes that of `output_dir`",
+        user_only=True,
+    )
+    tags: list[Text] = setting(
+        [],
+        "`trackers`에서 학습을 찾을 때 쓸 태그. 예: `[baseline, nsmc]`",
+        "tags of the run in `trackers`, such as `[baseline, nsmc]`",
         user_only=True,
     )
     profile: Boolean = setting(

@@ -89,6 +89,51 @@ class TextGenerationSettings(Section):
     )
 
 
+class PreferenceSettings(Section):
+    """Settings of training on preferences: which of two answers is better, or whether an answer is good."""
+
+    cache_rule: ClassVar[CacheRule] = "none"
+
+    loss: Literal["dpo", "ipo", "orpo", "simpo", "cpo", "kto"] = setting(
+        "dpo",
+        "`dpo`, `ipo`, `orpo`, `simpo`, `cpo`(좋은 답과 나쁜 답의 쌍) 또는 `kto`(답마다 좋음, 나쁨). "
+        "`dpo`, `ipo`, `kto`는 학습 전의 모델과 비교합니다",
+        "`dpo`, `ipo`, `orpo`, `simpo`, `cpo` (pairs of a good and a bad answer) or `kto` (each answer good or bad); "
+        "`dpo`, `ipo` and `kto` compare with the model before training",
+        cache="examples",  # orpo's examples train the prompt, too, and kto's are single answers
+    )
+    reference_model: PathText | None = setting(
+        None,
+        "`dpo`, `ipo`, `kto`가 비교할 모델의 폴더나 Hub id. `null`이면 학습을 시작할 때의 모델",
+        "folder or Hub id of the model that `dpo`, `ipo` and `kto` compare with; `null` for the model that training "
+        "starts with",
+        resume="measured",  # a resumed run must have the same log-probabilities
+        user_only=True,
+    )
+    beta: PositiveNumber | None = setting(
+        None,
+        "손실의 β. `null`이면 손실마다 그 논문이나 TRL의 값(simpo 2.0, 나머지 0.1)",
+        "β of the loss; `null` for the value of its paper or of TRL (simpo 2.0, the others 0.1)",
+    )
+    simpo_gamma: NonNegativeNumber = setting(
+        1.0,
+        "simpo에서 좋은 답이 앞서야 하는 점수 γ",
+        "margin γ by which a good answer has to lead under simpo",
+    )
+    nll_weight: NonNegativeNumber = setting(
+        1.0,
+        "orpo와 cpo에서 좋은 답을 그대로 학습하는 손실의 비중",
+        "weight of the loss that trains the good answer itself under orpo and cpo",
+    )
+    label_smoothing: Annotated[Number, Field(ge=0, lt=0.5)] = setting(
+        0.0,
+        "좋은 답과 나쁜 답이 뒤바뀐 쌍의 비율(짐작). dpo, cpo, simpo에서 씁니다",
+        "assumed share of pairs whose answers are swapped, under dpo, cpo and simpo",
+    )
+    desirable_weight: NonNegativeNumber = setting(1.0, "kto에서 좋은 답의 비중", "weight of good answers under kto")
+    undesirable_weight: NonNegativeNumber = setting(1.0, "kto에서 나쁜 답의 비중", "weight of bad answers under kto")
+
+
 class Text2TextSettings(Section):
     """Settings of training text-to-text models."""
 

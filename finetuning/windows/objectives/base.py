@@ -30,22 +30,25 @@ class Passes(Protocol):
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of a loss, scaled as the precision needs."""
 
+    def summed(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the processes' values."""
+
 
 class Objective(Protocol):
     """The loss of a window."""
 
-    def items(self, batches: Sequence[Batch]) -> float:
-        """Return what these micro-batches add to the denominator of the window's loss."""
+    def counts(self, batches: Sequence[Batch]) -> tuple[float, ...]:
+        """Return what these micro-batches add to the window's counts: first the loss's denominator."""
 
     def accumulate(
-        self, model: PreTrainedModel, batches: Sequence[Batch], items: float, passes: Passes
+        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[float], passes: Passes
     ) -> torch.Tensor:
         """Add these micro-batches' share of the gradient of the window's loss.
 
         Args:
             model: The model in training mode.
             batches: This process's micro-batches of the window.
-            items: Denominator of the window's loss, over all processes.
+            counts: The window's counts, over all processes.
             passes: Runs the model.
 
         Returns:

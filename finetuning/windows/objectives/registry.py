@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from finetuning.tasks.base import Task
 from finetuning.windows.objectives.base import Objective
+from finetuning.windows.objectives.preference import Preference
 from finetuning.windows.objectives.summed import Summed
 
-OBJECTIVES: dict[str, Callable[[Task], Objective]] = {"summed": Summed}
+OBJECTIVES: dict[str, Callable[[Task], Objective]] = {"summed": Summed, "preference": Preference}
 
 
 def objective_of(task: Task) -> Objective:

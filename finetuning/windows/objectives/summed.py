@@ -21,12 +21,12 @@ class Summed:
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def items(self, batches: Sequence[Batch]) -> float:
+    def counts(self, batches: Sequence[Batch]) -> tuple[float, ...]:
         """Return the number of items of these micro-batches, or the sum of their weights."""
-        return sum(self.task.scores.items(batch) for batch in batches)
+        return (sum(self.task.scores.items(batch) for batch in batches),)
 
     def accumulate(
-        self, model: PreTrainedModel, batches: Sequence[Batch], items: float, passes: Passes
+        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[float], passes: Passes
     ) -> torch.Tensor:
         """Add each micro-batch's share of the gradient (see base.Objective); return the sum of the loss."""
         total = torch.zeros((), device=model.device)
@@ -35,6 +35,6 @@ class Summed:
                 with passes.phase("forward"):
                     loss_sum = self.task.scores.training_loss(model, ready)
                 with passes.phase("backward"):
-                    passes.backward(loss_sum / items)
+                    passes.backward(loss_sum / counts[0])
             total = total + loss_sum.detach()
         return total

@@ -51,6 +51,7 @@ MEANT = {
     "finetuning/tasks/answering/scoring.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/masked_lm.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/vocabulary.py: losses_by_example": ONCE_A_BATCH,
+    "finetuning/tasks/preference/scoring.py: predictions": ONCE_A_BATCH,
     "transformers/masking_utils.py: _ignore_bidirectional_mask_sdpa": LOOKS_FOR_PADDING,
     "transformers/masking_utils.py: _ignore_causal_mask_sdpa": LOOKS_FOR_PADDING,
     "transformers/masking_utils.py: find_packed_sequence_indices": "transformers looks whether rows hold several texts",
@@ -81,7 +82,7 @@ def layouts_of(task: Any, model: Any, max_length: int) -> Iterator[Layout]:
     cost = FEWEST if task.settings.memory.optimizer_in_backward else None
     chosen = choose_layout(task, model, max_length, cost)
     yield chosen
-    if task.encodes.packs() and isolates(model):
+    if task.encodes.packs() and not task.encodes.shares_beginnings and isolates(model):
         yield Packed(chosen.fixed_cost, max_length)
     if type(chosen) is not Padded:
         yield Padded(chosen.fixed_cost, max_length)

@@ -132,8 +132,8 @@ LISTS = (
 REFUSED_COLUMNS = MappingProxyType({
     **dict.fromkeys(
         ("chosen", "rejected"),
-        "좋은 답과 나쁜 답이 있는 선호 데이터입니다. 좋은 답만 학습하려면 rejected 열을 지우고 "
-        "--set data.response_column=chosen으로 지정하세요.",
+        "좋은 답과 나쁜 답이 있는 선호 데이터입니다. --task preference로 학습하세요. 좋은 답만 학습하려면 rejected "
+        "열을 지우고 --set data.response_column=chosen으로 지정하세요.",
     ),
     **dict.fromkeys(
         ("image", "images", "video", "videos", "audio", "audios"),
@@ -260,7 +260,10 @@ def _check_liked(cell: Any) -> None:
     """Refuse rows of KTO's data: an answer that was judged bad must not be trained."""
     liked = cell if isinstance(cell, bool) else _TRUTHS.get(cell.strip().casefold()) if isinstance(cell, str) else None
     if liked is not None:
-        raise BadRow("좋은 답인지 나쁜 답인지 표시한(KTO) 행(좋은 답만 남기고 그 열을 지우면 학습할 수 있습니다)")
+        raise BadRow(
+            "좋은 답인지 나쁜 답인지 표시한(KTO) 행(--task preference --set preference.loss=kto로 학습하거나, 좋은 "
+            "답만 남기고 그 열을 지우세요)"
+        )
 
 
 def _is_empty(cell: Any) -> bool:

@@ -1,0 +1,68 @@
+"""The loss of a window of preferences: a sum over pairs of answers, or over answers beside the window's own point.
+
+The window's counts divide it (pairs, answers to other questions, trained tokens), so the cut does not change it. Under
+kto the point that answers are compared with is a mean over the window: it is found in a pass without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from finetuning.tasks.base import Task
+from finetuning.tasks.preference.scoring import PreferenceScorer
+from finetuning.types import Batch
+from finetuning.windows.objectives.base import Passes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Preference:
+    """The task's loss of each example over their number, and the cross-entropy of good answers over its tokens."""
+
+    def __init__(self, task: Task) -> None:
+        assert isinstance(task.scores, PreferenceScorer)
+        self.scores = task.scores
+
+    def counts(self, batches: Sequence[Batch]) -> tuple[float, ...]:
+        """Return the examples of these micro-batches, and the tokens of good answers that are trained as in SFT."""
+        return sum(batch.items for batch in batches), sum(map(self.scores.sft_tokens, batches))
+
+    def accumulate(
+        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[float], passes: Passes
+    ) -> torch.Tensor:
+        """Add each micro-batch's share of the gradient (see base.Objective); return the numerator of the loss."""
+        examples, sft_tokens = counts
+        point = self._reference_point(model, batches, examples, passes)
+        total = torch.zeros((), device=model.device)
+        for batch in batches:
+            with passes.on_device(batch) as ready:
+                with passes.phase("forward"):
+                    losses = self.scores.token_losses(model, ready)
+                    loss = self.scores.example_losses(losses, ready, point).sum()
+                    if sft_tokens:
+                        loss = loss + self.scores.sft_loss(losses, ready) * (examples / sft_tokens)
+                with passes.phase("backward"):
+                    passes.backward(loss / examples)
+            total = total + loss.detach()
+        return total
+
+    def _reference_point(
+        self, model: PreTrainedModel, batches: Sequence[Batch], examples: float, passes: Passes
+    ) -> torch.Tensor | None:
+        """Return the window's mean over answers to other questions of how much likelier they became, at least 0."""
+        if self.scores.loss.is_of_pairs:
+            return None
+        moved, was_training = torch.zeros((), device=model.device), model.training
+        model.eval()  # dropout would make the point depend on the cut
+        try:
+            for batch in batches:
+                assert batch.others is not None
+                with torch.no_grad(), passes.on_device(batch.others) as ready, passes.phase("forward"):
+                    moved = moved + self.scores.moved(self.scores.forward(model, ready), ready)
+        finally:
+            model.train(was_training)
+        return (passes.summed(moved) / examples).clamp(min=0)
