@@ -68,7 +68,7 @@ class TrainingManager:
         self.total_steps = self.windows * settings.training.epochs
         self.schedule = schedule_of(settings.training, self.total_steps)
         fixed_cost = FEWEST if self.stepper.stepped_in_backward else None  # it steps windows of one micro-batch alone
-        layout = choose_layout(self.task, self.model, evaluator.max_length, fixed_cost)
+        layout = choose_layout(self.task, self.model, evaluator.max_length, fixed_cost, self.runtime.card)
         log_layout(layout, self.task)
         seed = settings.training.seed
         self.planner = WindowPlanner(self.task, self.tokenizer, train, layout, seed, self.runtime)

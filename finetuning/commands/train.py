@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from finetuning.device.budget import TokenBudget
     from finetuning.inference.evaluator import Evaluator
     from finetuning.reporting.profile import PhaseTimes
+    from finetuning.reporting.run_report import CompiledFacts
     from finetuning.types import Checkpoint
     from training_manager import TrainingState
 
@@ -81,6 +82,7 @@ class _Trained:
         ended: The report as it was, text by file, where a run that had ended was resumed and no step was left.
         memory: The memory manager.
         profile: The time by phase where it was measured.
+        compiled: What became of compiled layers, where there were any.
         examples: Tokenised examples by split, as they were trained on.
         unsaved: Why the last checkpoint is not on the disk; None where it is.
     """
@@ -89,6 +91,7 @@ class _Trained:
     ended: dict[str, str]
     memory: TokenBudget
     profile: PhaseTimes | None
+    compiled: CompiledFacts | None
     examples: Mapping[str, Examples]
     unsaved: ResourceError | None
 
@@ -125,8 +128,8 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     with session.runtime.main_first():
         prepared = prepare(session, tokenizer, max_length, earlier, _chosen_in(checkpoint))
     if prepared.session.runtime.is_main:
-        for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):
-            _log.info("%s", line)
+        for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):  # warns where it does not fit
+            _log.debug("%s", line)
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
     # settings that fit, training, report
     fitted = _fitted(prepared, tokenizer, max_length, checkpoint)
@@ -168,6 +171,7 @@ def _trained(
     checkpoint: Checkpoint | None, arguments: argparse.Namespace,
 ) -> _Trained:  # fmt: skip
     """Train, from a checkpoint or from the start."""
+    from finetuning.reporting.run_report import CompiledFacts
     from finetuning.training.trial import try_model
     from training_manager import TrainingManager
 
@@ -215,7 +219,9 @@ def _trained(
         )
     is_as_it_was = checkpoint is not None and checkpoint.progress.step == state.step
     report = ended if is_as_it_was else {}
-    return _Trained(state, report, evaluator.memory, manager.profile.times(), examples, unsaved)
+    layers = manager.stepper.compiled
+    compiled = None if layers is None else CompiledFacts(layers.graphs, layers.graph_breaks, state.uncompiled)
+    return _Trained(state, report, evaluator.memory, manager.profile.times(), compiled, examples, unsaved)
 
 
 def _report(
@@ -264,7 +270,13 @@ def _report(
         task,
         {name: len(rows) for name, rows in prepared.splits.items()},
         training=TrainingFacts(
-            state.step, state.best_step, state.best_metric, state.last_metrics, seconds, trained.profile
+            state.step,
+            state.best_step,
+            state.best_metric,
+            state.last_metrics,
+            seconds,
+            trained.profile,
+            trained.compiled,
         ),
         evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples),
         hardware=Hardware(runtime.device_name, runtime.processes, runtime.precision),

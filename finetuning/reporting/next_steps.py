@@ -71,7 +71,7 @@ def saved_model(settings: Settings, task: str, place: Sequence[str], is_adapter:
     return SavedModel(
         tuple(place), task,
         has_pairs=settings.data.text_pair_column is not None,
-        chats=task == "text-generation" and settings.text_generation.format != "text",
+        chats=task in ("text-generation", "preference") and settings.text_generation.format != "text",
         is_adapter=is_adapter,
     )  # fmt: skip
 

@@ -83,6 +83,21 @@ class MemoryFacts:
 
 
 @dataclass(frozen=True)
+class CompiledFacts:
+    """What became of `training.torch_compile`.
+
+    Attributes:
+        graphs: Number of graphs that were compiled.
+        graph_breaks: How often the code of a layer or of its parts was split, so that Python runs in between.
+        uncompiled_layer_calls: How often a layer ran its Python code, since the compiled code did not hold.
+    """
+
+    graphs: int
+    graph_breaks: int
+    uncompiled_layer_calls: int
+
+
+@dataclass(frozen=True)
 class TrainingFacts:
     """How training ended.
 
@@ -93,6 +108,7 @@ class TrainingFacts:
         last_validation: Metrics of the last validation.
         seconds: Wall clock time of the command, from reading data to the final evaluation.
         profile: Time by phase, where `logging.profile` asked for it.
+        compiled: What became of `training.torch_compile`, where layers were compiled.
     """
 
     steps: int
@@ -101,6 +117,7 @@ class TrainingFacts:
     last_validation: Mapping[str, float]
     seconds: float
     profile: PhaseTimes | None
+    compiled: CompiledFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -255,6 +272,8 @@ def summary(report: RunReport) -> dict[str, Any]:
     }
     if training.profile is not None:
         found["profile"] = asdict(training.profile)
+    if training.compiled is not None:
+        found["compiled"] = asdict(training.compiled)
     quality = asdict(report.quality)
     found["quality"] = {**quality, **{name: list(quality[name]) for name in ("interval", "findings") if quality[name]}}
     if report.verdict is not None:

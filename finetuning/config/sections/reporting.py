@@ -75,7 +75,9 @@ class LoggingSettings(Section):
     log_steps: PositiveInteger = setting(
         10, "이 스텝마다 손실과 속도를 로그로 남깁니다", "number of steps between log lines with loss and speed"
     )
-    progress_bar: Boolean = setting(True, "진행 막대를 보일지", "whether to show a progress bar")
+    progress_bar: Boolean = setting(
+        True, "진행 막대를 표시할지. 터미널에서만 표시합니다", "whether to show a progress bar; on a terminal only"
+    )
     trackers: list[Text] = setting(
         [],
         "학습 기록을 함께 보낼 곳: tensorboard, wandb, mlflow, trackio, swanlab. metrics.jsonl은 항상 씁니다",
