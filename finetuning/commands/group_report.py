@@ -99,6 +99,9 @@ def spread_lines(outcomes: Sequence[Outcome]) -> list[str]:
     scores = {"검증": _values(rows, "validation")}
     if rows[0].split == "test":
         scores["test"] = _values(rows, "score")
+    scores = {split: values for split, values in scores.items() if len(values) >= 2}
+    if not scores:
+        return []
     metric = display_name(rows[0].metric)
     lines = [
         f"{split} {metric}: 평균 {mean(values):.4f} ± {stdev(values):.4f} "
@@ -106,9 +109,10 @@ def spread_lines(outcomes: Sequence[Outcome]) -> list[str]:
         for split, values in scores.items()
     ]
     split, values = list(scores.items())[-1]
+    score, apart = with_particle(f"{split} {metric}", "이/가"), max(values) - min(values)
     return [
         *lines,
-        f"판정: 시드만 바꿔도 {with_particle(f'{split} {metric}', '이/가')} {max(values) - min(values):.4f}까지 달라집니다. "
+        f"판정: 시드만 바꿔도 {score} {apart:.4f}까지 달라집니다. "
         "다른 설정과의 차이가 이보다 작으면 설정의 효과라고 하기 어렵습니다.",
         "  보고서나 논문에는 시드 하나의 점수가 아니라 평균과 표준편차를 쓰세요.",
     ]
