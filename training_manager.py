@@ -67,7 +67,7 @@ class TrainingManager:
         self.windows = windows_per_epoch(train.per_epoch, self.window_size)
         self.total_steps = self.windows * settings.training.epochs
         fixed_cost = FEWEST if self.stepper.stepped_in_backward else None  # it steps windows of one micro-batch alone
-        layout = choose_layout(self.task, self.model, evaluator.max_length, fixed_cost)
+        layout = choose_layout(self.task, self.model, evaluator.max_length, fixed_cost, self.runtime.card)
         log_layout(layout, self.task)
         seed = settings.training.seed
         self.planner = WindowPlanner(self.task, self.tokenizer, train, layout, seed, self.runtime)

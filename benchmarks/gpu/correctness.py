@@ -68,7 +68,7 @@ def _gradient(
     prepared, tokenizer = prepared_in(session)
     evaluator = evaluator_of(prepared, tokenizer)
     net, task, train = evaluator.model.eval(), evaluator.task, prepared.examples["train"]
-    layout = choose_layout(task, net, evaluator.max_length)
+    layout = choose_layout(task, net, evaluator.max_length, card=evaluator.runtime.card)
     if is_padded:
         layout = Padded(layout.fixed_cost, evaluator.max_length)
     planner = WindowPlanner(task, tokenizer, train, layout, 0, evaluator.runtime)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config_manager import ConfigManager
@@ -19,22 +18,22 @@ from finetuning.commands.output_folder import (
     check_not_foreign,
     check_writable,
     checkpoint_to_resume,
-    is_evaluation,
     prepare_output,
 )
 from finetuning.commands.references import compared
+from finetuning.commands.results import data_notes, result_files, results_in, split_facts, write_results
 from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.what_next import tell, words_for_more_epochs
 from finetuning.config.ladder import remembered, with_changes
-from finetuning.files import discard, write_atomically, write_json
+from finetuning.files import discard
 from finetuning.models.adapters import METHODS
 from finetuning.models.chat_template import keep_template, kept_template
 from finetuning.models.quantization import check_device
 from finetuning.models.vocabulary_cache import keep, read_kept
 from finetuning.planning.fit import choose
-from finetuning.reporting.next_steps import SavedModel, next_commands, trained_model
+from finetuning.reporting.next_steps import NextStep, SavedModel, next_commands, trained_model
 from finetuning.reporting.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from finetuning.data.examples import Examples
     from finetuning.device.budget import TokenBudget
     from finetuning.reporting.profile import PhaseTimes
+    from finetuning.reporting.run_report import CompiledFacts
     from finetuning.types import Checkpoint
     from training_manager import TrainingState
 
@@ -75,17 +75,19 @@ class _Trained:
 
     Attributes:
         state: The final state.
-        ended: The report as it was, text by file, where a run that had ended was resumed and no step was left.
+        ended: The report as it was, content by file, where a run that had ended was resumed and no step was left.
         memory: The memory manager.
         profile: The time by phase where it was measured.
+        compiled: What became of compiled layers, where there were any.
         examples: Tokenised examples by split, as they were trained on.
         unsaved: Why the last checkpoint is not on the disk; None where it is.
     """
 
     state: TrainingState
-    ended: dict[str, str]
+    ended: dict[str, bytes]
     memory: TokenBudget
     profile: PhaseTimes | None
+    compiled: CompiledFacts | None
     examples: Mapping[str, Examples]
     unsaved: ResourceError | None
 
@@ -129,14 +131,15 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     fitted = _fitted(prepared, tokenizer, max_length, checkpoint)
     trained = _trained(fitted, tokenizer, max_length, store, checkpoint, arguments)
     trained.memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them
-    _report(fitted, trained, tokenizer, max_length, started)
+    steps = next_commands(_left_by(fitted.prepared, trained.state, arguments))
+    _report(fitted, trained, tokenizer, max_length, started, steps)
     if arguments.run.earlier is not None:
         _log.info(
             "이번 학습은 %s 폴더에 있습니다. 이전 학습은 %s 폴더에 그대로 있습니다.", output_dir, arguments.run.earlier
         )
     if trained.unsaved is not None:
         raise trained.unsaved
-    tell(next_commands(_left_by(fitted.prepared, trained.state, arguments)))
+    tell(steps)
 
 
 def _fitted(
@@ -159,6 +162,7 @@ def _trained(
     checkpoint: Checkpoint | None, arguments: argparse.Namespace,
 ) -> _Trained:  # fmt: skip
     """Train, from a checkpoint or from the start."""
+    from finetuning.reporting.run_report import CompiledFacts
     from finetuning.training.trial import try_model
     from training_manager import TrainingManager
 
@@ -186,7 +190,7 @@ def _trained(
         prepare_output(arguments.run, starts_anew=checkpoint is None)
         keep(prepared.learned, output_dir)
         keep_template(tokenizer, output_dir)
-    ended = {} if checkpoint is None else _report_in(output_dir)
+    ended = {} if checkpoint is None else results_in(output_dir)
     session.stop.patient = True
     unsaved = None
     try:
@@ -204,26 +208,29 @@ def _trained(
         )
     is_as_it_was = checkpoint is not None and checkpoint.progress.step == state.step
     report = ended if is_as_it_was else {}
-    return _Trained(state, report, evaluator.memory, manager.profile.times(), examples, unsaved)
+    layers = manager.stepper.compiled
+    compiled = None if layers is None else CompiledFacts(layers.graphs, layers.graph_breaks, state.uncompiled)
+    return _Trained(state, report, evaluator.memory, manager.profile.times(), compiled, examples, unsaved)
 
 
 def _report(
-    fitted: _Fitted, trained: _Trained, tokenizer: PreTrainedTokenizerBase, max_length: int, started: float
-) -> None:
-    """Evaluate the best model as it was saved, build the run's report and render it: log, model card, summary.json."""
+    fitted: _Fitted, trained: _Trained, tokenizer: PreTrainedTokenizerBase, max_length: int, started: float,
+    steps: Sequence[NextStep],
+) -> None:  # fmt: skip
+    """Evaluate the best model as it was saved, build the run's report and render it: the log and files."""
     from finetuning.inference.evaluator import columns_of
-    from finetuning.reporting.metrics_file import validation_losses
-    from finetuning.reporting.model_card import model_card
+    from finetuning.reporting.cases import Said, ranked_cases
+    from finetuning.reporting.metrics_file import records_in, validation_losses
     from finetuning.reporting.predictions import sample_lines
     from finetuning.reporting.quality import Scored, quality_of
     from finetuning.reporting.run_report import (
+        Background,
         EvaluationFacts,
         Hardware,
         MemoryFacts,
         TrainingFacts,
         build_report,
         log_lines,
-        summary,
     )
 
     prepared, state, memory = fitted.prepared, trained.state, trained.memory
@@ -235,9 +242,12 @@ def _report(
     evaluation = best.evaluate(examples[split], session.settings.training.seed, task.scores.final_texts)
     if not runtime.is_main or state.best_metric is None:
         return
-    rows, samples = examples[split].rows, list[str]()
+    said = Said(task, prepared.splits[split], examples[split].rows, evaluation.predictions, label_names, tokenizer)
+    samples = list[str]()
     if not task.scores.final_texts:  # otherwise the details show generated texts
-        samples = sample_lines(task, rows, evaluation.predictions, label_names, tokenizer)
+        samples = sample_lines(task, said.rows, said.predictions, label_names, tokenizer)
+    evidence = task.shows.evidence(said.predictions, columns_of(examples[split]), label_names)
+    cases = ranked_cases(said, evidence) if session.settings.logging.report else ()
     scored = Scored(
         split, columns_of(examples[split]), evaluation.predictions, evaluation.metrics, label_names,
         session.data.label_counts(prepared.splits["train"]),
@@ -249,22 +259,23 @@ def _report(
         task,
         {name: len(rows) for name, rows in prepared.splits.items()},
         training=TrainingFacts(
-            state.step, state.best_step, state.best_metric, state.last_metrics, seconds, trained.profile
+            state.step,
+            state.best_step,
+            state.best_metric,
+            state.last_metrics,
+            seconds,
+            trained.profile,
+            trained.compiled,
         ),
-        evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples),
+        evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples, evidence, cases),
         hardware=Hardware(runtime.device_name, runtime.processes, runtime.precision),
         memory=MemoryFacts(memory.peak(), memory.limit(), fitted.taken, fitted.estimated),
         quality=quality,
+        background=Background(split_facts(prepared), data_notes(prepared), records_in(session.output_dir), steps),
     )
     for line in log_lines(report):
         _log.info("%s", line)
-    if trained.ended:
-        _log.info("이미 끝난 학습이어서 더 학습하지 않았습니다. %s 파일은 그대로 둡니다.", ", ".join(trained.ended))
-        for name, text in trained.ended.items():
-            write_atomically(session.output_dir / name, text)
-        return
-    write_atomically(session.output_dir / "README.md", model_card(report))
-    write_json(session.output_dir / "summary.json", summary(report))
+    write_results(report, said, trained.ended)
 
 
 def _left_by(prepared: Prepared, state: TrainingState, arguments: argparse.Namespace) -> SavedModel:
@@ -282,16 +293,9 @@ def scored_split(splits: Collection[str]) -> str:
     return "test" if "test" in splits else "validation"
 
 
-def _report_in(output_dir: Path) -> dict[str, str]:
-    """Read the files that only the end of a run writes; {} where one is missing."""
-    paths = [output_dir / name for name in ("README.md", "summary.json")]
-    return {path.name: path.read_text(encoding="utf-8") for path in paths} if all(map(Path.is_file, paths)) else {}
-
-
 def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Save the model and its settings as the result of the run; remove the card and metrics of the model before."""
     ConfigManager.save(session.settings, session.output_dir / "settings.yaml")  # first: no model without its settings
     session.models.save(model, tokenizer, session.output_dir)
-    evaluated = [path for path in session.output_dir.glob("metrics-*.json") if is_evaluation(path)]
-    for path in (session.output_dir / "README.md", session.output_dir / "summary.json", *evaluated):
+    for path in result_files(session.output_dir):
         discard(path)  # Windows keeps one that a program has open, and the end of the run writes it anew

@@ -106,7 +106,7 @@ class Fitting:
         from finetuning.windows.partition import FEWEST, micro_batch_cost
 
         cost = FEWEST if settings.memory.optimizer_in_backward else micro_batch_cost(self.runtime.device.type)
-        return choose_layout(self.source.task, outline, settings.data.max_length, cost)
+        return choose_layout(self.source.task, outline, settings.data.max_length, cost, self.runtime.card)
 
 
 def first_that_fits(

@@ -36,7 +36,8 @@ def padding_line(fitting: Fitting, window: int) -> str:
             batch = lengths[indices[start : start + settings.data.batch_size]]
             plain += len(batch) * int(batch.max())
     share, unsorted = 100 * (1 - real / computed), 100 * (1 - real / plain)
-    return f"패딩: {share:.1f}% ({layout.label}), 정렬하지 않고 나누면 {unsorted:.1f}%"
+    attention = f", attention: {layout.attention.name}" if layout.attention.line() else ""
+    return f"패딩: {share:.1f}% ({layout.label}{attention}), 정렬하지 않고 나누면 {unsorted:.1f}%"
 
 
 def memory_lines(fitting: Fitting, estimate: Estimate) -> list[str]:

@@ -27,6 +27,7 @@ class Tally:
         skipped: Steps skipped because of NaN or Inf.
         seconds: Time of the training steps, without evaluating and saving.
         waited: Part of that time in which the next window was not ready yet.
+        uncompiled: How often one of the compiled layers ran its Python code.
     """
 
     loss_sum: float = 0.0
@@ -37,6 +38,7 @@ class Tally:
     skipped: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    uncompiled: int = 0
 
     def add_loss(self, loss_sum: float, items: int) -> None:
         """Add one window's loss."""
@@ -91,6 +93,8 @@ class Tally:
         parts.append(f"메모리 {memory_bytes / _GIB:.2f} GiB")
         if self.waiting >= _WORTH_TELLING:
             parts.append(f"데이터 대기 {100 * self.waiting:.0f}%")
+        if self.uncompiled:
+            parts.append(f"컴파일 없이 계산한 층 {self.uncompiled}번")
         if self.skipped:
             parts.append(f"건너뛴 스텝 {self.skipped}")
         return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""The four parts of a task: what it reads, how it encodes, how it scores, and how its results are shown."""
+"""Three parts of a task: what it reads, how it encodes, and how it scores. The fourth is in presenter.py."""
 
 from __future__ import annotations
 
@@ -352,54 +352,6 @@ class Scorer(ABC):
         Returns:
             Values by name, `loss` and `best_metric` among them.
         """
-
-
-class Presenter(ABC):
-    """How a task's rows and predictions are shown to a person."""
-
-    def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
-        """Return a row's input and its expected output as text. The latter is "" if it is not known."""
-        given = " / ".join(str(row[role]) for role in ("text", "text_pair") if role in row)
-        return given, str(row.get("label", ""))
-
-    @abstractmethod
-    def readable(
-        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, Any]:
-        """Return one prediction in JSON types, for `predict`.
-
-        Args:
-            prediction: The scorer's prediction for the row.
-            row: The row's values by role.
-            label_names: Label names in the order of their ids.
-            tokenizer: Tokenizer of the model.
-
-        Returns:
-            Values by name, in the order in which they are written.
-        """
-
-    def labels_said(self, readable: Mapping[str, Any]) -> Sequence[str]:
-        """Return the labels in a prediction that `readable` made, which `predict` counts; none by default."""
-        return ()
-
-    def phrase(
-        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
-    ) -> list[Any]:
-        """Return the values of one prediction for a line of the log; see `readable` for the arguments."""
-        return list(self.readable(prediction, row, label_names, tokenizer).values())
-
-    def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
-        """Return further lines for an evaluation's report, such as a confusion matrix.
-
-        Args:
-            predictions: One of each row.
-            rows: Columns of the split by role.
-            label_names: Label names in the order of their ids.
-
-        Returns:
-            Lines of text, none by default.
-        """
-        return []
 
 
 def _default_of(setting: str) -> str | None:

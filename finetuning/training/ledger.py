@@ -55,8 +55,10 @@ class StepLedger:
     def count(self, result: StepResult, window: Window, seconds: float) -> None:
         """Count a step that was handed to the device, without waiting for it."""
         self._unread.append((self.state.step, window, result))
+        self.state.uncompiled += result.uncompiled
         for tally in (self.state.since_log, self.state.this_epoch):
             tally.add_work(len(window.indices), result.tokens, result.padded_tokens, seconds)
+            tally.uncompiled += result.uncompiled
 
     def waiting(self, ready: Iterator[_T]) -> Iterator[_T]:
         """Yield the same items, and count the time until each was ready."""
@@ -118,6 +120,7 @@ class StepLedger:
             kind="train", loss=tally.loss, lr=lr, grad_norm=grad_norm, skipped=tally.skipped,
             examples_per_s=round(tally.examples_per_s, 2), tokens_per_s=round(tally.tokens_per_s, 1),
             padding=round(tally.padding, 4), memory_bytes=memory_bytes,
+            **({"uncompiled": tally.uncompiled} if tally.uncompiled else {}),
         )  # fmt: skip
         self.state.since_log = Tally()
 

@@ -19,8 +19,9 @@ from finetuning.ops.dense_attention import without_padding
 from finetuning.reporting.profile import Profile
 from finetuning.training.ahead import ReadyWindow, WindowPlanner
 from finetuning.training.backward_step import HalfStep, measured_in_backward, stepped_in_backward
+from finetuning.training.chunked import ChunkedOptimizer
 from finetuning.training.compile import CompiledLayers, is_worth_compiling
-from finetuning.training.optimizers import SteppedOneByOne, allocate_states, is_adamw, make_optimizer
+from finetuning.training.optimizers import allocate_states, make_optimizer, takes_found_inf
 from finetuning.types import Batch
 from finetuning.windows.objectives.registry import objective_of
 from finetuning.windows.order import Window
@@ -36,14 +37,14 @@ class WindowGradient:
         loss_sum: Numerator of the window's loss over all processes, a scalar on the device.
         counts: The window's counts over all processes: first its items, the denominator of its loss.
         batches: This process's micro-batches.
-        consumed_norm: L2 norm of a gradient that was measured or applied inside the backward pass and then dropped;
-            None if the gradient is stored.
+        consumed_norm: L2 norm of a gradient that was measured or applied inside the backward pass and then dropped, a
+            scalar on the device; None if the gradient is stored.
     """
 
     loss_sum: torch.Tensor
     counts: tuple[int, ...]
     batches: list[Batch]
-    consumed_norm: float | None
+    consumed_norm: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class StepResult:
         tokens: Real tokens of this process.
         padded_tokens: Tokens that the layers of this process's model computed, padding included.
         overflowed: Whether the gradient overflowed fp16, so that only the loss scale changed.
+        uncompiled: How often one of the compiled layers ran its Python code, which shapes may need.
     """
 
     loss_sum: torch.Tensor
@@ -68,6 +70,7 @@ class StepResult:
     tokens: int
     padded_tokens: int
     overflowed: bool
+    uncompiled: int = 0
 
 
 def losses_and_norms(results: Sequence[StepResult]) -> list[tuple[float, float]]:
@@ -96,8 +99,10 @@ class OptimizerStep:
         self.loss_scale = self.runtime.loss_scale()
         self.stepped_in_backward = self._stepped_in_backward()
         self.compiled: CompiledLayers | None = None
-        # AdamW can skip a step through `found_inf` without a sync; other optimizers need the value on the host
-        self.skips_on_device = self.runtime.skips_steps_on_device and is_adamw(self.optimizer)
+        # through `found_inf` a step is skipped without a sync; an optimizer without it needs the value on the host
+        self.skips_on_device = self.runtime.skips_steps_on_device and takes_found_inf(self.optimizer)
+        if self.stepped_in_backward is not None:
+            self.stepped_in_backward.skips_on_device = self.skips_on_device
 
     # --- before the first step ---
 
@@ -154,7 +159,7 @@ class OptimizerStep:
         Raises:
             OutOfMemory: Not even one example fits.
         """
-        if isinstance(self.optimizer, SteppedOneByOne):
+        if isinstance(self.optimizer, ChunkedOptimizer):
             self.optimizer.seed_rounding(self.settings.training.seed, step)
         window = ready.window
         if ready.token_budget != self.memory.token_budget:  # memory ran out after the window was planned
@@ -200,7 +205,9 @@ class OptimizerStep:
         """Return the sum of the processes' values."""
         return self.runtime.summed(value)
 
-    def _backward(self, batches: list[Batch], counts: Sequence[int], step: int) -> tuple[torch.Tensor, float | None]:
+    def _backward(
+        self, batches: list[Batch], counts: Sequence[int], step: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return this process's loss sum, and the gradient's norm where the backward pass consumed the gradient."""
         if self.stepped_in_backward is None or len(batches) > 1:
             return self.accumulate(batches, counts, step), None
@@ -224,7 +231,7 @@ class OptimizerStep:
             The L2 norm of the whole window's gradient before clipping, a scalar on the device.
         """
         if gradient.consumed_norm is not None:  # `update` clips in a second backward pass
-            return torch.tensor(gradient.consumed_norm, device=gradient.loss_sum.device)
+            return gradient.consumed_norm
         with self.profile.phase("optimizer"):
             self._sum_gradients_over_processes()  # first: an overflow in one process must skip the step in all
             parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -254,7 +261,8 @@ class OptimizerStep:
         tokens = sum(batch.tokens for batch in gradient.batches)
         padded = sum(batch.computed_tokens() for batch in gradient.batches)
         lr = self.optimizer.param_groups[0]["lr"]
-        return StepResult(gradient.loss_sum, gradient.counts[0], norm, lr, tokens, padded, overflowed)
+        uncompiled = 0 if self.compiled is None else self.compiled.take_uncompiled()
+        return StepResult(gradient.loss_sum, gradient.counts[0], norm, lr, tokens, padded, overflowed, uncompiled)
 
     def _apply(self, loss_sum: torch.Tensor, norm: torch.Tensor) -> bool:
         """Step with the parameters' gradients; return whether fp16 overflowed."""
@@ -272,14 +280,19 @@ class OptimizerStep:
         self.optimizer.zero_grad(set_to_none=True)
         return overflowed
 
-    def _apply_in_backward(self, gradient: WindowGradient, norm: float, step: int) -> None:
+    def _apply_in_backward(self, gradient: WindowGradient, norm: torch.Tensor, step: int) -> None:
         """Apply a clipped gradient in a second backward pass: its norm is known only after the first."""
-        limit = self.settings.training.max_grad_norm
-        is_finite = math.isfinite(float(gradient.loss_sum)) and math.isfinite(norm)
-        if is_finite and limit is not None and self.stepped_in_backward is not None:
-            self.memory.trim_heap()  # free blocks of the first pass do not fit what the second one allocates
-            with stepped_in_backward(self.model, self.stepped_in_backward, min(1.0, limit / (norm + 1e-6))):
-                self.accumulate(gradient.batches, gradient.counts, step)
+        limit, optimizer = self.settings.training.max_grad_norm, self.stepped_in_backward
+        if limit is None or optimizer is None:
+            return
+        is_finite = torch.isfinite(gradient.loss_sum) & torch.isfinite(norm)
+        if self.skips_on_device:
+            optimizer.found_inf = (~is_finite).float()
+        elif not bool(is_finite):
+            return
+        self.memory.trim_heap()  # free blocks of the first pass do not fit what the second one allocates
+        with stepped_in_backward(self.model, optimizer, (limit / (norm + 1e-6)).clamp(max=1.0)):
+            self.accumulate(gradient.batches, gradient.counts, step)
 
     def _step_weights(self) -> None:
         """Step the optimizer. It allocates nothing; if it fails nevertheless, the weights must not be saved."""
@@ -294,9 +307,9 @@ class OptimizerStep:
                 remedy="가중치가 반만 바뀌었을 수 있어 저장하지 않았습니다. --resume으로 체크포인트에서 이어 가세요.",
             ) from error
 
-    def _stepped_in_backward(self) -> SteppedOneByOne | None:
+    def _stepped_in_backward(self) -> ChunkedOptimizer | None:
         """Return the optimizer if it steps inside the backward pass, else None; raise SettingsError if it cannot."""
-        if not (self.settings.memory.optimizer_in_backward and isinstance(self.optimizer, SteppedOneByOne)):
+        if not (self.settings.memory.optimizer_in_backward and isinstance(self.optimizer, ChunkedOptimizer)):
             return None
         if self.runtime.processes > 1 or self.runtime.precision == "fp16":
             raise SettingsError(

@@ -85,9 +85,11 @@ class TrainingSettings(Section):
         "compiles the layers once, at the start; `null` only for long runs of models measured to gain from it",
         more=(
             "`torch.compile`에는 CPU라면 `g++`, GPU라면 Triton이 필요합니다. `null`이면 CPU에서 언어 모델 전체를 "
-            "bf16으로 오래 학습할 때만 켭니다. 켜졌는지는 로그에 표시됩니다",
+            "bf16으로 오래 학습할 때만 켭니다. 켜졌는지, 컴파일한 코드를 몇 번 쓰지 못했는지는 로그와 "
+            "`summary.json`에 나옵니다. 배치마다 크기가 달라 CUDA graph는 쓰지 않습니다",
             "`torch.compile` needs `g++` on a CPU and Triton on a GPU. `null` turns it on for long bf16 training of a "
-            "whole language model on a CPU. The log says whether it is on",
+            "whole language model on a CPU. The log and `summary.json` say whether it is on and how often the compiled "
+            "code could not be used. There are no CUDA graphs, since batches differ in size",
         ),
         resume="from_now_on",
     )

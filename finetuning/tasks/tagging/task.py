@@ -15,9 +15,12 @@ from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
 from finetuning.korean.word_cuts import cut_words
 from finetuning.tasks.base import Task
-from finetuning.tasks.parts import Presenter, RowColumns, RowEncoder, RowReader, Scorer
+from finetuning.tasks.evidence import Case, Evidence, Part
+from finetuning.tasks.parts import RowColumns, RowEncoder, RowReader, Scorer
+from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tagging.decoding import TaggedToken, decode, raw_tags, tagged
 from finetuning.tasks.tagging.entities import entity_scores, macro_average, micro_average
+from finetuning.tasks.tagging.evidence import entity_evidence, marks_of
 from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
 from finetuning.tasks.tagging.windows import text_windows
 from finetuning.tasks.tensors import at_least_float32, pad
@@ -279,6 +282,23 @@ class EntityPresenter(Presenter):
                 for kind, score in entity_scores(*_tagged(predictions, rows, label_names)).items()
             ),
         ]
+
+    def evidence(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> Evidence:
+        """Return scores and confusions by kind, and the rows with a wrong entity; see `Presenter.evidence`."""
+        scores = entity_scores(*_tagged(predictions, rows, label_names))
+        return entity_evidence(predictions, [_spans(cell) for cell in rows["label"]], label_names, scores)
+
+    def case(
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> Case:
+        """Return the text twice, with its entities and with the predicted ones; see `Presenter.case`."""
+        said = [span for span, _ in decode(prediction, label_names)]
+        return Case(
+            (
+                Part("정답", row["text"], marks_of(_spans(row["label"]))),
+                Part("예측", row["text"], marks_of(said)),
+            )
+        )
 
 
 def _joined(side: Sequence[Sequence[str]]) -> list[str]:
