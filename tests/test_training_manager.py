@@ -19,7 +19,7 @@ from finetuning.device.loss_scale import LossScale
 from finetuning.inference.evaluator import Evaluator
 from finetuning.training.best_model import BestModel
 from finetuning.training.schedules import learning_rate_factor
-from finetuning.training.step import StepResult, losses_and_norms
+from finetuning.training.step import StepResult, sums_and_norms
 from finetuning.windows.order import Window
 from tests.support.managers import fail_above, make_manager
 from training_manager import TrainingManager
@@ -86,7 +86,7 @@ def test_out_of_memory_cuts_smaller_and_changes_nothing(tiny_model: Path, tmp_pa
     window = Window(0, 0, np.arange(16))
     expected, result = plain.train_window(plain.plan(window)), short.train_window(short.plan(window))
     assert short.memory.token_budget <= 70 < plain.memory.token_budget
-    assert float(result.loss_sum) == pytest.approx(float(expected.loss_sum), rel=1e-12)
+    assert result.sums.tolist() == pytest.approx(expected.sums.tolist(), rel=1e-12)
     for name, parameter in plain.model.named_parameters():
         torch.testing.assert_close(dict(short.model.named_parameters())[name], parameter, rtol=1e-7, atol=1e-9)
 
@@ -157,12 +157,12 @@ def test_no_step_waits_for_the_device(tiny_model: Path, tiny_causal: Path, tmp_p
 
 def test_losses_are_read_in_their_own_precision() -> None:
     """Apple's GPUs have no float64, which losses were read in. (A gradient's norm is bfloat16 for such weights.)"""
-    third, norm = torch.tensor(1 / 3), torch.tensor(0.5, dtype=torch.bfloat16)
+    third, norm = torch.tensor([1 / 3]), torch.tensor(0.5, dtype=torch.bfloat16)
     results = [StepResult(third, 3, norm, 0.1, 7, 9, False)] * 2
     with _Without64Bits():
-        read = losses_and_norms(results)
-    assert read == [(float(third), 0.5)] * 2
-    assert losses_and_norms([]) == []
+        read = sums_and_norms(results)
+    assert read == [(third.tolist(), 0.5)] * 2
+    assert sums_and_norms([]) == []
 
 
 class _Without64Bits(TorchDispatchMode):
@@ -183,11 +183,11 @@ def test_waiting_for_the_device_counts_as_step_time(
     window, now = Window(0, 0, np.arange(8)), [0.0]
     manager.ledger.count(manager.train_window(manager.plan(window)), window, 1.0)
 
-    def read_after_a_while(results: Sequence[StepResult]) -> list[tuple[float, float]]:
+    def read_after_a_while(results: Sequence[StepResult]) -> list[tuple[list[float], float]]:
         now[0] += 3.0
-        return losses_and_norms(results)
+        return sums_and_norms(results)
 
-    monkeypatch.setattr("finetuning.training.ledger.losses_and_norms", read_after_a_while)
+    monkeypatch.setattr("finetuning.training.ledger.sums_and_norms", read_after_a_while)
     monkeypatch.setattr("finetuning.training.ledger.time.perf_counter", lambda: now[0])
     manager.ledger.read()
     assert manager.state.since_log.seconds == manager.state.this_epoch.seconds == 1.0 + 3.0

@@ -39,9 +39,9 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     estimate = fitting.estimate(fitting.settings)
     quantiles = np.percentile(train.lengths, (50, 90, 99, 100)).astype(int)
     lines += [
-        "토큰 길이: 50% {:,}, 90% {:,}, 99% {:,}, 최대 {:,}".format(*quantiles) + f" (max_length {max_length:,})",
-        f"max_length에서 잘린 텍스트: {int(numbers(train.table, 'truncated').sum()):,}개",
-        f"윈도(한 스텝): 예제 {window:,}개, epoch마다 {windows:,}스텝, 모두 {windows * settings.training.epochs:,}스텝",
+        "토큰 길이: 절반이 {:,} 이하, 90%가 {:,} 이하, 99%가 {:,} 이하, 최대 {:,}".format(*quantiles),
+        f"max_length({max_length:,})에서 잘린 텍스트: {int(numbers(train.table, 'truncated').sum()):,}개",
+        f"한 스텝에 예제 {window:,}개, epoch마다 {windows:,}스텝, 전체 {windows * settings.training.epochs:,}스텝",
         padding_line(fitting, window),
         *tokenizer_lines(prepared, tokenizer, max_length, arguments.compare or ()),
         *memory_lines(fitting, estimate),

@@ -124,8 +124,8 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     with session.runtime.main_first():
         prepared = prepare(session, tokenizer, max_length, earlier)
     if prepared.session.runtime.is_main:
-        for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):
-            _log.info("%s", line)
+        for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):  # warns where it does not fit
+            _log.debug("%s", line)
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
     # settings that fit, training, report
     fitted = _fitted(prepared, tokenizer, max_length, checkpoint)

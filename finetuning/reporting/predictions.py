@@ -57,7 +57,7 @@ class Said:
         if self.labels:
             shown = ", ".join(f"{label} {count:,}" for label, count in self.labels.most_common(_LABELS_SHOWN))
             more = len(self.labels) - _LABELS_SHOWN
-            parts.append(f"라벨별: {shown}" + (f" 외 {more:,}종" if more > 0 else ""))
+            parts.append(f"라벨별 개수: {shown}" + (f" 외 {more:,}종" if more > 0 else ""))
         if self.predicted < self.rows:
             parts.append(f"텍스트가 없어 예측하지 않은 행 {self.rows - self.predicted:,}개")
         return ". ".join(parts)

@@ -34,17 +34,22 @@ class WindowGradient:
     """The gradient of a window, stored in the parameters' `grad`, and what it was computed from.
 
     Attributes:
-        loss_sum: Numerator of the window's loss over all processes, a scalar on the device.
+        sums: Numerators of the window's loss and of what the objective measures, over all processes, on the device.
         counts: The window's counts over all processes: first its items, the denominator of its loss.
         batches: This process's micro-batches.
         consumed_norm: L2 norm of a gradient that was measured or applied inside the backward pass and then dropped, a
             scalar on the device; None if the gradient is stored.
     """
 
-    loss_sum: torch.Tensor
+    sums: torch.Tensor
     counts: tuple[int, ...]
     batches: list[Batch]
     consumed_norm: torch.Tensor | None
+
+    @property
+    def loss_sum(self) -> torch.Tensor:
+        """Numerator of the window's loss, a scalar on the device."""
+        return self.sums[0]
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ class StepResult:
     """Result of one optimizer step, summed over all processes.
 
     Attributes:
-        loss_sum: Sum of the loss over the window's items, a scalar on the device; reading it waits for the device.
+        sums: Sums of the loss and of what the objective measures over the window's items, on the device; reading them
+            waits for the device.
         items: Number of the window's items.
         grad_norm: L2 norm of the gradient before clipping, a scalar on the device. If it or the loss is not finite,
             the step was skipped.
@@ -63,7 +69,7 @@ class StepResult:
         uncompiled: How often one of the compiled layers ran its Python code, which shapes may need.
     """
 
-    loss_sum: torch.Tensor
+    sums: torch.Tensor
     items: int
     grad_norm: torch.Tensor
     lr: float
@@ -73,10 +79,10 @@ class StepResult:
     uncompiled: int = 0
 
 
-def losses_and_norms(results: Sequence[StepResult]) -> list[tuple[float, float]]:
-    """Return (loss sum, gradient norm) of each step, read from the device in one copy."""
-    rows = [torch.stack((result.loss_sum, result.grad_norm.to(result.loss_sum.dtype))) for result in results]
-    return [(loss_sum, norm) for loss_sum, norm in torch.stack(rows).tolist()] if rows else []
+def sums_and_norms(results: Sequence[StepResult]) -> list[tuple[list[float], float]]:
+    """Return (sums, gradient norm) of each step, read from the device in one copy."""
+    rows = [torch.cat((result.sums, result.grad_norm.to(result.sums.dtype).reshape(1))) for result in results]
+    return [(sums, norm) for *sums, norm in torch.stack(rows).tolist()] if rows else []
 
 
 class OptimizerStep:
@@ -168,7 +174,7 @@ class OptimizerStep:
         counts = tuple(int(self.runtime.total(float(count))) for count in self.objective.counts(batches))
         while True:
             try:
-                loss_sum, norm = self._backward(batches, counts, step)
+                sums, norm = self._backward(batches, counts, step)
                 break
             except MAY_BE_OUT_OF_MEMORY as error:
                 if not is_out_of_memory(error):
@@ -177,10 +183,10 @@ class OptimizerStep:
             self.optimizer.zero_grad(set_to_none=True)
             self.memory.shrink(largest.inputs["input_ids"].numel(), largest.examples())
             batches = self.plan(window).batches
-        return WindowGradient(self.runtime.summed(loss_sum), counts, batches, norm)
+        return WindowGradient(self.runtime.summed(sums), counts, batches, norm)
 
     def accumulate(self, batches: list[Batch], counts: Sequence[int], step: int) -> torch.Tensor:
-        """Add the gradient of these micro-batches to the parameters; return their loss sum, a scalar on the device."""
+        """Add the gradient of these micro-batches to the parameters; return the objective's sums."""
         self.runtime.seed_step(self.settings.training.seed, step)
         layers = nullcontext() if self.compiled is None else self.compiled.in_use()
         with self.runtime.autocast(), layers:  # around the whole window, so that weights are cast once
@@ -208,7 +214,7 @@ class OptimizerStep:
     def _backward(
         self, batches: list[Batch], counts: Sequence[int], step: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return this process's loss sum, and the gradient's norm where the backward pass consumed the gradient."""
+        """Return this process's sums, and the gradient's norm where the backward pass consumed the gradient."""
         if self.stepped_in_backward is None or len(batches) > 1:
             return self.accumulate(batches, counts, step), None
         if self.settings.training.max_grad_norm is None:
@@ -216,8 +222,8 @@ class OptimizerStep:
         else:
             consuming = measured_in_backward(self.model)
         with consuming as norm:
-            loss_sum = self.accumulate(batches, counts, step)
-        return loss_sum, norm.total()
+            sums = self.accumulate(batches, counts, step)
+        return sums, norm.total()
 
     # --- clipping ---
 
@@ -262,7 +268,7 @@ class OptimizerStep:
         padded = sum(batch.computed_tokens() for batch in gradient.batches)
         lr = self.optimizer.param_groups[0]["lr"]
         uncompiled = 0 if self.compiled is None else self.compiled.take_uncompiled()
-        return StepResult(gradient.loss_sum, gradient.counts[0], norm, lr, tokens, padded, overflowed, uncompiled)
+        return StepResult(gradient.sums, gradient.counts[0], norm, lr, tokens, padded, overflowed, uncompiled)
 
     def _apply(self, loss_sum: torch.Tensor, norm: torch.Tensor) -> bool:
         """Step with the parameters' gradients; return whether fp16 overflowed."""

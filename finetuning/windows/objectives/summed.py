@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Summed:
     """The task's loss summed over the window's items, divided by their number. The cut does not change it."""
 
+    measures: tuple[str, ...] = ()
+
     def __init__(self, task: Task) -> None:
         self.task = task
 
@@ -37,4 +39,4 @@ class Summed:
                 with passes.phase("backward"):
                     passes.backward(loss_sum / counts[0])
             total = total + loss_sum.detach()
-        return total
+        return total.unsqueeze(0)
