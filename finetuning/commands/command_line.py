@@ -41,6 +41,7 @@ _COMMAND_FLAGS = {
     "--time": ("plan",),
     "--seeds": ("train",),
     "--trials": ("sweep",),
+    "--html": ("runs",),
     "--dry_run": ("sweep", "train"),
     "--keep_checkpoints": ("sweep", "train"),
 }
@@ -216,6 +217,9 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="저장된 체크포인트에서 이어서 학습합니다")
     parser.add_argument(
         "--checkpoint_path", type=_path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)"
+    )
+    parser.add_argument(
+        "--html", action="store_true", help="runs: 같은 표를 학습 곡선과 함께 폴더의 runs.html 파일로도 씁니다"
     )
     parser.add_argument(
         "--seeds", type=_count, metavar="개수",
