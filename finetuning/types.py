@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -47,22 +47,48 @@ class DenseTokens:
         gather: Place of each real token in the flattened padded batch, (real tokens,) int64.
         spread: Place in the dense row for each padded position, (rows, tokens) int64. A padding position
             points to the token before it.
+        bounds: Where each sequence begins in the dense row, and where the last one ends, (rows + 1,) int32. None where
+            sequences share tokens.
         real: Which positions are real tokens, (rows, 1, 1, tokens) bool. None under causal attention, where
             padding at the end of a sequence is never attended to.
         repeated: Of tokens that stand in more than one padded row, since sequences share them: the token's place in
             the dense row, and the place of each further copy in the flattened padded batch; (copies,) int64 each.
+        attend: The way to compute attention (ops/attention_ways.py); None for padded rows.
+        made: What that way has made of the maps, to make it once.
     """
 
     gather: torch.Tensor
     spread: torch.Tensor
+    bounds: torch.Tensor | None
     real: torch.Tensor | None
     repeated: tuple[torch.Tensor, torch.Tensor] | None = None
+    attend: Callable[..., torch.Tensor] | None = None
+    made: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> DenseTokens:
         """Return a copy with `convert` applied to each tensor, such as a move to another device."""
         real = None if self.real is None else convert(self.real)
+        bounds = None if self.bounds is None else convert(self.bounds)
         repeated = None if self.repeated is None else (convert(self.repeated[0]), convert(self.repeated[1]))
-        return DenseTokens(convert(self.gather), convert(self.spread), real, repeated)
+        return DenseTokens(convert(self.gather), convert(self.spread), bounds, real, repeated, self.attend)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a GPU is, for the choice of its kernels.
+
+    Attributes:
+        capability: Its compute capability; None where the model computes on something else.
+        precision: Autocast's precision: `bf16`, `fp16` or `no`.
+        has_triton: Whether kernels can be compiled.
+    """
+
+    capability: tuple[int, int] | None = None
+    precision: str = "no"
+    has_triton: bool = False
+
+
+NO_CARD = Card()
 
 
 @dataclass(frozen=True)
@@ -89,6 +115,25 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Noise on the embeddings of one example, drawn when the model runs.
+
+    Attributes:
+        row: The example's row in the batch.
+        start: Its first token in that row.
+        length: Number of its tokens.
+        seed: What the noise is drawn from.
+        alpha: Its size; it lies within alpha / sqrt(tokens · dimensions).
+    """
+
+    row: int
+    start: int
+    length: int
+    seed: int
+    alpha: float
+
+
+@dataclass(frozen=True)
 class Batch:
     """One micro-batch as tensors.
 
@@ -104,6 +149,7 @@ class Batch:
         dense: Where the real tokens are, if the layers skip padding.
         answers: Which places belong to which answer, for losses of whole answers.
         others: Sequences of the same examples that the objective computes first, without gradients.
+        noise: Noise on embeddings, in training only.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -116,6 +162,7 @@ class Batch:
     dense: DenseTokens | None = None
     answers: Answers | None = None
     others: Batch | None = None
+    noise: tuple[Noise, ...] = ()
 
     def computed_tokens(self) -> int:
         """Return how many tokens the model's layers compute, padding included unless it is skipped."""
@@ -182,6 +229,21 @@ class Checkpoint:
     state: dict[str, Any]
     progress: Progress
     fingerprint: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Naive:
+    """What is had without training.
+
+    Attributes:
+        said: A Korean clause that names it, before its score.
+        predictions: One of each row; None where the score needs none.
+        score: The score, where there are no predictions.
+    """
+
+    said: str
+    predictions: list[Any] | None = None
+    score: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,13 @@ def matrix_rate(bench: Bench) -> float:
 
     edge, times = _edge(bench), bench.pick(20, 2)
     left, right = (torch.randn(edge, edge, device=bench.device).to(torch.bfloat16) for _ in range(2))
-    stretch = _seconds(lambda: left @ right)
-    best = min(min(_seconds(lambda: left @ right, times) for _ in range(3)), stretch * times)
+    stretch = seconds_of(lambda: left @ right)
+    best = min(min(seconds_of(lambda: left @ right, times) for _ in range(3)), stretch * times)
     return round(2 * edge**3 * times / best / 1e12, 3)
 
 
-def _seconds(work: Callable[[], Any], times: int = 1) -> float:
+def seconds_of(work: Callable[[], Any], times: int = 1) -> float:
+    """Return the seconds of some calls, until the device has done what they ask for."""
     wait_for_device()
     began = time.perf_counter()
     for _ in range(times):
@@ -129,4 +130,4 @@ def _attend(bench: Bench, kind: str, rows: int, tokens: int) -> float:
             query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
         ).sum().backward()
 
-    return _seconds(work)
+    return seconds_of(work)

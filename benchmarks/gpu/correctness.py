@@ -68,7 +68,7 @@ def _gradient(
     prepared, tokenizer = prepared_in(session)
     evaluator = evaluator_of(prepared, tokenizer)
     net, task, train = evaluator.model.eval(), evaluator.task, prepared.examples["train"]
-    layout = choose_layout(task, net, evaluator.max_length)
+    layout = choose_layout(task, net, evaluator.max_length, card=evaluator.runtime.card)
     if is_padded:
         layout = Padded(layout.fixed_cost, evaluator.max_length)
     planner = WindowPlanner(task, tokenizer, train, layout, 0, evaluator.runtime)
@@ -84,7 +84,7 @@ def _gradient(
     facts = {
         "device": str(evaluator.runtime.device), "layout": type(layout).__name__,
         "precision": evaluator.runtime.precision,
-        "loss": float(found.loss_sum) / found.items, "micro_batches": len(found.batches),
+        "loss": float(found.loss_sum) / found.counts[0], "micro_batches": len(found.batches),
     }  # fmt: skip
     return facts, gradients
 

@@ -8,6 +8,7 @@ from benchmarks.gpu.memory import cut_again, estimate, full_1b, qlora
 from benchmarks.gpu.plan import Check
 from benchmarks.gpu.speed import compiled, peers, rows, short, start
 from benchmarks.gpu.waits import waits
+from benchmarks.gpu.ways import ways
 
 CHECKS = (
     Check("card", "what the card is, and its rate of bf16 products", card, 4),
@@ -21,6 +22,7 @@ CHECKS = (
     Check("fp16", "steps with the loss scale, as on a T4", half_precision, 8),
     Check("estimate", "the estimate beside the peak", estimate, 12),
     Check("attention", "attention's backends in shapes that are new", attention, 8),
+    Check("ways", "attention by the bounds of sequences beside padded rows", ways, 25),
     Check("compile", "compiled layers beside plain ones", compiled, 40),
     Check("start", "seconds until the first step of a run is logged", start, 35),
     Check("qlora", "peak of LoRA beside 8B weights in 4 bits on a card of 10 GB", qlora, 90, ("bitsandbytes",), False),

@@ -19,6 +19,7 @@ OUTPUT_DIR = "model.output_dir"
 _RANGE = re.compile(r"\s*([-+.\deE]+?)\.\.([-+.\deE]+)\s*")
 _NOT_IN_NAMES = re.compile(r"[^\w.=+-]+")
 _LONGEST_NAME = 80
+_SMALL = 1e-3  # numbers below are written as 1e-4
 _MOST = 1000
 _LOG_RATIO = 3  # a range of positive numbers whose ends differ at least so much is searched by magnitude
 
@@ -89,12 +90,18 @@ class Combination:
         """Return the name of its folder, such as `learning_rate=3e-5,epochs=2`."""
         lasts = [key.rpartition(".")[2] for key in self.values]
         names = [last if lasts.count(last) == 1 else key for key, last in zip(self.values, lasts, strict=True)]
-        parts = [
-            f"{name}={_NOT_IN_NAMES.sub('-', bare_value(value).rstrip('/').rpartition('/')[2]).strip('-')}"
-            for name, value in zip(names, self.values.values(), strict=True)
-        ]
+        parts = [f"{name}={_in_name(value)}" for name, value in zip(names, self.values.values(), strict=True)]
         text = ",".join(parts)
         return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}-{content_key(text)[:6]}"
+
+
+def _in_name(value: object) -> str:
+    """Write a value as a part of a name that needs no quotes: 1e-4, and only the last part of a path or an id."""
+    if isinstance(value, float) and 0 < abs(value) < _SMALL:
+        digits, exponent = f"{value:e}".split("e")
+        return f"{digits.rstrip('0.')}e{int(exponent)}"
+    last = bare_value(value).rstrip("/").rpartition("/")[2]
+    return _NOT_IN_NAMES.sub("-", last).strip("-")
 
 
 def axes_in(assignments: Sequence[str]) -> tuple[list[Axis], list[str]]:

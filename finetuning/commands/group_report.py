@@ -8,15 +8,14 @@ from statistics import mean, stdev
 from exceptions import FinetuningError
 from finetuning.checkpoints.names import CHECKPOINTS
 from finetuning.commands.run_group import Outcome, bytes_in
-from finetuning.files import command_of_this_program
 from finetuning.korean.durations import duration
 from finetuning.korean.particles import with_particle
 from finetuning.reporting.metric_names import display_name, lower_is_better
+from finetuning.reporting.next_steps import lines_of, next_commands, trained_model
 from finetuning.reporting.run_rows import RunRow, score_text, verdict_text
 from finetuning.reporting.text_table import table_lines
 
 _NOTHING = "-"
-_GENERATES = ("text-generation", "text2text-generation")
 _MIB, _GIB = 2**20, 2**30
 
 
@@ -47,7 +46,7 @@ def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
 
 
 def best_lines(outcomes: Sequence[Outcome]) -> list[str]:
-    """Say which run is best, by what, and how it is used."""
+    """Say which run is best, and by what."""
     best = best_of(outcomes)
     row = best.row if best is not None else None
     if best is None or row is None or row.validation is None:
@@ -61,9 +60,35 @@ def best_lines(outcomes: Sequence[Outcome]) -> list[str]:
             "  여럿 가운데 검증 점수로 고른 것이어서 그 점수는 실제보다 높을 수 있습니다. 보고서나 논문에 쓸 점수는 "
             "--set data.test_split=0.1처럼 test 데이터를 따로 떼어 두고 재세요."
         )
-    command = ["chat"] if row.task == _GENERATES[0] else ["predict", "--input", "파일.csv"]
-    lines.append(f"  써 보기: {command_of_this_program(command[0], '--output_dir', row.folder, *command[1:])}")
-    return lines
+    return [*lines, *_chance_line(outcomes, row)]
+
+
+def use_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """Say how the model of the best run is used."""
+    best = best_of(outcomes)
+    row = best.row if best is not None else None
+    if best is None or row is None:
+        return []
+    is_adapter = (row.folder / "adapter_config.json").exists()
+    model = trained_model(best.member.combination.settings, row.task, row.folder, row.split, is_adapter, resumed_by=())
+    return lines_of(next_commands(model))
+
+
+def _chance_line(outcomes: Sequence[Outcome], best: RunRow) -> list[str]:
+    """Say so where the best run is ahead of the next one by less than its score is uncertain."""
+    scores = sorted(
+        row.validation for one in outcomes if (row := _ended(one)) is not None and row.validation is not None
+    )
+    if len(scores) < 2 or best.interval is None:
+        return []
+    ahead = scores[1] - scores[0] if lower_is_better(best.metric) else scores[-1] - scores[-2]
+    uncertain = (best.interval[1] - best.interval[0]) / 2
+    if ahead >= uncertain:
+        return []
+    return [
+        f"  2위와의 차이({ahead:.4f})가 이 학습의 {best.split} 점수의 95% 신뢰구간(±{uncertain:.4f})보다 작아서, "
+        "다른 행으로 평가하면 순위가 바뀔 수 있습니다."
+    ]
 
 
 def spread_lines(outcomes: Sequence[Outcome]) -> list[str]:
@@ -71,21 +96,26 @@ def spread_lines(outcomes: Sequence[Outcome]) -> list[str]:
     rows = [row for one in outcomes if (row := _ended(one)) is not None]
     if len(rows) < 2:
         return []
-    metric, split = display_name(rows[0].metric), rows[0].split
-    lines = list[str]()
-    for name, values in (("검증", _values(rows, "validation")), (split, _values(rows, "score"))):
-        if len(values) >= 2 and not (name == "validation" and lines):
-            lines.append(
-                f"{name} {metric}: 평균 {mean(values):.4f} ± {stdev(values):.4f} "
-                f"(시드 {len(values)}개, 최저 {min(values):.4f}, 최고 {max(values):.4f})"
-            )
-    last = _values(rows, "score") or _values(rows, "validation")
-    if len(last) >= 2:
-        lines.append(
-            f"판정: 시드만 바꿔도 {metric} 점수가 {max(last) - min(last):.4f}까지 달라집니다. 다른 설정과의 차이가 "
-            "이보다 작으면 설정의 효과라고 하기 어렵습니다."
-        )
-    return lines
+    scores = {"검증": _values(rows, "validation")}
+    if rows[0].split == "test":
+        scores["test"] = _values(rows, "score")
+    scores = {split: values for split, values in scores.items() if len(values) >= 2}
+    if not scores:
+        return []
+    metric = display_name(rows[0].metric)
+    lines = [
+        f"{split} {metric}: 평균 {mean(values):.4f} ± {stdev(values):.4f} "
+        f"(시드 {len(values)}개, 최저 {min(values):.4f}, 최고 {max(values):.4f})"
+        for split, values in scores.items()
+    ]
+    split, values = list(scores.items())[-1]
+    score, apart = with_particle(f"{split} {metric}", "이/가"), max(values) - min(values)
+    return [
+        *lines,
+        f"판정: 시드만 바꿔도 {score} {apart:.4f}까지 달라집니다. "
+        "다른 설정과의 차이가 이보다 작으면 설정의 효과라고 하기 어렵습니다.",
+        "  보고서나 논문에는 시드 하나의 점수가 아니라 평균과 표준편차를 쓰세요.",
+    ]
 
 
 def disk_line(outcomes: Sequence[Outcome], keeps_checkpoints: bool) -> list[str]:

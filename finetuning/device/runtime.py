@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 
 from finetuning.device.launch import check_launch, told_if_waiting
 from finetuning.device.loss_scale import LossScale
+from finetuning.types import NO_CARD, Card
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -96,6 +98,14 @@ class Runtime:
         """Wait until a GPU has computed what it was given; other devices have already."""
         if self.is_cuda:
             torch.cuda.synchronize(self.device)
+
+    @property
+    def card(self) -> Card:
+        """What the GPU is, for the choice of attention's kernels."""
+        if not self.is_cuda:
+            return NO_CARD
+        has_triton = importlib.util.find_spec("triton") is not None
+        return Card(torch.cuda.get_device_capability(self.device), self.precision, has_triton)
 
     @property
     def skips_steps_on_device(self) -> bool:

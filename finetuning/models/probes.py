@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from finetuning.device.oom import is_out_of_memory
+from finetuning.ops.attention_ways import Attend
 from finetuning.ops.dense_attention import causal_tokens, dense_tokens, layers_of, without_padding
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # measured at 0.05, and wrong positions at 0.8.
 ROUNDING = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.2}
 # Errors of a forward pass if an architecture does not support the method under trial.
-_REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError)
+REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,17 @@ class Trial:
         return bool(error <= limit * self.expected.float().norm())
 
 
-def drops_padding(model: PreTrainedModel) -> bool:
+def drops_padding(model: PreTrainedModel, attend: Attend | None = None) -> bool:
     """Return whether an encoder's layers can compute real tokens alone (`without_padding`).
 
     Models with relative positions (DeBERTa, T5), attention windows (Longformer) or their own attention code cannot.
-    On the meta device there are no values to compare, so the model's class attribute decides.
+
+    Args:
+        model: The encoder. On the meta device there are no values to compare, so its class attribute decides.
+        attend: The way to compute attention; None for padded rows.
+
+    Returns:
+        Whether the trial passed.
     """
     if not _has_plain_attention(model):
         return False
@@ -85,13 +92,13 @@ def drops_padding(model: PreTrainedModel) -> bool:
             return states[mask == 1]
 
         expected = hidden(ids)
-        with without_padding(model, dense_tokens(mask)):
+        with without_padding(model, dense_tokens(mask, attend)):
             return Trial(expected, hidden(ids), hidden(others), first=4)
 
     return _succeeds(model, run)
 
 
-def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
+def attends_within_sequences(model: PreTrainedModel, max_length: int, attend: Attend | None = None) -> bool:
     """Return whether a causal model can compute attention within each sequence of one dense row.
 
     Models with their own attention code cannot, nor models with attention chunks shorter than a sequence. Where an
@@ -100,6 +107,7 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
     Args:
         model: A causal model. On the meta device there are no values to compare, so its class attribute decides.
         max_length: Tokens of the longest sequence.
+        attend: The way to compute attention; None for padded rows.
 
     Returns:
         Whether the trial passed.
@@ -123,7 +131,7 @@ def attends_within_sequences(model: PreTrainedModel, max_length: int) -> bool:
             return states
 
         expected = torch.cat([hidden(one) for one in ids.split(lengths)])
-        with without_padding(model, causal_tokens(lengths).mapped(lambda tensor: tensor.to(model.device))):
+        with without_padding(model, causal_tokens(lengths, attend).mapped(lambda tensor: tensor.to(model.device))):
             found, beside = hidden(ids, position_ids=positions), hidden(others, position_ids=positions)
         return Trial(expected, found, beside, first)
 
@@ -196,7 +204,7 @@ def _runs_base_model(model: PreTrainedModel) -> bool:
             model(input_ids=torch.arange(4, device=model.device)[None], use_cache=False)
     except _Reached:
         return model.base_model is not model
-    except _REFUSALS as error:
+    except REFUSALS as error:
         if is_out_of_memory(error):
             raise
     finally:
@@ -218,7 +226,7 @@ def _succeeds(model: PreTrainedModel, run: Callable[[], Trial]) -> bool:
         try:
             trial = run()
             return trial.passes(ROUNDING[torch.bfloat16 if _has_mixed_dtypes(model) else trial.expected.dtype])
-        except _REFUSALS as error:
+        except REFUSALS as error:
             if is_out_of_memory(error):
                 raise
             return False

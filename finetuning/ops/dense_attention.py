@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from finetuning.ops.attention_ways import Attend, Call, padded
+from finetuning.ops.dense_rows import to_dense, to_padded
 from finetuning.types import DenseTokens
 
 if TYPE_CHECKING:
@@ -17,28 +19,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _ATTENTION = "within-sequences"  # key of _attend_within_sequences in transformers' AttentionInterface
-_SHORT = 256  # tokens; up to this length _attend_short was measured to be faster on a CPU
 
 
-def dense_tokens(attention_mask: torch.Tensor) -> DenseTokens | None:
+def dense_tokens(attention_mask: torch.Tensor, attend: Attend | None = None) -> DenseTokens | None:
     """Build the index maps between an encoder's padded rows and one dense row of their real tokens.
 
     Args:
         attention_mask: Shape (rows, tokens); 1 for a real token, 0 for padding.
+        attend: The way to compute attention; None for padded rows.
 
     Returns:
         The maps, or None if the rows have no padding.
     """
     if bool(attention_mask.all()):
         return None
-    return DenseTokens(*_index_maps(attention_mask), attention_mask.bool()[:, None, None, :])
+    return DenseTokens(*_index_maps(attention_mask), attention_mask.bool()[:, None, None, :], attend=attend)
 
 
-def causal_tokens(lengths: Sequence[int]) -> DenseTokens:
+def causal_tokens(lengths: Sequence[int], attend: Attend | None = None) -> DenseTokens:
     """Build the index maps for causal sequences that are concatenated in one row.
 
     Args:
         lengths: Tokens of each sequence, in the order of the row.
+        attend: The way to compute attention; None for padded rows.
 
     Returns:
         The maps, without a mask of real tokens: causal attention does not need one.
@@ -46,7 +49,7 @@ def causal_tokens(lengths: Sequence[int]) -> DenseTokens:
     import torch
 
     sizes = torch.tensor(lengths)
-    return DenseTokens(*_index_maps((torch.arange(max(lengths)) < sizes[:, None]).long()), None)
+    return DenseTokens(*_index_maps((torch.arange(max(lengths)) < sizes[:, None]).long()), None, attend=attend)
 
 
 def branching_tokens(shapes: Sequence[tuple[int, Sequence[int]]]) -> DenseTokens:
@@ -81,14 +84,17 @@ def branching_tokens(shapes: Sequence[tuple[int, Sequence[int]]]) -> DenseTokens
             following, row = following + length, row + 1
         start = following
     repeated = (torch.cat(sources), torch.cat(copies)) if sources else None
-    return DenseTokens(torch.cat(gather), torch.stack(spread), None, repeated)
+    return DenseTokens(torch.cat(gather), torch.stack(spread), None, None, repeated)
 
 
-def _index_maps(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `gather` and `spread` of DenseTokens for a mask of shape (rows, tokens)."""
+def _index_maps(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return `gather`, `spread` and `bounds` of DenseTokens for a mask of shape (rows, tokens)."""
+    import torch
+
     flat = attention_mask.flatten()
     spread = (flat.cumsum(0) - 1).clamp(min=0).view_as(attention_mask)
-    return flat.nonzero().squeeze(1), spread
+    ends = attention_mask.sum(1).cumsum(0)
+    return flat.nonzero().squeeze(1), spread, torch.nn.functional.pad(ends, (1, 0)).int()
 
 
 @contextmanager
@@ -138,13 +144,13 @@ def _dense_layers(model: PreTrainedModel, tokens: DenseTokens) -> list[Removable
         raise TypeError("this model's layers are not in a module of their own")
 
     def enter(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        padded = args[0] if args else kwargs["hidden_states"]
-        dense = _to_dense(padded, tokens).unsqueeze(0)
+        rows = args[0] if args else kwargs["hidden_states"]
+        dense = to_dense(rows, tokens).unsqueeze(0)
         kwargs = {**kwargs, "sequences": tokens}
         return ((dense, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": dense})
 
     def leave(_module: torch.nn.Module, _args: Any, output: Any) -> Any:
-        output.last_hidden_state = _to_padded(output.last_hidden_state.squeeze(0), tokens)
+        output.last_hidden_state = to_padded(output.last_hidden_state.squeeze(0), tokens)
         return output
 
     return [encoder.register_forward_pre_hook(enter, with_kwargs=True), encoder.register_forward_hook(leave)]
@@ -167,32 +173,16 @@ def _attend_within_sequences(
     attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None,
     *, sequences: DenseTokens, sliding_window: int | None = None, **_: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Attend within each sequence. The signature is that of transformers' AttentionInterface.
+    """Attend within each sequence, in its way. The signature is that of transformers' AttentionInterface.
 
     Shapes: (1, heads, tokens, width) → (1, tokens, heads, width).
-
-    The dense row is spread to padded rows for attention. Attention over the dense row would cost more: with a mask,
-    the scores of all pairs of tokens are computed, and with dropout a CPU also stores them all. (torch's
-    variable-length attention does not support dropout.)
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    def spread(tensor: torch.Tensor) -> torch.Tensor:
-        heads, width = tensor.shape[1], tensor.shape[3]
-        padded = _to_padded(tensor.transpose(1, 2).reshape(-1, heads * width), sequences)
-        return padded.view(*padded.shape[:2], heads, width).transpose(1, 2)
-
-    longest = sequences.spread.shape[1]
-    padded, mask = (spread(query), spread(key), spread(value)), sequences.real
-    if _is_cut_short(module, longest, sliding_window):
-        mask = _near(longest, sliding_window or 0, sequences)
-    if mask is None and dropout == 0.0 and longest <= _SHORT and query.device.type == "cpu":
-        attended = _attend_short(*padded, scaling)
-    else:
-        attended, _weights = sdpa_attention_forward(
-            module, *padded, mask, dropout=dropout, scaling=scaling, is_causal=mask is None
-        )
-    return _to_dense(attended.flatten(2), sequences).view(1, -1, *attended.shape[2:]), None
+    is_cut_short = _is_cut_short(module, sequences.spread.shape[1], sliding_window)
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    window = sliding_window if is_cut_short else None
+    call = Call(module, query, key, value, sequences, dropout, scaling, window)
+    attend: Attend = sequences.attend or padded
+    return attend(call)[None], None
 
 
 def _is_cut_short(module: torch.nn.Module, longest: int, window: int | None) -> bool:
@@ -215,74 +205,3 @@ def _is_cut_short(module: torch.nn.Module, longest: int, window: int | None) -> 
     if is_meant and window is None and (kinds is None or kinds[module.layer_idx] == "sliding_attention"):
         raise TypeError("this layer does not tell its attention window")
     return window is not None and longest > window
-
-
-def _near(longest: int, window: int, sequences: DenseTokens) -> torch.Tensor:
-    """Return which tokens see which: those less than `window` tokens away, and under causal attention not after them.
-
-    Shape: (rows or 1, 1, longest, longest), bool.
-    """
-    import torch
-
-    places = torch.arange(longest, device=sequences.spread.device)
-    distance = places[:, None] - places
-    if sequences.real is None:
-        return ((distance >= 0) & (distance < window))[None, None]
-    return sequences.real & (distance.abs() < window)
-
-
-def _attend_short(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
-    """Compute causal attention over short rows; recompute the scores in the backward pass instead of storing them.
-
-    On a CPU in bfloat16 this took a third to a half of the time of torch's flash attention at 60 to 157 tokens, and
-    the same time at 512.
-    """
-    import torch
-    from torch.utils.checkpoint import checkpoint
-
-    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        tokens = key.shape[-2]
-        future = torch.full((tokens, tokens), -torch.inf, dtype=query.dtype, device=query.device).triu_(1)
-        scores = torch.matmul(query * scale, key.transpose(-1, -2)) + future
-        return torch.matmul(torch.softmax(scores, -1), value)
-
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    attended: torch.Tensor = checkpoint(attend, query, key, value, use_reentrant=False, preserve_rng_state=False)
-    return attended.transpose(1, 2)
-
-
-def _to_dense(padded: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
-    """Return the real tokens of padded rows: (rows, tokens, width) → (real tokens, width).
-
-    Each place is read once, so that the backward pass writes every row once.
-    """
-    flat = padded.flatten(0, 1)
-    return _embedded(flat, tokens.gather) if flat.device.type == "cpu" else flat.index_select(0, tokens.gather)
-
-
-def _to_padded(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
-    """Return real tokens as padded rows: (real tokens, width) → (rows, tokens, width). Nothing may depend on padding.
-
-    On a GPU padding is zero: each token is written once, so that the backward pass only reads. That of a look-up, in
-    which padding repeats a token, would sort the places and add them up in an order that varies.
-    """
-    return _embedded(dense, tokens.spread) if dense.device.type == "cpu" else _written(dense, tokens)
-
-
-def _written(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
-    """Return real tokens as padded rows, with zeros as padding; shapes as of _to_padded."""
-    (rows, longest), width = tokens.spread.shape, dense.shape[-1]
-    padded = dense.new_zeros(rows * longest, width).index_copy_(0, tokens.gather, dense)
-    if tokens.repeated is not None:
-        sources, copies = tokens.repeated
-        padded = padded.index_copy_(0, copies, dense.index_select(0, sources))
-    return padded.view(rows, longest, width)
-
-
-def _embedded(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Return `rows[places]`, computed as an embedding look-up because its backward pass is faster on a CPU."""
-    import torch
-
-    return torch.nn.functional.embedding(places, rows)

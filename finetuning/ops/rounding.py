@@ -9,7 +9,8 @@ def stochastically_rounded(values: torch.Tensor, generator: torch.Generator) -> 
     """Round each value to one of its two bfloat16 neighbours, with probability proportional to proximity.
 
     So the rounding is unbiased: an update smaller than half of the distance to the next bfloat16 counts in expectation.
-    Adding 16 random bits carries into the upper half of the float32 that bfloat16 keeps.
+    Adding 16 random bits carries into the upper half of the float32 that bfloat16 keeps. Infinity has no bits there
+    that could carry; those of NaN could, so NaN is kept.
 
     Args:
         values: float32, any shape. Values that are not finite keep their value.
@@ -20,5 +21,5 @@ def stochastically_rounded(values: torch.Tensor, generator: torch.Generator) -> 
     """
     bits = values.contiguous().view(torch.int32)
     noise = torch.randint(1 << 16, bits.shape, dtype=bits.dtype, device=bits.device, generator=generator)
-    rounded = ((bits + noise) & -(1 << 16)).view(torch.float32)
-    return torch.where(torch.isfinite(values), rounded, values).to(torch.bfloat16)
+    rounded = noise.add_(bits).bitwise_and_(-(1 << 16)).view(torch.float32)
+    return torch.where(values.isnan(), values, rounded).to(torch.bfloat16)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from finetuning.config.schema import Settings
+from finetuning.models.attention import attention_dropout
 from finetuning.models.dtypes import base_dtype, trained_dtype
 from finetuning.models.quantization import quantized_weights
 from finetuning.ops.recompute import recompute_activations
@@ -34,7 +35,6 @@ _SLACK, _SLACK_SHARE = 400 * 2**20, 0.3
 _WORKSPACES, _BLOCKS_SHARE = 2 * 32 * 2**20, 0.05
 _DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0}
 _QUANTIZED_BYTES = {"4bit": 0.52, "8bit": 1.0}  # NF4 with double quantisation: half a byte, and scales of the blocks
-_ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "dropout_rate")
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _by_formula(model: PreTrainedModel, batch: Batch, gradient_checkpointing: bo
     config, input_ids = model.config.get_text_config(), batch.inputs["input_ids"]
     hidden, layers = getattr(config, "hidden_size", 768), getattr(config, "num_hidden_layers", 12)
     tokens, (rows, longest) = input_ids.numel(), (input_ids if batch.dense is None else batch.dense.spread).shape
-    drops = any(getattr(config, name, None) for name in _ATTENTION_DROPOUTS)  # some configurations have None
+    drops = attention_dropout(config) > 0
     pairs = getattr(config, "num_attention_heads", 12) * rows * longest**2
     layer = 68 * tokens * hidden + (9 * pairs if drops and input_ids.device.type == "cpu" else 0)
     activations = layer + layers * 4 * tokens * hidden if gradient_checkpointing else layer * layers

@@ -36,7 +36,8 @@ def padding_line(fitting: Fitting, window: int) -> str:
             batch = lengths[indices[start : start + settings.data.batch_size]]
             plain += len(batch) * int(batch.max())
     share, unsorted = 100 * (1 - real / computed), 100 * (1 - real / plain)
-    return f"패딩: {share:.1f}% ({layout.label}), 정렬하지 않고 나누면 {unsorted:.1f}%"
+    attention = f", attention: {layout.attention.name}" if layout.attention.line() else ""
+    return f"패딩: {share:.1f}% ({layout.label}{attention}), 정렬하지 않고 나누면 {unsorted:.1f}%"
 
 
 def memory_lines(fitting: Fitting, estimate: Estimate) -> list[str]:
@@ -59,9 +60,10 @@ def memory_table(fitting: Fitting, estimate: Estimate) -> list[str]:
         ("합계", estimate.total + fitting.taken),
     ]
     saving = (estimate.saving + fitting.taken) / _GIB
+    trained = f" (학습 {estimate.trained:,}개)" if estimate.trained < estimate.parameters else ""
     fits = "충분합니다" if estimate.total <= fitting.room else "부족합니다"
     return [
-        f"파라미터: {estimate.parameters:,}개 (학습 {estimate.trained:,}개)",
+        f"파라미터: {estimate.parameters:,}개{trained}",
         f"예상 메모리 (GiB, {method}):",
         *(f"  {name}: {size / _GIB:.2f}" for name, size in parts),
         *([f"  체크포인트를 저장하는 동안: {saving:.2f} (복사본을 만들 메모리가 있을 때)"] if estimate.copy else []),

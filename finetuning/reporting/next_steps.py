@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from finetuning.cells import printable
 from finetuning.files import command_of_this_program
+from finetuning.tasks.registry import task_classes
 
 if TYPE_CHECKING:
     from finetuning.config.schema import DataSettings, Settings
@@ -71,7 +72,7 @@ def saved_model(settings: Settings, task: str, place: Sequence[str], is_adapter:
     return SavedModel(
         tuple(place), task,
         has_pairs=settings.data.text_pair_column is not None,
-        chats=task == "text-generation" and settings.text_generation.format != "text",
+        chats=task_classes()[task].pipeline == "text-generation" and settings.text_generation.format != "text",
         is_adapter=is_adapter,
     )  # fmt: skip
 

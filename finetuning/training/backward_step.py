@@ -5,7 +5,6 @@ Source: LOMO (Lv et al. 2023). The gradient never exists as a whole, so its norm
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,7 +12,7 @@ import torch
 
 from exceptions import ResourceError
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
-from finetuning.training.optimizers import SteppedOneByOne
+from finetuning.training.chunked import ChunkedOptimizer
 
 
 class HalfStep(ResourceError):
@@ -37,9 +36,9 @@ class BackwardNorm:
         """Return whether any gradient was added."""
         return bool(self._squares)
 
-    def total(self) -> float:
-        """Return the norm of all gradients that were added."""
-        return math.sqrt(float(torch.stack(self._squares).sum())) if self._squares else 0.0
+    def total(self) -> torch.Tensor:
+        """Return the norm of all gradients that were added, a scalar on their device."""
+        return torch.stack(self._squares).sum().sqrt() if self._squares else torch.zeros(())
 
 
 @contextmanager
@@ -58,15 +57,15 @@ def measured_in_backward(model: torch.nn.Module) -> Iterator[BackwardNorm]:
 
 @contextmanager
 def stepped_in_backward(
-    model: torch.nn.Module, optimizer: SteppedOneByOne, scale: float | None
+    model: torch.nn.Module, optimizer: ChunkedOptimizer, scale: torch.Tensor | None
 ) -> Iterator[BackwardNorm]:
     """Step every parameter as soon as its gradient is complete, and drop the gradient.
 
     Args:
         model: The model whose backward pass runs inside the block.
         optimizer: Steps the parameters.
-        scale: Factor of every gradient, from clipping. None where the norm is not known yet: the gradients stay as
-            they are, and the host waits for the device to leave out parameters whose gradient is not finite.
+        scale: Factor of every gradient, from clipping, a scalar on the device. None where the norm is not known yet:
+            the gradients stay as they are, and parameters whose gradient is not finite are left out.
 
     Yields:
         The norm of the gradient, complete after the block.
@@ -78,10 +77,12 @@ def stepped_in_backward(
 
     def step(parameter: torch.nn.Parameter) -> None:
         assert parameter.grad is not None
-        its_norm = norm.add(parameter.grad)
+        is_finite = torch.isfinite(norm.add(parameter.grad))
         if scale is not None:
             parameter.grad.mul_(scale)
-        if scale is not None or math.isfinite(its_norm):
+        elif optimizer.skips_on_device:
+            optimizer.found_inf = (~is_finite).float()
+        if scale is not None or optimizer.skips_on_device or bool(is_finite):
             optimizer.step_parameter(parameter)
         parameter.grad = None
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from types import MethodType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -63,13 +65,15 @@ class CompiledLayers:
     Evaluation and generation run the layers uncompiled, and a saved model holds nothing of the compiled code.
 
     Sizes are dynamic from the start, so that one code serves every shape. (CUDA graphs need shapes that repeat, and
-    those of micro-batches do not.)
+    those of micro-batches do not.) Where the code does not hold, such as for a row of one sequence, a layer's Python
+    code runs instead, and is counted; where a layer is split, its later parts are not.
 
     Args:
         model: The model.
 
     Attributes:
         graphs: Number of graphs that were compiled: one for each kind of layer, and more where a layer is split.
+        graph_breaks: How often the code of a layer or of its parts was split, so that Python runs in between.
 
     Raises:
         SettingsError: No layer of the model is a GradientCheckpointingLayer of transformers.
@@ -83,8 +87,24 @@ class CompiledLayers:
                 where="training.torch_compile: true",
                 remedy="training.torch_compile을 false로 두세요.",
             )
-        self.graphs = 0
-        self._forwards = [torch.compile(layer.forward, dynamic=True) for layer in self.layers]
+        self.graphs = self.graph_breaks = self._uncompiled = 0
+        kinds = {type(layer): self._counted(type(layer).forward) for layer in self.layers}
+        self._forwards = [torch.compile(MethodType(kinds[type(layer)], layer), dynamic=True) for layer in self.layers]
+
+    def _counted(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a layer's forward function that counts its calls, but for those of compiled code."""
+
+        def forward(layer: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if not torch.compiler.is_compiling():  # a constant of the compiled code, which leaves the count out
+                self._uncompiled += 1
+            return original(layer, *args, **kwargs)
+
+        return forward
+
+    def take_uncompiled(self) -> int:
+        """Return how often a layer ran uncompiled since the last call."""
+        count, self._uncompiled = self._uncompiled, 0
+        return count
 
     def compile(self, step: Callable[[], object]) -> None:
         """Compile the layers by running a step.
@@ -102,8 +122,8 @@ class CompiledLayers:
         import torch._inductor.config
         import torch.fx.experimental._config as shapes
 
-        began, counts = time.perf_counter(), torch._dynamo.utils.counters["stats"]
-        graphs_before = counts["unique_graphs"]
+        began, counters = time.perf_counter(), torch._dynamo.utils.counters
+        graphs_before, breaks_before = counters["stats"]["unique_graphs"], Counter(counters["graph_break"])
         limits = torch._dynamo.config.patch(recompile_limit=_VARIANTS)
         # do not assume that sizes that are equal in this step are always equal
         sizes = shapes.patch(use_duck_shape=False)  # type: ignore[attr-defined]
@@ -121,11 +141,30 @@ class CompiledLayers:
                 where="training.torch_compile: true",
                 remedy="CPU에는 g++, GPU에는 Triton이 필요합니다. 없으면 training.torch_compile을 false로 두세요.",
             ) from error
-        seconds, self.graphs = time.perf_counter() - began, counts["unique_graphs"] - graphs_before
+        seconds, self.graphs = time.perf_counter() - began, counters["stats"]["unique_graphs"] - graphs_before
+        breaks = Counter(counters["graph_break"]) - breaks_before
+        self.graph_breaks = breaks.total()
         _log.info(
             "층 %d개를 컴파일했습니다(그래프 %d개, %.0f초). 학습 중에는 다시 컴파일하지 않습니다.",
             len(self.layers), self.graphs, seconds,
         )  # fmt: skip
+        self._tell_what_is_not_compiled(breaks)
+
+    def _tell_what_is_not_compiled(self, breaks: Counter[str]) -> None:
+        """Log how often layers are split, with the most frequent reason, and whether layers ran uncompiled."""
+        for reason, _ in breaks.most_common(1):
+            _log.warning(
+                "층의 코드가 컴파일할 수 없는 곳에서 %d번 나뉘었습니다(graph break). "
+                "그 사이는 컴파일하지 않고 계산합니다. 이유: %s",
+                self.graph_breaks, next(iter(reason.strip().splitlines()), "?"),
+            )  # fmt: skip
+        uncompiled = self.take_uncompiled()
+        if uncompiled:
+            _log.warning(
+                "컴파일하지 못해 원래 코드로 계산한 층이 있습니다(%d번). "
+                "빨라지지 않으면 training.torch_compile을 false로 두세요.",
+                uncompiled,
+            )
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -10,22 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from exceptions import SettingsError
 from finetuning.config.schema import TrainingSettings
-from finetuning.ops.rounding import stochastically_rounded
+from finetuning.training.adafactor import Adafactor
+from finetuning.training.chunked import ChunkedOptimizer, Rule, numbers_at_once
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
-
-# Numbers that are rounded at once: rounding needs five temporaries of its input's size. On a GPU each slice costs the
-# launches of eight kernels.
-_ROUNDED_AT_ONCE = {"cpu": 2**20}
-_ROUNDED_AT_ONCE_ELSEWHERE = 2**22
-
-Rule = Callable[[Any], "Optimizer"]  # parameters or groups → an optimizer over them
 
 
 # --- the rows ---
@@ -70,17 +63,13 @@ def _adamw_8bit(settings: TrainingSettings) -> Rule:
 
 def _adafactor(settings: TrainingSettings) -> Rule:
     """Adafactor (Shazeer and Stern 2018): second moments by row and column, no first; the learning rate is AdamW's."""
-    from transformers.optimization import Adafactor
-
-    return lambda params: Adafactor(
-        params, lr=settings.learning_rate, scale_parameter=False, relative_step=False, warmup_init=False
-    )
+    return lambda params: Adafactor(params, lr=settings.learning_rate)
 
 
 OPTIMIZERS: dict[str, OptimizerRow] = {
     "adamw": OptimizerRow(_adamw, state_bytes=8.0),
     "adamw_8bit": OptimizerRow(_adamw_8bit, state_bytes=2.0),
-    "adafactor": OptimizerRow(_adafactor, state_bytes=0.0, temporaries=2),  # its states are a row and a column a matrix
+    "adafactor": OptimizerRow(_adafactor, state_bytes=0.0, temporaries=1),  # its states are a row and a column a matrix
 }
 
 
@@ -90,7 +79,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
 def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backward: bool) -> Optimizer:
     """Make the optimizer that `training.optimizer` names. Parameters of one dimension (biases, norms) do not decay.
 
-    AdamW on float32 weights is torch's fused one over all parameters; everything else steps them one by one.
+    AdamW on float32 weights is torch's fused one over all parameters; everything else steps them chunk by chunk.
 
     Args:
         model: The model; parameters that require a gradient are trained.
@@ -104,20 +93,41 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backwa
         SettingsError: A package that the optimizer needs is not installed.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups = _groups(model, settings)
     rule = OPTIMIZERS[settings.optimizer].make_rule(settings)
     is_plain = all(p.dtype in (torch.float32, torch.float64) for p in trained)
     if settings.optimizer == "adamw" and is_plain and not in_backward:
         return rule(groups)
-    return SteppedOneByOne(groups, settings.learning_rate, rule)
+    at_once = 0 if in_backward or not trained else numbers_at_once(trained[0].device)
+    return ChunkedOptimizer(groups, settings.learning_rate, rule, at_once)
+
+
+def _groups(model: torch.nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Group the trained parameters by weight decay and by `lr_scale`, their factor of the learning rate."""
+    from finetuning.models.depths import layers_below_head
+
+    decay, trained = settings.layerwise_lr_decay, {n: p for n, p in model.named_parameters() if p.requires_grad}
+    depths = layers_below_head(model) if decay < 1 else dict.fromkeys(trained, 0)  # type: ignore[arg-type]
+    groups = []
+    for depth in sorted({depths[name] for name in trained}):
+        here = [parameter for name, parameter in trained.items() if depths[name] == depth]
+        groups += [
+            {"params": [p for p in here if p.ndim >= 2], "weight_decay": settings.weight_decay},
+            {"params": [p for p in here if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        for group in groups[-2:]:
+            group["lr_scale"] = decay**depth
+    return groups
 
 
 def is_adamw(optimizer: Optimizer) -> bool:
     """Return whether every parameter is stepped by torch's AdamW."""
     return isinstance(optimizer, torch.optim.AdamW) or getattr(optimizer, "is_adamw", False)
+
+
+def takes_found_inf(optimizer: Optimizer) -> bool:
+    """Return whether a step changes nothing where the optimizer's `found_inf` is 1, so that the host need not know."""
+    return isinstance(optimizer, torch.optim.AdamW) or getattr(optimizer, "takes_found_inf", False)
 
 
 def allocate_states(optimizer: Optimizer) -> None:
@@ -151,66 +161,3 @@ def has_8bit_optimizer(device: torch.device) -> bool:
     except Exception:  # anything that a library raises that was built for another device
         return False
     return bool(torch.isfinite(weight).all())
-
-
-class SteppedOneByOne(torch.optim.Optimizer):
-    """Steps each parameter separately, with an optimizer that `rule` makes for it.
-
-    A bfloat16 parameter is stepped in float32 and rounded stochastically, so that updates smaller than its resolution
-    are not lost.
-    """
-
-    def __init__(self, groups: list[dict[str, Any]], lr: float, rule: Rule) -> None:
-        super().__init__(groups, {"lr": lr, "fused": True})  # "fused": the step count is a tensor beside the moments
-        self._steppers = {p: (self._working(p), group) for group in self.param_groups for p in group["params"]}
-        self._rules = {p: rule([working]) for p, (working, _) in self._steppers.items()}
-        self._rounding = {device: torch.Generator(device) for device in {p.device for p in self._steppers}}
-        self.is_adamw = all(isinstance(inner, torch.optim.AdamW) for inner in self._rules.values())
-        self.found_inf: torch.Tensor | None = None  # as of torch's AdamW: 1 on the device means that nothing changes
-
-    @staticmethod
-    def _working(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
-        """Return the tensor to step: the parameter itself, or an empty float32 one that is filled for each step."""
-        if parameter.dtype in (torch.float32, torch.float64):
-            return parameter
-        return torch.nn.Parameter(torch.empty(0, dtype=torch.float32, device=parameter.device))
-
-    def seed_rounding(self, seed: int, step: int) -> None:
-        """Seed the rounding of a step by the run alone, so that the replicas of several processes stay equal.
-
-        Args:
-            seed: Seed of the run.
-            step: Number of the step, from 0.
-        """
-        number = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
-        for generator in self._rounding.values():
-            generator.manual_seed(number)
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Step every parameter that has a gradient."""
-        for parameter in self._steppers:
-            if parameter.grad is not None:
-                self.step_parameter(parameter)
-
-    @torch.no_grad()
-    def step_parameter(self, parameter: torch.nn.Parameter) -> None:
-        """Step one parameter by its gradient."""
-        (working, group), inner = self._steppers[parameter], self._rules[parameter]
-        inner.param_groups[0].update(lr=group["lr"], weight_decay=group["weight_decay"])
-        if self.is_adamw:
-            inner.found_inf = self.found_inf  # type: ignore[attr-defined]
-        inner.state[working] = self.state[parameter]  # a checkpoint saves and restores the outer state
-        if working is parameter:
-            inner.step()
-            return
-        assert parameter.grad is not None
-        working.data, working.grad = parameter.float(), parameter.grad.float()
-        inner.step()
-        working.grad = None
-        at_once = _ROUNDED_AT_ONCE.get(parameter.device.type, _ROUNDED_AT_ONCE_ELSEWHERE)
-        rows = max(1, at_once * max(1, len(torch.atleast_1d(parameter))) // max(1, parameter.numel()))
-        slices = (torch.atleast_1d(values).split(rows) for values in (parameter, working.data))
-        for kept, values in zip(*slices, strict=True):
-            kept.copy_(stochastically_rounded(values, self._rounding[parameter.device]))
-        working.data = torch.empty(0, device=parameter.device)

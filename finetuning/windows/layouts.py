@@ -12,14 +12,18 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from finetuning.models.attention import AttentionWay
+from finetuning.models.attention_trial import usable_way
 from finetuning.models.probes import attends_within_sequences, drops_padding, isolates
+from finetuning.ops.attention_ways import Attend
 from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens
 from finetuning.tasks.base import Task
-from finetuning.types import Batch, DenseTokens, RandomKey
+from finetuning.types import NO_CARD, Batch, Card, DenseTokens, RandomKey
 from finetuning.windows.packing import pack_window
 from finetuning.windows.partition import micro_batch_cost, partition
 
@@ -57,6 +61,7 @@ class Layout(ABC):
         has_padding: Whether the layers compute padded tokens.
         fixed_cost: Cost of one more micro-batch, in tokens (see partition.py).
         max_length: Upper bound of an example's tokens.
+        attention: How a layout without padding computes attention.
     """
 
     label: ClassVar[str]
@@ -65,6 +70,7 @@ class Layout(ABC):
 
     fixed_cost: int
     max_length: int
+    attention: AttentionWay = AttentionWay()  # noqa: RUF009 (frozen)
 
     def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
         """Cut examples into micro-batches within a budget of padded tokens.
@@ -128,7 +134,7 @@ class Dense(Padded):
 
     def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         batch = super()._arrange(task, rows, tokenizer, key)
-        return dataclasses.replace(batch, dense=dense_tokens(batch.inputs["attention_mask"]))
+        return dataclasses.replace(batch, dense=dense_tokens(batch.inputs["attention_mask"], self.attention.attend))
 
 
 class OneRow(Layout):
@@ -144,18 +150,19 @@ class OneRow(Layout):
 
     def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         (row,) = rows
-        batch = task.encodes.collate_rows([row], tokenizer)
+        batch = task.encodes.collate_rows([row], tokenizer, key)
         if batch.others is not None:
             lengths = [len(sequence["other"]) for sequence in row]
-            batch = dataclasses.replace(batch, others=dataclasses.replace(batch.others, dense=causal_tokens(lengths)))
-        return dataclasses.replace(batch, dense=_sequences_in(row))
+            dense = causal_tokens(lengths, self.attention.attend)
+            batch = dataclasses.replace(batch, others=dataclasses.replace(batch.others, dense=dense))
+        return dataclasses.replace(batch, dense=_sequences_in(row, self.attention.attend))
 
 
-def _sequences_in(row: Sequence[Mapping[str, Any]]) -> DenseTokens:
+def _sequences_in(row: Sequence[Mapping[str, Any]], attend: Attend | None) -> DenseTokens:
     """Return the index maps of a row. Sequences with `branches` (shared tokens, and those of each branch) fork."""
     if row[0].get("branches"):
         return branching_tokens([(one["branches"][0], one["branches"][1:]) for one in row])
-    return causal_tokens([len(sequence["input_ids"]) for sequence in row])
+    return causal_tokens([len(sequence["input_ids"]) for sequence in row], attend)
 
 
 class Packed(Layout):
@@ -169,10 +176,12 @@ class Packed(Layout):
         return pack_window(indices, lengths, self.max_length, token_budget)
 
     def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
-        return task.encodes.collate_rows(rows, tokenizer)
+        return task.encodes.collate_rows(rows, tokenizer, key)
 
 
-def choose_layout(task: Task, model: PreTrainedModel, max_length: int, fixed_cost: int | None = None) -> Layout:
+def choose_layout(
+    task: Task, model: PreTrainedModel, max_length: int, fixed_cost: int | None = None, card: Card = NO_CARD
+) -> Layout:
     """Choose the layout with the least padding that the task, the settings and the model allow.
 
     A model on its device is tried on a few tokens. For an outline on the meta device the architecture decides.
@@ -182,18 +191,22 @@ def choose_layout(task: Task, model: PreTrainedModel, max_length: int, fixed_cos
         model: The model, on its device or on the meta device.
         max_length: Upper bound of an example's tokens.
         fixed_cost: Cost of one more micro-batch in tokens; None for the default of the model's device.
+        card: The GPU that the run computes on, by which attention's kernels are chosen.
 
     Returns:
         The layout.
     """
     cost = micro_batch_cost(model.device.type) if fixed_cost is None else fixed_cost
     if task.encodes.packs():
-        if attends_within_sequences(model, max_length):
-            return OneRow(_real(cost), max_length)
+        in_one_row = partial(attends_within_sequences, model, max_length)
+        if in_one_row():
+            if task.encodes.shares_beginnings:  # the bounds of sequences do not say which keys they share
+                return OneRow(_real(cost), max_length)
+            return OneRow(_real(cost), max_length, usable_way(model, max_length, card, in_one_row))
         packs = not task.encodes.shares_beginnings and isolates(model)
         return Packed(cost, max_length) if packs else Padded(cost, max_length)
     if task.settings.data.packing is not False and drops_padding(model):
-        return Dense(_real(cost), max_length)
+        return Dense(_real(cost), max_length, usable_way(model, max_length, card, partial(drops_padding, model)))
     return Padded(cost, max_length)
 
 
@@ -206,3 +219,5 @@ def log_layout(layout: Layout, task: Task) -> None:
     if type(layout) is Padded and (task.settings.data.packing or task.encodes.packs()):
         _log.warning("이 모델은 이어 붙인 예제를 서로 구분하지 못하므로 data.packing 없이 학습합니다.")
     _log.info("%s (data.packing)", layout.message)
+    if line := layout.attention.line():
+        _log.info("%s", line)

@@ -22,7 +22,7 @@ def place(lines: list[str], word: str) -> int:
 
 
 def test_the_best_run_of_a_task_stands_first_and_stopped_ones_say_where(cli: Cli, tmp_path: Path) -> None:
-    write_finished(tmp_path / "worse", test={"accuracy": 0.6}, quality=None)
+    write_finished(tmp_path / "worse", model="a/other", dataset="./b.csv", test={"accuracy": 0.6}, quality=None)
     write_finished(tmp_path / "sweeps" / "learning_rate=3e-5")
     write_finished(
         tmp_path / "chat-weak", task="text-generation", best_validation_loss=2.0, test={"loss": 2.1}, quality=None
@@ -115,3 +115,34 @@ def test_runs_of_earlier_versions_have_a_score_too(tmp_path: Path) -> None:
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     row = runs_below(tmp_path).rows[0]
     assert (row.metric, row.split, row.score, row.interval) == ("accuracy", "test", 0.75, None)
+
+
+def test_a_model_that_all_runs_of_a_task_share_is_said_once(cli: Cli, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_finished(tmp_path / name, model=f"a/{name}")
+    heading, columns, *_ = cli("runs", tmp_path).out.splitlines()
+    assert heading == "text-classification (정확도), 데이터 nsmc"
+    assert "모델" in columns and "데이터" not in columns
+
+
+def test_the_page_holds_the_table_and_the_curves_in_one_file(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    hostile = "<script>alert(1)</script>\"'&"
+    for name in ("one", "two"):
+        folder = write_finished(tmp_path / name, model=hostile)
+        records = (
+            {"kind": kind, "step": step, "loss": 1 / step, "accuracy": 0.5}
+            for step in (10, 20)
+            for kind in ("train", "eval")
+        )
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    (tmp_path / "one" / "report.html").write_text("", encoding="utf-8")
+    write_finished(
+        tmp_path / "three", task="text-generation", best_validation_loss=1.0, test={"loss": 1.1}, quality=None
+    )
+    run = cli("runs", tmp_path, "--html")
+    assert run.code == 0, run.err
+    page = (tmp_path / "runs.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 3 and "0.7500 (0.700~0.800) test" in page
+    assert 'href="one/report.html"' in page and 'href="two/report.html"' not in page
+    assert "<script" not in page and "alert(1)" in page and "src=" not in page and "@import" not in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from finetuning.ops import dense_attention
+from finetuning.ops import dense_rows
 from finetuning.ops.dense_attention import causal_tokens, dense_tokens
 
 
@@ -17,8 +17,8 @@ def test_tokens_that_are_written_are_those_that_are_looked_up() -> None:
     for tokens in (found, causal_tokens([2, 4, 1])):
         ends = []
         for to_padded in (
-            dense_attention._written,
-            lambda dense, tokens: dense_attention._embedded(dense, tokens.spread),
+            dense_rows._written,
+            lambda dense, tokens: dense_rows._embedded(dense, tokens.spread),
         ):
             dense = torch.randn(7, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
             padded = to_padded(dense, tokens)
@@ -29,5 +29,5 @@ def test_tokens_that_are_written_are_those_that_are_looked_up() -> None:
             (real * weights).sum().backward()
             ends.append(dense.grad)
         assert torch.equal(*ends)  # type: ignore[arg-type]
-        assert float(dense_attention._written(dense, tokens)[mask == 0].abs().max()) == 0
+        assert float(dense_rows._written(dense, tokens)[mask == 0].abs().max()) == 0
         assert torch.equal(padded.flatten(0, 1).index_select(0, tokens.gather), dense)

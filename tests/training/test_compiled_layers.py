@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from finetuning.tasks.registry import find_task
 from finetuning.training.compile import CompiledLayers, is_worth_compiling
 from finetuning.windows.layouts import Dense, Layout, OneRow, Padded
 from tests.support.causal import PadToken, causal_architectures, examples_of
+from tests.support.runs import StopAfter, losses, run_train
 
 
 def encoder() -> Any:
@@ -85,12 +90,52 @@ def test_compiled_once_for_every_shape(name: str, recomputes: bool) -> None:
             found = loss_of(model, examples)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(gradients(model), plain, rtol=1e-4, atol=1e-5)
+    assert compiled.take_uncompiled() == 0
     one = examples_of(9, 1)  # a single sequence, which the code does not hold for
     with compiled.in_use():
         found = loss_of(model, one)
+    assert compiled.take_uncompiled() >= len(compiled.layers)  # once more where activations are recomputed
     torch.testing.assert_close(found, loss_of(model, one), rtol=1e-5, atol=1e-5)
     assert set(model.state_dict()) == names
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.fixture
+def graphs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile to graphs, and not to code, which takes long."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+
+
+def test_a_layer_that_cannot_be_compiled_whole_is_told(graphs_alone: None, caplog: pytest.LogCaptureFixture) -> None:
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    class Breaking(GradientCheckpointingLayer):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x * 2
+            torch._dynamo.graph_break()
+            return x.sin()
+
+    model = torch.nn.Sequential(Breaking())
+    compiled = CompiledLayers(model)
+    with caplog.at_level("INFO", "finetuning"):
+        compiled.compile(lambda: model(torch.ones(3, 2, requires_grad=True)).sum().backward())
+    assert compiled.graph_breaks >= 1
+    assert "나뉘었습니다(graph break)" in caplog.text and "graph_break()" in caplog.text
+
+
+def test_layers_that_run_uncompiled_are_counted(
+    graphs_alone: None, flags_for: Callable[[str], list[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The code is of rows of two sequences, and does not hold for one."""
+    flags = [*flags_for("text-generation"), "--set", "training.torch_compile=true", "--output_dir", str(tmp_path)]
+    flags += ["--batch_size", "1", "--gradient_accumulation_steps", "1", "--epochs", "1"]
+    with caplog.at_level("INFO", "finetuning"):
+        run_train(flags, StopAfter())
+    compiled = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["compiled"]
+    counted = [line.get("uncompiled", 0) for line in losses(tmp_path)]
+    assert compiled == {"graphs": 1, "graph_breaks": 0, "uncompiled_layer_calls": sum(counted)}
+    assert f"컴파일 없이 계산한 층 {max(counted)}번" in caplog.text and max(counted) > 0
 
 
 def test_a_failed_compilation_is_reported() -> None:

@@ -11,7 +11,8 @@ import torch
 from finetuning.config.schema import TrainingSettings
 from finetuning.ops.rounding import stochastically_rounded
 from finetuning.training.backward_step import measured_in_backward, stepped_in_backward
-from finetuning.training.optimizers import SteppedOneByOne, allocate_states, make_optimizer
+from finetuning.training.chunked import ChunkedOptimizer
+from finetuning.training.optimizers import allocate_states, make_optimizer
 
 
 def network(dtype: torch.dtype = torch.float32) -> torch.nn.Sequential:
@@ -69,7 +70,7 @@ def test_stepping_parameters_one_by_one_equals_stepping_them_together() -> None:
         make_optimizer(apart, settings, in_backward=True),
     )
     assert isinstance(optimizers[0], torch.optim.AdamW)
-    assert isinstance(optimizers[1], SteppedOneByOne)
+    assert isinstance(optimizers[1], ChunkedOptimizer)
     for step in range(5):
         for model, optimizer in zip((together, apart), optimizers, strict=True):
             loss_of(model, step).backward()
@@ -83,7 +84,7 @@ def test_stepping_in_the_backward_pass_equals_stepping_after_it() -> None:
     after, within = network(), network()
     settings = TrainingSettings(learning_rate=1e-2)
     optimizer, apart = (make_optimizer(model, settings, in_backward=True) for model in (after, within))
-    assert isinstance(apart, SteppedOneByOne)
+    assert isinstance(apart, ChunkedOptimizer)
     for step in range(5):
         loss_of(after, step).backward()
         norm = float(torch.nn.utils.clip_grad_norm_(after.parameters(), 0.5))
@@ -91,23 +92,29 @@ def test_stepping_in_the_backward_pass_equals_stepping_after_it() -> None:
         optimizer.zero_grad(set_to_none=True)
         with measured_in_backward(within) as measured:
             loss_of(within, step).backward()
-        assert measured.total() == pytest.approx(norm, rel=1e-5)
+        total = measured.total()
+        assert float(total) == pytest.approx(norm, rel=1e-5)
         assert all(parameter.grad is None for parameter in within.parameters())
-        with stepped_in_backward(within, apart, min(1.0, 0.5 / (measured.total() + 1e-6))):
+        with stepped_in_backward(within, apart, (0.5 / (total + 1e-6)).clamp(max=1.0)):
             loss_of(within, step).backward()
     for one, other in zip(after.parameters(), within.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_a_gradient_that_is_not_finite_is_not_stepped() -> None:
+@pytest.mark.parametrize("skips_on_device", [True, False])
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_a_gradient_that_is_not_finite_is_not_stepped(name: str, skips_on_device: bool) -> None:
     model = network()
-    apart = make_optimizer(model, TrainingSettings(), in_backward=True)
-    assert isinstance(apart, SteppedOneByOne)
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    with stepped_in_backward(model, apart, scale=None) as norm:
-        (loss_of(model, 0) * float("nan")).backward()
-    assert norm.total() != norm.total()
-    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    apart = make_optimizer(model, TrainingSettings.model_validate({"optimizer": name}), in_backward=True)
+    assert isinstance(apart, ChunkedOptimizer) and apart.takes_found_inf
+    apart.skips_on_device = skips_on_device
+    for is_bad in (True, False):
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        with stepped_in_backward(model, apart, scale=None) as norm:
+            (loss_of(model, 0) * (float("nan") if is_bad else 1.0)).backward()
+        assert bool(norm.total().isnan()) == is_bad
+        same = [torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
+        assert all(same) if is_bad else not any(same)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -115,7 +122,7 @@ def test_a_step_that_is_skipped_on_the_device_changes_nothing(dtype: torch.dtype
     """As torch's AdamW does: the host does not wait to know whether the gradient is finite."""
     model = network(dtype)
     optimizer = make_optimizer(model, TrainingSettings(learning_rate=0.5), in_backward=True)
-    assert isinstance(optimizer, SteppedOneByOne)
+    assert isinstance(optimizer, ChunkedOptimizer)
     allocate_states(optimizer)
     for found_inf in (0.0, 1.0):
         kept = [t.clone() for p in model.parameters() for t in (p.detach(), *optimizer.state[p].values())]
@@ -179,7 +186,7 @@ def test_replicas_of_bfloat16_weights_round_alike_whatever_their_process_draws()
     for rank in range(2):
         model = network(torch.bfloat16)
         optimizer = make_optimizer(model, TrainingSettings(learning_rate=1e-3), in_backward=False)
-        assert isinstance(optimizer, SteppedOneByOne)
+        assert isinstance(optimizer, ChunkedOptimizer)
         for step in range(3):
             torch.manual_seed(rank)  # as a process's dropout leaves it
             optimizer.seed_rounding(7, step)

@@ -27,7 +27,7 @@ from finetuning.reporting.profile import NoProfile
 from finetuning.tasks.generation.shared import GeneratingScorer
 from finetuning.training.ahead import WindowPlanner
 from finetuning.training.optimizers import allocate_states
-from finetuning.training.step import OptimizerStep, losses_and_norms
+from finetuning.training.step import OptimizerStep, sums_and_norms
 from finetuning.types import RandomKey
 from finetuning.windows.layouts import Layout, Packed, Padded, choose_layout
 from finetuning.windows.order import Window
@@ -39,7 +39,7 @@ from tests.support.runs import data_of
 LOOKS_FOR_PADDING = "transformers looks whether padded rows have padding"
 ONCE_A_BATCH = "an evaluation reads its predictions, once a batch"
 MEANT = {
-    "finetuning/training/step.py: losses_and_norms": "the losses of the steps since the last line of the log",
+    "finetuning/training/step.py: sums_and_norms": "the losses of the steps since the last line of the log",
     "finetuning/training/step.py: _apply": "optimizers other than AdamW cannot skip a step on the device",
     "finetuning/training/backward_step.py: total": "the norm of a gradient that the backward pass drops, once a step",
     "finetuning/training/step.py: _apply_in_backward": "whether that loss is finite, once a step",
@@ -121,7 +121,7 @@ class Walk:
         ready = plan(Window(0, 0, np.arange(window)))
         stepper.set_learning_rate(1e-3)
         gradient = stepper.gradient(ready, 0)
-        losses_and_norms([stepper.update(gradient, stepper.clip(gradient), 0)])
+        sums_and_norms([stepper.update(gradient, stepper.clip(gradient), 0)])
 
     def evaluate(self) -> None:
         """Predict a batch with labels and one without."""

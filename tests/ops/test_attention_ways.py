@@ -1,0 +1,85 @@
+"""Every way of attention computes what padded rows compute, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetuning.ops.attention_ways import Attend, Call, efficient, flash, flex, padded
+from finetuning.ops.dense_attention import causal_tokens, dense_tokens
+from tests.support.attention_kernels import kernels_on_cpu
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kernels() -> Iterator[None]:
+    with kernels_on_cpu():
+        yield
+
+
+def call_of(lengths: list[int], is_causal: bool, heads: int, groups: int, **options: Any) -> Call:
+    """A call in float64, with the heads of a transposed view."""
+    random = torch.Generator().manual_seed(sum(lengths))
+    if is_causal:
+        sequences: Any = causal_tokens(lengths)
+    else:
+        sequences = dense_tokens((torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long())
+
+    def made(heads: int) -> torch.Tensor:
+        return torch.randn(heads, sum(lengths), 8, dtype=torch.float64, generator=random).transpose(0, 1)
+
+    module = SimpleNamespace(num_key_value_groups=groups)
+    return Call(module, made(heads), made(heads // groups), made(heads // groups), sequences, **options)
+
+
+def outcome(attend: Attend, call: Call) -> list[torch.Tensor]:
+    """What a way computes, and its gradients by query, key and value."""
+    inputs = [tensor.detach().clone().requires_grad_() for tensor in (call.query, call.key, call.value)]
+    query, key, value = inputs
+    attended = attend(replace(call, query=query, key=key, value=value))
+    assert attended.shape == call.query.shape
+    return [attended.detach(), *torch.autograd.grad((attended * torch.arange(8)).pow(2).sum(), inputs)]
+
+
+LENGTHS = st.lists(st.integers(1, 20), min_size=2, max_size=5).filter(lambda found: len(set(found)) > 1)
+
+
+@settings(max_examples=25)
+@given(LENGTHS, st.booleans(), st.sampled_from([(4, 1), (4, 2), (2, 2)]), st.sampled_from([None, 1, 3, 12]),
+       st.sampled_from([None, 0.3]))  # fmt: skip
+def test_every_way_computes_what_padded_rows_compute(
+    lengths: list[int], is_causal: bool, heads: tuple[int, int], window: int | None, scaling: float | None
+) -> None:
+    call = call_of(lengths, is_causal, *heads, window=window, scaling=scaling)
+    expected = outcome(padded, call)
+    for attend in (flash, flex, *([efficient] if window is None else [])):
+        for found, wanted in zip(outcome(attend, call), expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-8, msg=attend.__name__)
+
+
+def test_a_kernel_computes_in_the_dtype_of_autocast() -> None:
+    """Norms of queries and keys are computed in float32, and the kernels do not know autocast."""
+    call = call_of([7, 3], True, 4, 2)
+    call = replace(call, query=call.query.float(), key=call.key.float(), value=call.value.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [attend(call) for attend in (padded, flash, efficient, flex)]
+    assert {one.dtype for one in found} == {torch.bfloat16}
+    for one in found[1:]:
+        torch.testing.assert_close(one, found[0], rtol=2e-2, atol=2e-2)
+
+
+def test_what_a_kernel_does_not_do_is_refused() -> None:
+    call = call_of([7, 3], True, 4, 2)
+    with pytest.raises(ValueError, match="window"):
+        efficient(replace(call, window=2))
+    with pytest.raises(ValueError, match="dropout"):
+        flex(replace(call, dropout=0.1))
+    for attend in (flash, efficient):
+        torch.manual_seed(0)
+        assert not torch.equal(attend(replace(call, dropout=0.5)), attend(call))
