@@ -118,6 +118,11 @@ class Page:
         return "" if self.quality is None else display_name(self.quality.metric)
 
     @property
+    def marks_answers(self) -> bool:
+        """Whether texts have the right and the predicted answer marked in them."""
+        return any(mark.kind != "label" for one in self.cases for part in one.case.parts for mark in part.marks)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The labels that have a colour, in the order of their colours."""
         marks = (mark for one in self.cases for part in one.case.parts for mark in part.marks)
