@@ -13,7 +13,7 @@ from finetuning.reporting.cases import RankedCase
 from finetuning.reporting.metric_names import display_name
 from finetuning.reporting.next_steps import NextStep
 from finetuning.reporting.quality import Quality
-from finetuning.reporting.run_report import EvaluationFacts, RunReport, SplitFacts, library_versions
+from finetuning.reporting.run_report import Background, EvaluationFacts, RunReport, SplitFacts, library_versions
 from finetuning.tasks.base import Task
 from finetuning.tasks.evidence import Evidence
 
@@ -166,7 +166,7 @@ def page_of_run(report: RunReport, errors_file: str, metrics_file: str) -> Page:
 
 
 def page_of_evaluation(
-    name: str, task: Task, evaluation: EvaluationFacts, data: SplitFacts, errors_file: str, metrics_file: str
+    name: str, task: Task, evaluation: EvaluationFacts, background: Background, errors_file: str, metrics_file: str
 ) -> Page:
     """Collect what the page of an evaluation by itself shows.
 
@@ -174,13 +174,14 @@ def page_of_evaluation(
         name: Name of the model's folder.
         task: The task.
         evaluation: The evaluation.
-        data: What is known of the split.
+        background: The split and what may be done next.
         errors_file: As of `Page`.
         metrics_file: As of `Page`.
 
     Returns:
         The page, without what only training knows.
     """
+    data = background.data[0]
     metric, metrics = task.scores.best_metric, evaluation.metrics
     quality = Quality(metric, evaluation.split, metrics[metric], None, None, ()) if metric in metrics else None
     return Page(
@@ -201,7 +202,7 @@ def page_of_evaluation(
         ),
         settings=(),
         changed=0,
-        next_steps=(),
+        next_steps=tuple(background.next_steps),
     )
 
 
