@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from config_manager import ConfigManager
 from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
+from finetuning.commands.foresight import known_of, scored_split
 from finetuning.commands.output_folder import (
     check_not_foreign,
     check_writable,
@@ -27,6 +28,7 @@ from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.what_next import tell, words_for_more_epochs
 from finetuning.config.ladder import remembered, with_changes
+from finetuning.config.preset import KEYS
 from finetuning.files import discard
 from finetuning.models.adapters import METHODS
 from finetuning.models.chat_template import keep_template, kept_template
@@ -44,12 +46,14 @@ if TYPE_CHECKING:
     from finetuning.checkpoints.store import CheckpointStore
     from finetuning.data.examples import Examples
     from finetuning.device.budget import TokenBudget
+    from finetuning.inference.evaluator import Evaluator
     from finetuning.reporting.profile import PhaseTimes
     from finetuning.reporting.run_report import CompiledFacts
     from finetuning.types import Checkpoint
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
+_COMPARED_ROWS = 200  # of validation, whose loss is compared before and after training
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     max_length = session.models.usable_length(tokenizer)
     # data: the main process reads and caches it first
     with session.runtime.main_first():
-        prepared = prepare(session, tokenizer, max_length, earlier)
+        prepared = prepare(session, tokenizer, max_length, earlier, _chosen_in(checkpoint))
     if prepared.session.runtime.is_main:
         for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):  # warns where it does not fit
             _log.debug("%s", line)
@@ -146,7 +150,7 @@ def _fitted(
     prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, checkpoint: Checkpoint | None,
 ) -> _Fitted:  # fmt: skip
     """Choose settings that fit into memory. A resumed run keeps those that were chosen when it began."""
-    chosen = checkpoint.state.get("chosen", {}) if checkpoint is not None else {}
+    chosen = {key: value for key, value in _chosen_in(checkpoint).items() if key not in KEYS}  # the preset is in force
     prepared = prepared.under(remembered(prepared.session.settings, chosen, prepared.session.given))
     examples = prepared.examples
     fitting = fitting_of(
@@ -154,7 +158,13 @@ def _fitted(
     )
     changes, estimate = choose(fitting, exact=checkpoint is not None)
     settings = with_changes(prepared.session.settings, changes)
-    return _Fitted(prepared.under(settings), {**chosen, **changes}, fitting.taken, estimate.total)
+    return _Fitted(prepared.under(settings), {**prepared.preset, **chosen, **changes}, fitting.taken, estimate.total)
+
+
+def _chosen_in(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """Return the settings that were chosen when a run began, by dotted name."""
+    chosen: dict[str, Any] = checkpoint.state.get("chosen", {}) if checkpoint is not None else {}
+    return chosen
 
 
 def _trained(
@@ -186,6 +196,8 @@ def _trained(
         has_best = (output_dir / "config.json").exists()
         manager.restore(checkpoint, has_best, arguments.allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
+    elif session.task.scores.best_metric == "loss":
+        manager.state.untrained_loss = _loss_of_first_rows(evaluator, examples["validation"])
     if session.runtime.is_main:
         prepare_output(arguments.run, starts_anew=checkpoint is None)
         keep(prepared.learned, output_dir)
@@ -222,7 +234,7 @@ def _report(
     from finetuning.reporting.cases import Said, ranked_cases
     from finetuning.reporting.metrics_file import records_in, validation_losses
     from finetuning.reporting.predictions import sample_lines
-    from finetuning.reporting.quality import Scored, quality_of
+    from finetuning.reporting.quality import Scored, Untrained, quality_of
     from finetuning.reporting.run_report import (
         Background,
         EvaluationFacts,
@@ -240,6 +252,9 @@ def _report(
     best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
     best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
     evaluation = best.evaluate(examples[split], session.settings.training.seed, task.scores.final_texts)
+    few, untrained = examples["validation"].of_first_rows(_COMPARED_ROWS), None
+    if state.untrained_loss is not None:
+        untrained = Untrained(state.untrained_loss, _loss_of_first_rows(best, examples["validation"]), len(few.rows))
     if not runtime.is_main or state.best_metric is None:
         return
     said = Said(task, prepared.splits[split], examples[split].rows, evaluation.predictions, label_names, tokenizer)
@@ -252,7 +267,8 @@ def _report(
         split, columns_of(examples[split]), evaluation.predictions, evaluation.metrics, label_names,
         session.data.label_counts(prepared.splits["train"]),
     )  # fmt: skip
-    quality = quality_of(task, scored, state.step, validation_losses(session.output_dir))
+    losses, known = validation_losses(session.output_dir), known_of(prepared, max_length)
+    quality = quality_of(task, scored, state.step, losses, known, untrained)
     seconds = time.perf_counter() - started
     report = build_report(
         session.settings,
@@ -278,6 +294,12 @@ def _report(
     write_results(report, said, trained.ended)
 
 
+def _loss_of_first_rows(evaluator: Evaluator, validation: Examples) -> float:
+    """Return the loss of the model, as it is now, on the first validation rows."""
+    uninterrupted, seed = replace(evaluator, check_stop=lambda: None), evaluator.task.settings.training.seed
+    return uninterrupted.evaluate(validation.of_first_rows(_COMPARED_ROWS), seed, generated_rows=0).metrics["loss"]
+
+
 def _left_by(prepared: Prepared, state: TrainingState, arguments: argparse.Namespace) -> SavedModel:
     """Describe the model that the run has left, for the commands that use it."""
     session, settings = prepared.session, prepared.session.settings
@@ -286,11 +308,6 @@ def _left_by(prepared: Prepared, state: TrainingState, arguments: argparse.Names
     is_adapter = METHODS[settings.model.adapter.method].adds_weights
     split = scored_split(prepared.examples)
     return trained_model(settings, session.task.name, session.output_dir, split, is_adapter, more)
-
-
-def scored_split(splits: Collection[str]) -> str:
-    """Return the split whose score a run reports: test, or validation where there is no test data."""
-    return "test" if "test" in splits else "validation"
 
 
 def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from finetuning.reporting.metric_names import display_name
 
 Records = Sequence[Mapping[str, Any]]
+MOST_OVERLAID = 10  # runs in one chart
 _MOST_POINTS = 300
 _NOT_DRAWN = {"step", "epoch", "loss", "train_loss", "threshold", "null_threshold"}
 _MOST_METRICS = 3
@@ -68,6 +69,29 @@ def charts_of(records: Records, best_metric: str) -> list[Chart]:
     ]
     filled = (Chart(one.title, tuple(line for line in one.lines if len(line.x))) for one in charts)
     return [one for one in filled if one.lines]
+
+
+def overlays_of(runs: Sequence[tuple[str, Records]], metric: str) -> list[Chart]:
+    """Collect the curves of several runs, the same of each in one chart.
+
+    Args:
+        runs: Name and records of each run; those after the tenth are left out.
+        metric: The metric that chooses the best model.
+
+    Returns:
+        The metric and the loss of validation, and the loss of training; those without a value are left out.
+    """
+    wanted = [
+        ("eval", metric, f"검증 {display_name(metric)}"),
+        ("eval", "loss", "검증 손실"),
+        ("train", "loss", "학습 손실"),
+    ]
+    charts = []
+    for kind, field, title in dict.fromkeys(wanted):
+        lines = [_line(records, kind, field, name, kind == "eval") for name, records in runs[:MOST_OVERLAID]]
+        if any(len(line.x) for line in lines):
+            charts.append(Chart(title, tuple(lines)))
+    return charts
 
 
 def _drawn(records: Records, best_metric: str) -> list[str]:

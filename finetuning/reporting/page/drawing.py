@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetuning.cells import printable
-from finetuning.reporting.page.curves import Chart
+from finetuning.reporting.page.curves import MOST_OVERLAID, Chart
 from finetuning.reporting.page.fonts import korean_font
 from finetuning.tasks.evidence import Confusion, Distribution, Scatter
 
@@ -51,13 +51,20 @@ class Look:
 # colours that stand for the page's variables, so that a drawing follows light and dark
 _VARIABLES = {"#010203": "var(--ink)", "#040506": "var(--line)", "#070809": "var(--s0)", "#0a0b0c": "var(--s1)",
               "#0d0e0f": "var(--s2)"}  # fmt: skip
+_OVERLAID = {f"#1122{number:02x}": f"var(--r{number})" for number in range(MOST_OVERLAID)}
 PAGE = Look("#010203", "#040506", ("#070809", "#0a0b0c", "#0d0e0f"), None)
+OVERLAY = Look(PAGE.ink, PAGE.line, tuple(_OVERLAID), None)
 SLIDE = Look("#1f2328", "#d0d7de", ("#2563eb", "#d9480f", "#2b8a3e"), "#ffffff")
 
 
 def chart_svg(chart: Chart, best_step: int) -> str:
     """Draw lines over steps, with a mark at the step of the saved model."""
     return _svg(lambda axes: _draw_chart(axes, chart, best_step, PAGE))
+
+
+def overlay_svg(chart: Chart) -> str:
+    """Draw the same curve of several runs; the page says which colour is which run."""
+    return _svg(lambda axes: _draw_lines(axes, chart, OVERLAY))
 
 
 def distribution_svg(block: Distribution) -> str:
@@ -115,19 +122,23 @@ def confusion_png(block: Confusion, title: str) -> bytes:
 
 
 def _draw_chart(axes: Axes, chart: Chart, best_step: int, look: Look) -> None:
+    _draw_lines(axes, chart, look)
+    if any(line.has_points for line in chart.lines):
+        axes.axvline(best_step, color=look.ink, linewidth=0.8, linestyle=":")
+    if len(chart.lines) > 1:
+        axes.legend(frameon=False, labelcolor=look.ink, fontsize=10)
+
+
+def _draw_lines(axes: Axes, chart: Chart, look: Look) -> None:
     from matplotlib.ticker import MaxNLocator
 
     _prepare(axes, look)
     for line, colour in zip(chart.lines, look.colours, strict=False):
         marker = "o" if line.has_points or len(line.x) == 1 else ""
         axes.plot(line.x, line.y, color=colour, linewidth=1.6, marker=marker, markersize=3.5, label=_label(line.name))
-    if any(line.has_points for line in chart.lines):
-        axes.axvline(best_step, color=look.ink, linewidth=0.8, linestyle=":")
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # there is no half a step
     axes.set_xlabel("스텝", color=look.ink)
     axes.set_ylim(*_padded(np.concatenate([line.y for line in chart.lines])))
-    if len(chart.lines) > 1:
-        axes.legend(frameon=False, labelcolor=look.ink, fontsize=10)
 
 
 def _draw_distribution(axes: Axes, block: Distribution, look: Look) -> None:
@@ -240,6 +251,6 @@ def _of_page(svg: str) -> str:
     svg = re.sub(r' id="(?![mp][0-9a-f]{8,}")[^"]*"', "", svg)  # other than clips and markers, which are referred to
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r' d="[^"]*"', lambda found: re.sub(r"(\.\d)\d+", r"\1", found[0]), svg)
-    for colour, variable in _VARIABLES.items():
+    for colour, variable in (_VARIABLES | _OVERLAID).items():
         svg = svg.replace(colour, variable)
     return re.sub(r"\s*\n\s*", "\n", svg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetuning.cells import printable
 from finetuning.reporting.page.blocks import confused_pairs, label_table, matrix_of, pieces_of
@@ -12,6 +12,9 @@ from finetuning.reporting.page.curves import Chart
 from finetuning.reporting.page.drawing import chart_svg, distribution_svg, scatter_svg
 from finetuning.reporting.page.view import Page, scale_of
 from finetuning.tasks.evidence import Block, Confusion, Distribution, LabelScores, Scatter
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -27,6 +30,26 @@ def render(page: Page, charts: Sequence[Chart], best_step: int) -> str:
     Returns:
         The HTML.
     """
+    labels = page.labels
+    pictures = [(chart.title, chart_svg(chart, best_step)) for chart in charts]
+    style, script = style_and_script()
+    return (
+        environment_of()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            style=style,
+            script=script,
+            scale=None if page.quality is None else scale_of(page.quality),
+            pictures=pictures,
+            blocks=[_block(block) for block in page.evidence.blocks],
+            pieces=lambda part: pieces_of(part, labels),
+        )
+    )
+
+
+def environment_of() -> Environment:
+    """Return what renders the templates: every text is escaped, and shown without what a terminal or a page acts on."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -34,18 +57,13 @@ def render(page: Page, charts: Sequence[Chart], best_step: int) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["shown"] = lambda text: printable(str(text), keep_lines=True)
-    labels = page.labels
-    pictures = [(chart.title, chart_svg(chart, best_step)) for chart in charts]
+    return environment
+
+
+def style_and_script() -> tuple[str, str]:
+    """Return the page's style sheet and script."""
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        style=style,
-        script=script,
-        scale=None if page.quality is None else scale_of(page.quality),
-        pictures=pictures,
-        blocks=[_block(block) for block in page.evidence.blocks],
-        pieces=lambda part: pieces_of(part, labels),
-    )
+    return style, script
 
 
 def _block(block: Block) -> dict[str, Any]:

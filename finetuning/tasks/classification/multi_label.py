@@ -20,7 +20,7 @@ from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, ranked
 from finetuning.tasks.parts import RowColumns
 from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tensors import at_least_float32
-from finetuning.types import Batch
+from finetuning.types import Batch, Naive
 
 if TYPE_CHECKING:
     import torch
@@ -147,9 +147,10 @@ class LabelSetScorer(HeadScorer):
         """Return each example's probability of every label, (labels,) float32 arrays."""
         return list(outputs.float().sigmoid().cpu().numpy())
 
-    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> list[Any] | None:
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
         """Return the commonest label of train alone, always; see `Scorer.baseline`."""
-        return [only(most_common(train_labels), label_names)] * count
+        commonest = most_common(train_labels)
+        return Naive(f"항상 가장 흔한 라벨('{commonest}')로만 예측하면", [only(commonest, label_names)] * count)
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

@@ -18,7 +18,7 @@ from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, Scatte
 from finetuning.tasks.parts import RowColumns
 from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tensors import at_least_float32
-from finetuning.types import Batch
+from finetuning.types import Batch, Naive
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +102,11 @@ class NumberScorer(HeadScorer):
         """Return each example's score."""
         scores: list[Any] = outputs.squeeze(-1).float().cpu().tolist()
         return scores
+
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
+        """Return the mean of train, always; see `Scorer.baseline`."""
+        mean = sum(float(label) * rows for label, rows in train_labels.items()) / sum(train_labels.values())
+        return Naive(f"항상 학습 데이터의 평균({mean:.3g})으로만 예측하면", [mean] * count)
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

@@ -17,10 +17,11 @@ from finetuning.tasks.classification.evidence import confusion, label_scores
 from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
 from finetuning.tasks.classification.labels import in_order, most_common, only
 from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, ranked_wrong
+from finetuning.tasks.loss_settings import LabelLossScorer
 from finetuning.tasks.parts import RowColumns
 from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tensors import at_least_float32
-from finetuning.types import Batch
+from finetuning.types import Batch, Naive
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +113,7 @@ class LabelEncoder(LabelledTextEncoder):
         return [ids[label] for label in cells]
 
 
-class LabelScorer(HeadScorer):
+class LabelScorer(LabelLossScorer, HeadScorer):
     """Cross-entropy. The best model is the one of highest accuracy."""
 
     best_metric = "accuracy"
@@ -133,9 +134,10 @@ class LabelScorer(HeadScorer):
         """Return each example's probabilities, (labels,) float32 arrays."""
         return list(outputs.float().softmax(-1).cpu().numpy())
 
-    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> list[Any] | None:
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
         """Return the commonest label of train, always; see `Scorer.baseline`."""
-        return [only(most_common(train_labels), label_names)] * count
+        commonest = most_common(train_labels)
+        return Naive(f"항상 가장 흔한 라벨('{commonest}')로만 예측하면", [only(commonest, label_names)] * count)
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
