@@ -18,7 +18,7 @@ from finetuning.config.schema import TrainingSettings
 from finetuning.device.loss_scale import LossScale
 from finetuning.inference.evaluator import Evaluator
 from finetuning.training.best_model import BestModel
-from finetuning.training.schedules import learning_rate_factor
+from finetuning.training.schedules import schedule_of
 from finetuning.training.step import StepResult, sums_and_norms
 from finetuning.windows.order import Window
 from tests.support.managers import fail_above, make_manager
@@ -61,17 +61,33 @@ def test_gradient_of_a_window_is_that_of_the_mean_loss(tiny_model: Path, tmp_pat
     torch.testing.assert_close(gradient_at(manager, window, 64), reference, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+SCHEDULES: list[tuple[str, dict[str, Any]]] = [
+    ("linear", {}),
+    ("cosine", {}),
+    ("constant", {}),
+    ("constant_with_warmup", {}),
+    ("cosine_with_restarts", {"num_cycles": 2}),
+    ("cosine_with_min_lr", {"min_lr_rate": 0.2}),
+    ("polynomial", {"power": 2.0, "lr_end": 1e-6}),
+    ("inverse_sqrt", {}),
+    ("warmup_stable_decay", {"num_decay_steps": 10, "decay_type": "linear"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), SCHEDULES)
 @pytest.mark.parametrize("warmup", [0, 7])
-def test_schedule_is_that_of_transformers(schedule: str, warmup: int) -> None:
+def test_schedule_is_that_of_transformers(name: str, options: dict[str, Any], warmup: int) -> None:
     from transformers import get_scheduler
 
-    settings = TrainingSettings.model_validate({"lr_scheduler": schedule, "warmup_steps": warmup})
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    name = "constant_with_warmup" if schedule == "constant" else schedule
-    reference = get_scheduler(name, optimizer, warmup, 40)
+    settings = TrainingSettings.model_validate(
+        {"lr_scheduler": name, "warmup_steps": warmup, "lr_scheduler_options": options}
+    )
+    schedule = schedule_of(settings, 40)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings.learning_rate)
+    its_name = "constant_with_warmup" if name == "constant" else name
+    reference = get_scheduler(its_name, optimizer, warmup, 40, options)
     for step in range(40):
-        assert learning_rate_factor(settings, step, 40) == pytest.approx(reference.get_last_lr()[0], abs=1e-12)
+        assert schedule(step) * settings.learning_rate == pytest.approx(reference.get_last_lr()[0], rel=1e-12)
         optimizer.step()
         reference.step()
 

@@ -84,7 +84,7 @@ def _gradient(
     facts = {
         "device": str(evaluator.runtime.device), "layout": type(layout).__name__,
         "precision": evaluator.runtime.precision,
-        "loss": float(found.loss_sum) / found.items, "micro_batches": len(found.batches),
+        "loss": float(found.loss_sum) / found.counts[0], "micro_batches": len(found.batches),
     }  # fmt: skip
     return facts, gradients
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from exceptions import SettingsError
 from finetuning.commands.repeated_flags import unread_settings, unused_values
 from finetuning.config.flags import SETTING_FLAGS
+from finetuning.config.recipes import recipe_path
 from finetuning.files import command_of_this_program, typed, user_path
 from finetuning.korean.particles import with_particle
 
@@ -37,8 +38,10 @@ _COMMAND_FLAGS = {
     "--output": ("predict", "export"),
     "--defuse_formulas": ("predict",),
     "--compare": ("plan",),
+    "--time": ("plan",),
     "--seeds": ("train",),
     "--trials": ("sweep",),
+    "--html": ("runs",),
     "--dry_run": ("sweep", "train"),
     "--keep_checkpoints": ("sweep", "train"),
 }
@@ -67,6 +70,8 @@ class _KoreanParser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {arguments.folder}")
         _check_flags_of(arguments)
         arguments.words = tuple(self._words)
+        if arguments.recipe is not None:
+            arguments.config = _recipe_of(arguments)
         lone = {flag: action for flag, action in self._option_string_actions.items() if action.nargs != "+"}
         takes_value = {flag: action.nargs != 0 for flag, action in lone.items()}
         arguments.unused = unused_values(self._words, takes_value)
@@ -98,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _KoreanParser(
         prog="python finetuning_app.py",
         description="Hugging Face 모델을 한국어 텍스트로 파인튜닝합니다. 명령을 쓰지 않으면 train입니다.",
-        epilog="우선순위: 기본값 < --config 파일 < 플래그. 모든 설정은 config.yaml에 설명이 있습니다.",
+        epilog="우선순위: 기본값 < config.yaml < preset < --config 파일 < 플래그. 설명은 config.yaml에 있습니다.",
         allow_abbrev=False,
         add_help=False,
         formatter_class=_KoreanHelp,
@@ -196,6 +201,7 @@ def check_data_named(folder: Path, trained_on: str | None, users: DataSettings, 
 
 def _add_setting_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=_path, metavar="파일", help="설정 파일 (기본값: 프로그램 옆의 config.yaml)")
+    parser.add_argument("--recipe", metavar="이름", help="recipes/이름.yaml을 설정 파일로 씁니다 (--config 대신)")
     for flag, key, text, is_switch in SETTING_FLAGS:
         if is_switch:
             action = argparse.BooleanOptionalAction
@@ -211,6 +217,9 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="저장된 체크포인트에서 이어서 학습합니다")
     parser.add_argument(
         "--checkpoint_path", type=_path, metavar="경로", help="이어서 학습할 체크포인트 (--resume과 함께)"
+    )
+    parser.add_argument(
+        "--html", action="store_true", help="runs: 같은 표를 학습 곡선과 함께 폴더의 runs.html 파일로도 씁니다"
     )
     parser.add_argument(
         "--seeds", type=_count, metavar="개수",
@@ -231,6 +240,9 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         "--compare", nargs="+", metavar="모델", help="plan: tokenizer를 나란히 비교할 다른 모델들 (ID 또는 폴더)"
     )
     parser.add_argument(
+        "--time", action="store_true", help="plan: 가중치를 읽어 몇 스텝을 실행해 보고 학습 시간을 추정합니다"
+    )
+    parser.add_argument(
         "--allow_changed", action="store_true",
         help="--resume: 학습률처럼 앞으로의 스텝에만 영향을 주는 설정은 체크포인트와 달라도 새 값으로 이어 갑니다",
     )  # fmt: skip
@@ -246,6 +258,17 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         "--defuse_formulas", action="store_true",
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
     )  # fmt: skip
+
+
+def _recipe_of(arguments: argparse.Namespace) -> Path:
+    """Return the file of --recipe; raise SettingsError if there is none, or --config names another."""
+    if arguments.config is not None:
+        raise SettingsError(
+            "--recipe와 --config는 함께 쓸 수 없습니다. 둘 다 설정 파일을 지정합니다.",
+            where="명령줄",
+            remedy="하나만 쓰고, 바꿀 값은 --learning_rate나 --set 같은 플래그로 쓰세요.",
+        )
+    return recipe_path(arguments.recipe)
 
 
 def _path(text: str) -> Path:

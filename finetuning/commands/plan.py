@@ -8,15 +8,18 @@ import numpy as np
 
 from finetuning.cells import printable
 from finetuning.commands.fitting import fitting_of
+from finetuning.commands.foresight import baseline_lines, known_of
 from finetuning.commands.session import Session, prepare
+from finetuning.commands.timing import time_lines
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.what_next import step_to_train, tell
 from finetuning.data.table import numbers
 from finetuning.planning.preview import memory_lines, padding_line
+from finetuning.reporting.findings import finding_lines, foreseen
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
-    """Print rows, text lengths, windows, padding, memory and one example as the model will read it. Load no weights."""
+    """Print what the run would read and do, what to change, and one example. Load no weights, but for --time."""
     from finetuning.data.mixing import mix_lines
     from finetuning.windows.order import windows_per_epoch
 
@@ -35,6 +38,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     if label_names:
         counts = session.data.label_counts(splits["train"])
         lines.append("라벨: " + ", ".join(f"{name} {counts[name]:,}" for name in label_names))
+    lines += baseline_lines(prepared)
     fitting = fitting_of(session, tokenizer, label_names, max_length, train, examples["validation"])
     estimate = fitting.estimate(fitting.settings)
     quantiles = np.percentile(train.lengths, (50, 90, 99, 100)).astype(int)
@@ -45,6 +49,9 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         padding_line(fitting, window),
         *tokenizer_lines(prepared, tokenizer, max_length, arguments.compare or ()),
         *memory_lines(fitting, estimate),
+        *session.origins.lines(settings),
+        *finding_lines("조언", foreseen(known_of(prepared, max_length))),
+        *(time_lines(prepared, tokenizer, max_length) if arguments.time else ()),
         "첫 예제 (학습하는 토큰은 ⟦ ⟧ 사이에 표시합니다):" if session.task.scores.final_texts else "첫 예제:",
     ]
     example = session.task.encodes.describe(train.fetch([0])[0], tokenizer)

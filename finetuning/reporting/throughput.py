@@ -23,7 +23,7 @@ class Tally:
 
     Attributes:
         loss_sum: Sum of the loss over all items.
-        items: Number of items in that sum: examples or trained tokens.
+        items: Number of items in that sum, examples or trained tokens, or the sum of their weights.
         examples: Number of examples.
         tokens: Number of real tokens.
         padded_tokens: Number of computed tokens, padding included.
@@ -35,7 +35,7 @@ class Tally:
     """
 
     loss_sum: float = 0.0
-    items: int = 0
+    items: float = 0
     examples: int = 0
     tokens: int = 0
     padded_tokens: int = 0
@@ -45,7 +45,7 @@ class Tally:
     measured: dict[str, float] = field(default_factory=dict)
     uncompiled: int = 0
 
-    def add_loss(self, loss_sum: float, items: int, measured: Mapping[str, float] = MappingProxyType({})) -> None:
+    def add_loss(self, loss_sum: float, items: float, measured: Mapping[str, float] = MappingProxyType({})) -> None:
         """Add one window's loss, and what was measured beside it."""
         self.loss_sum += loss_sum
         self.items += items

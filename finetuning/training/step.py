@@ -42,7 +42,7 @@ class WindowGradient:
     """
 
     sums: torch.Tensor
-    counts: tuple[int, ...]
+    counts: tuple[float, ...]
     batches: list[Batch]
     consumed_norm: torch.Tensor | None
 
@@ -59,7 +59,7 @@ class StepResult:
     Attributes:
         sums: Sums of the loss and of what the objective measures over the window's items, on the device; reading them
             waits for the device.
-        items: Number of the window's items.
+        items: Denominator of the window's loss: its items, or the sum of their weights.
         grad_norm: L2 norm of the gradient before clipping, a scalar on the device. If it or the loss is not finite,
             the step was skipped.
         lr: Learning rate of the step.
@@ -70,7 +70,7 @@ class StepResult:
     """
 
     sums: torch.Tensor
-    items: int
+    items: float
     grad_norm: torch.Tensor
     lr: float
     tokens: int
@@ -102,6 +102,7 @@ class OptimizerStep:
         self.model, self.runtime, self.memory = evaluator.model, evaluator.runtime, evaluator.memory
         self.objective = objective_of(evaluator.task)
         self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
+        self.learning_rate = settings.training.learning_rate
         self.loss_scale = self.runtime.loss_scale()
         self.stepped_in_backward = self._stepped_in_backward()
         self.compiled: CompiledLayers | None = None
@@ -146,9 +147,10 @@ class OptimizerStep:
     # --- the gradient ---
 
     def set_learning_rate(self, lr: float) -> None:
-        """Set the learning rate of the next step."""
+        """Set the learning rate of the next step; layers below the head may have a share of it."""
+        self.learning_rate = lr
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
 
     def gradient(self, ready: ReadyWindow, step: int) -> WindowGradient:
         """Compute the gradient of a window. It is the same for every cut into micro-batches.
@@ -171,7 +173,7 @@ class OptimizerStep:
         if ready.token_budget != self.memory.token_budget:  # memory ran out after the window was planned
             ready = self.plan(window)
         batches = ready.batches
-        counts = tuple(int(self.runtime.total(float(count))) for count in self.objective.counts(batches))
+        counts = tuple(self.runtime.total(float(count)) for count in self.objective.counts(batches))
         while True:
             try:
                 sums, norm = self._backward(batches, counts, step)
@@ -185,7 +187,7 @@ class OptimizerStep:
             batches = self.plan(window).batches
         return WindowGradient(self.runtime.summed(sums), counts, batches, norm)
 
-    def accumulate(self, batches: list[Batch], counts: Sequence[int], step: int) -> torch.Tensor:
+    def accumulate(self, batches: list[Batch], counts: Sequence[float], step: int) -> torch.Tensor:
         """Add the gradient of these micro-batches to the parameters; return the objective's sums."""
         self.runtime.seed_step(self.settings.training.seed, step)
         layers = nullcontext() if self.compiled is None else self.compiled.in_use()
@@ -212,7 +214,7 @@ class OptimizerStep:
         return self.runtime.summed(value)
 
     def _backward(
-        self, batches: list[Batch], counts: Sequence[int], step: int
+        self, batches: list[Batch], counts: Sequence[float], step: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return this process's sums, and the gradient's norm where the backward pass consumed the gradient."""
         if self.stepped_in_backward is None or len(batches) > 1:
@@ -266,7 +268,7 @@ class OptimizerStep:
                 self._apply_in_backward(gradient, gradient.consumed_norm, step)
         tokens = sum(batch.tokens for batch in gradient.batches)
         padded = sum(batch.computed_tokens() for batch in gradient.batches)
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = self.learning_rate
         uncompiled = 0 if self.compiled is None else self.compiled.take_uncompiled()
         return StepResult(gradient.sums, gradient.counts[0], norm, lr, tokens, padded, overflowed, uncompiled)
 

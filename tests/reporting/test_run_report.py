@@ -13,6 +13,7 @@ from finetuning.reporting.model_card import model_card
 from finetuning.reporting.profile import PhaseTimes
 from finetuning.reporting.quality import Finding, Quality
 from finetuning.reporting.run_report import (
+    Background,
     EvaluationFacts,
     Hardware,
     MemoryFacts,
@@ -43,6 +44,7 @@ def report_of(
         hardware=Hardware("cpu", processes, "bf16"),
         memory=MemoryFacts(peak=3 * 2**30, limit=16 * 2**30, before_model=2**28, estimated=2**31),
         quality=Quality("accuracy", "test", 0.875, (0.78, 0.95), 0.5, (Finding("few steps", "24스텝뿐입니다."),)),
+        background=Background(),
     )
 
 

@@ -78,7 +78,8 @@ def run_train(flags: list[str], stop: StopAfter) -> None:
     from finetuning_app import build_parser, build_session, overrides_in, read_settings
 
     arguments = build_parser().parse_args(flags)
-    train.run(build_session(read_settings(arguments), stop, frozenset(overrides_in(arguments))), arguments)
+    given = frozenset(overrides_in(arguments))
+    train.run(build_session(read_settings(arguments), stop, given, settings_file=arguments.config), arguments)
 
 
 def losses(output_dir: Path) -> list[dict[str, Any]]:

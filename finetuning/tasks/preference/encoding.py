@@ -11,7 +11,7 @@ from finetuning.tasks.generation.chat.encoding import Encoded, encode_rendered, 
 from finetuning.tasks.generation.chat.rendering import render
 from finetuning.tasks.generation.chat.shapes import SEGMENT, Conversation
 from finetuning.tasks.generation.chat.template import ChatTemplate, TemplateRefused
-from finetuning.tasks.parts import RowColumns
+from finetuning.tasks.parts import RowColumns, Rows
 from finetuning.tasks.preference.losses import LOSSES, PreferenceLoss
 from finetuning.tasks.vocabulary import vocabulary_batch
 from finetuning.types import IGNORED, Answers, Batch, RandomKey
@@ -107,7 +107,7 @@ class PreferenceEncoder(ConversationEncoder):
         batch = self._arrange([[row] for row in rows], tokenizer, shows_padding=True)
         return self._with_answers(batch, examples, tokenizer, rows, shows_padding=True)
 
-    def collate_rows(self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+    def collate_rows(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None = None) -> Batch:
         """Collate examples in one row, the beginning of a pair once; see `RowEncoder.collate_rows`."""
         (row,) = rows
         batch = self._arrange([row], tokenizer, shows_padding=False)

@@ -10,10 +10,11 @@ from exceptions import BadRow, ModelError
 from finetuning.config.schema import Settings
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.causal import last_turn
-from finetuning.tasks.parts import Presenter, RowColumns, Scorer
+from finetuning.tasks.parts import RowColumns, Rows, Scorer
 from finetuning.tasks.preference.encoding import PreferenceEncoder
 from finetuning.tasks.preference.losses import LOSSES, PreferenceLoss
 from finetuning.tasks.preference.reader import PreferenceReader
+from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import Batch, Column, RandomKey
 
@@ -80,7 +81,7 @@ class RewardEncoder(PreferenceEncoder):
         lengths = [length for example in examples for length in _lengths(example)]
         return _read_at(batch, [(row * width, row * width + length) for row, length in enumerate(lengths)], tokenizer)
 
-    def collate_rows(self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+    def collate_rows(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None = None) -> Batch:
         """Collate examples in one row; see `RowEncoder.collate_rows`."""
         spans, start = [], 0
         for example in rows[0]:
@@ -89,7 +90,7 @@ class RewardEncoder(PreferenceEncoder):
             for length in branches:
                 spans.append((start, start + length))
                 start += length
-        return _read_at(super().collate_rows(rows, tokenizer), spans, tokenizer)
+        return _read_at(super().collate_rows(rows, tokenizer, key), spans, tokenizer)
 
 
 class RewardScorer(Scorer):

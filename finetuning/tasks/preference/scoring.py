@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.generation.causal import CausalScorer, last_turn
@@ -42,6 +42,8 @@ class PreferenceScorer(CausalScorer):
     """Loss of `preference.loss`. The best model is the one of lowest loss."""
 
     validation_texts = 0
+    reads = frozenset()
+    reads: ClassVar[frozenset[str]] = frozenset()  # the loss is not the one that they change
 
     @property
     def loss(self) -> PreferenceLoss:

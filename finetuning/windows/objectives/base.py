@@ -43,11 +43,11 @@ class Objective(Protocol):
 
     measures: tuple[str, ...]
 
-    def counts(self, batches: Sequence[Batch]) -> tuple[int, ...]:
-        """Return what these micro-batches add to the window's counts: first its items, the loss's denominator."""
+    def counts(self, batches: Sequence[Batch]) -> tuple[float, ...]:
+        """Return what these micro-batches add to the window's counts: first the loss's denominator."""
 
     def accumulate(
-        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[int], passes: Passes
+        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[float], passes: Passes
     ) -> torch.Tensor:
         """Add these micro-batches' share of the gradient of the window's loss.
 

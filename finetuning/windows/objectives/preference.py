@@ -29,12 +29,12 @@ class Preference:
         is_of_pairs = self.scores.loss.is_of_pairs
         self.measures: tuple[str, ...] = ("reward_accuracy", *(("reward_margin",) if is_of_pairs else ()))
 
-    def counts(self, batches: Sequence[Batch]) -> tuple[int, ...]:
+    def counts(self, batches: Sequence[Batch]) -> tuple[float, ...]:
         """Return the examples of these micro-batches, and the tokens of good answers that are trained as in SFT."""
         return sum(batch.items for batch in batches), sum(map(self.scores.sft_tokens, batches))
 
     def accumulate(
-        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[int], passes: Passes
+        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[float], passes: Passes
     ) -> torch.Tensor:
         """Add each micro-batch's share of the gradient (see base.Objective); return the sums of loss and rewards."""
         examples, sft_tokens = counts
@@ -54,7 +54,7 @@ class Preference:
         return total
 
     def _reference_point(
-        self, model: PreTrainedModel, batches: Sequence[Batch], examples: int, passes: Passes
+        self, model: PreTrainedModel, batches: Sequence[Batch], examples: float, passes: Passes
     ) -> torch.Tensor | None:
         """Return the window's mean over answers to other questions of how much likelier they became, at least 0."""
         if self.scores.loss.is_of_pairs:
