@@ -43,7 +43,6 @@ class PreferenceScorer(CausalScorer):
 
     validation_texts = 0
     reads = frozenset()
-    reads: ClassVar[frozenset[str]] = frozenset()  # the loss is not the one that they change
 
     @property
     def loss(self) -> PreferenceLoss:
