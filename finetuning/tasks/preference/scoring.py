@@ -42,7 +42,7 @@ class PreferenceScorer(CausalScorer):
     """Loss of `preference.loss`. The best model is the one of lowest loss."""
 
     validation_texts = 0
-    reads = frozenset()
+    reads: ClassVar[frozenset[str]] = frozenset()  # the loss is not the one that they change
 
     @property
     def loss(self) -> PreferenceLoss:
