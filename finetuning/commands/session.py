@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from exceptions import ModelError
 from finetuning.config.ladder import with_changes
 from finetuning.config.origins import Origins
-from finetuning.config.preset import Row, Trained, kept, method_of, preset_values, row_for
+from finetuning.config.preset import Row, Trained, kept, method_of, preset_values, row_for, sources
 from finetuning.config.schema import Settings
 from finetuning.config.value_types import bare_value
 from finetuning.models.agreement import TokenRows, fit_special_ids
@@ -210,7 +210,8 @@ def _under_preset(prepared: Prepared, earlier: Mapping[str, Any]) -> Prepared:
         _log.info("training.preset: %s (%s)", shown, row.source)
     else:
         _log.info("training.preset이 고를 값이 모두 직접 지정되어 있습니다.")
-    origins = replace(session.origins, preset=dict.fromkeys(chosen, row.source))
+    told = sources(row, chosen, settings, session.origins.by_user, processes)
+    origins = replace(session.origins, preset=told)
     session = replace(session.with_settings(with_changes(settings, chosen), session.task), origins=origins)
     return replace(prepared, session=session, preset=chosen)
 

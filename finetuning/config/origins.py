@@ -48,10 +48,14 @@ class Origins:
         if key in self.in_file and self.file is not None:
             return self.file.name
         if key in self.preset:
-            return f"preset: {self.preset[key]}"
+            return "preset"
         return "기본값" if value_at(settings, key) == value_at(_DEFAULTS, key) else "config.yaml"
 
     def lines(self, settings: Settings) -> list[str]:
-        """Return a line for each setting that matters, with its value and where it comes from."""
+        """Return a line for each setting that matters, with its value and origin, and the sources of the preset."""
         lines = [f"  {key}: {bare_value(value_at(settings, key))} ({self.of(settings, key)})" for key in SHOWN]
+        keys: dict[str, list[str]] = {}
+        for key, source in self.preset.items():
+            keys.setdefault(source, []).append(key.rpartition(".")[2])
+        lines += [f"  preset의 {', '.join(names)}: {source}" for source, names in keys.items()]
         return ["설정과 출처:", *lines]

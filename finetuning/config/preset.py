@@ -19,6 +19,7 @@ Kind = Literal["encoder", "causal", "seq2seq", "t5"]
 Method = Literal["full", "lora", "qlora"]
 
 _SIZE, _ACCUMULATION = "data.batch_size", "memory.gradient_accumulation_steps"
+_MANY = 1 << 40  # examples
 _LARGEST_BATCH = 16  # that of the defaults, whose token budget machines are known to bear
 _CLASSIFIER, _TAGGER = "AutoModelForSequenceClassification", "AutoModelForTokenClassification"
 _READER, _MASKED, _CAUSAL = "AutoModelForQuestionAnswering", "AutoModelForMaskedLM", "AutoModelForCausalLM"
@@ -116,7 +117,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         frozenset({"causal"}), frozenset({"lora"}), 2e-4,
-        "LoRA Without Regret(Schulman et al. 2025): 전체 학습의 10배", frozenset({_CAUSAL}),
+        "LoRA Without Regret(Schulman et al. 2025)의 학습률(전체 학습의 10배), QLoRA의 배치 16", frozenset({_CAUSAL}),
         warmup_ratio=0.03, window=16, least_window=8, epochs=3, most_epochs=6, steps=300, patience=2,
     ),
     Row(
@@ -201,6 +202,33 @@ def preset_values(row: Row, settings: Settings, by_user: Set[str], examples: int
     if "training.warmup_steps" in by_user:
         del chosen["training.warmup_ratio"]  # the steps come first
     return {key: value for key, value in chosen.items() if key not in by_user}
+
+
+def sources(
+    row: Row, chosen: Mapping[str, Any], settings: Settings, by_user: Set[str], processes: int
+) -> dict[str, str]:
+    """Return where each chosen value stands, or why it was chosen.
+
+    Args:
+        row: The values of this kind of training.
+        chosen: What `preset_values` chose.
+        settings: The settings before.
+        by_user: Dotted names of the settings that the user decided.
+        processes: Processes that share a window.
+
+    Returns:
+        A Korean phrase by dotted name.
+    """
+    fitted = f"예제가 적어 {row.steps:,}스텝 가까이 학습하도록 맞춤"
+    whole = _batches(row, settings, by_user, _MANY, processes)
+    window = row.source if all(chosen.get(key) == value for key, value in whole.items()) else fitted
+    found = {
+        **dict.fromkeys(chosen, row.source),
+        **dict.fromkeys(whole, window),
+        "training.epochs": row.source if chosen.get("training.epochs") == row.epochs else fitted,
+        "training.early_stopping_patience": "검증이 이만큼 이어서 나아지지 않으면 학습을 마침",
+    }
+    return {key: source for key, source in found.items() if key in chosen}
 
 
 def kept(chosen: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:

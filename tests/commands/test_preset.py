@@ -11,7 +11,7 @@ import yaml
 from exceptions import SettingsError
 from finetuning.config.recipes import recipe_path
 from finetuning_app import build_parser
-from tests.support.cli import Cli
+from tests.support.cli import Cli, read_json
 from tests.support.planning import prepared_for
 from tests.support.runs import StopAfter, check_resumed_is_whole
 
@@ -35,7 +35,9 @@ def test_flags_and_the_users_file_win_over_the_preset_and_each_value_has_its_ori
     assert (settings.data.batch_size, settings.training.epochs) == (16, 20)  # 72 rows: as many steps as there may be
     assert origins.of(settings, "training.learning_rate") == "명령줄"
     assert origins.of(settings, "training.warmup_ratio") == "own.yaml"
-    assert origins.of(settings, "training.epochs").startswith("preset: KLUE-baseline")
+    assert origins.of(settings, "training.epochs") == "preset" and "400스텝" in origins.preset["training.epochs"]
+    assert origins.preset["training.lr_scheduler"].startswith("KLUE-baseline")
+    assert "  preset의 lr_scheduler: KLUE-baseline" in "\n".join(origins.lines(settings))
     assert origins.of(settings, "training.weight_decay") == "기본값"
 
 
@@ -77,3 +79,26 @@ def test_plan_says_where_values_come_from_and_what_to_change(cli: Cli, flags: li
     assert "스텝뿐입니다" in run.out and "--set training.preset=auto를 붙이면" in run.out
     assert "LoRA에 흔히 쓰는 0.0005의 25분의 1입니다" in run.out
     assert "예상 시간: 학습 " in run.out
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        (
+            "text-generation",
+            ("neftune_alpha=5", "label_smoothing=0.1", "layerwise_lr_decay=0.9", "lr_scheduler=warmup_stable_decay"),
+        ),
+        ("token-classification", ("class_weights=balanced", "lr_scheduler=cosine_with_min_lr", "warmup_ratio=0.2")),
+    ],
+)
+def test_noise_weights_and_schedules_are_those_of_a_run_that_was_never_stopped(
+    flags_for: Callable[[str], list[str]], tmp_path: Path, task: str, settings: tuple[str, ...]
+) -> None:
+    flags = [*flags_for(task), *(word for setting in settings for word in ("--set", f"training.{setting}"))]
+    check_resumed_is_whole(flags, StopAfter(looks=2), tmp_path)
+    saved = yaml.safe_load((tmp_path / "halved" / "model" / "settings.yaml").read_text(encoding="utf-8"))["training"]
+    if task == "token-classification":
+        assert set(saved["class_weights"]) == {"O", "B-PS"} and saved["class_weights"]["B-PS"] > 1
+    else:
+        summary = read_json(tmp_path / "whole" / "model" / "summary.json")
+        assert "학습 전" in summary["quality"]["findings"][0]["text"]

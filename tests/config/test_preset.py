@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from finetuning.config.ladder import with_changes
-from finetuning.config.preset import KEYS, ROWS, Kind, Method, Row, Trained, kept, preset_values, row_for
+from finetuning.config.preset import KEYS, ROWS, Kind, Method, Row, Trained, kept, preset_values, row_for, sources
 from finetuning.config.schema import Settings
 from finetuning.tasks.registry import task_classes
 
@@ -41,8 +41,11 @@ def test_small_data_gets_enough_steps_and_the_settings_are_valid(row: Row, examp
     window, epochs = window_of(settings, 1), settings.training.epochs
     assert row.least_window <= window <= row.window
     assert epochs * math.ceil(examples / window) >= row.steps or epochs == row.most_epochs
+    told = sources(row, values, Settings(), frozenset(), 1)
+    assert told.keys() == values.keys() and told["training.learning_rate"] == row.source
     if examples == 150_000:
         assert (window, epochs) == (row.window, row.epochs)
+        assert told["training.epochs"] == told["data.batch_size"] == row.source
 
 
 @pytest.mark.parametrize("processes", [2, 4, 8])
