@@ -175,7 +175,12 @@ def flags_for(
     monkeypatch.setattr(
         "finetuning.reporting.log.set_up_logging", lambda *_: None
     )  # it would take the log from the other tests
-    models = {"text-generation": tiny_causal, "preference": tiny_causal, "text2text-generation": tiny_seq2seq}
+    models = {
+        "text-generation": tiny_causal,
+        "preference": tiny_causal,
+        "reward": tiny_causal,
+        "text2text-generation": tiny_seq2seq,
+    }
 
     def flags(task: str) -> list[str]:
         model = models.get(task, tiny_model)
