@@ -41,7 +41,8 @@ test-oldest: .venv-oldest/installed
 .venv-oldest/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv-oldest
 	sed -E 's/>=/==/; s/ *#.*//' requirements.txt > .venv-oldest/constraints.txt
-	$(OLDEST) -m pip install -q -r requirements-dev.txt -c .venv-oldest/constraints.txt
+	sed -E '/^trl/d; s|^-r |-r ../|' requirements-dev.txt > .venv-oldest/requirements.txt  # TRL wants newer versions
+	$(OLDEST) -m pip install -q -r .venv-oldest/requirements.txt -c .venv-oldest/constraints.txt
 	touch $@
 
 clean:

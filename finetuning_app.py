@@ -107,7 +107,7 @@ def _run(argv: Sequence[str], started: _Started) -> None:
     with _imports_not_collected():
         command = importlib.import_module(f"finetuning.commands.{name}")
         reads_data = arguments.command in (*TRAINING_COMMANDS, "evaluate")
-        session = build_session(settings, stop, frozenset(overrides_in(arguments)), reads_data)
+        session = build_session(settings, stop, frozenset(overrides_in(arguments)), reads_data, arguments.config)
     # one command
     command.run(session, arguments)
 
@@ -165,8 +165,9 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
 
 
 def build_session(
-    settings: Settings, stop: StopChecks, given: frozenset[str] = frozenset(), reads_data: bool = True
-) -> Session:
+    settings: Settings, stop: StopChecks, given: frozenset[str] = frozenset(), reads_data: bool = True,
+    settings_file: Path | None = None,
+) -> Session:  # fmt: skip
     """Build the task, the runtime and the managers of a run.
 
     Args:
@@ -174,6 +175,7 @@ def build_session(
         stop: Tells whether the user asked for a stop.
         given: Dotted names of the settings that the command line gave.
         reads_data: Whether the data of the settings will be read.
+        settings_file: The settings file that the user named.
 
     Returns:
         The session.
@@ -188,8 +190,10 @@ def build_session(
         from finetuning.data.hub import notice_offline
 
         notice_offline()
+    from config_manager import ConfigManager
     from data_manager import DataManager
     from finetuning.commands.session import Session
+    from finetuning.config.origins import Origins
     from finetuning.device.precision import allow_tf32, autocast_precision
     from finetuning.device.report import report_device
     from finetuning.device.runtime import start_runtime
@@ -206,7 +210,8 @@ def build_session(
     task = find_task(settings)
     check_task(task)
     data, models = DataManager(settings, task), ModelManager(settings, task)
-    return Session(settings, task, runtime, data, models, Path(settings.model.output_dir).expanduser(), stop, given)
+    origins = Origins(given, settings_file, ConfigManager.keys_in(settings_file))
+    return Session(settings, task, runtime, data, models, Path(settings.model.output_dir).expanduser(), stop, origins)
 
 
 class StopSignal:

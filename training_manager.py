@@ -23,7 +23,7 @@ from finetuning.training.best_model import BestModel, BestModelSaver, metric_of
 from finetuning.training.checkpointing import RunCheckpoints, saved_on_out_of_memory
 from finetuning.training.ledger import StepLedger
 from finetuning.training.resume import check_epochs
-from finetuning.training.schedules import learning_rate_factor
+from finetuning.training.schedules import schedule_of
 from finetuning.training.state import TrainingState
 from finetuning.training.step import OptimizerStep, StepResult
 from finetuning.types import Checkpoint
@@ -66,6 +66,7 @@ class TrainingManager:
         self.window_size = accumulated * self.runtime.processes
         self.windows = windows_per_epoch(train.per_epoch, self.window_size)
         self.total_steps = self.windows * settings.training.epochs
+        self.schedule = schedule_of(settings.training, self.total_steps)
         fixed_cost = FEWEST if self.stepper.stepped_in_backward else None  # it steps windows of one micro-batch alone
         layout = choose_layout(self.task, self.model, evaluator.max_length, fixed_cost, self.runtime.card)
         log_layout(layout, self.task)
@@ -107,8 +108,7 @@ class TrainingManager:
         """Take one optimizer step."""
         step = self.state.step
         # schedule
-        factor = learning_rate_factor(self.settings.training, step, self.total_steps)
-        self.stepper.set_learning_rate(self.settings.training.learning_rate * factor)
+        self.stepper.set_learning_rate(self.settings.training.learning_rate * self.schedule(step))
         # forward, loss, backward: each micro-batch adds its share of the window's gradient; where memory runs out the
         # window is cut smaller, which changes nothing
         gradient = self.stepper.gradient(ready, step)

@@ -21,6 +21,7 @@ NAMES = {
     "gpu": "everything that is open about GPUs, asked in one run of some minutes",
     "memory": "estimated memory beside the measured peak, of one setting at a time",
     "parity": "accuracy on NSMC beside transformers.Trainer, seed by seed",
+    "politeness": "polite answers of a base model, after SFT on mixed answers, and after DPO",
     "preference": "DPO beside TRL's DPOTrainer",
     "pretraining": "what the bundled encoder's pretraining is worth on NSMC",
     "scale": "memory and time of the data's side as rows grow",

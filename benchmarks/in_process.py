@@ -77,7 +77,8 @@ def session_by(words: Sequence[str]) -> Any:
 
     AcceleratorState._reset_state(reset_partial_state=True)
     arguments = build_parser().parse_args(words)
-    return build_session(read_settings(arguments), NeverStops(), frozenset(overrides_in(arguments)))
+    given = frozenset(overrides_in(arguments))
+    return build_session(read_settings(arguments), NeverStops(), given, settings_file=arguments.config)
 
 
 def prepared_in(session: Any) -> tuple[Any, Any]:

@@ -135,9 +135,14 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         ResourceError: The disk is full or cannot be written.
     """
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write a file of bytes through a rename, as `write_atomically` does a text; raises what it raises."""
     partial = path.with_name(f".{path.name}.partial")
     with writing("파일을 쓰지 못했습니다", path, partial=partial):
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         sync_file(partial)  # or a power failure could leave the new name with nothing in it
         move(partial, path)
 

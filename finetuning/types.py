@@ -115,6 +115,25 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Noise on the embeddings of one example, drawn when the model runs.
+
+    Attributes:
+        row: The example's row in the batch.
+        start: Its first token in that row.
+        length: Number of its tokens.
+        seed: What the noise is drawn from.
+        alpha: Its size; it lies within alpha / sqrt(tokens · dimensions).
+    """
+
+    row: int
+    start: int
+    length: int
+    seed: int
+    alpha: float
+
+
+@dataclass(frozen=True)
 class Batch:
     """One micro-batch as tensors.
 
@@ -130,6 +149,7 @@ class Batch:
         dense: Where the real tokens are, if the layers skip padding.
         answers: Which places belong to which answer, for losses of whole answers.
         others: Sequences of the same examples that the objective computes first, without gradients.
+        noise: Noise on embeddings, in training only.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -142,6 +162,7 @@ class Batch:
     dense: DenseTokens | None = None
     answers: Answers | None = None
     others: Batch | None = None
+    noise: tuple[Noise, ...] = ()
 
     def computed_tokens(self) -> int:
         """Return how many tokens the model's layers compute, padding included unless it is skipped."""
@@ -208,6 +229,21 @@ class Checkpoint:
     state: dict[str, Any]
     progress: Progress
     fingerprint: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Naive:
+    """What is had without training.
+
+    Attributes:
+        said: A Korean clause that names it, before its score.
+        predictions: One of each row; None where the score needs none.
+        score: The score, where there are no predictions.
+    """
+
+    said: str
+    predictions: list[Any] | None = None
+    score: float = 0.0
 
 
 @dataclass(frozen=True)

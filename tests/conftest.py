@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.support.cli import Cli, Run
+from tests.support.cli import Cli, Run, without_report
 from tests.support.durations import is_slow, slow_tests
 from tests.support.forked import run_forked
 from tests.support.paths import REAL_DATA, ROOT
@@ -36,13 +36,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cli() -> Cli:
-    """Run the program as a user does, in another process: a fork with the imports done, where fork exists."""
+    """Run the program as a user does, in another process: a fork with the imports done, where fork exists.
+
+    Tests of the report ask for it with `logging.report=true`: the other runs would spend most of their time drawing.
+    """
 
     def run(*arguments: object, cwd: Path = ROOT, stdin: str = "") -> Run:
+        words = without_report(list(map(str, arguments)))
         if os.name == "posix":
-            return Run(*run_forked(list(map(str, arguments)), cwd, stdin, _AT_MOST_S))
+            return Run(*run_forked(words, cwd, stdin, _AT_MOST_S))
         done = subprocess.run(
-            [sys.executable, str(ROOT / "finetuning_app.py"), *map(str, arguments)],
+            [sys.executable, str(ROOT / "finetuning_app.py"), *words],
             cwd=cwd, input=stdin, capture_output=True, text=True, encoding="utf-8", timeout=_AT_MOST_S,
         )  # fmt: skip
         return Run(done.returncode, done.stdout, done.stderr)
@@ -171,7 +175,12 @@ def flags_for(
     monkeypatch.setattr(
         "finetuning.reporting.log.set_up_logging", lambda *_: None
     )  # it would take the log from the other tests
-    models = {"text-generation": tiny_causal, "preference": tiny_causal, "text2text-generation": tiny_seq2seq}
+    models = {
+        "text-generation": tiny_causal,
+        "preference": tiny_causal,
+        "reward": tiny_causal,
+        "text2text-generation": tiny_seq2seq,
+    }
 
     def flags(task: str) -> list[str]:
         model = models.get(task, tiny_model)
@@ -179,6 +188,7 @@ def flags_for(
             "--task", task, "--model_name", str(model), "--dataset", str(data_of(task, tmp_path)),
             "--batch_size", "4", "--gradient_accumulation_steps", "2", "--epochs", "2", "--learning_rate", "3e-3",
             "--max_length", "48", "--set", "logging.progress_bar=false", "--set", "logging.log_steps=2",
+            "--set", "logging.report=false",
             "--set", f"data.dataset_cache_dir={tmp_path / 'cache'}", "--set", "generation.max_new_tokens=4",
         ]  # fmt: skip
 

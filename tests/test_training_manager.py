@@ -18,8 +18,8 @@ from finetuning.config.schema import TrainingSettings
 from finetuning.device.loss_scale import LossScale
 from finetuning.inference.evaluator import Evaluator
 from finetuning.training.best_model import BestModel
-from finetuning.training.schedules import learning_rate_factor
-from finetuning.training.step import StepResult, losses_and_norms
+from finetuning.training.schedules import schedule_of
+from finetuning.training.step import StepResult, sums_and_norms
 from finetuning.windows.order import Window
 from tests.support.managers import fail_above, make_manager
 from training_manager import TrainingManager
@@ -61,17 +61,33 @@ def test_gradient_of_a_window_is_that_of_the_mean_loss(tiny_model: Path, tmp_pat
     torch.testing.assert_close(gradient_at(manager, window, 64), reference, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+SCHEDULES: list[tuple[str, dict[str, Any]]] = [
+    ("linear", {}),
+    ("cosine", {}),
+    ("constant", {}),
+    ("constant_with_warmup", {}),
+    ("cosine_with_restarts", {"num_cycles": 2}),
+    ("cosine_with_min_lr", {"min_lr_rate": 0.2}),
+    ("polynomial", {"power": 2.0, "lr_end": 1e-6}),
+    ("inverse_sqrt", {}),
+    ("warmup_stable_decay", {"num_decay_steps": 10, "decay_type": "linear"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), SCHEDULES)
 @pytest.mark.parametrize("warmup", [0, 7])
-def test_schedule_is_that_of_transformers(schedule: str, warmup: int) -> None:
+def test_schedule_is_that_of_transformers(name: str, options: dict[str, Any], warmup: int) -> None:
     from transformers import get_scheduler
 
-    settings = TrainingSettings.model_validate({"lr_scheduler": schedule, "warmup_steps": warmup})
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    name = "constant_with_warmup" if schedule == "constant" else schedule
-    reference = get_scheduler(name, optimizer, warmup, 40)
+    settings = TrainingSettings.model_validate(
+        {"lr_scheduler": name, "warmup_steps": warmup, "lr_scheduler_options": options}
+    )
+    schedule = schedule_of(settings, 40)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings.learning_rate)
+    its_name = "constant_with_warmup" if name == "constant" else name
+    reference = get_scheduler(its_name, optimizer, warmup, 40, options)
     for step in range(40):
-        assert learning_rate_factor(settings, step, 40) == pytest.approx(reference.get_last_lr()[0], abs=1e-12)
+        assert schedule(step) * settings.learning_rate == pytest.approx(reference.get_last_lr()[0], rel=1e-12)
         optimizer.step()
         reference.step()
 
@@ -86,7 +102,7 @@ def test_out_of_memory_cuts_smaller_and_changes_nothing(tiny_model: Path, tmp_pa
     window = Window(0, 0, np.arange(16))
     expected, result = plain.train_window(plain.plan(window)), short.train_window(short.plan(window))
     assert short.memory.token_budget <= 70 < plain.memory.token_budget
-    assert float(result.loss_sum) == pytest.approx(float(expected.loss_sum), rel=1e-12)
+    assert result.sums.tolist() == pytest.approx(expected.sums.tolist(), rel=1e-12)
     for name, parameter in plain.model.named_parameters():
         torch.testing.assert_close(dict(short.model.named_parameters())[name], parameter, rtol=1e-7, atol=1e-9)
 
@@ -157,12 +173,12 @@ def test_no_step_waits_for_the_device(tiny_model: Path, tiny_causal: Path, tmp_p
 
 def test_losses_are_read_in_their_own_precision() -> None:
     """Apple's GPUs have no float64, which losses were read in. (A gradient's norm is bfloat16 for such weights.)"""
-    third, norm = torch.tensor(1 / 3), torch.tensor(0.5, dtype=torch.bfloat16)
+    third, norm = torch.tensor([1 / 3]), torch.tensor(0.5, dtype=torch.bfloat16)
     results = [StepResult(third, 3, norm, 0.1, 7, 9, False)] * 2
     with _Without64Bits():
-        read = losses_and_norms(results)
-    assert read == [(float(third), 0.5)] * 2
-    assert losses_and_norms([]) == []
+        read = sums_and_norms(results)
+    assert read == [(third.tolist(), 0.5)] * 2
+    assert sums_and_norms([]) == []
 
 
 class _Without64Bits(TorchDispatchMode):
@@ -183,11 +199,11 @@ def test_waiting_for_the_device_counts_as_step_time(
     window, now = Window(0, 0, np.arange(8)), [0.0]
     manager.ledger.count(manager.train_window(manager.plan(window)), window, 1.0)
 
-    def read_after_a_while(results: Sequence[StepResult]) -> list[tuple[float, float]]:
+    def read_after_a_while(results: Sequence[StepResult]) -> list[tuple[list[float], float]]:
         now[0] += 3.0
-        return losses_and_norms(results)
+        return sums_and_norms(results)
 
-    monkeypatch.setattr("finetuning.training.ledger.losses_and_norms", read_after_a_while)
+    monkeypatch.setattr("finetuning.training.ledger.sums_and_norms", read_after_a_while)
     monkeypatch.setattr("finetuning.training.ledger.time.perf_counter", lambda: now[0])
     manager.ledger.read()
     assert manager.state.since_log.seconds == manager.state.this_epoch.seconds == 1.0 + 3.0

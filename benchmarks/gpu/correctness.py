@@ -84,7 +84,7 @@ def _gradient(
     facts = {
         "device": str(evaluator.runtime.device), "layout": type(layout).__name__,
         "precision": evaluator.runtime.precision,
-        "loss": float(found.loss_sum) / found.items, "micro_batches": len(found.batches),
+        "loss": float(found.loss_sum) / found.counts[0], "micro_batches": len(found.batches),
     }  # fmt: skip
     return facts, gradients
 
@@ -147,7 +147,7 @@ def _differs(bench: Bench, model: str, work: Work, *settings: str) -> str | None
     session = _session(bench, model, work, "generation.validation_rows=0", *settings)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            verify_resume.run(session, Namespace())
+            verify_resume.run(session, Namespace(command="verify-resume", words=["verify-resume"]))
     except FinetuningError as error:
         return f"{error.what} {error.where}"
     return None

@@ -70,7 +70,7 @@ class BackgroundSaver:
             return
         self._pending, self._is_reported = None, True
         if self._error is None:
-            _log.info("스텝 %s 체크포인트를 저장했습니다: %s", f"{self._step:,}", self._path)
+            _log.debug("스텝 %s 체크포인트를 저장했습니다: %s", f"{self._step:,}", self._path)
         elif isinstance(self._error, ResourceError):
             _log.warning(
                 "스텝 %s: %s (%s) %s학습을 계속하고 다음 저장 때 다시 시도합니다.",

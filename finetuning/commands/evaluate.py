@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exceptions import ResourceError
 from finetuning.cells import printable
-from finetuning.commands.output_folder import is_evaluation
 from finetuning.commands.references import compared
+from finetuning.commands.results import check_is_own, evaluation_record, metrics_path
 from finetuning.commands.session import Session, saved_model
-from finetuning.commands.what_next import tell_after_use
+from finetuning.commands.what_next import steps_after_use, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from finetuning.data.examples import Examples
+    from finetuning.data.rows import Rows
+    from finetuning.inference.evaluator import Evaluation, Evaluator
+    from finetuning.reporting.next_steps import NextStep
 
 _log = logging.getLogger(__name__)
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
     """Evaluate a saved model on one split; print the metrics to stdout and save them beside the model."""
-    from finetuning.files import write_json, writing
     from finetuning.reporting.run_report import evaluation_line
 
     evaluator = saved_model(session, arguments)
@@ -35,27 +44,45 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     evaluation = evaluator.evaluate(examples, session.settings.training.seed, session.task.scores.final_texts)
     for line in evaluation.details:
         _log.info("%s", line)
+    steps = steps_after_use(session, arguments, "evaluate")
+    if session.runtime.is_main:
+        _write(session, evaluator, split, rows, examples, evaluation, steps)
+    # what is saved does not depend on who reads this
+    print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
+    tell(steps)
+
+
+def _write(
+    session: Session, evaluator: Evaluator, split: str, rows: Rows, examples: Examples, evaluation: Evaluation,
+    steps: Sequence[NextStep],
+) -> None:  # fmt: skip
+    """Save the metrics beside the model, and the report where the settings ask for it; tell what cannot be saved."""
+    from finetuning.data.table import numbers
+    from finetuning.files import write_json, writing
+    from finetuning.inference.evaluator import columns_of
+    from finetuning.reporting.cases import Said, ranked_cases
+    from finetuning.reporting.page.files import write_evaluation
+    from finetuning.reporting.run_report import Background, EvaluationFacts, SplitFacts
+
+    names, shows = evaluator.label_names, session.task.shows
+    said = Said(session.task, rows, examples.rows, evaluation.predictions, names, evaluator.tokenizer)
+    evidence = shows.evidence(said.predictions, columns_of(examples), names)
+    facts = EvaluationFacts(split, evaluation.metrics, evaluation.details, evidence=evidence)
     folder = Path(session.models.name)
     if not folder.is_dir():  # a model of the Hub
         folder = session.output_dir
-    path = folder / f"metrics-{split}.json"
+    path = metrics_path(folder, split)
     try:
-        _check_is_own(path)
+        check_is_own(folder, split)
         with writing("폴더를 만들지 못했습니다", folder):
             folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"split": split, "rows": len(rows), "source": rows.where, **evaluation.metrics})
+        write_json(path, evaluation_record(facts, rows))
     except ResourceError as error:
         _log.warning("지표를 파일에 저장하지 않습니다. %s (%s)", error.what, error.where)
-    else:
-        _log.info("지표를 저장했습니다: %s", path)
-    # what is saved does not depend on who reads this
-    print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
-    tell_after_use(session, arguments, "evaluate")
-
-
-def _check_is_own(path: Path) -> None:
-    """Raise ResourceError for a file that `evaluate` did not write."""
-    if path.is_file() and not is_evaluation(path):
-        raise ResourceError(
-            "이 프로그램이 만들지 않은 파일이 있어 덮어쓰지 않습니다.", where=str(path), remedy="이름을 바꾸세요."
-        )
+        return
+    _log.info("지표를 저장했습니다: %s", path)
+    if session.settings.logging.report:
+        told = tuple(line for own in rows.datasets() for line in own.told)
+        data = SplitFacts(split, rows.where, len(rows), int(numbers(examples.table, "truncated").sum()), told)
+        shown = replace(facts, cases=ranked_cases(said, evidence))
+        write_evaluation(folder, shown, said, Background([data], next_steps=steps), path.name)

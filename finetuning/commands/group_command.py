@@ -11,14 +11,14 @@ from exceptions import SettingsError, StopRequested
 from finetuning.cells import printable
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.combinations import OUTPUT_DIR
-from finetuning.commands.group_report import best_lines, disk_line, raise_for_failures, table_of, use_lines
+from finetuning.commands.group_report import disk_line, raise_for_failures, table_of, use_lines
 from finetuning.commands.output_folder import check_writable
 from finetuning.commands.run_group import Launch, Member, Outcome, RunGroup, train_all
 from finetuning.config.flags import SETTING_FLAGS
 from finetuning.files import command_of_this_program
 from finetuning.reporting.run_rows import verdict_text
 
-Extra = Callable[[Sequence[Outcome]], list[str]]
+Judge = Callable[[Sequence[Outcome]], list[str]]
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def begin(group: RunGroup, is_dry: bool) -> Iterator[None]:
 
 def train_and_report(
     group: RunGroup, members: Iterable[Member], total: int, arguments: argparse.Namespace, launch: Launch,
-    heading: str, extra: Extra = lambda _: [],
+    heading: str, judged: Judge,
 ) -> None:  # fmt: skip
     """Train the runs of a group and print its table, or print what would be trained.
 
@@ -60,7 +60,7 @@ def train_and_report(
         arguments: The command line.
         launch: Runs a command of this program.
         heading: What the first column of the table is called.
-        extra: Makes lines to print below the table.
+        judged: Makes the lines below the table that say what it shows.
 
     Raises:
         FinetuningError: Runs failed. It has the exit code of the first.
@@ -78,7 +78,7 @@ def train_and_report(
         if outcomes:
             _print(["", *table_of(outcomes, heading)])
         raise
-    said = [*extra(outcomes), *best_lines(outcomes), *disk_line(outcomes, arguments.keep_checkpoints)]
+    said = [*judged(outcomes), *disk_line(outcomes, arguments.keep_checkpoints)]
     _print(["", *table_of(outcomes, heading), "", *said, *use_lines(outcomes)])
     raise_for_failures(outcomes, command_of_this_program(*arguments.words))
 

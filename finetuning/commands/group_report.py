@@ -58,7 +58,7 @@ def best_lines(outcomes: Sequence[Outcome]) -> list[str]:
     else:
         lines.append(
             "  여럿 가운데 검증 점수로 고른 것이어서 그 점수는 실제보다 높을 수 있습니다. 보고서나 논문에 쓸 점수는 "
-            "--set data.test_split=0.1처럼 test 데이터를 따로 떼어 두고 재세요."
+            "--set data.test_split=0.1처럼 test 데이터를 따로 분리해 측정하세요."
         )
     return [*lines, *_chance_line(outcomes, row)]
 
@@ -96,21 +96,26 @@ def spread_lines(outcomes: Sequence[Outcome]) -> list[str]:
     rows = [row for one in outcomes if (row := _ended(one)) is not None]
     if len(rows) < 2:
         return []
-    metric, split = display_name(rows[0].metric), rows[0].split
-    lines = list[str]()
-    for name, values in (("검증", _values(rows, "validation")), (split, _values(rows, "score"))):
-        if len(values) >= 2 and not (name == "validation" and lines):
-            lines.append(
-                f"{name} {metric}: 평균 {mean(values):.4f} ± {stdev(values):.4f} "
-                f"(시드 {len(values)}개, 최저 {min(values):.4f}, 최고 {max(values):.4f})"
-            )
-    last = _values(rows, "score") or _values(rows, "validation")
-    if len(last) >= 2:
-        lines.append(
-            f"판정: 시드만 바꿔도 {metric} 점수가 {max(last) - min(last):.4f}까지 달라집니다. 다른 설정과의 차이가 "
-            "이보다 작으면 설정의 효과라고 하기 어렵습니다."
-        )
-    return lines
+    scores = {"검증": _values(rows, "validation")}
+    if rows[0].split == "test":
+        scores["test"] = _values(rows, "score")
+    scores = {split: values for split, values in scores.items() if len(values) >= 2}
+    if not scores:
+        return []
+    metric = display_name(rows[0].metric)
+    lines = [
+        f"{split} {metric}: 평균 {mean(values):.4f} ± {stdev(values):.4f} "
+        f"(시드 {len(values)}개, 최저 {min(values):.4f}, 최고 {max(values):.4f})"
+        for split, values in scores.items()
+    ]
+    split, values = list(scores.items())[-1]
+    score, apart = with_particle(f"{split} {metric}", "이/가"), max(values) - min(values)
+    return [
+        *lines,
+        f"판정: 시드만 바꿔도 {score} {apart:.4f}까지 달라집니다. "
+        "다른 설정과의 차이가 이보다 작으면 설정의 효과라고 하기 어렵습니다.",
+        "  보고서나 논문에는 시드 하나의 점수가 아니라 평균과 표준편차를 쓰세요.",
+    ]
 
 
 def disk_line(outcomes: Sequence[Outcome], keeps_checkpoints: bool) -> list[str]:

@@ -14,6 +14,7 @@ from finetuning.commands.command_line import resume_command
 from finetuning.commands.nearby_runs import nothing_to_resume
 from finetuning.commands.run_folder import MODEL_FILES, RunFolder, is_ours
 from finetuning.files import discard, discard_leftovers, disk_reason
+from finetuning.reporting.page.names import FILES
 
 if TYPE_CHECKING:
     from finetuning.checkpoints.store import CheckpointStore
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _WRITTEN = (
     *MODEL_FILES, "adapter_model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "chat_template.jinja", "README.md", "settings.yaml", "summary.json", "metrics.jsonl", "trace.json",
-    "vocabulary.json", "best.json", "trackers.json",
+    "vocabulary.json", "best.json", "trackers.json", *FILES,
 )  # fmt: skip
 
 

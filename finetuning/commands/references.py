@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from finetuning.training.references import needs_references, with_references
 if TYPE_CHECKING:
     from finetuning.data.examples import Examples
     from finetuning.inference.evaluator import Evaluator
+
+_log = logging.getLogger(__name__)
 
 
 def compared(
@@ -31,7 +34,13 @@ def compared(
         return splits
     asked = session.settings.preference.reference_model
     if asked is None:
-        return with_references(evaluator, splits, session.data.cache) if starts_here else splits
+        if starts_here:
+            return with_references(evaluator, splits, session.data.cache)
+        _log.info(
+            "학습 전 모델과 비교하는 손실과 보상은 계산하지 않습니다. 계산하려면 그 모델을 "
+            "--set preference.reference_model=폴더 플래그로 지정하세요."
+        )
+        return splits
     models = session.with_settings(session.settings, session.task).models
     models.name = asked
     other = session.evaluator(models.load_saved(), evaluator.tokenizer, evaluator.label_names, evaluator.max_length)

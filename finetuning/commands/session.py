@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exceptions import ModelError
+from finetuning.config.ladder import with_changes
+from finetuning.config.origins import Origins
+from finetuning.config.preset import Row, Trained, kept, method_of, preset_values, row_for, sources
 from finetuning.config.schema import Settings
+from finetuning.config.value_types import bare_value
 from finetuning.models.agreement import TokenRows, fit_special_ids
 from finetuning.models.quantization import check_device
 
@@ -54,7 +58,7 @@ class Session:
         models: Loads and saves the model.
         output_dir: The folder of the run.
         stop: Knows whether the user asked for a stop.
-        given: Dotted names of the settings on the command line. Nothing else may choose them, even at their default.
+        origins: Where the settings come from.
     """
 
     settings: Settings
@@ -64,7 +68,12 @@ class Session:
     models: ModelManager
     output_dir: Path
     stop: StopSignal
-    given: frozenset[str] = frozenset()
+    origins: Origins = field(default_factory=Origins)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Dotted names of the settings on the command line. Nothing else may choose them, even at their default."""
+        return self.origins.flags
 
     def with_task(self, task: Task) -> Session:
         """Return the session for a task that the data showed to be meant, with the settings of that task."""
@@ -121,6 +130,7 @@ class Prepared:
         label_names: Labels in the order of their ids; empty for a task without.
         examples: Tokenised examples by split.
         learned: Pieces that are new to the tokenizer, or None.
+        preset: Settings that `training.preset` chose, by dotted name.
     """
 
     session: Session
@@ -128,6 +138,7 @@ class Prepared:
     label_names: tuple[str, ...]
     examples: dict[str, Examples]
     learned: Learned | None
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
     def under(self, settings: Settings) -> Prepared:
         """Return the same data under other settings of training, which no example depends on."""
@@ -137,8 +148,9 @@ class Prepared:
 
 
 def prepare(
-    session: Session, tokenizer: PreTrainedTokenizerBase, max_length: int, earlier: Learned | None = None
-) -> Prepared:
+    session: Session, tokenizer: PreTrainedTokenizerBase, max_length: int, earlier: Learned | None = None,
+    earlier_preset: Mapping[str, Any] | None = None,
+) -> Prepared:  # fmt: skip
     """Read the data of a run: source → splits → labels → (new pieces of the tokenizer) → examples.
 
     Args:
@@ -146,29 +158,62 @@ def prepare(
         tokenizer: The model's tokenizer; it is changed where the vocabulary is extended.
         max_length: Upper bound of an example's tokens.
         earlier: Pieces that a resumed run began with.
+        earlier_preset: Settings that were chosen when a resumed run began, by dotted name.
 
     Returns:
-        The data, with the session for the task that it showed to be meant.
+        The data, with the session for the task that it showed to be meant, under the preset if one is asked for.
     """
     from finetuning.commands.vocabulary import extend_vocabulary
     from finetuning.data.few_rows import warn_of_few
     from finetuning.models.vocabulary import check_tokenizer
+    from finetuning.tasks.loss_settings import check_read, resolved_weights
     from finetuning.tasks.registry import refined_task
 
     if session.settings.model.extend_vocabulary is not None:
         check_tokenizer(tokenizer)
+    check_read(session.task)
     splits = session.data.load_splits()
     asked = session.task.name
     session = session.with_task(refined_task(session.task, *session.data.label_profile(splits["train"])))
     if session.task.name != asked:
         splits = session.data.load_splits()  # the task decides which rows are good
+        check_read(session.task)
     label_names, learned = session.data.label_names(splits), None
     warn_of_few(splits, session.settings.data.validation_split)
     if session.settings.model.extend_vocabulary is not None:
         session, learned = extend_vocabulary(session, tokenizer, splits, earlier)
     examples = {name: session.data.encode(rows, tokenizer, label_names, max_length) for name, rows in splits.items()}
     session.data.prune_cache()
-    return Prepared(session, splits, label_names, examples, learned)
+    if session.settings.training.class_weights is not None:
+        counts = examples["train"].label_counts(label_names)
+        session = session.with_settings(resolved_weights(session.settings, counts, label_names), session.task)
+    prepared = Prepared(session, splits, label_names, examples, learned)
+    return prepared if session.settings.training.preset is None else _under_preset(prepared, earlier_preset or {})
+
+
+def row_of(session: Session) -> Row:
+    """Return the preset's values for what the session trains."""
+    from finetuning.tasks.model_kind import kind_of
+
+    kind = kind_of(session.models.load_config())
+    return row_for(Trained(kind, method_of(session.settings), session.task.auto_class, session.task.objective))
+
+
+def _under_preset(prepared: Prepared, earlier: Mapping[str, Any]) -> Prepared:
+    """Choose the settings that the user left open by what is trained and by the number of examples."""
+    session, settings = prepared.session, prepared.session.settings
+    row = row_of(session)
+    examples, processes = prepared.examples["train"].per_epoch, session.runtime.processes
+    chosen = kept(preset_values(row, settings, session.origins.by_user, examples, processes), earlier)
+    if chosen:
+        shown = ", ".join(f"{key}: {bare_value(value)}" for key, value in chosen.items())
+        _log.info("training.preset: %s (%s)", shown, row.source)
+    else:
+        _log.info("training.preset이 고를 값이 모두 직접 지정되어 있습니다.")
+    told = sources(row, chosen, settings, session.origins.by_user, processes)
+    origins = replace(session.origins, preset=told)
+    session = replace(session.with_settings(with_changes(settings, chosen), session.task), origins=origins)
+    return replace(prepared, session=session, preset=chosen)
 
 
 def saved_model(session: Session, arguments: argparse.Namespace) -> Evaluator:

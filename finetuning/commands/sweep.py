@@ -10,6 +10,7 @@ from exceptions import SettingsError
 from finetuning.commands.child_process import run_in_child
 from finetuning.commands.combinations import OUTPUT_DIR, Axis, Listed, combination, grid, normalized
 from finetuning.commands.group_command import begin, train_and_report
+from finetuning.commands.group_report import best_lines
 from finetuning.commands.run_group import Launch, Member, RunGroup, tell
 from finetuning.commands.trials import Result, check_optuna, suggested
 from finetuning.config.schema import Settings
@@ -39,10 +40,10 @@ def run(arguments: argparse.Namespace, settings: Settings, launch: Launch = run_
     with begin(group, arguments.dry_run):
         if arguments.trials is None:
             members = [group.member(one) for one in grid(settings, [axis for axis in axes if isinstance(axis, Listed)])]
-            train_and_report(group, members, len(members), arguments, launch, "조합")
+            train_and_report(group, members, len(members), arguments, launch, "조합", best_lines)
         else:
             chosen = _chosen(group, settings, axes, arguments)
-            train_and_report(group, chosen, arguments.trials, arguments, launch, "조합")
+            train_and_report(group, chosen, arguments.trials, arguments, launch, "조합", best_lines)
 
 
 def _check(axes: Sequence[Axis], trials: int | None) -> None:

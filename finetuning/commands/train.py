@@ -5,36 +5,37 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config_manager import ConfigManager
 from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
+from finetuning.commands.foresight import known_of, scored_split
 from finetuning.commands.output_folder import (
     check_not_foreign,
     check_writable,
     checkpoint_to_resume,
-    is_evaluation,
     prepare_output,
 )
 from finetuning.commands.references import compared
+from finetuning.commands.results import data_notes, result_files, results_in, split_facts, write_results
 from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.what_next import tell, words_for_more_epochs
 from finetuning.config.ladder import remembered, with_changes
-from finetuning.files import discard, write_atomically, write_json
+from finetuning.config.preset import KEYS
+from finetuning.files import discard
 from finetuning.models.adapters import METHODS
 from finetuning.models.chat_template import keep_template, kept_template
 from finetuning.models.quantization import check_device
 from finetuning.models.vocabulary_cache import keep, read_kept
 from finetuning.planning.fit import choose
-from finetuning.reporting.next_steps import SavedModel, next_commands, trained_model
+from finetuning.reporting.next_steps import NextStep, SavedModel, next_commands, trained_model
 from finetuning.reporting.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -45,12 +46,14 @@ if TYPE_CHECKING:
     from finetuning.checkpoints.store import CheckpointStore
     from finetuning.data.examples import Examples
     from finetuning.device.budget import TokenBudget
+    from finetuning.inference.evaluator import Evaluator
     from finetuning.reporting.profile import PhaseTimes
     from finetuning.reporting.run_report import CompiledFacts
     from finetuning.types import Checkpoint
     from training_manager import TrainingState
 
 _log = logging.getLogger(__name__)
+_COMPARED_ROWS = 200  # of validation, whose loss is compared before and after training
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class _Trained:
 
     Attributes:
         state: The final state.
-        ended: The report as it was, text by file, where a run that had ended was resumed and no step was left.
+        ended: The report as it was, content by file, where a run that had ended was resumed and no step was left.
         memory: The memory manager.
         profile: The time by phase where it was measured.
         compiled: What became of compiled layers, where there were any.
@@ -85,7 +88,7 @@ class _Trained:
     """
 
     state: TrainingState
-    ended: dict[str, str]
+    ended: dict[str, bytes]
     memory: TokenBudget
     profile: PhaseTimes | None
     compiled: CompiledFacts | None
@@ -123,30 +126,31 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     max_length = session.models.usable_length(tokenizer)
     # data: the main process reads and caches it first
     with session.runtime.main_first():
-        prepared = prepare(session, tokenizer, max_length, earlier)
+        prepared = prepare(session, tokenizer, max_length, earlier, _chosen_in(checkpoint))
     if prepared.session.runtime.is_main:
-        for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):
-            _log.info("%s", line)
+        for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):  # warns where it does not fit
+            _log.debug("%s", line)
     _log.info("데이터: %s", ", ".join(f"{name} {len(rows):,}행" for name, rows in prepared.splits.items()))
     # settings that fit, training, report
     fitted = _fitted(prepared, tokenizer, max_length, checkpoint)
     trained = _trained(fitted, tokenizer, max_length, store, checkpoint, arguments)
     trained.memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them
-    _report(fitted, trained, tokenizer, max_length, started)
+    steps = next_commands(_left_by(fitted.prepared, trained.state, arguments))
+    _report(fitted, trained, tokenizer, max_length, started, steps)
     if arguments.run.earlier is not None:
         _log.info(
             "이번 학습은 %s 폴더에 있습니다. 이전 학습은 %s 폴더에 그대로 있습니다.", output_dir, arguments.run.earlier
         )
     if trained.unsaved is not None:
         raise trained.unsaved
-    tell(next_commands(_left_by(fitted.prepared, trained.state, arguments)))
+    tell(steps)
 
 
 def _fitted(
     prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_length: int, checkpoint: Checkpoint | None,
 ) -> _Fitted:  # fmt: skip
     """Choose settings that fit into memory. A resumed run keeps those that were chosen when it began."""
-    chosen = checkpoint.state.get("chosen", {}) if checkpoint is not None else {}
+    chosen = {key: value for key, value in _chosen_in(checkpoint).items() if key not in KEYS}  # the preset is in force
     prepared = prepared.under(remembered(prepared.session.settings, chosen, prepared.session.given))
     examples = prepared.examples
     fitting = fitting_of(
@@ -154,7 +158,13 @@ def _fitted(
     )
     changes, estimate = choose(fitting, exact=checkpoint is not None)
     settings = with_changes(prepared.session.settings, changes)
-    return _Fitted(prepared.under(settings), {**chosen, **changes}, fitting.taken, estimate.total)
+    return _Fitted(prepared.under(settings), {**prepared.preset, **chosen, **changes}, fitting.taken, estimate.total)
+
+
+def _chosen_in(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """Return the settings that were chosen when a run began, by dotted name."""
+    chosen: dict[str, Any] = checkpoint.state.get("chosen", {}) if checkpoint is not None else {}
+    return chosen
 
 
 def _trained(
@@ -186,11 +196,13 @@ def _trained(
         has_best = (output_dir / "config.json").exists()
         manager.restore(checkpoint, has_best, arguments.allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
+    elif session.task.scores.best_metric == "loss":
+        manager.state.untrained_loss = _loss_of_first_rows(evaluator, examples["validation"])
     if session.runtime.is_main:
         prepare_output(arguments.run, starts_anew=checkpoint is None)
         keep(prepared.learned, output_dir)
         keep_template(tokenizer, output_dir)
-    ended = {} if checkpoint is None else _report_in(output_dir)
+    ended = {} if checkpoint is None else results_in(output_dir)
     session.stop.patient = True
     unsaved = None
     try:
@@ -214,22 +226,23 @@ def _trained(
 
 
 def _report(
-    fitted: _Fitted, trained: _Trained, tokenizer: PreTrainedTokenizerBase, max_length: int, started: float
-) -> None:
-    """Evaluate the best model as it was saved, build the run's report and render it: log, model card, summary.json."""
+    fitted: _Fitted, trained: _Trained, tokenizer: PreTrainedTokenizerBase, max_length: int, started: float,
+    steps: Sequence[NextStep],
+) -> None:  # fmt: skip
+    """Evaluate the best model as it was saved, build the run's report and render it: the log and files."""
     from finetuning.inference.evaluator import columns_of
-    from finetuning.reporting.metrics_file import validation_losses
-    from finetuning.reporting.model_card import model_card
+    from finetuning.reporting.cases import Said, ranked_cases
+    from finetuning.reporting.metrics_file import records_in, validation_losses
     from finetuning.reporting.predictions import sample_lines
-    from finetuning.reporting.quality import Scored, quality_of
+    from finetuning.reporting.quality import Scored, Untrained, quality_of
     from finetuning.reporting.run_report import (
+        Background,
         EvaluationFacts,
         Hardware,
         MemoryFacts,
         TrainingFacts,
         build_report,
         log_lines,
-        summary,
     )
 
     prepared, state, memory = fitted.prepared, trained.state, trained.memory
@@ -239,16 +252,23 @@ def _report(
     best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
     best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
     evaluation = best.evaluate(examples[split], session.settings.training.seed, task.scores.final_texts)
+    few, untrained = examples["validation"].of_first_rows(_COMPARED_ROWS), None
+    if state.untrained_loss is not None:
+        untrained = Untrained(state.untrained_loss, _loss_of_first_rows(best, examples["validation"]), len(few.rows))
     if not runtime.is_main or state.best_metric is None:
         return
-    rows, samples = examples[split].rows, list[str]()
+    said = Said(task, prepared.splits[split], examples[split].rows, evaluation.predictions, label_names, tokenizer)
+    samples = list[str]()
     if not task.scores.final_texts:  # otherwise the details show generated texts
-        samples = sample_lines(task, rows, evaluation.predictions, label_names, tokenizer)
+        samples = sample_lines(task, said.rows, said.predictions, label_names, tokenizer)
+    evidence = task.shows.evidence(said.predictions, columns_of(examples[split]), label_names)
+    cases = ranked_cases(said, evidence) if session.settings.logging.report else ()
     scored = Scored(
         split, columns_of(examples[split]), evaluation.predictions, evaluation.metrics, label_names,
         session.data.label_counts(prepared.splits["train"]),
     )  # fmt: skip
-    quality = quality_of(task, scored, state.step, validation_losses(session.output_dir))
+    losses, known = validation_losses(session.output_dir), known_of(prepared, max_length)
+    quality = quality_of(task, scored, state.step, losses, known, untrained)
     seconds = time.perf_counter() - started
     report = build_report(
         session.settings,
@@ -263,20 +283,21 @@ def _report(
             trained.profile,
             trained.compiled,
         ),
-        evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples),
+        evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples, evidence, cases),
         hardware=Hardware(runtime.device_name, runtime.processes, runtime.precision),
         memory=MemoryFacts(memory.peak(), memory.limit(), fitted.taken, fitted.estimated),
         quality=quality,
+        background=Background(split_facts(prepared), data_notes(prepared), records_in(session.output_dir), steps),
     )
     for line in log_lines(report):
         _log.info("%s", line)
-    if trained.ended:
-        _log.info("이미 끝난 학습이어서 더 학습하지 않았습니다. %s 파일은 그대로 둡니다.", ", ".join(trained.ended))
-        for name, text in trained.ended.items():
-            write_atomically(session.output_dir / name, text)
-        return
-    write_atomically(session.output_dir / "README.md", model_card(report))
-    write_json(session.output_dir / "summary.json", summary(report))
+    write_results(report, said, trained.ended)
+
+
+def _loss_of_first_rows(evaluator: Evaluator, validation: Examples) -> float:
+    """Return the loss of the model, as it is now, on the first validation rows."""
+    uninterrupted, seed = replace(evaluator, check_stop=lambda: None), evaluator.task.settings.training.seed
+    return uninterrupted.evaluate(validation.of_first_rows(_COMPARED_ROWS), seed, generated_rows=0).metrics["loss"]
 
 
 def _left_by(prepared: Prepared, state: TrainingState, arguments: argparse.Namespace) -> SavedModel:
@@ -289,21 +310,9 @@ def _left_by(prepared: Prepared, state: TrainingState, arguments: argparse.Names
     return trained_model(settings, session.task.name, session.output_dir, split, is_adapter, more)
 
 
-def scored_split(splits: Collection[str]) -> str:
-    """Return the split whose score a run reports: test, or validation where there is no test data."""
-    return "test" if "test" in splits else "validation"
-
-
-def _report_in(output_dir: Path) -> dict[str, str]:
-    """Read the files that only the end of a run writes; {} where one is missing."""
-    paths = [output_dir / name for name in ("README.md", "summary.json")]
-    return {path.name: path.read_text(encoding="utf-8") for path in paths} if all(map(Path.is_file, paths)) else {}
-
-
 def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Save the model and its settings as the result of the run; remove the card and metrics of the model before."""
     ConfigManager.save(session.settings, session.output_dir / "settings.yaml")  # first: no model without its settings
     session.models.save(model, tokenizer, session.output_dir)
-    evaluated = [path for path in session.output_dir.glob("metrics-*.json") if is_evaluation(path)]
-    for path in (session.output_dir / "README.md", session.output_dir / "summary.json", *evaluated):
+    for path in result_files(session.output_dir):
         discard(path)  # Windows keeps one that a program has open, and the end of the run writes it anew

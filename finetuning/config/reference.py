@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _COMMENT_COLUMN = 46
 _CONFIG_HEADER = """\
 # yaml-language-server: $schema=./schema.json
-# 기본 설정입니다. 우선순위: 기본값 < 이 파일(또는 --config로 지정한 파일) < 명령줄 플래그.
+# 기본 설정입니다. 우선순위: 기본값 < 이 파일 < training.preset < --config로 지정한 파일 < 명령줄 플래그.
 # 여기 없는 키를 쓰거나 값이 잘못되면, 학습을 시작하기 전에 위치와 고치는 방법을 출력하고 멈춥니다.
 """
 _FLAGS_HEADER = '''\

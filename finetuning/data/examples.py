@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from finetuning.data.table import numbers
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,6 +59,19 @@ class Examples:
         number = int(self.fetch([position])[0]["row"])
         part = next((part for part in reversed(self.drawn) if number > part.first), None)
         return str(number) if part is None else f"{part.name} {number - part.first}"
+
+    def label_counts(self, label_names: Sequence[str]) -> Counter[str]:
+        """Count the labels of the examples, or of their tokens, by name."""
+        found = Counter[int]()
+        for label in self.table["label"][:]:
+            found.update(label if isinstance(label, list) else [label])
+        return Counter({name: found[number] for number, name in enumerate(label_names)})
+
+    def of_first_rows(self, count: int) -> Examples:
+        """Return the examples of the first rows."""
+        rows = self.rows.select(range(min(count, len(self.rows))))
+        kept = np.flatnonzero(np.isin(numbers(self.table, "row"), numbers(rows, "row")))
+        return Examples(self.table.select(kept), self.lengths[kept], rows)
 
     def __len__(self) -> int:
         return len(self.lengths)

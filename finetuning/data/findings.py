@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from exceptions import DataError
@@ -107,22 +107,29 @@ class Findings:
         lacking = sum(self.skipped.get(_empty(role), 0) for role in roles)
         return self.kept == 0 and 2 * lacking > sum(self.skipped.values())
 
-    def report(self, where: str, notes: Sequence[str] = ()) -> None:
-        """Log one line of notes and changes, and another of skipped rows.
+    def told(self, notes: Sequence[str] = ()) -> Iterator[tuple[int, str]]:
+        """Say what was found: a line of notes and changes, one of what is not read, and one of skipped rows.
 
         Args:
-            where: The source, as messages name it.
             notes: How the source was read, a sentence each.
+
+        Yields:
+            The level of logging, and the line; none for what was not found.
         """
         changes = [f"{_CHANGES[kind]} {count:,}개({self.first_changed[kind]})" for kind, count in self.changed.items()]
         changes += [f"이름을 바꾼 라벨 '{label}' {count:,}개" for label, count in self.renamed.items()]
         if changes or notes:
-            _log.info("%s: %s", where, " ".join([*notes, *([", ".join(changes)] if changes else [])]))
+            yield logging.INFO, " ".join([*notes, *([", ".join(changes)] if changes else [])])
         if self.unread:
             fields = ", ".join(f"{name} {count:,}개" for name, count in self.unread.items())
-            _log.warning("%s: 메시지에서 읽지 않는 항목이 있습니다: %s", where, fields)
+            yield logging.WARNING, f"메시지에서 읽지 않는 항목이 있습니다: {fields}"
         if self.skipped:
-            _log.warning("%s: 다음 행을 건너뜁니다. %s", where, self._skipped_as_text())
+            yield logging.WARNING, f"다음 행을 건너뜁니다. {self._skipped_as_text()}"
+
+    def report(self, where: str, notes: Sequence[str] = ()) -> None:
+        """Log what was found, a line of its kind; where: the source, as messages name it; notes: as of `told`."""
+        for level, line in self.told(notes):
+            _log.log(level, "%s: %s", where, line)
 
     def _skipped_as_text(self) -> str:
         reasons = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from exceptions import DataError
@@ -105,7 +105,7 @@ class SplitLoader:
             return rows
         findings.check(raw.where, names, data.max_bad_rows)
         findings.report(raw.where, raw.notes)
-        return rows
+        return replace(rows, raw=raw, told=tuple(line for _, line in findings.told(raw.notes)))
 
     def _with_held_out(self, sources: Mapping[str, Raw]) -> dict[str, Rows]:
         """Clean the splits of a source with train, and hold out of train what it lacks."""

@@ -76,12 +76,28 @@ def groups_with_texts(rows: Rows, role: str) -> np.ndarray:
     return codes
 
 
+def leaked_rows(splits: Mapping[str, Rows]) -> dict[str, int]:
+    """Count the rows of each split besides train whose text is in train, too."""
+    texts = np.unique(text_hashes(splits["train"]))
+    return {name: int(np.isin(text_hashes(rows), texts).sum()) for name, rows in splits.items() if name != "train"}
+
+
 def tell_repeats(splits: Mapping[str, Rows], has_labels: bool) -> None:
-    """Log in one line how many rows repeat a text of train, if any do.
+    """Log in one line how many rows repeat a text of train, if any do; see `repeats_in` for the arguments."""
+    line, is_shared = repeats_in(splits, has_labels)
+    if line:
+        _log.log(logging.WARNING if is_shared else logging.INFO, "%s", line)
+
+
+def repeats_in(splits: Mapping[str, Rows], has_labels: bool) -> tuple[str, bool]:
+    """Count rows that repeat a text of train.
 
     Args:
         splits: The splits of a run, `train` among them.
         has_labels: Whether rows of one text and several labels contradict each other.
+
+    Returns:
+        A sentence, "" where no text is repeated; and whether another split has texts of train.
     """
     train = text_hashes(splits["train"])
     texts = np.unique(train)
@@ -90,11 +106,9 @@ def tell_repeats(splits: Mapping[str, Rows], has_labels: bool) -> None:
         told.append(
             f"학습 데이터 안에서 중복된 {repeated:,}행{_contradictions(splits['train'], train, texts, has_labels)}"
         )
-    shared = {name: int(np.isin(text_hashes(rows), texts).sum()) for name, rows in splits.items() if name != "train"}
+    shared = leaked_rows(splits)
     told += [f"학습 데이터에도 있는 {SPLIT_NAMES[name]} 데이터 {count:,}행" for name, count in shared.items() if count]
-    if told:
-        level = logging.WARNING if any(shared.values()) else logging.INFO
-        _log.log(level, "중복된 텍스트가 있습니다: %s.", ", ".join(told))
+    return f"중복된 텍스트가 있습니다: {', '.join(told)}." if told else "", any(shared.values())
 
 
 def _contradictions(rows: Rows, hashes: np.ndarray, texts: np.ndarray, has_labels: bool) -> str:

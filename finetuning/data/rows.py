@@ -11,6 +11,8 @@ from finetuning.data.table import counted
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from finetuning.data.sources import Raw
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -23,6 +25,8 @@ class Rows:
         columns: Role → the source's column name.
         renamed: Labels that were renamed by `data.label_map`.
         parts: The datasets of a mixture, in the order of the table; empty for one dataset.
+        raw: The source with all of its columns; None for a mixture.
+        told: What cleaning found, a sentence each, in Korean.
     """
 
     where: str
@@ -31,6 +35,8 @@ class Rows:
     columns: Mapping[str, str] = field(default_factory=dict)
     renamed: frozenset[str] = frozenset()
     parts: tuple[Part, ...] = ()
+    raw: Raw | None = None
+    told: tuple[str, ...] = ()
 
     def datasets(self) -> Sequence[Rows]:
         """Return the rows of each dataset, of which a mixture has several."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
+_ROWS_AT_A_TIME = 1000
+
 
 class Cells(Sequence[Any]):
     """A column's values as Python objects; iterating reads batches, where `datasets` reads one value at a time."""
@@ -139,3 +141,10 @@ def _batches(table: Dataset, column: str) -> Iterator[pa.Array]:
             first, last = np.searchsorted(selected, (start, end))
             yield chunk.take((selected[first:last] - start).astype(np.int64))
         start = end
+
+
+def rows_at(table: Dataset, positions: Sequence[int] | np.ndarray) -> Iterator[dict[str, Any]]:
+    """Read rows in any order, a thousand at a time: `datasets` takes as long for one of them alone."""
+    for start in range(0, len(positions), _ROWS_AT_A_TIME):
+        columns = table[[int(position) for position in positions[start : start + _ROWS_AT_A_TIME]]]
+        yield from (dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True))

@@ -53,10 +53,20 @@ def hanja_count(text: str) -> int:
 
 def mixes_politeness(text: str) -> bool:
     """Return whether some sentences have polite endings (존댓말) and others plain ones (반말)."""
+    return all(_speech_levels(text))
+
+
+def is_polite(text: str) -> bool:
+    """Return whether a text has a polite sentence (존댓말) and no plain one (반말)."""
+    return _speech_levels(text) == (True, False)
+
+
+def _speech_levels(text: str) -> tuple[bool, bool]:
+    """Return whether a text has a sentence with a polite ending, and whether it has one with a plain ending."""
     sentences = [_AFTER_WORDS.sub("", part) for part in _SENTENCE_END.split(text)]
     polite = [bool(_POLITE.search(sentence)) for sentence in sentences]
     plain = [bool(_PLAIN.search(sentence)) and not _POLITE.search(sentence) for sentence in sentences]
-    return any(polite) and any(plain)
+    return any(polite), any(plain)
 
 
 def is_broken(text: str) -> bool:
@@ -76,8 +86,8 @@ def metrics(generated: Sequence[GeneratedText]) -> dict[str, float]:
         generated: The texts.
 
     Returns:
-        Shares from 0 to 1, none for no texts. `ended`, `mixed_politeness` and `broken` are shares of the texts,
-        `repetition` and `hangul` means over the texts, and `hanja` is a share of all letters.
+        Shares from 0 to 1, none for no texts. `ended`, `polite`, `mixed_politeness` and `broken` are shares of the
+        texts, `repetition` and `hangul` means over the texts, and `hanja` is a share of all letters.
     """
     if not generated:
         return {}
@@ -88,6 +98,7 @@ def metrics(generated: Sequence[GeneratedText]) -> dict[str, float]:
         "repetition": sum(map(repetition, texts)) / len(texts),
         "hangul": sum(map(hangul_share, texts)) / len(texts),
         "hanja": sum(map(hanja_count, texts)) / max(1, letters),
+        "polite": sum(map(is_polite, texts)) / len(texts),
         "mixed_politeness": sum(map(mixes_politeness, texts)) / len(texts),
         "broken": sum(map(is_broken, texts)) / len(texts),
     }

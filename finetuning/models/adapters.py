@@ -65,7 +65,7 @@ def _add_low_rank(model: PreTrainedModel, adapter: AdapterSettings, missing: Set
 
 def _freeze(model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str]) -> None:
     """Train the last `layers` blocks of each stack, and the heads."""
-    found, heads = _text_stacks(model), _heads(model, missing)
+    found, heads = text_stacks(model), _heads(model, missing)
     most = max((len(stack) for stack in found.values()), default=0)
     if adapter.layers > most:
         raise SettingsError(
@@ -187,7 +187,7 @@ def _linear_names(model: PreTrainedModel) -> list[str]:
     return sorted(
         {
             name
-            for stack in _text_stacks(model).values()
+            for stack in text_stacks(model).values()
             for block in stack
             for name, module in block.named_modules()
             if isinstance(module, torch.nn.Linear | Conv1D) and not _is_own_class(module)
@@ -212,7 +212,7 @@ def stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
     return found
 
 
-def _text_stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
+def text_stacks(model: PreTrainedModel) -> dict[str, torch.nn.ModuleList]:
     """Return the stacks that text passes."""
     others = tuple(f"{tower}." for tower in towers(model))
     return {name: stack for name, stack in stacks(model).items() if not name.startswith(others)}

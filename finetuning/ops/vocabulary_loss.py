@@ -29,7 +29,7 @@ def chunk_logits(device_type: str) -> int:
 
 
 def vocabulary_loss_sum(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, smoothing: float = 0.0
 ) -> torch.Tensor:
     """Compute the cross-entropy summed over all items.
 
@@ -38,11 +38,12 @@ def vocabulary_loss_sum(
         weight: Weight of the output layer, shape (vocabulary, hidden size).
         bias: Bias of the output layer, shape (vocabulary,), or None.
         labels: Token ids, int64, shape (items,).
+        smoothing: Share of each target that is spread over the whole vocabulary, from 0 to 1.
 
     Returns:
         A float32 scalar, or float64 if `hidden` is float64.
     """
-    loss: torch.Tensor = _LossSum.apply(hidden, weight, bias, labels)
+    loss: torch.Tensor = _LossSum.apply(hidden, weight, bias, labels, smoothing)
     return loss
 
 
@@ -150,11 +151,11 @@ class _TokenLosses(torch.autograd.Function):
         return hidden_grad, weight_grad, bias_grad, None
 
 
-def _errors(logits: torch.Tensor, log_sums: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Turn logits, in place, into their gradient: softmax minus one-hot."""
+def _errors(logits: torch.Tensor, log_sums: torch.Tensor, wanted: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """Turn logits, in place, into their gradient: softmax minus one-hot, or minus the smoothed target."""
     error = logits.sub_(log_sums.unsqueeze(1)).exp_()
-    error[torch.arange(len(wanted), device=wanted.device), wanted] -= 1.0
-    return error
+    error[torch.arange(len(wanted), device=wanted.device), wanted] -= 1.0 - smoothing
+    return error.sub_(smoothing / logits.shape[1]) if smoothing else error
 
 
 class _LossSum(torch.autograd.Function):
@@ -162,8 +163,9 @@ class _LossSum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
-    ) -> torch.Tensor:
+        context: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor,
+        smoothing: float,
+    ) -> torch.Tensor:  # fmt: skip
         """Compute the loss and its gradients: products in autocast's dtype, accumulated in the weight's dtype.
 
         Gradients of float16 hidden states are kept in float32 until they are scaled.
@@ -178,8 +180,10 @@ class _LossSum(torch.autograd.Function):
             for part, wanted in _chunks(hidden.to(dtype), labels, len(weight)):
                 logits = _logits(part, projection, shift)
                 log_sums, here = logits.logsumexp(-1), torch.arange(len(part), device=part.device)
-                total += (log_sums - logits[here, wanted]).sum()
-                error = _errors(logits, log_sums, wanted)
+                total += (log_sums - (1.0 - smoothing) * logits[here, wanted]).sum()
+                if smoothing:
+                    total -= smoothing * logits.mean(-1).sum()
+                error = _errors(logits, log_sums, wanted, smoothing)
                 if bias_grad is not None:
                     bias_grad += error.sum(0)
                 error = error.to(dtype)
@@ -196,7 +200,7 @@ class _LossSum(torch.autograd.Function):
         hidden, *others = context.gradients
         del context.gradients
         scaled = [part.mul_(upstream) if part is not None else None for part in others]
-        return hidden.mul_(upstream).to(context.dtype), *scaled, None
+        return hidden.mul_(upstream).to(context.dtype), *scaled, None, None
 
 
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:

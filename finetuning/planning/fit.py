@@ -155,15 +155,18 @@ def _choose_here(fitting: Fitting, exact: bool) -> tuple[Mapping[str, Any], Esti
 
 
 def log_estimate(fitting: Fitting, estimate: Estimate) -> None:
-    """Log the estimate in one line."""
-    sizes = (
-        estimate.total + fitting.taken, estimate.weights, estimate.gradients, estimate.optimizer,
-        estimate.activations, estimate.logits,
-    )  # fmt: skip
-    overhead = f", 라이브러리와 할당자의 여유 {estimate.overhead / _GIB:.2f}" if estimate.overhead else ""
+    """Log the estimate beside the limit in one line; its parts go to the debug log."""
+    total, limit = (estimate.total + fitting.taken) / _GIB, fitting.limit / _GIB
+    trained = f" (학습 {estimate.trained:,}개)" if estimate.trained < estimate.parameters else ""
     _log.info(
-        "모델 파라미터 %s개 (학습 %s개), 예상 메모리%s %.2f GiB (가중치 %.2f, 기울기 %.2f, 옵티마이저 %.2f, "
-        "활성값 %.2f, logits %.2f%s) / 한도 %.1f GiB",
-        f"{estimate.parameters:,}", f"{estimate.trained:,}", "" if estimate.counted else "(간이 계산)",
-        *(size / _GIB for size in sizes), overhead, fitting.limit / _GIB,
+        "모델 파라미터 %s개%s, 예상 메모리 %.2f GiB%s, 한도 %.1f GiB",
+        f"{estimate.parameters:,}", trained, total, "" if estimate.counted else "(간이 계산)", limit,
     )  # fmt: skip
+    sizes = (
+        estimate.weights, estimate.gradients, estimate.optimizer, estimate.activations, estimate.logits,
+        estimate.overhead,
+    )  # fmt: skip
+    _log.debug(
+        "가중치 %.2f, 기울기 %.2f, 옵티마이저 %.2f, 활성값 %.2f, logits %.2f, 라이브러리와 할당자의 여유 %.2f GiB",
+        *(size / _GIB for size in sizes),
+    )

@@ -60,9 +60,10 @@ def memory_table(fitting: Fitting, estimate: Estimate) -> list[str]:
         ("합계", estimate.total + fitting.taken),
     ]
     saving = (estimate.saving + fitting.taken) / _GIB
+    trained = f" (학습 {estimate.trained:,}개)" if estimate.trained < estimate.parameters else ""
     fits = "충분합니다" if estimate.total <= fitting.room else "부족합니다"
     return [
-        f"파라미터: {estimate.parameters:,}개 (학습 {estimate.trained:,}개)",
+        f"파라미터: {estimate.parameters:,}개{trained}",
         f"예상 메모리 (GiB, {method}):",
         *(f"  {name}: {size / _GIB:.2f}" for name, size in parts),
         *([f"  체크포인트를 저장하는 동안: {saving:.2f} (복사본을 만들 메모리가 있을 때)"] if estimate.copy else []),

@@ -69,7 +69,7 @@ def progress_bar(settings: LoggingSettings, total: int, done: int, is_main_proce
     """Create the bar of a training run.
 
     Args:
-        settings: Whether a bar is wanted.
+        settings: Whether a bar is wanted. There is none where stderr is no terminal.
         total: Optimizer steps of the whole run.
         done: Steps already taken, where the run is resumed.
         is_main_process: Other processes show no bar.
@@ -77,7 +77,8 @@ def progress_bar(settings: LoggingSettings, total: int, done: int, is_main_proce
     Returns:
         The bar, to be closed by the caller.
     """
-    hidden = not (settings.progress_bar and is_main_process)
+    hidden = None if settings.progress_bar and is_main_process else True  # None: where nobody watches, as in a file
     return tqdm(
-        total=total, initial=done, desc="학습", unit="스텝", disable=hidden, dynamic_ncols=True, file=sys.stderr
-    )
+        total=total, initial=done, disable=hidden, dynamic_ncols=True, file=sys.stderr,
+        bar_format="학습 {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}스텝, 지난 시간 {elapsed}, 남은 시간 {remaining}",
+    )  # fmt: skip

@@ -94,15 +94,16 @@ class MetricsFile:
         return writing("학습 기록을 쓰지 못했습니다", self.path, remedy)
 
 
+def records_in(output_dir: Path) -> list[dict[str, Any]]:
+    """Read the records of a run's metrics.jsonl; none where it cannot be read."""
+    try:
+        lines = MetricsFile(output_dir).path.read_text(encoding="utf-8").splitlines()
+        return [record for record in map(json.loads, lines) if isinstance(record, dict)]
+    except (OSError, ValueError):  # the user may have edited or moved it
+        return []
+
+
 def validation_losses(output_dir: Path) -> list[float]:
     """Read the validation loss at the end of each epoch from a run's metrics.jsonl; none where it cannot be read."""
-    path = MetricsFile(output_dir).path
-    losses = list[float]()
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            if record.get("kind") == "eval" and "train_loss" in record and isinstance(record.get("loss"), float):
-                losses.append(record["loss"])
-    except (OSError, ValueError, AttributeError):  # the user may have edited or moved it
-        return []
-    return losses
+    ends = (one for one in records_in(output_dir) if one.get("kind") == "eval" and "train_loss" in one)
+    return [one["loss"] for one in ends if isinstance(one.get("loss"), float)]

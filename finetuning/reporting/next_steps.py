@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from finetuning.cells import printable
 from finetuning.files import command_of_this_program
+from finetuning.tasks.registry import task_classes
 
 if TYPE_CHECKING:
     from finetuning.config.schema import DataSettings, Settings
@@ -71,7 +72,7 @@ def saved_model(settings: Settings, task: str, place: Sequence[str], is_adapter:
     return SavedModel(
         tuple(place), task,
         has_pairs=settings.data.text_pair_column is not None,
-        chats=task == "text-generation" and settings.text_generation.format != "text",
+        chats=task_classes()[task].pipeline == "text-generation" and settings.text_generation.format != "text",
         is_adapter=is_adapter,
     )  # fmt: skip
 
@@ -137,12 +138,12 @@ def _steps(model: SavedModel) -> Iterator[NextStep]:
         yield _step("resume", "더 학습하기", *model.resumed_by)
 
 
-def lines_of(steps: Sequence[NextStep]) -> list[str]:
+def lines_of(steps: Sequence[NextStep], heading: str = "다음에 할 수 있는 일") -> list[str]:
     """Render steps for the log: what each does, and below it the command alone on its line, to be copied."""
     if not steps:
         return []
     pairs = ((f"  {step.what}", f"    {printable(step.command)}") for step in steps)
-    return ["다음에 할 수 있는 일", *(line for pair in pairs for line in pair)]
+    return [heading, *(line for pair in pairs for line in pair)]
 
 
 def _step(name: str, what: str, *words: str) -> NextStep:

@@ -57,7 +57,7 @@ class Said:
         if self.labels:
             shown = ", ".join(f"{label} {count:,}" for label, count in self.labels.most_common(_LABELS_SHOWN))
             more = len(self.labels) - _LABELS_SHOWN
-            parts.append(f"라벨별: {shown}" + (f" 외 {more:,}종" if more > 0 else ""))
+            parts.append(f"라벨별 개수: {shown}" + (f" 외 {more:,}종" if more > 0 else ""))
         if self.predicted < self.rows:
             parts.append(f"텍스트가 없어 예측하지 않은 행 {self.rows - self.predicted:,}개")
         return ". ".join(parts)
@@ -156,6 +156,24 @@ def write_predictions(
         return
     path = path.resolve() if path.is_symlink() else path  # the link stays, and its file is replaced
     note = " (있던 파일을 바꿨습니다)" if path.exists() else ""
+    rows = write_records(path, records, cell)
+    _log.info("예측 결과 %s행을 저장했습니다%s: %s", f"{rows:,}", note, path)
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]], cell: Callable[[Any], Any] = as_cell) -> int:
+    """Write records to a .jsonl or .csv file, which is complete or not there at all.
+
+    Args:
+        path: The file.
+        records: JSON values by column.
+        cell: As of `write_predictions`.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        ResourceError: The disk is full or cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     lines = path.with_name(f".{path.name}.lines.partial")
     try:
@@ -166,7 +184,7 @@ def write_predictions(
             else:
                 move(lines, partial)
         _put_in_place(partial, path)
-        _log.info("예측 결과 %s행을 저장했습니다%s: %s", f"{rows:,}", note, path)
+        return rows
     finally:
         discard(partial)
         discard(lines)

@@ -7,39 +7,36 @@ happened to be held out; it does not say how much another seed would change it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from finetuning.korean.particles import with_particle
+from finetuning.reporting.findings import (
+    Finding,
+    Known,
+    baseline_text,
+    few_steps,
+    finding_lines,
+    lasting,
+    odd_rate,
+    rare_labels,
+    with_preset,
+)
 from finetuning.reporting.metric_names import display_name
 from finetuning.tasks.base import Task
-from finetuning.tasks.classification.labels import most_common
+from finetuning.types import Naive
 
 _DRAWS, _FEWEST_DRAWS, _MOST_ROWS = 400, 100, 20_000
 _ROWS_DRAWN = 1_000_000  # in all draws together, which takes a few seconds
-_FEW_STEPS = 50
-_FEW_ROWS_OF_A_LABEL = 10
 _SHOWN = 5
 _RISE = 1.05  # a validation loss this much above its lowest counts as risen
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something to know about a run.
-
-    Attributes:
-        kind: Short name, for programs.
-        text: A sentence in Korean.
-        remedy: What would change it, with the setting; "" where nothing needs to.
-    """
-
-    kind: str
-    text: str
-    remedy: str = ""
+_GUESSED = 0.97  # a loss of this share of the one that knows the labels' shares alone has learned nothing
+_LEARNED = 0.99  # a loss above this share of the untrained model's has not fallen
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Quality:
         split: The split that it is of.
         score: Its value.
         interval: Bootstrap interval of 95%, or None where it was not computed.
-        baseline: The value of answers that need no training, or None for a task without such answers.
+        baseline: The value of what needs no training, or None where there is none.
         findings: What to know, the weightiest first.
     """
 
@@ -84,7 +81,25 @@ class Scored:
     train_labels: Mapping[str, int]
 
 
-def quality_of(task: Task, scored: Scored, steps: int, losses: Sequence[float]) -> Quality:
+@dataclass(frozen=True)
+class Untrained:
+    """The loss of a few validation rows before training and after.
+
+    Attributes:
+        before: Of the model as it was loaded.
+        after: Of the best model.
+        rows: Number of rows.
+    """
+
+    before: float
+    after: float
+    rows: int
+
+
+def quality_of(
+    task: Task, scored: Scored, steps: int, losses: Sequence[float], known: Known | None = None,
+    untrained: Untrained | None = None,
+) -> Quality:  # fmt: skip
     """Judge a finished run.
 
     Args:
@@ -92,34 +107,53 @@ def quality_of(task: Task, scored: Scored, steps: int, losses: Sequence[float]) 
         scored: The final evaluation.
         steps: Optimizer steps taken.
         losses: Validation losses at the ends of the epochs.
+        known: What was known before it began.
+        untrained: The loss before training, for a task whose score is its loss.
 
     Returns:
         The score with its interval, the baseline and the findings.
     """
-    metric, count = task.scores.best_metric, len(scored.predictions)
-    has_labels = bool(scored.label_names) and bool(scored.train_labels) and count > 0
-    naive = task.scores.baseline(scored.train_labels, count, scored.label_names) if has_labels else None
-    interval = baseline = None
-    if naive is not None:
-        columns = _Read(scored.rows)
-        baseline = task.scores.metrics(naive, columns, scored.label_names, 0.0)[metric]
-        interval = _interval(task, scored, columns)
+    metric, columns = task.scores.best_metric, _Read(scored.rows)
+    naive = naive_of(task, scored.train_labels, len(scored.predictions), scored.label_names)
+    baseline = None if naive is None else naive_score(task, naive, columns, scored.label_names)
+    interval = _interval(task, scored, columns) if naive is not None and naive.predictions is not None else None
+    if untrained is not None:
+        baseline = untrained.before
+        beside, is_weak = [_fallen(untrained, known)], untrained.after > _LEARNED * untrained.before
+    else:
+        is_weak = baseline is not None and (interval[0] if interval else scored.metrics[metric]) <= baseline
+        beside = (
+            [] if naive is None or baseline is None else [_beside(scored, metric, naive, baseline, interval, known)]
+        )
+    stopped_early = known is not None and steps < known.steps
     found = [
-        *_beside(scored, metric, baseline, interval),
-        *_few_steps(steps, is_weak=baseline is not None and (interval is None or interval[0] <= baseline)),
+        *beside,
+        *(() if stopped_early else few_steps(steps, known)),
+        *(odd_rate(known) if is_weak and known is not None else ()),
+        *(_guesses(task, scored) if is_weak else ()),
         *_never_said(task, scored),
-        *_rare(scored),
-        *_overfits(losses),
-        *_chosen_on(scored.split),
+        *(lasting(known) if known is not None else rare_labels(scored.train_labels if scored.label_names else {})),
+        *_overfits(losses, known),
+        *_for_a_paper(scored.split),
     ]
-    return Quality(metric, scored.split, scored.metrics[metric], interval, baseline, tuple(found))
+    return Quality(metric, scored.split, scored.metrics[metric], interval, baseline, _each_remedy_once(found))
+
+
+def naive_of(task: Task, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
+    """Return what is had without training on so many rows, or None where that is not known."""
+    return task.scores.baseline(train_labels, count, label_names) if train_labels and count else None
+
+
+def naive_score(task: Task, naive: Naive, rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]) -> float:
+    """Return the task's metric of what is had without training."""
+    if naive.predictions is None:
+        return naive.score
+    return task.scores.metrics(naive.predictions, rows, label_names, 0.0)[task.scores.best_metric]
 
 
 def lines_of(quality: Quality) -> list[str]:
     """Render the findings as lines for the log."""
-    if not quality.findings:
-        return []
-    return ["판정", *(f"  {one.text}{f' → {one.remedy}' if one.remedy else ''}" for one in quality.findings)]
+    return finding_lines("판정", quality.findings)
 
 
 class _Read(Mapping[str, Sequence[Any]]):
@@ -154,30 +188,59 @@ def _interval(task: Task, scored: Scored, columns: Mapping[str, Sequence[Any]]) 
     return float(low), float(high)
 
 
+def _each_remedy_once(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return the findings, a remedy only with the first of those that have it."""
+    seen, kept = set[str](), list[Finding]()
+    for finding in findings:
+        kept.append(replace(finding, remedy="") if finding.remedy in seen else finding)
+        seen.add(finding.remedy)
+    return tuple(kept)
+
+
+def _more_training(known: Known | None, scored: int) -> str:
+    if known is not None and known.preset:
+        return with_preset(known)
+    if known is not None and known.settings.training.preset is not None:
+        return f"학습 데이터와 평가할 행(지금 {scored:,}행)을 늘리세요."
+    return "training.epochs나 training.learning_rate를 늘려 더 학습하거나, 학습 데이터와 평가할 행을 늘리세요."
+
+
 def _beside(
-    scored: Scored, metric: str, baseline: float | None, interval: tuple[float, float] | None
-) -> Iterator[Finding]:
-    if baseline is None:
-        return
-    commonest = most_common(scored.train_labels)
+    scored: Scored, metric: str, naive: Naive, baseline: float, interval: tuple[float, float] | None,
+    known: Known | None,
+) -> Finding:  # fmt: skip
     name, score = display_name(metric), scored.metrics[metric]
     within = f" (95% 신뢰구간 {interval[0]:.3f}~{interval[1]:.3f})" if interval else ""
-    naive = f"항상 가장 흔한 라벨('{commonest}')로만 예측하면 {baseline:.4f}입니다."
-    text = f"{scored.split} {name} {score:.4f}{within}. {naive}"
+    text = f"{scored.split} {name} {score:.4f}{within}. {baseline_text(naive, baseline)}"
+    remedy = _more_training(known, len(scored.predictions))
     if (interval[0] if interval else score) > baseline:
-        yield Finding("learned", f"{text} 이 모델은 그보다 확실히 낫습니다.")
-    else:
+        return Finding("learned", f"{text} 이 모델은 그보다 확실히 낫습니다.")
+    return Finding("not learned", f"{text} 이 모델이 그보다 낫다고 할 수 없습니다.", remedy)
+
+
+def _fallen(untrained: Untrained, known: Known | None) -> Finding:
+    """Compare the loss with that of the model before it was trained, on the same rows."""
+    losses = f"학습 전 {untrained.before:.4f}, 가장 좋은 모델 {untrained.after:.4f}"
+    text = f"검증 데이터 {untrained.rows:,}행의 손실: {losses}."
+    if untrained.after <= _LEARNED * untrained.before:
+        return Finding("learned", text)
+    return Finding("not learned", f"{text} 배운 것이 거의 없습니다.", _more_training(known, untrained.rows))
+
+
+def _guesses(task: Task, scored: Scored) -> Iterator[Finding]:
+    """Say that the loss is that of a model that knows nothing but how frequent each label is."""
+    total = sum(scored.train_labels.values())
+    if not scored.label_names or task.scores.best_metric != "accuracy" or not total or "loss" not in scored.metrics:
+        return
+    shares = [count / total for count in scored.train_labels.values() if count]
+    guessing = -sum(share * math.log(share) for share in shares)
+    if scored.metrics["loss"] >= _GUESSED * guessing:
         yield Finding(
-            "not learned",
-            f"{text} 이 모델이 그보다 낫다고 할 수 없습니다.",
-            "training.epochs나 training.learning_rate를 늘려 더 학습하거나, 학습 데이터와 평가할 행을 늘리세요.",
+            "loss of guessing",
+            f"{scored.split} 손실이 {scored.metrics['loss']:.4f}입니다. "
+            f"텍스트를 읽지 않고 라벨의 비율로만 답해도 {guessing:.4f}입니다.",
+            "학습률과 스텝 수를 늘리고, 라벨이 텍스트와 맞게 붙어 있는지 몇 행을 읽어 확인하세요.",
         )
-
-
-def _few_steps(steps: int, is_weak: bool) -> Iterator[Finding]:
-    if steps < _FEW_STEPS:
-        remedy = "training.epochs를 늘리거나 data.batch_size를 줄이세요." if is_weak else ""
-        yield Finding("few steps", f"학습이 {steps:,}스텝뿐입니다.", remedy)
 
 
 def _never_said(task: Task, scored: Scored) -> Iterator[Finding]:
@@ -194,23 +257,13 @@ def _never_said(task: Task, scored: Scored) -> Iterator[Finding]:
         yield Finding(
             "labels never predicted",
             f"한 번도 예측하지 않은 라벨이 있습니다: {shown}{more}",
-            "더 학습하거나, 그 라벨의 학습 데이터를 늘리세요.",
+            "더 학습하거나, 그 라벨의 학습 데이터를 늘리거나, training.class_weights: balanced를 쓰세요.",
         )
 
 
-def _rare(scored: Scored) -> Iterator[Finding]:
-    rare = {label: count for label, count in scored.train_labels.items() if count < _FEW_ROWS_OF_A_LABEL}
-    if scored.label_names and rare:
-        shown = ", ".join(f"{label} {count:,}행" for label, count in list(rare.items())[:_SHOWN])
-        more = f" 등 {len(rare):,}개" if len(rare) > _SHOWN else ""
-        yield Finding(
-            "rare labels",
-            f"학습 데이터가 {_FEW_ROWS_OF_A_LABEL}행보다 적은 라벨이 있습니다: {shown}{more}",
-            "데이터를 더 모으거나 data.label_map으로 다른 라벨과 합치세요.",
-        )
-
-
-def _overfits(losses: Sequence[float]) -> Iterator[Finding]:
+def _overfits(losses: Sequence[float], known: Known | None) -> Iterator[Finding]:
+    stops = known is not None and known.settings.training.early_stopping_patience is not None
+    ending = "세요" if stops else "거나 training.early_stopping_patience를 쓰세요"
     lowest = min(range(len(losses)), key=lambda place: losses[place]) if losses else 0
     if losses and lowest < len(losses) - 1 and losses[-1] > _RISE * losses[lowest]:
         least, epoch = with_particle(f"{losses[lowest]:.4f}", "으로/로"), with_particle(str(lowest + 1), "으로/로")
@@ -219,14 +272,19 @@ def _overfits(losses: Sequence[float]) -> Iterator[Finding]:
             f"검증 손실이 {lowest + 1} epoch에서 {least} 가장 낮았고 마지막에는 {losses[-1]:.4f}입니다"
             "(과적합). "
             "저장된 모델은 검증 지표가 가장 좋았던 시점의 것입니다.",
-            f"training.epochs를 {epoch} 줄이거나 training.early_stopping_patience를 쓰세요.",
+            f"training.epochs를 {epoch} 줄이{ending}.",
         )
 
 
-def _chosen_on(split: str) -> Iterator[Finding]:
+def _for_a_paper(split: str) -> Iterator[Finding]:
     if split == "validation":
         yield Finding(
             "chosen on validation",
             "이 점수는 모델을 고를 때 쓴 검증 데이터의 점수여서 실제보다 높게 나올 수 있습니다.",
             "논문이나 보고서에는 data.test_split으로 따로 분리한 test 데이터의 점수를 쓰세요.",
+        )
+    else:
+        yield Finding(
+            "score for a paper",
+            f"논문이나 보고서에는 이 {split} 점수를 쓰세요. 모델을 고를 때 쓰지 않은 데이터의 점수입니다.",
         )

@@ -1,21 +1,25 @@
-"""A run's facts in one typed object. The end of the log, summary.json and the model card all render this object."""
+"""A run's facts in one typed object: the end of the log, summary.json, the model card and the page all render it."""
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finetuning.config.schema import ExpectationSettings, Settings
 from finetuning.korean.durations import duration
 from finetuning.models.adapters import METHODS
+from finetuning.reporting.cases import RankedCase
 from finetuning.reporting.metric_names import metrics_line
+from finetuning.reporting.next_steps import NextStep
 from finetuning.reporting.profile import PhaseTimes
 from finetuning.reporting.published import Verdict, judge, public_name
 from finetuning.reporting.quality import Quality, lines_of
 from finetuning.tasks.base import Task
+from finetuning.tasks.evidence import Evidence
 
 _GIB = 2**30
 
@@ -129,12 +133,54 @@ class EvaluationFacts:
         metrics: Metrics by name.
         details: Further lines about the evaluation, such as a confusion matrix.
         samples: Lines that show a few rows with their predictions.
+        evidence: What the task shows of it on the page.
+        cases: The first rows of the evidence's ranking.
     """
 
     split: str
     metrics: Mapping[str, float]
     details: Sequence[str] = ()
     samples: Sequence[str] = ()
+    evidence: Evidence = field(default_factory=Evidence)
+    cases: Sequence[RankedCase] = ()
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """A split of the data.
+
+    Attributes:
+        name: Its name.
+        where: Its source, as messages name it.
+        rows: Its number of rows.
+        cut: Number of its examples that were cut at max_length.
+        told: What cleaning found, a sentence each.
+        labels: Count of each label, the commonest first.
+    """
+
+    name: str
+    where: str
+    rows: int
+    cut: int = 0
+    told: Sequence[str] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Background:
+    """What only the page shows of a run.
+
+    Attributes:
+        data: The splits, train first.
+        notes: Further sentences about the data, such as how many texts are repeated.
+        records: The records of metrics.jsonl.
+        next_steps: What may be done next with the model.
+    """
+
+    data: Sequence[SplitFacts] = ()
+    notes: Sequence[str] = ()
+    records: Sequence[Mapping[str, Any]] = ()
+    next_steps: Sequence[NextStep] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +210,9 @@ class RunReport:
         expectation: The published score, where the settings name one.
         verdict: Whether the run reproduced it, or None without one.
         versions: Versions of Python and of the libraries that results depend on.
+        system: The operating system.
+        settings: The settings in force, with automatic choices applied.
+        background: What only the page shows.
     """
 
     output_dir: Path
@@ -188,6 +237,9 @@ class RunReport:
     expectation: ExpectationSettings
     verdict: Verdict | None
     versions: Mapping[str, str]
+    system: str
+    settings: Settings
+    background: Background
 
 
 def build_report(
@@ -200,6 +252,7 @@ def build_report(
     hardware: Hardware,
     memory: MemoryFacts,
     quality: Quality,
+    background: Background,
 ) -> RunReport:
     """Build the report of a run from its settings and its measurements.
 
@@ -212,6 +265,7 @@ def build_report(
         hardware: Device, processes and precision.
         memory: Memory used.
         quality: What the score is worth.
+        background: What only the page shows.
 
     Returns:
         The report, with the verdict on the published score and the library versions.
@@ -242,6 +296,9 @@ def build_report(
         expectation=settings.expectation,
         verdict=judge(settings, rows, evaluation.metrics),
         versions=library_versions(),
+        system=platform.platform(),
+        settings=settings,
+        background=background,
     )
 
 

@@ -13,9 +13,9 @@ from finetuning.reporting.metric_names import display_name, lower_is_better
 from finetuning.reporting.text_table import shortened, table_lines
 
 State = Literal["finished", "running", "stopped", "unsaved"]
-_LONGEST_NAME, _LONGEST_SOURCE = 44, 28
+_LONGEST_CELLS, _LONGEST_CELL = {"학습": 44, "모델": 28, "데이터": 28}, 200
 _NOTHING = "-"
-_NUMBERS = ("스텝", "시간")
+NUMBERS = ("스텝", "시간")
 # kind of a finding → the same in a word or two, in the order of the table
 _VERDICTS = {
     "learned": "기준보다 나음",
@@ -65,7 +65,24 @@ class RunRow:
     findings: tuple[str, ...] = ()
 
 
-def in_order(rows: Sequence[RunRow]) -> list[RunRow]:
+@dataclass(frozen=True)
+class RunTable:
+    """The runs of a task that have the same metric.
+
+    Attributes:
+        title: The task and the metric, and what all of its runs share.
+        columns: Names of the columns.
+        rows: The runs, the best first.
+        cells: The cells of each run.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[RunRow]
+    cells: Sequence[tuple[str, ...]]
+
+
+def _in_order(rows: Sequence[RunRow]) -> list[RunRow]:
     """Sort runs by task and metric, then the best score first; those without a score follow by name."""
 
     def place(row: RunRow) -> tuple[object, ...]:
@@ -78,23 +95,33 @@ def in_order(rows: Sequence[RunRow]) -> list[RunRow]:
     return sorted(rows, key=place)
 
 
-def grouped(rows: Sequence[RunRow]) -> Iterator[tuple[str, list[RunRow]]]:
+def _grouped(rows: Sequence[RunRow]) -> Iterator[tuple[str, list[RunRow]]]:
     """Yield the runs of each task and metric in the order of their scores, under a heading in Korean."""
-    for (task, metric), members in groupby(in_order(rows), key=lambda row: (row.task, row.metric)):
+    for (task, metric), members in groupby(_in_order(rows), key=lambda row: (row.task, row.metric)):
         yield f"{task or '태스크를 알 수 없음'}{f' ({display_name(metric)})' if metric else ''}", list(members)
 
 
-def lines_of_runs(rows: Sequence[RunRow]) -> list[str]:
-    """Render runs as a table for each task."""
-    lines: list[str] = []
-    for heading, members in grouped(rows):
+def tables_of(rows: Sequence[RunRow]) -> list[RunTable]:
+    """Lay runs out as a table for each task and metric, in the order of their scores."""
+    tables = []
+    for heading, members in _grouped(rows):
         shared = _shared(members)
         title = ", ".join([heading, *(f"{name} {value}" for name, value in shared.items())])
-        table = [_cells(row) for row in members]
-        header = [name for name in table[0] if name not in shared]
-        right = frozenset(place for place, name in enumerate(header) if name in _NUMBERS)
-        lines += ["", title] if lines else [title]
-        lines += table_lines(header, [[cells[name] for name in header] for cells in table], right)
+        cells = [_cells(row) for row in members]
+        columns = tuple(name for name in cells[0] if name not in shared)
+        tables.append(RunTable(title, columns, members, [tuple(one[name] for name in columns) for one in cells]))
+    return tables
+
+
+def lines_of_runs(rows: Sequence[RunRow]) -> list[str]:
+    """Render runs as tables for the terminal, with long names cut in their middle."""
+    lines: list[str] = []
+    for table in tables_of(rows):
+        right = frozenset(place for place, name in enumerate(table.columns) if name in NUMBERS)
+        longest = [_LONGEST_CELLS.get(name, _LONGEST_CELL) for name in table.columns]
+        cut = [[shortened(cell, most) for cell, most in zip(row, longest, strict=True)] for row in table.cells]
+        lines += ["", table.title] if lines else [table.title]
+        lines += table_lines(table.columns, cut, right)
     return lines
 
 
@@ -107,9 +134,9 @@ def _shared(rows: Sequence[RunRow]) -> dict[str, str]:
 
 def _cells(row: RunRow) -> dict[str, str]:
     return {
-        "학습": shortened(row.name, _LONGEST_NAME),
-        "모델": shortened(short_source(row.model), _LONGEST_SOURCE),
-        "데이터": shortened(short_source(row.data), _LONGEST_SOURCE),
+        "학습": row.name,
+        "모델": short_source(row.model),
+        "데이터": short_source(row.data),
         "점수 (95% 신뢰구간)": score_text(row),
         "스텝": _NOTHING if row.steps is None else f"{row.steps:,}",
         "시간": _NOTHING if row.seconds is None else duration(row.seconds),

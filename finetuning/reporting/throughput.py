@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from finetuning.korean.durations import duration
+from finetuning.reporting.metric_names import metrics_line
 
 _WORTH_TELLING = 0.1  # share of the time; less is told in the debug log alone
 _WHOLE_FROM = 10  # examples a second; a slower speed has a decimal place
@@ -20,30 +23,34 @@ class Tally:
 
     Attributes:
         loss_sum: Sum of the loss over all items.
-        items: Number of items in that sum: examples or trained tokens.
+        items: Number of items in that sum, examples or trained tokens, or the sum of their weights.
         examples: Number of examples.
         tokens: Number of real tokens.
         padded_tokens: Number of computed tokens, padding included.
         skipped: Steps skipped because of NaN or Inf.
         seconds: Time of the training steps, without evaluating and saving.
         waited: Part of that time in which the next window was not ready yet.
+        measured: Sums over all items of what the objective measures, by name.
         uncompiled: How often one of the compiled layers ran its Python code.
     """
 
     loss_sum: float = 0.0
-    items: int = 0
+    items: float = 0
     examples: int = 0
     tokens: int = 0
     padded_tokens: int = 0
     skipped: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    measured: dict[str, float] = field(default_factory=dict)
     uncompiled: int = 0
 
-    def add_loss(self, loss_sum: float, items: int) -> None:
-        """Add one window's loss."""
+    def add_loss(self, loss_sum: float, items: float, measured: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Add one window's loss, and what was measured beside it."""
         self.loss_sum += loss_sum
         self.items += items
+        for name, value in measured.items():
+            self.measured[name] = self.measured.get(name, 0.0) + value
 
     def add_work(self, examples: int, tokens: int, padded_tokens: int, seconds: float) -> None:
         """Add one window's work and time."""
@@ -56,6 +63,11 @@ class Tally:
     def loss(self) -> float:
         """Mean loss per item, NaN without items."""
         return self.loss_sum / self.items if self.items else math.nan
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Means per item of what the objective measures, by name."""
+        return {name: value / max(self.items, 1) for name, value in self.measured.items()}
 
     @property
     def padding(self) -> float:
@@ -87,7 +99,8 @@ class Tally:
             The line, in Korean.
         """
         speed = f"{self.examples_per_s:,.0f}" if self.examples_per_s >= _WHOLE_FROM else f"{self.examples_per_s:.1f}"
-        parts = [f"손실 {self.loss:.4f}", f"학습률 {lr:.3g}", f"초당 {speed}개"]
+        measured = metrics_line(self.means)
+        parts = [f"손실 {self.loss:.4f}", *([measured] if measured else []), f"학습률 {lr:.3g}", f"초당 {speed}개"]
         if left_s > 0:
             parts.append(f"남은 시간 {duration(left_s)}")
         parts.append(f"메모리 {memory_bytes / _GIB:.2f} GiB")

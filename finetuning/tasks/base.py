@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from finetuning.config.schema import Settings
-from finetuning.tasks.parts import Presenter, RowEncoder, RowReader, Scorer
+from finetuning.tasks.parts import RowEncoder, RowReader, Scorer
+from finetuning.tasks.presenter import Presenter
 
 
 class Task(ABC):

@@ -10,7 +10,8 @@ from exceptions import ModelError
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
 from finetuning.tasks.base import Task
-from finetuning.tasks.parts import Presenter, RowColumns, RowEncoder, RowReader
+from finetuning.tasks.parts import RowColumns, RowEncoder, RowReader
+from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tensors import pad
 from finetuning.tasks.text_encoding import check_is_fast, text_columns, without_unread_end
 from finetuning.tasks.vocabulary import (

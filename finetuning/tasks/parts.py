@@ -1,4 +1,4 @@
-"""The four parts of a task: what it reads, how it encodes, how it scores, and how its results are shown."""
+"""Three parts of a task: what it reads, how it encodes, and how it scores. The fourth is in presenter.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetuning.config.schema import DataSettings, Settings
-from finetuning.types import Batch, Column, RandomKey, Remark
+from finetuning.types import Batch, Column, Naive, RandomKey, Remark
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 RowColumns = Mapping[str, Sequence[Any]]  # the values of rows by role
+Rows = Sequence[Sequence[Mapping[str, Any]]]  # the examples of each row of a batch
 
 
 class RowReader(ABC):
@@ -68,10 +69,8 @@ class RowReader(ABC):
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         """Check a source's cells and bring them into the form that the encoder reads.
 
-        A row may get roles that no column has, such as a label made from its text.
-
         Args:
-            row: Cells by role. Without the roles of targets in prediction.
+            row: Cells by role. Without the roles of targets in prediction. It may get roles that no column has.
 
         Returns:
             Values by role. The cache keeps values other than strings as JSON.
@@ -219,17 +218,18 @@ class RowEncoder(ABC):
         """Return whether windows are packed into rows of several sequences through `collate_rows`."""
         return False
 
-    def collate_rows(self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+    def collate_rows(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None = None) -> Batch:
         """Collate rows of several examples that do not attend to each other.
 
         Args:
             rows: The examples of each row.
             tokenizer: Tokenizer after `fit_tokenizer`.
+            key: As for `collate`.
 
         Returns:
             The batch. The default puts every example into a row of its own.
         """
-        return self.collate([example for row in rows for example in row], tokenizer, None)
+        return self.collate([example for row in rows for example in row], tokenizer, key)
 
     def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
         """Return an example's text as the model reads it, for `plan`."""
@@ -247,12 +247,14 @@ class Scorer(ABC):
         greater_is_better: Whether a higher value of that metric is better.
         validation_texts: Rows for which a text is generated after an epoch. 0 if the task generates none.
         final_texts: The same for a run's last evaluation.
+        reads: Settings of training that change its loss, of those that only some tasks read.
     """
 
     best_metric: ClassVar[str]
     greater_is_better: ClassVar[bool]
     validation_texts: ClassVar[int] = 0
     final_texts: ClassVar[int] = 0
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -287,8 +289,12 @@ class Scorer(ABC):
             A scalar, float32 (float64 if the model computes in that).
         """
 
+    def items(self, batch: Batch) -> float:
+        """Return what the batch adds to the denominator of its window's loss."""
+        return batch.items
+
     def training_loss(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        """Return the same loss for backward. Override it if the gradient can be computed in less memory."""
+        """Return the loss for backward, summed as `items` counts. Override it for less memory, or for another loss."""
         return self.loss_sum(self.forward(model, batch), batch)
 
     @abstractmethod
@@ -324,8 +330,8 @@ class Scorer(ABC):
         """
         return {}
 
-    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> list[Any] | None:
-        """Return `count` predictions as a model gives them that has learned nothing, such as the commonest label.
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
+        """Return what is had without training, such as `count` predictions of the commonest label.
 
         Args:
             train_labels: Count of each label in train.
@@ -333,7 +339,7 @@ class Scorer(ABC):
             label_names: Label names in the order of their ids.
 
         Returns:
-            The predictions, or None for a task without such ones.
+            It, or None for a task without.
         """
         return None
 
@@ -352,54 +358,6 @@ class Scorer(ABC):
         Returns:
             Values by name, `loss` and `best_metric` among them.
         """
-
-
-class Presenter(ABC):
-    """How a task's rows and predictions are shown to a person."""
-
-    def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
-        """Return a row's input and its expected output as text. The latter is "" if it is not known."""
-        given = " / ".join(str(row[role]) for role in ("text", "text_pair") if role in row)
-        return given, str(row.get("label", ""))
-
-    @abstractmethod
-    def readable(
-        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, Any]:
-        """Return one prediction in JSON types, for `predict`.
-
-        Args:
-            prediction: The scorer's prediction for the row.
-            row: The row's values by role.
-            label_names: Label names in the order of their ids.
-            tokenizer: Tokenizer of the model.
-
-        Returns:
-            Values by name, in the order in which they are written.
-        """
-
-    def labels_said(self, readable: Mapping[str, Any]) -> Sequence[str]:
-        """Return the labels in a prediction that `readable` made, which `predict` counts; none by default."""
-        return ()
-
-    def phrase(
-        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
-    ) -> list[Any]:
-        """Return the values of one prediction for a line of the log; see `readable` for the arguments."""
-        return list(self.readable(prediction, row, label_names, tokenizer).values())
-
-    def details(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> list[str]:
-        """Return further lines for an evaluation's report, such as a confusion matrix.
-
-        Args:
-            predictions: One of each row.
-            rows: Columns of the split by role.
-            label_names: Label names in the order of their ids.
-
-        Returns:
-            Lines of text, none by default.
-        """
-        return []
 
 
 def _default_of(setting: str) -> str | None:

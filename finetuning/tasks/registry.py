@@ -21,6 +21,7 @@ _ROWS = (
     ("generation.causal", "TextGeneration"),
     ("generation.seq2seq", "Text2TextGeneration"),
     ("preference.task", "PreferenceTask"),
+    ("preference.reward", "RewardTask"),
 )
 
 

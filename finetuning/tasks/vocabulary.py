@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class VocabularyScorer(Scorer):
     """Cross-entropy of token ids at some positions. The head runs on the hidden states of these positions only."""
 
+    reads = frozenset({"label_smoothing"})
+
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Find out whether the loss can be computed from hidden states and the head's weight, without logits."""
         from finetuning.ops.vocabulary_loss import plain_head
@@ -38,15 +40,15 @@ class VocabularyScorer(Scorer):
         return _cross_entropy_sum(outputs, batch)
 
     def training_loss(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        """Return the same loss, in chunks of the vocabulary loss if the head is plain."""
+        """Return the loss, smoothed as the settings say, in chunks of the vocabulary loss if the head is plain."""
         from finetuning.ops.vocabulary_loss import as_identity, vocabulary_loss_sum
 
-        head = plain_head_of(model)
+        head, smoothing = plain_head_of(model), self.settings.training.label_smoothing
         if head is None:
-            return _cross_entropy_sum(self.project(model, batch), batch)
+            return _cross_entropy_sum(self.project(model, batch), batch, smoothing)
         with as_identity(head):
             hidden = self.project(model, batch)
-        return vocabulary_loss_sum(hidden, head.weight, head.bias, chosen_labels(batch))
+        return vocabulary_loss_sum(hidden, head.weight, head.bias, chosen_labels(batch), smoothing)
 
 
 def vocabulary_batch(
@@ -154,7 +156,9 @@ def only_head_positions(model: PreTrainedModel, batch: Batch) -> Iterator[None]:
         handle.remove()
 
 
-def _cross_entropy_sum(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+def _cross_entropy_sum(logits: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
     import torch
 
-    return torch.nn.functional.cross_entropy(at_least_float32(logits), chosen_labels(batch), reduction="sum")
+    return torch.nn.functional.cross_entropy(
+        at_least_float32(logits), chosen_labels(batch), reduction="sum", label_smoothing=smoothing
+    )

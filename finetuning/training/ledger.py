@@ -15,8 +15,9 @@ from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.recorder import Recorder
 from finetuning.reporting.throughput import Tally
 from finetuning.training.state import TrainingState
-from finetuning.training.step import StepResult, losses_and_norms
+from finetuning.training.step import StepResult, sums_and_norms
 from finetuning.types import RandomKey
+from finetuning.windows.objectives.registry import objective_of
 from finetuning.windows.order import Window
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class StepLedger:
         self, state: TrainingState, evaluator: Evaluator, examples: Examples, seed: int, recorder: Recorder
     ) -> None:
         self.state, self.evaluator, self.examples, self.seed = state, evaluator, examples, seed
-        self.recorder = recorder
+        self.recorder, self.measures = recorder, objective_of(evaluator.task).measures
         self._unread: list[tuple[int, Window, StepResult]] = []
         self._since = time.perf_counter()
 
@@ -84,16 +85,16 @@ class StepLedger:
         """
         unread, norm, since = self._unread, math.nan, time.perf_counter()
         self._unread = []
-        values = losses_and_norms([result for _, _, result in unread])
+        values = sums_and_norms([result for _, _, result in unread])
         waited = time.perf_counter() - since  # the time of the steps themselves, which were only enqueued
         tallies: tuple[Tally, ...] = (self.state.since_log, self.state.this_epoch)
         for tally in tallies:
             tally.seconds += waited
-        for (step, window, result), (loss_sum, norm) in zip(unread, values, strict=True):
+        for (step, window, result), ((loss_sum, *measured), norm) in zip(unread, values, strict=True):
             is_good = math.isfinite(loss_sum) and math.isfinite(norm)
             for tally in tallies:
                 if is_good:
-                    tally.add_loss(loss_sum, result.items)
+                    tally.add_loss(loss_sum, result.items, dict(zip(self.measures, measured, strict=True)))
                 else:
                     tally.skipped += 1
             if is_good:
@@ -119,7 +120,7 @@ class StepLedger:
             self.state.step, self.state.epoch + 1,
             kind="train", loss=tally.loss, lr=lr, grad_norm=grad_norm, skipped=tally.skipped,
             examples_per_s=round(tally.examples_per_s, 2), tokens_per_s=round(tally.tokens_per_s, 1),
-            padding=round(tally.padding, 4), memory_bytes=memory_bytes,
+            padding=round(tally.padding, 4), memory_bytes=memory_bytes, **tally.means,
             **({"uncompiled": tally.uncompiled} if tally.uncompiled else {}),
         )  # fmt: skip
         self.state.since_log = Tally()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -93,16 +93,31 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backwa
         SettingsError: A package that the optimizer needs is not installed.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups = _groups(model, settings)
     rule = OPTIMIZERS[settings.optimizer].make_rule(settings)
     is_plain = all(p.dtype in (torch.float32, torch.float64) for p in trained)
     if settings.optimizer == "adamw" and is_plain and not in_backward:
         return rule(groups)
     at_once = 0 if in_backward or not trained else numbers_at_once(trained[0].device)
     return ChunkedOptimizer(groups, settings.learning_rate, rule, at_once)
+
+
+def _groups(model: torch.nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Group the trained parameters by weight decay and by `lr_scale`, their factor of the learning rate."""
+    from finetuning.models.depths import layers_below_head
+
+    decay, trained = settings.layerwise_lr_decay, {n: p for n, p in model.named_parameters() if p.requires_grad}
+    depths = layers_below_head(model) if decay < 1 else dict.fromkeys(trained, 0)  # type: ignore[arg-type]
+    groups = []
+    for depth in sorted({depths[name] for name in trained}):
+        here = [parameter for name, parameter in trained.items() if depths[name] == depth]
+        groups += [
+            {"params": [p for p in here if p.ndim >= 2], "weight_decay": settings.weight_decay},
+            {"params": [p for p in here if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        for group in groups[-2:]:
+            group["lr_scale"] = decay**depth
+    return groups
 
 
 def is_adamw(optimizer: Optimizer) -> bool:

@@ -10,7 +10,7 @@ from exceptions import SettingsError
 from finetuning.checkpoints.fingerprint import EPOCHS, difference
 from finetuning.config.schema import TrainingSettings
 from finetuning.korean.particles import with_particle
-from finetuning.training.schedules import learning_rate_factor
+from finetuning.training.schedules import schedule_of
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +37,7 @@ def check_epochs(saved: Mapping[str, Any], training: TrainingSettings, done_step
             remedy="training.epochs를 늘리거나, 더 이전 체크포인트를 --checkpoint_path로 고르세요.",
         )
     old, new = (
-        training.learning_rate * learning_rate_factor(training, done_steps, steps)
-        for steps in (windows * before, total)
+        training.learning_rate * schedule_of(training, steps)(done_steps) for steps in (windows * before, total)
     )
     _log.warning(
         "%s. 학습률 스케줄을 전체 %s스텝에 맞춥니다. 다음 스텝의 학습률은 %s 아니라 %.3g입니다.",

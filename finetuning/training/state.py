@@ -23,6 +23,7 @@ class TrainingState:
         best_metric, best_step: The best validation metric so far and its step; None and 0 before the first.
         evaluations_since_best: Evaluations since the best one, for early stopping.
         last_metrics: Metrics of the last evaluation.
+        untrained_loss: Loss of the first validation rows before training, for a task whose score is its loss.
         uncompiled: How often one of the compiled layers ran its Python code.
         since_log, this_epoch: Sums since the last log line, and since the epoch began.
     """
@@ -37,6 +38,7 @@ class TrainingState:
     best_step: int = 0
     evaluations_since_best: int = 0
     last_metrics: dict[str, float] = field(default_factory=dict)
+    untrained_loss: float | None = None
     uncompiled: int = 0
     since_log: Tally = field(default_factory=Tally)
     this_epoch: Tally = field(default_factory=Tally)

@@ -34,17 +34,22 @@ class WindowGradient:
     """The gradient of a window, stored in the parameters' `grad`, and what it was computed from.
 
     Attributes:
-        loss_sum: Numerator of the window's loss over all processes, a scalar on the device.
+        sums: Numerators of the window's loss and of what the objective measures, over all processes, on the device.
         counts: The window's counts over all processes: first its items, the denominator of its loss.
         batches: This process's micro-batches.
         consumed_norm: L2 norm of a gradient that was measured or applied inside the backward pass and then dropped, a
             scalar on the device; None if the gradient is stored.
     """
 
-    loss_sum: torch.Tensor
-    counts: tuple[int, ...]
+    sums: torch.Tensor
+    counts: tuple[float, ...]
     batches: list[Batch]
     consumed_norm: torch.Tensor | None
+
+    @property
+    def loss_sum(self) -> torch.Tensor:
+        """Numerator of the window's loss, a scalar on the device."""
+        return self.sums[0]
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,9 @@ class StepResult:
     """Result of one optimizer step, summed over all processes.
 
     Attributes:
-        loss_sum: Sum of the loss over the window's items, a scalar on the device; reading it waits for the device.
-        items: Number of the window's items.
+        sums: Sums of the loss and of what the objective measures over the window's items, on the device; reading them
+            waits for the device.
+        items: Denominator of the window's loss: its items, or the sum of their weights.
         grad_norm: L2 norm of the gradient before clipping, a scalar on the device. If it or the loss is not finite,
             the step was skipped.
         lr: Learning rate of the step.
@@ -63,8 +69,8 @@ class StepResult:
         uncompiled: How often one of the compiled layers ran its Python code, which shapes may need.
     """
 
-    loss_sum: torch.Tensor
-    items: int
+    sums: torch.Tensor
+    items: float
     grad_norm: torch.Tensor
     lr: float
     tokens: int
@@ -73,10 +79,10 @@ class StepResult:
     uncompiled: int = 0
 
 
-def losses_and_norms(results: Sequence[StepResult]) -> list[tuple[float, float]]:
-    """Return (loss sum, gradient norm) of each step, read from the device in one copy."""
-    rows = [torch.stack((result.loss_sum, result.grad_norm.to(result.loss_sum.dtype))) for result in results]
-    return [(loss_sum, norm) for loss_sum, norm in torch.stack(rows).tolist()] if rows else []
+def sums_and_norms(results: Sequence[StepResult]) -> list[tuple[list[float], float]]:
+    """Return (sums, gradient norm) of each step, read from the device in one copy."""
+    rows = [torch.cat((result.sums, result.grad_norm.to(result.sums.dtype).reshape(1))) for result in results]
+    return [(sums, norm) for *sums, norm in torch.stack(rows).tolist()] if rows else []
 
 
 class OptimizerStep:
@@ -96,6 +102,7 @@ class OptimizerStep:
         self.model, self.runtime, self.memory = evaluator.model, evaluator.runtime, evaluator.memory
         self.objective = objective_of(evaluator.task)
         self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
+        self.learning_rate = settings.training.learning_rate
         self.loss_scale = self.runtime.loss_scale()
         self.stepped_in_backward = self._stepped_in_backward()
         self.compiled: CompiledLayers | None = None
@@ -140,9 +147,10 @@ class OptimizerStep:
     # --- the gradient ---
 
     def set_learning_rate(self, lr: float) -> None:
-        """Set the learning rate of the next step."""
+        """Set the learning rate of the next step; layers below the head may have a share of it."""
+        self.learning_rate = lr
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
 
     def gradient(self, ready: ReadyWindow, step: int) -> WindowGradient:
         """Compute the gradient of a window. It is the same for every cut into micro-batches.
@@ -165,10 +173,10 @@ class OptimizerStep:
         if ready.token_budget != self.memory.token_budget:  # memory ran out after the window was planned
             ready = self.plan(window)
         batches = ready.batches
-        counts = tuple(int(self.runtime.total(float(count))) for count in self.objective.counts(batches))
+        counts = tuple(self.runtime.total(float(count)) for count in self.objective.counts(batches))
         while True:
             try:
-                loss_sum, norm = self._backward(batches, counts, step)
+                sums, norm = self._backward(batches, counts, step)
                 break
             except MAY_BE_OUT_OF_MEMORY as error:
                 if not is_out_of_memory(error):
@@ -177,10 +185,10 @@ class OptimizerStep:
             self.optimizer.zero_grad(set_to_none=True)
             self.memory.shrink(largest.inputs["input_ids"].numel(), largest.examples())
             batches = self.plan(window).batches
-        return WindowGradient(self.runtime.summed(loss_sum), counts, batches, norm)
+        return WindowGradient(self.runtime.summed(sums), counts, batches, norm)
 
-    def accumulate(self, batches: list[Batch], counts: Sequence[int], step: int) -> torch.Tensor:
-        """Add the gradient of these micro-batches to the parameters; return their loss sum, a scalar on the device."""
+    def accumulate(self, batches: list[Batch], counts: Sequence[float], step: int) -> torch.Tensor:
+        """Add the gradient of these micro-batches to the parameters; return the objective's sums."""
         self.runtime.seed_step(self.settings.training.seed, step)
         layers = nullcontext() if self.compiled is None else self.compiled.in_use()
         with self.runtime.autocast(), layers:  # around the whole window, so that weights are cast once
@@ -206,9 +214,9 @@ class OptimizerStep:
         return self.runtime.summed(value)
 
     def _backward(
-        self, batches: list[Batch], counts: Sequence[int], step: int
+        self, batches: list[Batch], counts: Sequence[float], step: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return this process's loss sum, and the gradient's norm where the backward pass consumed the gradient."""
+        """Return this process's sums, and the gradient's norm where the backward pass consumed the gradient."""
         if self.stepped_in_backward is None or len(batches) > 1:
             return self.accumulate(batches, counts, step), None
         if self.settings.training.max_grad_norm is None:
@@ -216,8 +224,8 @@ class OptimizerStep:
         else:
             consuming = measured_in_backward(self.model)
         with consuming as norm:
-            loss_sum = self.accumulate(batches, counts, step)
-        return loss_sum, norm.total()
+            sums = self.accumulate(batches, counts, step)
+        return sums, norm.total()
 
     # --- clipping ---
 
@@ -260,9 +268,9 @@ class OptimizerStep:
                 self._apply_in_backward(gradient, gradient.consumed_norm, step)
         tokens = sum(batch.tokens for batch in gradient.batches)
         padded = sum(batch.computed_tokens() for batch in gradient.batches)
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = self.learning_rate
         uncompiled = 0 if self.compiled is None else self.compiled.take_uncompiled()
-        return StepResult(gradient.loss_sum, gradient.counts[0], norm, lr, tokens, padded, overflowed, uncompiled)
+        return StepResult(gradient.sums, gradient.counts[0], norm, lr, tokens, padded, overflowed, uncompiled)
 
     def _apply(self, loss_sum: torch.Tensor, norm: torch.Tensor) -> bool:
         """Step with the parameters' gradients; return whether fp16 overflowed."""

@@ -150,7 +150,7 @@ class OneRow(Layout):
 
     def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         (row,) = rows
-        batch = task.encodes.collate_rows([row], tokenizer)
+        batch = task.encodes.collate_rows([row], tokenizer, key)
         if batch.others is not None:
             lengths = [len(sequence["other"]) for sequence in row]
             dense = causal_tokens(lengths, self.attention.attend)
@@ -176,7 +176,7 @@ class Packed(Layout):
         return pack_window(indices, lengths, self.max_length, token_budget)
 
     def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
-        return task.encodes.collate_rows(rows, tokenizer)
+        return task.encodes.collate_rows(rows, tokenizer, key)
 
 
 def choose_layout(

@@ -61,7 +61,7 @@ def test_training_goes_on_while_the_state_as_it_was_is_written(tmp_path: Path) -
 
 
 def test_a_save_waits_for_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     store = HeldStore(tmp_path / "run")
     store.let.set()
     with BackgroundSaver(store) as saver:

@@ -123,3 +123,26 @@ def test_a_model_that_all_runs_of_a_task_share_is_said_once(cli: Cli, tmp_path: 
     heading, columns, *_ = cli("runs", tmp_path).out.splitlines()
     assert heading == "text-classification (정확도), 데이터 nsmc"
     assert "모델" in columns and "데이터" not in columns
+
+
+def test_the_page_holds_the_table_and_the_curves_in_one_file(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    hostile = "<script>alert(1)</script>\"'&"
+    for name in ("one", "two"):
+        folder = write_finished(tmp_path / name, model=hostile)
+        records = (
+            {"kind": kind, "step": step, "loss": 1 / step, "accuracy": 0.5}
+            for step in (10, 20)
+            for kind in ("train", "eval")
+        )
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    (tmp_path / "one" / "report.html").write_text("", encoding="utf-8")
+    write_finished(
+        tmp_path / "three", task="text-generation", best_validation_loss=1.0, test={"loss": 1.1}, quality=None
+    )
+    run = cli("runs", tmp_path, "--html")
+    assert run.code == 0, run.err
+    page = (tmp_path / "runs.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 3 and "0.7500 (0.700~0.800) test" in page
+    assert 'href="one/report.html"' in page and 'href="two/report.html"' not in page
+    assert "<script" not in page and "alert(1)" in page and "src=" not in page and "@import" not in page

@@ -108,7 +108,7 @@ def test_the_editor_schema_accepts_our_files(path: Path) -> None:
         {"trainin": {}},
         {"model": {"adapter": {"dropout": 1.0}}},
         {"memory": {"max_gpu_memory_usage": 1.5}},
-        {"training": {"lr_scheduler": "polynomial"}},
+        {"training": {"lr_scheduler": "exponential"}},
         {"model": {"name": ""}},
     ],
     ids=str,

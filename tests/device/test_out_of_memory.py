@@ -214,7 +214,7 @@ def test_a_skipped_step_before_out_of_memory_does_not_prevent_saving(
     def left_out_then_nothing_fits(window: Any) -> Any:
         result = whole(window)
         if manager.state.step < 2:
-            return replace(result, loss_sum=result.loss_sum * math.nan)
+            return replace(result, sums=result.sums * math.nan)
         fail_above(manager, 1, CUDA)
         return whole(window)
 

@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 from tests.support.rehearsal.walk import ALIKE
 
 pytest.importorskip("torch.utils.backend_registration", reason="torch has no device of Python's")
-_READS_LOSSES = "finetuning/training/step.py: losses_and_norms"
+_READS_LOSSES = "finetuning/training/step.py: sums_and_norms"
 
 
 def run_module(*arguments: str) -> Any:

@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 MORPHEMES = {"bleu_morpheme", "rouge_l_morpheme"} if importlib.util.find_spec("kiwipiepy") else set()
 OVERLAP = {"bleu_char", "rouge_l", *MORPHEMES}
-HEARD = {"ended", "repetition", "hangul", "hanja", "mixed_politeness", "broken"}
+HEARD = {"ended", "repetition", "hangul", "hanja", "polite", "mixed_politeness", "broken"}
 
 
 def flags_for(model: Path, data: Path, output_dir: Path, *more: object) -> list[str]:

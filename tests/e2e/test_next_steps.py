@@ -79,7 +79,7 @@ def test_predict_counts_its_labels_beside_the_predictions(
     typed = cli(*steps[0], cwd=tmp_path, stdin="재미있다\n지루하다\n지루하다\n")
     said = [json.loads(line)["label"] for line in typed.out.splitlines()]
     assert len(said) == 3  # nothing but predictions on standard output
-    assert "예측한 행 3개. 라벨별: " in typed.err
+    assert "예측한 행 3개. 라벨별 개수: " in typed.err
     assert all(f"{label} {said.count(label)}" in typed.err for label in said)
     assert commands(told(typed.err)) == ["predict", "evaluate"]
     assert to_file.out == ""

@@ -24,7 +24,7 @@ def names(task: str, is_adapter: bool = False, **sections: dict[str, object]) ->
 def test_every_task_can_be_used_scored_and_continued(task: str) -> None:
     found = names(task)
     assert found[-2:] == ["evaluate", "resume"]
-    assert ("chat" in found) == (task == "text-generation")
+    assert ("chat" in found) == (task in {"text-generation", "preference"})
     assert ("predict" in found) == (task != "fill-mask")
 
 

@@ -36,7 +36,7 @@ def test_the_baseline_is_the_commonest_label_of_train() -> None:
     truth = ["긍정"] * 30 + ["부정"] * 70
     quality = judged(truth, truth)
     assert quality.baseline == pytest.approx(0.3)  # train's commonest label is not that of the test
-    assert kinds(quality) == ["learned"]
+    assert kinds(quality) == ["learned", "score for a paper"]
     assert "항상 가장 흔한 라벨('긍정')로만 예측하면 0.3000입니다" in quality.findings[0].text
 
 
@@ -53,7 +53,7 @@ def test_the_interval_is_that_of_the_binomial_distribution(rows: int, right: flo
 def test_a_model_that_says_one_label_has_not_learned() -> None:
     truth = ["긍정"] * 12 + ["부정"] * 8
     quality = judged(truth, ["긍정"] * 20, steps=9)
-    assert kinds(quality) == ["not learned", "few steps", "labels never predicted"]
+    assert kinds(quality) == ["not learned", "few steps", "labels never predicted", "score for a paper"]
     assert "9스텝뿐" in quality.findings[1].text and "training.epochs" in quality.findings[1].remedy
     assert "부정(정답 8행)" in quality.findings[2].text
 

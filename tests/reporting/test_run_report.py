@@ -13,6 +13,7 @@ from finetuning.reporting.model_card import model_card
 from finetuning.reporting.profile import PhaseTimes
 from finetuning.reporting.quality import Finding, Quality
 from finetuning.reporting.run_report import (
+    Background,
     EvaluationFacts,
     Hardware,
     MemoryFacts,
@@ -43,6 +44,7 @@ def report_of(
         hardware=Hardware("cpu", processes, "bf16"),
         memory=MemoryFacts(peak=3 * 2**30, limit=16 * 2**30, before_model=2**28, estimated=2**31),
         quality=Quality("accuracy", "test", 0.875, (0.78, 0.95), 0.5, (Finding("few steps", "24스텝뿐입니다."),)),
+        background=Background(),
     )
 
 
@@ -64,7 +66,7 @@ def test_every_rendering_states_the_same_facts(tmp_path: Path) -> None:
     assert (facts["steps"], facts["best_step"], facts["best_validation_accuracy"]) == (24, 16, 0.82)
     assert (facts["seconds"], facts["peak_memory_bytes"], facts["device"]) == (61.3, 3 * 2**30, "cpu")
     assert "test 50행: 손실 0.2500, 정확도 0.8750, macro-F1 0.8000" in log
-    assert "61초" in log and "3.00 GiB" in log and "스텝 16" in log
+    assert "1분 1초" in log and "3.00 GiB" in log and "스텝 16" in log
     assert (
         "| 정확도 | 0.8750 |" in card and "test 데이터 50행" in card and "스텝 16의 모델 (검증 정확도 0.8200)" in card
     )

@@ -36,9 +36,19 @@ def arguments_for(model: Path, data: Path, output_dir: Path, *more: object) -> l
     return [
         "--model_name", str(model), "--dataset", str(data), "--output_dir", str(output_dir), "--batch_size", "5",
         "--gradient_accumulation_steps", "2", "--learning_rate", "3e-3", "--max_length", "64",
+        "--set", "logging.report=false",
         "--set", "logging.log_steps=3", "--set", f"data.dataset_cache_dir={output_dir.parent / 'cache'}",
         *map(str, more),
     ]  # fmt: skip
+
+
+def without_report(words: list[str]) -> list[str]:
+    """The words of a command, with the report turned off where they do not name it."""
+    place = int(bool(words) and not words[0].startswith("-"))
+    command = words[0] if place else "train"
+    if command not in ("train", "evaluate") or any("logging.report=" in word for word in words):
+        return words
+    return [*words[:place], "--set", "logging.report=false", *words[place:]]
 
 
 def _answer_signals() -> None:

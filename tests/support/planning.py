@@ -15,7 +15,8 @@ from tests.support.runs import StopAfter
 def prepared_for(flags: list[str]) -> tuple[Prepared, Any, int]:
     """Return a run's data and session, its tokenizer, and its length in tokens."""
     arguments = build_parser().parse_args(flags)
-    session = build_session(read_settings(arguments), StopAfter(), frozenset(overrides_in(arguments)))
+    given = frozenset(overrides_in(arguments))
+    session = build_session(read_settings(arguments), StopAfter(), given, settings_file=arguments.config)
     tokenizer = session.models.load_tokenizer()
     length = session.models.usable_length(tokenizer)
     return prepare(session, tokenizer, length), tokenizer, length

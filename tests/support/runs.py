@@ -50,7 +50,7 @@ def data_of(task: str, folder: Path) -> Path:
         return write_csv(folder / "train.csv", "text", "label", [str(number / 8) for number in range(ROWS)])
     if task in {"text-generation", "text2text-generation"}:
         return write_csv(folder / "train.csv", "prompt", "response", labels)
-    if task == "preference":
+    if task in {"preference", "reward"}:
         path = folder / "train.jsonl"
         rows = [{"prompt": text, "chosen": "네, 알겠습니다.", "rejected": "싫어"} for text in texts()]
         path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
@@ -78,7 +78,8 @@ def run_train(flags: list[str], stop: StopAfter) -> None:
     from finetuning_app import build_parser, build_session, overrides_in, read_settings
 
     arguments = build_parser().parse_args(flags)
-    train.run(build_session(read_settings(arguments), stop, frozenset(overrides_in(arguments))), arguments)
+    given = frozenset(overrides_in(arguments))
+    train.run(build_session(read_settings(arguments), stop, given, settings_file=arguments.config), arguments)
 
 
 def losses(output_dir: Path) -> list[dict[str, Any]]:

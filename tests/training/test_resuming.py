@@ -12,7 +12,7 @@ import torch
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
-from finetuning.training.schedules import learning_rate_factor
+from finetuning.training.schedules import schedule_of
 from finetuning.types import Checkpoint
 from finetuning.windows.order import Window
 from tests.support.managers import make_manager
@@ -89,7 +89,7 @@ def test_more_epochs_are_allowed_and_the_new_schedule_is_logged(
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["epoch"] for line in lines if line["kind"] == "eval"] == [1, 2, 3, 4]
     last = next(line for line in reversed(lines) if line["kind"] == "train")
-    assert last["lr"] == pytest.approx(2e-5 * learning_rate_factor(manager.settings.training, 11, 12))
+    assert last["lr"] == pytest.approx(2e-5 * schedule_of(manager.settings.training, 12)(11))
 
 
 def test_fewer_epochs_than_are_done_are_refused(tiny_model: Path, tmp_path: Path) -> None:

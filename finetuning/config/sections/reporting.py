@@ -75,7 +75,15 @@ class LoggingSettings(Section):
     log_steps: PositiveInteger = setting(
         10, "이 스텝마다 손실과 속도를 로그로 남깁니다", "number of steps between log lines with loss and speed"
     )
-    progress_bar: Boolean = setting(True, "진행 막대를 보일지", "whether to show a progress bar")
+    progress_bar: Boolean = setting(
+        True, "진행 막대를 표시할지. 터미널에서만 표시합니다", "whether to show a progress bar; on a terminal only"
+    )
+    report: Boolean = setting(
+        True,
+        "학습이나 evaluate가 끝나면 `report.html`과 `errors.csv`를 남길지. 두 파일에는 데이터의 텍스트가 들어갑니다",
+        "whether the end of `train` and `evaluate` writes `report.html` and `errors.csv`, which hold texts of the data",
+        user_only=True,
+    )
     trackers: list[Text] = setting(
         [],
         "학습 기록을 함께 보낼 곳: tensorboard, wandb, mlflow, trackio, swanlab. metrics.jsonl은 항상 씁니다",

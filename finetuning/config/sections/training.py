@@ -10,11 +10,13 @@ from finetuning.config.metadata import CacheRule, ResumeRule, Section, setting
 from finetuning.config.value_types import (
     Boolean,
     Integer,
+    Label,
     NonNegativeInteger,
     NonNegativeNumber,
     Number,
     PositiveInteger,
     PositiveNumber,
+    Text,
 )
 
 
@@ -23,6 +25,17 @@ class TrainingSettings(Section):
 
     cache_rule: ClassVar[CacheRule] = "none"
 
+    preset: Literal["auto"] | None = setting(
+        None,
+        "`auto`면 배치, 학습률, warm-up, epoch 수를 태스크, 모델, 학습 방법, 데이터 크기에 맞게 고릅니다",
+        "`auto` chooses batch, learning rate, warm-up and epochs by task, model, method and the size of the data",
+        more=(
+            "값과 출처는 `plan`이 보여 줍니다(`finetuning/config/preset.py`). 설정 파일과 플래그의 값은 그대로입니다",
+            "`plan` prints the values and their sources (`finetuning/config/preset.py`). Values of your own file "
+            "and of the command line stay as they are",
+        ),
+        resume="free",
+    )
     epochs: PositiveInteger = setting(
         3, "전체 데이터를 반복할 횟수", "number of passes over the training data", flag="--epochs", resume="free"
     )
@@ -66,11 +79,62 @@ class TrainingSettings(Section):
         "share of all steps used for warm-up, where `warmup_steps` is 0",
         resume="from_now_on",
     )
-    lr_scheduler: Literal["linear", "cosine", "constant"] = setting(
+    lr_scheduler: Literal[
+        "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "cosine_with_min_lr",
+        "polynomial", "inverse_sqrt", "warmup_stable_decay",
+    ] = setting(
         "linear",
-        "학습률 스케줄: `linear`, `cosine`, `constant`",
-        "learning rate schedule: `linear`, `cosine`, `constant`",
+        "학습률 스케줄. `transformers.get_scheduler`의 이름",
+        "learning rate schedule, by the names of `transformers.get_scheduler`",
+        more=(
+            "`linear`, `cosine`, `constant`, `constant_with_warmup`, `cosine_with_restarts`, `cosine_with_min_lr`, "
+            "`polynomial`, `inverse_sqrt`, `warmup_stable_decay`. `constant`에도 warm-up을 적용합니다",
+            "`linear`, `cosine`, `constant`, `constant_with_warmup`, `cosine_with_restarts`, `cosine_with_min_lr`, "
+            "`polynomial`, `inverse_sqrt`, `warmup_stable_decay`. `constant` warms up, too",
+        ),
         resume="from_now_on",
+    )  # fmt: skip
+    lr_scheduler_options: dict[Text, Number | Text] = setting(
+        {},
+        "스케줄의 인자. 예: `{min_lr_rate: 0.1}`",
+        "arguments of the schedule, such as `{min_lr_rate: 0.1}`",
+        more=(
+            "없으면 `cosine_with_min_lr`은 최고 학습률의 10%까지, `warmup_stable_decay`는 마지막 10%에서 내려갑니다",
+            "Without them `cosine_with_min_lr` falls to 10% of the highest rate, and `warmup_stable_decay` in the last "
+            "10% of the steps",
+        ),
+        resume="from_now_on",
+    )
+    class_weights: Literal["balanced"] | dict[Label, PositiveNumber] | None = setting(
+        None,
+        "라벨별 손실의 가중치. `balanced`면 라벨 수에 반비례. 예: `{긍정: 1, 부정: 3}`",
+        "weights of the loss by label: `balanced` for the inverse of their counts, or `{positive: 1, negative: 3}`",
+        more=(
+            "`text-classification`과 `token-classification`에서만. 한 스텝의 손실은 가중치의 합으로 나눕니다. "
+            "목록에 없는 라벨은 1입니다",
+            "`text-classification` and `token-classification` only. The loss of a step is divided by the sum of the "
+            "weights. A label that is not named has 1",
+        ),
+    )
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = setting(
+        0.0,
+        "label smoothing. 정답 확률의 이만큼을 모든 라벨에 나눕니다. 예: 0.1",
+        "label smoothing: this share of the target is spread over all labels, such as 0.1",
+        more=(
+            "회귀, 다중 라벨, 질의응답에는 쓸 수 없습니다",
+            "Not for regression, several labels and question answering",
+        ),
+    )
+    layerwise_lr_decay: Annotated[Number, Field(gt=0, le=1)] = setting(
+        1.0,
+        "층마다 학습률을 이만큼 곱해 낮춥니다. head가 1배이고 아래층일수록 낮습니다. 예: 0.95",
+        "factor of the learning rate from a layer to the one below; 1 at the head. Such as 0.95",
+        resume="from_now_on",
+    )
+    neftune_alpha: NonNegativeNumber = setting(
+        0.0,
+        "NEFTune: 학습할 때 임베딩에 더하는 노이즈의 크기. 예: 5. 0이면 끔. `text-generation`에서만",
+        "NEFTune: size of the noise added to embeddings in training, such as 5; 0 for none. `text-generation` only",
     )
     adam_beta1: Annotated[Number, Field(ge=0, lt=1)] = setting(
         0.9, "AdamW의 beta1", "beta1 of AdamW", resume="from_now_on"

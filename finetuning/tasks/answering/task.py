@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -17,7 +18,9 @@ from finetuning.tasks.answering.answers import answer_texts, gold_answers, is_tr
 from finetuning.tasks.answering.encoding import QuestionEncoder
 from finetuning.tasks.answering.scoring import AnswerScorer
 from finetuning.tasks.base import Task
-from finetuning.tasks.parts import Presenter, RowColumns, RowReader
+from finetuning.tasks.evidence import Case, Distribution, Evidence, Mark, Part, ranked_wrong
+from finetuning.tasks.parts import RowColumns, RowReader
+from finetuning.tasks.presenter import Presenter
 from finetuning.types import Column
 
 if TYPE_CHECKING:
@@ -137,3 +140,36 @@ class AnswerPresenter(Presenter):
             "start": prediction.start,
             "end": prediction.end,
         }
+
+    def evidence(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> Evidence:
+        """Return the answers' probabilities, and the rows of wrong answers; see `Presenter.evidence`."""
+        golds = answer_texts(rows["answers"])
+        sure = np.array([math.exp(one.score if self.scorer.has_answer(one) else one.null) for one in predictions])
+        right = np.array(
+            [
+                answer_metrics.exact_match(self.scorer.answer(one), gold) > 0
+                for one, gold in zip(predictions, golds, strict=True)
+            ],
+            dtype=bool,
+        )
+        groups = {"맞은 답": sure[right], "틀린 답": sure[~right]}
+        return Evidence((Distribution("답의 확률", "확률", groups),), ranked_wrong("틀린 답", "확률", sure, ~right))
+
+    def case(
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> Case:
+        """Return the question, both answers, and both in their passage; see `Presenter.case`."""
+        question, truth = self.show(row)
+        golds = {(one["answer_start"], one["answer_start"] + len(one["text"])) for one in json.loads(row["answers"])}
+        marks = [Mark(*place, "정답", "truth") for place in sorted(golds)]
+        answer = self.scorer.answer(prediction)
+        if answer:
+            marks.append(Mark(prediction.start, prediction.end, "예측", "said"))
+        return Case(
+            (
+                Part("질문", question),
+                Part("정답", truth),
+                Part("예측", answer or _NONE),
+                Part("지문", row["context"], tuple(marks)),
+            )
+        )

@@ -13,11 +13,14 @@ from finetuning.cells import as_label, json_value
 from finetuning.config.schema import Settings
 from finetuning.tasks.base import Task
 from finetuning.tasks.classification import choose
+from finetuning.tasks.classification.evidence import label_scores
 from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
 from finetuning.tasks.classification.labels import in_order, most_common, only
-from finetuning.tasks.parts import Presenter, RowColumns
+from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, ranked_wrong
+from finetuning.tasks.parts import RowColumns
+from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tensors import at_least_float32
-from finetuning.types import Batch
+from finetuning.types import Batch, Naive
 
 if TYPE_CHECKING:
     import torch
@@ -144,9 +147,10 @@ class LabelSetScorer(HeadScorer):
         """Return each example's probability of every label, (labels,) float32 arrays."""
         return list(outputs.float().sigmoid().cpu().numpy())
 
-    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> list[Any] | None:
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
         """Return the commonest label of train alone, always; see `Scorer.baseline`."""
-        return [only(most_common(train_labels), label_names)] * count
+        commonest = most_common(train_labels)
+        return Naive(f"항상 가장 흔한 라벨('{commonest}')로만 예측하면", [only(commonest, label_names)] * count)
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
@@ -202,6 +206,38 @@ class LabelSetPresenter(Presenter):
                 for name, score, count in zip(label_names, scores, truth.sum(0), strict=True)
             ),
         ]
+
+    def evidence(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> Evidence:
+        """Return scores by label, and the rows with a wrong label by confidence; see `Presenter.evidence`."""
+        truth, scores = _indicators(list(rows["label"]), label_names), np.array(predictions)
+        said = scores >= self.scorer.threshold
+        is_wrong = said != truth
+        sure = np.where(said, scores, 1 - scores)  # of each label, that it is there or that it is not
+        return Evidence(
+            (
+                label_scores(label_names, (said & (truth == 1)).sum(0), truth.sum(0), said.sum(0)),
+                Distribution(
+                    f"라벨의 확률 (임계값 {self.scorer.threshold:.2f})",
+                    "확률",
+                    {"정답인 라벨": scores[truth == 1], "정답이 아닌 라벨": scores[truth == 0]},
+                ),
+            ),
+            ranked_wrong(
+                "틀린 라벨이 있는 행",
+                "가장 틀린 라벨의 확률",
+                np.where(is_wrong, sure, 0).max(1, initial=0),
+                is_wrong.any(1),
+            ),
+        )
+
+    def case(
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> Case:
+        """Return the text, its labels and the predicted ones with their probabilities; see `Presenter.case`."""
+        given, truth = self.show(row)
+        made = self.readable(prediction, row, label_names, tokenizer)
+        said = ", ".join(f"{label} {score:.2f}" for label, score in zip(made["label"], made["score"], strict=True))
+        return Case((Part("텍스트", given), Part("정답", truth), Part("예측", said or "없음")))
 
 
 def _labels_in(cell: str) -> list[str]:

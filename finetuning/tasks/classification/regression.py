@@ -14,9 +14,11 @@ from finetuning.config.schema import Settings
 from finetuning.tasks.base import Task
 from finetuning.tasks.classification import choose
 from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
-from finetuning.tasks.parts import Presenter, RowColumns
+from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, Scatter, ranked_wrong
+from finetuning.tasks.parts import RowColumns
+from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tensors import at_least_float32
-from finetuning.types import Batch
+from finetuning.types import Batch, Naive
 
 if TYPE_CHECKING:
     import torch
@@ -101,6 +103,11 @@ class NumberScorer(HeadScorer):
         scores: list[Any] = outputs.squeeze(-1).float().cpu().tolist()
         return scores
 
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
+        """Return the mean of train, always; see `Scorer.baseline`."""
+        mean = sum(float(label) * rows for label, rows in train_labels.items()) / sum(train_labels.values())
+        return Naive(f"항상 학습 데이터의 평균({mean:.3g})으로만 예측하면", [mean] * count)
+
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
@@ -131,6 +138,22 @@ class NumberPresenter(Presenter):
     ) -> dict[str, Any]:
         """Return the score."""
         return {"score": prediction}
+
+    def evidence(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> Evidence:
+        """Return the scores beside the true ones, and the rows by their error; see `Presenter.evidence`."""
+        truth, said = np.array([float(label) for label in rows["label"]]), np.array(predictions, dtype=np.float64)
+        error = np.abs(said - truth)
+        return Evidence(
+            (Scatter(truth, said), Distribution("예측한 점수와 정답의 차이", "예측 − 정답", {"행": said - truth})),
+            ranked_wrong("오차가 큰 행", "오차", error, error > 0, wrong_are=""),
+        )
+
+    def case(
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> Case:
+        """Return the text, its score and the predicted one; see `Presenter.case`."""
+        given, truth = self.show(row)
+        return Case((Part("텍스트", given), Part("정답", f"{float(truth):g}"), Part("예측", f"{prediction:.3f}")))
 
 
 def _is_score(cell: Any) -> bool:

@@ -6,16 +6,22 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from exceptions import BadRow, DataError
 from finetuning.cells import as_label
 from finetuning.config.schema import Settings
 from finetuning.tasks.base import Task
 from finetuning.tasks.classification import choose
+from finetuning.tasks.classification.evidence import confusion, label_scores
 from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
 from finetuning.tasks.classification.labels import in_order, most_common, only
-from finetuning.tasks.parts import Presenter, RowColumns
+from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, ranked_wrong
+from finetuning.tasks.loss_settings import LabelLossScorer
+from finetuning.tasks.parts import RowColumns
+from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tensors import at_least_float32
-from finetuning.types import Batch
+from finetuning.types import Batch, Naive
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +113,7 @@ class LabelEncoder(LabelledTextEncoder):
         return [ids[label] for label in cells]
 
 
-class LabelScorer(HeadScorer):
+class LabelScorer(LabelLossScorer, HeadScorer):
     """Cross-entropy. The best model is the one of highest accuracy."""
 
     best_metric = "accuracy"
@@ -128,9 +134,10 @@ class LabelScorer(HeadScorer):
         """Return each example's probabilities, (labels,) float32 arrays."""
         return list(outputs.float().softmax(-1).cpu().numpy())
 
-    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> list[Any] | None:
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
         """Return the commonest label of train, always; see `Scorer.baseline`."""
-        return [only(most_common(train_labels), label_names)] * count
+        commonest = most_common(train_labels)
+        return Naive(f"항상 가장 흔한 라벨('{commonest}')로만 예측하면", [only(commonest, label_names)] * count)
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
@@ -180,3 +187,28 @@ class LabelPresenter(Presenter):
             for name, row in zip(label_names, table, strict=True)
         ]
         return lines
+
+    def evidence(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> Evidence:
+        """Return the confusion matrix, scores by label, and wrong rows by confidence; see `Presenter.evidence`."""
+        ids = {name: position for position, name in enumerate(label_names)}
+        truth = np.array([ids[label] for label in rows["label"]], dtype=np.int64)
+        said = np.array([int(scores.argmax()) for scores in predictions], dtype=np.int64)
+        sure = np.array([float(scores.max()) for scores in predictions])
+        right, table = truth == said, confusion(truth, said, label_names)
+        counts = table.counts
+        return Evidence(
+            (
+                table,
+                label_scores(label_names, counts.diagonal(), counts.sum(1), counts.sum(0)),
+                Distribution("예측한 라벨의 확률", "확률", {"맞은 행": sure[right], "틀린 행": sure[~right]}),
+            ),
+            ranked_wrong("틀린 행", "확률", sure, ~right),
+        )
+
+    def case(
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> Case:
+        """Return the text, its label and the predicted one; see `Presenter.case`."""
+        given, truth = self.show(row)
+        said = str(self.readable(prediction, row, label_names, tokenizer)["label"])
+        return Case((Part("텍스트", given), Part("정답", truth), Part("예측", said)))

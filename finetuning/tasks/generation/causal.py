@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence, Set
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
@@ -17,6 +19,7 @@ from finetuning.tasks.generation.chat.rendering import render
 from finetuning.tasks.generation.chat.shapes import SEGMENT, Conversation
 from finetuning.tasks.generation.chat.template import ChatTemplate, TemplateRefused, special_tokens
 from finetuning.tasks.generation.chat.template_choice import keep_trained_template, set_template
+from finetuning.tasks.generation.noise import noise_of, on_embeddings
 from finetuning.tasks.generation.shared import (
     Answer,
     GeneratedTextPresenter,
@@ -24,7 +27,8 @@ from finetuning.tasks.generation.shared import (
     generate_texts,
     generated_pairs,
 )
-from finetuning.tasks.parts import RowColumns, RowEncoder
+from finetuning.tasks.model_kind import sees_later_tokens
+from finetuning.tasks.parts import RowColumns, RowEncoder, Rows
 from finetuning.tasks.text_encoding import read_end
 from finetuning.tasks.vocabulary import losses_by_example, only_head_positions, vocabulary_batch
 from finetuning.types import IGNORED, Batch, RandomKey
@@ -124,7 +128,8 @@ class ConversationEncoder(RowEncoder):
         self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
     ) -> Batch:
         """Pad examples; see `RowEncoder.collate`. Labels are shifted: each position has the id of the next token."""
-        return self._collate([[example] for example in examples], tokenizer, shows_padding=True)
+        rows = [[example] for example in examples]
+        return self._noisy(self._collate(rows, tokenizer, shows_padding=True), rows, key)
 
     def why_several(self) -> str:
         """Return why a conversation may make several examples; see `RowEncoder.why_several`."""
@@ -138,16 +143,19 @@ class ConversationEncoder(RowEncoder):
         """Return whether windows may be packed, as `data.packing` says."""
         return self.settings.data.packing is not False
 
-    def collate_rows(self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+    def collate_rows(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None = None) -> Batch:
         """Collate rows of several examples; see `RowEncoder.collate_rows`.
 
         Positions start again with each example: without a mask transformers isolates sequences by that.
         """
-        return self._collate(rows, tokenizer, shows_padding=False)
+        return self._noisy(self._collate(rows, tokenizer, shows_padding=False), rows, key)
 
-    def _collate(
-        self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase, shows_padding: bool
-    ) -> Batch:
+    def _noisy(self, batch: Batch, rows: Rows, key: RandomKey | None) -> Batch:
+        """Return the batch with the noise that `training.neftune_alpha` asks for."""
+        alpha = self.settings.training.neftune_alpha
+        return batch if key is None or alpha == 0 else replace(batch, noise=noise_of(rows, key, alpha))
+
+    def _collate(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, shows_padding: bool) -> Batch:
         """labels: (rows, tokens) int64, the token that follows each position, -100 where none is trained."""
         import torch
 
@@ -189,6 +197,7 @@ class CausalScorer(GeneratingScorer):
 
     validation_texts = 16
     final_texts = 16
+    reads = GeneratingScorer.reads | {"neftune_alpha"}
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Make `generate` stop at the end of text and at the end of an answer; see `Scorer.fit_model`.
@@ -200,13 +209,9 @@ class CausalScorer(GeneratingScorer):
         Raises:
             ModelError: The model is an encoder, whose tokens see the ones that come after them.
         """
-        from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-        config = model.config
-        sees_before_only = getattr(config, "is_decoder", False) or getattr(config, "causal", False)  # `causal` of XLM
-        if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not sees_before_only:
+        if sees_later_tokens(model.config):
             raise ModelError(
-                f"{config.model_type} 모델은 뒤에 오는 토큰까지 보므로 텍스트 생성을 학습할 수 없습니다.",
+                f"{model.config.model_type} 모델은 뒤에 오는 토큰까지 보므로 텍스트 생성을 학습할 수 없습니다.",
                 where=f"model.name: {self.settings.model.name}",
                 remedy=_IS_ENCODER.strip(),
             )
@@ -219,6 +224,11 @@ class CausalScorer(GeneratingScorer):
         ends |= set(known if isinstance(known, list) else [known])
         model.generation_config.eos_token_id = sorted(end for end in ends if end is not None)
         model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+    def training_loss(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Return the loss, with noise on the embeddings if the batch has any; see `Scorer.training_loss`."""
+        with on_embeddings(model, batch) if batch.noise else nullcontext():
+            return super().training_loss(model, batch)
 
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Return the head's output at the labelled positions, (items, vocabulary)."""

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 from finetuning.config.schema import GenerationSettings
 from finetuning.korean import text_quality
 from finetuning.korean.text_quality import GeneratedText
+from finetuning.tasks.evidence import Case, Evidence, Part
 from finetuning.tasks.generation import overlap
-from finetuning.tasks.parts import Presenter, RowColumns
+from finetuning.tasks.generation.evidence import generated_evidence
+from finetuning.tasks.parts import RowColumns
+from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.tasks.vocabulary import VocabularyScorer, chosen_labels, plain_head_of
 from finetuning.types import Batch
@@ -124,6 +127,25 @@ class GeneratedTextPresenter(Presenter):
                 remarks = text_quality.remarks(prediction.generated)
                 lines.append(line + (f" [{', '.join(remarks)}]" if remarks else ""))
         return ["생성 예시", *lines] if lines else []
+
+    def evidence(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> Evidence:
+        """Return the losses of the rows, and generated texts beside the expected ones; see `Presenter.evidence`."""
+        losses = [one.loss_sum / one.items for one in predictions if isinstance(one, Answer) and one.items]
+        return generated_evidence(predictions, rows, self.show, losses)
+
+    def case(
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> Case:
+        """Return the input, the expected text and the generated one with remarks; see `Presenter.case`."""
+        given, truth = self.show(row)
+        remarks = ", ".join(text_quality.remarks(prediction.generated))
+        parts = [
+            ("입력", given),
+            ("정답", truth),
+            ("생성", prediction.generated.text or "(빈 텍스트)"),
+            ("참고", remarks),
+        ]
+        return Case(tuple(Part(name, text) for name, text in parts if text))
 
 
 def generated_pairs(predictions: Sequence[Answer], truths: Iterable[str]) -> list[tuple[str, str]]:

@@ -11,8 +11,8 @@ from finetuning.tasks.generation.chat.encoding import Encoded, encode_rendered, 
 from finetuning.tasks.generation.chat.rendering import render
 from finetuning.tasks.generation.chat.shapes import SEGMENT, Conversation
 from finetuning.tasks.generation.chat.template import ChatTemplate, TemplateRefused
-from finetuning.tasks.parts import RowColumns
-from finetuning.tasks.preference.losses import LOSSES
+from finetuning.tasks.parts import RowColumns, Rows
+from finetuning.tasks.preference.losses import LOSSES, PreferenceLoss
 from finetuning.tasks.vocabulary import vocabulary_batch
 from finetuning.types import IGNORED, Answers, Batch, RandomKey
 
@@ -51,6 +51,11 @@ class PreferenceEncoder(ConversationEncoder):
 
     shares_beginnings = True
 
+    @property
+    def loss(self) -> PreferenceLoss:
+        """The loss that the examples are made for."""
+        return LOSSES[self.settings.preference.loss]
+
     def encode(
         self, rows: RowColumns, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
     ) -> dict[str, list[Any]]:
@@ -70,7 +75,7 @@ class PreferenceEncoder(ConversationEncoder):
                 columns["row"].append(number)
                 for name, value in example.items():
                     columns[name].append(value)
-        if LOSSES[self.settings.preference.loss].is_of_pairs:
+        if self.loss.is_of_pairs:
             unused = ["other", "other_trained", "liked"]
         else:
             unused = ["branches"]
@@ -83,18 +88,16 @@ class PreferenceEncoder(ConversationEncoder):
         self, good: str, bad: str, liked: str, tools: str, template: ChatTemplate, max_length: int
     ) -> list[dict[str, Any]]:
         conversation = as_conversation(good, tools)
-        if not bad and not liked:  # to predict
-            asked = conversation.messages[-1]["role"] not in ("assistant", SEGMENT)
-            ids = prompt_ids(conversation, template, max_length) if asked else []
+        if conversation.messages[-1]["role"] not in ("assistant", SEGMENT):  # to predict
+            ids = prompt_ids(conversation, template, max_length)
             return [_example(ids, [0] * len(ids), [0, len(ids), 0], len(ids))]
         first = _answered(conversation, template, max_length)
         if not bad:
             return [_judged(first, liked == "true")]
         second = _answered(as_conversation(bad, tools), template, max_length)
-        loss = LOSSES[self.settings.preference.loss]
-        if not loss.is_of_pairs:
+        if not self.loss.is_of_pairs:
             return [_judged(first, liked=True), _judged(second, liked=False)]
-        return [_pair(first, second, trains_prompt=loss.trains == "prompt and answer")]
+        return [_pair(first, second, trains_prompt=self.loss.trains == "prompt and answer")]
 
     def collate(
         self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
@@ -104,7 +107,7 @@ class PreferenceEncoder(ConversationEncoder):
         batch = self._arrange([[row] for row in rows], tokenizer, shows_padding=True)
         return self._with_answers(batch, examples, tokenizer, rows, shows_padding=True)
 
-    def collate_rows(self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase) -> Batch:
+    def collate_rows(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None = None) -> Batch:
         """Collate examples in one row, the beginning of a pair once; see `RowEncoder.collate_rows`."""
         (row,) = rows
         batch = self._arrange([row], tokenizer, shows_padding=False)
@@ -180,7 +183,7 @@ class PreferenceEncoder(ConversationEncoder):
 def _answered(conversation: Conversation, template: ChatTemplate, max_length: int) -> _Answered:
     rendered = render(conversation, template)
     if len(rendered) > 1:
-        raise TemplateRefused("chat template이 앞의 답을 뒤에서 다르게 적는, 답이 여럿인 쌍")
+        raise TemplateRefused("chat template이 지난 답을 다음 차례에 다르게 출력하는, 답이 여럿인 쌍")
     encoded: Encoded = encode_rendered(rendered[0], template, max_length)
     start = next((place for place, is_trained in enumerate(encoded.trained) if is_trained), 0)
     return _Answered(encoded.input_ids, start, encoded.trained, encoded.full_length)

@@ -40,12 +40,17 @@ class PreferenceReader(ConversationReader):
         {name: remedy for name, remedy in REFUSED_COLUMNS.items() if name not in _NOT_REFUSED}
     )
 
+    @property
+    def is_of_pairs(self) -> bool:
+        """Whether the loss takes pairs of answers."""
+        return LOSSES[self.settings.preference.loss].is_of_pairs
+
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         """Return the columns of the answers and those of the prompt's shape; see `RowReader.columns`."""
         good = self.column("chosen", "chosen_column", GOOD_ANSWERS, target=True)
         bad = self.column("rejected", "rejected_column", BAD_ANSWERS, target=True)
         judged = self.column("judged", "judged_column", JUDGEMENTS, target=True)
-        is_of_pairs = LOSSES[self.settings.preference.loss].is_of_pairs
+        is_of_pairs = self.is_of_pairs
         has_pairs = all(_is_there(column, available) for column in (good, bad))
         if not available or has_pairs or is_of_pairs:
             self._check_is_no_kto(is_of_pairs, has_pairs, judged, available)

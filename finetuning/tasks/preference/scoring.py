@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.generation.causal import CausalScorer, last_turn
@@ -42,6 +42,7 @@ class PreferenceScorer(CausalScorer):
     """Loss of `preference.loss`. The best model is the one of lowest loss."""
 
     validation_texts = 0
+    reads: ClassVar[frozenset[str]] = frozenset()  # the loss is not the one that they change
 
     @property
     def loss(self) -> PreferenceLoss:
@@ -82,8 +83,10 @@ class PreferenceScorer(CausalScorer):
 
     # --- losses ---
 
-    def example_losses(self, losses: torch.Tensor, batch: Batch, point: torch.Tensor | None) -> torch.Tensor:
-        """Return the loss of each example, (examples,).
+    def example_losses(
+        self, losses: torch.Tensor, batch: Batch, point: torch.Tensor | None
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the loss of each example, (examples,), and sums over them of how their rewards lie.
 
         Args:
             losses: Loss of each place of the batch.
@@ -91,9 +94,15 @@ class PreferenceScorer(CausalScorer):
             point: The window's reference point under kto, else None.
 
         Returns:
-            The losses, with gradients.
+            The losses, with gradients; the number of examples whose rewards are on the right side, and of pairs the
+            sum of the margins.
         """
-        return self.loss.of(self._scores(losses, batch, point), self.settings.preference, self.beta)
+        scores = self._scores(losses, batch, point)
+        found = self.loss.of(scores, self.settings.preference, self.beta)
+        good, bad = (reward.detach() for reward in self.loss.rewards(scores, self.beta))
+        rights = good > bad if scores.liked is None else (good > 0) == scores.liked
+        right = rights.sum().to(found.dtype)
+        return found, [right, (good - bad).sum()] if scores.liked is None else [right]
 
     def sft_loss(self, losses: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the weighted cross-entropy of what is trained as in SFT, summed over its tokens."""
@@ -109,7 +118,7 @@ class PreferenceScorer(CausalScorer):
         """Return a batch's loss by itself, for the memory estimate: the objective computes a window's."""
         losses = self.token_losses(model, batch)
         point = losses.new_zeros(()) if batch.others is not None else None
-        loss = self.example_losses(losses, batch, point).sum()
+        loss = self.example_losses(losses, batch, point)[0].sum()
         return loss if self.loss.trains == "nothing" else loss + self.sft_loss(losses, batch)
 
     def _scores(self, losses: torch.Tensor, batch: Batch, point: torch.Tensor | None) -> Scores:

@@ -16,12 +16,14 @@ class EntityScore:
         recall: Share of the true entities that are predicted.
         f1: Harmonic mean of both. In a macro average the mean of the kinds' F1.
         support: Number of true entities.
+        predicted: Number of predicted entities.
     """
 
     precision: float
     recall: float
     f1: float
     support: int
+    predicted: int
 
 
 def entity_scores(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, EntityScore]:
@@ -53,13 +55,14 @@ def macro_average(scores: Sequence[EntityScore]) -> EntityScore:
         sum(score.recall for score in scores) / count,
         sum(score.f1 for score in scores) / count,
         sum(score.support for score in scores),
+        sum(score.predicted for score in scores),
     )
 
 
 def _score(wanted: int, found: int, both: int) -> EntityScore:
     precision, recall = both / found if found else 0.0, both / wanted if wanted else 0.0
     f1 = 2 * precision * recall / (precision + recall) if both else 0.0
-    return EntityScore(precision, recall, f1, wanted)
+    return EntityScore(precision, recall, f1, wanted, found)
 
 
 def _entities(sequences: Sequence[Sequence[str]]) -> set[tuple[int, int, int, str]]:

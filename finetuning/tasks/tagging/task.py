@@ -15,14 +15,18 @@ from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
 from finetuning.korean.word_cuts import cut_words
 from finetuning.tasks.base import Task
-from finetuning.tasks.parts import Presenter, RowColumns, RowEncoder, RowReader, Scorer
+from finetuning.tasks.evidence import Case, Evidence, Part
+from finetuning.tasks.loss_settings import LabelLossScorer
+from finetuning.tasks.parts import RowColumns, RowEncoder, RowReader
+from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tagging.decoding import TaggedToken, decode, raw_tags, tagged
 from finetuning.tasks.tagging.entities import entity_scores, macro_average, micro_average
+from finetuning.tasks.tagging.evidence import entity_evidence, marks_of
 from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
 from finetuning.tasks.tagging.windows import text_windows
 from finetuning.tasks.tensors import at_least_float32, pad
 from finetuning.tasks.text_encoding import check_is_fast
-from finetuning.types import IGNORED, Batch, Column, RandomKey
+from finetuning.types import IGNORED, Batch, Column, Naive, RandomKey
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +172,7 @@ class EntityEncoder(RowEncoder):
         return Batch(inputs, labels, items=int((labels != IGNORED).sum()), tokens=tokens)
 
 
-class EntityScorer(Scorer):
+class EntityScorer(LabelLossScorer):
     """Cross-entropy over the tokens that hold characters. The best model is the one of highest entity macro-F1.
 
     Predictions are the likeliest sequence of tags that is legal IOB2: no I- without an entity of its kind to continue.
@@ -210,6 +214,10 @@ class EntityScorer(Scorer):
             places[number].extend(place for place in zip(starts, ends, strict=True) if place[0] >= 0)
             parts[number].append(scores[np.array(starts) >= 0])
         return tagged(list(places.values()), [np.concatenate(windows) for windows in parts.values()], label_names)
+
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
+        """Return the score of a model that finds no entity; see `Scorer.baseline`."""
+        return Naive("개체를 하나도 찾지 않으면")
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
@@ -279,6 +287,23 @@ class EntityPresenter(Presenter):
                 for kind, score in entity_scores(*_tagged(predictions, rows, label_names)).items()
             ),
         ]
+
+    def evidence(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> Evidence:
+        """Return scores and confusions by kind, and the rows with a wrong entity; see `Presenter.evidence`."""
+        scores = entity_scores(*_tagged(predictions, rows, label_names))
+        return entity_evidence(predictions, [_spans(cell) for cell in rows["label"]], label_names, scores)
+
+    def case(
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> Case:
+        """Return the text twice, with its entities and with the predicted ones; see `Presenter.case`."""
+        said = [span for span, _ in decode(prediction, label_names)]
+        return Case(
+            (
+                Part("정답", row["text"], marks_of(_spans(row["label"]))),
+                Part("예측", row["text"], marks_of(said)),
+            )
+        )
 
 
 def _joined(side: Sequence[Sequence[str]]) -> list[str]:

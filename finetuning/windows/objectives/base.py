@@ -35,13 +35,19 @@ class Passes(Protocol):
 
 
 class Objective(Protocol):
-    """The loss of a window."""
+    """The loss of a window.
 
-    def counts(self, batches: Sequence[Batch]) -> tuple[int, ...]:
-        """Return what these micro-batches add to the window's counts: first its items, the loss's denominator."""
+    Attributes:
+        measures: Names of what is measured beside the loss, as metrics are named; each is a mean over the items.
+    """
+
+    measures: tuple[str, ...]
+
+    def counts(self, batches: Sequence[Batch]) -> tuple[float, ...]:
+        """Return what these micro-batches add to the window's counts: first the loss's denominator."""
 
     def accumulate(
-        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[int], passes: Passes
+        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[float], passes: Passes
     ) -> torch.Tensor:
         """Add these micro-batches' share of the gradient of the window's loss.
 
@@ -52,5 +58,6 @@ class Objective(Protocol):
             passes: Runs the model.
 
         Returns:
-            The numerator of the loss of these micro-batches, a float32 (or float64) scalar on the device.
+            Sums over these micro-batches, float32 (or float64) of shape (1 + measures,) on the device: the numerator of
+            the loss, and that of each measure.
         """

@@ -26,32 +26,35 @@ class Preference:
     def __init__(self, task: Task) -> None:
         assert isinstance(task.scores, PreferenceScorer)
         self.scores = task.scores
+        is_of_pairs = self.scores.loss.is_of_pairs
+        self.measures: tuple[str, ...] = ("reward_accuracy", *(("reward_margin",) if is_of_pairs else ()))
 
-    def counts(self, batches: Sequence[Batch]) -> tuple[int, ...]:
+    def counts(self, batches: Sequence[Batch]) -> tuple[float, ...]:
         """Return the examples of these micro-batches, and the tokens of good answers that are trained as in SFT."""
         return sum(batch.items for batch in batches), sum(map(self.scores.sft_tokens, batches))
 
     def accumulate(
-        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[int], passes: Passes
+        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[float], passes: Passes
     ) -> torch.Tensor:
-        """Add each micro-batch's share of the gradient (see base.Objective); return the numerator of the loss."""
+        """Add each micro-batch's share of the gradient (see base.Objective); return the sums of loss and rewards."""
         examples, sft_tokens = counts
         point = self._reference_point(model, batches, examples, passes)
-        total = torch.zeros((), device=model.device)
+        total = torch.zeros(1 + len(self.measures), device=model.device)
         for batch in batches:
             with passes.on_device(batch) as ready:
                 with passes.phase("forward"):
                     losses = self.scores.token_losses(model, ready)
-                    loss = self.scores.example_losses(losses, ready, point).sum()
+                    examples_losses, rewards = self.scores.example_losses(losses, ready, point)
+                    loss = examples_losses.sum()
                     if sft_tokens:
                         loss = loss + self.scores.sft_loss(losses, ready) * (examples / sft_tokens)
                 with passes.phase("backward"):
                     passes.backward(loss / examples)
-            total = total + loss.detach()
+            total = total + torch.stack([loss.detach(), *rewards])
         return total
 
     def _reference_point(
-        self, model: PreTrainedModel, batches: Sequence[Batch], examples: int, passes: Passes
+        self, model: PreTrainedModel, batches: Sequence[Batch], examples: float, passes: Passes
     ) -> torch.Tensor | None:
         """Return the window's mean over answers to other questions of how much likelier they became, at least 0."""
         if self.scores.loss.is_of_pairs:

@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
 
 class Summed:
-    """The task's loss summed over the window's items, divided by their number. The cut does not change it."""
+    """The task's loss summed over the window's items, divided by their number or the sum of their weights."""
+
+    measures: tuple[str, ...] = ()
 
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def counts(self, batches: Sequence[Batch]) -> tuple[int, ...]:
-        """Return the number of items of these micro-batches."""
-        return (sum(batch.items for batch in batches),)
+    def counts(self, batches: Sequence[Batch]) -> tuple[float, ...]:
+        """Return the number of items of these micro-batches, or the sum of their weights."""
+        return (sum(self.task.scores.items(batch) for batch in batches),)
 
     def accumulate(
-        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[int], passes: Passes
+        self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[float], passes: Passes
     ) -> torch.Tensor:
         """Add each micro-batch's share of the gradient (see base.Objective); return the sum of the loss."""
         total = torch.zeros((), device=model.device)
@@ -37,4 +39,4 @@ class Summed:
                 with passes.phase("backward"):
                     passes.backward(loss_sum / counts[0])
             total = total + loss_sum.detach()
-        return total
+        return total.unsqueeze(0)

@@ -28,7 +28,7 @@ from finetuning.reporting.profile import NoProfile
 from finetuning.tasks.generation.shared import GeneratingScorer
 from finetuning.training.ahead import WindowPlanner
 from finetuning.training.optimizers import allocate_states
-from finetuning.training.step import OptimizerStep, losses_and_norms
+from finetuning.training.step import OptimizerStep, sums_and_norms
 from finetuning.types import NO_CARD, Card, RandomKey
 from finetuning.windows.layouts import Layout, Packed, Padded, choose_layout
 from finetuning.windows.order import Window
@@ -41,7 +41,7 @@ from tests.support.runs import data_of
 LOOKS_FOR_PADDING = "transformers looks whether padded rows have padding"
 ONCE_A_BATCH = "an evaluation reads its predictions, once a batch"
 MEANT = {
-    "finetuning/training/step.py: losses_and_norms": "the losses of the steps since the last line of the log",
+    "finetuning/training/step.py: sums_and_norms": "the losses of the steps since the last line of the log",
     "finetuning/inference/evaluator.py: _predictions": "the loss of an evaluation, once a batch",
     "finetuning/tasks/classification/single.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/classification/multi_label.py: predictions": ONCE_A_BATCH,
@@ -51,6 +51,7 @@ MEANT = {
     "finetuning/tasks/masked_lm.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/vocabulary.py: losses_by_example": ONCE_A_BATCH,
     "finetuning/tasks/preference/scoring.py: predictions": ONCE_A_BATCH,
+    "finetuning/tasks/preference/reward.py: predictions": ONCE_A_BATCH,
     "transformers/masking_utils.py: _ignore_bidirectional_mask_sdpa": LOOKS_FOR_PADDING,
     "transformers/masking_utils.py: _ignore_causal_mask_sdpa": LOOKS_FOR_PADDING,
     "transformers/masking_utils.py: find_packed_sequence_indices": "transformers looks whether rows hold several texts",
@@ -126,7 +127,7 @@ class Walk:
         ready = plan(Window(0, 0, np.arange(window)))
         stepper.set_learning_rate(1e-3)
         gradient = stepper.gradient(ready, 0)
-        losses_and_norms([stepper.update(gradient, stepper.clip(gradient), 0)])
+        sums_and_norms([stepper.update(gradient, stepper.clip(gradient), 0)])
 
     def evaluate(self) -> None:
         """Predict a batch with labels and one without."""

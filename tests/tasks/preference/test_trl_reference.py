@@ -24,6 +24,7 @@ TRAINERS = {
         {"beta": BETA, "loss_type": "simpo", "cpo_alpha": 0.0, "simpo_gamma": 0.2},
     ),
     "kto": ("trl", "KTOTrainer", "KTOConfig", {"beta": BETA}),
+    "reward": ("trl", "RewardTrainer", "RewardConfig", {}),
 }  # fmt: skip
 
 
@@ -34,9 +35,23 @@ def folder(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return with_template(tiny_causal, tmp_path_factory.mktemp("trl") / "model")
 
 
+def with_head(folder: Path, to: Path) -> Path:
+    """The same model with a head for a number."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(to)
+    tokenizer.save_pretrained(to)
+    return to
+
+
 def losses_of_trl(loss: str, folder: Path, tmp_path: Path) -> list[float]:
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     module_name, trainer_name, config_name, options = TRAINERS[loss]
     module: Any = importlib.import_module(module_name)
@@ -46,8 +61,9 @@ def losses_of_trl(loss: str, folder: Path, tmp_path: Path) -> list[float]:
         lr_scheduler_type="constant", weight_decay=0.0, logging_steps=1, save_strategy="no", report_to=[], use_cpu=True,
         bf16=False, gradient_checkpointing=False, max_length=96, **options,
     )  # fmt: skip
+    auto: Any = AutoModelForSequenceClassification if loss == "reward" else AutoModelForCausalLM
     trainer = getattr(module, trainer_name)(
-        model=AutoModelForCausalLM.from_pretrained(folder), args=config, train_dataset=Dataset.from_list(rows),
+        model=auto.from_pretrained(folder), args=config, train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(folder),
     )  # fmt: skip
     trainer.train()
@@ -60,14 +76,17 @@ def test_every_step_has_trls_loss(loss: str, folder: Path, tmp_path: Path, monke
     rows = judged_rows() if loss == "kto" else pair_rows()
     write_rows(tmp_path / "data" / "train.jsonl", rows)
     write_rows(tmp_path / "data" / "validation.jsonl", rows)
+    folder = with_head(folder, tmp_path / "model") if loss == "reward" else folder
+    task = "reward" if loss == "reward" else "preference"
+    chosen = {} if loss == "reward" else {"preference.loss": loss}
     settings = {
-        "preference.loss": loss, "preference.beta": BETA, "preference.nll_weight": 0.6 if loss == "cpo" else 1.0,
+        **chosen, "preference.beta": BETA, "preference.nll_weight": 0.6 if loss == "cpo" else 1.0,
         "preference.simpo_gamma": 0.2, "training.lr_scheduler": "constant", "logging.log_steps": 1,
         "logging.progress_bar": "false", "data.dataset_cache_dir": tmp_path / "cache", "generation.max_new_tokens": 1,
     }  # fmt: skip
     run_train(
         [
-            "--task", "preference", "--model_name", str(folder), "--dataset", str(tmp_path / "data"), "--batch_size",
+            "--task", task, "--model_name", str(folder), "--dataset", str(tmp_path / "data"), "--batch_size",
             str(len(PAIRS)), "--gradient_accumulation_steps", "1", "--epochs", str(STEPS), "--learning_rate", str(RATE),
             "--weight_decay", "0", "--max_length", "96", "--no-mixed_precision", "--output_dir", str(tmp_path / "ours"),
             *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")),
