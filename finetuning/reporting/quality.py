@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -125,14 +125,15 @@ def quality_of(
         beside = (
             [] if naive is None or baseline is None else [_beside(scored, metric, naive, baseline, interval, known)]
         )
+    overfit = list(_overfits(losses, known))
     found = [
         *beside,
-        *few_steps(steps, known),
+        *(_not_longer(one) if overfit else one for one in few_steps(steps, known)),
         *(odd_rate(known) if is_weak and known is not None else ()),
         *(_guesses(task, scored) if is_weak else ()),
         *_never_said(task, scored),
         *(lasting(known) if known is not None else rare_labels(scored.train_labels if scored.label_names else {})),
-        *_overfits(losses, known),
+        *overfit,
         *_for_a_paper(scored.split),
     ]
     return Quality(metric, scored.split, scored.metrics[metric], interval, baseline, tuple(found))
@@ -261,6 +262,11 @@ def _overfits(losses: Sequence[float], known: Known | None) -> Iterator[Finding]
             "저장된 모델은 검증 지표가 가장 좋았던 시점의 것입니다.",
             f"training.epochs를 {epoch} 줄이{ending}.",
         )
+
+
+def _not_longer(finding: Finding) -> Finding:
+    """Leave out a remedy that would only train longer, since the model overfits."""
+    return finding if "preset" in finding.remedy else replace(finding, remedy="")
 
 
 def _for_a_paper(split: str) -> Iterator[Finding]:
