@@ -113,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="?", default="train", metavar="명령",
                         help=", ".join(f"{name}({text})" for name, text in COMMANDS.items()))  # fmt: skip
     parser.add_argument("folder", nargs="?", type=_path, metavar="폴더",
-                        help="runs: 학습들이 들어 있는 폴더 (기본값: output_dir가 들어 있는 폴더)")  # fmt: skip
+                        help="runs: 학습 결과가 들어 있는 폴더 (기본값: output_dir가 들어 있는 폴더)")  # fmt: skip
     parser.add_argument("-h", "--help", action="help", help="이 도움말을 출력하고 종료합니다")
     _add_setting_flags(parser)
     _add_command_flags(parser)

@@ -24,6 +24,7 @@ from finetuning.reporting.sent_records import SentRecords
 _log = logging.getLogger(__name__)
 _SETTING = "logging.trackers"
 _PROJECT = "finetuning-python"
+_BUFFERED_S = 5.0  # the trackers send from threads or processes of their own, some times a second
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class AccelerateTracker:
         build: Creates accelerate's tracker for a run.
         found_by: Returns, of the started tracker, how its run is found again. A resumed run then goes on in it, and
             records that were sent are left out. None for a tracker that hides what came after the checkpoint.
+        buffered_s: Seconds that a record may stay in the tracker's buffer, where a killed process loses it.
     """
 
     def __init__(
@@ -77,15 +79,16 @@ class AccelerateTracker:
         name: str,
         build: Callable[[TrackedRun], Any],
         found_by: Callable[[Any], Mapping[str, str]] | None = None,
+        buffered_s: float = 0.0,
     ) -> None:
-        self.name, self._build, self._found_by = name, build, found_by
+        self.name, self._build, self._found_by, self._buffered_s = name, build, found_by, buffered_s
         self._tracker: Any = None
         self._sent: SentRecords | None = None
 
     def start(self, run: TrackedRun) -> None:
         is_new = run.resumed_step == 0
         if self._found_by is not None:
-            self._sent = SentRecords(run.output_dir, self.name)
+            self._sent = SentRecords(run.output_dir, self.name, self._buffered_s)
             if not is_new:
                 self._sent.read()
                 run = replace(run, continued=self._sent.run)
@@ -112,6 +115,8 @@ class AccelerateTracker:
 
     def finish(self) -> None:
         self._tracker.finish()
+        if self._sent is not None:
+            self._sent.finish()
 
 
 def _tensorboard(run: TrackedRun) -> Any:
@@ -213,7 +218,10 @@ class TrackerRow:
 
 
 def by_accelerate(
-    name: str, build: Callable[[TrackedRun], Any], found_by: Callable[[Any], Mapping[str, str]] | None = None
+    name: str,
+    build: Callable[[TrackedRun], Any],
+    found_by: Callable[[Any], Mapping[str, str]] | None = None,
+    buffered_s: float = 0.0,
 ) -> TrackerRow:
     """Return the row of one of accelerate's trackers, whose name is also that of its package.
 
@@ -221,20 +229,21 @@ def by_accelerate(
         name: The name in `logging.trackers`.
         build: Creates accelerate's tracker for a run.
         found_by: Returns how its run is found again; see `AccelerateTracker`.
+        buffered_s: Seconds that a record may stay in its buffer.
 
     Returns:
         The row.
     """
-    return TrackerRow(lambda: AccelerateTracker(name, build, found_by), name)
+    return TrackerRow(lambda: AccelerateTracker(name, build, found_by, buffered_s), name)
 
 
 # name in `logging.trackers` → tracker
 TRACKERS: dict[str, TrackerRow] = {
     "tensorboard": by_accelerate("tensorboard", _tensorboard),
-    "wandb": by_accelerate("wandb", _wandb, lambda started: {"id": started.tracker.id}),
+    "wandb": by_accelerate("wandb", _wandb, lambda started: {"id": started.tracker.id}, _BUFFERED_S),
     "mlflow": by_accelerate("mlflow", _mlflow, _mlflow_run),
-    "trackio": by_accelerate("trackio", _trackio, lambda started: {"name": started.tracker.name}),
-    "swanlab": by_accelerate("swanlab", _swanlab, lambda started: {"id": started.tracker.id}),
+    "trackio": by_accelerate("trackio", _trackio, lambda started: {"name": started.tracker.name}, _BUFFERED_S),
+    "swanlab": by_accelerate("swanlab", _swanlab, lambda started: {"id": started.tracker.id}, _BUFFERED_S),
 }
 
 

@@ -15,6 +15,7 @@ from exceptions import SettingsError
 from finetuning.config.schema import Settings
 from finetuning.reporting import trackers
 from finetuning.reporting.recorder import Recorder
+from finetuning.reporting.sent_records import SentRecords
 from finetuning.reporting.trackers import TrackedRun, TrackerRow, by_accelerate, check_trackers, flattened
 from tests.support.cli import Cli, arguments_for
 
@@ -257,6 +258,20 @@ def test_a_resumed_run_goes_on_in_its_own_run_and_sends_nothing_twice(
     ]  # fmt: skip
     assert not second.settings  # some trackers refuse to change them
     assert [line["step"] for line in lines_of(tmp_path)] == [10, 20, 20, 30]
+
+
+def test_what_a_killed_process_had_in_its_buffer_is_sent_again(tmp_path: Path) -> None:
+    killed = SentRecords(tmp_path, "slow", buffered_s=3600)
+    killed.begin({"id": "abc"})
+    killed.add("train", 10)
+    resumed = SentRecords(tmp_path, "slow", buffered_s=3600)
+    resumed.read()
+    assert resumed.run == {"id": "abc"} and not resumed.has("train", 10)
+    resumed.add("train", 10)
+    resumed.finish()
+    again = SentRecords(tmp_path, "slow")
+    again.read()
+    assert again.has("train", 10) and not again.has("train", 11) and not again.has("eval", 10)
 
 
 def test_a_damaged_note_of_what_was_sent_begins_a_new_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
