@@ -26,14 +26,22 @@ def tell(steps: Sequence[NextStep]) -> None:
 
 
 def tell_after_use(session: Session, arguments: argparse.Namespace, *done: str) -> None:
-    """Log what may be done next with the saved model that a command has used.
+    """Log what may be done next with the saved model that a command has used; see `steps_after_use`."""
+    tell(steps_after_use(session, arguments, *done))
+
+
+def steps_after_use(session: Session, arguments: argparse.Namespace, *done: str) -> list[NextStep]:
+    """Return what may be done next with the saved model that a command has used.
 
     Args:
         session: The session.
         arguments: The command line.
         *done: Names of the steps that the command has taken.
+
+    Returns:
+        The steps.
     """
-    tell(next_commands(_used_model(session, arguments), done))
+    return next_commands(_used_model(session, arguments), done)
 
 
 def _used_model(session: Session, arguments: argparse.Namespace) -> SavedModel:
