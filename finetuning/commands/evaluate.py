@@ -13,12 +13,15 @@ from finetuning.cells import printable
 from finetuning.commands.references import compared
 from finetuning.commands.results import check_is_own, evaluation_record, metrics_path
 from finetuning.commands.session import Session, saved_model
-from finetuning.commands.what_next import tell_after_use
+from finetuning.commands.what_next import steps_after_use, tell
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from finetuning.data.examples import Examples
     from finetuning.data.rows import Rows
     from finetuning.inference.evaluator import Evaluation, Evaluator
+    from finetuning.reporting.next_steps import NextStep
 
 _log = logging.getLogger(__name__)
 
@@ -41,23 +44,25 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     evaluation = evaluator.evaluate(examples, session.settings.training.seed, session.task.scores.final_texts)
     for line in evaluation.details:
         _log.info("%s", line)
+    steps = steps_after_use(session, arguments, "evaluate")
     if session.runtime.is_main:
-        _write(session, evaluator, split, rows, examples, evaluation)
+        _write(session, evaluator, split, rows, examples, evaluation, steps)
     # what is saved does not depend on who reads this
     print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
-    tell_after_use(session, arguments, "evaluate")
+    tell(steps)
 
 
 def _write(
-    session: Session, evaluator: Evaluator, split: str, rows: Rows, examples: Examples, evaluation: Evaluation
-) -> None:
+    session: Session, evaluator: Evaluator, split: str, rows: Rows, examples: Examples, evaluation: Evaluation,
+    steps: Sequence[NextStep],
+) -> None:  # fmt: skip
     """Save the metrics beside the model, and the report where the settings ask for it; tell what cannot be saved."""
     from finetuning.data.table import numbers
     from finetuning.files import write_json, writing
     from finetuning.inference.evaluator import columns_of
     from finetuning.reporting.cases import Said, ranked_cases
     from finetuning.reporting.page.files import write_evaluation
-    from finetuning.reporting.run_report import EvaluationFacts, SplitFacts
+    from finetuning.reporting.run_report import Background, EvaluationFacts, SplitFacts
 
     names, shows = evaluator.label_names, session.task.shows
     said = Said(session.task, rows, examples.rows, evaluation.predictions, names, evaluator.tokenizer)
@@ -80,4 +85,4 @@ def _write(
         told = tuple(line for own in rows.datasets() for line in own.told)
         data = SplitFacts(split, rows.where, len(rows), int(numbers(examples.table, "truncated").sum()), told)
         shown = replace(facts, cases=ranked_cases(said, evidence))
-        write_evaluation(folder, shown, said, data, path.name)
+        write_evaluation(folder, shown, said, Background([data], next_steps=steps), path.name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -125,17 +125,20 @@ def quality_of(
         beside = (
             [] if naive is None or baseline is None else [_beside(scored, metric, naive, baseline, interval, known)]
         )
+    stopped_early = known is not None and steps < known.steps
+    overfit = list(_overfits(losses, known))
+    few = () if stopped_early else few_steps(steps, known)
     found = [
         *beside,
-        *few_steps(steps, known),
+        *(_not_longer(one) if overfit else one for one in few),
         *(odd_rate(known) if is_weak and known is not None else ()),
         *(_guesses(task, scored) if is_weak else ()),
         *_never_said(task, scored),
         *(lasting(known) if known is not None else rare_labels(scored.train_labels if scored.label_names else {})),
-        *_overfits(losses, known),
+        *overfit,
         *_for_a_paper(scored.split),
     ]
-    return Quality(metric, scored.split, scored.metrics[metric], interval, baseline, tuple(found))
+    return Quality(metric, scored.split, scored.metrics[metric], interval, baseline, _each_remedy_once(found))
 
 
 def naive_of(task: Task, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
@@ -187,9 +190,20 @@ def _interval(task: Task, scored: Scored, columns: Mapping[str, Sequence[Any]]) 
     return float(low), float(high)
 
 
-def _more_training(known: Known | None) -> str:
+def _each_remedy_once(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return the findings, a remedy only with the first of those that have it."""
+    seen, kept = set[str](), list[Finding]()
+    for finding in findings:
+        kept.append(replace(finding, remedy="") if finding.remedy in seen else finding)
+        seen.add(finding.remedy)
+    return tuple(kept)
+
+
+def _more_training(known: Known | None, scored: int) -> str:
     if known is not None and known.preset:
         return with_preset(known)
+    if known is not None and known.settings.training.preset is not None:
+        return f"학습 데이터와 평가할 행(지금 {scored:,}행)을 늘리세요."
     return "training.epochs나 training.learning_rate를 늘려 더 학습하거나, 학습 데이터와 평가할 행을 늘리세요."
 
 
@@ -200,9 +214,10 @@ def _beside(
     name, score = display_name(metric), scored.metrics[metric]
     within = f" (95% 신뢰구간 {interval[0]:.3f}~{interval[1]:.3f})" if interval else ""
     text = f"{scored.split} {name} {score:.4f}{within}. {baseline_text(naive, baseline)}"
+    remedy = _more_training(known, len(scored.predictions))
     if (interval[0] if interval else score) > baseline:
         return Finding("learned", f"{text} 이 모델은 그보다 확실히 낫습니다.")
-    return Finding("not learned", f"{text} 이 모델이 그보다 낫다고 할 수 없습니다.", _more_training(known))
+    return Finding("not learned", f"{text} 이 모델이 그보다 낫다고 할 수 없습니다.", remedy)
 
 
 def _fallen(untrained: Untrained, known: Known | None) -> Finding:
@@ -211,7 +226,7 @@ def _fallen(untrained: Untrained, known: Known | None) -> Finding:
     text = f"검증 데이터 {untrained.rows:,}행의 손실: {losses}."
     if untrained.after <= _LEARNED * untrained.before:
         return Finding("learned", text)
-    return Finding("not learned", f"{text} 배운 것이 거의 없습니다.", _more_training(known))
+    return Finding("not learned", f"{text} 배운 것이 거의 없습니다.", _more_training(known, untrained.rows))
 
 
 def _guesses(task: Task, scored: Scored) -> Iterator[Finding]:
@@ -261,6 +276,11 @@ def _overfits(losses: Sequence[float], known: Known | None) -> Iterator[Finding]
             "저장된 모델은 검증 지표가 가장 좋았던 시점의 것입니다.",
             f"training.epochs를 {epoch} 줄이{ending}.",
         )
+
+
+def _not_longer(finding: Finding) -> Finding:
+    """Leave out a remedy that would only train longer, since the model overfits."""
+    return finding if "preset" in finding.remedy else replace(finding, remedy="")
 
 
 def _for_a_paper(split: str) -> Iterator[Finding]:

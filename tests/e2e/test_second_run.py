@@ -41,8 +41,8 @@ def test_a_finished_run_is_kept_and_the_newest_one_is_used(
     second, third, before = first.with_name("model-2"), first.with_name("model-3"), contents(first)
     run = cli(*arguments_for(tiny_model, reviews, first, "--epochs", "1", "--seed", "7"))
     assert run.code == 0, run.err
-    lines = run.err.splitlines()
-    for line in (next(line for line in lines if "새 폴더에 학습합니다" in line), lines[-1]):
+    for said in ("새 폴더에 학습합니다", "이번 학습은"):
+        line = next(line for line in run.err.splitlines() if said in line)
         assert str(first) in line and str(second) in line
     assert contents(first) == before
     assert ConfigManager.load(second / "settings.yaml", {}).model.output_dir == str(second)

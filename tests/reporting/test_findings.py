@@ -84,3 +84,14 @@ def test_regression_is_compared_with_the_mean() -> None:
     )
     assert quality.baseline == 0 and quality.interval is not None and quality.interval[0] > 0.9
     assert "항상 학습 데이터의 평균(1.5)으로만 예측하면" in quality.findings[0].text
+
+
+def test_a_run_that_stopped_early_is_not_told_of_few_steps_and_a_remedy_stands_once() -> None:
+    task, names, truth = find_task(Settings()), ("긍정", "부정"), ["긍정", "부정"] * 10
+    predictions: list[Any] = [np.array([0.51, 0.49])] * 20
+    metrics = {**task.scores.metrics(predictions, {"label": truth}, names, 0.69)}
+    scored = Scored("test", {"label": truth}, predictions, metrics, names, PLENTY)
+    remedies = [finding.remedy for finding in quality_of(task, scored, 30, (), known()).findings if finding.remedy]
+    assert len(remedies) == len(set(remedies)) > 1
+    ended = quality_of(task, scored, 20, (), known({"training": {"preset": "auto"}}, preset={}))
+    assert "few steps" not in kinds(ended.findings) and "평가할 행(지금 20행)" in ended.findings[0].remedy

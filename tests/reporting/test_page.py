@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from finetuning.config.schema import Settings
 from finetuning.reporting.cases import RankedCase
+from finetuning.reporting.page.blocks import pieces_of
 from finetuning.reporting.page.curves import charts_of
 from finetuning.reporting.page.files import _told
 from finetuning.reporting.page.html import render
@@ -245,3 +248,27 @@ def test_to_resume_keeps_the_report_and_makes_one_that_is_missing(trained: tuple
     (output_dir / "report.html").unlink()
     again = cli(*flags, "--set", "logging.report=true")
     assert again.code == 0 and (output_dir / "report.html").is_file(), again.err
+
+
+@given(
+    text=st.text(st.characters(min_codepoint=0xAC00, max_codepoint=0xAC20), min_size=1, max_size=30),
+    places=st.lists(st.tuples(st.integers(0, 29), st.integers(1, 12), st.sampled_from(["PS", "LC"])), max_size=5),
+)
+def test_the_pieces_of_a_marked_text_are_the_text(text: str, places: list[tuple[int, int, str]]) -> None:
+    marks = tuple(
+        Mark(start, min(start + size, len(text)), label, "label") for start, size, label in places if start < len(text)
+    )
+    pieces = list(pieces_of(Part("정답", text, marks), ["LC", "PS"]))
+    assert "".join(piece.text for piece in pieces) == text
+    of_characters = [set(piece.classes.split()) for piece in pieces for _ in piece.text]
+    for place, classes in enumerate(of_characters):
+        covering = {mark.label for mark in marks if mark.start <= place < mark.end}
+        assert classes == {{"LC": "k0", "PS": "k1"}[label] for label in covering}
+
+
+def test_a_long_text_is_cut_around_what_is_marked_in_it() -> None:
+    text = "가" * 3000 + "정답" + "나" * 900 + "예측" + "다" * 3000
+    marks = (Mark(3000, 3002, "정답", "truth"), Mark(3902, 3904, "예측", "said"))
+    pieces = list(pieces_of(Part("지문", text, marks), ()))
+    assert [piece.text for piece in pieces if piece.classes] == ["정답", "예측"]
+    assert sum(len(piece.text) for piece in pieces) < 1900 and "생략" in pieces[-1].text

@@ -12,7 +12,7 @@ from finetuning.tasks.evidence import Confusion, LabelScore, LabelScores, Part
 
 MOST_IN_MATRIX = 25
 _MOST_PAIRS, _MOST_LABELS = 15, 200
-_MOST_CHARACTERS, _BEFORE_A_MARK = 600, 150
+_MOST_CHARACTERS, _AROUND_MARKS = 600, 150
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def label_table(block: LabelScores) -> tuple[LabelScore, ...]:
 
 
 def pieces_of(part: Part, labels: Sequence[str]) -> Iterator[Piece]:
-    """Divide a text at its marks; a long one is cut around the first mark.
+    """Divide a text at its marks; a long one is cut around them.
 
     Args:
         part: The text with its marks.
@@ -111,8 +111,9 @@ def pieces_of(part: Part, labels: Sequence[str]) -> Iterator[Piece]:
         The pieces, with `…` where the text was cut.
     """
     first = min((mark.start for mark in part.marks), default=0)
-    start = max(0, first - _BEFORE_A_MARK) if len(part.text) > _MOST_CHARACTERS else 0
-    end = min(len(part.text), start + _MOST_CHARACTERS)
+    start = max(0, first - _AROUND_MARKS) if len(part.text) > _MOST_CHARACTERS else 0
+    last = max((mark.end for mark in part.marks), default=0)  # what was said may be far from the truth
+    end = min(len(part.text), max(start + _MOST_CHARACTERS, min(last + _AROUND_MARKS, start + 3 * _MOST_CHARACTERS)))
     if start:
         yield Piece("…")
     inside = (edge for mark in part.marks for edge in (mark.start, mark.end) if start < edge < end)

@@ -12,7 +12,7 @@ from finetuning.files import write_atomically, write_bytes_atomically
 from finetuning.reporting.cases import Said, write_errors
 from finetuning.reporting.page.curves import charts_of
 from finetuning.reporting.page.names import CONFUSION, CURVES, ERRORS, PAGE, of_split
-from finetuning.reporting.run_report import EvaluationFacts, RunReport, SplitFacts
+from finetuning.reporting.run_report import Background, EvaluationFacts, RunReport
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def write_report(report: RunReport, said: Said, metrics_file: str) -> None:
 
 
 def write_evaluation(
-    folder: Path, evaluation: EvaluationFacts, said: Said, data: SplitFacts, metrics_file: str
+    folder: Path, evaluation: EvaluationFacts, said: Said, background: Background, metrics_file: str
 ) -> None:
     """Write report-SPLIT.html and errors-SPLIT.csv of an evaluation by itself, and tell what cannot be written.
 
@@ -43,7 +43,7 @@ def write_evaluation(
         folder: The folder of the model.
         evaluation: The evaluation.
         said: The split that was evaluated and what the model said about it.
-        data: What is known of the split.
+        background: The split and what may be done next.
         metrics_file: Name of the file with the whole matrix.
     """
     path = folder / of_split(PAGE, evaluation.split)
@@ -52,7 +52,7 @@ def write_evaluation(
         from finetuning.reporting.page.html import render
         from finetuning.reporting.page.view import page_of_evaluation
 
-        page = page_of_evaluation(folder.name, said.task, evaluation, data, errors_file, metrics_file)
+        page = page_of_evaluation(folder.name, said.task, evaluation, background, errors_file, metrics_file)
         write_atomically(path, render(page, (), best_step=0))
         _log.info("결과 보고서를 저장했습니다. 브라우저로 열어 보세요: %s", path)
 

@@ -13,7 +13,7 @@ from finetuning.reporting.cases import RankedCase
 from finetuning.reporting.metric_names import display_name
 from finetuning.reporting.next_steps import NextStep
 from finetuning.reporting.quality import Quality
-from finetuning.reporting.run_report import EvaluationFacts, RunReport, SplitFacts, library_versions
+from finetuning.reporting.run_report import Background, EvaluationFacts, RunReport, SplitFacts, library_versions
 from finetuning.tasks.base import Task
 from finetuning.tasks.evidence import Evidence
 
@@ -118,6 +118,11 @@ class Page:
         return "" if self.quality is None else display_name(self.quality.metric)
 
     @property
+    def marks_answers(self) -> bool:
+        """Whether texts have the right and the predicted answer marked in them."""
+        return any(mark.kind != "label" for one in self.cases for part in one.case.parts for mark in part.marks)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The labels that have a colour, in the order of their colours."""
         marks = (mark for one in self.cases for part in one.case.parts for mark in part.marks)
@@ -161,7 +166,7 @@ def page_of_run(report: RunReport, errors_file: str, metrics_file: str) -> Page:
 
 
 def page_of_evaluation(
-    name: str, task: Task, evaluation: EvaluationFacts, data: SplitFacts, errors_file: str, metrics_file: str
+    name: str, task: Task, evaluation: EvaluationFacts, background: Background, errors_file: str, metrics_file: str
 ) -> Page:
     """Collect what the page of an evaluation by itself shows.
 
@@ -169,13 +174,14 @@ def page_of_evaluation(
         name: Name of the model's folder.
         task: The task.
         evaluation: The evaluation.
-        data: What is known of the split.
+        background: The split and what may be done next.
         errors_file: As of `Page`.
         metrics_file: As of `Page`.
 
     Returns:
         The page, without what only training knows.
     """
+    data = background.data[0]
     metric, metrics = task.scores.best_metric, evaluation.metrics
     quality = Quality(metric, evaluation.split, metrics[metric], None, None, ()) if metric in metrics else None
     return Page(
@@ -196,7 +202,7 @@ def page_of_evaluation(
         ),
         settings=(),
         changed=0,
-        next_steps=(),
+        next_steps=tuple(background.next_steps),
     )
 
 
