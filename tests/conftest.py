@@ -167,23 +167,29 @@ def _no_accelerator_of_another_test() -> Iterator[None]:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@pytest.fixture
-def flags_for(
-    tiny_model: Path, tiny_causal: Path, tiny_seq2seq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], list[str]]:
-    """The flags of a short run of a task, but for its output_dir."""
-    monkeypatch.setattr(
-        "finetuning.reporting.log.set_up_logging", lambda *_: None
-    )  # it would take the log from the other tests
+@pytest.fixture(scope="session")
+def model_of(tiny_model: Path, tiny_causal: Path, tiny_seq2seq: Path) -> Callable[[str], Path]:
+    """The folder of a model that a task trains."""
     models = {
         "text-generation": tiny_causal,
         "preference": tiny_causal,
         "reward": tiny_causal,
         "text2text-generation": tiny_seq2seq,
     }
+    return lambda task: models.get(task, tiny_model)
+
+
+@pytest.fixture
+def flags_for(
+    model_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], list[str]]:
+    """The flags of a short run of a task, but for its output_dir."""
+    monkeypatch.setattr(
+        "finetuning.reporting.log.set_up_logging", lambda *_: None
+    )  # it would take the log from the other tests
 
     def flags(task: str) -> list[str]:
-        model = models.get(task, tiny_model)
+        model = model_of(task)
         return [
             "--task", task, "--model_name", str(model), "--dataset", str(data_of(task, tmp_path)),
             "--batch_size", "4", "--gradient_accumulation_steps", "2", "--epochs", "2", "--learning_rate", "3e-3",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,9 @@ def test_what_is_wrong_on_a_gpu_is_caught() -> None:
 
 
 @pytest.fixture(scope="module")
-def walks(
-    tiny_model: Path, tiny_causal: Path, tiny_seq2seq: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, Any]]:
+def walks(model_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Every task's walks, in one process: its imports take as long as some tasks."""
-    models = {"CausalLM": tiny_causal, "Seq2SeqLM": tiny_seq2seq}
-    tasks = [
-        f"{name}={models.get(task.auto_class.removeprefix('AutoModelFor'), tiny_model)}"
-        for name, task in task_classes().items()
-    ]
+    tasks = [f"{task}={model_of(task)}" for task in task_classes()]
     found: dict[str, dict[str, Any]] = run_module(
         "tests.support.rehearsal.walk", str(tmp_path_factory.mktemp("walks")), *tasks
     )
@@ -66,5 +61,5 @@ def test_a_task_trains_and_evaluates_on_a_gpu(task: str, walks: dict[str, dict[s
     ways = {name.partition("(")[2].partition(")")[0] for name in without_padding}
     if task in ALIKE:
         assert ways == {"efficient"}
-    elif task != "text2text-generation":
-        assert ways == ({"padded"} if task == "preference" else {"efficient", "flash", "padded"})
+    elif task in ("text-classification", "text-generation"):
+        assert ways == {"efficient", "flash", "padded"}
