@@ -10,7 +10,14 @@ from exceptions import SettingsError
 from finetuning.config.schema import Settings
 from finetuning.models.adapter_files import base_weights, describe
 from finetuning.models.adapters import choose_trained
-from finetuning.models.agreement import TokenRows, check_supported, fit_end, fit_segments, tell_differences
+from finetuning.models.agreement import (
+    TokenRows,
+    check_supported,
+    fit_end,
+    fit_segments,
+    fit_special_ids,
+    tell_differences,
+)
 from finetuning.models.dtypes import base_dtype, cast_trained
 from finetuning.models.loading import ModelLoader, check_name, usable_length
 from finetuning.models.saved import SavedAdapter, check_trained, check_whole, is_adapter, label_names
@@ -172,6 +179,25 @@ class ModelManager:
         check_trained(self.task, merged.config, set(), self.name)
         mend_generation_config(merged)
         return merged
+
+    def load_whole(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """Load a model that was fine-tuned in float32, an adapter merged, to be used by others without its settings.
+
+        Args:
+            tokenizer: Its tokenizer.
+
+        Returns:
+            The model, which stops where it was trained to.
+        """
+        if self.is_adapter():
+            whole = self.load_merged()
+        else:
+            whole, missing = self._loader.weights(self.name, "float32", {})
+            check_trained(self.task, whole.config, missing, self.name)
+            mend_generation_config(whole)
+        fit_special_ids(whole, tokenizer)
+        self.task.scores.fit_model(whole, tokenizer)
+        return whole
 
     def _refuse_quantization(self) -> None:
         if self.settings.model.quantization is not None:

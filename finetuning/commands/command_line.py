@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from finetuning.config.schema import DataSettings
 
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
-            "export": "어댑터를 병합한 모델 저장", "verify-resume": "재개한 학습이 똑같은지 확인",
+            "export": "다른 프로그램이 읽는 형식으로 저장", "verify-resume": "재개한 학습이 똑같은지 확인",
             "runs": "학습들을 표로 비교", "sweep": "설정을 바꿔 가며 여러 번 학습"}  # fmt: skip
 # The other commands work on a saved model, with the settings saved beside it.
 TRAINING_COMMANDS = ("train", "plan", "verify-resume", "sweep")
@@ -36,13 +36,16 @@ _COMMAND_FLAGS = {
     "--split": ("evaluate",),
     "--input": ("predict",),
     "--output": ("predict", "export"),
+    "--format": ("export",),
+    "--push": ("export",),
+    "--license": ("export",),
     "--defuse_formulas": ("predict",),
     "--compare": ("plan",),
     "--time": ("plan",),
     "--seeds": ("train",),
     "--trials": ("sweep",),
     "--html": ("runs",),
-    "--dry_run": ("sweep", "train"),
+    "--dry_run": ("sweep", "train", "export"),
     "--keep_checkpoints": ("sweep", "train"),
 }
 
@@ -113,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="?", default="train", metavar="명령",
                         help=", ".join(f"{name}({text})" for name, text in COMMANDS.items()))  # fmt: skip
     parser.add_argument("folder", nargs="?", type=_path, metavar="폴더",
-                        help="runs: 학습들이 들어 있는 폴더 (기본값: output_dir가 들어 있는 폴더)")  # fmt: skip
+                        help="runs: 학습 결과가 들어 있는 폴더 (기본값: output_dir가 들어 있는 폴더)")  # fmt: skip
     parser.add_argument("-h", "--help", action="help", help="이 도움말을 출력하고 종료합니다")
     _add_setting_flags(parser)
     _add_command_flags(parser)
@@ -230,8 +233,10 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         help="sweep: --set 키=작은값..큰값으로 쓴 범위에서 optuna가 고른 값으로 이만큼 학습합니다",
     )  # fmt: skip
     parser.add_argument(
-        "--dry_run", action="store_true", help="sweep, train --seeds: 학습하지 않고 무엇을 학습할지 보여 줍니다"
-    )
+        "--dry_run", action="store_true",
+        help="sweep, train --seeds: 학습하지 않고 무엇을 학습할지 보여 줍니다. export --push: 올리지 않고 올릴 파일과 "
+        "모델 카드를 보여 줍니다",
+    )  # fmt: skip
     parser.add_argument(
         "--keep_checkpoints", action="store_true",
         help="sweep, train --seeds: 끝난 학습의 체크포인트를 지우지 않습니다 (기본값: 가장 좋은 모델만 남김)",
@@ -252,8 +257,19 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output", type=_path, metavar="경로",
-        help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/merged)",
+        help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/형식)",
     )  # fmt: skip
+    parser.add_argument(
+        "--format", metavar="형식",
+        help="export: merged(어댑터를 합친 모델), gguf, gguf-q8_0(llama.cpp와 Ollama), onnx, onnx-int8(인코더) "
+        "(기본값: merged)",
+    )  # fmt: skip
+    parser.add_argument("--push", metavar="저장소", help="export: 저장한 뒤 Hugging Face Hub의 이 저장소에 올립니다")
+    parser.add_argument(
+        "--license",
+        metavar="라이선스",
+        help="export: 모델 카드에 적을 라이선스. 예: apache-2.0 (기본값: 베이스 모델의 것)",
+    )
     parser.add_argument(
         "--defuse_formulas", action="store_true",
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
@@ -301,7 +317,13 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
             where="명령줄",
             remedy="--output에 .csv로 끝나는 이름을 쓰세요.",
         )
-    several = arguments.command == "sweep" or arguments.seeds is not None
+    if arguments.command == "export" and arguments.dry_run and arguments.push is None:
+        raise SettingsError(
+            "export의 --dry_run은 --push와 함께 씁니다.",
+            where="명령줄",
+            remedy="예: export --push 사용자/이름 --dry_run",
+        )
+    several = arguments.command in ("sweep", "export") or arguments.seeds is not None
     for flag in () if several else ("--dry_run", "--keep_checkpoints"):
         if getattr(arguments, flag.removeprefix("--")):
             raise SettingsError(

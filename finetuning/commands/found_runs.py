@@ -12,7 +12,8 @@ from typing import Any
 from exceptions import FinetuningError
 from finetuning.checkpoints.lock import is_locked
 from finetuning.checkpoints.names import CHECKPOINTS, LATEST, checkpoints_in, entries, step_of
-from finetuning.commands.run_folder import EXPORTED, is_ours
+from finetuning.commands.run_folder import is_ours
+from finetuning.exports.folder import EXPORTED
 from finetuning.files import disk_reason
 from finetuning.reporting.run_rows import RunRow, State
 

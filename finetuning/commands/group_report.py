@@ -58,7 +58,7 @@ def best_lines(outcomes: Sequence[Outcome]) -> list[str]:
     else:
         lines.append(
             "  여럿 가운데 검증 점수로 고른 것이어서 그 점수는 실제보다 높을 수 있습니다. 보고서나 논문에 쓸 점수는 "
-            "--set data.test_split=0.1처럼 test 데이터를 따로 떼어 두고 재세요."
+            "--set data.test_split=0.1처럼 test 데이터를 따로 분리해 측정하세요."
         )
     return [*lines, *_chance_line(outcomes, row)]
 

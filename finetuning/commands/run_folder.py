@@ -31,7 +31,6 @@ from finetuning.files import write_json
 from finetuning.korean.particles import with_particle
 
 RECORD = "run.json"
-EXPORTED = "export.json"  # in a folder that `export` wrote: from which model, so that it may be written anew
 MODEL_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "adapter_config.json")
 _NUMBERED = re.compile(r".+-[1-9]\d*")
 

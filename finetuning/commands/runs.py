@@ -31,14 +31,14 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
         raise SettingsError(
             "폴더가 없습니다.",
             where=f"runs {folder}",
-            remedy=f"{similar_name(folder)}학습들이 들어 있는 폴더를 쓰세요: python finetuning_app.py runs 폴더",
+            remedy=f"{similar_name(folder)}학습 결과가 들어 있는 폴더를 쓰세요: python finetuning_app.py runs 폴더",
         )
     found = runs_below(folder)
     if not found.rows and not found.damaged:
         raise SettingsError(
             "이 폴더에는 학습이 없습니다.",
             where=f"runs {folder}",
-            remedy="학습들이 들어 있는 폴더를 쓰세요: python finetuning_app.py runs 폴더",
+            remedy="학습 결과가 들어 있는 폴더를 쓰세요: python finetuning_app.py runs 폴더",
         )
     notes = _closing_lines(found)
     print("\n".join(printable(line) for line in [*lines_of_runs(found.rows), "", *notes]))

@@ -62,30 +62,16 @@ def step_to_train(arguments: argparse.Namespace) -> NextStep:
     kept, is_compared = list[str](), False
     for word in arguments.words:
         is_compared = word == "--compare" or (is_compared and not word.startswith("--"))
-        if not is_compared and not word.startswith("--compare="):
+        if not is_compared and word != "--time" and not word.startswith("--compare="):
             kept.append(word)
     places = [place for place, word in enumerate(kept) if word == arguments.command]
     del kept[0 if places[0] == 0 else places[-1]]
     return NextStep("train", "이 설정으로 학습하기", command_of_this_program(*kept))
 
 
-def exported_model(session: Session, folder: Path, settings_file: Path) -> SavedModel:
-    """Describe a model that was exported: its folder has no settings, so that the commands name those of the run.
-
-    Args:
-        session: The session.
-        folder: The folder that was written to.
-        settings_file: settings.yaml of the run, which need not be there.
-
-    Returns:
-        The model.
-    """
-    place = ["--model_name", str(folder)]
-    if settings_file.is_file():
-        place[:0] = ["--config", str(settings_file)]
-    else:
-        place[:0] = ["--task", session.task.name]
-    return saved_model(session.settings, session.task.name, place, is_adapter=False)
+def exported_model(session: Session, folder: Path) -> SavedModel:
+    """Describe a model that was exported, whose folder holds its task and its settings."""
+    return saved_model(session.settings, session.task.name, ("--model_name", str(folder)), is_adapter=False)
 
 
 def words_for_more_epochs(arguments: argparse.Namespace, epochs: int) -> list[str]:

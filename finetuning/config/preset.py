@@ -226,7 +226,7 @@ def sources(
         **dict.fromkeys(chosen, row.source),
         **dict.fromkeys(whole, window),
         "training.epochs": row.source if chosen.get("training.epochs") == row.epochs else fitted,
-        "training.early_stopping_patience": "검증이 이만큼 이어서 나아지지 않으면 학습을 마침",
+        "training.early_stopping_patience": "검증이 이 횟수만큼 연속으로 나아지지 않으면 학습을 마침",
     }
     return {key: source for key, source in found.items() if key in chosen}
 

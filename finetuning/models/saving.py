@@ -19,6 +19,7 @@ from finetuning.files import discard, give_usual_mode, move, sync_file, sync_fol
 from finetuning.korean.particles import with_particle
 from finetuning.models.adapter_files import write_index
 from finetuning.models.adapters import add_vocabulary
+from finetuning.models.older_config import with_older_names
 
 if TYPE_CHECKING:
     import torch
@@ -161,10 +162,10 @@ def _write_weights(model: PreTrainedModel, folder: Path, dtype: str | None) -> N
 def _write_config(model: PreTrainedModel, folder: Path, dtype: str | None) -> None:
     """Write config.json, for adapters as well: it holds the labels."""
     plain_config(model).save_pretrained(folder)
-    if dtype is None:
-        return
     path = folder / "config.json"
-    config = {**json.loads(path.read_text(encoding="utf-8")), "dtype": dtype}
+    config = with_older_names(json.loads(path.read_text(encoding="utf-8")))
+    if dtype is not None:
+        config["dtype"] = dtype
     path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 

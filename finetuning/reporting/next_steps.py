@@ -138,12 +138,12 @@ def _steps(model: SavedModel) -> Iterator[NextStep]:
         yield _step("resume", "더 학습하기", *model.resumed_by)
 
 
-def lines_of(steps: Sequence[NextStep]) -> list[str]:
+def lines_of(steps: Sequence[NextStep], heading: str = "다음에 할 수 있는 일") -> list[str]:
     """Render steps for the log: what each does, and below it the command alone on its line, to be copied."""
     if not steps:
         return []
     pairs = ((f"  {step.what}", f"    {printable(step.command)}") for step in steps)
-    return ["다음에 할 수 있는 일", *(line for pair in pairs for line in pair)]
+    return [heading, *(line for pair in pairs for line in pair)]
 
 
 def _step(name: str, what: str, *words: str) -> NextStep:

@@ -183,7 +183,7 @@ class PreferenceEncoder(ConversationEncoder):
 def _answered(conversation: Conversation, template: ChatTemplate, max_length: int) -> _Answered:
     rendered = render(conversation, template)
     if len(rendered) > 1:
-        raise TemplateRefused("chat template이 앞의 답을 뒤에서 다르게 적는, 답이 여럿인 쌍")
+        raise TemplateRefused("chat template이 지난 답을 다음 차례에 다르게 출력하는, 답이 여럿인 쌍")
     encoded: Encoded = encode_rendered(rendered[0], template, max_length)
     start = next((place for place, is_trained in enumerate(encoded.trained) if is_trained), 0)
     return _Answered(encoded.input_ids, start, encoded.trained, encoded.full_length)
