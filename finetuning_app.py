@@ -53,10 +53,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return 0
     except StopRequested as stopped:
-        if started.has_state():
-            print(f"상태를 저장하고 멈췄습니다. 이어서 하려면: {started.resume_command(argv)}", file=sys.stderr)
-        else:
-            print("멈췄습니다. 저장할 학습 상태는 없습니다.", file=sys.stderr)
+        print(started.farewell(argv), file=sys.stderr)
         return stopped.exit_code
     except FinetuningError as error:
         print(error_text(error), file=sys.stderr)
@@ -86,11 +83,13 @@ class _Started:
         run = None if self.arguments is None else self.arguments.run
         return resume_command(argv, None if run is None else run.path)
 
-    def has_state(self) -> bool:
-        """Return whether a stop leaves a state that the same command can continue."""
+    def farewell(self, argv: Sequence[str]) -> str:
+        """Return what is said where a stop was asked for: what is saved, and how to go on."""
         if self.arguments is not None and module_of(self.arguments) in ("sweep", "seeds"):
-            return True
-        return self.stop is not None and self.stop.patient
+            return f"멈췄습니다. 끝난 학습은 건너뛰고 이어서 하려면: {self.resume_command(argv)}"
+        if self.stop is not None and self.stop.patient:
+            return f"상태를 저장하고 멈췄습니다. 이어서 하려면: {self.resume_command(argv)}"
+        return "멈췄습니다. 저장할 학습 상태는 없습니다."
 
 
 def _run(argv: Sequence[str], started: _Started) -> None:

@@ -80,7 +80,7 @@ def test_a_number_in_any_spelling_is_a_number(load: Any, written: str) -> None:
         ("training: {learning_rate: .nan}", ["유한한"]),
         ("memory: {max_gpu_memory_usage: 1.5}", ["memory.max_gpu_memory_usage", "1 이하"]),
         ("memory: {mixed_precision: 1}", ["true 또는 false"]),
-        ("training: {lr_scheduler: polynomial}", ["linear", "cosine", "constant"]),
+        ("training: {lr_scheduler: exponential}", ["linear", "cosine", "constant"]),
         ("model: {name: 3}", ["model.name", "문자열"]),
         ("model: {name: on}", ["따옴표"]),
         ("model: {name: ''}", ["비워"]),

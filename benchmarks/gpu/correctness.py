@@ -147,7 +147,7 @@ def _differs(bench: Bench, model: str, work: Work, *settings: str) -> str | None
     session = _session(bench, model, work, "generation.validation_rows=0", *settings)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            verify_resume.run(session, Namespace())
+            verify_resume.run(session, Namespace(command="verify-resume", words=["verify-resume"]))
     except FinetuningError as error:
         return f"{error.what} {error.where}"
     return None

@@ -99,5 +99,15 @@ class _Kernels:
         busy = sum(event.self_device_time_total for event in kernels) / 1e6
         return {
             "kernels_a_step": round(sum(event.count for event in kernels) / self.steps),
+            "embedding_kernels_a_step": round(sum(map(_launched, self._embedding_backward())) / self.steps),
             "device_busy": round(busy / self.clock.seconds(), 3),
         }
+
+    def _embedding_backward(self) -> list[Any]:
+        """The events of the embeddings' backward passes, which sort the places that they add to."""
+        return [event for event in self.profile.events() or () if event.name == "aten::embedding_dense_backward"]
+
+
+def _launched(event: Any) -> int:
+    """How many kernels an operator launched, with the operators that it called."""
+    return len(event.kernels) + sum(map(_launched, event.cpu_children))

@@ -62,7 +62,7 @@ def _facts(bench: Bench, work: Attended, way: str) -> Facts:
     except (RuntimeError, ValueError) as error:  # a compiler's errors are such, too
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        return {"refused": str(error).strip().splitlines()[0]}
+        return {"refused": str(error).strip().splitlines()[0].partition(". ")[0]}
     return {
         "first_ms": round(first, 1), "new_ms": round(statistics.median(new), 2),
         "seen_ms": round(statistics.median(seen), 2), "slowest_new_ms": round(max(new), 2), **differs,

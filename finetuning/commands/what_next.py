@@ -62,7 +62,7 @@ def step_to_train(arguments: argparse.Namespace) -> NextStep:
     kept, is_compared = list[str](), False
     for word in arguments.words:
         is_compared = word == "--compare" or (is_compared and not word.startswith("--"))
-        if not is_compared and not word.startswith("--compare="):
+        if not is_compared and word != "--time" and not word.startswith("--compare="):
             kept.append(word)
     places = [place for place, word in enumerate(kept) if word == arguments.command]
     del kept[0 if places[0] == 0 else places[-1]]

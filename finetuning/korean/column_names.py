@@ -21,7 +21,7 @@ PROMPTS = (
     "문의",
 )  # fmt: skip
 RESPONSES = (
-    "response", "completion", "answer", "a", "output", "답변", "대답", "답", "출력", "응답", "정답",
+    "response", "completion", "answer", "a", "output", "답변", "대답", "답", "출력", "응답", "정답", "generated",
 )  # fmt: skip
 GOOD_ANSWERS = ("chosen", "chosen_response", "preferred", "좋은답", "좋은_답", "좋은 답", "선호", "선호답변", "선택")
 BAD_ANSWERS = (

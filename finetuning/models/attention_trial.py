@@ -12,7 +12,7 @@ from exceptions import first_line_of
 from finetuning.device.oom import is_out_of_memory
 from finetuning.models.attention import AttentionNeeds, AttentionWay, choose_way, needs_of
 from finetuning.models.probes import REFUSALS, trial_conditions
-from finetuning.ops.attention_ways import Attend, Call, flex, padded
+from finetuning.ops.attention_ways import Attend, Call, flash, padded
 from finetuning.ops.dense_attention import causal_tokens, dense_tokens
 from finetuning.types import Card, DenseTokens
 
@@ -28,8 +28,9 @@ def usable_way(model: PreTrainedModel, max_length: int, card: Card, runs: Callab
     """Choose the way of attention of a model that needs no padding, and try it where there are values.
 
     Args:
-        model: The model, on its device. On the meta device nothing is tried; FlexAttention, which does not run there,
-            is counted as padded rows.
+        model: The model, on its device. On the meta device nothing is tried, and memory is counted of padded rows where
+            tensors without data cannot run the way: FlexAttention, and the memory-efficient kernel, of whose backward
+            pass torch (2.13) has a wrong signature for them.
         max_length: Tokens of the longest sequence.
         card: The card.
         runs: Runs the model on a few tokens without padding, in the way that it is given.
@@ -44,7 +45,7 @@ def usable_way(model: PreTrainedModel, max_length: int, card: Card, runs: Callab
     if way.attend is None:
         return way
     if model.device.type == "meta":
-        return replace(way, attend=None) if way.attend is flex else way
+        return way if way.attend is flash else replace(way, attend=None)
     failure = _failure(model, way.attend, needs, runs)
     if failure is None:
         return way
@@ -60,10 +61,10 @@ def _failure(
         calls = _calls(runs, needs)
         with trial_conditions(model), torch.enable_grad(), torch.autocast(model.device.type, enabled=False):
             agree = all(_agrees(call, attend, needs) for call in calls)
-    except (*REFUSALS, ImportError, torch._dynamo.exc.TorchDynamoException) as error:
+    except (*REFUSALS, ImportError) as error:  # a compiler's errors are RuntimeErrors
         if is_out_of_memory(error):
             raise
-        return first_line_of(error)
+        return first_line_of(error).partition(". ")[0]
     return None if agree else "패딩한 행과 결과가 다름"
 
 

@@ -29,9 +29,9 @@ def dense_tokens(attention_mask: torch.Tensor, attend: Attend | None = None) -> 
         attend: The way to compute attention; None for padded rows.
 
     Returns:
-        The maps, or None if the rows have no padding.
+        The maps, or None if the rows have no padding and the way is that of padded rows.
     """
-    if bool(attention_mask.all()):
+    if attend is None and bool(attention_mask.all()):
         return None
     return DenseTokens(*_index_maps(attention_mask), attention_mask.bool()[:, None, None, :], attend=attend)
 

@@ -126,14 +126,16 @@ def quality_of(
             [] if naive is None or baseline is None else [_beside(scored, metric, naive, baseline, interval, known)]
         )
     stopped_early = known is not None and steps < known.steps
+    overfit = list(_overfits(losses, known))
+    few = () if stopped_early else few_steps(steps, known)
     found = [
         *beside,
-        *(() if stopped_early else few_steps(steps, known)),
+        *(_not_longer(one) if overfit else one for one in few),
         *(odd_rate(known) if is_weak and known is not None else ()),
         *(_guesses(task, scored) if is_weak else ()),
         *_never_said(task, scored),
         *(lasting(known) if known is not None else rare_labels(scored.train_labels if scored.label_names else {})),
-        *_overfits(losses, known),
+        *overfit,
         *_for_a_paper(scored.split),
     ]
     return Quality(metric, scored.split, scored.metrics[metric], interval, baseline, _each_remedy_once(found))
@@ -274,6 +276,11 @@ def _overfits(losses: Sequence[float], known: Known | None) -> Iterator[Finding]
             "저장된 모델은 검증 지표가 가장 좋았던 시점의 것입니다.",
             f"training.epochs를 {epoch} 줄이{ending}.",
         )
+
+
+def _not_longer(finding: Finding) -> Finding:
+    """Leave out a remedy that would only train longer, since the model overfits."""
+    return finding if "preset" in finding.remedy else replace(finding, remedy="")
 
 
 def _for_a_paper(split: str) -> Iterator[Finding]:

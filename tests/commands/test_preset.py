@@ -79,6 +79,7 @@ def test_plan_says_where_values_come_from_and_what_to_change(cli: Cli, flags: li
     assert "스텝뿐입니다" in run.out and "--set training.preset=auto를 붙이면" in run.out
     assert "LoRA에 흔히 쓰는 0.0005의 25분의 1입니다" in run.out
     assert "예상 시간: 학습 " in run.out
+    assert "--time" not in run.err.partition("이 설정으로 학습하기")[2], "train has no such flag"
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,13 @@ def test_rare_labels_overfitting_and_scores_of_validation_are_named() -> None:
     assert not {"overfits"} & set(kinds(judged(truth, truth, losses=(0.5, 0.4, 0.41)))), "a little higher is no rise"
 
 
+def test_a_run_that_overfits_is_not_told_to_train_longer() -> None:
+    truth = ["긍정", "부정"] * 20
+    found = {one.kind: one for one in judged(truth, truth, steps=30, losses=(0.4, 0.6)).findings}
+    assert found["few steps"].remedy == "" and "training.epochs를 1로" in found["overfits"].remedy
+    assert "training.epochs를 늘리" in judged(truth, truth, steps=30).findings[1].remedy
+
+
 def test_the_losses_are_those_of_the_epochs(tmp_path: Path) -> None:
     assert validation_losses(tmp_path) == []
     file = MetricsFile(tmp_path)

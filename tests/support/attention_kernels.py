@@ -30,6 +30,8 @@ def _bounds_on_cpu() -> Iterator[None]:
     library.impl("_flash_attention_backward", _flash_backward, "CPU")
     library.impl("_efficient_attention_forward", _efficient, "CPU")
     library.impl("_efficient_attention_backward", _efficient_backward, "CPU")
+    # torch's own for tensors without data lacks an argument (2.13)
+    library.impl("_efficient_attention_backward", _without_data, "Meta", allow_override=True)
     try:
         yield
     finally:
@@ -81,6 +83,10 @@ def _efficient_backward(
     sees = _window(None, 0 if mask_type else None)
     found = _backward(gradient[0], query[0], key[0], value[0], cum_q, scale, sees)
     return (*(one[None] for one in found), torch.empty(0))
+
+
+def _without_data(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+    return *(torch.empty_like(one) for one in (query, key, value)), torch.empty((), device=query.device)
 
 
 def _check_bounds(query: Any, bounds: Any, longest: int) -> None:

@@ -80,6 +80,8 @@ WITH_TOOL = f"<tools>{json.dumps([TOOL], ensure_ascii=False)}<end>"
 CASES = (
     Case("openai chat", {"messages": _chat(("system", "친절히"), ASKED, ANSWERED)}, WITH_SYSTEM),
     Case("openai developer", {"messages": _chat(("developer", "친절히"), ASKED, ANSWERED)}, WITH_SYSTEM),
+    Case("predict's answer to messages", {"messages": _chat(ASKED), "generated": ANSWERED[1]}, PLAIN),
+    Case("predict's answer to a prompt", {"prompt": ASKED[1], "generated": ANSWERED[1]}, PLAIN),
     Case("openai weight",
          {"messages": [*_chat(("user", "앞 물음")), {"role": "assistant", "content": "앞 답", "weight": 0},
                        *_chat(ASKED), {"role": "assistant", "content": "답", "weight": 1}]},

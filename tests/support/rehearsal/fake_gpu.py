@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from finetuning.device.runtime import Pinning, Runtime
+from finetuning.types import Card
 from tests.support.paths import ROOT
 
 aten = torch.ops.aten
@@ -67,6 +68,11 @@ class RehearsedRuntime(Runtime):
     def is_cuda(self) -> bool:
         """Whether the branches of CUDA are taken."""
         return True
+
+    @property
+    def card(self) -> Card:
+        """The card by which attention's kernels are chosen."""
+        return Card((8, 0), self.precision, has_triton=False)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return no autocast: torch has no rules for the fake device."""

@@ -1,7 +1,7 @@
-"""Walks a task through training and evaluation on the fake GPU, in every layout, optimizer and adapter.
+"""Walks tasks through training and evaluation on the fake GPU, in every layout, optimizer and adapter.
 
-`python -m tests.support.rehearsal.walk MODEL FOLDER TASK` prints a JSON object: for each walk the error, "" for none,
-and the places that waited. It runs in a process of its own, since a device of torch's cannot be taken back.
+`python -m tests.support.rehearsal.walk FOLDER TASK=MODEL ...` prints a JSON object: for each task and walk the error,
+"" for none, and the places that waited. It runs in a process of its own: a device of torch's cannot be taken back.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ from finetuning.tasks.generation.shared import GeneratingScorer
 from finetuning.training.ahead import WindowPlanner
 from finetuning.training.optimizers import allocate_states
 from finetuning.training.step import OptimizerStep, sums_and_norms
-from finetuning.types import RandomKey
+from finetuning.types import NO_CARD, Card, RandomKey
 from finetuning.windows.layouts import Layout, Packed, Padded, choose_layout
 from finetuning.windows.order import Window
 from finetuning.windows.partition import FEWEST
+from tests.support.attention_kernels import kernels_on_cpu
 from tests.support.planning import prepared_for
 from tests.support.rehearsal.fake_gpu import make_device, moved, rehearsal, runtime_on
 from tests.support.runs import data_of
@@ -40,9 +42,6 @@ LOOKS_FOR_PADDING = "transformers looks whether padded rows have padding"
 ONCE_A_BATCH = "an evaluation reads its predictions, once a batch"
 MEANT = {
     "finetuning/training/step.py: sums_and_norms": "the losses of the steps since the last line of the log",
-    "finetuning/training/step.py: _apply": "optimizers other than AdamW cannot skip a step on the device",
-    "finetuning/training/backward_step.py: total": "the norm of a gradient that the backward pass drops, once a step",
-    "finetuning/training/step.py: _apply_in_backward": "whether that loss is finite, once a step",
     "finetuning/inference/evaluator.py: _predictions": "the loss of an evaluation, once a batch",
     "finetuning/tasks/classification/single.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/classification/multi_label.py: predictions": ONCE_A_BATCH,
@@ -65,6 +64,11 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adafactor": {"training.optimizer": "adafactor"},
     "adafactor in backward": {"training.optimizer": "adafactor", "memory.optimizer_in_backward": True},
 }
+# Tasks that differ from text classification in their head and its loss alone: other optimizers would repeat its walks.
+ALIKE = {
+    "multi-label-classification", "text-regression", "token-classification", "question-answering", "fill-mask",
+}  # fmt: skip
+_ON_PADDED_ROWS = "adamw, checkpointing"  # where attention is walked as on a card without kernels for it
 _WINDOW = 8
 _ONE_MICRO_BATCH = 2  # examples that fit into one
 
@@ -78,10 +82,10 @@ def flags_of(task: str, model: str, folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def layouts_of(task: Any, model: Any, max_length: int) -> Iterator[Layout]:
+def layouts_of(task: Any, model: Any, max_length: int, card: Card) -> Iterator[Layout]:
     """The layout of a run, and the others that the task and the model could have."""
     cost = FEWEST if task.settings.memory.optimizer_in_backward else None
-    chosen = choose_layout(task, model, max_length, cost)
+    chosen = choose_layout(task, model, max_length, cost, card)
     yield chosen
     if task.encodes.packs() and not task.encodes.shares_beginnings and isolates(model):
         yield Packed(chosen.fixed_cost, max_length)
@@ -96,15 +100,16 @@ class Walk:
         prepared: The data, with a session under the settings of the walk.
         tokenizer: The model's tokenizer.
         runtime: The runtime of the fake device.
+        card: The card by which attention's kernels are chosen.
     """
 
-    def __init__(self, prepared: Prepared, tokenizer: Any, runtime: Runtime) -> None:
+    def __init__(self, prepared: Prepared, tokenizer: Any, runtime: Runtime, card: Card) -> None:
         session, self.examples = prepared.session, prepared.examples["train"]
         self.settings, self.task = session.settings, session.task
         self.tokenizer, self.runtime, length = tokenizer, runtime, session.settings.data.max_length
         on_the_host = session.evaluator_to_train(tokenizer, prepared.label_names, length)
         self.model = on_the_host.model
-        self.layouts = list(layouts_of(self.task, self.model, length))
+        self.layouts = list(layouts_of(self.task, self.model, length, card))
         self.evaluator = replace(on_the_host, runtime=runtime)
 
     def train(self, layout: Layout) -> None:
@@ -165,42 +170,42 @@ class Walk:
             )
 
 
-def attempt(walk: Walk, steps: Any) -> dict[str, Any]:
-    """Make the model fake, and take the steps; return the error, if any, and the places that waited."""
-    error, waited = "", list[str]()
-    try:
-        with rehearsal(walk.runtime.device, MEANT) as waited:
-            moved(walk.model, walk.runtime.device)
-            steps()
-    except Exception as raised:
-        error = f"{type(raised).__name__}: {raised}"
-    return {"error": error, "waits": waited}
+def attempts(walk: Walk, steps: dict[str, Callable[[], object]]) -> dict[str, Any]:
+    """Make the model fake, and take the steps; return the error of each, if any, and the places that waited."""
+    found = {}
+    with rehearsal(walk.runtime.device, MEANT) as waited:
+        moved(walk.model, walk.runtime.device)
+        for name, take in steps.items():
+            error, before = "", len(waited)
+            try:
+                take()
+            except Exception as raised:
+                error = f"{type(raised).__name__}: {raised}"
+            found[name] = {"error": error, "waits": waited[before:]}
+    return found
 
 
-def walks(task: str, model: str, folder: Path) -> dict[str, Any]:
-    """Walk everything of a task."""
+def walks(task: str, model: str, folder: Path, runtime: Runtime) -> dict[str, Any]:
+    """Walk everything of a task. A model is loaded once for an optimizer and an adapter."""
+    folder.mkdir()
     prepared, tokenizer, length = prepared_for(flags_of(task, model, folder))
-    runtime, found = runtime_on(make_device()), dict[str, Any]()
+    found = dict[str, Any]()
     base = with_changes(prepared.session.settings, {"data.max_length": length})
-
-    def walk_under(changes: dict[str, Any]) -> Walk:
-        return Walk(prepared.under(with_changes(base, changes)), tokenizer, runtime)
-
     for adapter, (name, changes) in itertools.product(METHODS, OPTIMIZERS.items()):
-        if adapter != "none" and name != "adamw":  # in pairs: an adapter changes what is trained, and not how
+        if name != "adamw" and (adapter != "none" or task in ALIKE):  # in pairs: an adapter changes what is trained
             continue
         changes = {**changes, "model.adapter.method": adapter, "model.adapter.layers": 1}
-        for number in range(len(walk_under(changes).layouts)):
-            walk = walk_under(changes)
-            layout = walk.layouts[number]
-            found[f"{type(layout).__name__}, {name}, {adapter}"] = attempt(walk, lambda: walk.train(layout))  # noqa: B023
-        if name != "adamw":
-            continue
-        walk = walk_under(changes)
-        found[f"evaluation, {adapter}"] = attempt(walk, walk.evaluate)
-        if isinstance(walk.task.scores, GeneratingScorer):
-            walk = walk_under(changes)
-            found[f"generation, {adapter}"] = attempt(walk, walk.generate)
+        card = NO_CARD if name == _ON_PADDED_ROWS else runtime.card
+        walk = Walk(prepared.under(with_changes(base, changes)), tokenizer, runtime, card)
+        steps: dict[str, Callable[[], object]] = {
+            f"{type(layout).__name__} ({layout.attention.name}), {name}, {adapter}": partial(walk.train, layout)
+            for layout in walk.layouts
+        }
+        if name == "adamw":
+            steps[f"evaluation, {adapter}"] = walk.evaluate
+            if isinstance(walk.task.scores, GeneratingScorer):
+                steps[f"generation, {adapter}"] = walk.generate
+        found |= attempts(walk, steps)
     return found
 
 
@@ -211,14 +216,18 @@ class GeneratorAnywhere(torch.Generator):
         return super().__new__(cls)
 
 
-def main(model: str, folder: str, task: str) -> None:
+def main(folder: str, *tasks: str) -> None:
     """Print what was found as JSON, in the last line."""
     import transformers.utils.import_utils as transformers_utils
 
     transformers_utils.is_fake_tensor = lambda tensor: False  # else transformers leaves out the waits that it has
     torch.Generator = GeneratorAnywhere  # type: ignore[misc]
     torch.manual_seed(0)
-    print(json.dumps(walks(task, model, Path(folder)), ensure_ascii=False))
+    runtime, found = runtime_on(make_device()), dict[str, Any]()
+    with kernels_on_cpu():  # on which the way of attention is tried before the model becomes fake
+        for task, _, model in (one.partition("=") for one in tasks):
+            found[task] = walks(task, model, Path(folder) / task, runtime)
+    print(json.dumps(found, ensure_ascii=False))
 
 
 if __name__ == "__main__":

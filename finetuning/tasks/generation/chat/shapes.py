@@ -151,7 +151,7 @@ ALWAYS = MappingProxyType({
 })  # fmt: skip
 SHAPES: Mapping[str, Shape] = MappingProxyType({
     "segments": Shape({"segments": ("segments",)}, _segments),
-    "messages": Shape({"messages": LISTS}, _listed),
+    "messages": Shape({"messages": LISTS}, _listed, {"response": ("generated",)}),  # as predict writes them
     "alpaca": Shape(
         {"instruction": ("instruction",), "output": ("output", "response")}, _alpaca,
         {"input": ("input", "context"), "history": ("history",)}, target="output",
