@@ -68,7 +68,9 @@ def program(command: str, *flags: object, stdin: str = "") -> str:
     Returns:
         What the command printed. Its log is shown only where it fails, which ends the benchmark.
     """
-    return _run([sys.executable, "finetuning_app.py", command, *map(str, flags)], stdin)
+    # the report is not what is measured
+    plain = ("--set", "logging.report=false") if command in ("train", "evaluate") else ()
+    return _run([sys.executable, "finetuning_app.py", command, *plain, *map(str, flags)], stdin)
 
 
 def call_apart(function: str, **arguments: Any) -> Any:

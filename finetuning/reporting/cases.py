@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetuning.data.originals import originals
 from finetuning.data.rows import Rows
 from finetuning.data.table import rows_at
+from finetuning.files import discard
 from finetuning.reporting.predictions import as_cell_without_formula, beside, write_records
 from finetuning.tasks.base import Task
 from finetuning.tasks.evidence import Case, Evidence
@@ -83,7 +84,7 @@ def write_errors(path: Path, said: Said, evidence: Evidence) -> int:
     run began, the columns are those that the task read.
 
     Args:
-        path: The file. It is not written where no row is wrong.
+        path: The file. Where no row is wrong it is removed.
         said: The split and its predictions.
         evidence: The evidence of the same predictions.
 
@@ -95,6 +96,7 @@ def write_errors(path: Path, said: Said, evidence: Evidence) -> int:
     """
     ranking = evidence.ranking
     if ranking is None or ranking.wrong == 0:
+        discard(path)  # one of an earlier evaluation
         return 0
     return write_records(path, _wrong(said, ranking.positions[: ranking.wrong].tolist()), as_cell_without_formula)
 

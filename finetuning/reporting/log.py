@@ -13,7 +13,7 @@ from finetuning.cells import printable
 from finetuning.config.schema import LoggingSettings
 
 _NOISY_LIBRARIES = (
-    "httpx", "httpx2", "httpcore", "urllib3", "filelock", "fsspec", "datasets", "accelerate", "torch"
+    "httpx", "httpx2", "httpcore", "urllib3", "filelock", "fsspec", "datasets", "accelerate", "torch", "matplotlib"
 )  # fmt: skip
 
 

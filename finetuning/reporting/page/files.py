@@ -32,6 +32,7 @@ def write_report(report: RunReport, said: Said, metrics_file: str) -> None:
     with _told(folder / PAGE):
         _write_page(report, errors_file, metrics_file)
         _log.info("결과 보고서를 저장했습니다. 브라우저로 열어 보세요: %s", folder / PAGE)
+        _write_pictures(report)
 
 
 def write_evaluation(
@@ -69,22 +70,31 @@ def _errors(path: Path, said: Said, evaluation: EvaluationFacts) -> str:
 
 
 def _write_page(report: RunReport, errors_file: str, metrics_file: str) -> None:
-    """Draw and write the page and the pictures."""
-    from finetuning.reporting.page.blocks import smaller
-    from finetuning.reporting.page.drawing import confusion_png, curves_png
+    """Draw and write the page."""
     from finetuning.reporting.page.html import render
     from finetuning.reporting.page.view import page_of_run
+
+    page = page_of_run(report, errors_file, metrics_file)
+    charts = charts_of(report.background.records, report.best_metric_name)
+    write_atomically(report.output_dir / PAGE, render(page, charts, report.training.best_step))
+
+
+def _write_pictures(report: RunReport) -> None:
+    """Draw and write the pictures for slides."""
+    from finetuning.reporting.page.blocks import smaller
+    from finetuning.reporting.page.drawing import confusion_png, curves_png
     from finetuning.tasks.evidence import Confusion
 
-    folder, best_step = report.output_dir, report.training.best_step
+    folder = report.output_dir
     charts = charts_of(report.background.records, report.best_metric_name)
-    write_atomically(folder / PAGE, render(page_of_run(report, errors_file, metrics_file), charts, best_step))
-    if charts:
-        write_bytes_atomically(folder / CURVES, curves_png(charts, best_step, folder.name))
+    with _told(folder / CURVES):
+        if charts:
+            write_bytes_atomically(folder / CURVES, curves_png(charts, report.training.best_step, folder.name))
     for block in report.evaluation.evidence.blocks:
         if isinstance(block, Confusion):
             title = f"{folder.name} ({report.evaluation.split})"
-            write_bytes_atomically(folder / CONFUSION, confusion_png(smaller(block), title))
+            with _told(folder / CONFUSION):
+                write_bytes_atomically(folder / CONFUSION, confusion_png(smaller(block), title))
 
 
 @contextmanager
@@ -95,7 +105,7 @@ def _told(path: Path) -> Iterator[None]:
     except ModuleNotFoundError as error:
         _log.warning(
             "%s 파일을 만들지 못했습니다. 설치되지 않은 패키지가 있습니다: %s. pip install -r requirements.txt -c "
-            "requirements-lock.txt로 설치한 뒤, 같은 명령에 --resume을 붙여 실행하면 만듭니다.",
+            "requirements-lock.txt로 설치하고 같은 명령을 다시 실행하면(학습이면 --resume을 붙여서) 만듭니다.",
             path.name, error.name,
         )  # fmt: skip
     except ResourceError as error:
