@@ -38,7 +38,7 @@ def begin(group: RunGroup, is_dry: bool) -> Iterator[None]:
             where="환경 변수 WORLD_SIZE",
             remedy="torchrun이나 accelerate launch 없이 실행하세요.",
         )
-    group.open()
+    group.begin()
     if is_dry:
         yield
         return

@@ -79,7 +79,7 @@ class RunGroup:
         self.folder, self._settings, self._varied = folder, settings, dict(varied)
         self._record: dict[str, Any] = {"settings": _compared(settings), "varied": {}, "runs": []}
 
-    def open(self) -> None:
+    def begin(self) -> None:
         """Read what an earlier command began in the folder.
 
         Raises:

@@ -18,7 +18,7 @@ from finetuning.tasks.registry import find_task
 from tests.support.managers import make_manager
 
 
-class PreferenceSettings(Section):
+class ToySettings(Section):
     """A section that says nothing about resuming or the cache."""
 
     beta: float = 0.1
@@ -28,7 +28,7 @@ class PreferenceSettings(Section):
 class WiderSettings(Settings):
     """The settings with one more section."""
 
-    preference: PreferenceSettings = PreferenceSettings()
+    toy: ToySettings = ToySettings()
 
 
 def test_every_setting_has_a_description_in_both_languages() -> None:
@@ -46,15 +46,15 @@ def test_a_new_section_is_part_of_the_cache_and_a_field_may_say_otherwise() -> N
     for stage in ("rows", "examples"):
         found = cache_dependencies(WiderSettings(), stage)
         assert found.items() > cache_dependencies(Settings(), stage).items()
-        assert {key for key in found if key.startswith("preference")} == {"preference.beta"}
+        assert {key for key in found if key.startswith("toy")} == {"toy.beta"}
 
 
 def test_a_new_section_is_part_of_the_fingerprint(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
     manager.settings = WiderSettings.model_validate(manager.settings.model_dump())
     found = manager.fingerprint
-    assert found["preference.beta"] == 0.1
-    assert "preference.label_smoothing" not in found
+    assert found["toy.beta"] == 0.1
+    assert "toy.label_smoothing" not in found
 
 
 def test_a_setting_newer_than_the_checkpoint_counts_as_its_default() -> None:
@@ -145,5 +145,5 @@ def test_settings_of_examples_do_not_affect_the_rows(base: dict[str, dict[str, A
 
 
 def test_fields_of_is_relative_to_its_section() -> None:
-    first = fields_of(PreferenceSettings)[0]
+    first = fields_of(ToySettings)[0]
     assert (first.key, first.default, first.resume, first.cache) == ("beta", 0.1, "same", "rows")
