@@ -143,7 +143,8 @@ def quality_of(
 
 def naive_of(task: Task, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
     """Return what is had without training on so many rows, or None where that is not known."""
-    return task.scores.baseline(train_labels, count, label_names) if train_labels and count else None
+    has_counts = bool(train_labels) or not task.reads.has_labels
+    return task.scores.baseline(train_labels, count, label_names) if has_counts and count else None
 
 
 def naive_score(task: Task, naive: Naive, rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]) -> float:
@@ -182,6 +183,12 @@ def _interval(task: Task, scored: Scored, columns: Mapping[str, Sequence[Any]]) 
     if not 2 <= count <= _MOST_ROWS:
         return None
     draw, values = np.random.default_rng(0), list[float]()
+    scores = task.scores.by_row(scored.predictions, columns)
+    if scores is not None:  # the metric is their mean
+        each = np.array(scores)
+        values = [float(each[draw.integers(0, count, count)].mean()) for _ in range(_DRAWS)]
+        low, high = np.percentile(values, (2.5, 97.5))
+        return float(low), float(high)
     for _ in range(min(_DRAWS, max(_FEWEST_DRAWS, _ROWS_DRAWN // count))):
         places = draw.integers(0, count, count)
         predictions = [scored.predictions[place] for place in places]

@@ -343,6 +343,10 @@ class Scorer(ABC):
         """
         return None
 
+    def by_row(self, predictions: Sequence[Any], rows: RowColumns) -> Sequence[float] | None:
+        """Return the best metric of each row, where that of a split is their mean; else None."""
+        return None
+
     @abstractmethod
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

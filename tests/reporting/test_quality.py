@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from finetuning.config.schema import Settings
 from finetuning.reporting.metrics_file import MetricsFile, validation_losses
 from finetuning.reporting.quality import Quality, Scored, quality_of
+from finetuning.tasks.answering.scoring import Found
 from finetuning.tasks.registry import find_task
 from tests.support.cli import Cli, read_json
 
@@ -71,6 +73,22 @@ def test_rare_labels_overfitting_and_scores_of_validation_are_named() -> None:
     assert kinds(quality) == ["learned", "rare labels", "overfits", "chosen on validation"]
     assert "training.epochs를 2로" in quality.findings[2].remedy
     assert not {"overfits"} & set(kinds(judged(truth, truth, losses=(0.5, 0.4, 0.41)))), "a little higher is no rise"
+
+
+def test_answers_are_compared_with_finding_none() -> None:
+    """Of 200 questions 50 have no answer, and 120 of the others are answered right."""
+    task = find_task(Settings.model_validate({"model": {"task": "question-answering"}}))
+    gold = [[] if row < 50 else [{"text": "서울", "answer_start": 0}] for row in range(200)]
+    said = ["" if row < 50 else "서울" if row < 170 else "부산" for row in range(200)]
+    predictions: list[Any] = [Found(text, 0, len(text), 0.0, -1.0) for text in said]
+    rows = {"answers": [json.dumps(answers) for answers in gold]}
+    metrics = task.scores.metrics(predictions, rows, (), 0.3)
+    quality = quality_of(task, Scored("test", rows, predictions, metrics, (), {}), 500, ())
+    assert (quality.score, quality.baseline) == (pytest.approx(85), pytest.approx(25))
+    low, high = quality.interval or (0.0, 0.0)
+    half = 100 * 1.96 * (0.85 * 0.15 / 200) ** 0.5
+    assert low == pytest.approx(85 - half, abs=0.2 * half) and high == pytest.approx(85 + half, abs=0.2 * half)
+    assert "답이 하나도 없다고만 예측하면 25.0000입니다" in quality.findings[0].text
 
 
 def test_a_run_that_overfits_is_not_told_to_train_longer() -> None:

@@ -15,7 +15,7 @@ from finetuning.tasks.answering.answers import answer_texts
 from finetuning.tasks.answering.encoding import IN_CONTEXT, NO_ANSWER
 from finetuning.tasks.parts import RowColumns, Scorer
 from finetuning.tasks.tensors import at_least_float32
-from finetuning.types import Batch
+from finetuning.types import Batch, Naive
 
 if TYPE_CHECKING:
     import torch
@@ -172,6 +172,18 @@ class AnswerScorer(Scorer):
     def answer(self, prediction: Found) -> str:
         """Return the predicted answer, "" if there is none."""
         return prediction.text if self.has_answer(prediction) else ""
+
+    def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
+        """Return the score of a model that finds no answer; see `Scorer.baseline`."""
+        return Naive("답이 하나도 없다고만 예측하면", [Found("", 0, 0, 0.0, 0.0)] * count)
+
+    def by_row(self, predictions: Sequence[Any], rows: RowColumns) -> Sequence[float]:
+        """Return the F1 of each row, 0 to 100; see `Scorer.by_row`."""
+        golds = answer_texts(rows["answers"])
+        return [
+            100 * answer_metrics.f1(self.answer(prediction), gold)
+            for prediction, gold in zip(predictions, golds, strict=True)
+        ]
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

@@ -105,6 +105,8 @@ class NumberScorer(HeadScorer):
 
     def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
         """Return the mean of train, always; see `Scorer.baseline`."""
+        if not train_labels:
+            return None
         mean = sum(float(label) * rows for label, rows in train_labels.items()) / sum(train_labels.values())
         return Naive(f"항상 학습 데이터의 평균({mean:.3g})으로만 예측하면", [mean] * count)
 
