@@ -86,8 +86,8 @@ def _chance_line(outcomes: Sequence[Outcome], best: RunRow) -> list[str]:
     if ahead >= uncertain:
         return []
     return [
-        f"  2위와의 차이({ahead:.4f})가 이 학습의 {best.split} 점수의 95% 신뢰구간(±{uncertain:.4f})보다 작아서, "
-        "다른 행으로 평가하면 순위가 바뀔 수 있습니다."
+        f"  1위와 2위의 검증 점수 차이가 {ahead:.4f}입니다. 이 데이터로 잰 점수의 오차(±{uncertain:.4f})보다 작으므로 "
+        "순위는 우연일 수 있습니다. train --seeds 3으로 다시 확인해 보세요."
     ]
 
 

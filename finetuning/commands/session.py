@@ -235,7 +235,10 @@ def find_saved(session: Session, arguments: argparse.Namespace) -> None:
     if arguments.model_name is None:
         is_numbered = arguments.run.number > 1
         if is_numbered:
-            _log.info("가장 최근 학습의 모델을 씁니다: %s", session.output_dir)
+            _log.info(
+                "가장 최근 학습의 모델을 씁니다: %s (이전 학습의 모델을 쓰려면 --model_name으로 그 폴더를 지정하세요)",
+                session.output_dir,
+            )
         session.models.name = str(session.output_dir)
         if not (session.output_dir / "config.json").is_file():
             raise ModelError(

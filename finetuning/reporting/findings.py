@@ -80,6 +80,12 @@ class Known:
         """The steps that the preset would make."""
         return self._steps_under(with_changes(self.settings, self.preset))
 
+    @property
+    def preset_trains_otherwise(self) -> bool:
+        """Whether the preset would choose another learning rate or number of steps; flags may forbid it."""
+        rate = with_changes(self.settings, self.preset).training.learning_rate
+        return self.preset_steps != self.steps or rate != self.settings.training.learning_rate
+
     def _steps_under(self, settings: Settings) -> int:
         window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * self.processes
         return settings.training.epochs * math.ceil(self.per_epoch / window)
@@ -114,7 +120,7 @@ def few_steps(steps: int, known: Known | None) -> Iterator[Finding]:
     if steps >= _FEW_STEPS:
         return
     text, remedy = f"학습이 {steps:,}스텝뿐입니다.", "training.epochs를 늘리거나 data.batch_size를 줄이세요."
-    if known is not None and known.preset and known.preset_steps > _MORE_STEPS * steps:
+    if known is not None and known.preset_trains_otherwise and known.preset_steps > _MORE_STEPS * steps:
         row = known.row
         warm_up = f", warm-up {row.warmup_ratio:g}" if row.warmup_ratio else ""
         values = f"배치 {row.window}, 학습률 {bare_value(row.learning_rate)}{warm_up}"

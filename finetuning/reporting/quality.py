@@ -34,6 +34,7 @@ from finetuning.types import Naive
 _DRAWS, _FEWEST_DRAWS, _MOST_ROWS = 400, 100, 20_000
 _ROWS_DRAWN = 1_000_000  # in all draws together, which takes a few seconds
 _SHOWN = 5
+_FEW_SCORED = 100  # rows
 _RISE = 1.05  # a validation loss this much above its lowest counts as risen
 _GUESSED = 0.97  # a loss of this share of the one that knows the labels' shares alone has learned nothing
 _LEARNED = 0.99  # a loss above this share of the untrained model's has not fallen
@@ -131,6 +132,7 @@ def quality_of(
     found = [
         *beside,
         *(_not_longer(one) if overfit else one for one in few),
+        *_few_scored(len(scored.predictions)),
         *(odd_rate(known) if is_weak and known is not None else ()),
         *(_guesses(task, scored) if is_weak else ()),
         *_never_said(task, scored),
@@ -207,7 +209,7 @@ def _each_remedy_once(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def _more_training(known: Known | None, scored: int) -> str:
-    if known is not None and known.preset:
+    if known is not None and known.preset_trains_otherwise:
         return with_preset(known)
     if known is not None and known.settings.training.preset is not None:
         return f"학습 데이터와 평가할 행(지금 {scored:,}행)을 늘리세요."
@@ -223,7 +225,7 @@ def _beside(
     text = f"{scored.split} {name} {score:.4f}{within}. {baseline_text(naive, baseline)}"
     remedy = _more_training(known, len(scored.predictions))
     if (interval[0] if interval else score) > baseline:
-        return Finding("learned", f"{text} 이 모델은 그보다 확실히 낫습니다.")
+        return Finding("learned", f"{text} 이 모델은 그보다 낫습니다.")
     return Finding("not learned", f"{text} 이 모델이 그보다 낫다고 할 수 없습니다.", remedy)
 
 
@@ -272,7 +274,6 @@ def _never_said(task: Task, scored: Scored) -> Iterator[Finding]:
 
 def _overfits(losses: Sequence[float], known: Known | None) -> Iterator[Finding]:
     stops = known is not None and known.settings.training.early_stopping_patience is not None
-    ending = "세요" if stops else "거나 training.early_stopping_patience를 쓰세요"
     lowest = min(range(len(losses)), key=lambda place: losses[place]) if losses else 0
     if losses and lowest < len(losses) - 1 and losses[-1] > _RISE * losses[lowest]:
         least, epoch = with_particle(f"{losses[lowest]:.4f}", "으로/로"), with_particle(str(lowest + 1), "으로/로")
@@ -281,7 +282,16 @@ def _overfits(losses: Sequence[float], known: Known | None) -> Iterator[Finding]
             f"검증 손실이 {lowest + 1} epoch에서 {least} 가장 낮았고 마지막에는 {losses[-1]:.4f}입니다"
             "(과적합). "
             "저장된 모델은 검증 지표가 가장 좋았던 시점의 것입니다.",
-            f"training.epochs를 {epoch} 줄이{ending}.",
+            "" if stops else f"training.epochs를 {epoch} 줄이거나 training.early_stopping_patience를 쓰세요.",
+        )
+
+
+def _few_scored(count: int) -> Iterator[Finding]:
+    if 0 < count < _FEW_SCORED:
+        yield Finding(
+            "few scored rows",
+            f"평가한 행이 {count:,}행뿐이어서, 다른 행으로 평가하면 점수가 크게 달라질 수 있습니다.",
+            "데이터를 더 모으세요.",
         )
 
 

@@ -205,7 +205,10 @@ def _drawing() -> Iterator[None]:
     """Draw with settings of our own, in this block alone: a label with `$` is no formula, text of SVG stays text."""
     from matplotlib import rc_context
 
-    options = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "report"}
+    options = {
+        "text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "report",
+        "axes.unicode_minus": False,  # the Korean font has no such sign
+    }  # fmt: skip
     with rc_context(options), warnings.catch_warnings():  # type: ignore[arg-type]
         warnings.simplefilter("ignore")  # of characters that the font lacks, such as emoji
         yield
