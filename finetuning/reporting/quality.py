@@ -132,10 +132,10 @@ def quality_of(
     found = [
         *beside,
         *(_not_longer(one) if overfit else one for one in few),
-        *_few_scored(len(scored.predictions)),
         *(odd_rate(known) if is_weak and known is not None else ()),
         *(_guesses(task, scored) if is_weak else ()),
         *_never_said(task, scored),
+        *_few_scored(len(scored.predictions)),
         *(lasting(known) if known is not None else rare_labels(scored.train_labels if scored.label_names else {})),
         *overfit,
         *_for_a_paper(scored.split),

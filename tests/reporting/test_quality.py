@@ -55,7 +55,7 @@ def test_the_interval_is_that_of_the_binomial_distribution(rows: int, right: flo
 def test_a_model_that_says_one_label_has_not_learned() -> None:
     truth = ["긍정"] * 12 + ["부정"] * 8
     quality = judged(truth, ["긍정"] * 20, steps=9)
-    weak = ["not learned", "few steps", "few scored rows", "labels never predicted", "score for a paper"]
+    weak = ["not learned", "few steps", "labels never predicted", "few scored rows", "score for a paper"]
     assert kinds(quality) == weak
     assert "9스텝뿐" in quality.findings[1].text and "training.epochs" in quality.findings[1].remedy
     assert "부정(정답 8행)" in quality.findings[2].text
