@@ -232,7 +232,7 @@ def _training_facts(report: RunReport) -> tuple[tuple[str, str], ...]:
     training, window = report.training, report.window
     metric = display_name(report.best_metric_name)
     return (
-        ("스텝", f"{training.steps:,} ({report.epochs} epoch)"),
+        ("스텝", f"{training.steps:,} (최대 {report.epochs} epoch)"),
         ("저장한 모델", f"스텝 {training.best_step:,} (검증 {metric} {training.best_metric:.4f})"),
         ("스텝당 예제", f"{window.examples:,} = batch_size {window.batch_size} × gradient_accumulation_steps "
                     f"{window.gradient_accumulation_steps} × 프로세스 {window.processes}"),
