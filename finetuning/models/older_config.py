@@ -20,6 +20,7 @@ _OF_TYPE = {
     "gpt_neox": _Names("rotary_emb_base", partial="rotary_pct"),
     "modernbert": _Names("global_rope_theta", "local_rope_theta"),
 }
+_KNOWN = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")  # kinds of scaling that transformers 4 knows
 _NO_SCALING = ("rope_theta", "partial_rotary_factor")
 
 
@@ -42,6 +43,8 @@ def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(rope, dict):
         return older
     whole, local = _part(rope, "full_attention") or rope, _part(rope, "sliding_attention")
+    if whole.get("rope_type", "default") not in _KNOWN:  # transformers 5 would read it from both, and miss a value
+        return older
     names = _OF_TYPE.get(str(config.get("model_type")), _Names())
     found = {
         names.theta: whole.get("rope_theta"),
