@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from finetuning.device.budget import TokenBudget
     from finetuning.inference.evaluator import Evaluator
     from finetuning.reporting.profile import PhaseTimes
+    from finetuning.reporting.quality import Untrained
     from finetuning.reporting.run_report import CompiledFacts
     from finetuning.types import Checkpoint
     from training_manager import TrainingState
@@ -234,7 +235,7 @@ def _report(
     from finetuning.reporting.cases import Said, ranked_cases
     from finetuning.reporting.metrics_file import records_in, validation_losses
     from finetuning.reporting.predictions import sample_lines
-    from finetuning.reporting.quality import Scored, Untrained, quality_of
+    from finetuning.reporting.quality import Scored, quality_of
     from finetuning.reporting.run_report import (
         Background,
         EvaluationFacts,
@@ -252,9 +253,7 @@ def _report(
     best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
     best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
     evaluation = best.evaluate(examples[split], session.settings.training.seed, task.scores.final_texts)
-    few, untrained = examples["validation"].of_first_rows(_COMPARED_ROWS), None
-    if state.untrained_loss is not None:
-        untrained = Untrained(state.untrained_loss, _loss_of_first_rows(best, examples["validation"]), len(few.rows))
+    untrained = _beside_untrained(state.untrained_loss, best, examples["validation"])
     if not runtime.is_main or state.best_metric is None:
         return
     said = Said(task, prepared.splits[split], examples[split].rows, evaluation.predictions, label_names, tokenizer)
@@ -275,12 +274,7 @@ def _report(
         task,
         {name: len(rows) for name, rows in prepared.splits.items()},
         training=TrainingFacts(
-            state.step,
-            state.best_step,
-            state.best_metric,
-            state.last_metrics,
-            seconds,
-            trained.profile,
+            state.step, state.best_step, state.best_metric, state.last_metrics, seconds, trained.profile,
             trained.compiled,
         ),
         evaluation=EvaluationFacts(split, evaluation.metrics, evaluation.details, samples, evidence, cases),
@@ -288,10 +282,20 @@ def _report(
         memory=MemoryFacts(memory.peak(), memory.limit(), fitted.taken, fitted.estimated),
         quality=quality,
         background=Background(split_facts(prepared), data_notes(prepared), records_in(session.output_dir), steps),
-    )
+    )  # fmt: skip
     for line in log_lines(report):
         _log.info("%s", line)
     write_results(report, said, trained.ended)
+
+
+def _beside_untrained(before: float | None, best: Evaluator, validation: Examples) -> Untrained | None:
+    """Return the loss on the first validation rows before training and now; None where it was not computed before."""
+    from finetuning.reporting.quality import Untrained
+
+    if before is None:
+        return None
+    rows = len(validation.of_first_rows(_COMPARED_ROWS).rows)
+    return Untrained(before, _loss_of_first_rows(best, validation), rows)
 
 
 def _loss_of_first_rows(evaluator: Evaluator, validation: Examples) -> float:

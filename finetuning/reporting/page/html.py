@@ -42,7 +42,7 @@ def render(page: Page, charts: Sequence[Chart], best_step: int) -> str:
             script=script,
             scale=None if page.quality is None else scale_of(page.quality),
             pictures=pictures,
-            blocks=[_block(block) for block in page.evidence.blocks],
+            blocks=[_block(block) for block in page.evaluation.evidence.blocks],
             pieces=lambda part: pieces_of(part, labels),
         )
     )

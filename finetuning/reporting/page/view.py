@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finetuning.config.metadata import fields_of, value_at
 from finetuning.config.schema import Settings
 from finetuning.korean.durations import duration
-from finetuning.reporting.cases import RankedCase
 from finetuning.reporting.metric_names import display_name
 from finetuning.reporting.next_steps import NextStep
 from finetuning.reporting.quality import Quality
 from finetuning.reporting.run_report import Background, EvaluationFacts, RunReport, SplitFacts, library_versions
 from finetuning.tasks.base import Task
-from finetuning.tasks.evidence import Evidence
+from finetuning.tasks.evidence import Mark
 
 _MOST_LABELS = 15
 _PRECISIONS = {"no": "float32", "bf16": "bfloat16 autocast", "fp16": "float16 autocast"}
@@ -83,11 +82,8 @@ class Page:
         subtitle: What was done, in a line.
         quality: What the score is worth.
         published: The verdict on a published score.
-        split: The split that was evaluated.
-        rows: Its number of rows.
-        metrics: Name and value of each metric.
-        evidence: What the task shows of the evaluation.
-        cases: The first rows of its ranking.
+        evaluation: The evaluation.
+        rows: Number of rows of its split.
         errors_file: Name of the file of all wrong rows, "" where there is none.
         metrics_file: Name of the file with the whole matrix and the scores of all labels.
         groups: Facts of the data, the training and the machine.
@@ -100,17 +96,19 @@ class Page:
     subtitle: str
     quality: Quality | None
     published: str
-    split: str
+    evaluation: EvaluationFacts
     rows: int
-    metrics: tuple[tuple[str, str], ...]
-    evidence: Evidence
-    cases: tuple[RankedCase, ...]
     errors_file: str
     metrics_file: str
     groups: tuple[Group, ...]
     settings: tuple[SettingLine, ...]
     changed: int
     next_steps: tuple[NextStep, ...]
+
+    @property
+    def metrics(self) -> tuple[tuple[str, str], ...]:
+        """Name and value of each metric, as people read them."""
+        return tuple((display_name(name), f"{value:.4f}") for name, value in self.evaluation.metrics.items())
 
     @property
     def metric_name(self) -> str:
@@ -120,13 +118,15 @@ class Page:
     @property
     def marks_answers(self) -> bool:
         """Whether texts have the right and the predicted answer marked in them."""
-        return any(mark.kind != "label" for one in self.cases for part in one.case.parts for mark in part.marks)
+        return any(mark.kind != "label" for mark in self._marks())
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels that have a colour, in the order of their colours."""
-        marks = (mark for one in self.cases for part in one.case.parts for mark in part.marks)
-        return tuple(sorted({mark.label for mark in marks if mark.kind == "label"}))
+        return tuple(sorted({mark.label for mark in self._marks() if mark.kind == "label"}))
+
+    def _marks(self) -> Iterator[Mark]:
+        return (mark for one in self.evaluation.cases for part in one.case.parts for mark in part.marks)
 
 
 def page_of_run(report: RunReport, errors_file: str, metrics_file: str) -> Page:
@@ -147,11 +147,8 @@ def page_of_run(report: RunReport, errors_file: str, metrics_file: str) -> Page:
         subtitle=f"{report.public_model} 모델을 {report.public_dataset} 데이터로 학습한 결과입니다. ({report.task})",
         quality=report.quality,
         published="" if report.verdict is None else report.verdict.text,
-        split=evaluation.split,
+        evaluation=evaluation,
         rows=report.rows[evaluation.split],
-        metrics=shown_metrics(evaluation.metrics),
-        evidence=evaluation.evidence,
-        cases=tuple(evaluation.cases),
         errors_file=errors_file,
         metrics_file=metrics_file,
         groups=(
@@ -189,11 +186,8 @@ def page_of_evaluation(
         subtitle=f"{name} 폴더의 모델을 {data.where} 데이터로 평가한 결과입니다. ({task.name})",
         quality=quality,
         published="",
-        split=evaluation.split,
+        evaluation=evaluation,
         rows=data.rows,
-        metrics=shown_metrics(evaluation.metrics),
-        evidence=evaluation.evidence,
-        cases=tuple(evaluation.cases),
         errors_file=errors_file,
         metrics_file=metrics_file,
         groups=(
@@ -204,11 +198,6 @@ def page_of_evaluation(
         changed=0,
         next_steps=tuple(background.next_steps),
     )
-
-
-def shown_metrics(metrics: Mapping[str, float]) -> tuple[tuple[str, str], ...]:
-    """Return metrics as people read them."""
-    return tuple((display_name(name), f"{value:.4f}") for name, value in metrics.items())
 
 
 def _data_facts(splits: Sequence[SplitFacts]) -> tuple[tuple[str, str], ...]:
