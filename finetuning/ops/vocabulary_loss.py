@@ -47,35 +47,10 @@ def vocabulary_loss_sum(
     return loss
 
 
-@torch.no_grad()
 def vocabulary_losses(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
 ) -> torch.Tensor:
-    """Compute the cross-entropy of each item, without gradients.
-
-    Args:
-        hidden: As for vocabulary_loss_sum.
-        weight: As for vocabulary_loss_sum.
-        bias: As for vocabulary_loss_sum.
-        labels: As for vocabulary_loss_sum.
-
-    Returns:
-        Shape (items,), float32.
-    """
-    dtype = _compute_dtype(hidden)
-    with torch.autocast(hidden.device.type, enabled=False):
-        projection, shift = weight.to(dtype), bias.to(dtype) if bias is not None else None
-        losses = [
-            torch.nn.functional.cross_entropy(_logits(part, projection, shift), wanted, reduction="none")
-            for part, wanted in _chunks(hidden.to(dtype), labels, len(weight))
-        ]
-    return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
-
-
-def vocabulary_token_losses(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
-) -> torch.Tensor:
-    """Compute the cross-entropy of each item, with gradients: for losses that weigh the items by each other.
+    """Compute the cross-entropy of each item, for evaluation and for losses that weigh the items by each other.
 
     Args:
         hidden: As for vocabulary_loss_sum.
@@ -86,12 +61,12 @@ def vocabulary_token_losses(
     Returns:
         Shape (items,), float32, or float64 if `hidden` is float64.
     """
-    losses: torch.Tensor = _TokenLosses.apply(hidden, weight, bias, labels)
+    losses: torch.Tensor = _Losses.apply(hidden, weight, bias, labels)
     return losses
 
 
-class _TokenLosses(torch.autograd.Function):
-    """Autograd function of vocabulary_token_losses.
+class _Losses(torch.autograd.Function):
+    """Autograd function of vocabulary_losses.
 
     The gradient of an item's hidden state is linear in the item's own weight, so the forward pass computes it and the
     backward pass scales it. That of a trained head sums over items whose weights are known in the backward pass alone:
@@ -112,9 +87,9 @@ class _TokenLosses(torch.autograd.Function):
             projection, shift = weight.to(dtype), bias.to(dtype) if bias is not None else None
             for part, wanted in _chunks(hidden.to(dtype), labels, len(weight)):
                 logits = _logits(part, projection, shift)
-                log_sums, here = logits.logsumexp(-1), torch.arange(len(part), device=part.device)
-                losses.append(log_sums - logits[here, wanted])
+                losses.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
                 if stores:
+                    log_sums = losses[-1] + logits.gather(1, wanted.unsqueeze(1)).squeeze(1)
                     hidden_grads.append(_gradient_product(_errors(logits, log_sums, wanted).to(dtype), projection))
         context.compute_dtype, context.hidden_dtype, context.stores = dtype, hidden.dtype, stores
         if stores:

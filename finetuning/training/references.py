@@ -76,8 +76,7 @@ def _values(evaluator: Evaluator, examples: Examples, layout: Layout) -> list[li
 
     def log_probabilities(batch: Batch) -> torch.Tensor:
         with evaluator.runtime.autocast(), without_padding(evaluator.model, batch.dense):
-            alone = dataclasses.replace(batch, others=None)
-            return scores.log_probabilities(scores.forward(evaluator.model, alone).double(), batch)
+            return scores.log_probabilities(scores.token_losses(evaluator.model, batch).double(), batch)
 
     def work(indices: np.ndarray) -> list[Any]:
         rows = [examples.fetch(row) for row in layout.together(indices)]

@@ -76,6 +76,26 @@ def test_a_frozen_head_gets_no_gradient() -> None:
     assert hidden.grad is not None
 
 
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("trains_head", [True, False])
+def test_weighted_losses_have_the_gradients_of_cross_entropy(trains_head: bool) -> None:
+    """As a loss of whole answers has them: each item's weight is known after all losses."""
+    hidden, weight, bias, labels = parts(torch.float64, has_bias=True)
+    assert bias is not None
+    weight.requires_grad_(trains_head), bias.requires_grad_(trains_head)
+    wanted = [part for part in (hidden, weight, bias) if part.requires_grad]
+
+    def weighted(each: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(each[::2].sum() - each[1::2].sum()) + (each * torch.arange(ITEMS)).mean()
+
+    reference = weighted(cross_entropy(linear(hidden, weight, bias), labels, reduction="none"))
+    expected = torch.autograd.grad(reference, wanted)
+    found = weighted(vocabulary_losses(hidden, weight, bias, labels))
+    torch.testing.assert_close(found, reference, rtol=1e-12, atol=0)
+    for made, right in zip(torch.autograd.grad(found, wanted), expected, strict=True):
+        torch.testing.assert_close(made, right, rtol=1e-12, atol=1e-12)
+
+
 def test_no_items_give_no_losses() -> None:
     hidden, weight, _, labels = parts(torch.float32, has_bias=False)
     assert vocabulary_losses(hidden[:0], weight, None, labels[:0]).shape == (0,)

@@ -129,7 +129,7 @@ class ConversationEncoder(RowEncoder):
     ) -> Batch:
         """Pad examples; see `RowEncoder.collate`. Labels are shifted: each position has the id of the next token."""
         rows = [[example] for example in examples]
-        return self._noisy(self._collate(rows, tokenizer, shows_padding=True), rows, key)
+        return self._noisy(self.arranged(rows, tokenizer, shows_padding=True), rows, key)
 
     def why_several(self) -> str:
         """Return why a conversation may make several examples; see `RowEncoder.why_several`."""
@@ -148,15 +148,30 @@ class ConversationEncoder(RowEncoder):
 
         Positions start again with each example: without a mask transformers isolates sequences by that.
         """
-        return self._noisy(self._collate(rows, tokenizer, shows_padding=False), rows, key)
+        return self._noisy(self.arranged(rows, tokenizer, shows_padding=False), rows, key)
 
     def _noisy(self, batch: Batch, rows: Rows, key: RandomKey | None) -> Batch:
         """Return the batch with the noise that `training.neftune_alpha` asks for."""
         alpha = self.settings.training.neftune_alpha
         return batch if key is None or alpha == 0 else replace(batch, noise=noise_of(rows, key, alpha))
 
-    def _collate(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, shows_padding: bool) -> Batch:
-        """labels: (rows, tokens) int64, the token that follows each position, -100 where none is trained."""
+    def positions(self, example: Mapping[str, Any]) -> torch.Tensor:
+        """Return the position of each of an example's tokens, (tokens,) int64."""
+        import torch
+
+        return torch.arange(len(example["input_ids"]))
+
+    def arranged(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, shows_padding: bool) -> Batch:
+        """Put the examples of each row one behind the other, and pad the rows.
+
+        Args:
+            rows: The examples of each row.
+            tokenizer: Gives the padding id.
+            shows_padding: Whether the model is given a mask of the real tokens.
+
+        Returns:
+            The batch. labels: (rows, tokens) int64, the token that follows each position, -100 where none is trained.
+        """
         import torch
 
         width = max(sum(len(example["input_ids"]) for example in row) for row in rows)
@@ -170,8 +185,8 @@ class ConversationEncoder(RowEncoder):
                 ids, trained = torch.tensor(example["input_ids"]), torch.tensor(example["trained"])
                 end = start + len(ids)
                 input_ids[number, start:end] = ids
-                positions[number, start:end] = torch.arange(len(ids))
-                labels[number, start : end - 1] = torch.where(trained[1:], ids[1:], IGNORED)
+                positions[number, start:end] = self.positions(example)
+                labels[number, start : end - 1] = torch.where(trained[1:] > 0, ids[1:], IGNORED)
                 mask[number, start:end] = 1
                 start, tokens = end, tokens + len(ids)
         inputs = {"input_ids": input_ids, "position_ids": positions}

@@ -54,6 +54,10 @@ class GeneratingScorer(VocabularyScorer):
     greater_is_better = False
 
     def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Return the loss of each labelled position, (items,)."""
+        return self.token_losses(model, batch)
+
+    def token_losses(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Return the loss of each labelled position, (items,). The logits of a whole batch never exist."""
         import torch
 

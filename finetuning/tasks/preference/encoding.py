@@ -13,10 +13,10 @@ from finetuning.tasks.generation.chat.shapes import SEGMENT, Conversation
 from finetuning.tasks.generation.chat.template import ChatTemplate, TemplateRefused
 from finetuning.tasks.parts import RowColumns, Rows
 from finetuning.tasks.preference.losses import LOSSES, PreferenceLoss
-from finetuning.tasks.vocabulary import vocabulary_batch
-from finetuning.types import IGNORED, Answers, Batch, RandomKey
+from finetuning.types import Answers, Batch, RandomKey
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 ANSWER, PROMPT = 1, 2  # in the column `trained`: a token of an answer; one of a prompt that orpo trains, too
@@ -104,38 +104,23 @@ class PreferenceEncoder(ConversationEncoder):
     ) -> Batch:
         """Pad examples, a row for each answer; see `RowEncoder.collate`."""
         rows = [part for example in examples for part in _answers_of(example)]
-        batch = self._arrange([[row] for row in rows], tokenizer, shows_padding=True)
+        batch = self.arranged([[row] for row in rows], tokenizer, shows_padding=True)
         return self._with_answers(batch, examples, tokenizer, rows, shows_padding=True)
 
     def collate_rows(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None = None) -> Batch:
         """Collate examples in one row, the beginning of a pair once; see `RowEncoder.collate_rows`."""
         (row,) = rows
-        batch = self._arrange([row], tokenizer, shows_padding=False)
+        batch = self.arranged([row], tokenizer, shows_padding=False)
         return self._with_answers(batch, row, tokenizer, row, shows_padding=False)
 
-    def _arrange(
-        self, rows: Sequence[Sequence[Mapping[str, Any]]], tokenizer: PreTrainedTokenizerBase, shows_padding: bool
-    ) -> Batch:
+    def positions(self, example: Mapping[str, Any]) -> torch.Tensor:
+        """Return the position of each token; both branches of a pair begin behind what they share."""
         import torch
 
-        width = max(sum(len(one["input_ids"]) for one in row) for row in rows)
-        shape, tokens = (len(rows), width), 0
-        input_ids, labels = torch.full(shape, tokenizer.pad_token_id or 0), torch.full(shape, IGNORED)
-        positions, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-        for number, row in enumerate(rows):
-            start = 0
-            for one in row:
-                ids, trained = torch.tensor(one["input_ids"]), torch.tensor(one["trained"])
-                end = start + len(ids)
-                input_ids[number, start:end] = ids
-                positions[number, start:end] = _positions(one)
-                labels[number, start : end - 1] = torch.where(trained[1:] > 0, ids[1:], IGNORED)
-                mask[number, start:end] = 1
-                start, tokens = end, tokens + len(ids)
-        inputs = {"input_ids": input_ids, "position_ids": positions}
-        if shows_padding:
-            inputs["attention_mask"] = mask
-        return vocabulary_batch(inputs, labels, tokens)
+        if not example.get("branches"):
+            return super().positions(example)
+        shared, first, second = example["branches"]
+        return torch.cat([torch.arange(shared + first), torch.arange(shared, shared + second)])
 
     def _with_answers(
         self, batch: Batch, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase,
@@ -145,17 +130,17 @@ class PreferenceEncoder(ConversationEncoder):
         import torch
 
         is_pair = bool(examples[0].get("branches"))
-        count = len(examples) * (2 if is_pair else 1)
-        owners = torch.cat([_owners(one, number, is_pair, count) for number, one in enumerate(sequences)])
-        known = [value for example in examples for value in example.get("reference") or ()]
-        liked = None if is_pair else torch.tensor([bool(example.get("liked")) for example in examples])
         each = 2 if is_pair else 1
-        own = [known[place] for place in range(len(known)) if is_pair or place % 2 == 0]
-        answers = Answers(owners, count, torch.tensor(own, dtype=torch.float64) if known else None, liked)
+        count = len(examples) * each
+        owners = torch.cat([_owners(one, number, is_pair, count) for number, one in enumerate(sequences)])
+        known = [example["reference"] for example in examples if "reference" in example]
+        reference = torch.tensor([value for pair in known for value in pair[:each]], dtype=torch.float64)
+        liked = None if is_pair else torch.tensor([bool(example.get("liked")) for example in examples])
+        answers = Answers(owners, count, reference if known else None, liked)
         others = None
         if not is_pair and examples[0].get("other"):
-            others = self._others(examples, tokenizer, known[1::2], shows_padding)
-        return dataclasses.replace(batch, items=count // each, sequences=len(examples), answers=answers, others=others)
+            others = self._others(examples, tokenizer, [second for _, second in known], shows_padding)
+        return dataclasses.replace(batch, items=len(examples), sequences=len(examples), answers=answers, others=others)
 
     def _others(
         self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, known: Sequence[float],
@@ -165,7 +150,7 @@ class PreferenceEncoder(ConversationEncoder):
 
         others = [{"input_ids": one["other"], "trained": one["other_trained"]} for one in examples]
         rows = [[one] for one in others] if shows_padding else [others]
-        batch = self._arrange(rows, tokenizer, shows_padding)
+        batch = self.arranged(rows, tokenizer, shows_padding)
         owners = torch.cat([_owners(one, number, False, len(others)) for number, one in enumerate(others)])
         reference = torch.tensor(known, dtype=torch.float64) if known else None
         answers = Answers(owners, len(others), reference)
@@ -256,16 +241,6 @@ def _answers_of(example: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _as_sft(sequence: Mapping[str, Any]) -> dict[str, Any]:
     return {"input_ids": sequence["input_ids"], "trained": [kind == ANSWER for kind in sequence["trained"]]}
-
-
-def _positions(sequence: Mapping[str, Any]) -> Any:
-    """Return the position of each token; both branches of a pair begin behind what they share."""
-    import torch
-
-    if not sequence.get("branches"):
-        return torch.arange(len(sequence["input_ids"]))
-    shared, first, second = sequence["branches"]
-    return torch.cat([torch.arange(shared + first), torch.arange(shared, shared + second)])
 
 
 def _owners(sequence: Mapping[str, Any], number: int, is_pair: bool, count: int) -> Any:

@@ -10,7 +10,7 @@ from exceptions import BadRow, DataError
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import BAD_ANSWERS, GOOD_ANSWERS, JUDGEMENTS, PROMPTS
 from finetuning.tasks.generation.chat.messages import Message, listed, read_messages
-from finetuning.tasks.generation.chat.reader import ConversationReader
+from finetuning.tasks.generation.chat.reader import ConversationReader, is_there
 from finetuning.tasks.generation.chat.shapes import (
     REFUSED_COLUMNS,
     SHAPES,
@@ -51,7 +51,7 @@ class PreferenceReader(ConversationReader):
         bad = self.column("rejected", "rejected_column", BAD_ANSWERS, target=True)
         judged = self.column("judged", "judged_column", JUDGEMENTS, target=True)
         is_of_pairs = self.is_of_pairs
-        has_pairs = all(_is_there(column, available) for column in (good, bad))
+        has_pairs = all(is_there(column, available) for column in (good, bad))
         if not available or has_pairs or is_of_pairs:
             self._check_is_no_kto(is_of_pairs, has_pairs, judged, available)
             return (*self._prompt(available, with_answer=False), good, bad)
@@ -171,8 +171,3 @@ def _as_judgement(cell: Any) -> str:
     if found is None:
         raise BadRow("좋은지(true) 나쁜지(false) 알 수 없는 답")
     return "true" if found else "false"
-
-
-def _is_there(column: Column, available: Sequence[str]) -> bool:
-    usual = column.is_default() and any(name.casefold() in column.usual for name in available)
-    return column.name in available or usual

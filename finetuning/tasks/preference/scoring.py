@@ -12,8 +12,6 @@ from finetuning.tasks.generation.causal import CausalScorer, last_turn
 from finetuning.tasks.generation.shared import generated_pairs
 from finetuning.tasks.parts import RowColumns
 from finetuning.tasks.preference.losses import LOSSES, PreferenceLoss, Scores
-from finetuning.tasks.tensors import at_least_float32
-from finetuning.tasks.vocabulary import chosen_labels, plain_head_of
 from finetuning.types import Batch
 
 if TYPE_CHECKING:
@@ -56,20 +54,6 @@ class PreferenceScorer(CausalScorer):
         return self.loss.beta if asked is None else asked
 
     # --- from tokens to answers ---
-
-    def token_losses(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        """Return the loss of each labelled position with gradients, (items,), without a batch's logits."""
-        import torch
-
-        from finetuning.ops.vocabulary_loss import as_identity, vocabulary_token_losses
-
-        labels, head = chosen_labels(batch), plain_head_of(model)
-        if head is None:
-            logits = at_least_float32(self.project(model, batch))
-            return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-        with as_identity(head):
-            hidden = self.project(model, batch)
-        return vocabulary_token_losses(hidden, head.weight, head.bias, labels)
 
     def log_probabilities(self, losses: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the log-probability of each answer, (answers,), from the loss of each place."""
@@ -137,11 +121,11 @@ class PreferenceScorer(CausalScorer):
     # --- evaluation ---
 
     def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        """Return the loss of each place without gradients; those of `others` follow the batch's own."""
+        """Return the loss of each place; those of `others` follow the batch's own."""
         import torch
 
-        own = super().forward(model, batch)
-        return own if batch.others is None else torch.cat([own, super().forward(model, batch.others)])
+        own = self.token_losses(model, batch)
+        return own if batch.others is None else torch.cat([own, self.token_losses(model, batch.others)])
 
     def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
         """Return the numbers of each example; see `Judged`."""

@@ -65,7 +65,7 @@ class Preference:
             for batch in batches:
                 assert batch.others is not None
                 with torch.no_grad(), passes.on_device(batch.others) as ready, passes.phase("forward"):
-                    moved = moved + self.scores.moved(self.scores.forward(model, ready), ready)
+                    moved = moved + self.scores.moved(self.scores.token_losses(model, ready), ready)
         finally:
             model.train(was_training)
         return (passes.summed(moved) / examples).clamp(min=0)

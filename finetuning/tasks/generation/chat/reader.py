@@ -65,7 +65,7 @@ class ConversationReader(RowReader):
                 for role, name in names.items()
             )  # fmt: skip
         if found is None and "prompt" not in named and wanted != "chat":
-            return pair if all(_is_there(column, available) for column in pair) else (text,)
+            return pair if all(is_there(column, available) for column in pair) else (text,)
         return (*pair, *self._optional("pair", available, {str(column.name) for column in pair}))
 
     def _optional(self, shape: str, available: Sequence[str], taken: set[str]) -> Iterator[Column]:
@@ -116,6 +116,7 @@ class ConversationReader(RowReader):
         return {**row, "messages": messages[:end]}, left_out
 
 
-def _is_there(column: Column, available: Sequence[str]) -> bool:
+def is_there(column: Column, available: Sequence[str]) -> bool:
+    """Return whether a source has the column, or one of its usual names while its setting has the default."""
     usual = column.is_default() and any(name.casefold() in column.usual for name in available)
     return column.name in available or usual
