@@ -13,6 +13,7 @@ ROLE_NAMES = {  # what messages call the roles of columns
     "text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨", "tokens": "토큰", "question": "질문",
     "context": "지문", "answers": "정답", "messages": "대화", "conversations": "대화", "instruction": "지시문",
     "input": "입력", "output": "답", "prompt": "입력", "response": "출력", "group": "그룹", "segments": "segments",
+    "chosen": "좋은 답", "rejected": "나쁜 답", "judged": "답의 평가",
 }  # fmt: skip
 SPLIT_NAMES = {"train": "학습", "validation": "검증", "test": "테스트"}
 TEXT_ROLES = ("text", "text_pair", "prompt", "messages", "question", "context")  # what a model is given

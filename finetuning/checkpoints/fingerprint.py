@@ -56,7 +56,7 @@ def fingerprint(
         f"학습하지 않는 가중치{_CONTENT}": _hash_frozen_weights(model),
         **{f"{name} 데이터{_CONTENT}": key for name, key in data_keys.items()},
         f"토큰{_CONTENT}": _hash_tokens(examples),
-        **({f"학습 전 모델의 확률{_CONTENT}": _hash_references(examples)} if _has_references(examples) else {}),
+        **_references(examples),
         "data.max_length": max_length,
         WINDOW_SIZE: window_size,
         "memory.mixed_precision": precision,
@@ -125,13 +125,12 @@ def _hash_frozen_weights(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-def _has_references(examples: Examples) -> bool:
-    return "reference" in examples.table.column_names
-
-
-def _hash_references(examples: Examples) -> str:
-    """Hash what every example's answers are compared with."""
-    return hashlib.sha256(json.dumps(examples.table["reference"][:]).encode()).hexdigest()[:32]
+def _references(examples: Examples) -> dict[str, str]:
+    """Hash what every example's answers are compared with, where a loss compares them."""
+    if "reference" not in examples.table.column_names:
+        return {}
+    values = json.dumps(examples.table["reference"][:]).encode()
+    return {f"학습 전 모델로 계산한 답의 확률{_CONTENT}": hashlib.sha256(values).hexdigest()[:32]}
 
 
 def _hash_tokens(examples: Examples) -> str:

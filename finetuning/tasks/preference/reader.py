@@ -58,7 +58,7 @@ class PreferenceReader(ConversationReader):
         return (*self._prompt(available, with_answer=True), judged)
 
     def _check_is_no_kto(self, is_of_pairs: bool, has_pairs: bool, judged: Column, available: Sequence[str]) -> None:
-        if is_of_pairs and available and not has_pairs and self.settings.data.judged_column in available:
+        if is_of_pairs and available and not has_pairs and is_there(judged, available):
             raise DataError(
                 f"답마다 좋은지 나쁜지 표시한 데이터('{judged.name}' 열)이며, 좋은 답과 나쁜 답의 쌍이 아닙니다.",
                 where=f"preference.loss: {self.settings.preference.loss}",

@@ -16,6 +16,7 @@ from finetuning.config.schema import Settings
 from finetuning.data.cleaning import Cleaner
 from finetuning.data.findings import Findings
 from finetuning.ops.dense_attention import without_padding
+from finetuning.tasks.preference.scoring import Judged
 from finetuning.tasks.registry import find_task
 from finetuning.types import Batch
 from finetuning.windows.layouts import Layout, OneRow, Padded
@@ -156,3 +157,10 @@ def test_a_shared_prompt_is_computed_once(folder: Path) -> None:
     assert example["branches"][0] == len(tokenizer("배고파")["input_ids"]) - 1
     assert same >= example["branches"][0]
     assert len(example["input_ids"]) == len(good) + len(bad) - example["branches"][0]
+
+
+@pytest.mark.parametrize("liked, is_told", [((1.0, 0.0), True), ((1.0, 1.0), False)])
+def test_answers_of_one_kind_have_no_accuracy(liked: tuple[float, ...], is_told: bool) -> None:
+    task = task_of("kto")
+    rows = [Judged(((-1.0, -2.0, 3.0, 3.0, -2.0, -2.0, one, 0.0, 0.0),)) for one in liked]
+    assert ("reward_accuracy" in task.scores.metrics(rows, {}, (), 0.0)) == is_told

@@ -89,9 +89,10 @@ def test_a_row_that_is_no_pair_is_named(row: dict[str, Any], reason: str) -> Non
         prepared(row)
 
 
-def test_judged_answers_need_their_loss() -> None:
+@pytest.mark.parametrize("column", ["kto_tag", "label"])
+def test_judged_answers_need_their_loss(column: str) -> None:
     with pytest.raises(DataError) as refused:
-        prepared({"prompt": "배고파", "completion": "밥 드세요.", "kto_tag": True})
+        prepared({"prompt": "배고파", "completion": "밥 드세요.", column: True})
     assert "preference.loss=kto" in refused.value.remedy
 
 
