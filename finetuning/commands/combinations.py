@@ -126,7 +126,7 @@ def axes_in(assignments: Sequence[str]) -> tuple[list[Axis], list[str]]:
             continue
         if axis.key in axes:
             raise SettingsError(
-                f"--set {axis.key}: 값의 목록이 두 번 있습니다.", where="명령줄", remedy="하나로 모아 쓰세요."
+                f"--set {axis.key}: 값의 목록이 두 번 있습니다.", where="명령줄", remedy="하나로 합쳐 쓰세요."
             )
         axes[axis.key] = axis
     return list(axes.values()), fixed

@@ -63,7 +63,7 @@ def _check(axes: Sequence[Axis], trials: int | None) -> None:
     ranges = [axis.key for axis in axes if not isinstance(axis, Listed)]
     if ranges and trials is None:
         raise SettingsError(
-            f"범위에는 몇 번 시도할지가 필요합니다: {', '.join(ranges)}",
+            f"범위를 쓰려면 몇 번 시도할지도 정해야 합니다: {', '.join(ranges)}",
             where="명령줄 플래그 --set",
             remedy=f"--trials 10처럼 횟수를 쓰거나, 값을 쉼표로 나열하세요: {example}",
         )

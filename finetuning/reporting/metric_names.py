@@ -25,7 +25,7 @@ METRIC_NAMES = {
     "repetition": "반복",
     "hangul": "한글",
     "hanja": "한자",
-    "polite": "존댓말로 끝까지 쓴 답",
+    "polite": "존댓말로만 쓴 답",
     "mixed_politeness": "존댓말과 반말이 섞인 답",
     "broken": "깨진 글자가 있는 답",
     "f1": "F1",

@@ -249,7 +249,7 @@ def _guesses(task: Task, scored: Scored) -> Iterator[Finding]:
         yield Finding(
             "loss of guessing",
             f"{scored.split} 손실이 {scored.metrics['loss']:.4f}입니다. "
-            f"텍스트를 읽지 않고 라벨의 비율로만 답해도 {guessing:.4f}입니다.",
+            f"텍스트를 보지 않고 라벨의 비율대로만 예측해도 {guessing:.4f}입니다.",
             "학습률과 스텝 수를 늘리고, 라벨이 텍스트와 맞게 붙어 있는지 몇 행을 읽어 확인하세요.",
         )
 

@@ -61,7 +61,8 @@ class Recorder:
                     f"{tracker.name} tracker를 시작하지 못했습니다: {first_line_of(error)}",
                     where="logging.trackers",
                     remedy=f"로그인과 네트워크를 확인하거나, logging.trackers에서 {tracker.name} 항목을 빼세요. "
-                    f"앞서 보내던 run을 지웠다면 {self._output_dir / TRACKERS_FILE} 파일을 지우면 새 run에 보냅니다.",
+                    f"기록하던 run을 지웠다면, {self._output_dir / TRACKERS_FILE} 파일을 삭제하고 "
+                    "다시 실행하세요. 새 run에 기록합니다.",
                 ) from error
             self._started.append(tracker)
         return self

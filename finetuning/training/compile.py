@@ -155,7 +155,7 @@ class CompiledLayers:
         for reason, _ in breaks.most_common(1):
             _log.warning(
                 "층의 코드가 컴파일할 수 없는 곳에서 %d번 나뉘었습니다(graph break). "
-                "그 사이는 컴파일하지 않고 계산합니다. 이유: %s",
+                "그 부분은 컴파일하지 않고 실행합니다. 이유: %s",
                 self.graph_breaks, next(iter(reason.strip().splitlines()), "?"),
             )  # fmt: skip
         uncompiled = self.take_uncompiled()

@@ -112,12 +112,12 @@ class PreferenceSettings(Section):
     )
     beta: PositiveNumber | None = setting(
         None,
-        "손실의 β. `null`이면 손실마다 그 논문이나 TRL의 값(simpo 2.0, 나머지 0.1)",
+        "손실의 β. `null`이면 손실별로 논문이나 TRL에서 쓰는 값(simpo 2.0, 나머지 0.1)",
         "β of the loss; `null` for the value of its paper or of TRL (simpo 2.0, the others 0.1)",
     )
     simpo_gamma: NonNegativeNumber = setting(
         1.0,
-        "simpo에서 좋은 답이 앞서야 하는 점수 γ",
+        "simpo에서 좋은 답의 보상이 나쁜 답보다 얼마나 커야 하는지 정하는 값 γ",
         "margin γ by which a good answer has to lead under simpo",
     )
     nll_weight: NonNegativeNumber = setting(
@@ -127,7 +127,7 @@ class PreferenceSettings(Section):
     )
     label_smoothing: Annotated[Number, Field(ge=0, lt=0.5)] = setting(
         0.0,
-        "좋은 답과 나쁜 답이 뒤바뀐 쌍의 비율(짐작). dpo, cpo, simpo에서 씁니다",
+        "좋은 답과 나쁜 답이 뒤바뀐 쌍의 비율(추정). dpo, cpo, simpo에서 씁니다",
         "assumed share of pairs whose answers are swapped, under dpo, cpo and simpo",
     )
     desirable_weight: NonNegativeNumber = setting(1.0, "kto에서 좋은 답의 비중", "weight of good answers under kto")

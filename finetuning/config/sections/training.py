@@ -118,7 +118,7 @@ class TrainingSettings(Section):
     )
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = setting(
         0.0,
-        "label smoothing. 정답 확률의 이만큼을 모든 라벨에 나눕니다. 예: 0.1",
+        "label smoothing. 정답 확률 가운데 이만큼을 모든 라벨에 고르게 나눕니다. 예: 0.1",
         "label smoothing: this share of the target is spread over all labels, such as 0.1",
         more=(
             "회귀, 다중 라벨, 질의응답에는 쓸 수 없습니다",
