@@ -10,8 +10,6 @@ from finetuning.korean.particles import with_particle
 from finetuning.models.adapters import METHODS
 from finetuning.models.gguf_reader import is_gguf
 
-_LOW_RANK = "lora, dora, pissa 가운데 하나"
-
 
 def check_combination(settings: Settings) -> None:
     """Check that the settings of the adapter, of quantisation and of LoRA+ go together.
@@ -35,7 +33,8 @@ def check_combination(settings: Settings) -> None:
             raise SettingsError(
                 f"{with_particle(name, '은/는')} 어댑터를 학습할 때만 쓸 수 있습니다.",
                 where=f"{key}: {bare_value(value_at(settings, key))}, model.adapter.method: {adapter.method}",
-                remedy=f"model.adapter.method를 {_LOW_RANK}로 하거나, 설정에서 {with_particle(key, '을/를')} 빼세요.",
+                remedy="model.adapter.method를 lora, dora, pissa 가운데 하나로 하거나, "
+                f"{with_particle(key, '을/를')} 설정에서 빼세요.",
             )
 
 
