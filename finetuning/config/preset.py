@@ -175,7 +175,7 @@ KEYS = frozenset(
 
 def method_of(settings: Settings) -> Method:
     """Return how the settings train a model."""
-    if settings.model.adapter.method not in ("lora", "dora"):
+    if settings.model.adapter.method not in ("lora", "dora", "pissa"):
         return "full"
     return "lora" if settings.model.quantization is None else "qlora"
 

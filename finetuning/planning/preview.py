@@ -41,8 +41,8 @@ def padding_line(fitting: Fitting, window: int) -> str:
 
 
 def memory_lines(fitting: Fitting, estimate: Estimate) -> list[str]:
-    """Return the estimate in GiB beside the limit as a table; if it does not fit, add settings that do."""
-    lines = memory_table(fitting, estimate)
+    """Return how weights are stepped and the estimate in GiB beside the limit; if it does not fit, settings that do."""
+    lines = [*fitting.stepping_lines(), *memory_table(fitting, estimate)]
     return lines if estimate.total <= fitting.room else [*lines, *what_would_fit(fitting)]
 
 

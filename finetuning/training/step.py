@@ -21,7 +21,7 @@ from finetuning.training.ahead import ReadyWindow, WindowPlanner
 from finetuning.training.backward_step import HalfStep, measured_in_backward, stepped_in_backward
 from finetuning.training.chunked import ChunkedOptimizer
 from finetuning.training.compile import CompiledLayers, is_worth_compiling
-from finetuning.training.optimizers import allocate_states, make_optimizer, takes_found_inf
+from finetuning.training.optimizers import allocate_states, make_optimizer, stepping_lines, takes_found_inf
 from finetuning.types import Batch
 from finetuning.windows.objectives.registry import objective_of
 from finetuning.windows.order import Window
@@ -126,6 +126,8 @@ class OptimizerStep:
         """
         with reraise_oom(self.memory, "옵티마이저의 상태가 메모리에 들어가지 않습니다."):
             allocate_states(self.optimizer)
+        for line in stepping_lines(self.model, self.settings.training):
+            _log.info("%s", line)
         asked, epochs = self.settings.training.torch_compile, self.settings.training.epochs
         tokens = int(planner.examples.lengths.sum()) * epochs
         if not is_worth_compiling(self.settings, self.model, self.runtime.precision, planner.layout, tokens):

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from finetuning.config.ladder import Abilities, suggested_variants, with_changes
 from finetuning.config.schema import Settings
+from finetuning.models.adapters import choose_trained
+from finetuning.models.pissa import kept_bytes
 from finetuning.ops.dense_attention import without_padding
-from finetuning.planning.estimate import parameter_bytes, step_temporaries
+from finetuning.planning.estimate import state_bytes, step_temporaries
 from finetuning.planning.fit import Fitting, first_that_fits
 from finetuning.planning.preview import memory_table, what_would_fit
 from finetuning.planning.types import Estimate
 from finetuning.planning.workload import heaviest_cuts, make_workload, shares, shortened
 from finetuning.tasks.registry import task_classes
-from finetuning.training.optimizers import OPTIMIZERS
+from finetuning.training.optimizers import OPTIMIZERS, make_optimizer
 from finetuning.windows.layouts import Padded
 from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 from finetuning.windows.partition import COST_ON_CPU, partition
@@ -126,12 +129,27 @@ def test_the_first_that_fits_is_found() -> None:
     assert first_that_fits(variants, estimate_of, 10) is None
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_an_optimizer_uses_its_stated_bytes(optimizer: str) -> None:
-    settings = with_changes(Settings(), {"training.optimizer": optimizer})
-    assert parameter_bytes(settings).optimizer == OPTIMIZERS[optimizer].state_bytes
-    rounded = with_changes(settings, {"model.dtype": "bfloat16"})
-    assert step_temporaries(rounded) == step_temporaries(settings) + 2
+@pytest.mark.parametrize("method", ["none", "pissa"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_optimizer_takes_its_stated_bytes(optimizer: str, method: str, tiny_causal: Path) -> None:
+    settings = with_changes(Settings(), {"training.optimizer": optimizer, "model.adapter.method": method})
+    model = AutoModelForCausalLM.from_pretrained(tiny_causal)
+    choose_trained(model, settings.model.adapter, set())
+    made = make_optimizer(model, settings.training, in_backward=False)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    made.step()
+    states = [tensor for state in made.state.values() for name, tensor in state.items() if name != "step"]
+    assert state_bytes(model, settings) == sum(tensor.numel() * tensor.element_size() for tensor in states)
+    kept = [tensor for name, tensor in model.named_buffers() if "pissa" in name]
+    assert kept_bytes(model) == sum(tensor.numel() * tensor.element_size() for tensor in kept)
+    assert bool(kept) == (method == "pissa")
+
+
+def test_rounded_weights_take_two_more_temporaries(tiny_causal: Path) -> None:
+    model, settings = AutoModelForCausalLM.from_pretrained(tiny_causal), Settings()
+    rounded = step_temporaries(model, with_changes(settings, {"model.dtype": "bfloat16"}))
+    assert rounded == {name: count + 2 for name, count in step_temporaries(model, settings).items()}
 
 
 def test_every_optimizer_states_its_bytes() -> None:

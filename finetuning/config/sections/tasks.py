@@ -217,20 +217,35 @@ class GenerationSettings(Section):
     resume_rule: ClassVar[ResumeRule] = "free"
     cache_rule: ClassVar[CacheRule] = "none"
 
-    max_new_tokens: PositiveInteger = setting(128, "생성할 최대 토큰 수", "maximum number of tokens to generate")
-    num_beams: PositiveInteger = setting(1, "beam search의 폭", "number of beams in beam search")
-    temperature: NonNegativeNumber = setting(
-        0.0,
-        "0이면 가장 확률이 높은 토큰을 고릅니다(greedy). 크면 다양해집니다",
-        "0 takes the most likely token (greedy); larger values give more variety",
+    max_new_tokens: PositiveInteger | None = setting(
+        None,
+        "생성할 최대 토큰 수. `null`이면 모델의 `generation_config`를 따르고, 거기에 없거나 검증할 때는 128입니다. "
+        "아래 다섯 설정도 `null`이면 모델을 따릅니다",
+        "maximum number of tokens to generate; `null` takes the model's `generation_config`, or 128 where it has none "
+        "and in validation. With `null`, the five settings below are the model's too",
     )
-    top_p: Annotated[Number, Field(gt=0, le=1)] = setting(
-        1.0,
-        "`temperature`가 0보다 클 때, 누적 확률이 이만큼인 토큰에서만 고릅니다",
-        "with a temperature above 0, samples from the tokens within this cumulative probability",
+    num_beams: PositiveInteger | None = setting(
+        None,
+        "beam search의 폭. 1보다 크면 샘플링하지 않습니다",
+        "number of beams in beam search; nothing is sampled where it is more than 1",
     )
-    repetition_penalty: PositiveNumber = setting(
-        1.0, "1보다 크면 같은 말의 반복을 줄입니다", "values above 1 discourage repetition"
+    temperature: NonNegativeNumber | None = setting(
+        None,
+        "0이면 가장 확률이 높은 토큰을 고릅니다(greedy). 크면 다양해집니다. `null`이면 검증에서는 0입니다",
+        "0 takes the most likely token (greedy); larger values give more variety; `null` is 0 in validation",
+    )
+    top_k: NonNegativeInteger | None = setting(
+        None,
+        "샘플링할 때, 확률이 높은 순으로 이만큼의 토큰에서만 고릅니다. 0이면 제한하지 않습니다",
+        "when sampling, draws from this many of the most likely tokens; 0 for all",
+    )
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = setting(
+        None,
+        "샘플링할 때, 누적 확률이 이만큼인 토큰에서만 고릅니다",
+        "when sampling, draws from the tokens within this cumulative probability",
+    )
+    repetition_penalty: PositiveNumber | None = setting(
+        None, "1보다 크면 같은 말의 반복을 줄입니다", "values above 1 discourage repetition"
     )
     validation_rows: NonNegativeInteger | None = setting(
         None,
