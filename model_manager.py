@@ -19,7 +19,7 @@ from finetuning.models.agreement import (
     tell_differences,
 )
 from finetuning.models.dtypes import base_dtype, cast_trained
-from finetuning.models.loading import ModelLoader, check_name, usable_length
+from finetuning.models.loading import ModelLoader, check_name, longest_input, usable_length
 from finetuning.models.saved import SavedAdapter, check_trained, check_whole, is_adapter, label_names
 from finetuning.models.saving import check_savable, mend_generation_config, save_pretrained
 from finetuning.models.vocabulary import Extension, cover, embedding_rows, initialise_rows, resize, train_vocabulary
@@ -215,5 +215,6 @@ class ModelManager:
 
     def save(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path) -> None:
         """Write model and tokenizer into output_dir in `model.save_dtype`, each file whole or not at all."""
-        base = base_weights(model, self.settings.model)
-        save_pretrained(model, tokenizer, output_dir, self.settings.model.save_dtype, base)
+        base, length = base_weights(model, self.settings.model), self.settings.data.max_length
+        beside = self.task.beside_model(model, min(length, longest_input(length, model.config, tokenizer)))
+        save_pretrained(model, tokenizer, output_dir, self.settings.model.save_dtype, base, beside)

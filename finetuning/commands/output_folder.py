@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _WRITTEN = (
     *MODEL_FILES, "adapter_model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "chat_template.jinja", "README.md", "settings.yaml", "summary.json", "metrics.jsonl", "trace.json",
-    "vocabulary.json", "best.json", "trackers.json", *FILES,
+    "vocabulary.json", "best.json", "trackers.json", "modules.json",
+    "config_sentence_transformers.json", "sentence_bert_config.json", *FILES,
 )  # fmt: skip
 
 

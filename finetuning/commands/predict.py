@@ -19,13 +19,17 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     """
     from finetuning.inference.predictor import Predictor
     from finetuning.reporting.predictions import as_cell, as_cell_without_formula, check_output, write_predictions
+    from finetuning.reporting.vectors import SUFFIXES, write_vectors
 
-    check_output(arguments.output, arguments.input)
+    check_output(arguments.output, arguments.input, SUFFIXES if session.task.shows.gives_vectors else ())
     evaluator = saved_model(session, arguments)
     source = session.data.load_unlabelled(arguments.input, input_lines())
     evaluator.tell_decoding(is_measured=False)
     cell = as_cell_without_formula if arguments.defuse_formulas else as_cell
     predictor = Predictor(evaluator)
-    write_predictions(arguments.output, predictor.predict(source), cell)
+    if arguments.output is not None and arguments.output.suffix.lower() in SUFFIXES:
+        write_vectors(arguments.output, predictor.predict(source))
+    else:
+        write_predictions(arguments.output, predictor.predict(source), cell)
     _log.info("%s", predictor.said.line())
     tell_after_use(session, arguments, "predict", *(["predict-file"] if arguments.output else []))

@@ -222,10 +222,7 @@ def usable_length(wanted: int, config: PreTrainedConfig, tokenizer: PreTrainedTo
     Raises:
         ModelError: The model takes too few for any text.
     """
-    allowed = getattr(config.get_text_config(), "max_position_embeddings", None) or wanted
-    if config.model_type in POSITIONS_AFTER_PADDING:
-        allowed -= (config.pad_token_id or 0) + 1
-    allowed = min(allowed, tokenizer.model_max_length)
+    allowed = longest_input(wanted, config, tokenizer)
     check_length(allowed, str(config.name_or_path))
     if wanted > allowed:
         is_default = wanted == Settings().data.max_length  # nobody asked for it, so nobody is warned
@@ -235,3 +232,11 @@ def usable_length(wanted: int, config: PreTrainedConfig, tokenizer: PreTrainedTo
             f"{wanted:,}", f"{allowed:,}", f"{allowed:,}",
         )  # fmt: skip
     return int(min(wanted, allowed))
+
+
+def longest_input(otherwise: int, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the tokens that a model has positions for; `otherwise` where neither it nor its tokenizer has a limit."""
+    allowed = getattr(config.get_text_config(), "max_position_embeddings", None) or otherwise
+    if config.model_type in POSITIONS_AFTER_PADDING:
+        allowed -= (config.pad_token_id or 0) + 1
+    return int(min(allowed, tokenizer.model_max_length))

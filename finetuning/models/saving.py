@@ -38,7 +38,7 @@ _WEIGHTS = re.compile(
 
 def save_pretrained(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, dtype: str | None,
-    base: Mapping[str, str] = MappingProxyType({}),
+    base: Mapping[str, str] = MappingProxyType({}), beside: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:  # fmt: skip
     """Write model and tokenizer into output_dir, and remove weights of another kind from it.
 
@@ -51,6 +51,7 @@ def save_pretrained(
         output_dir: The folder. Other files in it stay.
         dtype: torch's name of the dtype to write weights in; None keeps the model's own.
         base: Weight of an adapter's base → path of its file, as far as known.
+        beside: JSON values of further files by their path below the folder.
     """
     partial = output_dir / ".model.partial"
     discard(partial)
@@ -61,6 +62,9 @@ def save_pretrained(
             dtype = dtype or "float32"  # that of the adapter: others load the base in it, which may be in bfloat16 here
         _write_config(model, partial, dtype)
         _write_tokenizer(tokenizer, partial)
+        for name, value in beside.items():
+            (partial / name).parent.mkdir(exist_ok=True)
+            (partial / name).write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         files = [path.relative_to(partial) for path in sorted(partial.rglob("*")) if path.is_file()]
         give_usual_mode(partial / file for file in files)
         for file in files:  # all of it is on the disk before any of it takes the place of the model before

@@ -63,12 +63,13 @@ class Said:
         return ". ".join(parts)
 
 
-def check_output(path: Path | None, source: Path | None = None) -> None:
+def check_output(path: Path | None, source: Path | None = None, others: Sequence[str] = ()) -> None:
     """Check, before any work, that predictions can be written, and over no file that has to stay.
 
     Args:
         path: The file of `--output`, or None for standard output.
         source: The file of `--input`, or None for standard input.
+        others: Suffixes of files that the task's predictions can be written to beside those of all tasks.
 
     Raises:
         SettingsError: The suffix is unknown, the path is a folder, a pipe or lies in no folder, or the file is the one
@@ -77,11 +78,11 @@ def check_output(path: Path | None, source: Path | None = None) -> None:
     """
     if path is None:
         return
-    if path.suffix.lower() not in {".csv", ".jsonl", ".ndjson"}:
+    if path.suffix.lower() not in {".csv", ".jsonl", ".ndjson", *others}:
         raise SettingsError(
             f"예측 결과를 '{path.suffix or path.name}' 형식으로는 쓸 수 없습니다.",
             where=f"--output {path}",
-            remedy=".jsonl 또는 .csv로 끝나는 이름을 쓰세요.",
+            remedy=f"{', '.join(('.jsonl', *others))} 또는 .csv로 끝나는 이름을 쓰세요.",
         )
     if path.is_dir() or not path.parent.is_dir():
         raise SettingsError(
@@ -183,14 +184,14 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]], cell: Callab
                 _write_csv(partial, lines, columns, cell)
             else:
                 move(lines, partial)
-        _put_in_place(partial, path)
+        put_in_place(partial, path)
         return rows
     finally:
         discard(partial)
         discard(lines)
 
 
-def _put_in_place(written: Path, path: Path) -> None:
+def put_in_place(written: Path, path: Path) -> None:
     """Give a file of predictions its name. Where a program such as Excel has the old file open, keep it under another.
 
     Args:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetuning.config.schema import Settings
 from finetuning.tasks.parts import RowEncoder, RowReader, Scorer
 from finetuning.tasks.presenter import Presenter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Task(ABC):
@@ -53,3 +57,15 @@ class Task(ABC):
     def meant_by(cls, settings: Settings) -> str:
         """Return the name of the task that settings naming this one ask for: this task, or a more specific one."""
         return cls.name
+
+    def beside_model(self, model: PreTrainedModel, max_length: int) -> Mapping[str, Any]:
+        """Return what other programs read beside the model's own files.
+
+        Args:
+            model: The model that is saved.
+            max_length: Most tokens of an example.
+
+        Returns:
+            JSON values by the file's path below the model's folder.
+        """
+        return {}

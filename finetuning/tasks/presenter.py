@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetuning.tasks.evidence import Case, Evidence, Part
 from finetuning.tasks.parts import RowColumns
@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 class Presenter(ABC):
-    """How a task's rows and predictions are shown to a person."""
+    """How a task's rows and predictions are shown to a person.
+
+    Attributes:
+        gives_vectors: Whether predictions are vectors, which may be written as a matrix, too.
+    """
+
+    gives_vectors: ClassVar[bool] = False
 
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Return a row's input and its expected output as text. The latter is "" if it is not known."""

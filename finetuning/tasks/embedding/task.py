@@ -14,12 +14,13 @@ from finetuning.tasks.embedding.losses import LOSSES
 from finetuning.tasks.embedding.reader import EmbeddingReader
 from finetuning.tasks.embedding.retrieval import DEPTH
 from finetuning.tasks.embedding.scoring import Embedded, RetrievalScorer, SimilarityScorer
+from finetuning.tasks.embedding.sentence_transformers import description_of
 from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, Scatter, ranked_wrong
 from finetuning.tasks.parts import RowColumns
 from finetuning.tasks.presenter import Presenter
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _USAGE = """
 # pip install sentence-transformers
@@ -50,9 +51,15 @@ class EmbeddingTask(Task):
         self.scores = SimilarityScorer(settings) if takes_scores else RetrievalScorer(settings)
         self.shows = SimilarityPresenter() if takes_scores else RetrievalPresenter()
 
+    def beside_model(self, model: PreTrainedModel, max_length: int) -> Mapping[str, Any]:
+        """Return the files that sentence-transformers reads; see `Task.beside_model`."""
+        return description_of(self.settings.embedding, model.config.get_text_config().hidden_size, max_length)
+
 
 class EmbeddingPresenter(Presenter):
     """Shows vectors as `predict` writes them."""
+
+    gives_vectors = True
 
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Return a row's question and its passage; see `Presenter.show`."""

@@ -1,0 +1,122 @@
+"""A run of embeddings from the command line: what it measures, writes and leaves, beside sentence-transformers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.cli import Cli, Run
+from tests.support.texts import NEGATIVE, POSITIVE
+
+PREFIXES = ("질문 ", "문서 ")
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Questions of which two share a passage, so that a query has a right passage that is another's, too."""
+    texts = [f"{(POSITIVE if number % 2 else NEGATIVE)[number // 2 % 5]} {number}" for number in range(40)]
+    return [(text, f"{texts[number // 2 * 2]} 영화") for number, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="module")
+def run(cli: Cli, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    folder = tmp_path_factory.mktemp("search")
+    with (folder / "train.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("질문", "문서"), *pairs()])
+    done = cli(
+        "--task", "검색", "--model_name", tiny_model, "--dataset", folder / "train.csv", "--output_dir", folder / "out",
+        "--epochs", "1", "--batch_size", "4", "--gradient_accumulation_steps", "2", "--max_length", "40",
+        "--no-mixed_precision", "--set", f"data.dataset_cache_dir={folder / 'cache'}",
+        "--set", f"embedding.query_prefix={PREFIXES[0]}", "--set", f"embedding.passage_prefix={PREFIXES[1]}",
+        "--set", "data.validation_split=0.3", "--set", "logging.report=true",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    return folder, done
+
+
+def vectors_of(cli: Cli, folder: Path, column: str, texts: list[str]) -> np.ndarray:
+    with (folder / "texts.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([(column,), *((text,) for text in texts)])
+    out = folder / f"{column}.npy"
+    done = cli("predict", "--output_dir", folder / "out", "--input", folder / "texts.csv", "--output", out)
+    assert done.code == 0, done.err
+    made: np.ndarray = np.load(out)
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(cli: Cli, run: tuple[Path, Run]) -> tuple[list[str], np.ndarray, list[str], np.ndarray]:
+    """All questions and passages with their vectors."""
+    questions, passages = [question for question, _ in pairs()], list(dict.fromkeys(dict(pairs()).values()))
+    return (
+        questions, vectors_of(cli, run[0], "질문", questions), passages, vectors_of(cli, run[0], "문서", passages),
+    )  # fmt: skip
+
+
+def test_the_metrics_are_those_of_the_vectors_that_predict_writes(
+    run: tuple[Path, Run], cli: Cli, found: tuple[list[str], np.ndarray, list[str], np.ndarray]
+) -> None:
+    folder, _ = run
+    questions, queries, passages, corpus = found
+    assert np.allclose(np.linalg.norm(queries, axis=1), 1, atol=1e-6)
+    done = cli("evaluate", "--output_dir", folder / "out", "--dataset", folder / "train.csv")
+    assert done.code == 0, done.err
+    metrics = json.loads((folder / "out" / "metrics-train.json").read_text(encoding="utf-8"))
+    order = np.argsort(-(queries @ corpus.T), axis=1)
+    right = [passages.index(dict(pairs())[question]) for question in questions]
+    ranks = np.array([int(np.flatnonzero(row == place)[0]) for row, place in zip(order, right, strict=True)])
+    assert metrics["recall_at_1"] == pytest.approx((ranks < 1).mean())
+    assert metrics["mrr_at_10"] == pytest.approx(np.where(ranks < 10, 1 / (ranks + 1), 0).mean())
+    assert metrics["ndcg_at_10"] == pytest.approx(np.where(ranks < 10, 1 / np.log2(ranks + 2), 0).mean())
+
+
+def test_vectors_stand_beside_their_rows_in_parquet_and_json(run: tuple[Path, Run], cli: Cli) -> None:
+    import pyarrow.parquet as pq
+
+    folder, _ = run
+    (folder / "both.csv").write_text("id,question,passage\n1,좋다,좋은 영화\n2,,없음\n", encoding="utf-8")
+    flags = ("predict", "--output_dir", folder / "out", "--input", folder / "both.csv", "--output")
+    assert cli(*flags, folder / "both.parquet").code == 0
+    table = pq.read_table(folder / "both.parquet").to_pydict()
+    assert table["id"] == ["1", "2"] and table["question_embedding"][1] is None
+    assert len(table["question_embedding"][0]) == len(table["passage_embedding"][0]) == 32
+    refused = cli(*flags, folder / "both.npy")
+    assert refused.code == 3 and ".parquet" in refused.err
+    lines = cli("predict", "--output_dir", folder / "out", stdin="좋다\n").out.splitlines()
+    assert np.allclose(json.loads(lines[0])["embedding"], table["question_embedding"][0], atol=1e-5)
+
+
+def test_the_report_shows_the_nearest_passages(run: tuple[Path, Run]) -> None:
+    page = (run[0] / "out" / "report.html").read_text(encoding="utf-8")
+    assert "정답 문서가 첫 번째가 아닌 질문" in page and "찾은 문서" in page
+    assert "nDCG@10" in run[1].err
+
+
+def test_sentence_transformers_loads_the_folder_and_measures_the_same(
+    run: tuple[Path, Run], found: tuple[list[str], np.ndarray, list[str], np.ndarray]
+) -> None:
+    package: Any = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    from sentence_transformers.evaluation import InformationRetrievalEvaluator
+
+    from finetuning.tasks.embedding.retrieval import metrics_of, search
+
+    questions, queries, passages, corpus = found
+    model = package.SentenceTransformer(str(run[0] / "out"), device="cpu")
+    assert model.max_seq_length == 40 and model.similarity_fn_name == "cosine"
+    assert np.abs(model.encode(questions, prompt_name="query") - queries).max() < 1e-5
+    assert np.abs(model.encode(passages, prompt_name="document") - corpus).max() < 1e-5
+    assert np.abs(model.encode_query(questions) - queries).max() < 1e-5
+    right = {question: {passages.index(passage)} for question, passage in pairs()}
+    right[questions[0]].add(5)  # a query with two passages
+    measured = InformationRetrievalEvaluator(
+        dict(enumerate(questions)), dict(enumerate(passages)),
+        {place: right[question] for place, question in enumerate(questions)},
+        precision_recall_at_k=[1, 5, 10], query_prompt_name="query", corpus_prompt_name="document",
+    )(model)  # fmt: skip
+    ours = metrics_of(search(queries, corpus, [right[question] for question in questions]))
+    for name, value in ours.items():
+        assert measured[f"cosine_{name.replace('_at_', '@')}"] == pytest.approx(value, abs=1e-6), name
