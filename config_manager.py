@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from finetuning.config.layers import states
 from finetuning.config.messages import explain
 from finetuning.config.metadata import fields_of, value_at
 from finetuning.config.overrides import Override
@@ -69,7 +70,7 @@ class ConfigManager:
     def keys_in(path: Path | None) -> frozenset[str]:
         """Return the dotted names of the settings that a file states; none without a file."""
         values = read_sections(path) if path is not None else {}
-        return frozenset(field.key for field in fields_of(Settings) if _is_in(values, field.key))
+        return frozenset(field.key for field in fields_of(Settings) if states(values, field.key))
 
     @staticmethod
     def changed(settings: Settings, overrides: Mapping[str, Override]) -> Settings:
@@ -121,13 +122,6 @@ def _checked(values: dict[str, Any], path: Path | None, overrides: Mapping[str, 
         return Settings.model_validate(values)
     except ValidationError as error:
         raise explain(error, path, {key: given.source for key, given in overrides.items()}) from None
-
-
-def _is_in(values: dict[str, Any], key: str) -> bool:
-    *sections, name = key.split(".")
-    for section in sections:
-        values = values.get(section) or {}
-    return name in values
 
 
 def _put(values: dict[str, Any], key: str, value: object) -> None:

@@ -129,6 +129,7 @@ def _without_memory(started: _Started) -> FinetuningError:
 def read_settings(arguments: argparse.Namespace) -> Settings:
     """Read the settings in force, with the folder of the run in `model.output_dir`.
 
+    config.yaml lies under the settings file that the user names: defaults < config.yaml < that file < flags.
     A saved model's own settings.yaml takes the place of config.yaml, but for what only the user may give. The run is
     left in `arguments.run`.
 
@@ -140,10 +141,12 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     """
     from config_manager import SAVED_SETTINGS, ConfigManager
     from finetuning.commands.run_folder import folder_to_train, newest_run
+    from finetuning.config.layers import note_below, values_below
 
-    overrides = overrides_in(arguments)
-    config = arguments.config or _HERE / "config.yaml"
-    settings = ConfigManager.load(config, overrides)
+    overrides, program = overrides_in(arguments), _HERE / "config.yaml"
+    below = values_below(program, arguments.config)
+    settings = ConfigManager.load(arguments.config or program, below | overrides)
+    tell(note_below(program, below, settings))
     if module_of(arguments) in WITHOUT_MODEL:
         return settings
     output_dir = Path(settings.model.output_dir).expanduser()
@@ -185,7 +188,7 @@ def build_session(
         The session.
     """
     from finetuning.device.allocator import prepare_allocator
-    from finetuning.models.quantization import check_combination
+    from finetuning.models.combinations import check_combination
 
     check_combination(settings)
     prepare_allocator(settings)  # before torch is imported

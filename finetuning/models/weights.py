@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _SHOWN = 3
+_START = 256  # values
 _POOLER = "pooler"  # lies inside the base of BERT and its kin, and checkpoints of masked language models lack it
 
 
@@ -108,6 +109,14 @@ def hash_of_weights(model: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def start_of(weight: torch.Tensor) -> torch.Tensor:
+    """Return a float32 copy of a weight's first values, on the CPU; a changed weight is known by them."""
+    import torch
+
+    first = weight.detach().flatten()[:_START]
+    return first.to("meta" if first.is_meta else "cpu", torch.float32, copy=True)
 
 
 def tell_new_head(missing: Collection[str]) -> None:

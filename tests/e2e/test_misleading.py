@@ -36,6 +36,11 @@ def test_columns_of_another_task_are_refused_with_the_right_flags(cli: Cli, tiny
     assert "⟦답 0" in run.out
 
 
+def without_memory(plan: str) -> list[str]:
+    """Leave out what the process holds at the time, which differs by a few megabytes between two runs."""
+    return [line for line in plan.splitlines() if not line.startswith(("  프로그램:", "  합계:"))]
+
+
 @pytest.mark.parametrize("damage", ["emptied", "halved", "zeroed at its end"])
 @pytest.mark.parametrize("pattern", ["rows-*.arrow", "rows-*.json", "examples-*.arrow"])
 def test_broken_file_of_the_cache_is_made_again(
@@ -51,7 +56,7 @@ def test_broken_file_of_the_cache_is_made_again(
         kept = {"emptied": 0, "halved": len(content) // 2, "zeroed at its end": max(0, len(content) - 64)}[damage]
         path.write_bytes(content[:kept] + (b"\0" * 64 if damage.startswith("zeroed") else b""))
     again = cli(*flags)
-    assert (again.code, again.out) == (0, whole.out), again.err
+    assert (again.code, without_memory(again.out)) == (0, without_memory(whole.out)), again.err
     assert "깨져 다시 만듭니다" in again.err
     assert "깨져" not in cli(*flags).err
 
