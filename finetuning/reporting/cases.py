@@ -105,7 +105,7 @@ def _wrong(said: Said, places: Sequence[int]) -> Iterator[Mapping[str, Any]]:
     read = originals(said.split, said.rows, places)
     shows = said.task.shows
     for number, (place, row) in enumerate(zip(places, rows_at(said.rows, places), strict=True)):
-        found = shows.readable(said.predictions[place], row, said.label_names, said.tokenizer)
+        found = shows.mistake(said.predictions[place], row, said.label_names, said.tokenizer)
         original = row if read is None else read[number]
         cells = {name: None if cell != cell else cell for name, cell in original.items()}  # NaN is no JSON
         yield beside({"row": row["row"], **cells}, found)

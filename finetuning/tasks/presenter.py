@@ -47,6 +47,12 @@ class Presenter(ABC):
         """Return the labels in a prediction that `readable` made, which `predict` counts; none by default."""
         return ()
 
+    def mistake(
+        self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Any]:
+        """Return a wrong prediction for errors.csv; see `readable` for the arguments."""
+        return self.readable(prediction, row, label_names, tokenizer)
+
     def phrase(
         self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
     ) -> list[Any]:

@@ -94,6 +94,18 @@ class RetrievalPresenter(EmbeddingPresenter):
         """Return the place of the right passage among those that were found."""
         return [_place_of(prediction)]
 
+    def mistake(
+        self, prediction: Embedded, row: Mapping[str, Any], label_names: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return where the right passage is and what is nearest instead; see `Presenter.mistake`."""
+        ranks = prediction.hits.ranks() if prediction.hits is not None else []
+        (nearest, score), *_ = prediction.nearest
+        return {
+            "rank": ranks[0] + 1 if ranks else None, "similarity": prediction.similarity(), "nearest": nearest,
+            "nearest_similarity": score,
+        }  # fmt: skip
+
     def evidence(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> Evidence:
         """Return how similar right and wrong passages are, and the queries that miss theirs; see `Presenter`."""
         own = np.array([row.similarity() for row in predictions])

@@ -94,6 +94,9 @@ def test_the_report_shows_the_nearest_passages(run: tuple[Path, Run]) -> None:
     page = (run[0] / "out" / "report.html").read_text(encoding="utf-8")
     assert "정답 문서가 첫 번째가 아닌 질문" in page and "찾은 문서" in page
     assert "nDCG@10" in run[1].err
+    with (run[0] / "out" / "errors.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows and all(row["nearest"] != dict(pairs())[row["질문"]] and row["rank"] != "1" for row in rows)
 
 
 def test_sentence_transformers_loads_the_folder_and_measures_the_same(
