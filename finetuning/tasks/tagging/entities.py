@@ -50,7 +50,11 @@ def micro_average(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
 
 
 def entity_counts(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> np.ndarray:
-    """Count each sequence's entities, which add up over sequences; see `entity_scores` for the arguments.
+    """Count each sequence's entities, which add up over sequences.
+
+    Args:
+        truth: IOB2 tags of each sequence.
+        predicted: Predicted tags of the same sequences.
 
     Returns:
         True, predicted and found entities of every kind that occurs, (sequences, kinds, 3) int64.
@@ -65,7 +69,7 @@ def entity_counts(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
 
 
 def macro_f1(counts: np.ndarray) -> float:
-    """Return the mean F1 of the kinds that occur, 0 if none does, from (kinds, 3) counts of `entity_counts`."""
+    """Return the mean F1 of the kinds that occur in (kinds, 3) counts of `entity_counts`; 0 if none does."""
     occurring = counts[counts.any(1)]
     return macro_average([_score(*(int(count) for count in kind)) for kind in occurring]).f1
 
