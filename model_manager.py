@@ -187,6 +187,10 @@ class ModelManager:
         check_trained(self.task, model.config, missing, self.name)
         return model
 
+    def load_base(self) -> PreTrainedModel:
+        """Load the model that training begins with as it is, quantised as in training, to compare with."""
+        return self._loader.base(self.name, {}).model
+
     def load_merged(self) -> PreTrainedModel:
         """Load an adapter merged into its base, in float32."""
         merged = self._saved_adapter().merged()
