@@ -28,6 +28,11 @@ def _parse_number(value: object) -> object:
     return value
 
 
+def _parse_prefix(value: object) -> object:
+    """Read `query: `, which is a key without a value to YAML, as the text that it is."""
+    return f"{next(iter(value))}: " if isinstance(value, dict) and list(value.values()) == [None] else value
+
+
 def _check_finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError("유한한 숫자를 써야 합니다")
@@ -65,6 +70,7 @@ def _as_label(value: object) -> object:
 
 
 Text = Annotated[str, Field(min_length=1, strict=True)]
+Prefix = Annotated[str, BeforeValidator(_parse_prefix), Field(strict=True)]
 PathText = Annotated[Text, AfterValidator(user_path)]  # or a Hub id; a saved settings.yaml has no `~`
 Label = Annotated[str, BeforeValidator(_as_label), Field(min_length=1)]
 Integer = Annotated[int, BeforeValidator(_parse_number), Field(strict=True)]

@@ -20,6 +20,7 @@ from finetuning.config.value_types import (
     PathText,
     PositiveInteger,
     PositiveNumber,
+    Prefix,
     Text,
 )
 
@@ -166,13 +167,13 @@ class EmbeddingSettings(Section):
         "벡터의 길이를 1로 만듭니다(코사인 유사도). `false`면 내적",
         "makes vectors of length 1 (cosine similarity); with `false` similarities are dot products",
     )
-    query_prefix: Annotated[str, Field(strict=True)] = setting(
+    query_prefix: Prefix = setting(
         "",
         '질문 앞에 붙일 텍스트. 점수가 있는 쌍에서는 두 텍스트에 모두 붙입니다. e5 모델은 `"query: "`',
         'text before every question, and before both texts of scored pairs; `"query: "` for e5 models',
         cache="examples",
     )
-    passage_prefix: Annotated[str, Field(strict=True)] = setting(
+    passage_prefix: Prefix = setting(
         "",
         '문서 앞에 붙일 텍스트. e5 모델은 `"passage: "`',
         'text before every passage; `"passage: "` for e5 models',

@@ -13,7 +13,7 @@ import pytest
 from tests.support.cli import Cli, Run
 from tests.support.texts import NEGATIVE, POSITIVE
 
-PREFIXES = ("질문 ", "문서 ")
+PREFIXES = ("질문: ", "문서: ")  # to YAML each is a key without a value
 
 
 def pairs() -> list[tuple[str, str]]:
