@@ -152,14 +152,14 @@ def quality_of_use(task: Task, scored: Scored) -> Quality | None:
     Returns:
         The score with its interval, the baseline and the findings; None where the task's metric was not computed.
     """
-    metric, columns = task.scores.best_metric, _Read(scored.rows)
+    metric = task.scores.best_metric
     if metric not in scored.metrics:  # such as rewards without the model to compare with
         return None
     naive = naive_of(task, scored.train_labels, len(scored.predictions), scored.label_names)
-    interval = _interval(task, scored, columns) if naive is not None and naive.predictions is not None else None
+    interval = _interval(task, scored)
     found, baseline = list[Finding](), None
     if naive is not None:
-        baseline = naive_score(task, naive, columns, scored.label_names)
+        baseline = naive_score(task, naive, scored.rows, scored.label_names)
         found.append(_beside(scored, metric, naive, baseline, interval, None))
     found += [*_never_said(task, scored), *_few_scored(len(scored.predictions))]
     return Quality(metric, scored.split, scored.metrics[metric], interval, baseline, _each_remedy_once(found))
