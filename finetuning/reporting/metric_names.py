@@ -43,6 +43,10 @@ METRIC_NAMES = {
     "reward_margin": "보상 차이",
     "reward_good": "좋은 답의 보상",
     "reward_bad": "나쁜 답의 보상",
+    "mrr_at_10": "MRR@10",
+    "ndcg_at_10": "nDCG@10",
+    "top_accuracy": "맨 위가 정답인 질문",
+    "average_precision": "AP",
 }
 
 

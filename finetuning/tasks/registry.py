@@ -22,6 +22,8 @@ _ROWS = (
     ("generation.seq2seq", "Text2TextGeneration"),
     ("preference.task", "PreferenceTask"),
     ("preference.reward", "RewardTask"),
+    ("reranker.task", "RerankerTask"),
+    ("reranker.causal", "CausalRerankerTask"),
 )
 
 
