@@ -183,7 +183,7 @@ def build_session(
         The session.
     """
     from finetuning.device.allocator import prepare_allocator
-    from finetuning.models.quantization import check_combination
+    from finetuning.models.combinations import check_combination
 
     check_combination(settings)
     prepare_allocator(settings)  # before torch is imported

@@ -21,18 +21,8 @@ from finetuning.training.best_model import BestModel
 from finetuning.training.schedules import schedule_of
 from finetuning.training.step import StepResult, sums_and_norms
 from finetuning.windows.order import Window
-from tests.support.managers import fail_above, make_manager
+from tests.support.managers import fail_above, gradient_at, make_manager
 from training_manager import TrainingManager
-
-
-def gradient_at(manager: TrainingManager, window: Window, budget: int) -> torch.Tensor:
-    """The window's whole gradient when it is cut to a token budget."""
-    manager.memory.token_budget = budget
-    batches = manager.plan(window).batches
-    manager.stepper.accumulate(batches, manager.stepper.objective.counts(batches), step=0)
-    gradient = torch.cat([p.grad.flatten() for p in manager.model.parameters() if p.grad is not None])
-    manager.optimizer.zero_grad(set_to_none=True)
-    return gradient
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])

@@ -20,6 +20,8 @@ from finetuning.config.metadata import fields_of, value_at
 from finetuning.config.schema import Settings
 from finetuning.data.examples import Examples
 from finetuning.korean.particles import with_particle
+from finetuning.models.pissa import unchanged_starts
+from finetuning.models.weights import start_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,7 +30,7 @@ _log = logging.getLogger(__name__)
 EPOCHS = "training.epochs"
 WINDOW_SIZE = "data.batch_size × memory.gradient_accumulation_steps × 프로세스 수"
 _CONTENT = "의 내용"  # ends the name of a hash, whose value means nothing to a person
-_SAMPLED_EXAMPLES, _VALUES_PER_WEIGHT = 64, 256
+_SAMPLED_EXAMPLES = 64
 
 
 def fingerprint(
@@ -117,11 +119,11 @@ def _remedy(fatal: list[str]) -> str:
 
 def _hash_frozen_weights(model: torch.nn.Module) -> str:
     """Hash the first values of each weight that is not trained, since a checkpoint does not hold these."""
-    digest = hashlib.sha256()
+    digest, unchanged = hashlib.sha256(), unchanged_starts(model)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
-            start = parameter.detach().flatten()[:_VALUES_PER_WEIGHT].to("cpu", torch.float32)
-            digest.update(name.encode() + start.numpy().tobytes())
+            start = unchanged[name] if name in unchanged else start_of(parameter)
+            digest.update(name.encode() + start.cpu().numpy().tobytes())
     return digest.hexdigest()[:32]
 
 

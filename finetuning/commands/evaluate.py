@@ -41,6 +41,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     examples = session.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
     examples = compared(session, evaluator, {split: examples}, starts_here=False)[split]
     session.data.prune_cache()
+    evaluator.tell_decoding(is_measured=True)
     evaluation = evaluator.evaluate(examples, session.settings.training.seed, session.task.scores.final_texts)
     for line in evaluation.details:
         _log.info("%s", line)

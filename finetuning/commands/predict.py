@@ -23,6 +23,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     check_output(arguments.output, arguments.input)
     evaluator = saved_model(session, arguments)
     source = session.data.load_unlabelled(arguments.input, input_lines())
+    evaluator.tell_decoding(is_measured=False)
     cell = as_cell_without_formula if arguments.defuse_formulas else as_cell
     predictor = Predictor(evaluator)
     write_predictions(arguments.output, predictor.predict(source), cell)

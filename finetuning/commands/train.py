@@ -181,6 +181,7 @@ def _trained(
     session, output_dir = prepared.session, prepared.session.output_dir
     evaluator = session.evaluator_to_train(tokenizer, prepared.label_names, max_length)
     evaluator.memory.chosen = fitted.chosen
+    evaluator.tell_decoding(is_measured=True)
     try_model(evaluator, prepared.examples["train"], session.settings.training.seed)
     examples = compared(session, evaluator, prepared.examples, starts_here=True)
     manager = TrainingManager(

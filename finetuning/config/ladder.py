@@ -105,6 +105,10 @@ def _unless(key: str, value: object, *, only_from: object = None) -> Callable[[S
     return changes
 
 
+def _without_beams(settings: Settings) -> Mapping[str, Any]:
+    return {"generation.num_beams": 1} if (settings.generation.num_beams or 1) > 1 else {}
+
+
 def _half_as_large_micro_batches(settings: Settings) -> Mapping[str, Any]:
     size, steps = settings.data.batch_size, settings.memory.gradient_accumulation_steps
     if size % 2:
@@ -137,7 +141,7 @@ LADDER: tuple[Rung, ...] = (
     ),
     Rung(
         "generation.num_beams", "beam search 없이 생성하므로 품질이 조금 낮아질 수 있습니다.",
-        frozenset({"use"}), _unless("generation.num_beams", 1),
+        frozenset({"use"}), _without_beams,
     ),
     Rung(
         "training.optimizer", "옵티마이저 상태를 8비트로 저장합니다. 손실은 거의 같습니다.",

@@ -14,6 +14,7 @@ from finetuning.exports.llama_cpp import NOT_CHECKED, compare
 from finetuning.exports.ollama import modelfile
 from finetuning.files import discard, disk_reason
 from finetuning.tasks.generation.chat.template import ChatTemplate
+from finetuning.tasks.generation.decoding import Decoding, decoding_of, positions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,8 +59,9 @@ def write_gguf(kind: str, model: FineTunedModel, folder: Path) -> Written:
     settings = model.task.settings
     chats = settings.text_generation.format != "text" and tokenizer.chat_template is not None
     template = ChatTemplate.of(tokenizer) if chats else None
+    decoding = decoding_of(settings.generation, whole, is_measured=False)
     text, problem = modelfile(
-        weights.name, template, settings.text_generation.system_prompt, settings.generation, _context(whole, model)
+        weights.name, template, settings.text_generation.system_prompt, decoding, _context(whole, model, decoding)
     )
     (folder / "Modelfile").write_text(text, encoding="utf-8")
     agreement = compare(weights, whole, tokenizer, template)
@@ -94,11 +96,10 @@ def _convert(source: Path, weights: Path, kind: str, name: str) -> None:
     )
 
 
-def _context(whole: PreTrainedModel, model: FineTunedModel) -> int:
+def _context(whole: PreTrainedModel, model: FineTunedModel, decoding: Decoding) -> int:
     """Return how many tokens a conversation may have: those of training and of an answer, within the positions."""
-    settings = model.task.settings
-    asked = settings.data.max_length + settings.generation.max_new_tokens
-    return min(asked, getattr(whole.config.get_text_config(), "max_position_embeddings", None) or asked)
+    asked = model.task.settings.data.max_length + decoding.max_new_tokens
+    return min(asked, positions_of(whole) or asked)
 
 
 def _usage(weights: str) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetuning.config.schema import GenerationSettings
 from finetuning.tasks.generation.chat.messages import Message
 from finetuning.tasks.generation.chat.template import ChatTemplate, TemplateRefused
+from finetuning.tasks.generation.decoding import Decoding
 
 _SYSTEM, _FIRST, _ANSWER, _SECOND = "뷁쟇시", "쀍뛟질", "궳뀕답", "쌺쁿문"  # occur in no template
 _CONVERSATIONS = (("질문 하나",), ("안녕?", "안녕하세요.", "오늘 날씨는?"), ("1", "2\n\n3", "가 나", "다", "라"))
@@ -120,7 +120,7 @@ def frame_of(template: ChatTemplate) -> MessageFrame:
 
 
 def modelfile(
-    weights: str, template: ChatTemplate | None, system: str | None, options: GenerationSettings, context: int
+    weights: str, template: ChatTemplate | None, system: str | None, decoding: Decoding, context: int
 ) -> tuple[str, str | None]:
     """Write a Modelfile.
 
@@ -128,7 +128,7 @@ def modelfile(
         weights: Name of the GGUF file beside it.
         template: The chat template; None for a model that was trained on plain text.
         system: The system text of every conversation.
-        options: How texts are generated.
+        decoding: How texts are generated.
         context: The longest input in tokens, prompt and answer together.
 
     Returns:
@@ -147,9 +147,10 @@ def modelfile(
         if template.end is not None:
             lines.append(f'PARAMETER stop "{template.end}"')
     lines.append(f"PARAMETER num_ctx {context}")
-    lines.append(f"PARAMETER temperature {options.temperature:g}")
-    lines.append(f"PARAMETER top_p {options.top_p:g}")
-    lines.append(f"PARAMETER repeat_penalty {options.repetition_penalty:g}")
+    drawn = decoding.narrowing if decoding.samples else {"temperature": 0}  # Ollama has defaults of its own
+    for name, neutral in (("temperature", 1), ("top_k", 0), ("top_p", 1)):
+        lines.append(f"PARAMETER {name} {drawn.get(name, neutral):g}")
+    lines.append(f"PARAMETER repeat_penalty {decoding.repetition_penalty:g}")
     return "\n".join(lines) + "\n", problem
 
 

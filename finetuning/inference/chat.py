@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from finetuning.cells import printable
@@ -12,7 +13,7 @@ from finetuning.inference.evaluator import Evaluator
 from finetuning.tasks.generation.chat.encoding import prompt_ids
 from finetuning.tasks.generation.chat.shapes import read_conversation
 from finetuning.tasks.generation.chat.template import ChatTemplate
-from finetuning.tasks.generation.shared import sampling_of
+from finetuning.tasks.generation.decoding import Decoding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,21 +44,26 @@ class ChatSession:
         """
         evaluator, settings = self.evaluator, self.evaluator.task.settings
         self._turns.append({"role": "user", "content": text})
-        system, options = settings.text_generation.system_prompt, settings.generation
+        system = settings.text_generation.system_prompt
+        decoding = evaluator.decoding(is_measured=False)
         conversation = read_conversation("messages", {"messages": self._turns}, system, keeps_opening=True)
-        room = max(1, evaluator.max_length - options.max_new_tokens)
+        room = max(1, evaluator.max_length - decoding.max_new_tokens)
         ids = prompt_ids(conversation, ChatTemplate.of(evaluator.tokenizer), room)
         inputs = torch.tensor([ids], device=evaluator.runtime.device)
         streamer = HangulStreamer(evaluator.tokenizer)
         generate: Any = evaluator.model.generate
         with torch.inference_mode(), evaluator.runtime.autocast():
             generate(
-                input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=options.max_new_tokens,
-                repetition_penalty=options.repetition_penalty, streamer=streamer, **sampling_of(options),
+                input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=decoding.max_new_tokens,
+                streamer=streamer, **decoding.arguments(len(ids), self._numbers(decoding)),
             )  # fmt: skip
         answer = streamer.shown.strip()
         self._turns.append({"role": "assistant", "content": answer or _SILENCE})
         return answer
+
+    def _numbers(self, decoding: Decoding) -> np.ndarray | None:
+        """Return what the next answer is drawn with: a person who asks again wants another answer."""
+        return np.random.default_rng().random((1, decoding.max_new_tokens)) if decoding.samples else None
 
 
 class HangulStreamer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,14 @@ from finetuning.device.runtime import Runtime
 from finetuning.inference.by_dataset import lines_by_dataset
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
+from finetuning.tasks.generation.decoding import Decoding, decoding_of
 from finetuning.tasks.generation.shared import Answer, GeneratingScorer
 from finetuning.types import RandomKey
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_log = logging.getLogger(__name__)
 # Without gradients, activations are freed layer by layer, so a larger batch fits into the same memory.
 BUDGET_FACTOR = 2
 
@@ -98,11 +101,22 @@ class Evaluator:
         self.task.scores.fit_model(self.model, self.tokenizer)
         return self._measure(predictions, examples, loss)
 
+    def decoding(self, *, is_measured: bool) -> Decoding:
+        """Return how the model generates texts; see `decoding_of`."""
+        return decoding_of(self.task.settings.generation, self.model, is_measured=is_measured)
+
+    def tell_decoding(self, *, is_measured: bool) -> None:
+        """Log how texts are generated; nothing for a task that generates none."""
+        if isinstance(self.task.scores, GeneratingScorer):
+            _log.info("%s", self.decoding(is_measured=is_measured).line())
+
     def predict(self, examples: Examples) -> list[Any]:
         """Return the prediction for each row of examples without labels."""
         if isinstance(self.task.scores, GeneratingScorer):
-            return [Answer(generated=text) for text in self._generate(self.task.scores, examples, len(examples.rows))]
-        predictions = self.in_batches(examples.lengths, lambda indices: self._predictions(examples, indices, None)[0])
+            decoding = self.decoding(is_measured=False)
+            texts = self._generate(self.task.scores, examples, len(examples.rows), decoding)
+            return [Answer(generated=text) for text in texts]
+        predictions = self._of_examples(examples, lambda indices: self._predictions(examples, indices, None)[0])
         return self.task.scores.gather(predictions, examples.table, examples.rows, self.label_names)
 
     @torch.no_grad()
@@ -119,7 +133,8 @@ class Evaluator:
         """
         bad: list[int] = []
         for index in indices:
-            batch = self.task.encodes.collate(examples.fetch([index]), self.tokenizer, key)
+            own = examples.fetch_sequences(examples.sequences_of(np.array([index])))
+            batch = self.task.encodes.collate(own, self.tokenizer, key)
             batch = self.runtime.on_device(batch)
             with self.runtime.autocast():
                 loss = self.task.scores.loss_sum(self.task.scores.forward(self.model, batch), batch)
@@ -143,27 +158,36 @@ class Evaluator:
             losses.append((loss_sum, items))
             return predictions
 
-        found = self.in_batches(examples.lengths, work)
+        found = self._of_examples(examples, work)
         sums = [sum(part) for part in zip(*self.runtime.gathered(losses), strict=True)]
         predictions = self.task.scores.gather(found, examples.table, examples.rows, self.label_names)
         if isinstance(self.task.scores, GeneratingScorer) and generated_rows:
-            answers = self._generate(self.task.scores, examples, min(generated_rows, len(predictions)))
+            decoding = self.decoding(is_measured=True)
+            answers = self._generate(self.task.scores, examples, min(generated_rows, len(predictions)), decoding)
             for position, text in enumerate(answers):
                 predictions[position] = dataclasses.replace(predictions[position], generated=text)
         return predictions, sums[0] / max(sums[1], 1)
 
-    def _generate(self, scorer: GeneratingScorer, examples: Examples, count: int) -> list[GeneratedText]:
+    def _generate(
+        self, scorer: GeneratingScorer, examples: Examples, count: int, decoding: Decoding
+    ) -> list[GeneratedText]:
         """Generate a text for each of the first `count` rows."""
 
         def work(indices: np.ndarray) -> list[GeneratedText]:
             rows = [examples.rows[int(index)] for index in indices]
             with self.runtime.autocast():
-                return scorer.generate(self.model, rows, self.tokenizer, self.max_length)
+                return scorer.generate(self.model, rows, self.tokenizer, self.max_length, decoding)
 
         lengths = np.zeros(len(examples.rows), dtype=np.int64)
         places = np.searchsorted(numbers(examples.rows, "row"), numbers(examples.table, "row"))
         np.maximum.at(lengths, places, examples.lengths)
-        return self.in_batches(lengths[:count] + scorer.settings.generation.max_new_tokens, work)
+        return self.in_batches(lengths[:count] + decoding.max_new_tokens, work)
+
+    def _of_examples(self, examples: Examples, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
+        """Apply `work` to the sequences of a split, once to those of one content; return what it made, by example."""
+        first, places = examples.distinct_sequences()
+        found = self.in_batches(examples.sequence_lengths[first], lambda indices: work(first[indices]))
+        return examples.by_example(found, places)
 
     def in_batches(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
         """Apply `work` to every position, in batches of similar length, divided among the processes.
@@ -205,7 +229,7 @@ class Evaluator:
         self, examples: Examples, indices: np.ndarray, key: RandomKey | None
     ) -> tuple[list[Any], float, int]:
         """Return (predictions, loss sum, items) of one batch. No key means no labels; the loss is 0 then."""
-        batch = self.task.encodes.collate(examples.fetch(indices.tolist()), self.tokenizer, key)
+        batch = self.task.encodes.collate(examples.fetch_sequences(indices), self.tokenizer, key)
         batch = self.runtime.on_device(batch)
         with self.runtime.autocast():
             logits = self.task.scores.forward(self.model, batch)

@@ -34,6 +34,10 @@ ANSWERS = ("answers", "answer", "정답", "답변", "답")
 QUERIES = (
     "question", "query", "queries", "anchor", "q", "sent0", "질문", "질의", "검색어", "물음", "문의",
 )  # fmt: skip
+PASSAGES = (
+    "context", "passage", "positive", "pos", "positives", "positive_passages", "document", "doc", "paragraph", "sent1",
+    "answer", "a", "정답문서", "정답 문서", "정답_문서", "지문", "문서", "문단", "본문", "문맥", "답변", "답",
+)  # fmt: skip
 DOCUMENTS = (  # one passage of a pair that is judged
     "context", "passage", "document", "doc", "paragraph", "text", "content", "문서", "지문", "본문", "문단", "문맥",
     "내용", "텍스트", "답변",

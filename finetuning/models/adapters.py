@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.config.schema import AdapterSettings
 from finetuning.korean.particles import with_particle
+from finetuning.models import pissa
 from finetuning.models.towers import towers
 from finetuning.models.vocabulary import vocabulary_parameters
 
@@ -40,7 +41,10 @@ def _train_all(_model: PreTrainedModel, _adapter: AdapterSettings, _missing: Set
     """Train every weight, as a loaded model does."""
 
 
-def _add_low_rank(model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str], use_dora: bool) -> None:
+def _add_low_rank(
+    model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str], use_dora: bool = False,
+    begins_as: bool | str = True,
+) -> None:  # fmt: skip
     """Add low-rank products to linear layers through peft; in DoRA, with magnitudes that are trained apart."""
     from peft import LoraConfig
 
@@ -51,7 +55,8 @@ def _add_low_rank(model: PreTrainedModel, adapter: AdapterSettings, missing: Set
         model.add_adapter(
             LoraConfig(
                 r=adapter.r, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=targets,
-                modules_to_save=_heads(model, missing) or None, use_dora=use_dora,
+                modules_to_save=_heads(model, missing) or None, use_dora=use_dora, use_rslora=adapter.rslora,
+                init_lora_weights=begins_as,  # type: ignore[arg-type]
                 exclude_modules="|".join(rf"{re.escape(name)}\..*" for name in towers(model)) or None,
             )
         )  # fmt: skip
@@ -61,6 +66,21 @@ def _add_low_rank(model: PreTrainedModel, adapter: AdapterSettings, missing: Set
             where=f"model.adapter.target_modules: {adapter.target_modules}",
             remedy="auto로 두거나, 이 모델에 있는 linear 층의 이름을 쓰세요. 예: [q_proj, v_proj]",
         ) from error
+
+
+def _add_principal(model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str]) -> None:
+    """Add low-rank products that take over the largest singular values of the weights; see models/pissa.py."""
+    before = pissa.weights_before(model)
+    is_outline = any(parameter.is_meta for parameter in model.parameters())
+    smallest = min((min(weight.shape) for weight in _target_weights(model, adapter)), default=adapter.r)
+    if smallest < adapter.r:
+        raise SettingsError(
+            f"PiSSA의 rank는 행렬의 크기보다 클 수 없습니다. 어댑터를 붙일 가장 작은 행렬의 크기는 {smallest:,}입니다.",
+            where=f"model.adapter.method: pissa, model.adapter.r: {adapter.r}",
+            remedy=f"model.adapter.r을 {smallest:,} 이하로 하거나, model.adapter.method를 lora로 하세요.",
+        )
+    _add_low_rank(model, adapter, missing, begins_as=True if is_outline else pissa.INIT)
+    pissa.keep_beginning(model, before)
 
 
 def _freeze(model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str]) -> None:
@@ -98,6 +118,7 @@ METHODS: Mapping[str, Method] = {
     "none": Method(_train_all, adds_weights=False),
     "lora": Method(partial(_add_low_rank, use_dora=False), adds_weights=True),  # Hu et al. 2021
     "dora": Method(partial(_add_low_rank, use_dora=True), adds_weights=True),  # Liu et al. 2024
+    "pissa": Method(_add_principal, adds_weights=True),  # Meng et al. 2024
     "freeze": Method(_freeze, adds_weights=False),
 }
 
@@ -115,6 +136,14 @@ def _check_found(targets: Sequence[str], model: PreTrainedModel) -> None:
             where=f"model.adapter.target_modules: {list(targets)}",
             remedy=f"auto로 두거나, 이 모델의 linear 층에서 고르세요: {', '.join(_linear_names(model))}",
         )
+
+
+def _target_weights(model: PreTrainedModel, adapter: AdapterSettings) -> list[torch.Tensor]:
+    """Return the weights of the linear layers that get an adapter."""
+    targets = linear_layers(model) if adapter.target_modules == "auto" else adapter.target_modules
+    ends = tuple(f".{target}" for target in targets)
+    found = (module for name, module in model.named_modules() if f".{name}".endswith(ends))
+    return [weight for module in found if (weight := getattr(module, "weight", None)) is not None]
 
 
 def _check_own_weights(targets: Sequence[str], model: PreTrainedModel) -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.config.schema import Settings
 from finetuning.device.precision import autocast_precision
-from finetuning.models.adapters import METHODS, stacks
-from finetuning.models.gguf_reader import is_gguf
+from finetuning.models.adapters import stacks
 
 if TYPE_CHECKING:
     import torch
@@ -17,32 +16,6 @@ if TYPE_CHECKING:
 
 _DEVICES = ("cuda", "xpu", "cpu")
 _BLOCK = 64  # weights that share a scale; if a block spans two rows, bitsandbytes 0.50 reads it wrong on a CPU
-
-
-def check_combination(settings: Settings) -> None:
-    """Check that `model.quantization` goes with the adapter and the model's format.
-
-    Args:
-        settings: The settings in force.
-
-    Raises:
-        SettingsError: Quantised weights would have to be trained, or the model is a GGUF file.
-    """
-    model = settings.model
-    if model.quantization is None:
-        return
-    if not METHODS[model.adapter.method].adds_weights:
-        raise SettingsError(
-            "양자화한 가중치는 학습할 수 없어 LoRA나 DoRA가 필요합니다.",
-            where=f"model.quantization: {model.quantization}, model.adapter.method: {model.adapter.method}",
-            remedy="model.adapter.method를 lora나 dora로 하거나, model.quantization을 null로 두세요.",
-        )
-    if is_gguf(model.name):
-        raise SettingsError(
-            "GGUF 파일은 풀어서 읽으므로 다시 양자화할 수 없습니다.",
-            where=f"model.quantization: {model.quantization}, model.name: {model.name}",
-            remedy="safetensors로 된 원래 모델을 쓰거나, model.quantization을 null로 두세요.",
-        )
 
 
 def check_device(settings: Settings, device: torch.device) -> None:

@@ -20,6 +20,7 @@ from finetuning.korean.particles import with_particle
 from finetuning.models.adapter_files import write_index
 from finetuning.models.adapters import add_vocabulary
 from finetuning.models.older_config import with_older_names
+from finetuning.models.pissa import save_as_lora
 
 if TYPE_CHECKING:
     import torch
@@ -157,6 +158,7 @@ def _write_weights(model: PreTrainedModel, folder: Path, dtype: str | None) -> N
         model.save_pretrained(folder, state_dict=weights)
     if (folder / _ADAPTER_WEIGHTS).is_file():
         add_vocabulary(folder / _ADAPTER_WEIGHTS, model, weights or model.state_dict())
+        save_as_lora(folder, model)
 
 
 def _write_config(model: PreTrainedModel, folder: Path, dtype: str | None) -> None:

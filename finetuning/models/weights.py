@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _SHOWN = 3
+_START = 256  # values
 _POOLER = "pooler"  # lies inside the base of BERT and its kin, and checkpoints of masked language models lack it
 
 
@@ -96,6 +97,14 @@ def check_finite(model: PreTrainedModel, missing: Collection[str], name: str) ->
             where=f"{name} ({_some(bad)})",
             remedy="학습이 발산한 모델이거나 파일이 손상되었습니다. 다른 체크포인트나 원래 모델을 쓰세요.",
         )
+
+
+def start_of(weight: torch.Tensor) -> torch.Tensor:
+    """Return a float32 copy of a weight's first values, on the CPU; a changed weight is known by them."""
+    import torch
+
+    first = weight.detach().flatten()[:_START]
+    return first.to("meta" if first.is_meta else "cpu", torch.float32, copy=True)
 
 
 def tell_new_head(missing: Collection[str]) -> None:

@@ -9,7 +9,7 @@ temporaries.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -26,22 +26,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, temporaries: int) -> Count:
+def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, temporaries: Mapping[str, int]) -> Count:
     """Count forward, loss and backward of each micro-batch, and the optimizer's temporaries.
 
     Args:
         model: On the meta device; its parameters are replaced by fake ones.
         workload: The micro-batches.
         in_backward: Whether the optimizer steps inside the backward pass and drops each gradient at once.
-        temporaries: float32 tensors of a parameter's size that the optimizer allocates for its step.
+        temporaries: By a trained parameter's name, float32 tensors of its size that its step allocates.
 
     Returns:
         The bytes alive at the peak.
     """
     model.train()
+    allocated: dict[torch.nn.Parameter, int] = {}
 
     def step(parameter: torch.nn.Parameter) -> None:
-        [torch.empty_like(parameter, dtype=torch.float32) for _ in range(temporaries)]
+        [torch.empty_like(parameter, dtype=torch.float32) for _ in range(allocated[parameter])]
 
     def step_in_backward(parameter: torch.nn.Parameter) -> None:
         step(parameter)
@@ -50,6 +51,9 @@ def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, te
     with FakeTensorMode(allow_non_fake_inputs=True):
         _make_fake(model, workload.device)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        allocated |= {
+            parameter: temporaries[name] for name, parameter in model.named_parameters() if name in temporaries
+        }
         live = _LiveBytes(model)
         with live:
             for counted in workload.steps:
@@ -60,7 +64,7 @@ def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, te
                 with hooks, workload.autocast(), without_padding(model, counted.batch.dense):
                     workload.task.scores.training_loss(model, counted.batch).backward()
                 if not drops_gradients:
-                    step(max(trained, key=torch.numel))
+                    step(max(trained, key=lambda parameter: parameter.numel() * allocated[parameter]))
                 model.zero_grad(set_to_none=True)
     return live.peak
 

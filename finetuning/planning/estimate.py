@@ -11,12 +11,13 @@ import torch
 from finetuning.config.schema import Settings
 from finetuning.models.attention import attention_dropout
 from finetuning.models.dtypes import base_dtype, trained_dtype
+from finetuning.models.pissa import kept_bytes
 from finetuning.models.quantization import quantized_weights
 from finetuning.ops.recompute import recompute_activations
 from finetuning.ops.vocabulary_loss import chunk_logits
 from finetuning.planning.count import count_evaluation, count_step
 from finetuning.planning.types import Count, Estimate, Workload
-from finetuning.training.optimizers import OPTIMIZERS
+from finetuning.training.optimizers import rows_of
 from finetuning.types import Batch
 
 if TYPE_CHECKING:
@@ -44,29 +45,33 @@ class ParameterBytes:
     Attributes:
         weight: Of a trained parameter.
         gradient: Its gradient.
-        optimizer: Its optimizer states.
         frozen: Of a parameter that is neither trained nor quantised.
     """
 
     weight: float
     gradient: float
-    optimizer: float
     frozen: float
 
 
 def parameter_bytes(settings: Settings) -> ParameterBytes:
     """Return the bytes of a parameter, by the dtypes that weights are trained and loaded in."""
     weight, frozen = _DTYPE_BYTES[trained_dtype(settings)], _DTYPE_BYTES[base_dtype(settings)]
-    optimizer = OPTIMIZERS[settings.training.optimizer].state_bytes
-    return ParameterBytes(weight, gradient=weight, optimizer=optimizer, frozen=frozen)
+    return ParameterBytes(weight, gradient=weight, frozen=frozen)
 
 
-def step_temporaries(settings: Settings) -> int:
-    """Return how many float32 tensors of a parameter's size the optimizer makes for the parameter's step.
+def state_bytes(model: torch.nn.Module, settings: Settings) -> int:
+    """Return the bytes of the optimizer's states of all trained parameters."""
+    rows = rows_of(model, settings.training.optimizer)
+    return int(sum(p.numel() * rows[name].state_bytes for name, p in model.named_parameters() if name in rows))
+
+
+def step_temporaries(model: torch.nn.Module, settings: Settings) -> dict[str, int]:
+    """Return how many float32 tensors of its size the optimizer makes for a trained parameter's step, by its name.
 
     bfloat16 weights take two more: they are stepped as float32 weights, with a float32 gradient.
     """
-    return OPTIMIZERS[settings.training.optimizer].temporaries + 2 * (trained_dtype(settings) == "bfloat16")
+    rounded = 2 * (trained_dtype(settings) == "bfloat16")
+    return {name: row.temporaries + rounded for name, row in rows_of(model, settings.training.optimizer).items()}
 
 
 def estimate_memory(model: PreTrainedModel, workload: Workload, settings: Settings) -> Estimate:
@@ -88,7 +93,7 @@ def estimate_memory(model: PreTrainedModel, workload: Workload, settings: Settin
     if settings.memory.gradient_checkpointing:
         recompute_activations(model)
     try:
-        step = count_step(model, workload, settings.memory.optimizer_in_backward, step_temporaries(settings))
+        step = count_step(model, workload, settings.memory.optimizer_in_backward, step_temporaries(model, settings))
         counts = [step, count_evaluation(model, workload)]
     except Exception as error:  # libraries raise errors of any type for what fake tensors cannot follow
         _log.debug("활성값을 세지 못해 식으로 추정합니다: %s", error)
@@ -106,20 +111,21 @@ def rough_estimate(model: PreTrainedModel, workload: Workload, settings: Setting
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     quantized = quantized_weights(model, settings.model.quantization)
     frozen = parameters - trained - quantized
-    each, on_cpu = parameter_bytes(settings), workload.device.type == "cpu"
+    each, on_cpu, states = parameter_bytes(settings), workload.device.type == "cpu", state_bytes(model, settings)
+    kept = kept_bytes(model)
     in_backward = settings.memory.optimizer_in_backward and all(step.is_window for step in workload.steps)
     count = _by_formula(model, workload.steps[0].batch, bool(settings.memory.gradient_checkpointing))
     return Estimate(
         parameters, trained,
         weights=int(
             trained * each.weight + frozen * each.frozen
-            + quantized * _QUANTIZED_BYTES.get(settings.model.quantization or "", 0)
+            + kept + quantized * _QUANTIZED_BYTES.get(settings.model.quantization or "", 0)
         ),
         gradients=0 if in_backward else int(trained * each.gradient),
-        optimizer=int(trained * each.optimizer),
+        optimizer=states,
         activations=count.total - count.logits, logits=count.logits, counted=False,
         libraries=_LIBRARIES if on_cpu else _WORKSPACES, slack=_slack(count, workload.device),
-        copy=int(trained * (each.weight + each.optimizer)) if on_cpu else 0,
+        copy=int(trained * each.weight) + kept + states if on_cpu else 0,
     )  # fmt: skip
 
 

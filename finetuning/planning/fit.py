@@ -71,6 +71,12 @@ class Fitting:
         """List what `plan` may suggest, the least costly first."""
         return suggested_variants(self.settings, self._abilities)
 
+    def stepping_lines(self) -> list[str]:
+        """Return a line for each way in which some parameters are stepped otherwise than the rest."""
+        from finetuning.training.optimizers import stepping_lines
+
+        return stepping_lines(self._asked, self.settings.training)
+
     @cached_property
     def layout(self) -> Layout:
         """The layout of the run asked for, as far as a model without weights shows it."""

@@ -16,6 +16,7 @@ from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
+from finetuning.models.pissa import factors, follow_checkpoint
 from finetuning.reporting.recorder import Recorder
 from finetuning.training.state import KeptState, TrainingState
 from finetuning.training.step import OptimizerStep
@@ -74,7 +75,9 @@ class RunCheckpoints:
     def restore(self, checkpoint: Checkpoint) -> TrainingState:
         """Restore weights, optimizer, loss scale, token budget and records; return the state of the run."""
         kept = KeptState(**checkpoint.state)
+        begun = factors(self.model)
         restore_model(self.model, checkpoint.model)
+        follow_checkpoint(self.model, begun)
         restore_optimizer(self.stepper.optimizer, self._names(), checkpoint.optimizer, kept.optimizer)
         if kept.scaler:  # none, where the checkpoint's run computed in another precision
             self.stepper.loss_scale.load_state_dict(kept.scaler)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,8 @@ class Chunk:
         first = parameters[0]
         self._is_rounded = first.dtype not in (torch.float32, torch.float64)
         if self._is_rounded:
-            empty = [torch.empty(0, dtype=torch.float32, device=first.device) for _ in parameters]
-            self._working = [torch.nn.Parameter(one) for one in empty]
+            empty = [torch.empty((0,) * one.ndim, dtype=torch.float32, device=first.device) for one in parameters]
+            self._working = [torch.nn.Parameter(one) for one in empty]  # Muon looks at their dimensions
         else:
             self._working = parameters
         self.inner = rule(self._working)
@@ -103,7 +103,7 @@ def _in_float32(
 
 
 class ChunkedOptimizer(torch.optim.Optimizer):
-    """Steps a model's parameters chunk by chunk, each with an optimizer that `rule` makes for it.
+    """Steps a model's parameters chunk by chunk, each with an optimizer that its group's rule makes for it.
 
     A bfloat16 parameter is stepped in float32 and rounded stochastically, so that updates smaller than its resolution
     are not lost.
@@ -111,7 +111,7 @@ class ChunkedOptimizer(torch.optim.Optimizer):
     Args:
         groups: The parameters in groups, as of torch's optimizers.
         lr: Learning rate.
-        rule: Makes the optimizer of a chunk.
+        rules: For each group, what makes the optimizer of a chunk.
         at_once: Numbers of a chunk; a larger parameter is a chunk of its own. 0 makes each parameter one.
 
     Attributes:
@@ -122,11 +122,11 @@ class ChunkedOptimizer(torch.optim.Optimizer):
         found_inf: 1 on the device for a step that changes nothing, as of torch's AdamW. Adafactor takes it, too.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], lr: float, rule: Rule, at_once: int) -> None:
+    def __init__(self, groups: list[dict[str, Any]], lr: float, rules: Sequence[Rule], at_once: int) -> None:
         super().__init__(groups, {"lr": lr, "fused": True})  # "fused": the step count is a tensor beside the moments
         self._chunks = [
             Chunk(parameters, group, rule)
-            for group in self.param_groups
+            for group, rule in zip(self.param_groups, rules, strict=True)
             for parameters in _chunks_of(group["params"], at_once)
         ]
         self._chunk_of = {parameter: chunk for chunk in self._chunks for parameter in chunk.parameters}

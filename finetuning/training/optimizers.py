@@ -14,6 +14,7 @@ import torch
 
 from exceptions import SettingsError
 from finetuning.config.schema import TrainingSettings
+from finetuning.models.matrices import hidden_matrices
 from finetuning.training.adafactor import Adafactor
 from finetuning.training.chunked import ChunkedOptimizer, Rule, numbers_at_once
 
@@ -32,11 +33,13 @@ class OptimizerRow:
         make_rule: Returns the function that makes the optimizer of some parameters.
         state_bytes: Bytes that it keeps for each trained parameter.
         temporaries: float32 tensors of a parameter's size that its step makes besides its states.
+        matrices: How the matrices of a model's layers are stepped, where that is another way.
     """
 
     make_rule: Callable[[TrainingSettings], Rule]
     state_bytes: float
     temporaries: int = 0
+    matrices: OptimizerRow | None = None
 
 
 def _adamw(settings: TrainingSettings) -> Rule:
@@ -66,8 +69,17 @@ def _adafactor(settings: TrainingSettings) -> Rule:
     return lambda params: Adafactor(params, lr=settings.learning_rate)
 
 
+def _muon(settings: TrainingSettings) -> Rule:
+    """Muon (Jordan et al. 2024) by torch, its updates scaled to the size of AdamW's (Liu et al. 2025): one momentum."""
+    return lambda params: torch.optim.Muon(params, lr=settings.learning_rate, adjust_lr_fn="match_rms_adamw")
+
+
+# of Muon's step: the update, and in bfloat16 the matrix, its next iterate, its Gram matrix and a polynomial of that
+_MUON = OptimizerRow(_muon, state_bytes=4.0, temporaries=3)
+
 OPTIMIZERS: dict[str, OptimizerRow] = {
     "adamw": OptimizerRow(_adamw, state_bytes=8.0),
+    "muon": OptimizerRow(_adamw, state_bytes=8.0, matrices=_MUON),
     "adamw_8bit": OptimizerRow(_adamw_8bit, state_bytes=2.0),
     "adafactor": OptimizerRow(_adafactor, state_bytes=0.0, temporaries=1),  # its states are a row and a column a matrix
 }
@@ -93,31 +105,52 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backwa
         SettingsError: A package that the optimizer needs is not installed.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = _groups(model, settings)
-    rule = OPTIMIZERS[settings.optimizer].make_rule(settings)
+    stepped = _groups(model, settings)
+    groups = [group for _, group in stepped]
     is_plain = all(p.dtype in (torch.float32, torch.float64) for p in trained)
     if settings.optimizer == "adamw" and is_plain and not in_backward:
-        return rule(groups)
+        return OPTIMIZERS[settings.optimizer].make_rule(settings)(groups)
     at_once = 0 if in_backward or not trained else numbers_at_once(trained[0].device)
-    return ChunkedOptimizer(groups, settings.learning_rate, rule, at_once)
+    rules = [row.make_rule(settings) for row, _ in stepped]
+    return ChunkedOptimizer(groups, settings.learning_rate, rules, at_once)
 
 
-def _groups(model: torch.nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
-    """Group the trained parameters by weight decay and by `lr_scale`, their factor of the learning rate."""
+def rows_of(model: torch.nn.Module, optimizer: str) -> dict[str, OptimizerRow]:
+    """Return how each trained parameter is stepped, by its name; optimizer: `training.optimizer`."""
+    row = OPTIMIZERS[optimizer]
+    apart = hidden_matrices(model) if row.matrices is not None else frozenset()
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return {name: row.matrices if row.matrices is not None and name in apart else row for name in trained}
+
+
+def _groups(model: torch.nn.Module, settings: TrainingSettings) -> list[tuple[OptimizerRow, dict[str, Any]]]:
+    """Group the trained parameters by how they are stepped, weight decay and `lr_scale`, their factor of the rate."""
     from finetuning.models.depths import layers_below_head
 
     decay, trained = settings.layerwise_lr_decay, {n: p for n, p in model.named_parameters() if p.requires_grad}
     depths = layers_below_head(model) if decay < 1 else dict.fromkeys(trained, 0)  # type: ignore[arg-type]
-    groups = []
-    for depth in sorted({depths[name] for name in trained}):
-        here = [parameter for name, parameter in trained.items() if depths[name] == depth]
-        groups += [
-            {"params": [p for p in here if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in here if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        for group in groups[-2:]:
-            group["lr_scale"] = decay**depth
-    return groups
+    rows, own = rows_of(model, settings.optimizer), OPTIMIZERS[settings.optimizer]
+    groups: dict[tuple[int, bool, bool, bool], tuple[OptimizerRow, dict[str, Any]]] = {}
+    for name, parameter in trained.items():
+        is_vector, row = parameter.ndim < 2, rows[name]
+        is_faster = settings.lora_plus_ratio > 1 and (is_vector or "lora_B" in name)
+        scale = decay ** depths[name] * (settings.lora_plus_ratio if is_faster else 1.0)
+        group = {"params": [], "weight_decay": 0.0 if is_vector else settings.weight_decay, "lr_scale": scale}
+        key = (depths[name], is_vector, is_faster, row is not own)
+        groups.setdefault(key, (row, group))[1]["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
+
+
+def stepping_lines(model: torch.nn.Module, settings: TrainingSettings) -> list[str]:
+    """Return a Korean line for each way in which some parameters are stepped otherwise than the rest."""
+    lines, rows = [], rows_of(model, settings.optimizer)
+    apart = sum(row is not OPTIMIZERS[settings.optimizer] for row in rows.values())
+    if apart:
+        lines.append(f"Muon: 층 안의 행렬 {apart:,}개는 Muon으로, 나머지 {len(rows) - apart:,}개는 AdamW로 학습합니다.")
+    if settings.lora_plus_ratio > 1:
+        rate = settings.learning_rate * settings.lora_plus_ratio
+        lines.append(f"LoRA+: 행렬 B의 학습률은 {settings.lora_plus_ratio:g}배인 {rate:.3g}입니다.")
+    return lines
 
 
 def is_adamw(optimizer: Optimizer) -> bool:

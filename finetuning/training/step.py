@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -21,12 +21,13 @@ from finetuning.training.ahead import ReadyWindow, WindowPlanner
 from finetuning.training.backward_step import HalfStep, measured_in_backward, stepped_in_backward
 from finetuning.training.chunked import ChunkedOptimizer
 from finetuning.training.compile import CompiledLayers, is_worth_compiling
-from finetuning.training.optimizers import allocate_states, make_optimizer, takes_found_inf
+from finetuning.training.optimizers import allocate_states, make_optimizer, stepping_lines, takes_found_inf
 from finetuning.types import Batch
 from finetuning.windows.objectives.registry import objective_of
 from finetuning.windows.order import Window
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ class OptimizerStep:
         """
         with reraise_oom(self.memory, "옵티마이저의 상태가 메모리에 들어가지 않습니다."):
             allocate_states(self.optimizer)
+        for line in stepping_lines(self.model, self.settings.training):
+            _log.info("%s", line)
         asked, epochs = self.settings.training.torch_compile, self.settings.training.epochs
         tokens = int(planner.examples.lengths.sum()) * epochs
         if not is_worth_compiling(self.settings, self.model, self.runtime.precision, planner.layout, tokens):
@@ -209,9 +212,24 @@ class OptimizerStep:
         """Add the gradient of a loss under fp16's loss scale."""
         self.loss_scale.scaled(loss).backward()
 
+    @contextmanager
+    def without_gradients(self) -> Iterator[None]:
+        """Compute without gradients, and drop the casts of weights that autocast keeps: they have none either."""
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            torch.clear_autocast_cache()
+
     def summed(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sum of the processes' values."""
         return self.runtime.summed(value)
+
+    def gathered(self, tensor: torch.Tensor, facts: _T) -> tuple[list[tuple[torch.Tensor, _T]], int]:
+        """Return the tensor and the facts of every process, and the rank of this one."""
+        if self.runtime.processes == 1:
+            return [(tensor, facts)], 0
+        return self.runtime.gathered([(tensor.cpu(), facts)]), self.runtime.process
 
     def _backward(
         self, batches: list[Batch], counts: Sequence[float], step: int

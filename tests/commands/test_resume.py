@@ -41,11 +41,19 @@ def test_an_adapter_of_every_task(task: str, flags_for: Callable[[str], list[str
     assert (tmp_path / "whole" / "model" / "adapter_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("method", ["dora", "freeze"])
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("dora", ()),
+        ("freeze", ()),
+        ("pissa", ("model.adapter.rslora=true", "training.lora_plus_ratio=4", "training.optimizer=muon")),
+    ],
+)
 def test_a_run_that_trains_a_part_of_the_model(
-    method: str, flags_for: Callable[[str], list[str]], tmp_path: Path
+    method: str, more: tuple[str, ...], flags_for: Callable[[str], list[str]], tmp_path: Path
 ) -> None:
     flags = [*flags_for("text-classification"), "--set", f"model.adapter.method={method}"]
+    flags += [word for setting in more for word in ("--set", setting)]
     check_resumed_is_whole([*flags, "--set", "model.adapter.layers=1"], StopAfter(looks=3), tmp_path)
 
 
@@ -64,6 +72,7 @@ MEMORY_SETTINGS = {
     "memory.optimizer_in_backward=true": 1e-5,
     "model.dtype=bfloat16": 5e-3,
     "training.optimizer=adafactor": 0.05,
+    "training.optimizer=muon": 0.2,
     "training.optimizer=adamw_8bit": 1e-3,
 }
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from finetuning.config.schema import GenerationSettings
 from finetuning.exports.ollama import NotRegular, frame_of, modelfile
 from finetuning.tasks.generation.chat.template import BOS, PLAIN_TEMPLATE, ChatTemplate
+from finetuning.tasks.generation.decoding import Decoding
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and message.role != 'system' %}"
@@ -75,7 +75,7 @@ def test_a_conversation_is_rendered_as_in_training_and_stops_where_it_was_traine
         for stop in (start + 1, 4) if start else (2, 4):
             messages = CONVERSATION[start:stop]
             assert (bos or "") + frame.prompt(messages) == template.prompt(messages)
-    text, problem = modelfile("model.gguf", template, None, GenerationSettings(), 64)
+    text, problem = modelfile("model.gguf", template, None, Decoding(64), 64)
     assert problem is None
     assert text.startswith("FROM ./model.gguf\nTEMPLATE ") and f'PARAMETER stop "{end}"' in text
     assert text.count("{{ range .Messages }}") == 1 and text.count("{{ if") == text.count("{{ end }}") - 1
@@ -86,11 +86,11 @@ def test_a_template_that_cannot_be_said_in_go_is_told_and_left_out(jinja: str, t
     template = template_of(tiny_causal, jinja)
     with pytest.raises(NotRegular):
         frame_of(template)
-    text, problem = modelfile("model.gguf", template, "짧게", GenerationSettings(), 64)
+    text, problem = modelfile("model.gguf", template, "짧게", Decoding(64), 64)
     assert problem and "TEMPLATE" not in text and 'SYSTEM """짧게"""' in text
 
 
 def test_a_model_of_plain_text_gets_the_prompt_as_it_is() -> None:
-    text, problem = modelfile("model.gguf", None, None, GenerationSettings(temperature=0.7), 64)
+    text, problem = modelfile("model.gguf", None, None, Decoding(64, samples=True, narrowing={"temperature": 0.7}), 64)
     assert problem is None
     assert '"""{{ .Prompt }}"""' in text and "temperature 0.7" in text and "stop" not in text

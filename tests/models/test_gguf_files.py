@@ -12,8 +12,8 @@ import torch
 
 from exceptions import ModelError, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.models.combinations import check_combination
 from finetuning.models.gguf_reader import explain
-from finetuning.models.quantization import check_combination
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
 from tests.support.cli import Cli, data_flags

@@ -12,7 +12,8 @@ import torch
 from exceptions import ModelError, SettingsError
 from finetuning.checkpoints.tensors import restore_model, trained_tensors
 from finetuning.config.schema import Settings
-from finetuning.models.quantization import check_combination, check_device
+from finetuning.models.combinations import check_combination
+from finetuning.models.quantization import check_device
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
 from tests.support.models import disturb, logits_of

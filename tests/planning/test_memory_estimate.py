@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from finetuning.config.ladder import Abilities, suggested_variants, with_changes
 from finetuning.config.schema import Settings
+from finetuning.models.adapters import choose_trained
+from finetuning.models.pissa import kept_bytes
 from finetuning.ops.dense_attention import without_padding
-from finetuning.planning.estimate import parameter_bytes, step_temporaries
+from finetuning.planning.estimate import state_bytes, step_temporaries
 from finetuning.planning.fit import Fitting, first_that_fits
 from finetuning.planning.preview import memory_table, what_would_fit
 from finetuning.planning.types import Estimate
-from finetuning.planning.workload import heaviest_cuts, make_workload, shortened
+from finetuning.planning.workload import heaviest_cuts, make_workload, shares, shortened
 from finetuning.tasks.registry import task_classes
-from finetuning.training.optimizers import OPTIMIZERS
+from finetuning.training.optimizers import OPTIMIZERS, make_optimizer
 from finetuning.windows.layouts import Padded
 from finetuning.windows.order import Window, epoch_order, window_of, windows_per_epoch
 from finetuning.windows.partition import COST_ON_CPU, partition
@@ -97,15 +100,15 @@ def test_the_suggested_settings_fit(flags_for: Callable[[str], list[str]]) -> No
 
 
 def test_the_heaviest_micro_batch_is_the_largest_of_all_windows() -> None:
-    lengths = np.random.default_rng(0).integers(2, 60, 37).astype(np.int32)
-    cut = heaviest_cuts(lengths, epoch_order(len(lengths), 1, 0), 8, 1, 100, Padded(COST_ON_CPU, 64))[0]
+    lengths, layout = np.random.default_rng(0).integers(2, 60, 37).astype(np.int32), Padded(COST_ON_CPU, 64)
     order = epoch_order(37, 1, 0)
+    cut = heaviest_cuts(lengths, (layout.cut(mine, lengths, 100) for mine in shares(lengths, order, 8, 1)))[0]
     windows: list[Window] = [window_of(order, 8, 0, number) for number in range(windows_per_epoch(37, 8))]
     padded = [len(c) * int(lengths[c].max()) for window in windows for c in partition(window.indices, lengths, 100)]
     assert len(cut.cut) * max(int(lengths[row].max()) for row in cut.cut) == max(padded)
     assert not cut.alone
     even = np.full(37, 20, dtype=np.int32)
-    assert heaviest_cuts(even, epoch_order(len(even), 1, 0), 8, 1, 10**6, Padded(COST_ON_CPU, 64))[0].alone
+    assert heaviest_cuts(even, (layout.cut(mine, even, 10**6) for mine in shares(even, order, 8, 1)))[0].alone
 
 
 def test_shortening_cuts_every_list_with_one_entry_per_token() -> None:
@@ -126,12 +129,27 @@ def test_the_first_that_fits_is_found() -> None:
     assert first_that_fits(variants, estimate_of, 10) is None
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_an_optimizer_uses_its_stated_bytes(optimizer: str) -> None:
-    settings = with_changes(Settings(), {"training.optimizer": optimizer})
-    assert parameter_bytes(settings).optimizer == OPTIMIZERS[optimizer].state_bytes
-    rounded = with_changes(settings, {"model.dtype": "bfloat16"})
-    assert step_temporaries(rounded) == step_temporaries(settings) + 2
+@pytest.mark.parametrize("method", ["none", "pissa"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_optimizer_takes_its_stated_bytes(optimizer: str, method: str, tiny_causal: Path) -> None:
+    settings = with_changes(Settings(), {"training.optimizer": optimizer, "model.adapter.method": method})
+    model = AutoModelForCausalLM.from_pretrained(tiny_causal)
+    choose_trained(model, settings.model.adapter, set())
+    made = make_optimizer(model, settings.training, in_backward=False)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    made.step()
+    states = [tensor for state in made.state.values() for name, tensor in state.items() if name != "step"]
+    assert state_bytes(model, settings) == sum(tensor.numel() * tensor.element_size() for tensor in states)
+    kept = [tensor for name, tensor in model.named_buffers() if "pissa" in name]
+    assert kept_bytes(model) == sum(tensor.numel() * tensor.element_size() for tensor in kept)
+    assert bool(kept) == (method == "pissa")
+
+
+def test_rounded_weights_take_two_more_temporaries(tiny_causal: Path) -> None:
+    model, settings = AutoModelForCausalLM.from_pretrained(tiny_causal), Settings()
+    rounded = step_temporaries(model, with_changes(settings, {"model.dtype": "bfloat16"}))
+    assert rounded == {name: count + 2 for name, count in step_temporaries(model, settings).items()}
 
 
 def test_every_optimizer_states_its_bytes() -> None:

@@ -16,6 +16,7 @@ from finetuning.data.examples import Examples
 from finetuning.device.runtime import Runtime
 from finetuning.inference.evaluator import Evaluator
 from finetuning.tasks.registry import find_task
+from finetuning.windows.order import Window
 from memory_utils import MemoryManager
 from training_manager import TrainingManager
 
@@ -71,3 +72,13 @@ def fail_above(manager: TrainingManager, tokens: int, message: str) -> None:
         return forward(*args, **kwargs)
 
     manager.model.forward = limited
+
+
+def gradient_at(manager: TrainingManager, window: Window, budget: int) -> torch.Tensor:
+    """The window's whole gradient when it is cut to a token budget."""
+    manager.memory.token_budget = budget
+    batches = manager.plan(window).batches
+    manager.stepper.accumulate(batches, manager.stepper.objective.counts(batches), step=0)
+    gradient = torch.cat([p.grad.flatten() for p in manager.model.parameters() if p.grad is not None])
+    manager.optimizer.zero_grad(set_to_none=True)
+    return gradient

@@ -1,9 +1,10 @@
-"""What an objective runs a model through, without a device or a training loop."""
+"""Runs a model on micro-batches for an objective, without a training run around it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from threading import Barrier
 from typing import Any
 
 import torch
@@ -29,5 +30,27 @@ class Passes:
     def backward(self, loss: torch.Tensor) -> None:
         loss.backward()
 
+    @contextmanager
+    def without_gradients(self) -> Iterator[None]:
+        with torch.no_grad():
+            yield
+        torch.clear_autocast_cache()
+
     def summed(self, value: torch.Tensor) -> torch.Tensor:
         return value
+
+    def gathered(self, tensor: torch.Tensor, facts: Any) -> tuple[list[Any], int]:
+        return [(tensor, facts)], 0
+
+
+class SharedPasses(Passes):
+    """One of several processes, each a thread with a model of its own."""
+
+    def __init__(self, model: Any, rank: int, values: list[Any], together: Barrier) -> None:
+        super().__init__(model)
+        self.rank, self.values, self.together = rank, values, together
+
+    def gathered(self, tensor: torch.Tensor, facts: Any) -> tuple[list[Any], int]:
+        self.values[self.rank] = tensor, facts
+        self.together.wait(60)
+        return self.values, self.rank

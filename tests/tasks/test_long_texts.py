@@ -18,6 +18,7 @@ from finetuning.planning.tokenizer_fit import measure
 from finetuning.tasks.generation.chat.encoding import prompt_ids
 from finetuning.tasks.generation.chat.shapes import Conversation
 from finetuning.tasks.generation.chat.template import PLAIN_TEMPLATE, ChatTemplate
+from finetuning.tasks.generation.decoding import Decoding
 from finetuning.tasks.registry import find_task
 from finetuning.tasks.text_encoding import read_beginning, read_end
 
@@ -165,14 +166,14 @@ def test_a_long_text_to_go_on_with_is_read_from_its_end(tiny_causal: Path) -> No
     from transformers import AutoModelForCausalLM
 
     tokenizer, model = loaded(tiny_causal), AutoModelForCausalLM.from_pretrained(tiny_causal).eval()
-    task = task_of("text-generation", text_generation={"format": "text"}, generation={"max_new_tokens": 2})
+    task = task_of("text-generation", text_generation={"format": "text"})
     task.scores.fit_model(model, tokenizer)
     row = {"text": "정말 재미있다 " * 30_000}
     with counted(tokenizer) as lengths:
-        found = task.scores.generate(model, [row], tokenizer, 32)
+        found = task.scores.generate(model, [row], tokenizer, 32, Decoding(2))
     assert sum(lengths) < 30_000
     with nothing_left_out():
-        assert task.scores.generate(model, [row], tokenizer, 32) == found
+        assert task.scores.generate(model, [row], tokenizer, 32, Decoding(2)) == found
 
 
 @pytest.mark.parametrize("kind", ["chat", "seq2seq"])

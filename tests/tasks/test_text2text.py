@@ -10,6 +10,7 @@ import torch
 
 from finetuning.config.schema import Settings
 from finetuning.korean.text_quality import GeneratedText
+from finetuning.tasks.generation.decoding import Decoding
 from finetuning.tasks.generation.shared import Answer
 from finetuning.tasks.registry import find_task
 
@@ -78,7 +79,7 @@ def test_an_overfitted_model_generates_its_training_pairs(tokenizer: Any, name: 
     from transformers import AutoModelForSeq2SeqLM
 
     torch.manual_seed(0)
-    model, task = AutoModelForSeq2SeqLM.from_config(models()[name]), task_of(generation={"max_new_tokens": 40})
+    model, task = AutoModelForSeq2SeqLM.from_config(models()[name]), task_of()
     batch = batch_of(task, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(150):
@@ -87,11 +88,10 @@ def test_an_overfitted_model_generates_its_training_pairs(tokenizer: Any, name: 
         optimizer.zero_grad()
     model.eval()
     rows = [{"prompt": prompt} for prompt in ROWS["prompt"]]
-    assert task.scores.generate(model, rows, tokenizer, 100) == [
+    assert task.scores.generate(model, rows, tokenizer, 100, Decoding(40)) == [
         GeneratedText(text, ended=True) for text in ROWS["response"]
     ]
-    short = task_of(generation={"max_new_tokens": 3})
-    assert not any(text.ended for text in short.scores.generate(model, rows, tokenizer, 100))
+    assert not any(text.ended for text in task.scores.generate(model, rows, tokenizer, 100, Decoding(3)))
 
 
 def test_scores_are_of_the_rows_that_were_generated() -> None:

@@ -16,6 +16,7 @@ from finetuning.tasks.generation.chat.encoding import Encoded, encode_rendered, 
 from finetuning.tasks.generation.chat.rendering import render
 from finetuning.tasks.generation.chat.shapes import Conversation, read_conversation, shape_of
 from finetuning.tasks.generation.chat.template import PLAIN_TEMPLATE, ChatTemplate
+from finetuning.tasks.generation.decoding import Decoding
 from finetuning.tasks.registry import find_task
 
 TURNS = [
@@ -254,9 +255,9 @@ def test_generation_stays_within_the_positions_a_model_has(tokenizer: Any, new_t
     tokenizer.chat_template = PLAIN_TEMPLATE
     rows = [{"messages": json.dumps([{"role": "user", "content": "길다 " * 50}])}, {"messages": json.dumps(TURNS[:1])}]
     for options in ({"format": "chat"}, {"format": "text"}):
-        task = task_of(text_generation=options, generation={"max_new_tokens": new_tokens})
+        task = task_of(text_generation=options)
         given = rows if options["format"] == "chat" else [{"text": "길다 " * 50}, {"text": "안녕"}]
-        assert len(task.scores.generate(model, given, tokenizer, 32)) == 2
+        assert len(task.scores.generate(model, given, tokenizer, 32, Decoding(new_tokens))) == 2
 
 
 def test_a_last_question_without_an_answer_is_left_out_and_counted_but_answered_in_predictions(

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from finetuning.config.schema import TrainingSettings
+from exceptions import SettingsError
+from finetuning.config.schema import AdapterSettings, TrainingSettings
+from finetuning.models.adapters import choose_trained
 from finetuning.ops.rounding import stochastically_rounded
 from finetuning.training.backward_step import measured_in_backward, stepped_in_backward
 from finetuning.training.chunked import ChunkedOptimizer
@@ -195,3 +197,92 @@ def test_replicas_of_bfloat16_weights_round_alike_whatever_their_process_draws()
             optimizer.step()
         ends.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     assert torch.equal(*ends)
+
+
+# --- Muon and LoRA+ ---
+
+
+def draw_gradients(model: torch.nn.Module, step: int) -> None:
+    """The same gradients for models of one shape."""
+    random = torch.Generator().manual_seed(step)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.randn(parameter.shape, generator=random)
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+def test_muon_steps_the_matrices_of_the_layers_as_torch_does(tiny_causal: Path, in_backward: bool) -> None:
+    from transformers import AutoModelForCausalLM
+
+    ours, theirs = (AutoModelForCausalLM.from_pretrained(tiny_causal) for _ in range(2))
+    settings = TrainingSettings(learning_rate=1e-2, weight_decay=0.1, optimizer="muon")
+    optimizer = make_optimizer(ours, settings, in_backward)
+    named = dict(theirs.named_parameters())
+    matrices = [p for name, p in named.items() if ".layers." in name and p.ndim == 2]
+    others = [p for name, p in named.items() if not (".layers." in name and p.ndim == 2)]
+    assert len(matrices) == 2 * 7 and any("embed_tokens" in name or "lm_head" in name for name in named)
+    references = [
+        torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(
+            [
+                {"params": [p for p in others if p.ndim >= 2], "weight_decay": 0.1},
+                {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+            ],
+            lr=1e-2,
+        ),
+    ]
+    for step in range(4):
+        for model in (ours, theirs):
+            draw_gradients(model, step)
+        for each in (optimizer, *references):
+            each.step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_muon_rounds_bfloat16_weights(tiny_causal: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_causal, dtype=torch.bfloat16)
+    optimizer = make_optimizer(model, TrainingSettings(learning_rate=1e-2, optimizer="muon"), in_backward=False)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    ids = torch.arange(1, 21).reshape(2, 10)
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+    assert not any(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert {state["momentum_buffer"].dtype for state in optimizer.state.values() if "momentum_buffer" in state} == {
+        torch.float32
+    }
+
+
+def test_muon_without_layers_is_refused() -> None:
+    with pytest.raises(SettingsError, match="Muon") as error:
+        make_optimizer(network(), TrainingSettings(optimizer="muon"), in_backward=False)
+    assert error.value.where == "training.optimizer: muon"
+
+
+def test_lora_plus_steps_as_peft_does(tiny_model: Path) -> None:
+    from peft.optimizers import create_loraplus_optimizer
+    from transformers import AutoModelForSequenceClassification
+
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_pretrained(tiny_model, attention_probs_dropout_prob=0.0)
+        choose_trained(model, AdapterSettings(method="lora", r=4, dropout=0.0), set())
+        models.append(model.eval())
+    settings = TrainingSettings(learning_rate=1e-3, weight_decay=0.1, lora_plus_ratio=16)
+    optimizers = (
+        make_optimizer(models[0], settings, in_backward=False),
+        create_loraplus_optimizer(
+            models[1], torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16, loraplus_weight_decay=0.1
+        ),
+    )
+    for step in range(4):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            for group in optimizer.param_groups:  # as a step sets them
+                group["lr"] = 1e-3 * group["lr_scale"] if "lr_scale" in group else group["lr"]
+            draw_gradients(model, step)
+            optimizer.step()
+    for (name, one), other in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, msg=lambda said, name=name: f"{name}: {said}")

@@ -20,23 +20,34 @@ class AdapterSettings(Section):
 
     cache_rule: ClassVar[CacheRule] = "none"
 
-    method: Literal["none", "lora", "dora", "freeze"] = setting(
+    method: Literal["none", "lora", "dora", "pissa", "freeze"] = setting(
         "none",
-        "`none`(모두 학습), `lora`, `dora`, `freeze`(마지막 몇 층과 head만 학습)",
-        "`none` (trains everything), `lora`, `dora`, `freeze` (trains the last layers and the head)",
+        "`none`(모두 학습), `lora`, `dora`, `pissa`, `freeze`(마지막 몇 층과 head만 학습)",
+        "`none` (trains everything), `lora`, `dora`, `pissa`, `freeze` (trains the last layers and the head)",
+        more=(
+            "`pissa`는 가중치의 가장 큰 특잇값들에서 시작하는 LoRA입니다. rank가 두 배인 LoRA로 저장하므로 "
+            "원래 베이스 모델에 그대로 쓸 수 있습니다",
+            "`pissa` is LoRA that begins as the largest singular values of the weights. It is saved as a LoRA of twice "
+            "the rank, for the base as it is",
+        ),
     )
     r: PositiveInteger = setting(
         16,
-        "`lora`, `dora`의 rank. 클수록 더 많이 학습하고 메모리를 더 씁니다",
-        "rank of `lora` and `dora`; a larger one learns more and takes more memory",
+        "`lora`, `dora`, `pissa`의 rank. 클수록 더 많이 학습하고 메모리를 더 씁니다",
+        "rank of `lora`, `dora` and `pissa`; a larger one learns more and takes more memory",
     )
     alpha: PositiveInteger = setting(
         32,
-        "`lora`, `dora`의 스케일. 더해지는 값에 `alpha / r`을 곱합니다",
-        "scale of `lora` and `dora`: the update is multiplied by `alpha / r`",
+        "`lora`, `dora`, `pissa`의 스케일. 더해지는 값에 `alpha / r`을 곱합니다",
+        "scale of `lora`, `dora` and `pissa`: the update is multiplied by `alpha / r`",
+    )
+    rslora: Boolean = setting(
+        False,
+        "rsLoRA: `alpha / r` 대신 `alpha / √r`을 곱합니다. rank가 클 때(예: 64 이상)",
+        "rsLoRA: multiplies by `alpha / √r` instead of `alpha / r`; for large ranks, such as 64 and more",
     )
     dropout: Annotated[Number, Field(ge=0, lt=1)] = setting(
-        0.05, "`lora`, `dora`의 dropout", "dropout of `lora` and `dora`"
+        0.05, "`lora`, `dora`, `pissa`의 dropout", "dropout of `lora`, `dora` and `pissa`"
     )
     target_modules: Literal["auto"] | list[Text] = setting(
         "auto",

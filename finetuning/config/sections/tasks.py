@@ -134,6 +134,63 @@ class PreferenceSettings(Section):
     undesirable_weight: NonNegativeNumber = setting(1.0, "kto에서 나쁜 답의 비중", "weight of bad answers under kto")
 
 
+class EmbeddingSettings(Section):
+    """Settings of training embeddings."""
+
+    cache_rule: ClassVar[CacheRule] = "none"
+
+    loss: Literal["infonce", "cosent", "cosine_mse"] = setting(
+        "infonce",
+        "`infonce`(질문과 정답 문서. window의 다른 문서가 오답이 됩니다), `cosent`나 `cosine_mse`(점수가 있는 문장 쌍)",
+        "`infonce` (questions and their passages; the window's other passages are the negatives), `cosent` or "
+        "`cosine_mse` (pairs of texts with a score)",
+        cache="rows",
+    )
+    both_directions: Boolean = setting(
+        False,
+        "infonce에서 문서로 질문을 찾는 손실도 더해 평균합니다",
+        "under infonce, also trains to find the question of a passage, and takes the mean",
+    )
+    temperature: PositiveNumber = setting(
+        0.05,
+        "infonce와 cosent에서 유사도를 나눌 값. 작을수록 가까운 오답에 집중합니다",
+        "what similarities are divided by under infonce and cosent; smaller values weigh near negatives more",
+    )
+    pooling: Literal["mean", "cls", "last"] = setting(
+        "mean",
+        "벡터로 쓸 토큰: `mean`(평균), `cls`(첫 토큰), `last`(마지막 토큰. 디코더 모델)",
+        "tokens that make the vector: `mean`, `cls` (the first token) or `last` (the last token, for decoders)",
+    )
+    normalize: Boolean = setting(
+        True,
+        "벡터의 길이를 1로 만듭니다(코사인 유사도). `false`면 내적",
+        "makes vectors of length 1 (cosine similarity); with `false` similarities are dot products",
+    )
+    query_prefix: Annotated[str, Field(strict=True)] = setting(
+        "",
+        '질문 앞에 붙일 텍스트. 점수가 있는 쌍에서는 두 텍스트에 모두 붙입니다. e5 모델은 `"query: "`',
+        'text before every question, and before both texts of scored pairs; `"query: "` for e5 models',
+        cache="examples",
+    )
+    passage_prefix: Annotated[str, Field(strict=True)] = setting(
+        "",
+        '문서 앞에 붙일 텍스트. e5 모델은 `"passage: "`',
+        'text before every passage; `"passage: "` for e5 models',
+        cache="examples",
+    )
+    matryoshka_dimensions: list[PositiveInteger] | None = setting(
+        None,
+        "벡터의 앞부분만 잘라 써도 되도록 함께 학습할 차원들. 예: `[64, 128, 256]`",
+        "numbers of first dimensions that are trained too, so that vectors can be cut, such as `[64, 128, 256]`",
+    )
+    highest_score: PositiveNumber = setting(
+        1.0,
+        "점수가 있는 쌍에서 점수를 나눌 값. 점수가 0~5이면 5",
+        "what the scores of pairs are divided by; 5 for scores from 0 to 5",
+        cache="examples",
+    )
+
+
 class RerankerSettings(Section):
     """Settings of training rerankers, which score how well a passage answers a query."""
 
@@ -200,20 +257,35 @@ class GenerationSettings(Section):
     resume_rule: ClassVar[ResumeRule] = "free"
     cache_rule: ClassVar[CacheRule] = "none"
 
-    max_new_tokens: PositiveInteger = setting(128, "생성할 최대 토큰 수", "maximum number of tokens to generate")
-    num_beams: PositiveInteger = setting(1, "beam search의 폭", "number of beams in beam search")
-    temperature: NonNegativeNumber = setting(
-        0.0,
-        "0이면 가장 확률이 높은 토큰을 고릅니다(greedy). 크면 다양해집니다",
-        "0 takes the most likely token (greedy); larger values give more variety",
+    max_new_tokens: PositiveInteger | None = setting(
+        None,
+        "생성할 최대 토큰 수. `null`이면 모델의 `generation_config`를 따르고, 거기에 없거나 검증할 때는 128입니다. "
+        "아래 다섯 설정도 `null`이면 모델을 따릅니다",
+        "maximum number of tokens to generate; `null` takes the model's `generation_config`, or 128 where it has none "
+        "and in validation. With `null`, the five settings below are the model's too",
     )
-    top_p: Annotated[Number, Field(gt=0, le=1)] = setting(
-        1.0,
-        "`temperature`가 0보다 클 때, 누적 확률이 이만큼인 토큰에서만 고릅니다",
-        "with a temperature above 0, samples from the tokens within this cumulative probability",
+    num_beams: PositiveInteger | None = setting(
+        None,
+        "beam search의 폭. 1보다 크면 샘플링하지 않습니다",
+        "number of beams in beam search; nothing is sampled where it is more than 1",
     )
-    repetition_penalty: PositiveNumber = setting(
-        1.0, "1보다 크면 같은 말의 반복을 줄입니다", "values above 1 discourage repetition"
+    temperature: NonNegativeNumber | None = setting(
+        None,
+        "0이면 가장 확률이 높은 토큰을 고릅니다(greedy). 크면 다양해집니다. `null`이면 검증에서는 0입니다",
+        "0 takes the most likely token (greedy); larger values give more variety; `null` is 0 in validation",
+    )
+    top_k: NonNegativeInteger | None = setting(
+        None,
+        "샘플링할 때, 확률이 높은 순으로 이만큼의 토큰에서만 고릅니다. 0이면 제한하지 않습니다",
+        "when sampling, draws from this many of the most likely tokens; 0 for all",
+    )
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = setting(
+        None,
+        "샘플링할 때, 누적 확률이 이만큼인 토큰에서만 고릅니다",
+        "when sampling, draws from the tokens within this cumulative probability",
+    )
+    repetition_penalty: PositiveNumber | None = setting(
+        None, "1보다 크면 같은 말의 반복을 줄입니다", "values above 1 discourage repetition"
     )
     validation_rows: NonNegativeInteger | None = setting(
         None,

@@ -62,10 +62,16 @@ class TrainingSettings(Section):
         "gradient clipping threshold; `null` for no clipping",
         resume="from_now_on",
     )
-    optimizer: Literal["adamw", "adamw_8bit", "adafactor"] = setting(
+    optimizer: Literal["adamw", "muon", "adamw_8bit", "adafactor"] = setting(
         "adamw",
-        "`adamw`, `adamw_8bit`(bitsandbytes 필요), `adafactor`. 뒤로 갈수록 메모리가 덜 듭니다",
-        "`adamw`, `adamw_8bit` (needs bitsandbytes), `adafactor`; each takes less memory than the one before",
+        "`adamw`, `muon`, `adamw_8bit`(bitsandbytes 필요), `adafactor`. 뒤로 갈수록 메모리가 덜 듭니다",
+        "`adamw`, `muon`, `adamw_8bit` (needs bitsandbytes), `adafactor`; each takes less memory than the one before",
+        more=(
+            "`muon`은 층 안의 행렬만 Muon으로, 임베딩과 head, bias, norm은 AdamW로 학습합니다. 업데이트의 크기를 "
+            "AdamW에 맞추므로 학습률은 AdamW의 값을 씁니다",
+            "`muon` steps the matrices of the layers by Muon, and embeddings, heads, biases and norms by AdamW. Its "
+            "updates are scaled to the size of AdamW's, so the learning rate is AdamW's",
+        ),
     )
     cuda_cleanup_freq: NonNegativeInteger = setting(
         100,
@@ -129,6 +135,17 @@ class TrainingSettings(Section):
         1.0,
         "층마다 학습률을 이만큼 곱해 낮춥니다. head가 1배이고 아래층일수록 낮습니다. 예: 0.95",
         "factor of the learning rate from a layer to the one below; 1 at the head. Such as 0.95",
+        resume="from_now_on",
+    )
+    lora_plus_ratio: Annotated[Number, Field(ge=1)] = setting(
+        1.0,
+        "LoRA+: 어댑터의 행렬 B를 이만큼 곱한 학습률로 학습합니다. 예: 16. 1이면 끔",
+        "LoRA+: factor of the learning rate of an adapter's matrices B, such as 16; 1 for none",
+        more=(
+            "저자의 코드와 같이 head의 bias와 DoRA의 크기에도 적용합니다. `learning_rate`는 LoRA보다 조금 낮추세요",
+            "As in the authors' code it holds for biases of heads and DoRA's magnitudes, too. Set `learning_rate` a "
+            "little lower than for LoRA",
+        ),
         resume="from_now_on",
     )
     neftune_alpha: NonNegativeNumber = setting(

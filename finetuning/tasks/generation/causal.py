@@ -19,6 +19,7 @@ from finetuning.tasks.generation.chat.rendering import render
 from finetuning.tasks.generation.chat.shapes import SEGMENT, Conversation
 from finetuning.tasks.generation.chat.template import ChatTemplate, TemplateRefused, special_tokens
 from finetuning.tasks.generation.chat.template_choice import keep_trained_template, set_template
+from finetuning.tasks.generation.decoding import Decoding, positions_of
 from finetuning.tasks.generation.noise import noise_of, on_embeddings
 from finetuning.tasks.generation.shared import (
     Answer,
@@ -272,17 +273,15 @@ class CausalScorer(GeneratingScorer):
         rows: Sequence[Mapping[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
+        decoding: Decoding,
+        answers: Sequence[int] = (),
     ) -> list[GeneratedText]:
         """Generate the answer to each conversation, or what follows the first third of each text.
 
         See `GeneratingScorer.generate`.
         """
-        options = self.settings.generation
-        positions = (
-            getattr(model.config.get_text_config(), "max_position_embeddings", None)
-            or max_length + options.max_new_tokens
-        )
-        room = max(1, min(max_length, positions - options.max_new_tokens))
+        positions = positions_of(model) or max_length + decoding.max_new_tokens
+        room = max(1, min(max_length, positions - decoding.max_new_tokens))
         if "messages" in rows[0]:
             template = ChatTemplate.of(tokenizer)
             ids = [prompt_ids(as_conversation(row["messages"], row.get("tools", "")), template, room) for row in rows]
@@ -290,7 +289,8 @@ class CausalScorer(GeneratingScorer):
             texts = [read_end(tokenizer, _beginning(row["text"]), room) for row in rows]
             ids = [tokenizer(text)["input_ids"][-room:] for text in texts]
         inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
-        return generate_texts(model, dict(inputs), tokenizer, options, inputs["input_ids"].shape[1])
+        numbers = decoding.numbers(self.settings.training.seed, ids, answers)
+        return generate_texts(model, dict(inputs), tokenizer, decoding, inputs["input_ids"].shape[1], numbers)
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

@@ -10,6 +10,7 @@ from finetuning.config.schema import Settings
 from finetuning.korean.column_names import SOURCES, TARGETS
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
+from finetuning.tasks.generation.decoding import Decoding
 from finetuning.tasks.generation.languages import fit_first_tokens, fit_languages, target_code
 from finetuning.tasks.generation.shared import (
     PROMPT_AND_RESPONSE,
@@ -146,6 +147,8 @@ class TargetScorer(GeneratingScorer):
         rows: Sequence[Mapping[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
+        decoding: Decoding,
+        answers: Sequence[int] = (),
     ) -> list[GeneratedText]:
         """Generate a target for each row; see `GeneratingScorer.generate`."""
         prompts = [without_unread_end(tokenizer, row["prompt"], max_length) for row in rows]
@@ -153,7 +156,11 @@ class TargetScorer(GeneratingScorer):
             prompts, padding=True, truncation=True, max_length=max_length,
             return_tensors="pt", return_token_type_ids=False,
         ).to(model.device)  # fmt: skip
-        return generate_texts(model, dict(encoded), tokenizer, self.settings.generation, prompt_tokens=1)
+        ids = [
+            row[kept > 0].tolist() for row, kept in zip(encoded["input_ids"], encoded["attention_mask"], strict=True)
+        ]
+        numbers = decoding.numbers(self.settings.training.seed, ids, answers)
+        return generate_texts(model, dict(encoded), tokenizer, decoding, 1, numbers)
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

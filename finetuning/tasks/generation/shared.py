@@ -9,11 +9,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from finetuning.config.schema import GenerationSettings
 from finetuning.korean import text_quality
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.evidence import Case, Evidence, Part
 from finetuning.tasks.generation import overlap
+from finetuning.tasks.generation.decoding import Decoding, positions_of
 from finetuning.tasks.generation.evidence import generated_evidence
 from finetuning.tasks.parts import RowColumns
 from finetuning.tasks.presenter import Presenter
@@ -22,6 +22,7 @@ from finetuning.tasks.vocabulary import VocabularyScorer, chosen_labels, plain_h
 from finetuning.types import Batch
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -79,7 +80,7 @@ class GeneratingScorer(VocabularyScorer):
     @abstractmethod
     def generate(
         self, model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
+        max_length: int, decoding: Decoding, answers: Sequence[int] = (),
     ) -> list[GeneratedText]:  # fmt: skip
         """Generate a text for each row, in one batch.
 
@@ -88,6 +89,8 @@ class GeneratingScorer(VocabularyScorer):
             rows: Values by role.
             tokenizer: Tokenizer of the model.
             max_length: Most tokens of a row that the model is given.
+            decoding: How texts are generated.
+            answers: Which answer to its prompt each row is, where several are drawn.
 
         Returns:
             One text for each row.
@@ -159,16 +162,9 @@ def generated_pairs(predictions: Sequence[Answer], truths: Iterable[str]) -> lis
     ]
 
 
-def sampling_of(settings: GenerationSettings) -> dict[str, Any]:
-    """Return the arguments of `generate` for drawing tokens: greedy at temperature 0."""
-    if settings.temperature == 0:
-        return {"do_sample": False}
-    return {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
-
-
 def generate_texts(
     model: PreTrainedModel, inputs: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase,
-    settings: GenerationSettings, prompt_tokens: int,
+    decoding: Decoding, prompt_tokens: int, numbers: np.ndarray | None,
 ) -> list[GeneratedText]:  # fmt: skip
     """Generate a text for each row of a batch.
 
@@ -176,19 +172,16 @@ def generate_texts(
         model: Any model with `generate`. One with too few positions for `max_new_tokens` fills those that it has.
         inputs: Keyword arguments of `generate`, on the model's device.
         tokenizer: Tokenizer of the model.
-        settings: Sampling, beams and the most new tokens.
+        decoding: Sampling, beams and the most new tokens.
         prompt_tokens: Number of leading tokens of the result that are not generated.
+        numbers: What each row's tokens are drawn with, from `Decoding.numbers`.
 
     Returns:
         The texts without special tokens.
     """
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    most = max(1, min(settings.max_new_tokens, (positions or 1 << 30) - prompt_tokens))
+    most = max(1, min(decoding.max_new_tokens, (positions_of(model) or 1 << 30) - prompt_tokens))
     generate: Any = model.generate
-    made = generate(
-        **inputs, max_new_tokens=most, num_beams=settings.num_beams,
-        repetition_penalty=settings.repetition_penalty, **sampling_of(settings),
-    )  # fmt: skip
+    made = generate(**inputs, max_new_tokens=most, **decoding.arguments(prompt_tokens, numbers))
     answers: list[list[int]] = made[:, prompt_tokens:].tolist()  # one wait for the device, instead of one a row
     texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True)
     options = model.generation_config

@@ -163,7 +163,8 @@ class AnswerTokenScorer(RerankScorer):
         first, second = (_first_token(text, tokenizer) for text in (options.yes_token, options.no_token))
         if first is None or second is None or first == second:
             raise SettingsError(
-                f"'{options.yes_token}'와 '{options.no_token}'의 첫 토큰이 이 tokenizer에서 같거나 없습니다.",
+                "관련 있다는 답과 없다는 답의 첫 토큰이 이 tokenizer에서 같거나 없습니다: "
+                f"{options.yes_token}, {options.no_token}",
                 where="reranker.yes_token, reranker.no_token",
                 remedy="첫 토큰이 서로 다른 말을 고르세요. 한글은 여러 토큰으로 나뉘는 일이 많으므로 yes와 no가 "
                 "안전합니다.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
@@ -14,17 +13,14 @@ from finetuning.cells import as_text, written_value
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import CANDIDATES, DOCUMENTS, POSITIVES, QUERIES, RELEVANCES
 from finetuning.tasks.parts import RowReader
+from finetuning.tasks.passages import NEGATIVES, only_text, texts_in
 from finetuning.tasks.reranker.losses import OF_LISTS
 from finetuning.types import Column
 
-_NEGATIVES = re.compile(
-    r"(hard[_ ]?)?neg(ative)?s?([_ ]?passages?)?([_ ]?\d+)?|(오답|무관)[_ ]?(문서|지문)?[_ ]?\d*", re.IGNORECASE
-)
 _TEACHER = MappingProxyType({
     "positive_scores": ("pos_scores", "positive_scores", "pos_score", "positive_score", "정답점수", "정답_점수"),
     "negative_scores": ("neg_scores", "negative_scores", "neg_score", "negative_score", "오답점수", "오답_점수"),
 })  # fmt: skip
-_TITLE, _TEXT = ("title", "제목"), ("text", "contents", "content", "passage", "본문", "내용")
 _RELEVANT = {
     **dict.fromkeys(("true", "yes", "o", "relevant", "관련", "관련있음", "관련 있음", "적합"), 1.0),
     **dict.fromkeys(("false", "no", "x", "irrelevant", "무관", "관련없음", "관련 없음", "부적합"), 0.0),
@@ -53,7 +49,7 @@ class RerankReader(RowReader):
         negatives = [
             self.found_column(f"negatives_{number}", "negative_column", name, optional=True)
             for number, name in enumerate(available)
-            if name == self.settings.data.negative_column or _NEGATIVES.fullmatch(name)
+            if name == self.settings.data.negative_column or NEGATIVES.fullmatch(name)
         ]
         label = self.column("label", "label_column", RELEVANCES, target=True)
         if negatives:
@@ -79,6 +75,13 @@ class RerankReader(RowReader):
 
     def refine(self, roles: Sequence[str], train_labels: Mapping[str, int]) -> Settings:
         """Return the settings with the shape of the data and a loss for it; see `RowReader.refine`.
+
+        Args:
+            roles: Roles of the columns that were found.
+            train_labels: Count of each label in train.
+
+        Returns:
+            The settings.
 
         Raises:
             DataError: The loss compares the passages of a list, and the rows are single pairs; or all labels are one.
@@ -106,7 +109,7 @@ class RerankReader(RowReader):
 
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         """Bring a row into a pair or a list; see `RowReader.prepare`."""
-        made = {"question": _only_text(row["question"], "질문")}
+        made = {"question": only_text(row["question"], "질문")}
         if "positives" in row:
             return {**made, **self._chosen(row)}
         if "passages" in row:
@@ -119,7 +122,7 @@ class RerankReader(RowReader):
             if len(labels) != len(passages):
                 raise BadRow(f"문서는 {len(passages)}개인데 라벨은 {len(labels)}개인 행")
             return {**made, "passages": passages, "labels": labels}
-        made["context"] = _only_text(row["context"], "문서")
+        made["context"] = only_text(row["context"], "문서")
         return {**made, "label": as_text(self._score(row["label"]))} if "label" in row else made
 
     def _chosen(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,30 +157,6 @@ class RerankReader(RowReader):
         if self.loss == "bce" and not 0 <= score <= 1:
             raise BadRow("bce로 학습할 수 없는, 0과 1 사이가 아닌 점수", found=as_text(cell)[:_SHOWN])
         return score
-
-
-def texts_in(cell: Any) -> list[str]:
-    """Return the texts of a cell: one, a list, or objects with a title and a text, which stand behind each other."""
-    if isinstance(cell, str) and cell.lstrip()[:1] in ("[", "{"):
-        with suppress(ValueError):
-            written = written_value(cell)
-            cell = written if isinstance(written, list | dict) else cell
-    if isinstance(cell, Mapping):
-        parts = [next((as_text(cell[name]) for name in names if cell.get(name)), "") for names in (_TITLE, _TEXT)]
-        if not parts[1]:
-            raise BadRow("텍스트가 없는 객체(text 키가 필요합니다)", found=as_text(cell)[:_SHOWN])
-        return ["\n".join(filter(None, parts))]
-    if isinstance(cell, list | tuple):
-        return [text for one in cell for text in texts_in(one)]
-    text = as_text(cell)
-    return [text] if text.strip() else []
-
-
-def _only_text(cell: Any, name: str) -> str:
-    found = texts_in(cell)
-    if len(found) != 1:
-        raise BadRow(f"{name} 칸에 텍스트가 하나가 아닌 행", found=as_text(cell)[:_SHOWN])
-    return found[0]
 
 
 def _cells_in(cell: Any) -> list[Any]:

@@ -54,6 +54,9 @@ def by_row(predictions: Sequence[Any], rows: RowColumns) -> Iterator[Ranked]:
     Args:
         predictions: Scores of each row's passages; an empty one stands for scores drawn at random.
         rows: Columns of the split by role, with labels.
+
+    Yields:
+        Labels and scores, in the order of the rows.
     """
     random = np.random.default_rng(_SEED)
     cells = rows["labels"] if "labels" in rows else rows["label"]
@@ -71,6 +74,9 @@ def by_query(predictions: Sequence[Any], rows: RowColumns) -> list[Ranked]:
     Args:
         predictions: As of `by_row`.
         rows: As of `by_row`.
+
+    Returns:
+        The lists; those with a negative label, which has no gain, are left out.
     """
     found = by_row(predictions, rows)
     if "passages" not in rows:
