@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
+from finetuning.commands.adapters_flag import add_adapters_flag, name_first_adapter
 from finetuning.commands.repeated_flags import unread_settings, unused_values
 from finetuning.config.flags import SETTING_FLAGS
 from finetuning.config.recipes import recipe_path
@@ -41,6 +42,7 @@ _COMMAND_FLAGS = {
     "--format": ("export",),
     "--push": ("export",),
     "--license": ("export",),
+    "--adapters": ("export",),
     "--defuse_formulas": ("predict",),
     "--compare": ("plan",),
     "--time": ("plan",),
@@ -276,6 +278,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         help="export: merged(어댑터를 합친 모델), gguf, gguf-q8_0(llama.cpp와 Ollama), onnx, onnx-int8(인코더) "
         "(기본값: merged)",
     )  # fmt: skip
+    add_adapters_flag(parser)
     parser.add_argument("--push", metavar="저장소", help="export: 저장한 뒤 Hugging Face Hub의 이 저장소에 올립니다")
     parser.add_argument(
         "--license",
@@ -323,6 +326,7 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
                 where="명령줄",
                 remedy=f"{', '.join(commands)} 명령의 플래그입니다. {_SEE_HELP}",
             )
+    name_first_adapter(arguments)
     if arguments.defuse_formulas and not (arguments.output and arguments.output.suffix.lower() == ".csv"):
         raise SettingsError(
             "--defuse_formulas는 CSV 파일로 쓸 때만 쓸 수 있습니다.",
