@@ -48,7 +48,7 @@ def with_references(evaluator: Evaluator, splits: Mapping[str, Examples], cache:
     Returns:
         The examples with their reference.
     """
-    weights = _hash_weights(evaluator.model)
+    weights = hash_weights(evaluator.model)
     layout = choose_layout(evaluator.task, evaluator.model, evaluator.max_length)
     found = {}
     for name, examples in splits.items():
@@ -95,7 +95,7 @@ def _with_column(table: Dataset, values: Sequence[Sequence[float]]) -> Dataset:
     return made
 
 
-def _hash_weights(model: torch.nn.Module) -> str:
+def hash_weights(model: torch.nn.Module) -> str:
     """Hash all weights; a model of 270 million parameters takes about a second."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
