@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 IGNORED = -100  # label of a token that has no loss, PyTorch's default `ignore_index`
@@ -115,6 +116,31 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """Which text of a window each sequence of a batch is, for losses that compare texts. It stays on the host.
+
+    Attributes:
+        examples: Position of the sequence's example in the split, (sequences,) int64.
+        places: Its place in the example, (sequences,) int64: 0 the query, 1 its passage, from 2 on its hard negatives.
+        contents: A number that is the same for the same tokens, (sequences,) int64.
+        scores: How similar the example's two texts are, (sequences,) float64; NaN where that is not known.
+    """
+
+    examples: np.ndarray
+    places: np.ndarray
+    contents: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Texts]) -> Texts:
+        """Return the texts of several batches as those of one."""
+        import numpy as np
+
+        names = [entry.name for entry in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+@dataclass(frozen=True)
 class Noise:
     """Noise on the embeddings of one example, drawn when the model runs.
 
@@ -149,6 +175,7 @@ class Batch:
         dense: Where the real tokens are, if the layers skip padding.
         answers: Which places belong to which answer, for losses of whole answers.
         others: Sequences of the same examples that the objective computes first, without gradients.
+        texts: Which text of the window each sequence is, for losses that compare texts.
         noise: Noise on embeddings, in training only.
     """
 
@@ -162,6 +189,7 @@ class Batch:
     dense: DenseTokens | None = None
     answers: Answers | None = None
     others: Batch | None = None
+    texts: Texts | None = None
     noise: tuple[Noise, ...] = ()
 
     def computed_tokens(self) -> int:

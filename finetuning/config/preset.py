@@ -25,6 +25,7 @@ _CLASSIFIER, _TAGGER = "AutoModelForSequenceClassification", "AutoModelForTokenC
 _READER, _MASKED, _CAUSAL = "AutoModelForQuestionAnswering", "AutoModelForMaskedLM", "AutoModelForCausalLM"
 _ADAPTERS: frozenset[Method] = frozenset({"lora", "qlora"})
 _FULL: frozenset[Method] = frozenset({"full"})
+_EMBEDDERS: frozenset[Kind] = frozenset({"encoder", "causal"})
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,15 @@ ROWS: tuple[Row, ...] = (
     Row(
         frozenset({"causal"}), _ADAPTERS, 5e-6, "Unsloth 문서의 DPO 학습률", frozenset({_CAUSAL}), "preference",
         warmup_ratio=0.1, epochs=1, most_epochs=3, steps=100, patience=2,
+    ),
+    Row(
+        _EMBEDDERS, _FULL, 2e-5, "sentence-transformers 문서의 학습 예제(학습률, warm-up)", frozenset({"AutoModel"}),
+        "contrastive", warmup_ratio=0.1, window=128, least_window=32, epochs=1, most_epochs=5, steps=200, patience=2,
+    ),
+    Row(
+        _EMBEDDERS, _ADAPTERS, 2e-4, "LoRA Without Regret(Schulman et al. 2025): 전체 학습의 10배",
+        frozenset({"AutoModel"}), "contrastive", warmup_ratio=0.1, window=128, least_window=32, epochs=1,
+        most_epochs=5, steps=200, patience=2,
     ),
     Row(frozenset({"causal"}), _FULL, 2e-5, "Stanford Alpaca의 학습률", warmup_ratio=0.03, epochs=4),
     Row(

@@ -15,6 +15,7 @@ from finetuning.config.sections.data import DataSettings
 from finetuning.config.sections.model import AdapterSettings, ModelSettings
 from finetuning.config.sections.reporting import ExpectationSettings, LoggingSettings
 from finetuning.config.sections.tasks import (
+    EmbeddingSettings,
     FillMaskSettings,
     GenerationSettings,
     PreferenceSettings,
@@ -27,6 +28,7 @@ from finetuning.config.sections.training import MemorySettings, TrainingSettings
 __all__ = [
     "AdapterSettings",
     "DataSettings",
+    "EmbeddingSettings",
     "ExpectationSettings",
     "FillMaskSettings",
     "GenerationSettings",
@@ -57,6 +59,7 @@ class Settings(Section):
     )
     text_generation: TextGenerationSettings = setting(TextGenerationSettings(), "언어 모델", "language models")
     preference: PreferenceSettings = setting(PreferenceSettings(), "선호 학습", "training on preferences")
+    embedding: EmbeddingSettings = setting(EmbeddingSettings(), "임베딩", "embeddings")
     text2text: Text2TextSettings = setting(
         Text2TextSettings(), "번역, 요약 같은 태스크", "translation, summaries and the like"
     )

@@ -20,7 +20,7 @@ from finetuning.types import Column
 _log = logging.getLogger(__name__)
 _COLUMNS = frozenset({
     "text_column", "text_pair_column", "label_column", "prompt_column", "response_column", "question_column",
-    "context_column", "answers_column", "chosen_column", "rejected_column", "judged_column",
+    "context_column", "answers_column", "chosen_column", "rejected_column", "judged_column", "negative_column",
 })  # fmt: skip
 _TASK_OF = {  # usual columns that one task alone reads
     "messages": "text-generation", "conversations": "text-generation", "ner_tags": "token-classification",

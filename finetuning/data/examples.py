@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetuning.data.table import numbers
+from finetuning.data.table import list_items, list_lengths, numbers
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,14 +34,36 @@ class Drawn:
     first: int
 
 
+PARTS, CONTENTS = "parts", "contents"  # tokens of each of an example's sequences; two int32 of a hash of each
+_OF_TOKENS = ("input_ids", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The sequences of a split's examples, one behind the other, where an example has several.
+
+    Attributes:
+        lengths: Tokens of each sequence, int32.
+        owners: Position of each sequence's example, int64.
+        starts: The first sequence of each example, and the number of all sequences, int64.
+    """
+
+    lengths: np.ndarray
+    owners: np.ndarray
+    starts: np.ndarray
+
+
 @dataclass(frozen=True)
 class Examples:
     """The tokenised examples of a split.
 
+    An example may have several sequences, one behind the other in its `input_ids`, with their lengths in the column
+    `parts`. Windows are made of examples, micro-batches of sequences: those of one example need not be together. An
+    example without `parts` is a sequence itself.
+
     Attributes:
         table: One row an example: `input_ids`, `row`, and the columns that the task's `collate` reads.
-        lengths: Tokens of each example, int32; of an example with several `sequences` as many as they have when padded
-            to the longest of them.
+        lengths: Tokens of each example, int32.
         rows: The clean rows that the examples were made from, in the same order.
         drawn: The datasets of a mixture, in the order of the table; empty where an epoch has every example once.
     """
@@ -76,10 +100,81 @@ class Examples:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    # --- sequences ---
+
+    @cached_property
+    def _sequences(self) -> Sequences | None:
+        """Where the sequences of the examples are; None where each example is one."""
+        if PARTS not in self.table.column_names:
+            return None
+        counts = list_lengths(self.table, PARTS).astype(np.int64)
+        lengths = list_items(self.table, PARTS).astype(np.int32)
+        return Sequences(lengths, np.repeat(np.arange(len(counts)), counts), np.concatenate([[0], counts.cumsum()]))
+
+    @property
+    def sequence_lengths(self) -> np.ndarray:
+        """Tokens of each sequence of the split, int32."""
+        return self.lengths if self._sequences is None else self._sequences.lengths
+
+    def sequences_of(self, positions: np.ndarray) -> np.ndarray:
+        """Return the positions of the sequences of these examples, int64."""
+        if self._sequences is None:
+            return positions
+        starts = self._sequences.starts
+        ranges = [np.arange(starts[position], starts[position + 1]) for position in positions]
+        return np.concatenate(ranges) if ranges else np.empty(0, dtype=np.int64)
+
+    def fetch_sequences(self, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """Read the sequences at these positions, each with its example's position and its place there."""
+        if self._sequences is None:
+            return self.fetch(indices)
+        places = np.asarray(indices, dtype=np.int64)
+        owners = self._sequences.owners[places]
+        examples, inverse = np.unique(owners, return_inverse=True)
+        found, within = self.fetch(examples), places - self._sequences.starts[owners]
+        return [
+            _sequence(found[number], owner, place)
+            for number, owner, place in zip(inverse.tolist(), owners.tolist(), within.tolist(), strict=True)
+        ]
+
+    def distinct_sequences(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first sequence of each content, and for every sequence the place of its own among these."""
+        if self._sequences is None:
+            everything = np.arange(len(self))
+            return everything, everything
+        contents = np.ascontiguousarray(list_items(self.table, CONTENTS).astype(np.int32)).view(np.int64)
+        _, first, inverse = np.unique(contents, return_index=True, return_inverse=True)
+        return first, inverse
+
+    def by_example(self, found: Sequence[Any], places: np.ndarray) -> list[Any]:
+        """Collect what was found of distinct sequences.
+
+        Args:
+            found: Something of each distinct sequence.
+            places: For every sequence the place of its own, from `distinct_sequences`.
+
+        Returns:
+            What was found of each example: a list of its sequences', or the same where an example is one.
+        """
+        if self._sequences is None:
+            return list(found)
+        starts = self._sequences.starts.tolist()
+        return [[found[place] for place in places[start:end]] for start, end in itertools.pairwise(starts)]
+
     def fetch(self, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """Read the examples at these positions, each as a dict of its columns."""
         columns = self.table[[int(index) for index in indices]]
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _sequence(example: dict[str, Any], position: int, place: int) -> dict[str, Any]:
+    """Return one of an example's sequences: its tokens, where it stands, and what it is known by."""
+    start = sum(example[PARTS][:place])
+    end = start + example[PARTS][place]
+    low, high = example[CONTENTS][2 * place : 2 * place + 2]
+    others = {name: value for name, value in example.items() if name not in (*_OF_TOKENS, PARTS, CONTENTS)}
+    tokens = {name: example[name][start:end] for name in _OF_TOKENS if name in example}
+    return {**others, **tokens, "example": position, "place": place, "content": (high << 32) | (low & 0xFFFFFFFF)}
 
 
 def batches_by_length(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:

@@ -111,6 +111,12 @@ def list_lengths(table: Dataset, column: str) -> np.ndarray:
     return lengths
 
 
+def list_items(table: Dataset, column: str) -> np.ndarray:
+    """Read the items of all rows' lists of numbers, one list behind the other."""
+    parts = [cells.flatten().to_numpy(zero_copy_only=False) for cells in _batches(table, column)]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+
 def text_sizes(table: Dataset) -> np.ndarray:
     """Return the bytes of each row's texts together, int64, without reading the texts."""
     import pyarrow as pa

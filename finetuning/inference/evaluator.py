@@ -116,7 +116,7 @@ class Evaluator:
             decoding = self.decoding(is_measured=False)
             texts = self._generate(self.task.scores, examples, len(examples.rows), decoding)
             return [Answer(generated=text) for text in texts]
-        predictions = self.in_batches(examples.lengths, lambda indices: self._predictions(examples, indices, None)[0])
+        predictions = self._of_examples(examples, lambda indices: self._predictions(examples, indices, None)[0])
         return self.task.scores.gather(predictions, examples.table, examples.rows, self.label_names)
 
     @torch.no_grad()
@@ -133,7 +133,8 @@ class Evaluator:
         """
         bad: list[int] = []
         for index in indices:
-            batch = self.task.encodes.collate(examples.fetch([index]), self.tokenizer, key)
+            own = examples.fetch_sequences(examples.sequences_of(np.array([index])))
+            batch = self.task.encodes.collate(own, self.tokenizer, key)
             batch = self.runtime.on_device(batch)
             with self.runtime.autocast():
                 loss = self.task.scores.loss_sum(self.task.scores.forward(self.model, batch), batch)
@@ -157,7 +158,7 @@ class Evaluator:
             losses.append((loss_sum, items))
             return predictions
 
-        found = self.in_batches(examples.lengths, work)
+        found = self._of_examples(examples, work)
         sums = [sum(part) for part in zip(*self.runtime.gathered(losses), strict=True)]
         predictions = self.task.scores.gather(found, examples.table, examples.rows, self.label_names)
         if isinstance(self.task.scores, GeneratingScorer) and generated_rows:
@@ -181,6 +182,12 @@ class Evaluator:
         places = np.searchsorted(numbers(examples.rows, "row"), numbers(examples.table, "row"))
         np.maximum.at(lengths, places, examples.lengths)
         return self.in_batches(lengths[:count] + decoding.max_new_tokens, work)
+
+    def _of_examples(self, examples: Examples, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
+        """Apply `work` to the sequences of a split, once to those of one content; return what it made, by example."""
+        first, places = examples.distinct_sequences()
+        found = self.in_batches(examples.sequence_lengths[first], lambda indices: work(first[indices]))
+        return examples.by_example(found, places)
 
     def in_batches(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
         """Apply `work` to every position, in batches of similar length, divided among the processes.
@@ -222,7 +229,7 @@ class Evaluator:
         self, examples: Examples, indices: np.ndarray, key: RandomKey | None
     ) -> tuple[list[Any], float, int]:
         """Return (predictions, loss sum, items) of one batch. No key means no labels; the loss is 0 then."""
-        batch = self.task.encodes.collate(examples.fetch(indices.tolist()), self.tokenizer, key)
+        batch = self.task.encodes.collate(examples.fetch_sequences(indices), self.tokenizer, key)
         batch = self.runtime.on_device(batch)
         with self.runtime.autocast():
             logits = self.task.scores.forward(self.model, batch)

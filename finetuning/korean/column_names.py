@@ -31,6 +31,13 @@ JUDGEMENTS = ("kto_tag", "label", "liked", "judged", "좋음", "평가", "라벨
 QUESTIONS = ("question", "query", "질문", "물음")
 CONTEXTS = ("context", "passage", "paragraph", "지문", "본문", "문단", "문맥")
 ANSWERS = ("answers", "answer", "정답", "답변", "답")
+QUERIES = (
+    "question", "query", "queries", "anchor", "q", "sent0", "질문", "질의", "검색어", "물음", "문의",
+)  # fmt: skip
+PASSAGES = (
+    "context", "passage", "positive", "pos", "positives", "positive_passages", "document", "doc", "paragraph", "sent1",
+    "answer", "a", "정답문서", "정답 문서", "정답_문서", "지문", "문서", "문단", "본문", "문맥", "답변", "답",
+)  # fmt: skip
 SOURCES = (
     "source", "src", "input", "text", "document", "question", "q", "ko", "질문", "입력", "원문", "본문", "문장",
     "한국어",

@@ -102,7 +102,8 @@ class ModelLoader:
         missing = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
         check_loaded(model, missing, found["unexpected_keys"], name, self.task.auto_class in _GENERATING)
         check_finite(model, missing, name)
-        return LoadedModel(model, missing)
+        # of a bare model only the pooler may be missing, which no task reads
+        return LoadedModel(model, set() if self.task.auto_class == "AutoModel" else missing)
 
     def base(self, name: str, options: Mapping[str, Any]) -> LoadedModel:
         """Load the task's model as a base, quantised if `model.quantization` is set.

@@ -203,7 +203,7 @@ def _runs_base_model(model: PreTrainedModel) -> bool:
         with torch.no_grad() if is_meta else trial_conditions(model):
             model(input_ids=torch.arange(4, device=model.device)[None], use_cache=False)
     except _Reached:
-        return model.base_model is not model
+        return model.base_model is not model or model.get_output_embeddings() is None  # a bare model is its own base
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise

@@ -25,11 +25,11 @@ def padding_line(fitting: Fitting, window: int) -> str:
         A Korean line: padding's share of the computed tokens, and its share if batches were cut without sorting.
     """
     train, settings, layout = fitting.source.train, fitting.settings, fitting.layout
-    lengths, budget = train.lengths, settings.data.batch_size * settings.data.max_length
+    lengths, budget = train.sequence_lengths, settings.data.batch_size * settings.data.max_length
     order = order_of(train, settings.training.seed, 0)
     real = computed = plain = 0
     for number in range(min(_SAMPLED_WINDOWS, windows_per_epoch(train.per_epoch, window))):
-        indices = window_of(order, window, 0, number).indices
+        indices = train.sequences_of(window_of(order, window, 0, number).indices)
         real += int(lengths[indices].sum())
         computed += sum(layout.computed_tokens(cut, lengths) for cut in layout.cut(indices, lengths, budget))
         for start in range(0, len(indices), settings.data.batch_size):

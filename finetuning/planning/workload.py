@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,14 +69,19 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
     max_length, token_budget = settings.data.max_length, settings.data.batch_size * settings.data.max_length
     window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * runtime.processes
     longest = max_length * (2 if source.task.encodes.shares_beginnings else 1)
-    lengths, seed = source.train.lengths.clip(max=longest), settings.training.seed
-    order = order_of(source.train, seed, 0)
-    heavy = heaviest_cuts(lengths, order, window, runtime.processes, token_budget, layout)
-    held_out = largest_evaluation_batch(source.validation.lengths.clip(max=longest), BUDGET_FACTOR * token_budget)
+    train, seed = source.train, settings.training.seed
+    lengths, order = train.sequence_lengths.clip(max=longest), order_of(train, seed, 0)
+
+    def cut(examples: np.ndarray) -> list[Cut]:
+        return layout.cut(train.sequences_of(examples), lengths, token_budget)
+
+    heavy = heaviest_cuts(lengths, map(cut, shares(train.lengths, order, window, runtime.processes)))
+    evaluated = source.validation.sequence_lengths.clip(max=longest)
+    held_out = largest_evaluation_batch(evaluated, BUDGET_FACTOR * token_budget)
     padded = Padded(layout.fixed_cost, max_length)
 
     def batch(examples: Examples, cut: Cut, layout: Layout) -> Batch:
-        rows = [[shortened(example, max_length) for example in examples.fetch(row)] for row in cut]
+        rows = [[shortened(example, max_length) for example in examples.fetch_sequences(row)] for row in cut]
         return runtime.on_device(layout.collate(source.task, rows, source.tokenizer, RandomKey(seed, 0)))
 
     return Workload(
@@ -88,34 +93,41 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
     )
 
 
-def heaviest_cuts(
-    lengths: np.ndarray, order: np.ndarray, window_size: int, processes: int, token_budget: int, layout: Layout
-) -> list[HeavyCut]:
-    """Find the largest micro-batch among windows with one micro-batch, and among windows with several.
-
-    A window with several keeps gradients while activations are at their peak, so its smaller micro-batches may need
-    more memory. The search covers a hundred evenly spaced windows of the first epoch, and the window of the longest
-    example.
+def shares(lengths: np.ndarray, order: np.ndarray, window_size: int, processes: int) -> Iterator[np.ndarray]:
+    """Yield the first process's examples of a hundred evenly spaced windows, and of that of the longest example.
 
     Args:
         lengths: Tokens of each example, int32.
         order: Positions of the examples of the first epoch.
         window_size: Examples of a window, over all processes.
         processes: Number of processes.
-        token_budget: Upper bound of a micro-batch's padded tokens.
-        layout: The layout of the windows.
 
-    Returns:
-        One or two micro-batches, largest first.
+    Yields:
+        Positions of the examples, int64.
     """
     windows = windows_per_epoch(len(order), window_size)
     places = np.flatnonzero(order == int(lengths.argmax()))  # none where a mixture draws it in a later epoch
     longest = int(places[0] if len(places) else lengths[order].argmax()) // window_size
     numbers = {longest, *np.linspace(0, windows - 1, min(windows, _SAMPLED_WINDOWS)).astype(int).tolist()}
-    heaviest: dict[bool, tuple[tuple[int, int], HeavyCut]] = {}
     for number in sorted(numbers):
-        mine = share_of(window_of(order, window_size, 0, number), lengths, 0, processes)
-        cuts = layout.cut(mine, lengths, token_budget)
+        yield share_of(window_of(order, window_size, 0, number), lengths, 0, processes)
+
+
+def heaviest_cuts(lengths: np.ndarray, windows: Iterable[Sequence[Cut]]) -> list[HeavyCut]:
+    """Find the largest micro-batch among windows with one micro-batch, and among windows with several.
+
+    A window with several keeps gradients while activations are at their peak, so its smaller micro-batches may need
+    more memory.
+
+    Args:
+        lengths: Tokens of each sequence, int32.
+        windows: The micro-batches of each window.
+
+    Returns:
+        One or two micro-batches, largest first.
+    """
+    heaviest: dict[bool, tuple[tuple[int, int], HeavyCut]] = {}
+    for cuts in windows:
         for cut in cuts:
             width = max(int(lengths[row].sum()) for row in cut)
             alone, weight = len(cuts) == 1, (len(cut) * width, width)

@@ -43,6 +43,10 @@ METRIC_NAMES = {
     "reward_margin": "보상 차이",
     "reward_good": "좋은 답의 보상",
     "reward_bad": "나쁜 답의 보상",
+    **{f"recall_at_{depth}": f"recall@{depth}" for depth in (1, 5, 10)},
+    "mrr_at_10": "MRR@10",
+    "ndcg_at_10": "nDCG@10",
+    "window_accuracy": "window 안에서 정답 문서가 가장 가까운 비율",
 }
 
 

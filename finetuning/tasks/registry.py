@@ -22,6 +22,7 @@ _ROWS = (
     ("generation.seq2seq", "Text2TextGeneration"),
     ("preference.task", "PreferenceTask"),
     ("preference.reward", "RewardTask"),
+    ("embedding.task", "EmbeddingTask"),
 )
 
 

@@ -61,7 +61,8 @@ class WindowPlanner:
     def plan(self, window: Window, token_budget: int) -> ReadyWindow:
         """Make this process's micro-batches of a window within a budget of padded tokens."""
         mine = share_of(window, self.examples.lengths, self.runtime.process, self.runtime.processes)
-        cuts = self.layout.cut(mine, self.examples.lengths, token_budget) if len(mine) else []
+        sequences, lengths = self.examples.sequences_of(mine), self.examples.sequence_lengths
+        cuts = self.layout.cut(sequences, lengths, token_budget) if len(mine) else []
         key = RandomKey(self.seed, window.epoch)
         return ReadyWindow(window, [self.runtime.pinned(self._collate(cut, key)) for cut in cuts], token_budget)
 
@@ -70,10 +71,10 @@ class WindowPlanner:
         lengths, order = self.examples.lengths, epoch_order(len(self.examples), self.seed, 0)
         others = order[lengths[order] != lengths[order[0]]]  # of another length, so that there is padding
         two = np.array([order[0], (others if len(others) else order)[-1]])
-        return self._collate(self.layout.together(two), RandomKey(self.seed, 0))
+        return self._collate(self.layout.together(self.examples.sequences_of(two)), RandomKey(self.seed, 0))
 
     def _collate(self, cut: Cut, key: RandomKey) -> Batch:
-        rows = [self.examples.fetch(row) for row in cut]
+        rows = [self.examples.fetch_sequences(row) for row in cut]
         return self.layout.collate(self.task, rows, self.tokenizer, key)
 
 

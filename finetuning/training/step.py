@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -27,6 +27,7 @@ from finetuning.windows.objectives.registry import objective_of
 from finetuning.windows.order import Window
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,24 @@ class OptimizerStep:
         """Add the gradient of a loss under fp16's loss scale."""
         self.loss_scale.scaled(loss).backward()
 
+    @contextmanager
+    def without_gradients(self) -> Iterator[None]:
+        """Compute without gradients, and drop the casts of weights that autocast keeps: they have none either."""
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            torch.clear_autocast_cache()
+
     def summed(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sum of the processes' values."""
         return self.runtime.summed(value)
+
+    def gathered(self, tensor: torch.Tensor, facts: _T) -> tuple[list[tuple[torch.Tensor, _T]], int]:
+        """Return the tensor and the facts of every process, and the rank of this one."""
+        if self.runtime.processes == 1:
+            return [(tensor, facts)], 0
+        return self.runtime.gathered([(tensor.cpu(), facts)]), self.runtime.process
 
     def _backward(
         self, batches: list[Batch], counts: Sequence[float], step: int

@@ -37,7 +37,7 @@ def try_model(evaluator: Evaluator, examples: Examples, seed: int) -> None:
     Raises:
         ModelError: The model cannot compute the task's loss.
     """
-    order = np.argsort(examples.lengths, kind="stable")[:_AMONG]
+    order = np.argsort(examples.sequence_lengths, kind="stable")[:_AMONG]
     pair = [int(order[0]), int(order[-1])]
     try:
         together = _hidden(evaluator, examples, pair, seed)
@@ -70,7 +70,7 @@ def _hidden(evaluator: Evaluator, examples: Examples, indices: Sequence[int], se
 
     None where the whole model does not run its base model, or that does not return a state for each token.
     """
-    batch = evaluator.task.encodes.collate(examples.fetch(indices), evaluator.tokenizer, RandomKey(seed, 0))
+    batch = evaluator.task.encodes.collate(examples.fetch_sequences(indices), evaluator.tokenizer, RandomKey(seed, 0))
     batch, scores, seen = evaluator.runtime.on_device(batch), evaluator.task.scores, list[torch.Tensor]()
 
     def see(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:

@@ -39,12 +39,6 @@ _REAL_FOR_PADDED = 8
 Cut = list[np.ndarray]  # a micro-batch as rows; each row holds the positions of its examples, int64
 
 
-def sequences_of(example: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the sequences that an example owns: those of its column `sequences` (a pair's, say), or itself."""
-    owned: Sequence[Mapping[str, Any]] = example.get("sequences") or [example]
-    return owned
-
-
 Rows = Sequence[Sequence[Mapping[str, Any]]]  # a micro-batch's rows of sequences
 
 
@@ -52,8 +46,8 @@ Rows = Sequence[Sequence[Mapping[str, Any]]]  # a micro-batch's rows of sequence
 class Layout(ABC):
     """How the sequences of a window are arranged in tensors.
 
-    A window is cut between examples, so the sequences of one example are always in one micro-batch. A layout without
-    padding sets `has_padding` to False, and its layers compute real tokens alone.
+    A window is cut between sequences (`Examples.sequences_of`): an example that has several may be divided. A layout
+    without padding sets `has_padding` to False, and its layers compute real tokens alone.
 
     Attributes:
         label: Korean phrase for `plan`.
@@ -94,16 +88,14 @@ class Layout(ABC):
 
         Args:
             task: Encodes; knows the labels.
-            rows: The examples of each row.
+            rows: The sequences of each row.
             tokenizer: Gives the padding id.
             key: What random choices are drawn from; None draws nothing.
 
         Returns:
             The tensors, on the CPU.
         """
-        owned = [[sequence for example in row for sequence in sequences_of(example)] for row in rows]
-        batch, examples = self._arrange(task, owned, tokenizer, key), sum(map(len, rows))
-        return batch if examples == sum(map(len, owned)) else dataclasses.replace(batch, sequences=examples)
+        return self._arrange(task, rows, tokenizer, key)
 
     def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
         """Return how many tokens the model's layers compute for a micro-batch, padding included."""

@@ -18,6 +18,7 @@ EVERYTHING = [
     for kind, method, cls in itertools.product(get_args(Kind), get_args(Method), task_classes().values())
     if not (kind == "encoder" and cls.auto_class in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM"))
     and not (kind != "causal" and cls.objective == "preference")
+    and not (kind in ("seq2seq", "t5") and cls.objective == "contrastive")
 ]
 
 

@@ -50,6 +50,8 @@ def data_of(task: str, folder: Path) -> Path:
         return write_csv(folder / "train.csv", "text", "label", [str(number / 8) for number in range(ROWS)])
     if task in {"text-generation", "text2text-generation"}:
         return write_csv(folder / "train.csv", "prompt", "response", labels)
+    if task == "embedding":
+        return write_csv(folder / "train.csv", "question", "passage", [f"{text} 답" for text in texts()])
     if task in {"preference", "reward"}:
         path = folder / "train.jsonl"
         rows = [{"prompt": text, "chosen": "네, 알겠습니다.", "rejected": "싫어"} for text in texts()]

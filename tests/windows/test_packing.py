@@ -14,9 +14,8 @@ from finetuning.config.schema import Settings
 from finetuning.models.probes import attends_within_sequences, isolates
 from finetuning.ops.dense_attention import without_padding
 from finetuning.tasks.registry import find_task
-from finetuning.windows.layouts import Layout, OneRow, Packed, Padded
+from finetuning.windows.layouts import OneRow
 from finetuning.windows.packing import best_fit, pack_window
-from finetuning.windows.partition import COST_ON_CPU
 from tests.support.causal import PadToken, causal_architectures, examples_of
 
 
@@ -175,28 +174,3 @@ def test_a_packed_loss_that_leaks_differs() -> None:
     batch.inputs["position_ids"][:] = torch.arange(batch.inputs["input_ids"].shape[1])
     leaked = loss_and_gradient(model, task, [batch])
     assert float((leaked[1] - alone[1]).norm() / alone[1].norm()) > 1e-3
-
-
-@pytest.mark.parametrize("layout", [OneRow, Padded, Packed])
-def test_the_gradient_of_pairs_is_the_same_for_every_cut(layout: type[Layout]) -> None:
-    """An example may own several sequences: they stay in one micro-batch, which counts examples and not sequences."""
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(causal_architectures()["llama"]).train()
-    task: Any = find_task(Settings.model_validate({"model": {"task": "text-generation"}}))
-    singles, tokenizer = examples_of(1, 16), cast(Any, PadToken())
-    pairs = [{"sequences": [one, other]} for one, other in zip(singles[::2], singles[1::2], strict=True)]
-    lengths = np.array([2 * max(len(one["input_ids"]) for one in pair["sequences"]) for pair in pairs])
-    made, counts = [], []
-    for budget in (1, 60, 10**6):
-        shape = layout(COST_ON_CPU, 64)
-        cuts = shape.cut(np.arange(len(pairs)), lengths, budget)
-        batches = [shape.collate(task, [[pairs[i] for i in row] for row in cut], tokenizer, None) for cut in cuts]
-        counts.append(sum(batch.examples() for batch in batches))
-        made.append(loss_and_gradient(model, task, batches))
-    alone = loss_and_gradient(model, task, [task.encodes.collate([one], tokenizer, None) for one in singles])
-    assert counts == [len(pairs)] * 3
-    for loss, gradient in made:
-        assert loss == pytest.approx(alone[0], rel=1e-5)
-        assert float((gradient - alone[1]).norm() / alone[1].norm()) < 1e-5

@@ -172,6 +172,16 @@ class DataSettings(Section):
         "context column of question answering, in which the answer is found",
         cache="none",
     )
+    negative_column: Text = setting(
+        "negative",
+        "임베딩에서 오답 문서(hard negative)의 열 이름",
+        "column of hard negatives in training embeddings",
+        more=(
+            "목록도 됩니다. `negatives`, `negative_1`처럼 흔한 이름의 열은 모두 읽습니다",
+            "A cell may be a list. All columns of common names such as `negatives` and `negative_1` are read",
+        ),
+        cache="none",
+    )
     answers_column: Text = setting(
         "answers",
         "질의응답에서 정답(`text`와 `answer_start`)의 열 이름",

@@ -134,6 +134,63 @@ class PreferenceSettings(Section):
     undesirable_weight: NonNegativeNumber = setting(1.0, "kto에서 나쁜 답의 비중", "weight of bad answers under kto")
 
 
+class EmbeddingSettings(Section):
+    """Settings of training embeddings."""
+
+    cache_rule: ClassVar[CacheRule] = "none"
+
+    loss: Literal["infonce", "cosent", "cosine_mse"] = setting(
+        "infonce",
+        "`infonce`(질문과 정답 문서. window의 다른 문서가 오답이 됩니다), `cosent`나 `cosine_mse`(점수가 있는 문장 쌍)",
+        "`infonce` (questions and their passages; the window's other passages are the negatives), `cosent` or "
+        "`cosine_mse` (pairs of texts with a score)",
+        cache="rows",
+    )
+    both_directions: Boolean = setting(
+        False,
+        "infonce에서 문서로 질문을 찾는 손실도 더해 평균합니다",
+        "under infonce, also trains to find the question of a passage, and takes the mean",
+    )
+    temperature: PositiveNumber = setting(
+        0.05,
+        "infonce와 cosent에서 유사도를 나눌 값. 작을수록 가까운 오답에 집중합니다",
+        "what similarities are divided by under infonce and cosent; smaller values weigh near negatives more",
+    )
+    pooling: Literal["mean", "cls", "last"] = setting(
+        "mean",
+        "벡터로 쓸 토큰: `mean`(평균), `cls`(첫 토큰), `last`(마지막 토큰. 디코더 모델)",
+        "tokens that make the vector: `mean`, `cls` (the first token) or `last` (the last token, for decoders)",
+    )
+    normalize: Boolean = setting(
+        True,
+        "벡터의 길이를 1로 만듭니다(코사인 유사도). `false`면 내적",
+        "makes vectors of length 1 (cosine similarity); with `false` similarities are dot products",
+    )
+    query_prefix: Annotated[str, Field(strict=True)] = setting(
+        "",
+        '질문 앞에 붙일 텍스트. 점수가 있는 쌍에서는 두 텍스트에 모두 붙입니다. e5 모델은 `"query: "`',
+        'text before every question, and before both texts of scored pairs; `"query: "` for e5 models',
+        cache="examples",
+    )
+    passage_prefix: Annotated[str, Field(strict=True)] = setting(
+        "",
+        '문서 앞에 붙일 텍스트. e5 모델은 `"passage: "`',
+        'text before every passage; `"passage: "` for e5 models',
+        cache="examples",
+    )
+    matryoshka_dimensions: list[PositiveInteger] | None = setting(
+        None,
+        "벡터의 앞부분만 잘라 써도 되도록 함께 학습할 차원들. 예: `[64, 128, 256]`",
+        "numbers of first dimensions that are trained too, so that vectors can be cut, such as `[64, 128, 256]`",
+    )
+    highest_score: PositiveNumber = setting(
+        1.0,
+        "점수가 있는 쌍에서 점수를 나눌 값. 점수가 0~5이면 5",
+        "what the scores of pairs are divided by; 5 for scores from 0 to 5",
+        cache="examples",
+    )
+
+
 class Text2TextSettings(Section):
     """Settings of training text-to-text models."""
 

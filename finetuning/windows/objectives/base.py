@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
     from finetuning.types import Batch
+
+_T = TypeVar("_T")
 
 
 class Passes(Protocol):
@@ -30,8 +32,17 @@ class Passes(Protocol):
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of a loss, scaled as the precision needs."""
 
+    def without_gradients(self) -> AbstractContextManager[None]:
+        """Return a context of a pass without gradients, after which one with gradients may follow."""
+
     def summed(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sum of the processes' values."""
+
+    def gathered(self, tensor: torch.Tensor, facts: _T) -> tuple[list[tuple[torch.Tensor, _T]], int]:
+        """Return the tensor and the facts of every process, in the order of their ranks, and this process's rank.
+
+        The tensors of several processes are copied to the CPU; that of one stays where it is.
+        """
 
 
 class Objective(Protocol):

@@ -64,7 +64,7 @@ class Preference:
         try:
             for batch in batches:
                 assert batch.others is not None
-                with torch.no_grad(), passes.on_device(batch.others) as ready, passes.phase("forward"):
+                with passes.without_gradients(), passes.on_device(batch.others) as ready, passes.phase("forward"):
                     moved = moved + self.scores.moved(self.scores.token_losses(model, ready), ready)
         finally:
             model.train(was_training)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +14,15 @@ from torch.nn.functional import logsigmoid
 from finetuning.config.schema import Settings
 from finetuning.data.cleaning import Cleaner
 from finetuning.data.findings import Findings
-from finetuning.ops.dense_attention import without_padding
 from finetuning.tasks.preference.scoring import Judged
 from finetuning.tasks.registry import find_task
-from finetuning.types import Batch
 from finetuning.windows.layouts import Layout, OneRow, Padded
 from finetuning.windows.objectives.registry import objective_of
 from finetuning.windows.partition import COST_ON_CPU
+from tests.support.passes import Passes
 from tests.support.preference import judged_rows, pair_rows, with_template
 
 BETA, MAX_LENGTH = 0.5, 96
-
-
-class Passes:
-    """Runs a model on the CPU."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    @contextmanager
-    def on_device(self, batch: Batch) -> Iterator[Batch]:
-        with without_padding(self.model, batch.dense):
-            yield batch
-
-    def phase(self, name: str) -> Any:
-        return nullcontext()
-
-    def backward(self, loss: torch.Tensor) -> None:
-        loss.backward()
-
-    def summed(self, value: torch.Tensor) -> torch.Tensor:
-        return value
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,86 @@
+"""Search in a corpus of vectors, and the field's metrics of what it finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+
+DEPTH = 10  # passages that are looked at for a query
+_RECALLS = (1, 5, 10)
+_SCORES_AT_A_TIME = 1 << 24  # of a block of queries with the whole corpus: 64 MiB in float32
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a search found for one query.
+
+    Attributes:
+        places: Places of the nearest passages in the corpus, nearest first.
+        scores: Their similarity to the query.
+        relevant: Places of the passages that answer it.
+    """
+
+    places: tuple[int, ...]
+    scores: tuple[float, ...]
+    relevant: frozenset[int]
+
+    def ranks(self) -> list[int]:
+        """Return the ranks of relevant passages among those that were found, from 0."""
+        return [rank for rank, place in enumerate(self.places) if place in self.relevant]
+
+    def recall(self, depth: int) -> float:
+        """Return the share of the relevant passages that are among the first `depth`."""
+        return sum(rank < depth for rank in self.ranks()) / len(self.relevant)
+
+    def reciprocal_rank(self) -> float:
+        """Return one over the place of the first relevant passage, counted from 1; 0 if none was found."""
+        ranks = self.ranks()
+        return 1 / (ranks[0] + 1) if ranks else 0.0
+
+    def gain(self) -> float:
+        """Return nDCG: the discounted gain of the relevant passages by that of the best order."""
+        best = sum(_discount(rank) for rank in range(min(len(self.relevant), DEPTH)))
+        return sum(map(_discount, self.ranks())) / best
+
+
+def _discount(rank: int) -> float:
+    return 1 / math.log2(rank + 2)
+
+
+def search(queries: np.ndarray, corpus: np.ndarray, relevant: Sequence[Set[int]], depth: int = DEPTH) -> list[Hits]:
+    """Find the passages nearest to each query by the product of their vectors.
+
+    Args:
+        queries: (queries, dimensions) float32.
+        corpus: (passages, dimensions) float32.
+        relevant: Places of the passages that answer each query.
+        depth: How many passages are found for a query.
+
+    Returns:
+        What was found for each query.
+    """
+    import torch
+
+    passages, depth = torch.from_numpy(corpus), min(depth, len(corpus))
+    size, hits = max(1, _SCORES_AT_A_TIME // max(1, len(corpus))), list[Hits]()
+    for start in range(0, len(queries), size):
+        found = (torch.from_numpy(queries[start : start + size]) @ passages.T).topk(depth, dim=1)
+        for own, places, scores in zip(
+            relevant[start : start + size], found.indices.tolist(), found.values.tolist(), strict=True
+        ):
+            hits.append(Hits(tuple(places), tuple(scores), frozenset(own)))
+    return hits
+
+
+def metrics_of(hits: Sequence[Hits]) -> Mapping[str, float]:
+    """Return recall, MRR and nDCG, each a mean over the queries."""
+    count = max(1, len(hits))
+    recalls = {f"recall_at_{depth}": sum(one.recall(depth) for one in hits) / count for depth in _RECALLS}
+    return {
+        **recalls,
+        f"mrr_at_{DEPTH}": sum(one.reciprocal_rank() for one in hits) / count,
+        f"ndcg_at_{DEPTH}": sum(one.gain() for one in hits) / count,
+    }
