@@ -100,6 +100,16 @@ class ConfigManager:
         return None if name is None else str(name)
 
     @staticmethod
+    def saved_base(folder: Path) -> str | None:
+        """Return the model that the one in a folder was trained from; None where its settings name none but itself."""
+        if not (folder / SAVED_SETTINGS).is_file():
+            return None
+        model = read_sections(folder / SAVED_SETTINGS).get("model")
+        name = model.get("name") if isinstance(model, dict) else None
+        is_itself = name is None or Path(str(name)).expanduser().resolve() == folder.resolve()
+        return None if is_itself else str(name)
+
+    @staticmethod
     def save(settings: Settings, path: Path) -> None:
         """Write the complete settings as YAML that `load` reads back as the same settings."""
         write_atomically(path, settings.to_yaml())

@@ -107,7 +107,11 @@ def _run(argv: Sequence[str], started: _Started) -> None:
     # settings → managers, in a session
     with _imports_not_collected():
         command = importlib.import_module(f"finetuning.commands.{name}")
-        reads_data = arguments.command in (*TRAINING_COMMANDS, "evaluate")
+        reads_data = arguments.command in (*TRAINING_COMMANDS, "evaluate") and arguments.suite is None
+        if arguments.suite is not None:
+            from finetuning.data.hub import notice_offline
+
+            notice_offline()
         session = build_session(settings, stop, frozenset(overrides_in(arguments)), reads_data, arguments.config)
     # one command
     command.run(session, arguments)
@@ -140,6 +144,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     from config_manager import SAVED_SETTINGS, ConfigManager
     from finetuning.commands.run_folder import folder_to_train, newest_run
     from finetuning.config.layers import note_below, values_below
+    from finetuning.models.continued import follow_adapter
 
     overrides, program = overrides_in(arguments), _HERE / "config.yaml"
     below = values_below(program, arguments.config)
@@ -149,6 +154,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         return settings
     output_dir = Path(settings.model.output_dir).expanduser()
     if arguments.command in TRAINING_COMMANDS:
+        settings = follow_adapter(settings, overrides.keys() | ConfigManager.keys_in(arguments.config))
         if arguments.command != "train":
             return settings
         arguments.run = folder_to_train(output_dir, arguments, "model.output_dir" in overrides)
@@ -156,7 +162,8 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         arguments.run = newest_run(output_dir)
         folder = Path(arguments.model_name or arguments.run.path).expanduser()
         if arguments.config is None and (folder / SAVED_SETTINGS).is_file():
-            if arguments.command == "evaluate" and "data.dataset_name" not in overrides:
+            named = "data.dataset_name" in overrides or arguments.suite or arguments.suite_data
+            if arguments.command == "evaluate" and not named:
                 trained_on = ConfigManager.saved_dataset(folder)
                 check_data_named(folder, trained_on, settings.data, arguments.words)
             settings = ConfigManager.load_saved(folder, settings, overrides)

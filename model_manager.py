@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
-from finetuning.models.adapter_files import base_weights, describe
-from finetuning.models.adapters import choose_trained
+from finetuning.models.adapter_files import base_weights, describe, hash_base
+from finetuning.models.adapters import METHODS, choose_trained
 from finetuning.models.agreement import (
     TokenRows,
     check_supported,
@@ -20,7 +20,7 @@ from finetuning.models.agreement import (
 )
 from finetuning.models.dtypes import base_dtype, cast_trained
 from finetuning.models.loading import ModelLoader, check_name, usable_length
-from finetuning.models.saved import SavedAdapter, check_trained, check_whole, is_adapter, label_names
+from finetuning.models.saved import SavedAdapter, check_trained, is_adapter, label_names
 from finetuning.models.saving import check_savable, mend_generation_config, save_pretrained
 from finetuning.models.vocabulary import Extension, cover, embedding_rows, initialise_rows, resize, train_vocabulary
 from finetuning.models.weights import tell_new_head
@@ -48,6 +48,7 @@ class ModelManager:
         self.settings, self.task, self.extension = settings, task, extension
         self.name = settings.model.name
         self._loader = ModelLoader(settings, task)
+        self._base_hash: str | None = None  # of the base that an adapter is trained on
 
     # --- before the weights ---
 
@@ -58,7 +59,8 @@ class ModelManager:
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load the tokenizer of a model to train, fitted to the model and the task."""
-        check_whole(self.name)
+        if self.is_adapter():
+            self._saved_adapter().tell()
         tokenizer = self._read_tokenizer()
         self.task.encodes.fit_tokenizer(tokenizer)
         return tokenizer
@@ -98,6 +100,8 @@ class ModelManager:
     def load_model(self, label_names: Sequence[str], rows: TokenRows = _ANY) -> PreTrainedModel:
         """Load the model to train, with a head for these labels and its adapter (dtypes: see models/dtypes.py).
 
+        A saved adapter is trained on: its base is loaded, and its weights.
+
         Args:
             label_names: Label names in the order of their ids.
             rows: The rows that the tokenizer needs; an embedding of fewer is enlarged.
@@ -105,8 +109,8 @@ class ModelManager:
         Returns:
             The model.
         """
-        model, missing = self._loader.base(self.name, self.task.scores.config_options(label_names))
-        tell_new_head(missing)
+        options, saved = self.task.scores.config_options(label_names), self._saved_adapter()
+        model, missing = saved.base_to_train(options) if self.is_adapter() else self._loader.base(self.name, options)
         mend_generation_config(model)
         has_new = self._has_new(model, rows)
         if self.extension is not None:
@@ -114,6 +118,12 @@ class ModelManager:
         else:
             cover(model, rows.all)
         self._choose_trained(model, missing, has_new)
+        if self.is_adapter():
+            missing = saved.load_into(model, missing)
+        tell_new_head(missing)
+        if METHODS[self.settings.model.adapter.method].adds_weights:
+            base = saved.base_name if self.is_adapter() else self.name
+            self._base_hash = hash_base(base, self.settings.model)
         return model
 
     def outline(self, label_names: Sequence[str], rows: TokenRows = _ANY) -> PreTrainedModel:
@@ -123,7 +133,7 @@ class ModelManager:
         """
         import torch
 
-        config = self.load_config()
+        config = self._saved_adapter().base_config() if self.is_adapter() else self.load_config()
         config.update(self.task.scores.config_options(label_names))
         model = self._loader.outline(config, self.name)
         with self._loader.explaining("모델", self.name), torch.device("meta"):
@@ -137,7 +147,8 @@ class ModelManager:
         return self.extension is not None or embedding_rows(model) < rows.read
 
     def _choose_trained(self, model: PreTrainedModel, missing: Set[str], has_new_rows: bool) -> None:
-        choose_trained(model, self.settings.model.adapter, missing)
+        saved = self._saved_adapter().config() if self.is_adapter() else None
+        choose_trained(model, self.settings.model.adapter, missing, saved)
         describe(model, self.task.auto_class, self.settings.model.revision)
         if has_new_rows:
             train_vocabulary(model)
@@ -148,6 +159,9 @@ class ModelManager:
     def is_adapter(self) -> bool:
         """Return whether `name` is a folder with an adapter, without the weights of its base."""
         return is_adapter(self.name)
+
+    def _saved_adapter(self) -> SavedAdapter:
+        return SavedAdapter(self._loader, self.name)
 
     def label_names(self) -> tuple[str, ...]:
         """Return the labels of a model that was fine-tuned, by id; empty for a task without labels."""
@@ -166,16 +180,20 @@ class ModelManager:
             merged.to(getattr(torch, base_dtype(self.settings)))
             return merged
         if self.is_adapter():
-            model, missing = SavedAdapter(self._loader, self.name).beside_base(), set[str]()
+            model, missing = self._saved_adapter().beside_base(), set[str]()
         else:
             self._refuse_quantization()
             model, missing = self._loader.weights(self.name, self.settings.model.dtype, {})
         check_trained(self.task, model.config, missing, self.name)
         return model
 
+    def load_base(self) -> PreTrainedModel:
+        """Load the model that training begins with as it is, quantised as in training, to compare with."""
+        return self._loader.base(self.name, {}).model
+
     def load_merged(self) -> PreTrainedModel:
         """Load an adapter merged into its base, in float32."""
-        merged = SavedAdapter(self._loader, self.name).merged()
+        merged = self._saved_adapter().merged()
         check_trained(self.task, merged.config, set(), self.name)
         mend_generation_config(merged)
         return merged
@@ -216,4 +234,4 @@ class ModelManager:
     def save(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path) -> None:
         """Write model and tokenizer into output_dir in `model.save_dtype`, each file whole or not at all."""
         base = base_weights(model, self.settings.model)
-        save_pretrained(model, tokenizer, output_dir, self.settings.model.save_dtype, base)
+        save_pretrained(model, tokenizer, output_dir, self.settings.model.save_dtype, base, self._base_hash)

@@ -123,8 +123,15 @@ def _trl(name: str, prepared: Any, evaluator: Any, scratch: Path) -> float:
         train_sampling_strategy="sequential", save_strategy="no", report_to=[], disable_tqdm=True, logging_steps=1,
         dataloader_drop_last=True, use_cpu=evaluator.model.device.type == "cpu",
     )  # fmt: skip
-    trainer = DPOTrainer(model=evaluator.model, args=config, train_dataset=Dataset.from_list(rows),
-                         processing_class=evaluator.tokenizer)  # fmt: skip
+
+    class OfTokens(DPOTrainer):
+        """DPOTrainer on rows that hold token ids already."""
+
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            return dataset
+
+    trainer = OfTokens(model=evaluator.model, args=config, train_dataset=Dataset.from_list(rows),
+                       processing_class=evaluator.tokenizer)  # fmt: skip
     trainer.train()
     losses = [record["loss"] for record in trainer.state.log_history if "loss" in record]
     return statistics.mean(losses)

@@ -11,7 +11,12 @@ from packaging.utils import canonicalize_name
 
 from tests.support.paths import ROOT
 
-IMPORTED_AS = {"charset-normalizer": "charset_normalizer", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+IMPORTED_AS = {
+    "charset-normalizer": "charset_normalizer",
+    "lm-eval": "lm_eval",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 
 
 def requirements_of(name: str) -> dict[str, Requirement]:

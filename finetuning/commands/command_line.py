@@ -36,6 +36,8 @@ _COMMAND_FLAGS = {
     "--checkpoint_path": ("train",),
     "--allow_changed": ("train",),
     "--split": ("evaluate",),
+    "--suite": ("evaluate",),
+    "--suite_data": ("evaluate",),
     "--input": ("predict", "generate"),
     "--output": ("predict", "export", "generate"),
     **dict.fromkeys(GENERATE_FLAGS, ("generate",)),
@@ -256,10 +258,17 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--split", metavar="이름", help="evaluate: 평가할 split (기본값: test, 없으면 validation)")
     parser.add_argument(
-        "--input",
+        "--suite", metavar="이름,...",
+        help="evaluate: lm-eval의 벤치마크로 평가하고 학습 전 모델과 비교합니다. 예: kobest,kmmlu,haerae",
+    )  # fmt: skip
+    parser.add_argument(
+        "--suite_data",
         type=_path,
-        metavar="파일",
-        help="predict, generate: 읽을 파일 (기본값: 표준 입력, 한 줄에 하나)",
+        metavar="폴더",
+        help="--suite: 내려받아 둔 벤치마크 데이터 (기본값: Hugging Face Hub)",
+    )
+    parser.add_argument(
+        "--input", type=_path, metavar="파일", help="predict, generate: 읽을 파일 (기본값: 표준 입력, 한 줄에 하나)"
     )
     parser.add_argument(
         "--output", type=_path, metavar="경로",

@@ -30,6 +30,11 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     """Evaluate a saved model on one split; print the metrics to stdout and save them beside the model."""
     from finetuning.reporting.run_report import evaluation_line
 
+    if arguments.suite is not None or arguments.suite_data is not None:
+        from finetuning.commands import suite
+
+        suite.run(session, arguments)
+        return
     evaluator = saved_model(session, arguments)
     given = Path(arguments.dataset or "").expanduser()
     if arguments.dataset and arguments.split is None and given.is_file():  # score all rows of a single file

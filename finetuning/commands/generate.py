@@ -67,8 +67,8 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
 def _answers(session: Session, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[list[GeneratedText]]]:
     """Return the prompts, clean rows of conversations, and the answers to each; the model is free afterwards."""
     from finetuning.inference.sampling import Sampler
+    from finetuning.models.weights import hash_of_weights
     from finetuning.tasks.generation.causal import CausalScorer
-    from finetuning.training.references import hash_weights
 
     evaluator = saved_model(session, arguments)
     source = session.data.load_unlabelled(arguments.input, input_lines())
@@ -77,7 +77,7 @@ def _answers(session: Session, arguments: argparse.Namespace) -> tuple[list[dict
     assert isinstance(scorer, CausalScorer)  # or `check_converses` had refused it
     decoding = _decoding(session.settings.generation, evaluator.model, arguments.num_answers)
     _log.info("%s", decoding.line())
-    sampler = Sampler(evaluator, scorer, decoding, arguments.num_answers, hash_weights(evaluator.model))
+    sampler = Sampler(evaluator, scorer, decoding, arguments.num_answers, hash_of_weights(evaluator.model))
     answers = sampler.sample(rows, _journal_path(arguments.output))
     evaluator.memory.clean_up()
     return rows, answers

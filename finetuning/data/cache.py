@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 FORMAT = "8"  # part of every key: change it whenever the data room's cleaning or encoding changes what it makes
 _OURS = re.compile(
-    r"(?:rows-[0-9a-f]{32}\.(?:arrow|json)|examples-[0-9a-f]{32}\.arrow|(?:vocabulary|references)-[0-9a-f]{32}\.json)"
+    r"(?:rows-[0-9a-f]{32}\.(?:arrow|json)|examples-[0-9a-f]{32}\.arrow|(?:vocabulary|references|suite)-[0-9a-f]{32}\.json)"
 )
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # Arrow's IPC format
 _DAY_S = 86_400.0
@@ -82,7 +82,7 @@ class Cache:
         return cls(Path(data.dataset_cache_dir).expanduser() / "prepared", data.cache_max_gb, data.cache_max_days)
 
     def path(self, kind: str, key: str, suffix: str = ".arrow") -> Path:
-        """Return the path of a file: kind is `rows`, `examples`, `vocabulary` or `references`, key a `content_key`."""
+        """Return the path of a file: its kind, one of those in `_OURS`, and a `content_key`."""
         return self.folder / f"{kind}-{key}{suffix}"
 
     def has(self, *paths: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +13,14 @@ from exceptions import ModelError
 from finetuning.config.schema import ModelSettings
 from finetuning.files import may_be_hub_id
 from finetuning.models.vocabulary import vocabulary_parameters
+from finetuning.models.weights import start_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ADAPTER_CONFIG = "adapter_config.json"
+_log = logging.getLogger(__name__)
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BASE_HASH = "adapter_base_weights"  # key in config.json; safetensors writes metadata in no fixed order
 _BASE = "base_model_name_or_path"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks for them
 _TASK_TYPES: Mapping[str, str] = {  # transformers' auto class → peft's name of the task
@@ -111,6 +116,61 @@ def base_weights(model: PreTrainedModel, settings: ModelSettings) -> dict[str, s
     except (OSError, ValueError, KeyError, SafetensorError):
         return {}  # `pipeline` alone misses it
     return found
+
+
+# --- the base that an adapter was trained on ---
+
+
+def hash_base(base: str, settings: ModelSettings) -> str | None:
+    """Hash the first values of each weight in a base's files, rounded so that another dtype of the files does not show.
+
+    Args:
+        base: The base: a Hub id or a folder.
+        settings: Where the Hub's files are kept, and their revision.
+
+    Returns:
+        The hash; None where the base has no safetensors files on this machine.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    starts: dict[str, bytes] = {}
+    try:
+        for file in _weight_files(base, settings):
+            if file.suffix != ".safetensors":
+                return None
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 a file is no mapping
+                    part = opened.get_slice(name)
+                    values = part[:1] if len(part.get_shape()) > 1 else opened.get_tensor(name)
+                    starts[name] = start_of(values.to(torch.bfloat16)).numpy().tobytes()
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None
+    digest = hashlib.sha256()
+    for name in sorted(starts):
+        digest.update(name.encode() + starts[name])
+    return digest.hexdigest()[:32] if starts else None
+
+
+def tell_changed_base(folder: Path, base: str, settings: ModelSettings) -> None:
+    """Warn where an adapter was trained on other weights than its base has now.
+
+    Args:
+        folder: The adapter's folder.
+        base: Its base, as it can be loaded.
+        settings: Where the Hub's files are kept, and their revision.
+    """
+    try:
+        trained_on = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(BASE_HASH)
+    except (OSError, ValueError, AttributeError):  # loading it says more
+        return
+    now = None if trained_on is None else hash_base(base, settings)
+    if now is not None and now != trained_on:
+        _log.warning(
+            "어댑터를 학습한 뒤에 베이스 모델의 가중치가 바뀌었습니다. 결과가 학습할 때와 다릅니다. "
+            "베이스 모델을 되돌려 놓거나 어댑터를 다시 학습하세요. (어댑터: %s, 베이스 모델: %s)",
+            folder, base,
+        )  # fmt: skip
 
 
 def _weight_files(base: str, settings: ModelSettings) -> list[Path]:

@@ -21,18 +21,27 @@ from finetuning.models.vocabulary import vocabulary_parameters
 
 if TYPE_CHECKING:
     import torch
+    from peft import LoraConfig
     from transformers import PreTrainedModel
 
 
-def choose_trained(model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str]) -> None:
+def choose_trained(
+    model: PreTrainedModel, adapter: AdapterSettings, missing: Set[str], saved: LoraConfig | None = None
+) -> None:
     """Choose which weights are trained, in place. Heads and new weights are trained under every method.
 
     Args:
         model: The model to be trained.
         adapter: The method and its settings.
         missing: Names of the weights that were not in the model's files.
+        saved: The config of an adapter that is trained on, which says its layers and its shape.
     """
-    METHODS[adapter.method].apply(model, adapter, missing)
+    if saved is None:
+        METHODS[adapter.method].apply(model, adapter, missing)
+    else:
+        saved.inference_mode, saved.lora_dropout = False, adapter.dropout
+        saved.modules_to_save = sorted({*(saved.modules_to_save or ()), *_heads(model, missing)}) or None
+        model.add_adapter(saved)
     for name in towers(model):
         model.get_submodule(name).requires_grad_(False)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetuning.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from finetuning.models.weights import start_of
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def save_as_lora(folder: Path, model: torch.nn.Module) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    layers, path = dict(_begun(model)), folder / "adapter_model.safetensors"
+    layers, path = dict(_begun(model)), folder / ADAPTER_WEIGHTS
     if not layers:
         return
     saved = load_file(path)
@@ -109,7 +110,7 @@ def save_as_lora(folder: Path, model: torch.nn.Module) -> None:
             began = sign * layer.get_buffer(factor).to("cpu", saved[key].dtype)
             saved[key] = torch.cat([saved[key], began], dimension).contiguous()
     save_file(saved, path, metadata={"format": "pt"})
-    described = folder / "adapter_config.json"
+    described = folder / ADAPTER_CONFIG
     config: dict[str, Any] = json.loads(described.read_text(encoding="utf-8"))
     config["r"] *= 2
     config["lora_alpha"] *= math.sqrt(2) if config["use_rslora"] else 2  # the scale stays

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+import logging
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError
-from finetuning.files import typed
-from finetuning.models.adapter_files import ADAPTER_CONFIG, base_of
+from finetuning.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_of, tell_changed_base
 from finetuning.models.errors import explain
-from finetuning.models.loading import ModelLoader
+from finetuning.models.loading import LoadedModel, ModelLoader
 from finetuning.models.vocabulary import cover
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from transformers import PreTrainedConfig, PreTrainedModel
+
+_log = logging.getLogger(__name__)
+_PREFIX = "base_model.model."  # of names in an adapter's file
 
 
 def is_adapter(folder: Path | str) -> bool:
     """Return whether a folder holds an adapter, without the weights of its base."""
     return (Path(folder) / ADAPTER_CONFIG).is_file()
-
-
-def check_whole(name: str) -> None:
-    """Raise ModelError for the folder of an adapter, which no training can begin with: it has no weights of a model."""
-    if is_adapter(name):
-        raise ModelError(
-            "어댑터만 있는 폴더라 새 학습을 시작할 수 없습니다.",
-            where=f"model.name: {name}",
-            remedy=f"먼저 `python finetuning_app.py export --model_name {typed(name)}` 명령으로 베이스 모델에 "
-            f"합치고, --model_name {typed(Path(name) / 'merged')} 플래그로 학습하세요.",
-        )
 
 
 def label_names(config: PreTrainedConfig) -> tuple[str, ...]:
@@ -82,21 +75,98 @@ class SavedAdapter:
 
         Merging into quantised weights would round them a second time; Dettmers et al. 2023 merge into full precision.
         """
-        base, _ = self.loader.weights(base_of(Path(self.folder)), "float32", {"config": self._base_config()})
+        base, _ = self.loader.weights(self.base_name, "float32", {"config": self.base_config()})
         model: PreTrainedModel = self._attached(base).merge_and_unload()
         return model
 
     def beside_base(self) -> PreTrainedModel:
         """Load the base as in training, and load the adapter on top without merging it."""
-        base, _ = self.loader.base(base_of(Path(self.folder)), {"config": self._base_config()})
+        base, _ = self.loader.base(self.base_name, {"config": self.base_config()})
         model: PreTrainedModel = self._attached(base).get_base_model()
         return model
 
-    def _base_config(self) -> PreTrainedConfig:
+    # --- training on ---
+
+    def tell(self) -> None:
+        """Log that this adapter is trained on, and its shape."""
+        config = self.config()
+        kind = "DoRA" if config.use_dora else "LoRA"
+        _log.info(
+            "저장된 어댑터를 이어서 학습합니다: %s (%s, r %s, alpha %g, 베이스 모델: %s)",
+            self.folder, kind, config.r, config.lora_alpha, self.base_name,
+        )  # fmt: skip
+
+    def config(self) -> LoraConfig:
+        """Return peft's config of the adapter."""
+        from peft import LoraConfig
+
+        with self.loader.explaining("어댑터", self.folder):
+            config: LoraConfig = LoraConfig.from_pretrained(self.folder)
+        return config
+
+    def base_to_train(self, options: Mapping[str, Any]) -> LoadedModel:
+        """Load the base that the adapter goes on, under the adapter's config.
+
+        Args:
+            options: Attributes of the config that the task sets, such as the labels.
+
+        Returns:
+            The base, and which of its weights are new.
+        """
+        config = self.base_config()
+        config.update(dict(options))
+        tell_changed_base(Path(self.folder), self.base_name, self.loader.settings.model)
+        return self.loader.base(self.base_name, {"config": config})
+
+    def load_into(self, model: PreTrainedModel, missing: Set[str]) -> set[str]:
+        """Load the adapter's weights, and the heads and embeddings that were trained with it, into a model in place.
+
+        Args:
+            model: The base with an adapter of the same shape, in the dtype that it is trained in.
+            missing: Names of the weights that the base's files lack.
+
+        Returns:
+            Names of the weights that are new nevertheless: those of a head of other labels.
+
+        Raises:
+            ModelError: The file lacks weights of the adapter, or has others.
+        """
+        from peft import set_peft_model_state_dict
+        from peft.utils.other import ModulesToSaveWrapper
+        from safetensors.torch import load_file
+
+        with self.loader.explaining("어댑터", self.folder):
+            weights = {
+                key.removeprefix(_PREFIX): tensor
+                for key, tensor in load_file(Path(self.folder) / ADAPTER_WEIGHTS).items()
+            }
+            heads = {
+                f"{name}.{key}": tensor
+                for name, module in model.named_modules()
+                if isinstance(module, ModulesToSaveWrapper)
+                for key, tensor in module.modules_to_save["default"].state_dict().items()
+            }
+            new = {key for key, own in heads.items() if key not in weights or weights[key].shape != own.shape}
+            found: Any = set_peft_model_state_dict(model, {**weights, **{key: heads[key] for key in new}})
+        lacking = [key for key in found.missing_keys if "lora_" in key]
+        if lacking or found.unexpected_keys:
+            raise ModelError(
+                "어댑터의 가중치가 이 베이스 모델과 맞지 않습니다.",
+                where=f"{self.folder} ({', '.join((lacking or found.unexpected_keys)[:3])})",
+                remedy=f"{ADAPTER_CONFIG}의 베이스 모델이 어댑터를 학습한 모델인지 확인하세요.",
+            )
+        return new & ({*missing} | {key for key in new if key in weights})
+
+    @property
+    def base_name(self) -> str:
+        """Name of the base, which it can be loaded by."""
+        return base_of(Path(self.folder))
+
+    def base_config(self) -> PreTrainedConfig:
         """Return the adapter's config with the base's vocabulary size, and no padding id beyond it."""
         config = self.loader.config(self.folder)
         tokens = config.get_text_config()
-        tokens.vocab_size = self.loader.config(base_of(Path(self.folder))).get_text_config().vocab_size
+        tokens.vocab_size = self.loader.config(self.base_name).get_text_config().vocab_size
         for part in (config, tokens):
             if (getattr(part, "pad_token_id", None) or 0) >= tokens.vocab_size:
                 part.pad_token_id = None
@@ -107,6 +177,7 @@ class SavedAdapter:
         from peft import PeftModel
 
         own = self.loader.config(self.folder)
+        tell_changed_base(Path(self.folder), self.base_name, self.loader.settings.model)
         cover(base, int(own.get_text_config().vocab_size))
         base.config.pad_token_id = getattr(own, "pad_token_id", None)
         base.config.get_text_config().pad_token_id = getattr(own.get_text_config(), "pad_token_id", None)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from exceptions import ModelError, first_line_of
 from finetuning.files import discard, give_usual_mode, move, sync_file, sync_folder, writing
 from finetuning.korean.particles import with_particle
-from finetuning.models.adapter_files import write_index
+from finetuning.models.adapter_files import ADAPTER_WEIGHTS, BASE_HASH, write_index
 from finetuning.models.adapters import add_vocabulary
 from finetuning.models.older_config import with_older_names
 from finetuning.models.pissa import save_as_lora
@@ -30,7 +30,6 @@ _log = logging.getLogger(__name__)
 
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 _OWN_CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}  # transformers 5's name of a class, and the older one
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _WEIGHTS = re.compile(
     r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors|(adapter_)?model\.safetensors\.index\.json|pytorch_model\.bin\.index\.json|adapter_config\.json"
 )
@@ -38,7 +37,7 @@ _WEIGHTS = re.compile(
 
 def save_pretrained(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, dtype: str | None,
-    base: Mapping[str, str] = MappingProxyType({}),
+    base: Mapping[str, str] = MappingProxyType({}), base_hash: str | None = None,
 ) -> None:  # fmt: skip
     """Write model and tokenizer into output_dir, and remove weights of another kind from it.
 
@@ -51,15 +50,16 @@ def save_pretrained(
         output_dir: The folder. Other files in it stay.
         dtype: torch's name of the dtype to write weights in; None keeps the model's own.
         base: Weight of an adapter's base → path of its file, as far as known.
+        base_hash: Hash of that base, which config.json keeps; None where unknown.
     """
     partial = output_dir / ".model.partial"
     discard(partial)
     with writing("모델을 저장하지 못했습니다", output_dir, partial=partial):
         _write_weights(model, partial, dtype)
-        if (partial / _ADAPTER_WEIGHTS).is_file():
+        if (partial / ADAPTER_WEIGHTS).is_file():
             write_index(base, partial)
             dtype = dtype or "float32"  # that of the adapter: others load the base in it, which may be in bfloat16 here
-        _write_config(model, partial, dtype)
+        _write_config(model, partial, dtype, base_hash)
         _write_tokenizer(tokenizer, partial)
         files = [path.relative_to(partial) for path in sorted(partial.rglob("*")) if path.is_file()]
         give_usual_mode(partial / file for file in files)
@@ -156,18 +156,21 @@ def _write_weights(model: PreTrainedModel, folder: Path, dtype: str | None) -> N
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="peft")  # it reports which embeddings it saves
         model.save_pretrained(folder, state_dict=weights)
-    if (folder / _ADAPTER_WEIGHTS).is_file():
-        add_vocabulary(folder / _ADAPTER_WEIGHTS, model, weights or model.state_dict())
+    if (folder / ADAPTER_WEIGHTS).is_file():
+        add_vocabulary(folder / ADAPTER_WEIGHTS, model, weights or model.state_dict())
         save_as_lora(folder, model)
 
 
-def _write_config(model: PreTrainedModel, folder: Path, dtype: str | None) -> None:
+def _write_config(model: PreTrainedModel, folder: Path, dtype: str | None, base_hash: str | None) -> None:
     """Write config.json, for adapters as well: it holds the labels."""
     plain_config(model).save_pretrained(folder)
     path = folder / "config.json"
     config = with_older_names(json.loads(path.read_text(encoding="utf-8")))
     if dtype is not None:
         config["dtype"] = dtype
+    config.pop(BASE_HASH, None)  # of the adapter that the model was merged with or began with
+    if base_hash is not None and (folder / ADAPTER_WEIGHTS).is_file():
+        config[BASE_HASH] = base_hash
     path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
@@ -97,6 +98,17 @@ def check_finite(model: PreTrainedModel, missing: Collection[str], name: str) ->
             where=f"{name} ({_some(bad)})",
             remedy="학습이 발산한 모델이거나 파일이 손상되었습니다. 다른 체크포인트나 원래 모델을 쓰세요.",
         )
+
+
+def hash_of_weights(model: torch.nn.Module) -> str:
+    """Hash all weights; a model of 270 million parameters takes about a second."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def start_of(weight: torch.Tensor) -> torch.Tensor:

@@ -65,14 +65,18 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def progress_bar(settings: LoggingSettings, total: int, done: int, is_main_process: bool) -> tqdm[Any]:
-    """Create the bar of a training run.
+def progress_bar(
+    settings: LoggingSettings, total: int, done: int, is_main_process: bool, doing: str = "학습", unit: str = "스텝"
+) -> tqdm[Any]:
+    """Create the bar of a training run, or of other long work.
 
     Args:
         settings: Whether a bar is wanted. There is none where stderr is no terminal.
-        total: Optimizer steps of the whole run.
+        total: Steps of the whole work, such as the optimizer steps of a run.
         done: Steps already taken, where the run is resumed.
         is_main_process: Other processes show no bar.
+        doing: What is done, in Korean.
+        unit: What a step is called, in Korean.
 
     Returns:
         The bar, to be closed by the caller.
@@ -80,5 +84,6 @@ def progress_bar(settings: LoggingSettings, total: int, done: int, is_main_proce
     hidden = None if settings.progress_bar and is_main_process else True  # None: where nobody watches, as in a file
     return tqdm(
         total=total, initial=done, disable=hidden, dynamic_ncols=True, file=sys.stderr,
-        bar_format="학습 {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}스텝, 지난 시간 {elapsed}, 남은 시간 {remaining}",
+        bar_format=f"{doing} {{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}}{unit}, "
+        "지난 시간 {elapsed}, 남은 시간 {remaining}",
     )  # fmt: skip

@@ -31,8 +31,7 @@ from finetuning.reporting.metric_names import display_name
 from finetuning.tasks.base import Task
 from finetuning.types import Naive
 
-_DRAWS, _FEWEST_DRAWS, _MOST_ROWS = 400, 100, 20_000
-_ROWS_DRAWN = 1_000_000  # in all draws together, which takes a few seconds
+_DRAWS, _MOST_ROWS = 400, 200_000  # of the bootstrap, which takes about a second at most
 _SHOWN = 5
 _FEW_SCORED = 100  # rows
 _RISE = 1.05  # a validation loss this much above its lowest counts as risen
@@ -114,10 +113,10 @@ def quality_of(
     Returns:
         The score with its interval, the baseline and the findings.
     """
-    metric, columns = task.scores.best_metric, _Read(scored.rows)
+    metric = task.scores.best_metric
     naive = naive_of(task, scored.train_labels, len(scored.predictions), scored.label_names)
-    baseline = None if naive is None else naive_score(task, naive, columns, scored.label_names)
-    interval = _interval(task, scored, columns) if naive is not None and naive.predictions is not None else None
+    baseline = None if naive is None else naive_score(task, naive, scored.rows, scored.label_names)
+    interval = _interval(task, scored)
     if untrained is not None:
         baseline = untrained.before
         beside, is_weak = [_fallen(untrained, known)], untrained.after > _LEARNED * untrained.before
@@ -161,41 +160,13 @@ def lines_of(quality: Quality) -> list[str]:
     return finding_lines("판정", quality.findings)
 
 
-class _Read(Mapping[str, Sequence[Any]]):
-    """Columns, each read once; with `places`, the rows at these places."""
-
-    def __init__(self, columns: Mapping[str, Sequence[Any]], places: np.ndarray | None = None) -> None:
-        self._columns, self._places, self._kept = columns, places, dict[str, list[Any]]()
-
-    def __getitem__(self, name: str) -> Sequence[Any]:
-        if name not in self._kept:
-            cells = self._columns[name]
-            self._kept[name] = list(cells) if self._places is None else [cells[place] for place in self._places]
-        return self._kept[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-
-def _interval(task: Task, scored: Scored, columns: Mapping[str, Sequence[Any]]) -> tuple[float, float] | None:
-    count, metric = len(scored.predictions), task.scores.best_metric
-    if not 2 <= count <= _MOST_ROWS:
+def _interval(task: Task, scored: Scored) -> tuple[float, float] | None:
+    count = len(scored.predictions)
+    drawn_score = task.scores.drawn_score(scored.predictions, scored.rows, scored.label_names)
+    if drawn_score is None or not 2 <= count <= _MOST_ROWS:
         return None
-    draw, values = np.random.default_rng(0), list[float]()
-    scores = task.scores.by_row(scored.predictions, columns)
-    if scores is not None:  # the metric is their mean
-        each = np.array(scores)
-        values = [float(each[draw.integers(0, count, count)].mean()) for _ in range(_DRAWS)]
-        low, high = np.percentile(values, (2.5, 97.5))
-        return float(low), float(high)
-    for _ in range(min(_DRAWS, max(_FEWEST_DRAWS, _ROWS_DRAWN // count))):
-        places = draw.integers(0, count, count)
-        predictions = [scored.predictions[place] for place in places]
-        values.append(task.scores.metrics(predictions, _Read(columns, places), scored.label_names, 0.0)[metric])
-    low, high = np.percentile(values, (2.5, 97.5))
+    draw = np.random.default_rng(0)
+    low, high = np.percentile([drawn_score(draw.integers(0, count, count)) for _ in range(_DRAWS)], (2.5, 97.5))
     return float(low), float(high)
 
 

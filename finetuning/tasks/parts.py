@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +11,7 @@ from finetuning.config.schema import DataSettings, Settings
 from finetuning.types import Batch, Column, Naive, RandomKey, Remark
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -343,8 +344,20 @@ class Scorer(ABC):
         """
         return None
 
-    def by_row(self, predictions: Sequence[Any], rows: RowColumns) -> Sequence[float] | None:
-        """Return the best metric of each row, where that of a split is their mean; else None."""
+    def drawn_score(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Callable[[np.ndarray], float] | None:
+        """Count once what each row contributes to the best metric, for a bootstrap that draws rows hundreds of times.
+
+        Args:
+            predictions: One of each row.
+            rows: Columns of the split by role.
+            label_names: Label names in the order of their ids.
+
+        Returns:
+            A function from the places of drawn rows, (rows,) integers with repeats, to their score; None for a metric
+            that only `metrics` can compute.
+        """
         return None
 
     @abstractmethod

@@ -16,6 +16,7 @@ from finetuning.data.cache import Cache
 from finetuning.data.examples import Examples
 from finetuning.files import content_key
 from finetuning.inference.evaluator import Evaluator
+from finetuning.models.weights import hash_of_weights
 from finetuning.ops.dense_attention import without_padding
 from finetuning.tasks.preference.scoring import PreferenceScorer
 from finetuning.types import Batch
@@ -48,7 +49,7 @@ def with_references(evaluator: Evaluator, splits: Mapping[str, Examples], cache:
     Returns:
         The examples with their reference.
     """
-    weights = hash_weights(evaluator.model)
+    weights = hash_of_weights(evaluator.model)
     layout = choose_layout(evaluator.task, evaluator.model, evaluator.max_length)
     found = {}
     for name, examples in splits.items():
@@ -93,15 +94,6 @@ def _with_column(table: Dataset, values: Sequence[Sequence[float]]) -> Dataset:
     without = table.remove_columns(COLUMN) if COLUMN in table.column_names else table
     made: Dataset = without.add_column(COLUMN, list(values), new_fingerprint="references")
     return made
-
-
-def hash_weights(model: torch.nn.Module) -> str:
-    """Hash all weights; a model of 270 million parameters takes about a second."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _hash_examples(table: Dataset) -> str:

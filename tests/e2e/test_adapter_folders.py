@@ -17,7 +17,7 @@ from finetuning.config.schema import Settings
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
 from tests.support.cli import Cli, arguments_for, read_json
-from tests.support.runs import StopAfter, run_train
+from tests.support.runs import StopAfter, check_resumed_is_whole, run_train
 
 LORA = ["--set", "model.adapter.method=lora", "--set", "model.adapter.r=4", "--epochs", "1"]
 KINDS = {
@@ -137,16 +137,82 @@ def test_a_base_that_moved_is_told_and_a_relative_one_is_found(
         assert (run.code, run.out) == (0, whole.out), run.err
 
 
-def test_training_does_not_begin_with_an_adapter(cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path) -> None:
+def test_another_method_than_the_adapters_asks_for_a_merged_model(
+    cli: Cli, tiny_model: Path, reviews: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "first" / "model"
     assert cli(*arguments_for(tiny_model, reviews, folder, *LORA)).code == 0
-    run = cli(*arguments_for(folder, reviews, tmp_path / "second", "--epochs", 1))
-    assert run.code == 4, run.err
+    again = ("--epochs", 1, "--set")
+    run = cli(*arguments_for(folder, reviews, tmp_path / "second", *again, "model.adapter.method=freeze"))
+    assert run.code == 2, run.err
     assert f"export --model_name {folder}" in run.err and f"--model_name {folder / 'merged'}" in run.err
+    run = cli(*arguments_for(folder, reviews, tmp_path / "second", *again, "model.adapter.r=8"))
+    assert run.code == 2 and "model.adapter.r: 어댑터 4 / 설정 8" in run.err, run.err
     exported = cli("export", "--model_name", folder)
     assert exported.code == 0, exported.err
-    run = cli(*arguments_for(folder / "merged", reviews, tmp_path / "second", "--epochs", 1))
+    run = cli(*arguments_for(folder / "merged", reviews, tmp_path / "second", *again, "model.adapter.method=lora"))
     assert run.code == 0, run.err
+
+
+@pytest.mark.parametrize("task", ["text-generation", "text2text-generation", "text-classification"])
+def test_a_new_run_goes_on_with_a_saved_adapter(
+    task: str, flags_for: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    """It begins where the first run ended, keeps its base, and stops and resumes as any run does."""
+    from peft import PeftConfig
+
+    flags, first = flags_for(task), tmp_path / "first" / "model"
+    run_train([*flags, *LORA, "--set", "model.adapter.rslora=true", "--output_dir", str(first)], StopAfter())
+    again = [*flags, "--model_name", str(first)]
+    settings = settings_of([*again, "--no-mixed_precision"])
+    models = ModelManager(settings, find_task(settings))
+    names = models.label_names()
+    begun = models.load_model(names).eval()
+    assert torch.allclose(_outputs(begun), _outputs(merged(task, first)), atol=1e-5)
+    trained = [name for name, parameter in begun.named_parameters() if parameter.requires_grad]
+    assert trained and all("lora_" in name or "modules_to_save" in name for name in trained)
+    outline = models.outline(names)
+    assert [name for name, parameter in outline.named_parameters() if parameter.requires_grad] == trained
+    check_resumed_is_whole(again, StopAfter(looks=3), tmp_path)
+    second = tmp_path / "whole" / "model"
+    config = PeftConfig.from_pretrained(second)
+    assert (config.r, config.use_rslora) == (4, True)
+    assert config.base_model_name_or_path == flags[flags.index("--model_name") + 1]
+    assert "r: 4" in (second / "settings.yaml").read_text(encoding="utf-8")
+    assert not torch.allclose(_outputs(merged(task, second)), _outputs(merged(task, first)), atol=1e-3)
+
+
+def test_a_head_of_other_labels_begins_anew(flags_for: Callable[[str], list[str]], tmp_path: Path) -> None:
+    flags, first = flags_for("text-classification"), tmp_path / "first"
+    run_train([*flags, *LORA, "--output_dir", str(first)], StopAfter())
+    settings = settings_of([*flags, "--model_name", str(first)])
+    model = ModelManager(settings, find_task(settings)).load_model(("가", "나", "다"))
+    assert model.classifier.weight.shape[0] == model.config.num_labels == 3
+    assert set(model.config.id2label.values()) == {"가", "나", "다"}
+
+
+def test_a_base_whose_weights_changed_is_told(
+    flags_for: Callable[[str], list[str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    flags, folder = flags_for("text-classification"), tmp_path / "model"
+    base = Path(shutil.copytree(flags[flags.index("--model_name") + 1], tmp_path / "base"))
+    run_train([*flags, *LORA, "--model_name", str(base), "--output_dir", str(folder)], StopAfter())
+    merged("text-classification", folder)
+    weights = load_file(base / "model.safetensors")
+    save_file({name: t.bfloat16() for name, t in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    merged("text-classification", folder)
+    assert "베이스 모델의 가중치가 바뀌었습니다" not in caplog.text  # the same weights in another dtype
+    save_file({name: 1.1 * t for name, t in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    merged("text-classification", folder)
+    assert "베이스 모델의 가중치가 바뀌었습니다" in caplog.text and str(folder) in caplog.text
+
+
+def settings_of(flags: list[str]) -> Settings:
+    from finetuning_app import build_parser, read_settings
+
+    return read_settings(build_parser().parse_args(flags))
 
 
 def _outputs(model: Any) -> torch.Tensor:

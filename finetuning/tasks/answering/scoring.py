@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -177,13 +177,13 @@ class AnswerScorer(Scorer):
         """Return the score of a model that finds no answer; see `Scorer.baseline`."""
         return Naive("답이 하나도 없다고만 예측하면", [Found("", 0, 0, 0.0, 0.0)] * count)
 
-    def by_row(self, predictions: Sequence[Any], rows: RowColumns) -> Sequence[float]:
-        """Return the F1 of each row, 0 to 100; see `Scorer.by_row`."""
-        golds = answer_texts(rows["answers"])
-        return [
-            100 * answer_metrics.f1(self.answer(prediction), gold)
-            for prediction, gold in zip(predictions, golds, strict=True)
-        ]
+    def drawn_score(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Callable[[np.ndarray], float]:
+        """Return the mean F1 of drawn rows, 0 to 100; see `Scorer.drawn_score`."""
+        pairs = zip(predictions, answer_texts(rows["answers"]), strict=True)
+        each = np.array([100 * answer_metrics.f1(self.answer(prediction), gold) for prediction, gold in pairs])
+        return lambda places: float(each[places].mean())
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,6 +151,14 @@ class LabelSetScorer(HeadScorer):
         """Return the commonest label of train alone, always; see `Scorer.baseline`."""
         commonest = most_common(train_labels)
         return Naive(f"항상 가장 흔한 라벨('{commonest}')로만 예측하면", [only(commonest, label_names)] * count)
+
+    def drawn_score(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Callable[[np.ndarray], float]:
+        """Return the micro-F1 of drawn rows; see `Scorer.drawn_score`."""
+        truth, said = _indicators(rows["label"], label_names) > 0, np.array(predictions) >= self.threshold
+        both, either = (truth & said).sum(1), truth.sum(1) + said.sum(1)
+        return lambda places: float(2 * both[places].sum() / max(1, either[places].sum()))
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,6 +109,19 @@ class NumberScorer(HeadScorer):
             return None
         mean = sum(float(label) * rows for label, rows in train_labels.items()) / sum(train_labels.values())
         return Naive(f"항상 학습 데이터의 평균({mean:.3g})으로만 예측하면", [mean] * count)
+
+    def drawn_score(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Callable[[np.ndarray], float]:
+        """Return Pearson's correlation of drawn rows; see `Scorer.drawn_score`."""
+        truth, scores = np.array([float(label) for label in rows["label"]]), np.array(predictions, dtype=np.float64)
+
+        def correlation(places: np.ndarray) -> float:
+            x, y = truth[places] - truth[places].mean(), scores[places] - scores[places].mean()
+            lengths = float(np.sqrt((x @ x) * (y @ y)))
+            return float(x @ y) / lengths if lengths > 0 else 0.0
+
+        return correlation
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

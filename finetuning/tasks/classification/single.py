@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,6 +138,14 @@ class LabelScorer(LabelLossScorer, HeadScorer):
         """Return the commonest label of train, always; see `Scorer.baseline`."""
         commonest = most_common(train_labels)
         return Naive(f"항상 가장 흔한 라벨('{commonest}')로만 예측하면", [only(commonest, label_names)] * count)
+
+    def drawn_score(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Callable[[np.ndarray], float]:
+        """Return the accuracy of drawn rows; see `Scorer.drawn_score`."""
+        said = [label_names[int(scores.argmax())] for scores in predictions]
+        right = np.array([one == label for one, label in zip(said, rows["label"], strict=True)])
+        return lambda places: float(right[places].mean())
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class EntityScore:
@@ -45,6 +47,31 @@ def micro_average(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
     """Score all entities together, whatever their kind; see `entity_scores` for the arguments."""
     wanted, found = _entities(truth), _entities(predicted)
     return _score(len(wanted), len(found), len(wanted & found))
+
+
+def entity_counts(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> np.ndarray:
+    """Count each sequence's entities, which add up over sequences.
+
+    Args:
+        truth: IOB2 tags of each sequence.
+        predicted: Predicted tags of the same sequences.
+
+    Returns:
+        True, predicted and found entities of every kind that occurs, (sequences, kinds, 3) int64.
+    """
+    wanted, found = _entities(truth), _entities(predicted)
+    kinds = {kind: place for place, kind in enumerate(sorted({kind for *_, kind in wanted | found}))}
+    counts = np.zeros((len(truth), len(kinds), 3), np.int64)
+    for place, entities in enumerate((wanted, found, wanted & found)):
+        for number, *_, kind in entities:
+            counts[number, kinds[kind], place] += 1
+    return counts
+
+
+def macro_f1(counts: np.ndarray) -> float:
+    """Return the mean F1 of the kinds that occur in (kinds, 3) counts of `entity_counts`; 0 if none does."""
+    occurring = counts[counts.any(1)]
+    return macro_average([_score(*(int(count) for count in kind)) for kind in occurring]).f1
 
 
 def macro_average(scores: Sequence[EntityScore]) -> EntityScore:

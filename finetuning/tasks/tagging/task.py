@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from finetuning.tasks.loss_settings import LabelLossScorer
 from finetuning.tasks.parts import RowColumns, RowEncoder, RowReader
 from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tagging.decoding import TaggedToken, decode, raw_tags, tagged
-from finetuning.tasks.tagging.entities import entity_scores, macro_average, micro_average
+from finetuning.tasks.tagging.entities import entity_counts, entity_scores, macro_average, macro_f1, micro_average
 from finetuning.tasks.tagging.evidence import entity_evidence, marks_of
 from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
 from finetuning.tasks.tagging.windows import text_windows
@@ -218,6 +218,13 @@ class EntityScorer(LabelLossScorer):
     def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
         """Return the score of a model that finds no entity; see `Scorer.baseline`."""
         return Naive("개체를 하나도 찾지 않으면")
+
+    def drawn_score(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Callable[[np.ndarray], float]:
+        """Return the macro-F1 over the entities of drawn rows; see `Scorer.drawn_score`."""
+        counts = entity_counts(*_tagged(predictions, rows, label_names))
+        return lambda places: macro_f1(counts[places].sum(0))
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
