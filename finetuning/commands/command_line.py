@@ -262,11 +262,9 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         help="evaluate: lm-eval의 벤치마크로 평가하고 학습 전 모델과 비교합니다. 예: kobest,kmmlu,haerae",
     )  # fmt: skip
     parser.add_argument(
-        "--suite_data",
-        type=_path,
-        metavar="폴더",
+        "--suite_data", type=_path, metavar="폴더",
         help="--suite: 내려받아 둔 벤치마크 데이터 (기본값: Hugging Face Hub)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--input", type=_path, metavar="파일", help="predict, generate: 읽을 파일 (기본값: 표준 입력, 한 줄에 하나)"
     )
@@ -282,10 +280,9 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--push", metavar="저장소", help="export: 저장한 뒤 Hugging Face Hub의 이 저장소에 올립니다")
     parser.add_argument(
-        "--license",
-        metavar="라이선스",
+        "--license", metavar="라이선스",
         help="export: 모델 카드에 적을 라이선스. 예: apache-2.0 (기본값: 베이스 모델의 것)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--defuse_formulas", action="store_true",
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
