@@ -20,6 +20,7 @@ from finetuning.models.agreement import (
 )
 from finetuning.models.dtypes import base_dtype, cast_trained
 from finetuning.models.loading import ModelLoader, check_name, usable_length
+from finetuning.models.mixed import Share
 from finetuning.models.saved import SavedAdapter, check_trained, is_adapter, label_names
 from finetuning.models.saving import check_savable, mend_generation_config, save_pretrained
 from finetuning.models.vocabulary import Extension, cover, embedding_rows, initialise_rows, resize, train_vocabulary
@@ -48,6 +49,7 @@ class ModelManager:
         self.settings, self.task, self.extension = settings, task, extension
         self.name = settings.model.name
         self._loader = ModelLoader(settings, task)
+        self.shares: Sequence[Share] = ()  # of adapters that are merged with the one that is named, first
         self._base_hash: str | None = None  # of the base that an adapter is trained on
 
     # --- before the weights ---
@@ -192,8 +194,8 @@ class ModelManager:
         return self._loader.base(self.name, {}).model
 
     def load_merged(self) -> PreTrainedModel:
-        """Load an adapter merged into its base, in float32."""
-        merged = self._saved_adapter().merged()
+        """Load an adapter, or several by their shares, merged into the base, in float32."""
+        merged = self._saved_adapter().merged(self.shares)
         check_trained(self.task, merged.config, set(), self.name)
         mend_generation_config(merged)
         return merged

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
+from finetuning.commands.adapters_flag import name_first_adapter
+from finetuning.commands.export_flags import add_export_flags
 from finetuning.commands.generate_flags import GENERATE_FLAGS, add_generate_flags, check_generate_flags
 from finetuning.commands.repeated_flags import unread_settings, unused_values
 from finetuning.config.flags import SETTING_FLAGS
@@ -44,6 +46,7 @@ _COMMAND_FLAGS = {
     "--format": ("export",),
     "--push": ("export",),
     "--license": ("export",),
+    "--adapters": ("export",),
     "--defuse_formulas": ("predict",),
     "--compare": ("plan",),
     "--time": ("plan",),
@@ -273,16 +276,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/형식). "
         "generate: 결과를 쓸 .jsonl",
     )  # fmt: skip
-    parser.add_argument(
-        "--format", metavar="형식",
-        help="export: merged(어댑터를 합친 모델), gguf, gguf-q8_0(llama.cpp와 Ollama), onnx, onnx-int8(인코더) "
-        "(기본값: merged)",
-    )  # fmt: skip
-    parser.add_argument("--push", metavar="저장소", help="export: 저장한 뒤 Hugging Face Hub의 이 저장소에 올립니다")
-    parser.add_argument(
-        "--license", metavar="라이선스",
-        help="export: 모델 카드에 적을 라이선스. 예: apache-2.0 (기본값: 베이스 모델의 것)",
-    )  # fmt: skip
+    add_export_flags(parser)
     parser.add_argument(
         "--defuse_formulas", action="store_true",
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
@@ -327,6 +321,7 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
             )
     if arguments.command == "generate":
         check_generate_flags(arguments)
+    name_first_adapter(arguments)
     if arguments.defuse_formulas and not (arguments.output and arguments.output.suffix.lower() == ".csv"):
         raise SettingsError(
             "--defuse_formulas는 CSV 파일로 쓸 때만 쓸 수 있습니다.",

@@ -13,11 +13,12 @@ from finetuning.commands.run_folder import MODEL_FILES, RECORD
 from finetuning.commands.session import Session, find_saved
 from finetuning.commands.what_next import exported_model, tell
 from finetuning.exports.base import ExportFormat, Written
-from finetuning.exports.described import card, origin_of, public_settings
+from finetuning.exports.described import card, origin_of, origin_of_sum, public_settings
 from finetuning.exports.folder import record_of, size_text, sizes_in, staged
 from finetuning.exports.hub import check_may_push, check_name, push, shown_push
 from finetuning.exports.registry import find_format
 from finetuning.files import seen_from, typed
+from finetuning.models.mixed import check_shares
 from finetuning.reporting.next_steps import NextStep, lines_of, next_commands
 
 _log = logging.getLogger(__name__)
@@ -37,12 +38,18 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     if arguments.push is not None:
         (check_name if arguments.dry_run else check_may_push)(arguments.push)
     find_saved(session, arguments)
+    if arguments.adapters:
+        check_shares(arguments.adapters)
+        session.models.shares = arguments.adapters
     model = Path(session.models.name)
     home = model if model.is_dir() else session.output_dir  # a model of the Hub has no folder
     folder = arguments.output.expanduser() if arguments.output else home / chosen.name
     check_export_folder(folder, model)
     written = _write(session, chosen, folder, home, arguments.license)
     sizes = sizes_in(folder)
+    if arguments.adapters:
+        parts = ", ".join(f"{share.folder} × {share.weight:g}" for share in arguments.adapters)
+        _log.info("어댑터 %d개를 가중치를 곱해 더했습니다: %s", len(arguments.adapters), parts)
     _tell_what_was_written(chosen, folder, sizes, written)
     if arguments.push is not None and arguments.dry_run:
         text = (folder / _CARD).read_text(encoding="utf-8")
@@ -54,8 +61,11 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
 
 def _write(session: Session, chosen: ExportFormat, folder: Path, home: Path, license: str | None) -> Written:
     """Write the model with its settings and its card, all of it or nothing."""
-    origin = origin_of(home, license)
-    record = {"format": chosen.name, "task": session.task.name, "model": _from(folder, Path(session.models.name))}
+    shares = session.models.shares
+    origin = origin_of_sum([Path(share.folder) for share in shares], license) if shares else origin_of(home, license)
+    parts = {"adapters": {_from(folder, Path(share.folder)): share.weight for share in shares}} if shares else {}
+    model = _from(folder, Path(session.models.name))
+    record = {"format": chosen.name, "task": session.task.name, "model": model, **parts}
     with staged(folder, record) as place:
         written = chosen.write(session.models, place)
         settings = public_settings(session.settings, session.task, origin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,21 @@ def origin_of(folder: Path, license: str | None) -> Origin:
         metrics={name: value for name, value in summary[split].items() if isinstance(value, float)} if split else {},
         license=license or (None if base is None else _license_of(str(base))),
     )
+
+
+def origin_of_sum(folders: Sequence[Path], license: str | None) -> Origin:
+    """Read where a sum of adapters comes from; no score of one of them is its score.
+
+    Args:
+        folders: The adapters' folders.
+        license: The licence that the user names; None for that of the base model.
+
+    Returns:
+        What is known.
+    """
+    parts = [origin_of(folder, license) for folder in folders]
+    datasets = dict.fromkeys(part.dataset for part in parts if part.dataset is not None)
+    return Origin(base=parts[0].base, dataset=", ".join(datasets) or None, license=parts[0].license)
 
 
 def public_settings(settings: Settings, task: Task, origin: Origin) -> Settings:

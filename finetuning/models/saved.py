@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from exceptions import ModelError
 from finetuning.models.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_of, tell_changed_base
 from finetuning.models.errors import explain
 from finetuning.models.loading import LoadedModel, ModelLoader
+from finetuning.models.mixed import Share, add_weighted
 from finetuning.models.vocabulary import cover
 from finetuning.tasks.base import Task
 
@@ -70,13 +71,20 @@ class SavedAdapter:
     loader: ModelLoader
     folder: str
 
-    def merged(self) -> PreTrainedModel:
+    def merged(self, shares: Sequence[Share] = ()) -> PreTrainedModel:
         """Merge the adapter into its base in float32, even if it was trained on a quantised base.
 
         Merging into quantised weights would round them a second time; Dettmers et al. 2023 merge into full precision.
+
+        Args:
+            shares: This adapter's part and those of others that are merged with it; none for the whole of this one.
+
+        Returns:
+            The merged model.
         """
         base, _ = self.loader.weights(self.base_name, "float32", {"config": self.base_config()})
-        model: PreTrainedModel = self._attached(base).merge_and_unload()
+        attached = self._attached(base)
+        model: PreTrainedModel = add_weighted(attached, shares) if shares else attached.merge_and_unload()
         return model
 
     def beside_base(self) -> PreTrainedModel:
