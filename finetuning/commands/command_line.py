@@ -277,6 +277,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         "generate: 결과를 쓸 .jsonl",
     )  # fmt: skip
     add_export_flags(parser)
+    add_adapters_flag(parser)
     parser.add_argument(
         "--defuse_formulas", action="store_true",
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",

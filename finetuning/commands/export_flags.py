@@ -12,7 +12,6 @@ def add_export_flags(parser: argparse.ArgumentParser) -> None:
         help="export: merged(어댑터를 합친 모델), gguf, gguf-q8_0(llama.cpp와 Ollama), onnx, onnx-int8(인코더) "
         "(기본값: merged)",
     )  # fmt: skip
-    add_adapters_flag(parser)
     parser.add_argument("--push", metavar="저장소", help="export: 저장한 뒤 Hugging Face Hub의 이 저장소에 올립니다")
     parser.add_argument(
         "--license", metavar="라이선스",
