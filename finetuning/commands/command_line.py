@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
-from finetuning.commands.adapters_flag import name_first_adapter
+from finetuning.commands.adapters_flag import add_adapters_flag, name_first_adapter
 from finetuning.commands.export_flags import add_export_flags
 from finetuning.commands.generate_flags import GENERATE_FLAGS, add_generate_flags, check_generate_flags
 from finetuning.commands.repeated_flags import unread_settings, unused_values
