@@ -14,9 +14,11 @@ ROLE_NAMES = {  # what messages call the roles of columns
     "context": "지문", "answers": "정답", "messages": "대화", "conversations": "대화", "instruction": "지시문",
     "input": "입력", "output": "답", "prompt": "입력", "response": "출력", "group": "그룹", "segments": "segments",
     "chosen": "좋은 답", "rejected": "나쁜 답", "judged": "답의 평가",
+    "passages": "문서 목록", "positives": "정답 문서", "negatives": "오답 문서",
+    "positive_scores": "정답 문서의 교사 점수", "negative_scores": "오답 문서의 교사 점수",
 }  # fmt: skip
 SPLIT_NAMES = {"train": "학습", "validation": "검증", "test": "테스트"}
-TEXT_ROLES = ("text", "text_pair", "prompt", "messages", "question", "context")  # what a model is given
+TEXT_ROLES = ("text", "text_pair", "prompt", "messages", "question", "context", "passages")  # what a model is given
 _SHOWN_CHARACTERS = 40
 # What a terminal acts on instead of showing it: control characters but for the tab, marks of writing direction, line
 # separators, and halves of surrogate pairs. The joiners of emoji and of scripts are none of these.

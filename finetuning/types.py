@@ -141,6 +141,28 @@ class Texts:
 
 
 @dataclass(frozen=True)
+class Lists:
+    """Which rows of a batch are the passages of one query, for losses that compare them.
+
+    Attributes:
+        sizes: Number of passages of each list.
+        owners: The list that each row belongs to, (rows,) int64.
+        teacher: A teacher's score of each row, (rows,), or None.
+        pairs: Rows of a relevant and an irrelevant passage of one list, (pairs, 2) int64; None without a teacher.
+    """
+
+    sizes: tuple[int, ...]
+    owners: torch.Tensor
+    teacher: torch.Tensor | None = None
+    pairs: torch.Tensor | None = None
+
+    def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> Lists:
+        """Return a copy with `convert` applied to each tensor, such as a move to another device."""
+        teacher, pairs = (None if part is None else convert(part) for part in (self.teacher, self.pairs))
+        return Lists(self.sizes, convert(self.owners), teacher, pairs)
+
+
+@dataclass(frozen=True)
 class Noise:
     """Noise on the embeddings of one example, drawn when the model runs.
 
@@ -176,6 +198,7 @@ class Batch:
         answers: Which places belong to which answer, for losses of whole answers.
         others: Sequences of the same examples that the objective computes first, without gradients.
         texts: Which text of the window each sequence is, for losses that compare texts.
+        lists: Which rows are the passages of one query.
         noise: Noise on embeddings, in training only.
     """
 
@@ -190,6 +213,7 @@ class Batch:
     answers: Answers | None = None
     others: Batch | None = None
     texts: Texts | None = None
+    lists: Lists | None = None
     noise: tuple[Noise, ...] = ()
 
     def computed_tokens(self) -> int:
@@ -207,6 +231,7 @@ class Batch:
             dense=None if self.dense is None else self.dense.mapped(convert),
             answers=None if self.answers is None else self.answers.mapped(convert),
             others=None if self.others is None else self.others.mapped(convert),
+            lists=None if self.lists is None else self.lists.mapped(convert),
         )
 
     def examples(self) -> int:

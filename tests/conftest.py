@@ -174,6 +174,7 @@ def model_of(tiny_model: Path, tiny_causal: Path, tiny_seq2seq: Path) -> Callabl
         "text-generation": tiny_causal,
         "preference": tiny_causal,
         "reward": tiny_causal,
+        "causal-reranker": tiny_causal,
         "text2text-generation": tiny_seq2seq,
     }
     return lambda task: models.get(task, tiny_model)
@@ -188,6 +189,8 @@ def flags_for(
         "finetuning.reporting.log.set_up_logging", lambda *_: None
     )  # it would take the log from the other tests
 
+    own = {"causal-reranker": ["--set", "reranker.prompt=Q {query} {passage}"]}  # a character is three tokens
+
     def flags(task: str) -> list[str]:
         model = model_of(task)
         return [
@@ -196,6 +199,7 @@ def flags_for(
             "--max_length", "48", "--set", "logging.progress_bar=false", "--set", "logging.log_steps=2",
             "--set", "logging.report=false",
             "--set", f"data.dataset_cache_dir={tmp_path / 'cache'}", "--set", "generation.max_new_tokens=4",
+            *own.get(task, []),
         ]  # fmt: skip
 
     return flags

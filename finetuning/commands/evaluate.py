@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from finetuning.data.rows import Rows
     from finetuning.inference.evaluator import Evaluation, Evaluator
     from finetuning.reporting.next_steps import NextStep
+    from finetuning.reporting.quality import Quality
 
 _log = logging.getLogger(__name__)
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
     """Evaluate a saved model on one split; print the metrics to stdout and save them beside the model."""
+    from finetuning.inference.evaluator import columns_of
+    from finetuning.reporting.quality import Scored, lines_of, quality_of_use
     from finetuning.reporting.run_report import evaluation_line
 
     if arguments.suite is not None or arguments.suite_data is not None:
@@ -50,17 +53,23 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     evaluation = evaluator.evaluate(examples, session.settings.training.seed, session.task.scores.final_texts)
     for line in evaluation.details:
         _log.info("%s", line)
+    names = evaluator.label_names
+    labels = session.data.label_counts(rows) if names else {}
+    scored = Scored(split, columns_of(examples), evaluation.predictions, evaluation.metrics, names, labels)
+    quality = quality_of_use(session.task, scored)
     steps = steps_after_use(session, arguments, "evaluate")
     if session.runtime.is_main:
-        _write(session, evaluator, split, rows, examples, evaluation, steps)
+        _write(session, evaluator, rows, examples, evaluation, split, quality, steps)
+    for line in lines_of(quality) if quality is not None else ():
+        _log.info("%s", line)
     # what is saved does not depend on who reads this
     print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
     tell(steps)
 
 
 def _write(
-    session: Session, evaluator: Evaluator, split: str, rows: Rows, examples: Examples, evaluation: Evaluation,
-    steps: Sequence[NextStep],
+    session: Session, evaluator: Evaluator, rows: Rows, examples: Examples, evaluation: Evaluation, split: str,
+    quality: Quality | None, steps: Sequence[NextStep],
 ) -> None:  # fmt: skip
     """Save the metrics beside the model, and the report where the settings ask for it; tell what cannot be saved."""
     from finetuning.data.table import numbers
@@ -91,4 +100,4 @@ def _write(
         told = tuple(line for own in rows.datasets() for line in own.told)
         data = SplitFacts(split, rows.where, len(rows), int(numbers(examples.table, "truncated").sum()), told)
         shown = replace(facts, cases=ranked_cases(said, evidence))
-        write_evaluation(folder, shown, said, Background([data], next_steps=steps), path.name)
+        write_evaluation(folder, shown, said, quality, Background([data], next_steps=steps), path.name)

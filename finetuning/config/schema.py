@@ -20,6 +20,7 @@ from finetuning.config.sections.tasks import (
     GenerationSettings,
     PreferenceSettings,
     QuestionAnsweringSettings,
+    RerankerSettings,
     Text2TextSettings,
     TextGenerationSettings,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "ModelSettings",
     "PreferenceSettings",
     "QuestionAnsweringSettings",
+    "RerankerSettings",
     "Settings",
     "Text2TextSettings",
     "TextGenerationSettings",
@@ -60,6 +62,7 @@ class Settings(Section):
     text_generation: TextGenerationSettings = setting(TextGenerationSettings(), "언어 모델", "language models")
     preference: PreferenceSettings = setting(PreferenceSettings(), "선호 학습", "training on preferences")
     embedding: EmbeddingSettings = setting(EmbeddingSettings(), "임베딩", "embeddings")
+    reranker: RerankerSettings = setting(RerankerSettings(), "리랭커", "rerankers")
     text2text: Text2TextSettings = setting(
         Text2TextSettings(), "번역, 요약 같은 태스크", "translation, summaries and the like"
     )

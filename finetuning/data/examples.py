@@ -63,7 +63,8 @@ class Examples:
 
     Attributes:
         table: One row an example: `input_ids`, `row`, and the columns that the task's `collate` reads.
-        lengths: Tokens of each example, int32.
+        lengths: Tokens of each example, int32; of an example whose sequences stay together (`sizes`) as many as they
+            have when padded to the longest of them.
         rows: The clean rows that the examples were made from, in the same order.
         drawn: The datasets of a mixture, in the order of the table; empty where an epoch has every example once.
     """

@@ -18,7 +18,7 @@ from finetuning.data.arrow import example_batch, in_memory, joined, write_tables
 from finetuning.data.cache import FORMAT, code_key, settings_key
 from finetuning.data.examples import Examples
 from finetuning.data.rows import Rows
-from finetuning.data.table import counted, list_lengths, numbers, text_sizes
+from finetuning.data.table import Cells, counted, list_lengths, numbers, text_sizes
 from finetuning.files import content_key
 from finetuning.tasks.base import Task
 
@@ -135,7 +135,15 @@ def usable_examples(table: Dataset, rows: Dataset) -> Examples:
     if not np.array_equal(own, owners):  # else each row has one example
         has_any = np.isin(own, owners)
         rows = rows if has_any.all() else rows.select(np.flatnonzero(has_any))
-    return Examples(table, lengths, rows)
+    return Examples(table, _padded_lengths(table, lengths), rows)
+
+
+def _padded_lengths(table: Dataset, lengths: np.ndarray) -> np.ndarray:
+    """Return the tokens of each example; of one with several sequences (`sizes`) those padded to the longest."""
+    if "sizes" not in table.column_names:
+        return lengths
+    padded = [len(sizes) * max(sizes) for sizes in Cells(table, "sizes")]
+    return np.array(padded, dtype=np.int32)
 
 
 @dataclass

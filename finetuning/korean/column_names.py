@@ -38,6 +38,15 @@ PASSAGES = (
     "context", "passage", "positive", "pos", "positives", "positive_passages", "document", "doc", "paragraph", "sent1",
     "answer", "a", "정답문서", "정답 문서", "정답_문서", "지문", "문서", "문단", "본문", "문맥", "답변", "답",
 )  # fmt: skip
+DOCUMENTS = (  # one passage of a pair that is judged
+    "context", "passage", "document", "doc", "paragraph", "text", "content", "문서", "지문", "본문", "문단", "문맥",
+    "내용", "텍스트", "답변",
+)  # fmt: skip
+POSITIVES = (
+    "positives", "positive", "pos", "positive_passages", "positive_passage", "정답문서", "정답 문서", "정답_문서",
+)  # fmt: skip
+CANDIDATES = ("passages", "documents", "docs", "candidates", "문서들", "문서 목록", "문서목록", "후보")
+RELEVANCES = (*LABELS, "relevance", "relevant", "is_relevant", "scores", "관련", "관련도", "관련성", "적합도")
 SOURCES = (
     "source", "src", "input", "text", "document", "question", "q", "ko", "질문", "입력", "원문", "본문", "문장",
     "한국어",

@@ -10,6 +10,7 @@ import numpy as np
 
 from finetuning.config.schema import Settings
 from finetuning.data.examples import Examples, batches_by_length
+from finetuning.data.table import list_lengths
 from finetuning.device.runtime import Runtime
 from finetuning.inference.evaluator import BUDGET_FACTOR
 from finetuning.planning.types import Step, Workload
@@ -68,7 +69,7 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
     """
     max_length, token_budget = settings.data.max_length, settings.data.batch_size * settings.data.max_length
     window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * runtime.processes
-    longest = max_length * (2 if source.task.encodes.shares_beginnings else 1)
+    longest = max_length * (2 if source.task.encodes.shares_beginnings else _most_sequences(source.train))
     train, seed = source.train, settings.training.seed
     lengths, order = train.sequence_lengths.clip(max=longest), order_of(train, seed, 0)
 
@@ -144,11 +145,13 @@ def largest_evaluation_batch(lengths: np.ndarray, token_budget: int) -> np.ndarr
 def shortened(example: Mapping[str, Any], max_length: int) -> dict[str, Any]:
     """Truncate an example: every list with one entry per token is cut to max_length entries.
 
-    A pair of answers is cut so that each of its two sequences has that many tokens.
+    A pair of answers is cut so that each of its two sequences has that many tokens, and so are several sequences.
     """
     tokens = len(example["input_ids"])
     if example.get("branches"):
         return _shortened_pair(example, max_length)
+    if example.get("sizes"):
+        return _shortened_list(example, max_length)
     return {
         name: value[:max_length] if isinstance(value, list) and len(value) == tokens else value
         for name, value in example.items()
@@ -163,3 +166,18 @@ def _shortened_pair(example: Mapping[str, Any], max_length: int) -> dict[str, An
     places = [start + place for start, size in zip(starts, sizes, strict=True) for place in range(size)]
     cut = {name: [example[name][place] for place in places] for name in ("input_ids", "trained")}
     return {**example, **cut, "branches": sizes}
+
+
+def _shortened_list(example: Mapping[str, Any], max_length: int) -> dict[str, Any]:
+    ends = np.cumsum(example["sizes"]).tolist()
+    spans = [(end - size, min(size, max_length)) for end, size in zip(ends, example["sizes"], strict=True)]
+    places = [start + place for start, size in spans for place in range(size)]
+    names = [name for name in ("input_ids", "token_type_ids") if name in example]
+    return {**example, **{name: [example[name][place] for place in places] for name in names},
+            "sizes": [size for _, size in spans]}  # fmt: skip
+
+
+def _most_sequences(examples: Examples) -> int:
+    """Return the number of sequences of the example that has most."""
+    has_several = "sizes" in examples.table.column_names
+    return int(list_lengths(examples.table, "sizes").max()) if has_several else 1

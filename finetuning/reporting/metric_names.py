@@ -47,6 +47,8 @@ METRIC_NAMES = {
     "mrr_at_10": "MRR@10",
     "ndcg_at_10": "nDCG@10",
     "window_accuracy": "window 안에서 정답 문서가 가장 가까운 비율",
+    "top_accuracy": "맨 위가 정답인 질문",
+    "average_precision": "AP",
 }
 
 

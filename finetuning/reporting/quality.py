@@ -142,6 +142,29 @@ def quality_of(
     return Quality(metric, scored.split, scored.metrics[metric], interval, baseline, _each_remedy_once(found))
 
 
+def quality_of_use(task: Task, scored: Scored) -> Quality | None:
+    """Judge a saved model on any split: what is known without the run that trained it.
+
+    Args:
+        task: The task.
+        scored: The evaluation, with the labels of its own split in place of those of train.
+
+    Returns:
+        The score with its interval, the baseline and the findings; None where the task's metric was not computed.
+    """
+    metric = task.scores.best_metric
+    if metric not in scored.metrics:  # such as rewards without the model to compare with
+        return None
+    naive = naive_of(task, scored.train_labels, len(scored.predictions), scored.label_names)
+    interval = _interval(task, scored)
+    found, baseline = list[Finding](), None
+    if naive is not None:
+        baseline = naive_score(task, naive, scored.rows, scored.label_names)
+        found.append(_beside(scored, metric, naive, baseline, interval, None))
+    found += [*_never_said(task, scored), *_few_scored(len(scored.predictions))]
+    return Quality(metric, scored.split, scored.metrics[metric], interval, baseline, _each_remedy_once(found))
+
+
 def naive_of(task: Task, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
     """Return what is had without training on so many rows, or None where that is not known."""
     has_counts = bool(train_labels) or not task.reads.has_labels

@@ -251,7 +251,7 @@ class Scorer(ABC):
         reads: Settings of training that change its loss, of those that only some tasks read.
     """
 
-    best_metric: ClassVar[str]
+    best_metric: str
     greater_is_better: ClassVar[bool]
     validation_texts: ClassVar[int] = 0
     final_texts: ClassVar[int] = 0

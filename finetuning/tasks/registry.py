@@ -23,6 +23,8 @@ _ROWS = (
     ("preference.task", "PreferenceTask"),
     ("preference.reward", "RewardTask"),
     ("embedding.task", "EmbeddingTask"),
+    ("reranker.task", "RerankerTask"),
+    ("reranker.causal", "CausalRerankerTask"),
 )
 
 

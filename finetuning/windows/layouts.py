@@ -151,10 +151,13 @@ class OneRow(Layout):
 
 
 def _sequences_in(row: Sequence[Mapping[str, Any]], attend: Attend | None) -> DenseTokens:
-    """Return the index maps of a row. Sequences with `branches` (shared tokens, and those of each branch) fork."""
+    """Return the index maps of a row. Sequences with `branches` (shared tokens, and those of each branch) fork.
+
+    An example with `sizes` is several sequences, one behind the other.
+    """
     if row[0].get("branches"):
         return branching_tokens([(one["branches"][0], one["branches"][1:]) for one in row])
-    return causal_tokens([len(sequence["input_ids"]) for sequence in row], attend)
+    return causal_tokens([size for one in row for size in one.get("sizes") or [len(one["input_ids"])]], attend)
 
 
 class Packed(Layout):

@@ -23,6 +23,7 @@ def test_a_file_of_the_user_is_kept_and_an_evaluation_is_written_anew(
     cache = data_flags(tmp_path / "model")[2:]
     run = cli("evaluate", "--output_dir", tmp_path / "model", "--dataset", data, *cache)
     assert run.code == 0 and "mine 20행" in run.out
+    assert "판정" in run.err and "95% 신뢰구간" in run.err and "평가한 행이 20행뿐" in run.err
     assert path.read_text(encoding="utf-8") == theirs and "덮어쓰지 않습니다" in run.err
     path.unlink()
     for _ in range(2):

@@ -32,7 +32,7 @@ def run_module(*arguments: str) -> Any:
 def test_what_is_wrong_on_a_gpu_is_caught() -> None:
     caught = run_module("tests.support.rehearsal.fake_gpu")
     assert caught == {
-        "right": "", "stray tensor": "FakeTensorDeviceMismatchError", "item": "WaitsForTheDevice",
+        "right": "", "stray tensor": "two devices", "item": "WaitsForTheDevice",
         "bool": "WaitsForTheDevice", "nonzero": "WaitsForTheDevice", "mask": "WaitsForTheDevice",
         "copy to the host": "WaitsForTheDevice", "tolist": "WaitsForTheDevice",
     }  # fmt: skip

@@ -57,6 +57,12 @@ def data_of(task: str, folder: Path) -> Path:
         rows = [{"prompt": text, "chosen": "네, 알겠습니다.", "rejected": "싫어"} for text in texts()]
         path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
         return path
+    if task in {"reranker", "causal-reranker"}:
+        path = folder / "train.jsonl"
+        rows = [{"query": text, "pos": ["정말 재미있다"], "neg": ["너무 지루하다", "글쎄"][: 1 + number % 2]}
+                for number, text in enumerate(texts())]  # fmt: skip
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+        return path
     if task == "token-classification":
         path = folder / "train.tsv"
         tagged = ("\n".join(f"{letter}\t{'B-PS' if letter == '영' else 'O'}" for letter in text) for text in texts())

@@ -174,8 +174,8 @@ class DataSettings(Section):
     )
     negative_column: Text = setting(
         "negative",
-        "임베딩에서 오답 문서(hard negative)의 열 이름",
-        "column of hard negatives in training embeddings",
+        "임베딩과 리랭커에서 오답 문서(hard negative)의 열 이름",
+        "column of hard negatives in training embeddings and rerankers",
         more=(
             "목록도 됩니다. `negatives`, `negative_1`처럼 흔한 이름의 열은 모두 읽습니다",
             "A cell may be a list. All columns of common names such as `negatives` and `negative_1` are read",

@@ -191,6 +191,46 @@ class EmbeddingSettings(Section):
     )
 
 
+class RerankerSettings(Section):
+    """Settings of training rerankers, which score how well a passage answers a query."""
+
+    cache_rule: ClassVar[CacheRule] = "none"
+
+    loss: Literal["bce", "mse", "listwise", "margin_mse"] | None = setting(
+        None,
+        "`bce`(0과 1 사이의 라벨), `mse`(점수), `listwise`(질문마다 정답 문서와 오답 문서) 또는 "
+        "`margin_mse`(교사 모델이 매긴 점수의 차이). `null`이면 데이터를 보고 정합니다",
+        "`bce` (labels between 0 and 1), `mse` (scores), `listwise` (good and bad passages of each query) or "
+        "`margin_mse` (differences of a teacher's scores); `null` decides by the data",
+        cache="rows",
+    )
+    format: Literal["pairs", "scores", "lists"] | None = setting(
+        None,
+        "`pairs`(0과 1), `scores`(점수), `lists`(질문마다 여러 문서). 가장 좋은 모델을 고르는 지표가 달라집니다. "
+        "`null`이면 데이터를 보고 정합니다",
+        "`pairs` (0 or 1), `scores` or `lists` (several passages of each query); decides which metric picks the "
+        "best model; `null` decides by the data",
+    )
+    prompt: Text | None = setting(
+        None,
+        "causal-reranker의 프롬프트. `{query}`와 `{passage}`가 있어야 합니다. `null`이면 Qwen 계열은 Qwen3-Reranker의 "
+        "프롬프트, 나머지는 한국어 프롬프트",
+        "prompt of causal-reranker, with `{query}` and `{passage}`; `null` for that of Qwen3-Reranker with Qwen's "
+        "tokenizers and a Korean one with others",
+        cache="examples",
+    )
+    yes_token: Text = setting(
+        "yes",
+        "causal-reranker에서 관련 있다는 답의 토큰",
+        "token of causal-reranker that says that the passage is relevant",
+    )
+    no_token: Text = setting(
+        "no",
+        "causal-reranker에서 관련 없다는 답의 토큰",
+        "token of causal-reranker that says that it is not",
+    )
+
+
 class Text2TextSettings(Section):
     """Settings of training text-to-text models."""
 

@@ -12,6 +12,7 @@ from finetuning.files import write_atomically, write_bytes_atomically
 from finetuning.reporting.cases import Said, write_errors
 from finetuning.reporting.page.curves import charts_of
 from finetuning.reporting.page.names import CONFUSION, CURVES, ERRORS, PAGE, of_split
+from finetuning.reporting.quality import Quality
 from finetuning.reporting.run_report import Background, EvaluationFacts, RunReport
 
 _log = logging.getLogger(__name__)
@@ -36,14 +37,16 @@ def write_report(report: RunReport, said: Said, metrics_file: str) -> None:
 
 
 def write_evaluation(
-    folder: Path, evaluation: EvaluationFacts, said: Said, background: Background, metrics_file: str
-) -> None:
+    folder: Path, evaluation: EvaluationFacts, said: Said, quality: Quality | None, background: Background,
+    metrics_file: str,
+) -> None:  # fmt: skip
     """Write report-SPLIT.html and errors-SPLIT.csv of an evaluation by itself, and tell what cannot be written.
 
     Args:
         folder: The folder of the model.
         evaluation: The evaluation.
         said: The split that was evaluated and what the model said about it.
+        quality: What the score is worth, or None where that is not known.
         background: The split and what may be done next.
         metrics_file: Name of the file with the whole matrix.
     """
@@ -53,7 +56,7 @@ def write_evaluation(
         from finetuning.reporting.page.html import render
         from finetuning.reporting.page.view import page_of_evaluation
 
-        page = page_of_evaluation(folder.name, said.task, evaluation, background, errors_file, metrics_file)
+        page = page_of_evaluation(folder.name, said.task, evaluation, quality, background, errors_file, metrics_file)
         write_atomically(path, render(page, (), best_step=0))
         _log.info("결과 보고서를 저장했습니다. 브라우저로 열어 보세요: %s", path)
 

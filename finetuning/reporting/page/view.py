@@ -163,14 +163,16 @@ def page_of_run(report: RunReport, errors_file: str, metrics_file: str) -> Page:
 
 
 def page_of_evaluation(
-    name: str, task: Task, evaluation: EvaluationFacts, background: Background, errors_file: str, metrics_file: str
-) -> Page:
+    name: str, task: Task, evaluation: EvaluationFacts, quality: Quality | None, background: Background,
+    errors_file: str, metrics_file: str,
+) -> Page:  # fmt: skip
     """Collect what the page of an evaluation by itself shows.
 
     Args:
         name: Name of the model's folder.
         task: The task.
         evaluation: The evaluation.
+        quality: What its score is worth, or None where that is not known.
         background: The split and what may be done next.
         errors_file: As of `Page`.
         metrics_file: As of `Page`.
@@ -179,8 +181,6 @@ def page_of_evaluation(
         The page, without what only training knows.
     """
     data = background.data[0]
-    metric, metrics = task.scores.best_metric, evaluation.metrics
-    quality = Quality(metric, evaluation.split, metrics[metric], None, None, ()) if metric in metrics else None
     return Page(
         title=f"{name} · {evaluation.split}",
         subtitle=f"{name} 폴더의 모델을 {data.where} 데이터로 평가한 결과입니다. ({task.name})",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
@@ -15,13 +14,10 @@ from finetuning.cells import as_text, written_value
 from finetuning.korean.column_names import LABELS, PASSAGES, QUERIES, TEXTS, pair_in
 from finetuning.tasks.embedding.losses import LOSSES
 from finetuning.tasks.parts import RowReader
+from finetuning.tasks.passages import NEGATIVES, only_text, texts_in
 from finetuning.types import Column
 
-_NEGATIVES = re.compile(
-    r"(hard[_ ]?)?neg(ative)?s?([_ ]?passages?)?([_ ]?\d+)?|(오답|무관)[_ ]?(문서|지문)?[_ ]?\d*", re.IGNORECASE
-)
 _ENTAILMENT = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0, "함의": 1.0, "중립": 0.5, "모순": 0.0}
-_TITLE, _TEXT = ("title", "제목"), ("text", "contents", "content", "passage", "본문", "내용")
 
 
 class EmbeddingReader(RowReader):
@@ -52,7 +48,7 @@ class EmbeddingReader(RowReader):
         negatives = [
             self.found_column(f"negatives_{number}", "negative_column", name, target=True, optional=True)
             for number, name in enumerate(available)
-            if name not in others and (name == self.settings.data.negative_column or _NEGATIVES.fullmatch(name))
+            if name not in others and (name == self.settings.data.negative_column or NEGATIVES.fullmatch(name))
         ]
         if "answers" in available:  # KLUE-MRC has questions that their passage does not answer
             negatives.append(self.found_column("answers", "answers_column", "answers", target=True, optional=True))
@@ -95,9 +91,9 @@ class EmbeddingReader(RowReader):
         """Bring a row into its texts; see `RowReader.prepare`."""
         made: dict[str, Any] = {}
         if "question" in row:
-            made["question"] = _only_text(row["question"], "질문")
+            made["question"] = only_text(row["question"], "질문")
         if "context" in row:
-            found = _texts_in(row["context"])
+            found = texts_in(row["context"])
             if not found:
                 raise BadRow("정답 문서가 없는 행")
             made["context"] = found[0]
@@ -108,7 +104,7 @@ class EmbeddingReader(RowReader):
         if "answers" in row and _has_no_answer(row["answers"]):
             raise BadRow("지문에 답이 없는 질문")
         passages = [made.get("context"), *made.get("positives", [])]
-        others = [text for role, cell in row.items() if role.startswith("negatives_") for text in _texts_in(cell)]
+        others = [text for role, cell in row.items() if role.startswith("negatives_") for text in texts_in(cell)]
         return {**made, "negatives": [text for text in dict.fromkeys(others) if text not in passages]}
 
 
@@ -116,30 +112,6 @@ def _is_there(column: Column, available: Sequence[str]) -> bool:
     return column.name in available or (
         column.is_default() and any(name.casefold() in column.usual for name in available)
     )
-
-
-def _only_text(cell: Any, name: str) -> str:
-    found = _texts_in(cell)
-    if len(found) != 1:
-        raise BadRow(f"{name} 칸에 텍스트가 하나가 아닌 행", found=as_text(cell)[:40])
-    return found[0]
-
-
-def _texts_in(cell: Any) -> list[str]:
-    """Return the texts of a cell: one, a list, or objects with a title and a text, which stand behind each other."""
-    if isinstance(cell, str) and cell.lstrip()[:1] in ("[", "{"):
-        with suppress(ValueError):
-            written = written_value(cell)
-            cell = written if isinstance(written, list | dict) else cell
-    if isinstance(cell, Mapping):
-        parts = [next((as_text(cell[name]) for name in names if cell.get(name)), "") for names in (_TITLE, _TEXT)]
-        if not parts[1]:
-            raise BadRow("텍스트가 없는 객체(text 키가 필요합니다)", found=as_text(cell)[:40])
-        return ["\n".join(filter(None, parts))]
-    if isinstance(cell, list | tuple):
-        return [text for one in cell for text in _texts_in(one)]
-    text = as_text(cell)
-    return [text] if text.strip() else []
 
 
 def _score(cell: Any) -> str:

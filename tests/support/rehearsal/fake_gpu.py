@@ -177,7 +177,7 @@ def _place() -> str:
 
 
 def catches() -> dict[str, str]:
-    """What right and wrong code leads to: the name of the error, or "" for none."""
+    """What right and wrong code leads to: "two devices", the name of another error, or "" for none."""
     device, found = make_device(), dict[str, str]()
     with rehearsal(device, meant={}):
         weight, stray = torch.randn(4, 4, device=device, requires_grad=True), torch.randn(4, 4)
@@ -194,7 +194,8 @@ def catches() -> dict[str, str]:
             try:
                 attempt()
             except Exception as error:
-                found[what] = type(error).__name__
+                mixed = "two devices" in str(error) or "two different devices" in str(error)  # torch before 2.13
+                found[what] = "two devices" if mixed else type(error).__name__
     return found
 
 
