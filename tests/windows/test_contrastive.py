@@ -155,6 +155,22 @@ def test_both_passes_of_a_micro_batch_see_one_dropout_mask() -> None:
     assert not torch.equal(embed(model, batches[0]).detach(), first[0][1])  # dropout is on
 
 
+def test_the_next_window_draws_after_all_that_this_one_drew() -> None:
+    model, task = model_of("bert", dropout=0.5), task_of()
+    batches, states = batches_of(task, Dense(64, 64), examples_of(texts_of()), 60), list[torch.Tensor]()
+    objective: Any = objective_of(task)
+    embed = objective.scores.embed
+
+    def recorded(model: Any, batch: Batch) -> torch.Tensor:
+        vectors = embed(model, batch)
+        states.append(torch.get_rng_state())
+        return vectors
+
+    objective.scores.embed = recorded
+    objective.accumulate(model, batches, (COUNT,), Passes(model))
+    assert torch.equal(torch.get_rng_state(), states[len(batches) - 1])  # that of the first pass's end
+
+
 def test_autocast_keeps_no_casts_of_the_pass_without_gradients() -> None:
     model, task = model_of("bert").float(), task_of()
     examples, found = examples_of(texts_of()), []

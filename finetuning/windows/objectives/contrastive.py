@@ -56,6 +56,7 @@ class Contrastive:
             for gradient in gradients[-1:]:
                 with passes.phase("backward"):
                     passes.backward((vectors[-1] * gradient).sum())
+        drawn = RandomState.now(model.device)
         for batch, state, gradient in zip(batches[:-1], states, gradients[:-1], strict=True):
             state.restore()
             with passes.on_device(batch) as ready:
@@ -63,6 +64,7 @@ class Contrastive:
                     again = self.scores.embed(model, ready)
                 with passes.phase("backward"):
                     passes.backward((again * gradient).sum())
+        drawn.restore()  # the next window draws masks of its own
         return sums
 
     def _loss(
