@@ -20,7 +20,7 @@ from finetuning.data.mixing import mixed, mixed_examples
 from finetuning.data.prepared import Unlabelled
 from finetuning.data.repeats import tell_repeats
 from finetuning.data.rows import Rows
-from finetuning.data.sources import raw_file, raw_lines
+from finetuning.data.sources import Raw, raw_file, raw_lines
 from finetuning.data.tokenizing import Encoder, LengthReport, usable_examples, write_examples
 from finetuning.tasks.base import Task
 
@@ -102,6 +102,10 @@ class DataManager:
         else:
             asked = [column for column in self.task.reads.columns(()) if not (column.target or column.optional)]
             raw = raw_lines(lines, [column.name or column.role for column in asked])
+        return self.unlabelled(raw)
+
+    def unlabelled(self, raw: Raw) -> Unlabelled:
+        """Return a source's rows to predict; see `load_unlabelled`."""
         columns = [column for column in self.task.reads.columns(raw.columns) if not column.target]
         cleaner = Cleaner.to_predict(self.task, self.data, columns, find_columns(columns, raw))
         unlabelled = Unlabelled(raw, cleaner)

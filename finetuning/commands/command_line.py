@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
 from finetuning.commands.adapters_flag import add_adapters_flag, name_first_adapter
+from finetuning.commands.export_flags import add_export_flags
+from finetuning.commands.generate_flags import GENERATE_FLAGS, add_generate_flags, check_generate_flags
 from finetuning.commands.repeated_flags import unread_settings, unused_values
 from finetuning.config.flags import SETTING_FLAGS
 from finetuning.config.recipes import recipe_path
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
             "export": "다른 프로그램이 읽는 형식으로 저장", "verify-resume": "재개한 학습이 똑같은지 확인",
-            "runs": "학습들을 표로 비교", "sweep": "설정을 바꿔 가며 여러 번 학습"}  # fmt: skip
+            "runs": "학습들을 표로 비교", "sweep": "설정을 바꿔 가며 여러 번 학습",
+            "generate": "답을 여러 개 만들어 좋은 것을 학습 데이터로"}  # fmt: skip
 # The other commands work on a saved model, with the settings saved beside it.
 TRAINING_COMMANDS = ("train", "plan", "verify-resume", "sweep")
 WITHOUT_MODEL = ("runs", "sweep", "seeds")  # modules of commands over several runs, which load no model themselves
@@ -37,8 +40,9 @@ _COMMAND_FLAGS = {
     "--split": ("evaluate",),
     "--suite": ("evaluate",),
     "--suite_data": ("evaluate",),
-    "--input": ("predict",),
-    "--output": ("predict", "export"),
+    "--input": ("predict", "generate"),
+    "--output": ("predict", "export", "generate"),
+    **dict.fromkeys(GENERATE_FLAGS, ("generate",)),
     "--format": ("export",),
     "--push": ("export",),
     "--license": ("export",),
@@ -261,34 +265,24 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         help="evaluate: lm-eval의 벤치마크로 평가하고 학습 전 모델과 비교합니다. 예: kobest,kmmlu,haerae",
     )  # fmt: skip
     parser.add_argument(
-        "--suite_data",
-        type=_path,
-        metavar="폴더",
+        "--suite_data", type=_path, metavar="폴더",
         help="--suite: 내려받아 둔 벤치마크 데이터 (기본값: Hugging Face Hub)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--input", type=_path, metavar="파일", help="predict: 예측할 파일 (기본값: 표준 입력, 한 줄에 하나)"
+        "--input", type=_path, metavar="파일", help="predict, generate: 읽을 파일 (기본값: 표준 입력, 한 줄에 하나)"
     )
     parser.add_argument(
         "--output", type=_path, metavar="경로",
-        help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/형식)",
+        help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/형식). "
+        "generate: 결과를 쓸 .jsonl",
     )  # fmt: skip
-    parser.add_argument(
-        "--format", metavar="형식",
-        help="export: merged(어댑터를 합친 모델), gguf, gguf-q8_0(llama.cpp와 Ollama), onnx, onnx-int8(인코더) "
-        "(기본값: merged)",
-    )  # fmt: skip
+    add_export_flags(parser)
     add_adapters_flag(parser)
-    parser.add_argument("--push", metavar="저장소", help="export: 저장한 뒤 Hugging Face Hub의 이 저장소에 올립니다")
-    parser.add_argument(
-        "--license",
-        metavar="라이선스",
-        help="export: 모델 카드에 적을 라이선스. 예: apache-2.0 (기본값: 베이스 모델의 것)",
-    )
     parser.add_argument(
         "--defuse_formulas", action="store_true",
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
     )  # fmt: skip
+    add_generate_flags(parser)
 
 
 def _recipe_of(arguments: argparse.Namespace) -> Path:
@@ -326,6 +320,8 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
                 where="명령줄",
                 remedy=f"{', '.join(commands)} 명령의 플래그입니다. {_SEE_HELP}",
             )
+    if arguments.command == "generate":
+        check_generate_flags(arguments)
     name_first_adapter(arguments)
     if arguments.defuse_formulas and not (arguments.output and arguments.output.suffix.lower() == ".csv"):
         raise SettingsError(

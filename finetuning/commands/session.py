@@ -218,10 +218,15 @@ def _under_preset(prepared: Prepared, earlier: Mapping[str, Any]) -> Prepared:
 
 def saved_model(session: Session, arguments: argparse.Namespace) -> Evaluator:
     """Load the fine-tuned model of --model_name, or else of output_dir."""
-    from finetuning.models.vocabulary import cover
-
     check_device(session.settings, session.runtime.device)
     find_saved(session, arguments)
+    return load_saved_model(session)
+
+
+def load_saved_model(session: Session) -> Evaluator:
+    """Load the fine-tuned model that the session's model manager names."""
+    from finetuning.models.vocabulary import cover
+
     tokenizer = session.models.load_trained_tokenizer()
     max_length = session.models.usable_length(tokenizer)
     label_names = session.models.label_names()

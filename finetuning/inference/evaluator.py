@@ -212,7 +212,7 @@ class Evaluator:
                 while pending:
                     self.check_stop()
                     indices = pending.pop(0)
-                    if (made := _unless_out_of_memory(work, indices)) is not None:
+                    if (made := unless_out_of_memory(work, indices)) is not None:
                         found.extend(zip(indices.tolist(), made, strict=True))
                         continue
                     self.memory.shrink(int(lengths[indices].max()) * len(indices), len(indices))
@@ -237,7 +237,7 @@ class Evaluator:
         return self.task.scores.predictions(logits, batch), loss, batch.items
 
 
-def _unless_out_of_memory(work: Callable[[np.ndarray], list[Any]], indices: np.ndarray) -> list[Any] | None:
+def unless_out_of_memory(work: Callable[[np.ndarray], list[Any]], indices: np.ndarray) -> list[Any] | None:
     """Return what `work` makes of these positions, or None where memory ran out.
 
     Memory can only be given back afterwards: until then the error holds the frames, and these the tensors.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -210,6 +211,30 @@ def test_a_run_reports_every_dataset_by_itself(
     for path in (first, second):
         line = [line for line in caplog.messages if line.startswith(f"  {path} ") and "행: " in line][-1]
         assert ("정확도" if task == "text-classification" else "손실") in line and "nan" not in line
+
+
+def test_texts_of_every_source_have_the_loss_that_they_have_alone(cli: Cli, tiny_causal: Path, tmp_path: Path) -> None:
+    """Continued pretraining with replay: what the domain gained and what the general texts lost are told apart."""
+    sources = {"domain": "환자는 두통을 호소하였다", "general": "오늘은 날씨가 참 좋다"}
+    for name, text in sources.items():
+        (tmp_path / name).mkdir()
+        for split, count in (("train", 12), ("validation", 5)):
+            rows = "".join(f"{text} {n}\n" for n in range(count))
+            (tmp_path / name / f"{split}.csv").write_text(f"text\n{rows}", encoding="utf-8")
+    mix = json.dumps([{"dataset_name": str(tmp_path / name)} for name in sources])
+    cached = ("--set", f"data.dataset_cache_dir={tmp_path / 'cache'}")
+    run = cli("--task", "text-generation", "--model_name", tiny_causal, "--set", f"data.mix={mix}", "--output_dir",
+              tmp_path / "model", "--epochs", "1", "--max_length", "64", "--learning_rate", "1e-2", "--set",
+              "generation.validation_rows=0", "--set", "generation.max_new_tokens=2", *cached)  # fmt: skip
+    assert run.code == 0, run.err
+    for name in sources:
+        told = re.findall(rf"{re.escape(str(tmp_path / name))} 5행: 손실 ([\d.]+)", run.err)
+        alone = cli("evaluate", "--output_dir", tmp_path / "model", "--dataset", tmp_path / name, "--split",
+                    "validation", *cached)  # fmt: skip
+        assert alone.code == 0, alone.err
+        saved = json.loads((tmp_path / "model" / "metrics-validation.json").read_text(encoding="utf-8"))
+        assert len(told) >= 2  # after the epoch, and of the best model at the end
+        assert float(told[-1]) == pytest.approx(saved["loss"], abs=1e-3)
 
 
 def test_plan_says_how_often_each_dataset_comes(mixed: Mixed, cli: Cli, tiny_model: Path, tmp_path: Path) -> None:

@@ -280,17 +280,27 @@ class CausalScorer(GeneratingScorer):
 
         See `GeneratingScorer.generate`.
         """
+        ids = self.prompts(model, rows, tokenizer, max_length, decoding)
+        inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
+        numbers = decoding.numbers(self.settings.training.seed, ids, answers)
+        return generate_texts(model, dict(inputs), tokenizer, decoding, inputs["input_ids"].shape[1], numbers)
+
+    def prompts(
+        self,
+        model: PreTrainedModel,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        decoding: Decoding,
+    ) -> list[list[int]]:
+        """Return the token ids that a text is generated after, for each row; see `GeneratingScorer.generate`."""
         positions = positions_of(model) or max_length + decoding.max_new_tokens
         room = max(1, min(max_length, positions - decoding.max_new_tokens))
         if "messages" in rows[0]:
             template = ChatTemplate.of(tokenizer)
-            ids = [prompt_ids(as_conversation(row["messages"], row.get("tools", "")), template, room) for row in rows]
-        else:
-            texts = [read_end(tokenizer, _beginning(row["text"]), room) for row in rows]
-            ids = [tokenizer(text)["input_ids"][-room:] for text in texts]
-        inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
-        numbers = decoding.numbers(self.settings.training.seed, ids, answers)
-        return generate_texts(model, dict(inputs), tokenizer, decoding, inputs["input_ids"].shape[1], numbers)
+            return [prompt_ids(as_conversation(row["messages"], row.get("tools", "")), template, room) for row in rows]
+        texts = [read_end(tokenizer, _beginning(row["text"]), room) for row in rows]
+        return [tokenizer(text)["input_ids"][-room:] for text in texts]
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

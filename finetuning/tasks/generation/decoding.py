@@ -58,8 +58,8 @@ class Decoding:
         if self.num_beams > 1:
             way = f"beam search(폭 {self.num_beams})"
         elif self.samples:
-            shown = ", ".join(f"{name} {value:g}" for name, value in self.narrowing.items())
-            way = f"샘플링({shown})" if shown else "샘플링"
+            shown = {"temperature": 1.0, **self.narrowing}
+            way = f"샘플링({', '.join(f'{name} {value:g}' for name, value in shown.items())})"
         else:
             way = "greedy(가장 확률이 높은 토큰)"
         parts = [way, f"최대 {self.max_new_tokens:,}토큰"]
@@ -117,22 +117,26 @@ class Decoding:
             "eta_cutoff": logits_process.EtaLogitsWarper,
         }
         warpers: list[Any] = [kinds[name](value) for name, value in self.narrowing.items()]
-        return LogitsProcessorList([*warpers, _Draw(prompt_tokens, numbers)])
+        return LogitsProcessorList([*warpers, _Draw(prompt_tokens, numbers, int(self.narrowing.get("top_k", 0)))])
 
 
 class _Draw:
     """Leaves one token of each row, drawn with the row's own numbers; greedy decoding then takes it."""
 
-    def __init__(self, prompt_tokens: int, numbers: np.ndarray) -> None:
-        self.prompt_tokens, self.numbers = prompt_tokens, numbers
+    def __init__(self, prompt_tokens: int, numbers: np.ndarray, most: int) -> None:
+        self.prompt_tokens, self.numbers, self.most = prompt_tokens, numbers, most
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         import torch
 
         step = input_ids.shape[1] - self.prompt_tokens
-        summed = scores.double().softmax(-1).cumsum(-1)
+        # tokens beyond the likeliest few have no probability left, and to sum over a whole vocabulary takes time
+        found = scores.topk(min(self.most, scores.shape[-1])) if self.most else None
+        kept = scores if found is None else found.values
+        summed = kept.double().softmax(-1).cumsum(-1)
         drawn = torch.as_tensor(self.numbers[:, step : step + 1], device=scores.device) * summed[:, -1:]
-        token = (summed <= drawn).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
+        place = (summed <= drawn).sum(-1, keepdim=True).clamp(max=kept.shape[-1] - 1)
+        token = place if found is None else found.indices.gather(1, place)
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
 

@@ -87,10 +87,10 @@ def trained_characters(
 
 def prompt_of(conversation: Conversation, template: ChatTemplate) -> str:
     """Return the prompt for the next answer. An answer at the end is left out."""
-    asked = _asked(conversation.messages)
-    if asked and asked[0]["role"] == SEGMENT:
-        return "".join(segment["content"] for segment in asked)
-    return template.prompt(asked, conversation.tools)
+    messages = asked(conversation.messages)
+    if messages and messages[0]["role"] == SEGMENT:
+        return "".join(segment["content"] for segment in messages)
+    return template.prompt(messages, conversation.tools)
 
 
 def prompt_ids(conversation: Conversation, template: ChatTemplate, room: int) -> list[int]:
@@ -105,9 +105,9 @@ def prompt_ids(conversation: Conversation, template: ChatTemplate, room: int) ->
         Token ids. Whole turns are dropped from the oldest on until the rest fits. A single last turn that does not fit
         loses its beginning, since the end asks for the answer.
     """
-    asked = list(_asked(conversation.messages))
-    system = [message for message in asked[:1] if message["role"] == "system"]
-    turns = asked[len(system) :]
+    messages = list(asked(conversation.messages))
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    turns = messages[len(system) :]
     while True:
         left = Conversation((*system, *turns), conversation.tools)
         prompt = read_end(template.tokenizer, prompt_of(left, template), room)
@@ -118,8 +118,8 @@ def prompt_ids(conversation: Conversation, template: ChatTemplate, room: int) ->
         turns = turns[questions[0] :]
 
 
-def _asked(messages: Sequence[Message]) -> Sequence[Message]:
-    """Leave out an answer at the end; of segments, the trained ones there."""
+def asked(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return a conversation without an answer at its end; of segments, without the trained ones there."""
     end = len(messages)
     if messages[-1]["role"] == SEGMENT:
         while end and messages[end - 1]["train"]:

@@ -1,0 +1,130 @@
+"""Several answers to each prompt, in batches of like length whose results are kept as they are made.
+
+The batches are a function of the prompts and the settings alone. So answers that were stopped and resumed are those of
+a run that never stopped, bit for bit on one device, unless memory ran out in one of the two and a batch was halved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetuning.data.examples import batches_by_length
+from finetuning.inference.evaluator import BUDGET_FACTOR, Evaluator, unless_out_of_memory
+from finetuning.inference.journal import Journal, open_journal
+from finetuning.korean.text_quality import GeneratedText
+from finetuning.tasks.generation.causal import CausalScorer
+from finetuning.tasks.generation.decoding import Decoding
+
+_log = logging.getLogger(__name__)
+_TOLD = 10  # lines of progress
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws answers.
+
+    Attributes:
+        evaluator: Holds the model, of a task whose scores are a CausalScorer.
+        scorer: That scorer.
+        decoding: How answers are drawn.
+        count: Number of answers to each prompt.
+        weights: A hash of the model's weights.
+    """
+
+    evaluator: Evaluator
+    scorer: CausalScorer
+    decoding: Decoding
+    count: int
+    weights: str
+
+    def sample(self, rows: Sequence[Mapping[str, Any]], path: Path) -> list[list[GeneratedText]]:
+        """Draw the answers to each row's prompt.
+
+        Args:
+            rows: Clean rows of conversations.
+            path: The file that keeps the answers until all are made.
+
+        Returns:
+            `count` answers to each row, in the order of the rows.
+
+        Raises:
+            SettingsError: The file holds answers of other work.
+            StopRequested: A stop was asked for. The batches so far are kept.
+        """
+        evaluator = self.evaluator
+        prompts = self.scorer.prompts(evaluator.model, rows, evaluator.tokenizer, evaluator.max_length, self.decoding)
+        lengths = np.repeat([len(ids) for ids in prompts], self.count) + self.decoding.max_new_tokens
+        budget = BUDGET_FACTOR * evaluator.memory.token_budget
+        numbers = np.concatenate(self._numbers(prompts))
+        journal = open_journal(path, self._work(prompts, budget))
+        batches, texts = batches_by_length(lengths, budget), dict[int, GeneratedText]()
+        if journal.done:
+            _log.info("만들어 둔 답에서 이어서 만듭니다. 묶음 %s/%s개", f"{len(journal.done):,}", f"{len(batches):,}")
+        evaluator.model.eval()
+        for number, batch in enumerate(batches):
+            if number not in journal.done:
+                evaluator.check_stop()
+                made = self._made(rows, batch, numbers, lengths)
+                journal.add(number, [[one.text, one.ended] for one in made])
+                _tell(number, journal, len(batches))
+            found = (GeneratedText(text, ended) for text, ended in journal.done[number])
+            texts.update(zip(batch.tolist(), found, strict=True))
+        return [[texts[row * self.count + answer] for answer in range(self.count)] for row in range(len(rows))]
+
+    def _numbers(self, prompts: Sequence[Sequence[int]]) -> list[range]:
+        """Return the numbers of each row's answers: those of a prompt that occurs again go on counting."""
+        seen, found = Counter[tuple[int, ...]](), list[range]()
+        for ids in map(tuple, prompts):
+            first = seen[ids] * self.count
+            found.append(range(first, first + self.count))
+            seen[ids] += 1
+        return found
+
+    def _made(
+        self, rows: Sequence[Mapping[str, Any]], batch: np.ndarray, numbers: np.ndarray, lengths: np.ndarray
+    ) -> list[GeneratedText]:
+        """Return the answers of a batch, of its halves where it does not fit into memory."""
+        evaluator = self.evaluator
+
+        def work(places: np.ndarray) -> list[GeneratedText]:
+            asked = [rows[place] for place in (places // self.count).tolist()]
+            answers = numbers[places].tolist()
+            with torch.inference_mode(), evaluator.runtime.autocast():
+                return self.scorer.generate(
+                    evaluator.model, asked, evaluator.tokenizer, evaluator.max_length, self.decoding, answers
+                )
+
+        if (made := unless_out_of_memory(work, batch)) is not None:
+            return made
+        evaluator.memory.shrink(int(lengths[batch].max()) * len(batch), len(batch))
+        halves = np.array_split(batch, 2)
+        return [one for half in halves for one in self._made(rows, half, numbers, lengths)]
+
+    def _work(self, prompts: Sequence[Sequence[int]], budget: int) -> dict[str, str]:
+        """Return what the answers depend on, by a Korean name."""
+        evaluator = self.evaluator
+        settings = [
+            repr(self.decoding), self.count, budget, evaluator.task.settings.training.seed,
+            evaluator.runtime.precision, evaluator.runtime.device_name, torch.__version__,
+        ]  # fmt: skip
+        return {
+            "모델": self.weights,
+            "프롬프트": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest(),
+            "생성 설정": json.dumps(settings, ensure_ascii=False),
+        }
+
+
+def _tell(number: int, journal: Journal, batches: int) -> None:
+    """Log the progress some ten times."""
+    if (number + 1) * _TOLD // batches > number * _TOLD // batches:
+        _log.info("답을 만드는 중: 묶음 %s/%s개", f"{len(journal.done):,}", f"{batches:,}")
