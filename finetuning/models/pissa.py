@@ -103,7 +103,8 @@ def save_as_lora(folder: Path, model: torch.nn.Module) -> None:
     layers, path = dict(_begun(model)), folder / ADAPTER_WEIGHTS
     if not layers:
         return
-    saved = load_file(path)
+    kept = (_A, _B, _START)  # which peft saves, too
+    saved = {key: tensor for key, tensor in load_file(path).items() if key.rpartition(".")[2] not in kept}
     for name, layer in layers.items():
         for factor, sign, dimension in ((_A, 1, 0), (_B, -1, 1)):
             key = f"base_model.model.{name}.lora_{factor[-1]}.weight"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from exceptions import SettingsError
 from finetuning.checkpoints.fingerprint import _hash_frozen_weights
@@ -70,6 +71,8 @@ def test_it_begins_and_learns_as_pefts(tiny_causal: Path, rslora: bool, tmp_path
     first, second = (model.peft_config["default"] for model in loaded)
     assert (first.r, first.init_lora_weights) == (second.r, second.init_lora_weights) == (2 * RANK, True)
     assert first.lora_alpha == pytest.approx(second.lora_alpha)
+    files = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("ours", "theirs")]
+    assert files[0].keys() == files[1].keys()
     for model in loaded:
         torch.testing.assert_close(logits_of(model), logits_of(ours), atol=1e-5, rtol=1e-4)
 
