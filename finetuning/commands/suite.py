@@ -34,6 +34,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     _check(session)
     from finetuning.inference.suite.scores import suite_scores
     from finetuning.inference.suite.tasks import load_suite
+    from finetuning.reporting.published import public_name
     from finetuning.reporting.suite import SuiteReport, TaskChange, lines_of
 
     suite = load_suite(names, arguments.suite_data, session.settings.data.dataset_cache_dir)
@@ -46,7 +47,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     base, before = _scores_before(session, folder, suite)
     earlier = {one.name: one for one in before}
     changes = [TaskChange(one, earlier.get(one.name)) for one in after]
-    report = SuiteReport(names, folder.name, base, changes, version("lm_eval"))
+    report = SuiteReport(names, folder.name, None if base is None else public_name(base), changes, version("lm_eval"))
     for line in lines_of(report):
         print(printable(line))
     if session.runtime.is_main:

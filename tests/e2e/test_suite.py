@@ -38,7 +38,7 @@ def test_scores_stand_beside_those_before_training_in_the_table_the_file_and_the
     assert run.code == 0, run.err
     assert "학습 전" in run.out and "haerae_history" in run.out and "학습 전과 비교한 과제 6개" in run.out
     found = json.loads((run_folder / "metrics-suite.json").read_text(encoding="utf-8"))
-    assert found["base"] == str(tiny_causal) and found["rows"] == 6 * ROWS
+    assert found["base"] == tiny_causal.name and found["rows"] == 6 * ROWS
     group = found["tasks"][0]
     assert group["task"] == "haerae" and group["rows"] == 5 * ROWS and "acc_stderr" in group["metrics"]
     difference = group["metrics"]["acc"] - group["base_metrics"]["acc"]

@@ -10,6 +10,7 @@ import torch
 
 from exceptions import ModelError, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.tasks.generation.decoding import Decoding
 from finetuning.tasks.registry import find_task
 from tests.support.cli import Cli, arguments_for, check_evaluate_repeats_training, read_json
 from tests.support.languages import config_for, save_model, tokenizer_of
@@ -65,7 +66,7 @@ def test_an_overfitted_model_generates_its_training_pairs(kind: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
-    made = task.scores.generate(model, [{"prompt": prompt} for prompt in ROWS["prompt"]], tokenizer, 100)
+    made = task.scores.generate(model, [{"prompt": prompt} for prompt in ROWS["prompt"]], tokenizer, 100, Decoding(128))
     assert [(text.text, text.ended) for text in made] == [(text, True) for text in ROWS["response"]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,12 +92,14 @@ class RerankScorer(Scorer):
         """Return scores drawn at random; see `Scorer.baseline`."""
         return Naive("문서에 점수를 무작위로 매기면", [()] * count)
 
-    def by_row(self, predictions: Sequence[Any], rows: RowColumns) -> Sequence[float] | None:
-        """Return nDCG@10 of each row, where every row is a list that has one."""
+    def drawn_score(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Callable[[np.ndarray], float] | None:
+        """Return the mean nDCG@10 of drawn rows, where every row is a list that has one; see `Scorer.drawn_score`."""
         if "passages" not in rows or self.best_metric != "ndcg_at_10":
             return None
-        found = [one.gain() for one in by_query(predictions, rows)]
-        return found if len(found) == len(predictions) else None
+        gains = np.array([one.gain() for one in by_query(predictions, rows)])
+        return (lambda places: float(gains[places].mean())) if len(gains) == len(predictions) else None
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float

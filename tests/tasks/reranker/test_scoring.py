@@ -30,6 +30,9 @@ def test_metrics_of_lists_are_scikit_learns() -> None:
     labels = [[1] * len(row["pos"]) + [0] * len(row["neg"]) for row in MANY]
     each = [ndcg_score([marks], [scores], k=10) for marks, scores in zip(labels, SCORES, strict=True)]
     assert found["ndcg_at_10"] == pytest.approx(np.mean(each), abs=1e-12)
+    rows = by_column(cleaned(task_of(), MANY)[0])
+    drawn = task_of(format="lists").scores.drawn_score(SCORES, rows, ())
+    assert drawn(np.array([3, 3, 7])) == pytest.approx((2 * each[3] + each[7]) / 3)
     first = [marks[int(np.argmax(scores))] for marks, scores in zip(labels, SCORES, strict=True)]
     assert found["top_accuracy"] == pytest.approx(np.mean(first))
 
