@@ -11,6 +11,8 @@ import pytest
 
 from finetuning.config.schema import Settings
 from finetuning.tasks.answering.scoring import Found
+from finetuning.tasks.embedding.retrieval import metrics_of, search
+from finetuning.tasks.embedding.scoring import Embedded
 from finetuning.tasks.registry import find_task
 from finetuning.tasks.tagging.decoding import TaggedToken
 
@@ -71,3 +73,31 @@ def test_the_score_of_drawn_rows_is_their_metric(name: str, make: Callable[[np.r
         drawn = {role: [cells[place] for place in places] for role, cells in rows.items()}
         metrics = task.scores.metrics([predictions[place] for place in places], drawn, label_names, 0.0)
         assert drawn_score(places) == pytest.approx(metrics[task.scores.best_metric])
+
+
+def test_a_search_counts_each_query_once() -> None:
+    task = find_task(Settings.model_validate({"model": {"task": "embedding"}}))
+    vectors = np.random.default_rng(0).normal(size=(ROWS, 2, 4)).astype(np.float32)
+    queries, passages = vectors[:, 0], vectors[:, 1]
+    questions = ["같은 질문", "같은 질문", *(f"질문 {number}" for number in range(ROWS - 2))]
+    hits = search(queries, passages, [{place} for place in range(ROWS)])
+    hits[1] = hits[0]
+    predictions = [Embedded((one,), hit) for one, hit in zip(vectors, hits, strict=True)]
+    drawn_score = task.scores.drawn_score(predictions, {"question": questions}, ())
+    assert drawn_score is not None
+    expected = metrics_of(hits[1:])[task.scores.best_metric]
+    assert 0 < expected < 1 and drawn_score(np.arange(ROWS)) == pytest.approx(expected)
+
+
+def test_similarities_of_drawn_pairs_have_their_correlation() -> None:
+    from scipy.stats import spearmanr
+
+    settings = Settings.model_validate({"model": {"task": "embedding"}, "embedding": {"loss": "cosent"}})
+    task, draw = find_task(settings), np.random.default_rng(0)
+    predictions = [Embedded((one,)) for one in draw.normal(size=(ROWS, 2, 4)).astype(np.float32)]
+    labels = draw.random(ROWS)
+    drawn_score = task.scores.drawn_score(predictions, {"label": [str(label) for label in labels]}, ())
+    assert drawn_score is not None
+    places = draw.integers(0, ROWS, ROWS)
+    cosines = np.array([one.similarity() for one in predictions])
+    assert drawn_score(places) == pytest.approx(float(spearmanr(labels[places], cosines[places])[0]))

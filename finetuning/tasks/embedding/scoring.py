@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -175,9 +176,14 @@ class RetrievalScorer(EmbeddingScorer):
             for row, question in zip(embedded, columns["question"], strict=True)
         ]
 
-    def by_row(self, predictions: Sequence[Any], rows: RowColumns) -> Sequence[float] | None:
-        """Return nDCG@10 of each row's query."""
-        return [row.hits.gain() for row in predictions]
+    def drawn_score(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Callable[[np.ndarray], float]:
+        """Return the mean nDCG@10 of drawn rows, each a share of its query; see `Scorer.drawn_score`."""
+        times = Counter(rows["question"])
+        shares = np.array([1 / times[question] for question in rows["question"]])
+        gains = shares * np.array([row.hits.gain() for row in predictions])
+        return lambda places: float(gains[places].sum() / shares[places].sum())
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
@@ -192,6 +198,21 @@ class SimilarityScorer(EmbeddingScorer):
 
     best_metric = "spearman"
     greater_is_better = True
+
+    def drawn_score(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Callable[[np.ndarray], float]:
+        """Return Spearman's correlation of drawn rows; see `Scorer.drawn_score`."""
+        from scipy.stats import spearmanr
+
+        truth = np.array([float(cell) for cell in rows["label"]])
+        cosines = np.array([row.similarity() for row in predictions])
+
+        def correlation(places: np.ndarray) -> float:
+            is_constant = min(len(set(truth[places])), len(set(cosines[places]))) < 2
+            return 0.0 if is_constant else float(spearmanr(truth[places], cosines[places])[0])
+
+        return correlation
 
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
