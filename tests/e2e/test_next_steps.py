@@ -86,4 +86,4 @@ def test_predict_counts_its_labels_beside_the_predictions(
     assert "result.csv" in to_file.err
     evaluated = cli("evaluate", "--output_dir", "model", "--dataset", reviews, cwd=tmp_path)
     assert evaluated.out.count("정확도") == 1
-    assert "정확도" not in evaluated.err
+    assert evaluated.err.count("정확도") == 1 and "신뢰구간" in evaluated.err  # with its interval, in the verdict
