@@ -16,7 +16,7 @@ from tests.support.cli import Cli, Run, without_report
 from tests.support.durations import is_slow, slow_tests
 from tests.support.forked import run_forked
 from tests.support.paths import REAL_DATA, ROOT
-from tests.support.runs import data_of
+from tests.support.runs import data_of, own_flags
 from tests.support.texts import NEGATIVE, POSITIVE
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -189,7 +189,6 @@ def flags_for(
         "finetuning.reporting.log.set_up_logging", lambda *_: None
     )  # it would take the log from the other tests
 
-    own = {"causal-reranker": ["--set", "reranker.prompt=Q {query} {passage}"]}  # a character is three tokens
 
     def flags(task: str) -> list[str]:
         model = model_of(task)
@@ -199,7 +198,7 @@ def flags_for(
             "--max_length", "48", "--set", "logging.progress_bar=false", "--set", "logging.log_steps=2",
             "--set", "logging.report=false",
             "--set", f"data.dataset_cache_dir={tmp_path / 'cache'}", "--set", "generation.max_new_tokens=4",
-            *own.get(task, []),
+            *own_flags(task),
         ]  # fmt: skip
 
     return flags

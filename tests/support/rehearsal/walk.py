@@ -36,7 +36,7 @@ from finetuning.windows.partition import FEWEST
 from tests.support.attention_kernels import kernels_on_cpu
 from tests.support.planning import prepared_for
 from tests.support.rehearsal.fake_gpu import make_device, moved, rehearsal, runtime_on
-from tests.support.runs import data_of
+from tests.support.runs import data_of, own_flags
 
 LOOKS_FOR_PADDING = "transformers looks whether padded rows have padding"
 ONCE_A_BATCH = "an evaluation reads its predictions, once a batch"
@@ -79,7 +79,7 @@ def flags_of(task: str, model: str, folder: Path) -> list[str]:
         "--task", task, "--model_name", model, "--dataset", str(data_of(task, folder)), "--batch_size", "4",
         "--gradient_accumulation_steps", "2", "--max_length", "48", "--output_dir", str(folder / "out"),
         "--set", f"data.dataset_cache_dir={folder / 'cache'}", "--no-mixed_precision",
-        "--set", "logging.level=ERROR",
+        "--set", "logging.level=ERROR", *own_flags(task),
     ]  # fmt: skip
 
 
