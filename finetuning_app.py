@@ -144,7 +144,6 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     from config_manager import SAVED_SETTINGS, ConfigManager
     from finetuning.commands.run_folder import folder_to_train, newest_run
     from finetuning.config.layers import note_below, values_below
-    from finetuning.models.continued import follow_adapter
 
     overrides, program = overrides_in(arguments), _HERE / "config.yaml"
     below = values_below(program, arguments.config)
@@ -154,6 +153,8 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         return settings
     output_dir = Path(settings.model.output_dir).expanduser()
     if arguments.command in TRAINING_COMMANDS:
+        from finetuning.models.continued import follow_adapter
+
         settings = follow_adapter(settings, overrides.keys() | ConfigManager.keys_in(arguments.config))
         if arguments.command != "train":
             return settings

@@ -189,7 +189,6 @@ def flags_for(
         "finetuning.reporting.log.set_up_logging", lambda *_: None
     )  # it would take the log from the other tests
 
-
     def flags(task: str) -> list[str]:
         model = model_of(task)
         return [

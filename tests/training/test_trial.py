@@ -83,7 +83,8 @@ def test_only_models_that_see_padding_are_named(kind: str, caplog: pytest.LogCap
         "text2text-generation": lambda row: {"input_ids": row, "label": [*row[:4], 2]},
     }[name]
     examples: Any = SimpleNamespace(
-        lengths=np.array([len(row) for row in ids]), fetch=lambda indices: [example(ids[index]) for index in indices]
+        sequence_lengths=np.array([len(row) for row in ids]),
+        fetch_sequences=lambda indices: [example(ids[index]) for index in indices],
     )
     runtime = SimpleNamespace(on_device=lambda batch: batch)
     evaluator: Any = SimpleNamespace(task=task, model=model, tokenizer=PadToken(), runtime=runtime)
