@@ -53,6 +53,7 @@ MEANT = {
     "finetuning/tasks/preference/scoring.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/preference/reward.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/embedding/scoring.py: predictions": ONCE_A_BATCH,
+    "finetuning/tasks/reranker/scoring.py: predictions": ONCE_A_BATCH,
     "transformers/masking_utils.py: _ignore_bidirectional_mask_sdpa": LOOKS_FOR_PADDING,
     "transformers/masking_utils.py: _ignore_causal_mask_sdpa": LOOKS_FOR_PADDING,
     "transformers/masking_utils.py: find_packed_sequence_indices": "transformers looks whether rows hold several texts",
