@@ -75,7 +75,8 @@ class RerankScorer(Scorer):
     def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
         """Return the scores of each example's passages, before the sigmoid."""
         assert batch.lists is not None
-        return [part.tolist() for part in outputs.float().cpu().split(batch.lists.sizes)]
+        scores, ends = outputs.float().cpu().numpy(), np.cumsum(batch.lists.sizes)
+        return [part.tolist() for part in np.split(scores, ends[:-1])]
 
     def calibrate(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> dict[str, Any]:
         """Return the probability from which on single pairs have the highest F1; see `Scorer.calibrate`."""
