@@ -16,7 +16,7 @@ from finetuning.commands.console import input_lines
 from finetuning.commands.session import Session, load_saved_model, saved_model
 from finetuning.commands.what_next import tell
 from finetuning.config.ladder import with_changes
-from finetuning.files import command_of_this_program
+from finetuning.files import command_of_this_program, discard
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,7 +59,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     rows, answers = _answers(session, arguments)
     scored, left = _scored(session, rows, answers, arguments), Left()
     write_predictions(arguments.output, kept_rows(rows, scored, arguments.keep, left))
-    _journal_path(arguments.output).unlink(missing_ok=True)
+    discard(_journal_path(arguments.output))
     _tell_counts(scored, left, arguments)
     tell(_steps(session, arguments))
 
@@ -154,10 +154,9 @@ def _reward_session(session: Session, reward: str) -> Session:
     folder = newest_run(Path(reward).expanduser()).path
     if (folder / SAVED_SETTINGS).is_file():
         settings = ConfigManager.load_saved(folder, session.settings, {})
-    elif folder.is_dir():
-        settings = with_changes(session.settings, {"model.name": str(folder), "model.task": "reward"})
     else:
-        settings = with_changes(session.settings, {"model.name": reward, "model.task": "reward"})
+        name = str(folder) if folder.is_dir() else reward
+        settings = with_changes(session.settings, {"model.name": name, "model.task": "reward"})
     task = find_task(settings)
     if not isinstance(task.scores, RewardScorer):
         raise ModelError(

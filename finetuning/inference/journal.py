@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from exceptions import SettingsError
-from finetuning.files import discard, writing
+from finetuning.files import writing
 
 _WHAT = "만든 답을 쓰지 못했습니다"
 
@@ -43,10 +43,6 @@ class Journal:
         """
         _append(self.path, {"batch": number, "made": made})
         self.done[number] = made
-
-    def remove(self) -> None:
-        """Remove the file: the results are where they belong."""
-        discard(self.path)
 
 
 def open_journal(path: Path, work: Mapping[str, str]) -> Journal:

@@ -74,7 +74,7 @@ class Sampler:
         for number, batch in enumerate(batches):
             if number not in journal.done:
                 evaluator.check_stop()
-                made = self._made(rows, batch, numbers, lengths)
+                made = self._made(prompts, batch, numbers, lengths)
                 journal.add(number, [[one.text, one.ended] for one in made])
                 _tell(number, journal, len(batches))
             found = (GeneratedText(text, ended) for text, ended in journal.done[number])
@@ -91,24 +91,22 @@ class Sampler:
         return found
 
     def _made(
-        self, rows: Sequence[Mapping[str, Any]], batch: np.ndarray, numbers: np.ndarray, lengths: np.ndarray
+        self, prompts: list[list[int]], batch: np.ndarray, numbers: np.ndarray, lengths: np.ndarray
     ) -> list[GeneratedText]:
         """Return the answers of a batch, of its halves where it does not fit into memory."""
         evaluator = self.evaluator
 
         def work(places: np.ndarray) -> list[GeneratedText]:
-            asked = [rows[place] for place in (places // self.count).tolist()]
+            asked = [prompts[place] for place in (places // self.count).tolist()]
             answers = numbers[places].tolist()
             with torch.inference_mode(), evaluator.runtime.autocast():
-                return self.scorer.generate(
-                    evaluator.model, asked, evaluator.tokenizer, evaluator.max_length, self.decoding, answers
-                )
+                return self.scorer.continued(evaluator.model, asked, evaluator.tokenizer, self.decoding, answers)
 
         if (made := unless_out_of_memory(work, batch)) is not None:
             return made
         evaluator.memory.shrink(int(lengths[batch].max()) * len(batch), len(batch))
         halves = np.array_split(batch, 2)
-        return [one for half in halves for one in self._made(rows, half, numbers, lengths)]
+        return [one for half in halves for one in self._made(prompts, half, numbers, lengths)]
 
     def _work(self, prompts: Sequence[Sequence[int]], budget: int) -> dict[str, str]:
         """Return what the answers depend on, by a Korean name."""

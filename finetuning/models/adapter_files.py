@@ -48,6 +48,21 @@ def describe(model: PreTrainedModel, auto_class: str, revision: str | None) -> N
             config.base_model_name_or_path = str(base.resolve())
 
 
+def config_of(folder: Path) -> Mapping[str, Any]:
+    """Return peft's config of an adapter's folder, which names its base; raise ModelError where it cannot be read."""
+    where = folder / ADAPTER_CONFIG
+    try:
+        config: Mapping[str, Any] = json.loads(where.read_text(encoding="utf-8"))
+        config[_BASE]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise ModelError(
+            "adapter_config.json이 깨졌거나 베이스 모델의 이름이 없습니다.",
+            where=str(where),
+            remedy=f"{_BASE}에 어댑터를 학습한 모델의 Hub ID나 폴더를 쓰세요.",
+        ) from None
+    return config
+
+
 def base_of(folder: Path) -> str:
     """Return the base of an adapter: a Hub id, or the path of a folder or a GGUF file.
 
@@ -62,15 +77,7 @@ def base_of(folder: Path) -> str:
     Raises:
         ModelError: The adapter's config names no base, or a folder that is not there.
     """
-    where = folder / ADAPTER_CONFIG
-    try:
-        name = str(json.loads(where.read_text(encoding="utf-8"))[_BASE])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise ModelError(
-            "adapter_config.json이 깨졌거나 베이스 모델의 이름이 없습니다.",
-            where=str(where),
-            remedy=f"{_BASE}에 어댑터를 학습한 모델의 Hub ID나 폴더를 쓰세요.",
-        ) from None
+    where, name = folder / ADAPTER_CONFIG, str(config_of(folder)[_BASE])
     path = Path(name).expanduser()
     if path.exists():
         return name

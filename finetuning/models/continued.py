@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from finetuning.config.metadata import value_at
 from finetuning.config.schema import Settings
 from finetuning.config.value_types import bare_value
 from finetuning.files import typed
-from finetuning.models.adapter_files import ADAPTER_CONFIG, base_of
+from finetuning.models.adapter_files import config_of
 from finetuning.models.saved import is_adapter
 
 _METHOD = "model.adapter.method"
@@ -71,8 +70,7 @@ def shape_of(folder: Path) -> dict[str, Any]:
         ModelError: Its adapter_config.json cannot be read.
         SettingsError: It is not a LoRA.
     """
-    base_of(folder)  # raises for a file that cannot be read
-    config: Mapping[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config = config_of(folder)
     if config.get("peft_type") != "LORA":
         raise SettingsError(
             f"LoRA와 DoRA 어댑터만 이어서 학습할 수 있습니다. 이 어댑터의 종류: {config.get('peft_type')}",

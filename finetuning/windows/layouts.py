@@ -83,6 +83,7 @@ class Layout(ABC):
         """Arrange these examples as one micro-batch, whatever it costs: one example a row."""
         return list(indices.reshape(-1, 1))
 
+    @abstractmethod
     def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         """Make the tensors of one micro-batch.
 
@@ -95,16 +96,11 @@ class Layout(ABC):
         Returns:
             The tensors, on the CPU.
         """
-        return self._arrange(task, rows, tokenizer, key)
 
     def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
         """Return how many tokens the model's layers compute for a micro-batch, padding included."""
         tokens = [int(lengths[row].sum()) for row in cut]
         return len(cut) * max(tokens) if self.has_padding else sum(tokens)
-
-    @abstractmethod
-    def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
-        """Make the tensors of rows of sequences."""
 
 
 class Padded(Layout):
@@ -113,7 +109,8 @@ class Padded(Layout):
     label = "길이별로 나눔"
     message = "길이가 비슷한 예제끼리 나누어 패딩을 줄입니다."
 
-    def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+    def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+        """Make padded tensors; see `Layout.collate`."""
         return task.encodes.collate(list(itertools.chain.from_iterable(rows)), tokenizer, key)
 
 
@@ -124,8 +121,9 @@ class Dense(Padded):
     message = "인코더의 층에서 패딩을 빼고 계산합니다."
     has_padding = False
 
-    def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
-        batch = super()._arrange(task, rows, tokenizer, key)
+    def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+        """Make padded tensors and the map of their real tokens; see `Layout.collate`."""
+        batch = super().collate(task, rows, tokenizer, key)
         return dataclasses.replace(batch, dense=dense_tokens(batch.inputs["attention_mask"], self.attention.attend))
 
 
@@ -140,7 +138,8 @@ class OneRow(Layout):
         """Arrange these examples as one micro-batch, in one row."""
         return [indices]
 
-    def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+    def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+        """Make one row and the map of its sequences; see `Layout.collate`."""
         (row,) = rows
         batch = task.encodes.collate_rows([row], tokenizer, key)
         if batch.others is not None:
@@ -170,7 +169,8 @@ class Packed(Layout):
         """Pack examples into rows and rows into micro-batches (see packing.py)."""
         return pack_window(indices, lengths, self.max_length, token_budget)
 
-    def _arrange(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+    def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+        """Make rows of several sequences; see `Layout.collate`."""
         return task.encodes.collate_rows(rows, tokenizer, key)
 
 

@@ -274,13 +274,29 @@ class CausalScorer(GeneratingScorer):
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         decoding: Decoding,
-        answers: Sequence[int] = (),
     ) -> list[GeneratedText]:
         """Generate the answer to each conversation, or what follows the first third of each text.
 
         See `GeneratingScorer.generate`.
         """
-        ids = self.prompts(model, rows, tokenizer, max_length, decoding)
+        return self.continued(model, self.prompts(model, rows, tokenizer, max_length, decoding), tokenizer, decoding)
+
+    def continued(
+        self, model: PreTrainedModel, ids: list[list[int]], tokenizer: PreTrainedTokenizerBase,
+        decoding: Decoding, answers: Sequence[int] = (),
+    ) -> list[GeneratedText]:  # fmt: skip
+        """Generate what follows each prompt.
+
+        Args:
+            model: The model.
+            ids: Token ids of each prompt, as `prompts` returns them.
+            tokenizer: Tokenizer of the model.
+            decoding: How texts are generated.
+            answers: Which answer to its prompt each is, where several are drawn.
+
+        Returns:
+            The texts.
+        """
         inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
         numbers = decoding.numbers(self.settings.training.seed, ids, answers)
         return generate_texts(model, dict(inputs), tokenizer, decoding, inputs["input_ids"].shape[1], numbers)

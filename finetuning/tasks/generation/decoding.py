@@ -85,7 +85,7 @@ class Decoding:
             found["logits_processor"] = self._drawing(prompt_tokens, numbers)
         return found
 
-    def numbers(self, seed: int, prompts: Sequence[Sequence[int]], answers: Sequence[int]) -> np.ndarray | None:
+    def numbers(self, seed: int, prompts: Sequence[Sequence[int]], answers: Sequence[int] = ()) -> np.ndarray | None:
         """Return the numbers that the tokens of each row are drawn with, which depend on nothing but the row.
 
         Args:

@@ -148,7 +148,6 @@ class TargetScorer(GeneratingScorer):
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         decoding: Decoding,
-        answers: Sequence[int] = (),
     ) -> list[GeneratedText]:
         """Generate a target for each row; see `GeneratingScorer.generate`."""
         prompts = [without_unread_end(tokenizer, row["prompt"], max_length) for row in rows]
@@ -159,7 +158,7 @@ class TargetScorer(GeneratingScorer):
         ids = [
             row[kept > 0].tolist() for row, kept in zip(encoded["input_ids"], encoded["attention_mask"], strict=True)
         ]
-        numbers = decoding.numbers(self.settings.training.seed, ids, answers)
+        numbers = decoding.numbers(self.settings.training.seed, ids)
         return generate_texts(model, dict(encoded), tokenizer, decoding, 1, numbers)
 
     def metrics(

@@ -80,7 +80,7 @@ class GeneratingScorer(VocabularyScorer):
     @abstractmethod
     def generate(
         self, model: PreTrainedModel, rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase,
-        max_length: int, decoding: Decoding, answers: Sequence[int] = (),
+        max_length: int, decoding: Decoding,
     ) -> list[GeneratedText]:  # fmt: skip
         """Generate a text for each row, in one batch.
 
@@ -90,7 +90,6 @@ class GeneratingScorer(VocabularyScorer):
             tokenizer: Tokenizer of the model.
             max_length: Most tokens of a row that the model is given.
             decoding: How texts are generated.
-            answers: Which answer to its prompt each row is, where several are drawn.
 
         Returns:
             One text for each row.
