@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
 from finetuning.commands.adapters_flag import add_adapters_flag, name_first_adapter
+from finetuning.commands.board_flags import BOARD_FLAGS, add_board_flags
 from finetuning.commands.export_flags import add_export_flags
 from finetuning.commands.generate_flags import GENERATE_FLAGS, add_generate_flags, check_generate_flags
 from finetuning.commands.repeated_flags import unread_settings, unused_values
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
             "export": "다른 프로그램이 읽는 형식으로 저장", "verify-resume": "재개한 학습이 똑같은지 확인",
             "runs": "학습들을 표로 비교", "sweep": "설정을 바꿔 가며 여러 번 학습",
-            "generate": "답을 여러 개 만들어 좋은 것을 학습 데이터로"}  # fmt: skip
+            "generate": "답을 여러 개 만들어 좋은 것을 학습 데이터로", "board": "브라우저에서 보는 페이지"}  # fmt: skip
 # The other commands work on a saved model, with the settings saved beside it.
 TRAINING_COMMANDS = ("train", "plan", "verify-resume", "sweep")
-WITHOUT_MODEL = ("runs", "sweep", "seeds")  # modules of commands over several runs, which load no model themselves
+WITHOUT_MODEL = ("runs", "sweep", "seeds", "board")  # modules of commands that load no model themselves
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
 
 # flag → commands that take it
@@ -43,6 +44,8 @@ _COMMAND_FLAGS = {
     "--input": ("predict", "generate"),
     "--output": ("predict", "export", "generate"),
     **dict.fromkeys(GENERATE_FLAGS, ("generate",)),
+    **dict.fromkeys(BOARD_FLAGS, ("board",)),
+    "--live": ("predict", "chat"),
     "--format": ("export",),
     "--push": ("export",),
     "--license": ("export",),
@@ -77,7 +80,7 @@ class _KoreanParser(argparse.ArgumentParser):
         arguments = super().parse_args(args, namespace)
         if arguments.command not in COMMANDS:
             raise _unknown("명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command))
-        if arguments.folder is not None and arguments.command != "runs":
+        if arguments.folder is not None and arguments.command not in ("runs", "board"):
             self.error(f"unrecognized arguments: {arguments.folder}")
         _check_flags_of(arguments)
         arguments.words = tuple(self._words)
@@ -124,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="?", default="train", metavar="명령",
                         help=", ".join(f"{name}({text})" for name, text in COMMANDS.items()))  # fmt: skip
     parser.add_argument("folder", nargs="?", type=_path, metavar="폴더",
-                        help="runs: 학습 결과가 들어 있는 폴더 (기본값: output_dir가 들어 있는 폴더)")  # fmt: skip
+                        help="runs, board: 학습 결과가 들어 있는 폴더 (기본값: output_dir의 상위 폴더)")  # fmt: skip
     parser.add_argument("-h", "--help", action="help", help="이 도움말을 출력하고 종료합니다")
     _add_setting_flags(parser)
     _add_command_flags(parser)
@@ -282,7 +285,12 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         "--defuse_formulas", action="store_true",
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
     )  # fmt: skip
+    parser.add_argument(
+        "--live", action="store_true",
+        help="predict, chat: 표준 입력에 JSON을 한 줄씩 쓰는 다른 프로그램에 줄마다 바로 답합니다",
+    )  # fmt: skip
     add_generate_flags(parser)
+    add_board_flags(parser)
 
 
 def _recipe_of(arguments: argparse.Namespace) -> Path:
@@ -323,6 +331,12 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
     if arguments.command == "generate":
         check_generate_flags(arguments)
     name_first_adapter(arguments)
+    if arguments.live and (arguments.input or arguments.output):
+        raise SettingsError(
+            "--live는 --input, --output과 함께 쓸 수 없습니다.",
+            where="명령줄",
+            remedy="표준 입력에 JSON을 한 줄씩 쓰고 표준 출력에서 답을 읽거나, --live를 빼세요.",
+        )
     if arguments.defuse_formulas and not (arguments.output and arguments.output.suffix.lower() == ".csv"):
         raise SettingsError(
             "--defuse_formulas는 CSV 파일로 쓸 때만 쓸 수 있습니다.",

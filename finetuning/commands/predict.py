@@ -21,6 +21,11 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     from finetuning.reporting.predictions import as_cell, as_cell_without_formula, check_output, write_predictions
     from finetuning.reporting.vectors import SUFFIXES, write_vectors
 
+    if arguments.live:
+        from finetuning.commands.live import answer_rows
+
+        answer_rows(session, saved_model(session, arguments))
+        return
     check_output(arguments.output, arguments.input, SUFFIXES if session.task.shows.gives_vectors else ())
     evaluator = saved_model(session, arguments)
     source = session.data.load_unlabelled(arguments.input, input_lines())
