@@ -71,7 +71,7 @@ class Jobs:
             self._place.mkdir(parents=True, exist_ok=True)
             discard(self._log(name))
             self._write(name, _Record(tuple(words), str(folder), time.time()))
-            self._start_next()
+            self.start_next()
             return self.job(name)
 
     def resume(self, name: str) -> None:
@@ -80,7 +80,7 @@ class Jobs:
             record = self._read(name)
             words = words_to_resume(record.words) if _has_checkpoint(record) else list(record.words)
             self._write(name, replace(record, words=tuple(words), asked=time.time(), pid=0, is_stopping=False))
-            self._start_next()
+            self.start_next()
 
     def stop(self, name: str) -> None:
         """Let a run save its state and end; take one that waits out of the queue."""
@@ -91,6 +91,21 @@ class Jobs:
             elif self._is_alive(name, record) and not record.is_stopping:  # a second signal would not let it save
                 ask_to_stop(record.pid)
                 self._write(name, replace(record, is_stopping=True))
+
+    def start_next(self) -> None:
+        """Start the run that has waited longest, where none trains."""
+        with self._lock:
+            records = self._records()
+            if any(record.pid and self._is_alive(name, record) for name, record in records.items()):
+                return
+            waiting = sorted((record.asked, name) for name, record in records.items() if record.pid == 0)
+            if not waiting:
+                return
+            name = waiting[0][1]
+            child = self._start(records[name].words, self._log(name))
+            self._children[name] = child
+            born = psutil.Process(child.pid).create_time()
+            self._write(name, replace(records[name], pid=child.pid, born=born))
 
     def all(self) -> list[Job]:
         """Return every run, the one that was asked for last first, without what it printed."""
@@ -124,27 +139,14 @@ class Jobs:
             return child.poll() is None
         try:
             process = psutil.Process(record.pid)
-            return abs(process.create_time() - record.born) < 1 and process.status() != psutil.STATUS_ZOMBIE
+            is_same = abs(process.create_time() - record.born) < 1
+            return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.Error:
             return False
 
     def _keep_starting(self) -> None:
         while not self._ended.wait(_LOOKED_S):
-            with self._lock:
-                self._start_next()
-
-    def _start_next(self) -> None:
-        records = self._records()
-        if any(record.pid and self._is_alive(name, record) for name, record in records.items()):
-            return
-        waiting = sorted((record.asked, name) for name, record in records.items() if record.pid == 0)
-        if not waiting:
-            return
-        name = waiting[0][1]
-        child = self._start(records[name].words, self._log(name))
-        self._children[name] = child
-        born = psutil.Process(child.pid).create_time()
-        self._write(name, replace(records[name], pid=child.pid, born=born))
+            self.start_next()
 
     def _records(self) -> dict[str, _Record]:
         found = {}

@@ -95,7 +95,7 @@ class Talks:
         self._ended = threading.Event()
         threading.Thread(target=self._give_up_idle, name="board models", daemon=True).start()
 
-    def open(self, model: str, words: Sequence[str]) -> Model:
+    def load(self, model: str, words: Sequence[str]) -> Model:
         """Load a model by a command, unless the same command runs it already."""
         with self._lock:
             found = self._talks.get(model)

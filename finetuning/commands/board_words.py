@@ -95,5 +95,5 @@ def check_name(name: str) -> None:
 def model_offers(task: str) -> list[Offer]:
     """Return models for a task, the bundled one first where it can learn it."""
     bundled = seen_from(Path.cwd(), EXAMPLES / "encoder")
-    here = [Offer(bundled, "1.4M", True)] if task in _WITH_BUNDLED else []
+    here = [Offer(bundled, "4M", True)] if task in _WITH_BUNDLED else []
     return [*here, *(Offer(name, size, False) for name, size in _OFFERS.get(task, _ENCODERS))]

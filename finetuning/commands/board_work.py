@@ -160,7 +160,7 @@ class Workplace:
             if (row.folder / "config.json").is_file() or (row.folder / "adapter_config.json").is_file()
         ]
 
-    def open(self, model: str, settings: Mapping[str, str]) -> Model:
+    def load(self, model: str, settings: Mapping[str, str]) -> Model:
         """Load a model in a process of its own: to chat where it was trained to, else to predict."""
         from config_manager import SAVED_SETTINGS
         from finetuning.config.yaml_file import read_sections
@@ -173,7 +173,7 @@ class Workplace:
         chats = type(task).pipeline == "text-generation" and task.name != "causal-reranker" and form != "text"
         command = "chat" if chats else "predict"
         words = [command, "--model_name", str(folder), "--live", *words_of_settings(settings)]
-        return self._talks.open(model, words)
+        return self._talks.load(model, words)
 
     def predict(self, model: str, rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
         """Return the prediction for each row."""

@@ -52,7 +52,7 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
 
     def looked(now: Chosen) -> list[Any]:
         try:
-            return _shown_all(now, work.look(now), say)
+            return _shown_all(work, now, work.look(now), say)
         except FinetuningError as error:
             return [now, (), gr.skip(), *(gr.skip() for _ in range(_MOST_COLUMNS + 1)),
                     problem(error.what, error.where, error.remedy)]  # fmt: skip
@@ -80,11 +80,13 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
     fix.input(on_fix, [chosen, fix], chosen)
 
 
-def _shown_all(now: Chosen, look: Look, say: Say) -> list[Any]:
+def _shown_all(work: Work, now: Chosen, look: Look, say: Say) -> list[Any]:
     """Return the values of all outputs for what was found."""
     if not now.data:
         return [now, (), gr.update(visible=False), *(gr.update(visible=False) for _ in range(_MOST_COLUMNS + 1)), ""]
-    now = replace(now, task=look.meant or look.task)
+    task_name = look.meant or look.task
+    now = replace(now, task=task_name, model=now.model or next((one.name for one in work.offers(task_name)), ""))
+    now = replace(now, name=now.name or work.free_name(now))
     asked = [column for column in look.asked if column.is_needed or column.found][:_MOST_COLUMNS]
     chosen: list[Any] = [
         gr.update(choices=list(look.columns), value=column.found, visible=True,

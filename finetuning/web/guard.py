@@ -79,8 +79,8 @@ class _WithoutOutside:
     """Takes out of an HTML page what it would load from elsewhere, and tells the browser to load nothing from there."""
 
     def __init__(self, send: Send) -> None:
-        self.send, self.start, self.parts = send, None, list[bytes]()
-        self.start: MutableMapping[str, Any] | None
+        self.send, self.parts = send, list[bytes]()
+        self.start: MutableMapping[str, Any] | None = None
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

@@ -31,11 +31,10 @@ def build_model(work: Work, say: Say, chosen: gr.State) -> None:
                         elem_id="model-check")  # fmt: skip
     found = gr.HTML(elem_id="model-found")
 
-    def offered(now: Chosen) -> tuple[Chosen, Any]:
+    def offered(now: Chosen) -> Any:
         names = work.offers(now.task)
-        model = now.model or next((offer.name for offer in names), "")
-        value = model if model in {offer.name for offer in names} else None
-        return replace(now, model=model), gr.update(choices=[(_told(one, say), one.name) for one in names], value=value)
+        value = now.model if now.model in {offer.name for offer in names} else None
+        return gr.update(choices=[(_told(one, say), one.name) for one in names], value=value)
 
     def checked(now: Chosen) -> Iterator[str]:
         if not now.data:
@@ -52,7 +51,7 @@ def build_model(work: Work, say: Say, chosen: gr.State) -> None:
         line = work.check(replace(now, name=now.name or "run")).replace(" train ", " plan ", 1)
         yield planned_html(printed, say) + command(line)
 
-    chosen.change(offered, chosen, [chosen, offers])
+    chosen.change(offered, chosen, offers)
     offers.input(lambda now, name: (replace(now, model=name), ""), [chosen, offers], [chosen, own])
     gr.on([own.submit, own.blur], lambda now, name: replace(now, model=name.strip()) if name.strip() else now,
           [chosen, own], chosen)  # fmt: skip

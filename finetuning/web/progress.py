@@ -65,7 +65,7 @@ def log_html(job: Job) -> str:
 
 
 def _charts(records: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
-    last = next((one for one in reversed(records) if one.get("kind") == "eval"), {})
+    last: Mapping[str, Any] = next((one for one in reversed(records) if one.get("kind") == "eval"), {})
     best = next((name for name in ("accuracy", "macro_f1", "f1", "loss") if name in last), "loss")
     return charts_of(records, best)
 

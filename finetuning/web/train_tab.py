@@ -63,37 +63,26 @@ def build_train(work: Work, say: Say, chosen: gr.State, page: gr.Blocks) -> None
         except FinetuningError as error:
             return problem(error.what, error.where, error.remedy)
 
-    def on_setting(now: Chosen, setting: str | None, given: str) -> tuple[Chosen, str, str]:
+    def on_setting(now: Chosen, setting: str | None, given: str) -> tuple[Chosen, str]:
         if setting:
             now = replace(now, settings=_with(now.settings, setting, given))
-        listed = items(f"{one}: {text}" for one, text in now.settings.items() if one not in _COMMON)
-        return now, checked(now), listed
+        return now, items(f"{one}: {text}" for one, text in now.settings.items() if one not in _COMMON)
+
+    def setter(setting: str) -> Any:
+        return lambda now, given: on_setting(now, setting, given)
 
     for setting, box in zip(_COMMON, common, strict=True):
-        box.input(lambda now, given, one=setting: on_setting(now, one, given), [chosen, box], [chosen, typed, others])
+        box.input(setter(setting), [chosen, box], [chosen, others])
 
     def on_key(one: str, now: Chosen) -> tuple[str, str]:
         return said(_about(facts, one, say)), now.settings.get(one, "")
 
     key.input(on_key, [key, chosen], [about, value])
-    value.input(on_setting, [chosen, key, value], [chosen, typed, others])
-
-    def on_preset(now: Chosen, wanted: bool) -> tuple[Chosen, str]:
-        now = replace(now, preset=wanted)
-        return now, checked(now)
-
-    def on_name(now: Chosen, given: str) -> tuple[Chosen, str]:
-        now = replace(now, name=given.strip())
-        return now, checked(now)
-
-    def named(now: Chosen) -> tuple[Chosen, Any, str]:
-        if now.data and not now.name:
-            now = replace(now, name=work.free_name(now))
-        return now, gr.update(value=now.name), checked(now)
-
-    preset.input(on_preset, [chosen, preset], [chosen, typed])
-    name.input(on_name, [chosen, name], [chosen, typed])
-    chosen.change(named, chosen, [chosen, name, typed])
+    value.input(on_setting, [chosen, key, value], [chosen, others])
+    preset.input(lambda now, wanted: replace(now, preset=wanted), [chosen, preset], chosen)
+    name.input(lambda now, given: replace(now, name=given.strip()), [chosen, name], chosen)
+    chosen.change(checked, chosen, typed)
+    chosen.change(lambda now, given: gr.skip() if given.strip() == now.name else now.name, [chosen, name], name)
 
     def on_start(now: Chosen) -> tuple[Any, ...]:
         lacking = [what for what, is_there in ((say("데이터", "data"), now.data), (say("모델", "a model"), now.model))

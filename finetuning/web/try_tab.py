@@ -59,7 +59,7 @@ def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
         given = {"generation.max_new_tokens": most, "generation.temperature": warm,
                  "generation.do_sample": "true" if warm.strip() else ""}  # fmt: skip
         try:
-            models = tuple((folder, work.open(folder, given)) for folder in dict.fromkeys((one, other)) if folder)
+            models = tuple((folder, work.load(folder, given)) for folder in dict.fromkeys((one, other)) if folder)
         except FinetuningError as error:
             yield problem(error.what, error.where, error.remedy), (), "", *hidden
             return

@@ -206,7 +206,7 @@ class Work(Protocol):
     def models(self) -> list[tuple[str, str]]:
         """Return the names and the folders of the models that can be used."""
 
-    def open(self, model: str, settings: Mapping[str, str]) -> Model:
+    def load(self, model: str, settings: Mapping[str, str]) -> Model:
         """Load a model under settings of generation, in a process of its own, unless it is loaded already."""
 
     def predict(self, model: str, rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
