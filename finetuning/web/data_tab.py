@@ -35,7 +35,7 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
             with gr.Accordion(say("다른 방법", "Other ways"), open=False):
                 test = gr.File(label=say("시험할 파일 (없으면 10%를 떼어 둡니다)",
                                          "Test file (10% is held out without one)"))  # fmt: skip
-                path = gr.Textbox(
+                path = gr.Textbox("",
                     label=say("이 컴퓨터의 파일이나 폴더, 또는 Hugging Face Hub ID",
                               "A file or folder of this machine, or an id of the Hugging Face Hub"),
                     elem_id="data-path",

@@ -24,6 +24,7 @@ def build_model(work: Work, say: Say, chosen: gr.State) -> None:
     gr.HTML(said(advice))
     offers = gr.Radio([], label=say("모델", "Model"), elem_id="model-offers")
     own = gr.Textbox(
+        "",
         label=say("다른 모델: 폴더나 Hugging Face Hub ID", "Another model: a folder or an id of the Hugging Face Hub"),
         elem_id="model-own",
     )

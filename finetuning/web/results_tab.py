@@ -88,7 +88,7 @@ def run_html(row: RunRow, say: Say) -> str:
         parts.append(
             f"<h4>{shown(title)}</h4><p><a href='{address}/{PAGE}' target='_blank'>"
             f"{shown(say('새 창에서 보기', 'Open in a window of its own'))}</a></p>"
-            f"<iframe class='report' title='{shown(title)}' loading='lazy' src='{address}/{PAGE}'></iframe>"
+            f"<iframe class='report' title='{shown(title)}' src='{address}/{PAGE}'></iframe>"
         )
     return "".join(parts)
 

@@ -28,20 +28,22 @@ def build_train(work: Work, say: Say, chosen: gr.State, page: gr.Blocks) -> None
         page: The page, which shows the runs as soon as it is opened.
     """
     facts = {fact.key: fact for fact in work.facts()}
-    name = gr.Textbox(label=say("학습 이름 (결과 폴더의 이름)", "Name of the run (its folder)"), elem_id="train-name")
+    name = gr.Textbox(
+        "", label=say("학습 이름 (결과 폴더의 이름)", "Name of the run (its folder)"), elem_id="train-name"
+    )
     preset = gr.Checkbox(True, label=say("설정을 자동으로 고르기 (권장). 아래에 쓴 값은 그대로 씁니다.",
                                          "Choose settings automatically (recommended); what is typed below stays."),
                          elem_id="train-preset")  # fmt: skip
     with gr.Accordion(say("설정 바꾸기", "Change settings"), open=False):
         with gr.Row():
             common = [
-                gr.Textbox(label=say(facts[key].korean, facts[key].english).split(".")[0], placeholder=say(
+                gr.Textbox("", label=say(facts[key].korean, facts[key].english).split(".")[0], placeholder=say(
                     "자동", "automatic"), info=key, elem_id=key.replace(".", "-"))
                 for key in _COMMON
             ]  # fmt: skip
         key = gr.Dropdown(sorted(facts), value=None, label=say("다른 설정", "Another setting"), elem_id="train-key")
         about = gr.HTML()
-        value = gr.Textbox(label=say("값 (비우면 기본값)", "Value (empty for the default)"), elem_id="train-value")
+        value = gr.Textbox("", label=say("값 (비우면 기본값)", "Value (empty for the default)"), elem_id="train-value")
         others = gr.HTML(elem_id="train-others")
     typed = gr.HTML(elem_id="train-command")
     start = gr.Button(say("학습 시작", "Start training"), variant="primary", elem_id="train-start")

@@ -27,10 +27,11 @@ def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
     load = gr.Button(say("불러오기", "Load"), elem_id="try-load")
     state = gr.HTML(elem_id="try-state")
     opened = gr.State(())  # (folder, Model) of each model that is loaded
-    boxes = [gr.Textbox(visible=False, lines=3, max_lines=12, elem_id=f"try-text-{n}") for n in range(_BOXES)]
+    boxes = [gr.Textbox("", visible=False, lines=3, max_lines=12, elem_id=f"try-text-{n}") for n in range(_BOXES)]
     with gr.Accordion(say("생성 설정", "Settings of generation"), open=False, visible=False) as generation:
-        tokens = gr.Textbox(label=say("최대 길이 (토큰)", "Most tokens"), elem_id="try-tokens")
+        tokens = gr.Textbox("", label=say("최대 길이 (토큰)", "Most tokens"), elem_id="try-tokens")
         warmth = gr.Textbox(
+            "",
             label=say("temperature (낮으면 늘 비슷하게, 높으면 다양하게)", "Temperature (low: alike, high: varied)"),
             elem_id="try-temperature",
         )
