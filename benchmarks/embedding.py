@@ -149,6 +149,7 @@ def _sentence_transformers(
     )
     from transformers import TrainerCallback
 
+    is_bf16 = evaluator.runtime.precision == "bf16"
     AcceleratorState._reset_state(reset_partial_state=True)
 
     class Ticks(TrainerCallback):  # type: ignore[misc]
@@ -169,7 +170,7 @@ def _sentence_transformers(
     arguments = Arguments(
         output_dir=str(scratch / "trainer"), num_train_epochs=1, per_device_train_batch_size=WINDOW,
         learning_rate=options["learning_rate"], weight_decay=0.01, warmup_steps=options["warmup_steps"],
-        lr_scheduler_type="linear", bf16=str(evaluator.runtime.precision) == "bf16", seed=options["seed"],
+        lr_scheduler_type="linear", bf16=is_bf16, seed=options["seed"],
         batch_sampler=_in_order, save_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True,
         use_cpu=evaluator.model.device.type == "cpu", dataloader_drop_last=True,
     )  # fmt: skip
