@@ -70,7 +70,7 @@ def check_memory(evaluator: Evaluator, **counts: int) -> None:
     width = evaluator.model.config.get_text_config().hidden_size
     needed, left = sum(counts.values()) * width * _FLOAT32, available_bytes()
     listed = ", ".join(f"{name} {count:,}개" for name, count in counts.items())
-    _log.info("%s의 벡터(%s차원)에 메모리 %s가 필요합니다.", listed, f"{width:,}", _shown(needed))
+    _log.info("벡터에 필요한 메모리: %s (%s차원, %s)", _shown(needed), f"{width:,}", listed)
     if needed > left:
         raise ResourceError(
             f"벡터를 담을 메모리가 부족합니다. 필요한 메모리 {_shown(needed)}, 남은 메모리 {_shown(left)}",
