@@ -84,7 +84,7 @@ class DataManager:
 
     def load_file(self, path: Path) -> Rows:
         """Load all rows of a file, with their labels."""
-        rows = self.loader.clean(raw_file(path, self.data), "test")
+        rows = self.loader.clean(self.loader.gathered(raw_file(path, self.data)), "test")
         if not len(rows):
             raise _nothing_to_score(str(path))
         return rows

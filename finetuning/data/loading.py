@@ -67,8 +67,19 @@ class SplitLoader:
 
     def to_evaluate(self) -> dict[str, Rows]:
         """Load the splits that have labels, as they are in training if there is a train split."""
-        sources = find_sources(self.settings.data)
+        sources = self._sources()
         return self._with_held_out(sources) if "train" in sources else self._clean_splits(sources)
+
+    def gathered(self, raw: Raw) -> Raw:
+        """Return a source with the rows joined of which several make one row of the task."""
+        found = self.task.reads.gathered(raw.columns, raw.rows, raw.where)
+        if found is None:
+            return raw
+        columns, rows, note = found
+        return replace(raw, columns=columns, rows=rows, notes=(*raw.notes, note))
+
+    def _sources(self) -> dict[str, Raw]:
+        return {split: self.gathered(raw) for split, raw in find_sources(self.settings.data).items()}
 
     def clean(self, raw: Raw, split: str) -> Rows:
         """Clean the rows of a source, or take them from the cache, and log what was found in them.
@@ -106,7 +117,7 @@ class SplitLoader:
 
     def _with_train(self) -> dict[str, Raw]:
         """Find the sources; raise DataError where train is not among them."""
-        sources = find_sources(self.settings.data)
+        sources = self._sources()
         if "train" not in sources:
             raise DataError(
                 f"학습(train) 데이터가 없습니다. 찾은 split: {', '.join(sources) or '없음'}",
