@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
 from finetuning.commands.adapters_flag import add_adapters_flag, name_first_adapter
+from finetuning.commands.corpus_flags import CORPUS_FLAGS, add_corpus_flags, check_corpus_flags
 from finetuning.commands.export_flags import add_export_flags
 from finetuning.commands.generate_flags import GENERATE_FLAGS, add_generate_flags, check_generate_flags
 from finetuning.commands.repeated_flags import unread_settings, unused_values
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
             "export": "다른 프로그램이 읽는 형식으로 저장", "verify-resume": "재개한 학습이 똑같은지 확인",
             "runs": "학습들을 표로 비교", "sweep": "설정을 바꿔 가며 여러 번 학습",
-            "generate": "답을 여러 개 만들어 좋은 것을 학습 데이터로"}  # fmt: skip
+            "generate": "답을 여러 개 만들어 좋은 것을 학습 데이터로", "mine": "학습에 쓸 오답 문서 찾기"}  # fmt: skip
 # The other commands work on a saved model, with the settings saved beside it.
 TRAINING_COMMANDS = ("train", "plan", "verify-resume", "sweep")
 WITHOUT_MODEL = ("runs", "sweep", "seeds")  # modules of commands over several runs, which load no model themselves
@@ -41,7 +42,8 @@ _COMMAND_FLAGS = {
     "--suite": ("evaluate",),
     "--suite_data": ("evaluate",),
     "--input": ("predict", "generate"),
-    "--output": ("predict", "export", "generate"),
+    "--output": ("predict", "export", "generate", "mine"),
+    **CORPUS_FLAGS,
     **dict.fromkeys(GENERATE_FLAGS, ("generate",)),
     "--format": ("export",),
     "--push": ("export",),
@@ -274,7 +276,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=_path, metavar="경로",
         help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/형식). "
-        "generate: 결과를 쓸 .jsonl",
+        "generate, mine: 결과를 쓸 .jsonl",
     )  # fmt: skip
     add_export_flags(parser)
     add_adapters_flag(parser)
@@ -283,6 +285,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
     )  # fmt: skip
     add_generate_flags(parser)
+    add_corpus_flags(parser)
 
 
 def _recipe_of(arguments: argparse.Namespace) -> Path:
@@ -322,6 +325,7 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
             )
     if arguments.command == "generate":
         check_generate_flags(arguments)
+    check_corpus_flags(arguments)
     name_first_adapter(arguments)
     if arguments.defuse_formulas and not (arguments.output and arguments.output.suffix.lower() == ".csv"):
         raise SettingsError(
