@@ -57,7 +57,7 @@ def write_pairs(source: Path, folder: Path, passages: int, held_out: int) -> Non
         for paragraph in document["paragraphs"]:
             asked.setdefault(paragraph["context"], []).extend(one["question"] for one in paragraph["qas"])
     draw = random.Random(0)
-    contexts = draw.sample(sorted(asked), passages + held_out)
+    contexts = draw.sample(sorted(context for context in asked if asked[context]), passages + held_out)
     test = [(question, context) for context in contexts[:held_out] for question in asked[context]]
     train = [(draw.choice(asked[context]), context) for context in contexts[held_out:]]
     folder.mkdir()

@@ -212,6 +212,14 @@ class RerankerSettings(Section):
         "`pairs` (0 or 1), `scores` or `lists` (several passages of each query); decides which metric picks the "
         "best model; `null` decides by the data",
     )
+    max_passages: Annotated[Integer, Field(ge=2)] | None = setting(
+        None,
+        "질문마다 읽을 문서의 최대 수. 한 질문의 문서들은 함께 계산하므로 많으면 메모리가 그만큼 듭니다. 넘으면 "
+        "앞에서부터 읽고, 정답 문서는 절반까지만 읽습니다(오답 문서가 모자라면 더). `null`이면 모두",
+        "most passages of a query. Those of one query are computed together, so many take much memory. Of more, the "
+        "first are read, of which at most half are good unless bad ones lack; `null` for all",
+        cache="rows",
+    )
     prompt: Text | None = setting(
         None,
         "causal-reranker의 프롬프트. `{query}`와 `{passage}`가 있어야 합니다. `null`이면 Qwen 계열은 Qwen3-Reranker의 "
