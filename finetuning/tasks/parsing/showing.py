@@ -93,7 +93,7 @@ class ParsePresenter(Presenter):
 
 
 def _as_text(words: Sequence[str], arcs: Sequence[Arc], places: Sequence[int] | None = None) -> str:
-    """Write the arcs of all words, or of those at these places, as `유희열이 → 흘렸다. (NP_SBJ)`."""
+    """Write the arcs of all words, or of those at these places, as `word → its head (relation)`."""
     chosen = range(len(words)) if places is None else places
     return ", ".join(
         f"{words[place]} → {words[arcs[place].head - 1] if arcs[place].head != ROOT else _ROOT} "
