@@ -147,7 +147,8 @@ class DataManager:
         counts = self.label_counts(splits["train"])
         if self.task.reads.has_labels:
             tell_doubts(self.task.reads.written_labels(counts), splits["train"].where)
-        if self.task.reads.has_labels and "validation" in splits:
+        is_closed = self.task.reads.has_labels and not self.task.reads.labels_are_open
+        if is_closed and "validation" in splits:
             check_every_label_stays(splits, set(self.label_counts(splits["validation"])) - set(counts))
         try:
             names = self.task.reads.label_names(counts)
@@ -159,7 +160,9 @@ class DataManager:
         return names
 
     def check_labels(self, rows: Rows, names: Sequence[str]) -> None:
-        """Raise DataError if a split has a label outside these names; the message names its row."""
+        """Raise DataError if a split has a label outside these names, unless the task allows it; it names the row."""
+        if self.task.reads.labels_are_open:
+            return
         for own in rows.datasets():
             check_known(own, names, self.task.reads)
 

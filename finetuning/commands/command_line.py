@@ -16,7 +16,6 @@ from finetuning.commands.export_flags import add_export_flags
 from finetuning.commands.generate_flags import GENERATE_FLAGS, add_generate_flags, check_generate_flags
 from finetuning.commands.repeated_flags import unread_settings, unused_values
 from finetuning.config.flags import SETTING_FLAGS
-from finetuning.config.recipes import recipe_path
 from finetuning.files import command_of_this_program, typed, user_path
 from finetuning.korean.particles import with_particle
 
@@ -84,7 +83,9 @@ class _KoreanParser(argparse.ArgumentParser):
         _check_flags_of(arguments)
         arguments.words = tuple(self._words)
         if arguments.recipe is not None:
-            arguments.config = _recipe_of(arguments)
+            from finetuning.commands.recipe_flag import settings_of_recipe
+
+            arguments.config, arguments.listed = settings_of_recipe(arguments)
         lone = {flag: action for flag, action in self._option_string_actions.items() if action.nargs != "+"}
         takes_value = {flag: action.nargs != 0 for flag, action in lone.items()}
         arguments.unused = unused_values(self._words, takes_value)
@@ -121,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_help=False,
         formatter_class=_KoreanHelp,
     )
-    parser.set_defaults(run=None)
+    parser.set_defaults(run=None, listed=None)
     parser._positionals.title, parser._optionals.title = "명령", "플래그"
     parser.add_argument("command", nargs="?", default="train", metavar="명령",
                         help=", ".join(f"{name}({text})" for name, text in COMMANDS.items()))  # fmt: skip
@@ -286,17 +287,6 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_generate_flags(parser)
     add_corpus_flags(parser)
-
-
-def _recipe_of(arguments: argparse.Namespace) -> Path:
-    """Return the file of --recipe; raise SettingsError if there is none, or --config names another."""
-    if arguments.config is not None:
-        raise SettingsError(
-            "--recipe와 --config는 함께 쓸 수 없습니다. 둘 다 설정 파일을 지정합니다.",
-            where="명령줄",
-            remedy="하나만 쓰고, 바꿀 값은 --learning_rate나 --set 같은 플래그로 쓰세요.",
-        )
-    return recipe_path(arguments.recipe)
 
 
 def _path(text: str) -> Path:

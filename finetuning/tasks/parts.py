@@ -29,6 +29,7 @@ class RowReader(ABC):
 
     Attributes:
         has_labels: Whether the model's config holds label names.
+        labels_are_open: Whether other splits may have labels that train lacks, which then count as wrong.
         grouped_by: Role whose rows of one value stay together when data are held out of train, or None.
         counts_characters: Whether labels are character positions. The text is then only brought to NFC, and
             `prepare` moves the positions accordingly.
@@ -38,6 +39,7 @@ class RowReader(ABC):
     """
 
     has_labels: ClassVar[bool] = False
+    labels_are_open: ClassVar[bool] = False
     grouped_by: ClassVar[str | None] = None
     counts_characters: ClassVar[bool] = False
     instead: ClassVar[Mapping[str, str]] = MappingProxyType({})
