@@ -109,7 +109,7 @@ def _run(argv: Sequence[str], started: _Started) -> None:
     # settings → managers, in a session
     with _imports_not_collected():
         command = importlib.import_module(f"finetuning.commands.{name}")
-        reads_data = arguments.command in (*TRAINING_COMMANDS, "evaluate") and arguments.suite is None
+        reads_data = arguments.command in (*TRAINING_COMMANDS, "evaluate", "mine") and arguments.suite is None
         if arguments.suite is not None:
             from finetuning.data.hub import notice_offline
 

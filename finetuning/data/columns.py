@@ -21,10 +21,11 @@ _log = logging.getLogger(__name__)
 _COLUMNS = frozenset({
     "text_column", "text_pair_column", "label_column", "prompt_column", "response_column", "question_column",
     "context_column", "answers_column", "chosen_column", "rejected_column", "judged_column", "negative_column",
+    "head_column",
 })  # fmt: skip
 _TASK_OF = {  # usual columns that one task alone reads
     "messages": "text-generation", "conversations": "text-generation", "ner_tags": "token-classification",
-    "answers": "question-answering", "rejected": "preference",
+    "answers": "question-answering", "rejected": "preference", "deprel": "dependency-parsing",
 }  # fmt: skip
 _SHOWN = 20  # names of columns
 _LONG_NAME = 20  # characters

@@ -30,6 +30,7 @@ class Findings:
         skipped_rows: Reason → numbers of the first few rows.
         first_found: Reason → content of the first such row.
         unread: Name of a field of nested cells that is not read → number of times.
+        no_faults: Reasons for skipping rows that are as they should be, and of no use to the task.
         renamed: Label of `data.label_map` → number of times that it was renamed.
     """
 
@@ -42,9 +43,12 @@ class Findings:
     first_found: dict[str, str] = field(default_factory=dict)
     unread: dict[str, int] = field(default_factory=dict)
     renamed: dict[str, int] = field(default_factory=dict)
+    no_faults: list[str] = field(default_factory=list)
 
-    def skip(self, reason: str, row: int, found: str = "") -> None:
+    def skip(self, reason: str, row: int, found: str = "", is_fault: bool = True) -> None:
         """Count a skipped row; remember the first few row numbers and the content of the first row."""
+        if not is_fault and reason not in self.no_faults:
+            self.no_faults.append(reason)
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
         if found:
             self.first_found.setdefault(reason, f"{row:,}번째 행: {found}")
@@ -88,7 +92,8 @@ class Findings:
         total = self.kept + skipped
         if total == 0:
             raise DataError("데이터가 비어 있습니다.", where=where, remedy="내용이 있는 파일인지 확인하세요.")
-        if skipped > tolerated * total:
+        bad = sum(count for reason, count in self.skipped.items() if reason not in self.no_faults)
+        if bad > tolerated * total or (self.kept == 0 and bad < skipped):
             raise DataError(
                 f"쓸 수 없는 행이 너무 많습니다. 전체 {total:,}행 가운데 {self._skipped_as_text()}",
                 where=where,

@@ -182,6 +182,12 @@ class DataSettings(Section):
         ),
         cache="none",
     )
+    head_column: Text = setting(
+        "head",
+        "의존 구문 분석에서 지배소 번호의 열 이름. 번호는 1부터 세고 0은 문장의 뿌리입니다",
+        "column of head numbers in dependency parsing; they count from 1, and 0 is the root of the sentence",
+        cache="none",
+    )
     answers_column: Text = setting(
         "answers",
         "질의응답에서 정답(`text`와 `answer_start`)의 열 이름",

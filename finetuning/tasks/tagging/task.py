@@ -10,28 +10,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import BadRow, DataError
-from finetuning.cells import json_value
+from finetuning.cells import listed
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
 from finetuning.korean.word_cuts import cut_words
 from finetuning.tasks.base import Task
 from finetuning.tasks.evidence import Case, Evidence, Part
-from finetuning.tasks.loss_settings import LabelLossScorer
-from finetuning.tasks.parts import RowColumns, RowEncoder, RowReader
+from finetuning.tasks.parts import RowColumns, RowReader
 from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tagging.decoding import TaggedToken, decode, raw_tags, tagged
 from finetuning.tasks.tagging.entities import entity_counts, entity_scores, macro_average, macro_f1, micro_average
 from finetuning.tasks.tagging.evidence import entity_evidence, marks_of
 from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
+from finetuning.tasks.tagging.tokens import TokenLabelEncoder, TokenLabelScorer
 from finetuning.tasks.tagging.windows import text_windows
-from finetuning.tasks.tensors import at_least_float32, pad
 from finetuning.tasks.text_encoding import check_is_fast
-from finetuning.types import IGNORED, Batch, Column, Naive, RandomKey
+from finetuning.types import IGNORED, Column, Naive
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 _TOKENS = ("tokens", "words", "토큰", "어절")
 _TAGS = ("ner_tags", "tags", "labels", "ner", "태그", "개체명")
@@ -127,7 +125,7 @@ class EntityReader(RowReader):
         return names
 
 
-class EntityEncoder(RowEncoder):
+class EntityEncoder(TokenLabelEncoder):
     """Encodes texts as windows of tokens. A token's tag is that of its first character."""
 
     def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -157,22 +155,8 @@ class EntityEncoder(RowEncoder):
                 columns["label"].append([IGNORED if tag is None else ids[tag] for tag in tags])
         return dict(columns)
 
-    def collate(
-        self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
-    ) -> Batch:
-        """Pad examples and their tags; see `RowEncoder.collate`. labels: (rows, tokens) int64, -100 without a tag."""
-        import torch
 
-        inputs, tokens = pad(examples, tokenizer)
-        if "label" not in examples[0]:
-            return Batch(inputs, None, items=len(examples), tokens=tokens)
-        labels = torch.full_like(inputs["input_ids"], IGNORED)
-        for position, example in enumerate(examples):
-            labels[position, : len(example["label"])] = torch.tensor(example["label"])
-        return Batch(inputs, labels, items=int((labels != IGNORED).sum()), tokens=tokens)
-
-
-class EntityScorer(LabelLossScorer):
+class EntityScorer(TokenLabelScorer):
     """Cross-entropy over the tokens that hold characters. The best model is the one of highest entity macro-F1.
 
     Predictions are the likeliest sequence of tags that is legal IOB2: no I- without an entity of its kind to continue.
@@ -180,27 +164,6 @@ class EntityScorer(LabelLossScorer):
 
     best_metric = "entity_macro_f1"
     greater_is_better = True
-
-    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        """Return the logits, (rows, tokens, tags)."""
-        logits: torch.Tensor = model(**batch.inputs).logits
-        return logits
-
-    def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return the cross-entropy summed over tagged tokens."""
-        import torch
-
-        assert batch.labels is not None
-        logits = at_least_float32(outputs)
-        return torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-
-    def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
-        """Return the log-probabilities of each example's tags, (tokens, tags) float32."""
-        scores = outputs.float().log_softmax(-1).cpu().numpy()
-        lengths = batch.inputs["attention_mask"].sum(1).tolist()
-        return [part[:length] for part, length in zip(scores, lengths, strict=True)]
 
     def gather(
         self, predictions: Sequence[Any], examples: Dataset, rows: Dataset, label_names: Sequence[str]
@@ -324,18 +287,12 @@ def _spans(cell: str) -> list[Span]:
 
 def _strings(cell: Any, what: str) -> list[str]:
     """Return the strings of a cell that is a list, or a list as JSON."""
-    if isinstance(cell, str) and cell.lstrip().startswith("["):
-        try:
-            cell = json_value(cell)
-        except ValueError:
-            raise BadRow(f"JSON 목록이 아닌 {what}") from None
-    if not isinstance(cell, list):
-        raise BadRow(f"목록이 아닌 {what}")
-    if what == "태그" and any(isinstance(item, int) for item in cell):
+    items = listed(cell, what)
+    if what == "태그" and any(isinstance(item, int) for item in items):
         raise BadRow("번호로 된 태그(B-PS처럼 이름으로 써야 합니다)")
-    if not all(isinstance(item, str) and item for item in cell):
+    if not all(isinstance(item, str) and item for item in items):
         raise BadRow(f"비었거나 문자열이 아닌 {what}")
-    return cell
+    return items
 
 
 def _tags_at(spans: Sequence[Span], starts: Sequence[int]) -> list[str | None]:
