@@ -1,4 +1,4 @@
-"""The flags of `board`: where the page is served."""
+"""The flags of `board`, where the page is served, and `--live`, by which it and other programs ask a model."""
 
 from __future__ import annotations
 
@@ -22,6 +22,20 @@ def add_board_flags(parser: argparse.ArgumentParser) -> None:
         "--folders", nargs="+", metavar="폴더", default=[],
         help="board: 올린 파일 말고도 페이지에서 읽어도 되는 데이터와 모델의 폴더",
     )  # fmt: skip
+    parser.add_argument(
+        "--live", action="store_true",
+        help="predict, chat: 표준 입력에 JSON을 한 줄씩 쓰는 다른 프로그램에 줄마다 바로 답합니다",
+    )  # fmt: skip
+
+
+def check_live_flag(arguments: argparse.Namespace) -> None:
+    """Raise SettingsError where --live stands beside a file to read or write."""
+    if arguments.live and (arguments.input or arguments.output or arguments.corpus):
+        raise SettingsError(
+            "--live는 --input, --output, --corpus와 함께 쓸 수 없습니다.",
+            where="명령줄",
+            remedy="표준 입력에 JSON을 한 줄씩 쓰고 표준 출력에서 답을 읽거나, --live를 빼세요.",
+        )
 
 
 def _port(text: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
 from finetuning.commands.adapters_flag import add_adapters_flag, name_first_adapter
-from finetuning.commands.board_flags import BOARD_FLAGS, add_board_flags
+from finetuning.commands.board_flags import BOARD_FLAGS, add_board_flags, check_live_flag
 from finetuning.commands.corpus_flags import CORPUS_FLAGS, add_corpus_flags, check_corpus_flags
 from finetuning.commands.export_flags import add_export_flags
 from finetuning.commands.generate_flags import GENERATE_FLAGS, add_generate_flags, check_generate_flags
@@ -289,10 +289,6 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         "--defuse_formulas", action="store_true",
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
     )  # fmt: skip
-    parser.add_argument(
-        "--live", action="store_true",
-        help="predict, chat: 표준 입력에 JSON을 한 줄씩 쓰는 다른 프로그램에 줄마다 바로 답합니다",
-    )  # fmt: skip
     add_generate_flags(parser)
     add_corpus_flags(parser)
     add_board_flags(parser)
@@ -326,12 +322,7 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
         check_generate_flags(arguments)
     check_corpus_flags(arguments)
     name_first_adapter(arguments)
-    if arguments.live and (arguments.input or arguments.output):
-        raise SettingsError(
-            "--live는 --input, --output과 함께 쓸 수 없습니다.",
-            where="명령줄",
-            remedy="표준 입력에 JSON을 한 줄씩 쓰고 표준 출력에서 답을 읽거나, --live를 빼세요.",
-        )
+    check_live_flag(arguments)
     if arguments.defuse_formulas and not (arguments.output and arguments.output.suffix.lower() == ".csv"):
         raise SettingsError(
             "--defuse_formulas는 CSV 파일로 쓸 때만 쓸 수 있습니다.",

@@ -37,7 +37,8 @@ def build_take(work: Work, say: Say, tab: gr.Tab) -> None:
             return said(say("아직 모델이 없습니다.", "There is no model yet."))
         text = say("모델 폴더를 zip으로 내려받기", "Download the model's folder as a zip")
         serve = work.command("predict", "--model_name", folder or "")
-        return f"<p><a href='/run-zip/{quote(name)}'>{shown(text)}</a></p>{command(serve)}"
+        vllm = f"<h4>vLLM</h4>{command(f'vllm serve {folder}')}" if _generates(Path(folder or "")) else ""
+        return f"<p><a href='/run-zip/{quote(name)}'>{shown(text)}</a></p>{command(serve)}{vllm}"
 
     def exported(folder: str | None, chosen: str) -> Iterator[str]:
         if not folder:
@@ -58,6 +59,12 @@ def build_take(work: Work, say: Say, tab: gr.Tab) -> None:
     tab.select(listed, model, [model, links])
     model.input(linked, model, links)
     export.click(exported, [model, form], found)
+
+
+def _generates(folder: Path) -> bool:
+    """Return whether a folder has a whole model that writes texts, as vLLM serves it."""
+    config = folder / "config.json"
+    return config.is_file() and "ForCausalLM" in config.read_text(encoding="utf-8", errors="replace")
 
 
 def _done(folder: Path, name: str, form: str, printed: str, say: Say) -> str:

@@ -15,7 +15,7 @@ def task_choices(say: Say) -> list[tuple[str, str]]:
         (say("글에 점수를 매깁니다", "Give texts a score"), "text-regression"),
         (say("글에서 사람, 장소, 날짜 같은 이름을 찾습니다", "Find names, places, dates in texts"),
          "token-classification"),
-        (say("문장에서 어절 사이의 관계를 찾습니다 (구문 분석)", "Find how the words of a sentence depend on each other"),
+        (say("문장에서 어절 사이의 관계를 찾습니다 (구문 분석)", "Find how words depend on each other"),
          "dependency-parsing"),
         (say("문서에서 질문의 답을 찾습니다", "Find the answer to a question in a passage"), "question-answering"),
         (say("질문에 답하는 챗봇을 만듭니다", "Make a chatbot that answers questions"), "text-generation"),
