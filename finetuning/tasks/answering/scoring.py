@@ -118,10 +118,10 @@ class AnswerScorer(Scorer):
         halves = np.array([places[context] % 2 for context in rows["context"]])
         found = list(predictions)
         for half in (0, 1) if len(places) > 1 else ():
-            others = np.flatnonzero(halves != half)
+            others = np.flatnonzero(halves != half).tolist()
             answers = {"answers": [rows["answers"][place] for place in others]}
             chosen = self.calibrate([predictions[place] for place in others], answers, label_names)["null_threshold"]
-            for place in np.flatnonzero(halves == half):
+            for place in np.flatnonzero(halves == half).tolist():
                 found[place] = replace(found[place], threshold=math.inf if chosen is None else chosen)
         return found
 
