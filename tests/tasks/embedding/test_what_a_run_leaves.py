@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,23 @@ def test_mined_negatives_are_data_to_train_on(run: tuple[Path, Run], cli: Cli, t
         assert planned.out.count("영 ##화") >= 3  # the negatives are among what the model reads
     refused = cli(*mine, "--output", folder / "mined.csv")
     assert refused.code == 2 and ".jsonl" in refused.err
+
+
+@pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")), reason="onnx is not installed"
+)
+@pytest.mark.parametrize(("name", "least"), [("onnx", 0.999999), ("onnx-int8", 0.98)])
+def test_onnx_gives_the_vectors_themselves(
+    run: tuple[Path, Run], cli: Cli, found: tuple[list[str], np.ndarray, list[str], np.ndarray], name: str, least: float
+) -> None:
+    import onnxruntime
+    from transformers import AutoTokenizer
+
+    done = cli("export", "--output_dir", run[0] / "out", "--output", run[0] / name, "--format", name)
+    assert done.code == 0 and "코사인 유사도가" in done.err, done.err
+    session = onnxruntime.InferenceSession(str(run[0] / name / "model.onnx"))
+    texts = [f"{PREFIXES[0]}{text}" for text in found[0]]
+    inputs = AutoTokenizer.from_pretrained(run[0] / name)(texts, padding=True, return_tensors="np")
+    (vectors,) = session.run(["sentence_embedding"], dict(inputs))
+    assert (vectors * found[1]).sum(1).min() > least
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
