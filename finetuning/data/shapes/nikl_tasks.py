@@ -47,7 +47,7 @@ class _Flat:
         for row in self.rows:
             given, wanted = row.get(_INPUT), row.get(_OUTPUT)
             text = _text(given) if isinstance(given, Mapping) else None
-            if _are_flags(wanted):
+            if isinstance(wanted, Mapping) and _are_flags(wanted):
                 wanted = [name for name, flag in wanted.items() if as_label(flag).casefold() == _TRUE]
             yield {**{name: row.get(name) for name in self.others}, self.makes[0]: text, self.makes[1]: wanted}
 
