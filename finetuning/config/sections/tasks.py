@@ -152,10 +152,18 @@ class EmbeddingSettings(Section):
         "infonce에서 문서로 질문을 찾는 손실도 더해 평균합니다",
         "under infonce, also trains to find the question of a passage, and takes the mean",
     )
-    temperature: PositiveNumber = setting(
-        0.05,
-        "infonce와 cosent에서 유사도를 나눌 값. 작을수록 가까운 오답에 집중합니다",
-        "what similarities are divided by under infonce and cosent; smaller values weigh near negatives more",
+    temperature: PositiveNumber | None = setting(
+        None,
+        "infonce와 cosent에서 유사도를 나눌 값. 작을수록 가까운 오답에 집중합니다. `null`이면 infonce 0.02, "
+        "cosent 0.05",
+        "what similarities are divided by under infonce and cosent; smaller values weigh near negatives more; `null` "
+        "is 0.02 for infonce and 0.05 for cosent",
+        more=(
+            "이미 검색용으로 학습된 모델에는 그때 쓴 값에 가까운 값을 쓰세요(e5 0.01, bge-m3 0.02). 훨씬 크면 학습 "
+            "전보다 나빠질 수 있습니다",
+            "A model that was trained to search wants a value near its own: 0.01 for e5, 0.02 for bge-m3. A much "
+            "larger one may leave it worse than before",
+        ),
     )
     pooling: Literal["mean", "cls", "last"] = setting(
         "mean",
