@@ -40,13 +40,16 @@ class _Shape:
 
 
 def _asked(question: str, options: Sequence[Any], right: Any, first: int) -> tuple[str, str | None]:
-    """Return a question with its choices, and the letter of the right one; None where that is not known.
+    """Ask a question with its choices.
 
     Args:
         question: The question.
         options: The choices.
         right: The right one's number or letter.
         first: The number of the first choice.
+
+    Returns:
+        The prompt, and the letter of the right choice; None where that is not known.
     """
     lines = [f"{letter}. {as_text(option).strip()}" for letter, option in zip(_LETTERS, options, strict=False)]
     prompt = "\n".join([question.strip(), *lines, _ANSWER])
