@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
 from finetuning.commands.adapters_flag import add_adapters_flag, name_first_adapter
+from finetuning.commands.board_flags import BOARD_FLAGS, add_board_flags, check_live_flag
 from finetuning.commands.corpus_flags import CORPUS_FLAGS, add_corpus_flags, check_corpus_flags
 from finetuning.commands.export_flags import add_export_flags
 from finetuning.commands.generate_flags import GENERATE_FLAGS, add_generate_flags, check_generate_flags
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
             "export": "다른 프로그램이 읽는 형식으로 저장", "verify-resume": "재개한 학습이 똑같은지 확인",
             "runs": "학습들을 표로 비교", "sweep": "설정을 바꿔 가며 여러 번 학습",
-            "generate": "답을 여러 개 만들어 좋은 것을 학습 데이터로", "mine": "학습에 쓸 오답 문서 찾기"}  # fmt: skip
+            "generate": "답을 여러 개 만들어 좋은 것을 학습 데이터로", "mine": "학습에 쓸 오답 문서 찾기",
+            "board": "브라우저에서 보는 페이지"}  # fmt: skip
 # The other commands work on a saved model, with the settings saved beside it.
 TRAINING_COMMANDS = ("train", "plan", "verify-resume", "sweep")
-WITHOUT_MODEL = ("runs", "sweep", "seeds")  # modules of commands over several runs, which load no model themselves
+WITHOUT_MODEL = ("runs", "sweep", "seeds", "board")  # modules of commands that load no model themselves
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
 
 # flag → commands that take it
@@ -44,6 +46,8 @@ _COMMAND_FLAGS = {
     "--output": ("predict", "export", "generate", "mine"),
     **CORPUS_FLAGS,
     **dict.fromkeys(GENERATE_FLAGS, ("generate",)),
+    **dict.fromkeys(BOARD_FLAGS, ("board",)),
+    "--live": ("predict", "chat"),
     "--format": ("export",),
     "--push": ("export",),
     "--license": ("export",),
@@ -78,7 +82,7 @@ class _KoreanParser(argparse.ArgumentParser):
         arguments = super().parse_args(args, namespace)
         if arguments.command not in COMMANDS:
             raise _unknown("명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command))
-        if arguments.folder is not None and arguments.command != "runs":
+        if arguments.folder is not None and arguments.command not in ("runs", "board"):
             self.error(f"unrecognized arguments: {arguments.folder}")
         _check_flags_of(arguments)
         arguments.words = tuple(self._words)
@@ -127,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="?", default="train", metavar="명령",
                         help=", ".join(f"{name}({text})" for name, text in COMMANDS.items()))  # fmt: skip
     parser.add_argument("folder", nargs="?", type=_path, metavar="폴더",
-                        help="runs: 학습 결과가 들어 있는 폴더 (기본값: output_dir가 들어 있는 폴더)")  # fmt: skip
+                        help="runs, board: 학습 결과가 들어 있는 폴더 (기본값: output_dir의 상위 폴더)")  # fmt: skip
     parser.add_argument("-h", "--help", action="help", help="이 도움말을 출력하고 종료합니다")
     _add_setting_flags(parser)
     _add_command_flags(parser)
@@ -287,6 +291,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_generate_flags(parser)
     add_corpus_flags(parser)
+    add_board_flags(parser)
 
 
 def _path(text: str) -> Path:
@@ -317,6 +322,7 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
         check_generate_flags(arguments)
     check_corpus_flags(arguments)
     name_first_adapter(arguments)
+    check_live_flag(arguments)
     if arguments.defuse_formulas and not (arguments.output and arguments.output.suffix.lower() == ".csv"):
         raise SettingsError(
             "--defuse_formulas는 CSV 파일로 쓸 때만 쓸 수 있습니다.",

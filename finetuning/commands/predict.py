@@ -31,6 +31,11 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     from finetuning.reporting.predictions import as_cell, as_cell_without_formula, check_output, write_predictions
     from finetuning.reporting.vectors import SUFFIXES, write_vectors
 
+    if arguments.live:
+        from finetuning.commands.live import answer_rows
+
+        answer_rows(session, saved_model(session, arguments))
+        return
     gives_vectors = session.task.shows.gives_vectors and arguments.corpus is None
     check_output(arguments.output, arguments.input, SUFFIXES if gives_vectors else ())
     _check_searches(session, arguments)

@@ -350,6 +350,21 @@ class Scorer(ABC):
         """
         return {}
 
+    def cross_calibrated(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Sequence[Any]:
+        """Return the predictions on the split that `calibrate` chose on, each decided by values that it had no part in.
+
+        Args:
+            predictions: One of each row.
+            rows: Columns of the split by role.
+            label_names: Label names in the order of their ids.
+
+        Returns:
+            The predictions. The default leaves them to the values that all of them chose.
+        """
+        return predictions
+
     def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
         """Return what is had without training, such as `count` predictions of the commonest label.
 

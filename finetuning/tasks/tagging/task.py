@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,8 @@ class EntityReader(RowReader):
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return `text`, and as `label` its entities: a list of [start, end, label] in characters of the text in NFC.
 
+        An entity that begins at a space keeps it: KLUE's score does not know its beginning, `_spans` leaves it out.
+
         See `RowReader.prepare`.
         """
         if "tokens" in row:
@@ -87,7 +90,8 @@ class EntityReader(RowReader):
             Span(starts[first], starts[last - 1] + len(tokens[last - 1]), label)
             for first, last, label in read_iob2(tags)
         ]
-        return {"text": text, "label": [list(span) for span in composed(trimmed(spans, text), text)]}
+        whole = unicodedata.normalize("NFC", text)
+        return {"text": text, "label": [list(span) for span in composed(spans, text) if trimmed([span], whole)]}
 
     def relabelled(self, cell: Any, names: Mapping[str, str | None]) -> tuple[Any, Sequence[str]]:
         """Rename kinds of entities; see `RowReader.relabelled`."""
@@ -101,7 +105,7 @@ class EntityReader(RowReader):
     def labels_in(self, cell: str) -> Sequence[str]:
         """Return the row's tags, each once."""
         tags = {"O": None}
-        for start, end, label in _spans(cell):
+        for start, end, label in json.loads(cell):
             tags |= dict.fromkeys((f"B-{label}", f"I-{label}")[: end - start])
         return list(tags)
 
@@ -151,7 +155,7 @@ class EntityEncoder(TokenLabelEncoder):
             columns["start"].append(window.starts)
             columns["end"].append(window.ends)
             if "label" in rows:
-                tags = _tags_at(_spans(rows["label"][window.position]), window.starts)
+                tags = _tags_at(_spans(rows["label"][window.position], rows["text"][window.position]), window.starts)
                 columns["label"].append([IGNORED if tag is None else ids[tag] for tag in tags])
         return dict(columns)
 
@@ -199,14 +203,20 @@ class EntityScorer(TokenLabelScorer):
         over the tags in truth or prediction, without O.
 
         `klue_entity_macro_f1` and `klue_char_macro_f1` are of each token's likeliest tag as it is, as KLUE's published
-        scores are: an I- that continues no entity of its kind is no entity there.
+        scores are: an I- that continues no entity of its kind is no entity there. In truth that is one
+        which begins at a space, since KLUE leaves out spaces.
         """
         from sklearn.metrics import f1_score
 
         truth, predicted = _tagged(predictions, rows, label_names)
         kinds = list(entity_scores(truth, predicted).values())
         raw = [raw_tags(*pair, label_names) for pair in zip(predictions, rows["text"], strict=True)]
-        characters, raw_characters = ([_joined(truth), _joined(side)] for side in (predicted, raw))
+        raw_truth = [
+            write_iob2([Span(*span) for span in json.loads(cell)], text)
+            for cell, text in zip(rows["label"], rows["text"], strict=True)
+        ]
+        characters = [_joined(truth), _joined(predicted)]
+        raw_characters = [_joined(raw_truth), _joined(raw)]
         inside = sorted({tag for side in characters for tag in side} - {"O"})
         return {
             "loss": loss,
@@ -216,7 +226,7 @@ class EntityScorer(TokenLabelScorer):
             "char_macro_f1_without_o": float(f1_score(*characters, labels=inside, average="macro", zero_division=0))
             if inside
             else 0.0,
-            "klue_entity_macro_f1": macro_average(list(entity_scores(truth, raw).values())).f1,
+            "klue_entity_macro_f1": macro_average(list(entity_scores(raw_truth, raw).values())).f1,
             "klue_char_macro_f1": float(
                 f1_score(*raw_characters, labels=list(label_names), average="macro", zero_division=1)
             ),
@@ -230,7 +240,7 @@ class EntityPresenter(Presenter):
         """Return the text and its entities; see `Presenter.show`."""
         if "label" not in row:
             return str(row["text"]), ""
-        found = [f"{row['text'][start:end]} {label}" for start, end, label in _spans(row["label"])]
+        found = [f"{row['text'][start:end]} {label}" for start, end, label in _spans(row["label"], row["text"])]
         return str(row["text"]), ", ".join(found) or "없음"
 
     def readable(
@@ -261,7 +271,7 @@ class EntityPresenter(Presenter):
     def evidence(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> Evidence:
         """Return scores and confusions by kind, and the rows with a wrong entity; see `Presenter.evidence`."""
         scores = entity_scores(*_tagged(predictions, rows, label_names))
-        return entity_evidence(predictions, [_spans(cell) for cell in rows["label"]], label_names, scores)
+        return entity_evidence(predictions, list(map(_spans, rows["label"], rows["text"])), label_names, scores)
 
     def case(
         self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
@@ -270,7 +280,7 @@ class EntityPresenter(Presenter):
         said = [span for span, _ in decode(prediction, label_names)]
         return Case(
             (
-                Part("정답", row["text"], marks_of(_spans(row["label"]))),
+                Part("정답", row["text"], marks_of(_spans(row["label"], row["text"]))),
                 Part("예측", row["text"], marks_of(said)),
             )
         )
@@ -281,8 +291,9 @@ def _joined(side: Sequence[Sequence[str]]) -> list[str]:
     return [tag for tags in side for tag in ("O", *tags, "O")]
 
 
-def _spans(cell: str) -> list[Span]:
-    return [Span(*span) for span in json.loads(cell)]
+def _spans(cell: str, text: str) -> list[Span]:
+    """Return the entities of a row, without white space at their ends."""
+    return trimmed((Span(*span) for span in json.loads(cell)), text)
 
 
 def _strings(cell: Any, what: str) -> list[str]:
@@ -315,7 +326,7 @@ def _tagged(
     predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Return true and predicted tags of every row's characters."""
-    truth = [write_iob2(_spans(cell), text) for cell, text in zip(rows["label"], rows["text"], strict=True)]
+    truth = [write_iob2(_spans(cell, text), text) for cell, text in zip(rows["label"], rows["text"], strict=True)]
     predicted = [
         write_iob2([span for span, _ in decode(prediction, label_names)], text)
         for prediction, text in zip(predictions, rows["text"], strict=True)
