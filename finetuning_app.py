@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +215,8 @@ def build_session(
     from finetuning.tasks.registry import find_task
     from model_manager import ModelManager
 
-    runtime = start_runtime(autocast_precision(settings), settings.training.deterministic)
+    wait = timedelta(minutes=settings.distributed.timeout_minutes)
+    runtime = start_runtime(autocast_precision(settings), settings.training.deterministic, wait)
     allow_tf32(runtime.precision)
     set_up_logging(settings.logging, runtime.is_main)
     quiet_libraries()

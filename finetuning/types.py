@@ -200,6 +200,7 @@ class Batch:
         texts: Which text of the window each sequence is, for losses that compare texts.
         lists: Which rows are the passages of one query.
         noise: Noise on embeddings, in training only.
+        is_idle: Whether it is computed only because other processes of a sharded model have one more: it adds nothing.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -215,6 +216,7 @@ class Batch:
     texts: Texts | None = None
     lists: Lists | None = None
     noise: tuple[Noise, ...] = ()
+    is_idle: bool = False
 
     def computed_tokens(self) -> int:
         """Return how many tokens the model's layers compute, padding included unless it is skipped."""

@@ -309,7 +309,7 @@ def test_a_resumed_run_of_other_data_is_refused_without_hashes(tiny_model: Path,
     newest = manager.store.newest()
     assert newest is not None
     other = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
-    other.data_keys = {"train": "0123456789abcdef" * 2}
+    other.fingerprint |= {"train 데이터의 내용": "0123456789abcdef" * 2}
     with pytest.raises(SettingsError) as error:
         other.restore(manager.store.load(newest), keeps_best=True)
     assert "train 데이터의 내용이 다릅니다" in str(error.value)
