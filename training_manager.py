@@ -21,11 +21,12 @@ from finetuning.training.ahead import ReadyWindow, WindowPlanner, planned_ahead
 from finetuning.training.best_model import BestModel, BestModelSaver, metric_of
 from finetuning.training.checkpointing import RunCheckpoints, saved_on_out_of_memory
 from finetuning.training.ledger import StepLedger
+from finetuning.training.results import StepResult
 from finetuning.training.resume import check_epochs
 from finetuning.training.schedules import schedule_of
 from finetuning.training.sharded import shards_of_model
 from finetuning.training.state import TrainingState
-from finetuning.training.step import OptimizerStep, StepResult
+from finetuning.training.step import OptimizerStep
 from finetuning.types import Checkpoint
 from finetuning.windows.layouts import choose_layout, log_layout
 from finetuning.windows.order import Window, order_of, window_of, windows_per_epoch

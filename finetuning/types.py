@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
 
@@ -277,6 +279,7 @@ class Checkpoint:
         state: JSON values that the training loop restores.
         progress: Where the run continues.
         fingerprint: JSON facts that a resumed run must share.
+        shards: Folder with the tensors of a checkpoint that several processes wrote; None where they are here.
     """
 
     model: dict[str, torch.Tensor]
@@ -284,6 +287,7 @@ class Checkpoint:
     state: dict[str, Any]
     progress: Progress
     fingerprint: dict[str, Any]
+    shards: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ backward pass of a window. Source: Zhao et al. 2023; torchtitan's use of `fully_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 if TYPE_CHECKING:
     from finetuning.device.runtime import Runtime
@@ -161,9 +161,19 @@ def whole_tensors(tensors: dict[str, torch.Tensor], keeps: bool) -> dict[str, to
     return {name: found[id(tensor)] for name, tensor in tensors.items()} if keeps else {}
 
 
-def shards_of(tensors: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield each tensor's local part by name."""
-    return ((name, one.to_local() if isinstance(one, DTensor) else one) for name, one in tensors.items())
+def is_divided(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor lies on several processes."""
+    return isinstance(tensor, DTensor)
+
+
+def copy_part(whole: torch.Tensor, into: torch.Tensor) -> None:
+    """Copy a whole tensor, the same in every process, into one that may be divided: each process its part."""
+    if not isinstance(into, DTensor):
+        into.copy_(whole)
+        return
+    local = into.to_local()
+    own = distribute_tensor(whole.to(local.device), into.device_mesh, into.placements, src_data_rank=None)
+    local.copy_(own.to_local())
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:

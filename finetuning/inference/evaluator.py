@@ -147,6 +147,7 @@ class Evaluator:
                 loss = self.task.scores.loss_sum(self.task.scores.forward(self.model, batch), batch)
             if not bool(torch.isfinite(loss)):
                 bad.append(index)
+        free_gathered(self.model)
         return bad
 
     def _measure(self, predictions: list[Any], examples: Examples, loss: float) -> Evaluation:

@@ -46,6 +46,6 @@ def vote(runtime: Runtime, failed: Batch | None) -> Verdict:
 
 
 def check_peers(runtime: Runtime) -> None:
-    """Vote that all is well so far, in the middle of a window; raise PeerRanOut where another process says otherwise."""
+    """Vote in the middle of a window that all is well here; raise PeerRanOut where another process says otherwise."""
     if runtime.processes > 1 and (verdict := vote(runtime, None)).tokens:
         raise PeerRanOut(verdict)
