@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from tests.support.cli import Cli
 from tests.support.launches import launched
 from tests.support.runs import data_of
 
@@ -108,3 +110,37 @@ def test_losses_gradients_and_weights_do_not_depend_on_the_processes(found: dict
                     assert torch.allclose(many["weights"][parameter], weight, rtol=1e-9, atol=1e-9), (where, parameter)
             if kind != "contrastive":  # its validation compares texts in windows of one process's size
                 assert many["metrics"]["loss"] == pytest.approx(one["metrics"]["loss"], rel=1e-6), where
+
+
+def test_a_sharded_run_is_resumed_by_as_many_processes_bit_for_bit_and_by_one_closely(
+    flags_of: Callable[..., list[str]], cli: Cli, tmp_path: Path
+) -> None:
+    def words(processes: int, shard: str, home: str, *more: str) -> list[str]:
+        saves = ["--set", "training.save_steps=2", "--set", "training.save_total_limit=9"]
+        return [*flags_of("causal", processes, shard), *saves, "--output_dir", str(tmp_path / home / "model"), *more]
+
+    done = launched(2, "finetuning_app.py", *words(2, "full", "whole"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    first = tmp_path / "whole" / "model" / "checkpoints" / "step-00000002"
+    assert len(list(first.glob("shard-*.safetensors"))) == 2
+    for home in ("two", "one"):
+        shutil.copytree(first, tmp_path / home / "model" / "checkpoints" / first.name)
+    done = launched(2, "finetuning_app.py", *words(2, "full", "two", "--resume"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = cli(*words(1, "none", "one", "--resume"))
+    assert run.code == 0, run.err
+    whole, two, one = (load_file(tmp_path / home / "model" / "model.safetensors") for home in ("whole", "two", "one"))
+    assert whole.keys() == two.keys() == one.keys()
+    for name, weight in whole.items():
+        assert torch.equal(two[name], weight), name
+        assert torch.allclose(one[name], weight, rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    "setting", ["training.optimizer=adafactor", "memory.optimizer_in_backward=true", "training.torch_compile=true"]
+)
+def test_what_needs_whole_weights_is_refused_by_name(
+    setting: str, flags_of: Callable[..., list[str]], cli: Cli
+) -> None:
+    run = cli(*flags_of("causal", 1, "full"), "--set", setting)
+    assert run.code == 2 and setting.partition("=")[0] in run.err and "distributed.shard" in run.err
