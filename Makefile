@@ -2,10 +2,15 @@ PYTHON ?= python3
 PY = .venv/bin/python
 OLDEST = .venv-oldest/bin/python
 
-.PHONY: train lint fast test soak test-oldest clean
+.PHONY: train board lint fast test soak test-oldest clean
 
 train: .venv/installed
 	$(PY) finetuning_app.py --config recipes/quickstart.yaml
+
+# the page; Gradio is installed the first time
+board: .venv/installed
+	$(PY) -m pip install -q "gradio>=6.0.0" -c requirements-lock.txt
+	$(PY) finetuning_app.py board
 
 lint: .venv/installed-dev
 	$(PY) -m ruff check .

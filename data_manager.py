@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,10 @@ class DataManager:
         tell_repeats(splits, self.task.reads.has_labels)
         return splits
 
+    def load_to_train(self) -> Rows:
+        """Load all rows of train: nothing is held out of them."""
+        return self.loader.whole_train()
+
     def load_split(self, wanted: str | None) -> tuple[str, Rows]:
         """Load one split with its labels.
 
@@ -79,7 +84,7 @@ class DataManager:
 
     def load_file(self, path: Path) -> Rows:
         """Load all rows of a file, with their labels."""
-        rows = self.loader.clean(raw_file(path, self.data), "test")
+        rows = self.loader.clean(self.loader.gathered(raw_file(path, self.data)), "test")
         if not len(rows):
             raise _nothing_to_score(str(path))
         return rows
@@ -103,6 +108,17 @@ class DataManager:
             asked = [column for column in self.task.reads.columns(()) if not (column.target or column.optional)]
             raw = raw_lines(lines, [column.name or column.role for column in asked])
         return self.unlabelled(raw)
+
+    def load_passages(self, path: Path) -> Unlabelled:
+        """Open the passages of a file: the task's column of them alone; see `load_unlabelled`."""
+        return self.passages(raw_file(path, self.data))
+
+    def passages(self, raw: Raw) -> Unlabelled:
+        """Return a source's passages; raise DataError where it has no column of them."""
+        columns = [replace(one, target=False) for one in self.task.reads.columns(raw.columns) if one.role == "context"]
+        unlabelled = Unlabelled(raw, Cleaner.to_predict(self.task, self.data, columns, find_columns(columns, raw)))
+        unlabelled.check()
+        return unlabelled
 
     def unlabelled(self, raw: Raw) -> Unlabelled:
         """Return a source's rows to predict; see `load_unlabelled`."""
@@ -131,7 +147,8 @@ class DataManager:
         counts = self.label_counts(splits["train"])
         if self.task.reads.has_labels:
             tell_doubts(self.task.reads.written_labels(counts), splits["train"].where)
-        if self.task.reads.has_labels and "validation" in splits:
+        is_closed = self.task.reads.has_labels and not self.task.reads.labels_are_open
+        if is_closed and "validation" in splits:
             check_every_label_stays(splits, set(self.label_counts(splits["validation"])) - set(counts))
         try:
             names = self.task.reads.label_names(counts)
@@ -143,7 +160,9 @@ class DataManager:
         return names
 
     def check_labels(self, rows: Rows, names: Sequence[str]) -> None:
-        """Raise DataError if a split has a label outside these names; the message names its row."""
+        """Raise DataError if a split has a label outside these names, unless the task allows it; it names the row."""
+        if self.task.reads.labels_are_open:
+            return
         for own in rows.datasets():
             check_known(own, names, self.task.reads)
 

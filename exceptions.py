@@ -60,12 +60,13 @@ class OutOfMemory(ResourceError):
 class BadRow(Exception):
     """A row that its task cannot use; the message is the reason in Korean, in a few words, to be counted by.
 
-    found: what this very row has, where the reason alone does not show the mistake.
+    found: what this very row has, where the reason alone does not show the mistake. is_fault: whether the row counts
+    as a bad one, of which a source may have few; else the task has no use for it.
     """
 
-    def __init__(self, reason: str, found: str = "") -> None:
+    def __init__(self, reason: str, found: str = "", is_fault: bool = True) -> None:
         super().__init__(reason)
-        self.found = found
+        self.found, self.is_fault = found, is_fault
 
 
 class StopRequested(BaseException):

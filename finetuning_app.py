@@ -88,6 +88,8 @@ class _Started:
         """Return what is said where a stop was asked for: what is saved, and how to go on."""
         if self.arguments is not None and module_of(self.arguments) in ("sweep", "seeds"):
             return f"멈췄습니다. 끝난 학습은 건너뛰고 이어서 하려면: {self.resume_command(argv)}"
+        if self.arguments is not None and self.arguments.command == "board":
+            return "페이지를 닫았습니다. 시작한 학습은 계속됩니다. 기다리던 학습은 페이지를 다시 열면 시작합니다."
         if self.arguments is not None and self.arguments.command == "generate":
             return "멈췄습니다. 지금까지 만든 답은 남아 있습니다. 같은 명령을 다시 실행하면 이어서 만듭니다."
         if self.stop is not None and self.stop.patient:
@@ -108,7 +110,7 @@ def _run(argv: Sequence[str], started: _Started) -> None:
     # settings → managers, in a session
     with _imports_not_collected():
         command = importlib.import_module(f"finetuning.commands.{name}")
-        reads_data = arguments.command in (*TRAINING_COMMANDS, "evaluate") and arguments.suite is None
+        reads_data = arguments.command in (*TRAINING_COMMANDS, "evaluate", "mine") and arguments.suite is None
         if arguments.suite is not None:
             from finetuning.data.hub import notice_offline
 

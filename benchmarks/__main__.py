@@ -18,8 +18,10 @@ from benchmarks.runner import save, say
 
 NAMES = {
     "chat": "pairs with a system text and calls of tools on a base model, before and after",
+    "embedding": "embeddings beside sentence-transformers' trainer",
     "gpu": "everything that is open about GPUs, asked in one run of some minutes",
     "memory": "estimated memory beside the measured peak, of one setting at a time",
+    "parsing": "dependency parsing on KLUE-DP beside the next word as every head",
     "parity": "accuracy on NSMC beside transformers.Trainer, seed by seed",
     "politeness": "polite answers of a base model, after SFT on mixed answers, and after DPO",
     "preference": "DPO beside TRL's DPOTrainer",

@@ -24,7 +24,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "trl", "bitsandbytes")
+_PACKAGES = (
+    "torch", "transformers", "accelerate", "peft", "datasets", "trl", "bitsandbytes", "sentence-transformers",
+)  # fmt: skip
 
 
 @dataclass

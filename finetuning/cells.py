@@ -13,7 +13,7 @@ ROLE_NAMES = {  # what messages call the roles of columns
     "text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨", "tokens": "토큰", "question": "질문",
     "context": "지문", "answers": "정답", "messages": "대화", "conversations": "대화", "instruction": "지시문",
     "input": "입력", "output": "답", "prompt": "입력", "response": "출력", "group": "그룹", "segments": "segments",
-    "chosen": "좋은 답", "rejected": "나쁜 답", "judged": "답의 평가",
+    "head": "지배소", "chosen": "좋은 답", "rejected": "나쁜 답", "judged": "답의 평가",
     "passages": "문서 목록", "positives": "정답 문서", "negatives": "오답 문서",
     "positive_scores": "정답 문서의 교사 점수", "negative_scores": "오답 문서의 교사 점수",
 }  # fmt: skip
@@ -90,6 +90,29 @@ def as_label(value: Any) -> str:
     text = as_text(value).strip()
     whole = _WHOLE_FLOAT.fullmatch(text)
     return str(int(whole[1])) if whole else text
+
+
+def listed(cell: Any, what: str) -> list[Any]:
+    """Return the items of a cell that is a list, or a list as JSON.
+
+    Args:
+        cell: The cell as it is in the source.
+        what: What the items are, for the message.
+
+    Returns:
+        The items.
+
+    Raises:
+        BadRow: The cell is no list.
+    """
+    if isinstance(cell, str) and cell.lstrip().startswith("["):
+        try:
+            cell = json_value(cell)
+        except ValueError:
+            raise BadRow(f"JSON 목록이 아닌 {what}") from None
+    if not isinstance(cell, list):
+        raise BadRow(f"목록이 아닌 {what}")
+    return cell
 
 
 def check_is_text(role: str, cell: Any) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from config_manager import ConfigManager
 from finetuning.config.overrides import Override
+from finetuning.config.recipes import settings_files
 from finetuning.config.schema import Settings, all_keys
 from finetuning.tasks.registry import task_classes
 from finetuning_app import build_parser
@@ -104,9 +105,7 @@ def test_the_readme_has_the_sections_of_its_contents() -> None:
 def test_every_task_has_a_row_and_every_recipe_is_in_one(suffix: str) -> None:
     rows = [row for row in table_rows(TEXTS[f"docs/tasks{suffix}"]) if row[0].strip("`") in task_classes()]
     assert sorted(row[0].strip("`") for row in rows) == sorted(task_classes())
-    assert sorted(name for row in rows for name in code_in(row[3])) == sorted(
-        path.stem for path in (ROOT / "recipes").glob("*.yaml")
-    )
+    assert sorted(name for row in rows for name in code_in(row[3])) == sorted(path.stem for path in settings_files())
 
 
 @in_both

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from config_manager import ConfigManager
+from finetuning.config.recipes import FOLDER, RecipeList, recipe_list, recipe_path, settings_files
 from finetuning.reporting.metric_names import METRIC_NAMES
 from finetuning.tasks.registry import find_task, task_classes
 from tests.support.paths import ROOT
 
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+RECIPES = settings_files()
+LISTS = [listing for path in sorted(FOLDER.glob("*.yaml")) if (listing := recipe_list(path)) is not None]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -30,7 +32,8 @@ def test_what_a_recipe_expects_is_measured_and_has_a_source(path: Path) -> None:
         assert expected.score is None and expected.source is None
         return
     assert expected.metric in METRIC_NAMES
-    assert expected.score is not None and 0 < expected.band < expected.score <= 1  # this program's unit, not percent
+    most = 100.0 if settings.model.task == "question-answering" else 1.0  # this program's unit
+    assert expected.score is not None and 0 < 10 * expected.band < most / 2 < expected.score <= most
     assert expected.model == settings.model.name and expected.rows is not None
     assert expected.source is not None and "https://" in expected.source
 
@@ -46,3 +49,12 @@ def test_no_two_recipes_write_into_one_folder() -> None:
 )
 def test_a_recipe_means_its_task(recipe: str, task: str) -> None:
     assert find_task(ConfigManager.load(ROOT / "recipes" / f"{recipe}.yaml", {})).name == task
+
+
+@pytest.mark.parametrize("listing", LISTS, ids=lambda listing: listing.name)
+def test_a_list_names_recipes_and_the_scores_that_they_expect(listing: RecipeList) -> None:
+    for one in listing.recipes:
+        expected = ConfigManager.load(recipe_path(one.name), {}).expectation
+        assert set(one.published) <= METRIC_NAMES.keys() and "https://" in listing.source
+        if expected.metric in one.published:
+            assert one.published[expected.metric] == expected.score and expected.source == listing.source

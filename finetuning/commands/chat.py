@@ -29,6 +29,11 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     evaluator = saved_model(session, arguments)
     evaluator.model.eval()
     evaluator.tell_decoding(is_measured=False)
+    if arguments.live:
+        from finetuning.commands.live import answer_turns
+
+        answer_turns(session, evaluator)
+        return
     print(f"대화를 시작합니다. {_AGAIN}: 처음부터 다시, {_QUIT} 또는 Ctrl+D: 끝", file=sys.stderr)
     conversation = ChatSession(evaluator)
     while (line := _read_line()) not in (None, _QUIT):

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from exceptions import SettingsError
 from finetuning.commands.adapters_flag import add_adapters_flag, name_first_adapter
+from finetuning.commands.board_flags import BOARD_FLAGS, add_board_flags, check_live_flag
+from finetuning.commands.corpus_flags import CORPUS_FLAGS, add_corpus_flags, check_corpus_flags
 from finetuning.commands.export_flags import add_export_flags
 from finetuning.commands.generate_flags import GENERATE_FLAGS, add_generate_flags, check_generate_flags
 from finetuning.commands.repeated_flags import unread_settings, unused_values
 from finetuning.config.flags import SETTING_FLAGS
-from finetuning.config.recipes import recipe_path
 from finetuning.files import command_of_this_program, typed, user_path
 from finetuning.korean.particles import with_particle
 
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 COMMANDS = {"train": "학습", "evaluate": "평가", "predict": "예측", "chat": "대화", "plan": "미리 보기",
             "export": "다른 프로그램이 읽는 형식으로 저장", "verify-resume": "재개한 학습이 똑같은지 확인",
             "runs": "학습들을 표로 비교", "sweep": "설정을 바꿔 가며 여러 번 학습",
-            "generate": "답을 여러 개 만들어 좋은 것을 학습 데이터로"}  # fmt: skip
+            "generate": "답을 여러 개 만들어 좋은 것을 학습 데이터로", "mine": "학습에 쓸 오답 문서 찾기",
+            "board": "브라우저에서 보는 페이지"}  # fmt: skip
 # The other commands work on a saved model, with the settings saved beside it.
 TRAINING_COMMANDS = ("train", "plan", "verify-resume", "sweep")
-WITHOUT_MODEL = ("runs", "sweep", "seeds")  # modules of commands over several runs, which load no model themselves
+WITHOUT_MODEL = ("runs", "sweep", "seeds", "board")  # modules of commands that load no model themselves
 _SEE_HELP = "python finetuning_app.py --help로 쓸 수 있는 명령과 플래그를 확인하세요."
 
 # flag → commands that take it
@@ -41,8 +43,11 @@ _COMMAND_FLAGS = {
     "--suite": ("evaluate",),
     "--suite_data": ("evaluate",),
     "--input": ("predict", "generate"),
-    "--output": ("predict", "export", "generate"),
+    "--output": ("predict", "export", "generate", "mine"),
+    **CORPUS_FLAGS,
     **dict.fromkeys(GENERATE_FLAGS, ("generate",)),
+    **dict.fromkeys(BOARD_FLAGS, ("board",)),
+    "--live": ("predict", "chat"),
     "--format": ("export",),
     "--push": ("export",),
     "--license": ("export",),
@@ -77,12 +82,14 @@ class _KoreanParser(argparse.ArgumentParser):
         arguments = super().parse_args(args, namespace)
         if arguments.command not in COMMANDS:
             raise _unknown("명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command))
-        if arguments.folder is not None and arguments.command != "runs":
+        if arguments.folder is not None and arguments.command not in ("runs", "board"):
             self.error(f"unrecognized arguments: {arguments.folder}")
         _check_flags_of(arguments)
         arguments.words = tuple(self._words)
         if arguments.recipe is not None:
-            arguments.config = _recipe_of(arguments)
+            from finetuning.commands.recipe_flag import settings_of_recipe
+
+            arguments.config, arguments.listed = settings_of_recipe(arguments)
         lone = {flag: action for flag, action in self._option_string_actions.items() if action.nargs != "+"}
         takes_value = {flag: action.nargs != 0 for flag, action in lone.items()}
         arguments.unused = unused_values(self._words, takes_value)
@@ -119,12 +126,12 @@ def build_parser() -> argparse.ArgumentParser:
         add_help=False,
         formatter_class=_KoreanHelp,
     )
-    parser.set_defaults(run=None)
+    parser.set_defaults(run=None, listed=None)
     parser._positionals.title, parser._optionals.title = "명령", "플래그"
     parser.add_argument("command", nargs="?", default="train", metavar="명령",
                         help=", ".join(f"{name}({text})" for name, text in COMMANDS.items()))  # fmt: skip
     parser.add_argument("folder", nargs="?", type=_path, metavar="폴더",
-                        help="runs: 학습 결과가 들어 있는 폴더 (기본값: output_dir가 들어 있는 폴더)")  # fmt: skip
+                        help="runs, board: 학습 결과가 들어 있는 폴더 (기본값: output_dir의 상위 폴더)")  # fmt: skip
     parser.add_argument("-h", "--help", action="help", help="이 도움말을 출력하고 종료합니다")
     _add_setting_flags(parser)
     _add_command_flags(parser)
@@ -274,7 +281,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=_path, metavar="경로",
         help="predict: 결과를 쓸 .jsonl 또는 .csv (기본값: 표준 출력). export: 저장할 폴더 (기본값: output_dir/형식). "
-        "generate: 결과를 쓸 .jsonl",
+        "generate, mine: 결과를 쓸 .jsonl",
     )  # fmt: skip
     add_export_flags(parser)
     add_adapters_flag(parser)
@@ -283,17 +290,8 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
     )  # fmt: skip
     add_generate_flags(parser)
-
-
-def _recipe_of(arguments: argparse.Namespace) -> Path:
-    """Return the file of --recipe; raise SettingsError if there is none, or --config names another."""
-    if arguments.config is not None:
-        raise SettingsError(
-            "--recipe와 --config는 함께 쓸 수 없습니다. 둘 다 설정 파일을 지정합니다.",
-            where="명령줄",
-            remedy="하나만 쓰고, 바꿀 값은 --learning_rate나 --set 같은 플래그로 쓰세요.",
-        )
-    return recipe_path(arguments.recipe)
+    add_corpus_flags(parser)
+    add_board_flags(parser)
 
 
 def _path(text: str) -> Path:
@@ -322,7 +320,9 @@ def _check_flags_of(arguments: argparse.Namespace) -> None:
             )
     if arguments.command == "generate":
         check_generate_flags(arguments)
+    check_corpus_flags(arguments)
     name_first_adapter(arguments)
+    check_live_flag(arguments)
     if arguments.defuse_formulas and not (arguments.output and arguments.output.suffix.lower() == ".csv"):
         raise SettingsError(
             "--defuse_formulas는 CSV 파일로 쓸 때만 쓸 수 있습니다.",

@@ -31,6 +31,7 @@ def known_of(prepared: Prepared, max_length: int) -> Known:
     settings, row, processes = session.settings, row_of(session), session.runtime.processes
     by_user = session.origins.by_user
     is_open = settings.training.preset is None
+    has_classes = bool(prepared.label_names) and not session.task.reads.labels_are_open
     return Known(
         settings=settings,
         method=method_of(settings),
@@ -38,7 +39,7 @@ def known_of(prepared: Prepared, max_length: int) -> Known:
         preset=preset_values(row, settings, by_user, train.per_epoch, processes) if is_open else {},
         per_epoch=train.per_epoch,
         processes=processes,
-        train_labels=session.data.label_counts(prepared.splits["train"]) if prepared.label_names else {},
+        train_labels=session.data.label_counts(prepared.splits["train"]) if has_classes else {},
         cut=int(numbers(train.table, "truncated").sum()),
         max_length=max_length,
         leaked=leaked_rows(prepared.splits),

@@ -6,19 +6,35 @@ import argparse
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from exceptions import SettingsError, StopRequested
 from finetuning.cells import printable
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.combinations import OUTPUT_DIR
-from finetuning.commands.group_report import disk_line, raise_for_failures, table_of, use_lines
+from finetuning.commands.group_report import disk_line, raise_for_failures, use_lines
 from finetuning.commands.output_folder import check_writable
 from finetuning.commands.run_group import Launch, Member, Outcome, RunGroup, train_all
 from finetuning.config.flags import SETTING_FLAGS
 from finetuning.files import command_of_this_program
 from finetuning.reporting.run_rows import verdict_text
 
-Judge = Callable[[Sequence[Outcome]], list[str]]
+Lines = Callable[[Sequence[Outcome]], list[str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is printed at the end of a group's runs.
+
+    Attributes:
+        table: The lines of its table.
+        judged: What the table shows.
+        used: How the best model is used.
+    """
+
+    table: Lines
+    judged: Lines
+    used: Lines = use_lines
 
 
 @contextmanager
@@ -49,7 +65,7 @@ def begin(group: RunGroup, is_dry: bool) -> Iterator[None]:
 
 def train_and_report(
     group: RunGroup, members: Iterable[Member], total: int, arguments: argparse.Namespace, launch: Launch,
-    heading: str, judged: Judge,
+    report: Report,
 ) -> None:  # fmt: skip
     """Train the runs of a group and print its table, or print what would be trained.
 
@@ -59,8 +75,7 @@ def train_and_report(
         total: How many there are.
         arguments: The command line.
         launch: Runs a command of this program.
-        heading: What the first column of the table is called.
-        judged: Makes the lines below the table that say what it shows.
+        report: What is printed at the end.
 
     Raises:
         FinetuningError: Runs failed. It has the exit code of the first.
@@ -76,10 +91,10 @@ def train_and_report(
             outcomes.append(outcome)
     except StopRequested:
         if outcomes:
-            _print(["", *table_of(outcomes, heading)])
+            _print(["", *report.table(outcomes)])
         raise
-    said = [*judged(outcomes), *disk_line(outcomes, arguments.keep_checkpoints)]
-    _print(["", *table_of(outcomes, heading), "", *said, *use_lines(outcomes)])
+    said = [*report.judged(outcomes), *disk_line(outcomes, arguments.keep_checkpoints)]
+    _print(["", *report.table(outcomes), "", *said, *report.used(outcomes)])
     raise_for_failures(outcomes, command_of_this_program(*arguments.words))
 
 
@@ -125,6 +140,8 @@ def shared_words(arguments: argparse.Namespace, varied: Set[str]) -> list[str]:
     own = {OUTPUT_DIR, *varied}
     flags = {flag: is_switch for flag, key, _, is_switch in SETTING_FLAGS if key in own}
     takes_value = {flag for flag, is_switch in flags.items() if not is_switch} | {"--seeds", "--trials"}
+    if arguments.listed is not None:
+        takes_value.add("--recipe")
     alone = {"--resume", "--dry_run", "--keep_checkpoints", *flags, *(f"--no-{flag[2:]}" for flag in flags)}
     kept = list[str]()
     words = list(arguments.words)

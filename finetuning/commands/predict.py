@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+from exceptions import SettingsError
 from finetuning.commands.console import input_lines
 from finetuning.commands.session import Session, saved_model
 from finetuning.commands.what_next import tell_after_use
 
+if TYPE_CHECKING:
+    from finetuning.data.prepared import Unlabelled
+    from finetuning.inference.evaluator import Evaluator
+    from finetuning.inference.predictor import Predictor
+
 _log = logging.getLogger(__name__)
+_QUERIES_AT_A_TIME = 1000
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
@@ -21,15 +31,56 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     from finetuning.reporting.predictions import as_cell, as_cell_without_formula, check_output, write_predictions
     from finetuning.reporting.vectors import SUFFIXES, write_vectors
 
-    check_output(arguments.output, arguments.input, SUFFIXES if session.task.shows.gives_vectors else ())
+    if arguments.live:
+        from finetuning.commands.live import answer_rows
+
+        answer_rows(session, saved_model(session, arguments))
+        return
+    gives_vectors = session.task.shows.gives_vectors and arguments.corpus is None
+    check_output(arguments.output, arguments.input, SUFFIXES if gives_vectors else ())
+    _check_searches(session, arguments)
     evaluator = saved_model(session, arguments)
     source = session.data.load_unlabelled(arguments.input, input_lines())
     evaluator.tell_decoding(is_measured=False)
     cell = as_cell_without_formula if arguments.defuse_formulas else as_cell
     predictor = Predictor(evaluator)
-    if arguments.output is not None and arguments.output.suffix.lower() in SUFFIXES:
+    if arguments.corpus is not None:
+        write_predictions(arguments.output, _found(session, evaluator, predictor, source, arguments), cell)
+    elif arguments.output is not None and arguments.output.suffix.lower() in SUFFIXES:
         write_vectors(arguments.output, predictor.predict(source))
     else:
         write_predictions(arguments.output, predictor.predict(source), cell)
     _log.info("%s", predictor.said.line())
-    tell_after_use(session, arguments, "predict", *(["predict-file"] if arguments.output else []))
+    taken = {"predict-file": arguments.output, "search": arguments.corpus}
+    tell_after_use(session, arguments, "predict", *(name for name, used in taken.items() if used))
+
+
+def _check_searches(session: Session, arguments: argparse.Namespace) -> None:
+    if arguments.corpus is not None and not session.task.shows.gives_vectors:
+        raise SettingsError(
+            f"{session.task.name} 태스크의 모델은 문서를 찾지 않습니다.",
+            where="--corpus",
+            remedy="임베딩 모델(--task embedding으로 학습)의 폴더를 쓰거나, --corpus를 지우세요.",
+        )
+
+
+def _found(
+    session: Session, evaluator: Evaluator, predictor: Predictor, source: Unlabelled, arguments: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Yield each row with the passages of the corpus that are nearest to its question."""
+    import numpy as np
+
+    from finetuning.inference.corpus import Passages, Search, check_memory, embed
+    from finetuning.reporting.predictions import beside
+
+    passages = Passages.of(session.data.load_passages(arguments.corpus))
+    check_memory(evaluator, 문서=len(passages.texts))
+    search = Search(passages, embed(evaluator, passages.texts, "context"), arguments.top)
+    outcomes = predictor.outcomes(source)
+    while block := list(itertools.islice(outcomes, _QUERIES_AT_A_TIME)):
+        queries = [outcome.vectors[0][0] for _, _, outcome in block if outcome is not None]
+        found = search.found(np.stack(queries)) if queries else iter(())
+        for record, row, _ in block:
+            if row is not None:
+                predictor.said.count(())
+            yield record if row is None else beside(record, {"passages": next(found)})

@@ -67,7 +67,7 @@ def unread_settings(command: str, words: Sequence[str], takes_value: Mapping[str
         written
         for key, written in given.items()
         if (key.startswith("training.") and key not in _READ_AFTER_TRAINING)
-        or (key in _DATA_TO_TRAIN_ON and command != "evaluate")
+        or (key in _DATA_TO_TRAIN_ON and command not in ("evaluate", "mine"))
     ]
     return [f"{command} 명령은 {with_particle(', '.join(unread), '을/를')} 읽지 않습니다."] if unread else []
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from finetuning.commands.child_process import run_in_child
 from finetuning.commands.combinations import combination
-from finetuning.commands.group_command import begin, train_and_report
-from finetuning.commands.group_report import spread_lines
+from finetuning.commands.group_command import Report, begin, train_and_report
+from finetuning.commands.group_report import spread_lines, table_of
 from finetuning.commands.run_group import Launch, RunGroup
 from finetuning.config.schema import Settings
 
@@ -33,4 +34,5 @@ def run(arguments: argparse.Namespace, settings: Settings, launch: Launch = run_
     with begin(group, arguments.dry_run):
         seeds = range(first, first + arguments.seeds)
         members = [group.member(combination(settings, {_SEED: str(seed)})) for seed in seeds]
-        train_and_report(group, members, len(members), arguments, launch, "시드", spread_lines)
+        report = Report(partial(table_of, heading="시드"), spread_lines)
+        train_and_report(group, members, len(members), arguments, launch, report)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from exceptions import SettingsError
+from finetuning.commands import recipe_runs
 from finetuning.commands.child_process import run_in_child
 from finetuning.commands.combinations import OUTPUT_DIR, Axis, Listed, combination, grid, normalized
-from finetuning.commands.group_command import begin, train_and_report
-from finetuning.commands.group_report import best_lines
+from finetuning.commands.group_command import Report, begin, train_and_report
+from finetuning.commands.group_report import best_lines, table_of
 from finetuning.commands.run_group import Launch, Member, RunGroup, tell
 from finetuning.commands.trials import Result, check_optuna, suggested
 from finetuning.config.schema import Settings
@@ -32,6 +34,10 @@ def run(arguments: argparse.Namespace, settings: Settings, launch: Launch = run_
         SettingsError: What is varied cannot be swept over.
         FinetuningError: Runs failed. It has the exit code of the first.
     """
+    if arguments.listed is not None:
+        recipe_runs.run(arguments, settings, arguments.listed, launch)
+        return
+    report = Report(partial(table_of, heading="조합"), best_lines)
     axes = normalized(settings, arguments.axes)
     _check(axes, arguments.trials)
     group = RunGroup(
@@ -40,10 +46,10 @@ def run(arguments: argparse.Namespace, settings: Settings, launch: Launch = run_
     with begin(group, arguments.dry_run):
         if arguments.trials is None:
             members = [group.member(one) for one in grid(settings, [axis for axis in axes if isinstance(axis, Listed)])]
-            train_and_report(group, members, len(members), arguments, launch, "조합", best_lines)
+            train_and_report(group, members, len(members), arguments, launch, report)
         else:
             chosen = _chosen(group, settings, axes, arguments)
-            train_and_report(group, chosen, arguments.trials, arguments, launch, "조합", best_lines)
+            train_and_report(group, chosen, arguments.trials, arguments, launch, report)
 
 
 def _check(axes: Sequence[Axis], trials: int | None) -> None:

@@ -256,7 +256,8 @@ def _report(
     best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
     shards_of_model(best, session.settings)
     best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
-    evaluation = best.evaluate(examples[split], session.settings.training.seed, task.scores.final_texts)
+    evaluate = best.evaluate_again if split == "validation" else best.evaluate
+    evaluation = evaluate(examples[split], session.settings.training.seed, task.scores.final_texts)
     untrained = _beside_untrained(state.untrained_loss, best, examples["validation"])
     if not runtime.is_main or state.best_metric is None:
         return

@@ -1,17 +1,56 @@
-"""The program's recipes by name."""
+"""The program's recipes by name: settings files, and lists of recipes that are trained one after the other."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from exceptions import SettingsError
 
-_FOLDER = Path(__file__).resolve().parents[2] / "recipes"
+FOLDER = Path(__file__).resolve().parents[2] / "recipes"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One recipe of a list.
+
+    Attributes:
+        name: Its name.
+        folder: Its data's folder below the one that `--dataset` names.
+        published: Published scores by metric, in this program's units.
+        own_model: Whether it keeps its own model where `--model_name` names another, which could not do its task.
+    """
+
+    name: str
+    folder: str
+    published: Mapping[str, float]
+    own_model: bool = False
+
+
+@dataclass(frozen=True)
+class RecipeList:
+    """Recipes that are trained one after the other, beside published scores.
+
+    Attributes:
+        name: The list's name.
+        source: Where the scores stand.
+        recipes: The recipes in their order.
+    """
+
+    name: str
+    source: str
+    recipes: tuple[Listed, ...]
+
+
+def settings_files() -> tuple[Path, ...]:
+    """Return the recipes that are settings files, by name."""
+    return tuple(path for path in sorted(FOLDER.glob("*.yaml")) if recipe_list(path) is None)
 
 
 def recipe_path(name: str) -> Path:
-    """Return the settings file of a recipe.
+    """Return the file of a recipe.
 
     Args:
         name: Its name, with or without `.yaml`.
@@ -22,7 +61,7 @@ def recipe_path(name: str) -> Path:
     Raises:
         SettingsError: There is no such recipe. The message lists all, the likely one first.
     """
-    found = {path.stem: path for path in sorted(_FOLDER.glob("*.yaml"))}
+    found = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
     wanted = name.removesuffix(".yaml")
     if wanted in found:
         return found[wanted]
@@ -34,3 +73,14 @@ def recipe_path(name: str) -> Path:
         where="--recipe",
         remedy=f"{guess}쓸 수 있는 레시피: {', '.join(found)}.{own}",
     )
+
+
+def recipe_list(path: Path) -> RecipeList | None:
+    """Return the list in a recipe's file, None where it is a settings file."""
+    import yaml
+
+    text = path.read_text(encoding="utf-8")
+    if "\nrecipes:" not in text:
+        return None
+    found = yaml.safe_load(text)
+    return RecipeList(path.stem, found["source"], tuple(Listed(name, **own) for name, own in found["recipes"].items()))

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from exceptions import BadRow
+from exceptions import BadRow, SettingsError
 from finetuning.cells import as_label, as_text, check_is_text
 from finetuning.config.schema import DataSettings
 from finetuning.data.findings import Findings
 from finetuning.korean.normalization import Normalizer
+from finetuning.korean.personal_data import PersonalData
 from finetuning.tasks.base import Task
 from finetuning.types import Column, Remark
 
@@ -30,6 +31,7 @@ class Cleaner:
         remarks: Cells by role → what the task does not use of them.
         relabel: A row's label → the label under the names of `data.label_map`, and the labels that were renamed.
         normalizer: Brings texts to one spelling.
+        personal: Counts and masks personal data; None where nobody looks for them.
         limit: Rows of the source to read, None for all.
     """
 
@@ -39,13 +41,15 @@ class Cleaner:
     remarks: Callable[[Mapping[str, Any]], Iterable[Remark]]
     relabel: Callable[[Any], tuple[Any, Sequence[str]]]
     normalizer: Normalizer
+    personal: PersonalData | None = None
     limit: int | None = None
 
     @classmethod
     def to_train(
         cls, task: Task, data: DataSettings, columns: Sequence[Column], names: Mapping[str, str], limit: int | None
     ) -> Cleaner:
-        """Make a cleaner for rows with labels."""
+        """Make a cleaner for rows with labels; raise SettingsError for a mask that would move their labels."""
+        _check_mask(task, data)
 
         def prepare(cells: dict[str, Any]) -> tuple[dict[str, Any], str]:
             return task.reads.complete(task.reads.prepare(cells))
@@ -53,7 +57,10 @@ class Cleaner:
         def relabel(cell: Any) -> tuple[Any, Sequence[str]]:
             return task.reads.relabelled(cell, data.label_map) if data.label_map else (cell, ())
 
-        return cls(names, _optional(columns), prepare, task.reads.remarks, relabel, _normalizer(task, data), limit)
+        return cls(
+            names, _optional(columns), prepare, task.reads.remarks, relabel, _normalizer(task, data),
+            PersonalData(data.mask_pii), limit,
+        )  # fmt: skip
 
     @classmethod
     def to_predict(cls, task: Task, data: DataSettings, columns: Sequence[Column], names: Mapping[str, str]) -> Cleaner:
@@ -63,7 +70,13 @@ class Cleaner:
             return task.reads.prepare(cells), ""
 
         return cls(
-            names, _optional(columns), prepare, task.reads.remarks, lambda cell: (cell, ()), _normalizer(task, data)
+            names,
+            _optional(columns),
+            prepare,
+            task.reads.remarks,
+            lambda cell: (cell, ()),
+            _normalizer(task, data),
+            PersonalData(masks=True) if data.mask_pii else None,
         )
 
     def clean(self, rows: Iterable[Mapping[str, Any]], findings: Findings, first: int = 1) -> Iterator[dict[str, Any]]:
@@ -110,7 +123,7 @@ class Cleaner:
                 if role in _TEXTS:
                     check_is_text(role, cell)
         except BadRow as reason:
-            findings.skip(str(reason), number, reason.found)
+            findings.skip(str(reason), number, reason.found, reason.is_fault)
             return None
         if "label" in prepared and prepared["label"] is None:
             findings.skip_empty("label", number)
@@ -126,6 +139,9 @@ class Cleaner:
             row[GROUP] = as_label(group)
         for role, value in prepared.items():
             found, kinds = self.normalizer.value(value)
+            if self.personal is not None and role != "label":
+                found, personal = self.personal.value(found)
+                findings.see_personal(personal, self.personal.masks)
             row[role] = as_text(found)
             for kind in kinds:
                 findings.change(kind, number, as_text(value), row[role])
@@ -137,6 +153,15 @@ class Cleaner:
 
 def _optional(columns: Sequence[Column]) -> tuple[str, ...]:
     return tuple(column.role for column in columns if column.optional)
+
+
+def _check_mask(task: Task, data: DataSettings) -> None:
+    if data.mask_pii and task.reads.counts_characters:
+        raise SettingsError(
+            f"{task.name} 태스크는 글자의 위치를 세므로 개인정보를 가릴 수 없습니다. 가리면 라벨의 위치가 달라집니다.",
+            where="data.mask_pii: true",
+            remedy="data.mask_pii를 지우고, 개인정보를 가린 데이터로 라벨을 다시 만드세요.",
+        )
 
 
 def _normalizer(task: Task, data: DataSettings) -> Normalizer:

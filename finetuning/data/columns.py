@@ -21,10 +21,11 @@ _log = logging.getLogger(__name__)
 _COLUMNS = frozenset({
     "text_column", "text_pair_column", "label_column", "prompt_column", "response_column", "question_column",
     "context_column", "answers_column", "chosen_column", "rejected_column", "judged_column", "negative_column",
+    "head_column",
 })  # fmt: skip
 _TASK_OF = {  # usual columns that one task alone reads
     "messages": "text-generation", "conversations": "text-generation", "ner_tags": "token-classification",
-    "answers": "question-answering", "rejected": "preference",
+    "answers": "question-answering", "rejected": "preference", "deprel": "dependency-parsing",
 }  # fmt: skip
 _SHOWN = 20  # names of columns
 _LONG_NAME = 20  # characters
@@ -135,14 +136,15 @@ def without_targets(sources: Mapping[str, Raw], task: Task) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for split, raw in sources.items():
-        own, as_train = (_missing(task.reads.columns(source.columns), raw) for source in (raw, sources["train"]))
+        own, as_train = (missing_columns(task.reads.columns(source.columns), raw) for source in (raw, sources["train"]))
         targets = [column for column in as_train if column.target]
         if split != "train" and own and targets:
             found[split] = str(targets[0].name)
     return found
 
 
-def _missing(columns: Sequence[Column], raw: Raw) -> list[Column]:
+def missing_columns(columns: Sequence[Column], raw: Raw) -> list[Column]:
+    """Return the columns that a task cannot do without and the source has not."""
     return [column for column in columns if not (column.optional or _candidates(column, raw.columns))]
 
 

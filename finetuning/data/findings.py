@@ -30,7 +30,10 @@ class Findings:
         skipped_rows: Reason → numbers of the first few rows.
         first_found: Reason → content of the first such row.
         unread: Name of a field of nested cells that is not read → number of times.
+        no_faults: Reasons for skipping rows that are as they should be, and of no use to the task.
         renamed: Label of `data.label_map` → number of times that it was renamed.
+        personal: Kind of personal data → number of times that it was found.
+        masked: Whether they were masked.
     """
 
     kept: int = 0
@@ -42,9 +45,14 @@ class Findings:
     first_found: dict[str, str] = field(default_factory=dict)
     unread: dict[str, int] = field(default_factory=dict)
     renamed: dict[str, int] = field(default_factory=dict)
+    personal: dict[str, int] = field(default_factory=dict)
+    masked: bool = False
+    no_faults: list[str] = field(default_factory=list)
 
-    def skip(self, reason: str, row: int, found: str = "") -> None:
+    def skip(self, reason: str, row: int, found: str = "", is_fault: bool = True) -> None:
         """Count a skipped row; remember the first few row numbers and the content of the first row."""
+        if not is_fault and reason not in self.no_faults:
+            self.no_faults.append(reason)
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
         if found:
             self.first_found.setdefault(reason, f"{row:,}번째 행: {found}")
@@ -73,6 +81,12 @@ class Findings:
         for label in labels:
             self.renamed[label] = self.renamed.get(label, 0) + 1
 
+    def see_personal(self, found: Mapping[str, int], masked: bool) -> None:
+        """Count personal data, and whether they were masked. Nothing of them is kept."""
+        self.masked = masked
+        for kind, count in found.items():
+            self.personal[kind] = self.personal.get(kind, 0) + count
+
     def check(self, where: str, columns: Mapping[str, str], tolerated: float) -> None:
         """Check that the source can be used.
 
@@ -88,7 +102,8 @@ class Findings:
         total = self.kept + skipped
         if total == 0:
             raise DataError("데이터가 비어 있습니다.", where=where, remedy="내용이 있는 파일인지 확인하세요.")
-        if skipped > tolerated * total:
+        bad = sum(count for reason, count in self.skipped.items() if reason not in self.no_faults)
+        if bad > tolerated * total or (self.kept == 0 and bad < skipped):
             raise DataError(
                 f"쓸 수 없는 행이 너무 많습니다. 전체 {total:,}행 가운데 {self._skipped_as_text()}",
                 where=where,
@@ -123,6 +138,8 @@ class Findings:
         if self.unread:
             fields = ", ".join(f"{name} {count:,}개" for name, count in self.unread.items())
             yield logging.WARNING, f"메시지에서 읽지 않는 항목이 있습니다: {fields}"
+        if self.personal:
+            yield self._personal_told()
         if self.skipped:
             yield logging.WARNING, f"다음 행을 건너뜁니다. {self._skipped_as_text()}"
 
@@ -130,6 +147,15 @@ class Findings:
         """Log what was found, a line of its kind; where: the source, as messages name it; notes: as of `told`."""
         for level, line in self.told(notes):
             _log.log(level, "%s: %s", where, line)
+
+    def _personal_told(self) -> tuple[int, str]:
+        shown = ", ".join(f"{kind} {count:,}개" for kind, count in self.personal.items())
+        if self.masked:
+            return logging.INFO, f"개인정보로 보이는 값을 가렸습니다: {shown}"
+        return logging.WARNING, (
+            f"개인정보로 보이는 값이 있습니다: {shown}. 모델이 외워서 드러낼 수 있습니다. "
+            "가리려면 --set data.mask_pii=true를 쓰세요."
+        )
 
     def _skipped_as_text(self) -> str:
         reasons = []

@@ -59,19 +59,27 @@ class SplitLoader:
         Raises:
             DataError: The source has no train split, or its rows cannot be used.
         """
-        sources, name = find_sources(self.settings.data), self.settings.data.shown_name()
-        if "train" not in sources:
-            raise DataError(
-                f"학습(train) 데이터가 없습니다. 찾은 split: {', '.join(sources) or '없음'}",
-                where=f"데이터: {name}",
-                remedy="파일 이름에 train을 넣거나(예: train.csv), data.train_file에 학습 파일을 직접 쓰세요.",
-            )
-        return self._with_held_out(sources)
+        return self._with_held_out(self._with_train())
+
+    def whole_train(self) -> Rows:
+        """Load train with nothing held out of it; raises like `to_train`."""
+        return self.clean(self._with_train()["train"], "train")
 
     def to_evaluate(self) -> dict[str, Rows]:
         """Load the splits that have labels, as they are in training if there is a train split."""
-        sources = find_sources(self.settings.data)
+        sources = self._sources()
         return self._with_held_out(sources) if "train" in sources else self._clean_splits(sources)
+
+    def gathered(self, raw: Raw) -> Raw:
+        """Return a source with the rows joined of which several make one row of the task."""
+        found = self.task.reads.gathered(raw.columns, raw.rows, raw.where)
+        if found is None:
+            return raw
+        columns, rows, note = found
+        return replace(raw, columns=columns, rows=rows, notes=(*raw.notes, note))
+
+    def _sources(self) -> dict[str, Raw]:
+        return {split: self.gathered(raw) for split, raw in find_sources(self.settings.data).items()}
 
     def clean(self, raw: Raw, split: str) -> Rows:
         """Clean the rows of a source, or take them from the cache, and log what was found in them.
@@ -106,6 +114,17 @@ class SplitLoader:
         findings.check(raw.where, names, data.max_bad_rows)
         findings.report(raw.where, raw.notes)
         return replace(rows, raw=raw, told=tuple(line for _, line in findings.told(raw.notes)))
+
+    def _with_train(self) -> dict[str, Raw]:
+        """Find the sources; raise DataError where train is not among them."""
+        sources = self._sources()
+        if "train" not in sources:
+            raise DataError(
+                f"학습(train) 데이터가 없습니다. 찾은 split: {', '.join(sources) or '없음'}",
+                where=f"데이터: {self.settings.data.shown_name()}",
+                remedy="파일 이름에 train을 넣거나(예: train.csv), data.train_file에 학습 파일을 직접 쓰세요.",
+            )
+        return sources
 
     def _with_held_out(self, sources: Mapping[str, Raw]) -> dict[str, Rows]:
         """Clean the splits of a source with train, and hold out of train what it lacks."""

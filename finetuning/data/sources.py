@@ -16,6 +16,7 @@ from finetuning.data.folders import Files, files_by_split, splits_in, unread_bes
 from finetuning.data.formats.class_names import information_beside
 from finetuning.data.formats.registry import check_path, is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
+from finetuning.data.retrieval_folder import COLUMNS, is_retrieval, judged_by_split
 from finetuning.data.shapes.registry import flat_rows
 from finetuning.files import content_key, may_be_hub_id, similar_name
 
@@ -63,6 +64,8 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
             check_path(path)
         if not (path.is_file() or path.is_dir()):
             return {**_from_hub(data), **_opened(files, data)}
+        if path.is_dir() and is_retrieval(path):
+            return {**_judged(path, data), **_opened(files, data)}
         by_name: dict[str, Files] = {"train": (path,)} if path.is_file() else files_by_split(path, data.dataset_config)
         files = {**by_name, **files}
     if data.revision is not None:
@@ -128,6 +131,12 @@ def _check_records(data: DataSettings, files: Iterable[Path]) -> None:
         where=f"data.records: {data.records}, 읽을 데이터: {data.shown_name()}",
         remedy="data.records를 null로 두거나, data.dataset_name에 JSON 파일(.json, .jsonl, .ndjson)을 쓰세요.",
     )
+
+
+def _judged(folder: Path, data: DataSettings) -> dict[str, Raw]:
+    """Open a folder of queries, a corpus and judgements."""
+    splits = judged_by_split(folder, lambda path: open_source(path, data.encoding))
+    return {split: Raw(one.where, COLUMNS, one.rows, one.key, (one.note,)) for split, one in splits.items()}
 
 
 def raw_file(path: Path, data: DataSettings) -> Raw:

@@ -87,7 +87,8 @@ def _rows(train: Rows, share: float, random: np.random.Generator, task: Task) ->
 
     def held_of(units: Units, chosen: np.ndarray) -> list[np.ndarray]:
         held = units.rows_beside(chosen)
-        return leaving_every_label(codes, cells, held, task.reads.labels_in) if task.reads.has_labels else held
+        keeps_labels = task.reads.has_labels and not task.reads.labels_are_open
+        return leaving_every_label(codes, cells, held, task.reads.labels_in) if keeps_labels else held
 
     texts, rows = Units.of_texts(train), Units.of_rows(train)
     held = held_of(texts, texts.first[hold_out_rows(codes[texts.first], share, random)])

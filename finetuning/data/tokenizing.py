@@ -170,8 +170,8 @@ class LengthReport:
         """Count the examples of a table."""
         lengths = list_lengths(table, "input_ids")
         self._total += len(table)
-        self._cut += int(numbers(table, "truncated").sum())
         rows = numbers(table, "row")
+        self._cut += len(np.unique(rows[numbers(table, "truncated").astype(bool)]))  # not the examples of a row
         self._rows += 1 + int(np.count_nonzero(np.diff(rows))) if len(rows) else 0
         is_refused = np.zeros(len(table), dtype=bool)
         if "refused" in table.column_names and counted(table, "refused").keys() - {""}:
@@ -195,7 +195,7 @@ class LengthReport:
         if self._cut:
             _log.info(
                 "%s: 텍스트 %s개(%.1f%%)가 %s 토큰을 넘어 잘렸습니다.",
-                self.where, f"{self._cut:,}", 100 * self._cut / self._total, f"{self.max_length:,}",
+                self.where, f"{self._cut:,}", 100 * self._cut / self._rows, f"{self.max_length:,}",
             )  # fmt: skip
         rows = np.concatenate(self._dropped_rows) if self._dropped_rows else np.empty(0, dtype=np.int64)
         if not len(rows):

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.exports.base import ExportFormat, FineTunedModel, Written, require
 from finetuning.files import discard, disk_reason
+from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
-_FILE = "model.onnx"
+_FILE, _VECTOR = "model.onnx", "sentence_embedding"
 _TEXTS = (
     "정말 재미있게 봤습니다.",
     "별로였어요",
@@ -60,11 +61,13 @@ def write_onnx(is_int8: bool, model: FineTunedModel, folder: Path) -> Written:
     model.save(whole, tokenizer, folder)
     for path in folder.glob("*.safetensors*"):  # config and tokenizer stay
         path.unlink()
-    outputs = _output_names(whole, tokenizer)
-    _export(whole, tokenizer, outputs, folder / _FILE, name)
+    runs = model.task.exported(whole)
+    outputs = _output_names(runs, tokenizer)
+    _export(runs, tokenizer, outputs, folder / _FILE, name)
     if is_int8:
         _quantise(folder / _FILE)
-    return Written([_difference(whole, tokenizer, outputs, folder / _FILE)], _usage(model.task.auto_class))
+    difference = _difference_of_vectors if outputs == [_VECTOR] else _difference
+    return Written([difference(runs, tokenizer, outputs, folder / _FILE)], _usage(model.task, outputs))
 
 
 def _inputs(tokenizer: PreTrainedTokenizerBase, texts: tuple[str, ...]) -> dict[str, torch.Tensor]:
@@ -74,12 +77,12 @@ def _inputs(tokenizer: PreTrainedTokenizerBase, texts: tuple[str, ...]) -> dict[
     return dict(tokenizer(list(texts), padding=padding, truncation=True, max_length=64, return_tensors="pt"))
 
 
-def _output_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def _output_names(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the names of the model's outputs: `logits`, or those of a question's answer."""
     return [name for name, value in _run(model, _inputs(tokenizer, _TEXTS)).items() if hasattr(value, "shape")]
 
 
-def _run(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def _run(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     import torch
 
     with torch.inference_mode():
@@ -87,7 +90,7 @@ def _run(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[str
 
 
 def _export(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, outputs: list[str], path: Path, name: str
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, outputs: list[str], path: Path, name: str
 ) -> None:  # fmt: skip
     import torch
 
@@ -104,7 +107,7 @@ def _export(
             raise
         raise ModelError(
             f"torch가 이 모델을 ONNX로 바꾸지 못했습니다: {first_line_of(error)}",
-            where=f"--format {name}, 모델: {model.config.model_type}",
+            where=f"--format {name}, 모델: {getattr(model.config, 'model_type', '')}",
             remedy="`pip install -U onnxscript`로 새 버전을 써 보세요. 그래도 안 되면 ONNX로 바꿀 수 없는 모델이므로 "
             "transformers의 pipeline()으로 쓰세요.",
         ) from error
@@ -122,19 +125,12 @@ def _quantise(path: Path) -> None:
 
 
 def _difference(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, outputs: list[str], path: Path
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, outputs: list[str], path: Path
 ) -> str:  # fmt: skip
     """Run a model in onnxruntime on texts one by one, and say how far its outputs are from torch's."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     farthest, same, count = 0.0, 0, 0
-    for text in _TEXTS:
-        inputs = _inputs(tokenizer, (text,))
-        expected = _run(model, inputs)
-        found = session.run(outputs, {name: value.numpy() for name, value in inputs.items()})
-        for name, value in zip(outputs, found, strict=True):
-            ours = expected[name].numpy()
+    for expected, found in _beside_torch(model, tokenizer, outputs, path):
+        for ours, value in zip(expected, found, strict=True):
             farthest = max(farthest, float(abs(ours - value).max()))
             same += int((ours.argmax(-1) == value.argmax(-1)).sum())
             count += ours[..., 0].size
@@ -142,6 +138,37 @@ def _difference(
         f"onnxruntime에서 불러와 확인했습니다. 문장 {len(_TEXTS)}개에서 torch(float32)와 출력 차이는 최대 "
         f"{farthest:.2g}이고, 가장 큰 값의 자리가 {count:,}개 중 {same:,}개에서 같습니다."
     )
+
+
+def _difference_of_vectors(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, outputs: list[str], path: Path
+) -> str:  # fmt: skip
+    """Embed texts one by one in onnxruntime, and say how far the vectors are from torch's."""
+    import numpy as np
+
+    farthest, least = 0.0, 1.0
+    for (ours,), (value,) in _beside_torch(model, tokenizer, outputs, path):
+        lengths = np.linalg.norm(ours) * np.linalg.norm(value)
+        farthest = max(farthest, float(abs(ours - value).max()))
+        least = min(least, float((ours * value).sum() / lengths))
+    return (
+        f"onnxruntime에서 불러와 확인했습니다. 문장 {len(_TEXTS)}개의 벡터를 torch(float32)와 비교하면 코사인 유사도가 "
+        f"{least:.4f} 이상이고 값의 차이는 최대 {farthest:.2g}입니다. pooling까지 ONNX에 들어 있습니다."
+    )
+
+
+def _beside_torch(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, outputs: list[str], path: Path
+) -> Iterator[tuple[list[Any], list[Any]]]:
+    """Yield the outputs of torch and of onnxruntime for each text alone, as arrays."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for text in _TEXTS:
+        inputs = _inputs(tokenizer, (text,))
+        expected = _run(model, inputs)
+        found = session.run(outputs, {name: value.numpy() for name, value in inputs.items()})
+        yield [expected[name].numpy() for name in outputs], found
 
 
 @contextmanager
@@ -158,14 +185,18 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _usage(auto_class: str) -> str:
+def _usage(task: Task, outputs: list[str]) -> str:
+    made, text = f"{task.auto_class}의 출력", "텍스트"
+    if outputs == [_VECTOR]:
+        options = task.settings.embedding
+        made, text = f"벡터(pooling 포함{', 길이 1' * options.normalize})", f"{options.query_prefix}텍스트"
     return f"""```python
 import onnxruntime
 from transformers import AutoConfig, AutoTokenizer
 
 config, tokenizer = AutoConfig.from_pretrained("{{folder}}"), AutoTokenizer.from_pretrained("{{folder}}")
 session = onnxruntime.InferenceSession("{{folder}}/{_FILE}")
-outputs = session.run(None, dict(tokenizer(["텍스트"], return_tensors="np")))  # {auto_class}의 출력
+outputs = session.run(None, dict(tokenizer(["{text}"], padding=True, return_tensors="np")))  # {made}
 ```"""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,22 @@ _BROKEN = "\ufffd"
 _SILENCE = "…"  # stands for an empty answer in the next prompt
 
 
+def print_piece(piece: str) -> None:
+    """Print a part of an answer as soon as it is generated."""
+    print(printable(piece, keep_lines=True), end="", flush=True)
+
+
 @dataclass
 class ChatSession:
-    """The turns of a conversation, and the model that answers."""
+    """The turns of a conversation, and the model that answers.
+
+    Attributes:
+        evaluator: Holds the model.
+        show: Called with each part of an answer as it is generated, and with a line break at its end.
+    """
 
     evaluator: Evaluator
+    show: Callable[[str], None] = print_piece
     _turns: list[dict[str, str]] = field(default_factory=list)
 
     def forget(self) -> None:
@@ -34,7 +46,7 @@ class ChatSession:
         self._turns.clear()
 
     def reply(self, text: str) -> str:
-        """Answer the user's next turn, printing the answer as it is generated.
+        """Answer the user's next turn, showing the answer as it is generated.
 
         Args:
             text: The user's message.
@@ -50,7 +62,7 @@ class ChatSession:
         room = max(1, evaluator.max_length - decoding.max_new_tokens)
         ids = prompt_ids(conversation, ChatTemplate.of(evaluator.tokenizer), room)
         inputs = torch.tensor([ids], device=evaluator.runtime.device)
-        streamer = HangulStreamer(evaluator.tokenizer)
+        streamer = HangulStreamer(evaluator.tokenizer, self.show)
         generate: Any = evaluator.model.generate
         with torch.inference_mode(), evaluator.runtime.autocast():
             generate(
@@ -67,10 +79,10 @@ class ChatSession:
 
 
 class HangulStreamer:
-    """Prints generated text as it grows, each syllable once all of its bytes are there."""
+    """Shows generated text as it grows, each syllable once all of its bytes are there."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, show: Callable[[str], None] = print_piece) -> None:
+        self.tokenizer, self._show_piece = tokenizer, show
         self.ids: list[int] = []
         self.shown = ""
         self._prompt_is_next = True
@@ -86,9 +98,9 @@ class HangulStreamer:
     def end(self) -> None:
         """Show the rest; drop bytes that never became a character."""
         self._show(str(self.tokenizer.decode(self.ids, skip_special_tokens=True)).replace(_BROKEN, ""))
-        print(flush=True)
+        self._show_piece("\n")
 
     def _show(self, text: str) -> None:
         if len(text) > len(self.shown):
-            print(printable(text[len(self.shown) :], keep_lines=True), end="", flush=True)
+            self._show_piece(text[len(self.shown) :])
             self.shown = text

@@ -89,6 +89,8 @@ class Evaluator:
     def validate(self, examples: Examples, seed: int, generated_rows: int) -> Evaluation:
         """Calibrate the task on the validation split (for example, choose a threshold), then evaluate on it.
 
+        A row is scored by values that other rows chose, where the task can do so.
+
         Args:
             examples: The validation split.
             seed: As for evaluate.
@@ -101,7 +103,15 @@ class Evaluator:
         for name, value in self.task.scores.calibrate(predictions, columns_of(examples), self.label_names).items():
             setattr(self.model.config, name, value)
         self.task.scores.fit_model(self.model, self.tokenizer)
-        return self._measure(predictions, examples, loss)
+        return self._measure(self._cross_calibrated(predictions, examples), examples, loss)
+
+    def evaluate_again(self, examples: Examples, seed: int, generated_rows: int) -> Evaluation:
+        """Evaluate on the validation split that the model was chosen and calibrated on; see `validate`."""
+        predictions, loss = self._with_loss(examples, seed, generated_rows)
+        return self._measure(self._cross_calibrated(predictions, examples), examples, loss)
+
+    def _cross_calibrated(self, predictions: Sequence[Any], examples: Examples) -> list[Any]:
+        return list(self.task.scores.cross_calibrated(predictions, columns_of(examples), self.label_names))
 
     def decoding(self, *, is_measured: bool) -> Decoding:
         """Return how the model generates texts; see `decoding_of`."""

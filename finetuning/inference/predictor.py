@@ -37,9 +37,32 @@ class Predictor:
             DataError: No row has a token left within max_length.
         """
         evaluator = self.evaluator
+        for record, row, outcome in self.outcomes(source):
+            if row is None:
+                yield record
+                continue
+            found = evaluator.task.shows.readable(outcome, row, evaluator.label_names, evaluator.tokenizer)
+            self.said.count(evaluator.task.shows.labels_said(found))
+            yield beside(record, found)
+
+    def outcomes(self, source: Unlabelled) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None, Any]]:
+        """Predict the rows of a source like `predict`.
+
+        Args:
+            source: The rows.
+
+        Yields:
+            Each row as it is in the source, the clean row, and what the task predicts for it; the latter two are None
+            for a row without text.
+
+        Raises:
+            DataError: No row has a token left within max_length.
+        """
+        evaluator = self.evaluator
         encoder = Encoder(evaluator.task, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
         report, first, has_rows = LengthReport(source.raw.where, evaluator.max_length), 1, False
         for rows, records in source.chunks():
+            found: dict[int, tuple[dict[str, Any], Any]] = {}
             if len(rows):
                 has_rows = True
                 table = examples_in_memory(rows.table, encoder)
@@ -47,11 +70,10 @@ class Predictor:
                 examples = usable_examples(table, rows.table)
                 predictions = evaluator.predict(examples) if len(examples) else []
                 for row, outcome in zip(examples.rows, predictions, strict=True):
-                    found = evaluator.task.shows.readable(outcome, row, evaluator.label_names, evaluator.tokenizer)
-                    self.said.count(evaluator.task.shows.labels_said(found))
-                    records[row["row"] - first] = beside(records[row["row"] - first], found)
+                    found[row["row"] - first] = (row, outcome)
             self.said.rows += len(records)
-            yield from records
+            for place, record in enumerate(records):
+                yield (record, *found.get(place, (None, None)))
             first += len(records)
         report.log()
         if has_rows:

@@ -24,7 +24,8 @@ class NextStep:
     """One thing to do next.
 
     Attributes:
-        name: What it is, for programs: `chat`, `predict`, `predict-file`, `evaluate`, `export`, `resume`, `train`.
+        name: What it is, for programs: `chat`, `predict`, `search`, `predict-file`, `evaluate`, `export`, `resume`,
+            `train`.
         what: What it does, in Korean, in a few words.
         command: The command, quoted for a shell of this system.
     """
@@ -125,6 +126,11 @@ def _steps(model: SavedModel) -> Iterator[NextStep]:
         how = _TYPED_IN.get(model.task, "두 텍스트를 Tab으로 나누어 한 줄에 입력" if model.has_pairs else "직접 입력")
         files = ("--input", "new.csv", "--output", "result.csv")
         yield _step("predict", f"예측해 보기({how})", "predict", *model.place)
+        if model.task == "embedding":
+            corpus = ("--corpus", "passages.csv")
+            yield _step(
+                "search", "문서에서 찾아보기(passages.csv를 내 파일로 바꾸세요)", "predict", *model.place, *corpus
+            )
         yield _step("predict-file", "파일 예측하기(new.csv를 내 파일로 바꾸세요)", "predict", *model.place, *files)
     if model.data:
         yield _step("evaluate", "다시 평가하기", "evaluate", *model.place, *model.data)

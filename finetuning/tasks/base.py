@@ -11,6 +11,7 @@ from finetuning.tasks.parts import RowEncoder, RowReader, Scorer
 from finetuning.tasks.presenter import Presenter
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -57,6 +58,10 @@ class Task(ABC):
     def meant_by(cls, settings: Settings) -> str:
         """Return the name of the task that settings naming this one ask for: this task, or a more specific one."""
         return cls.name
+
+    def exported(self, model: PreTrainedModel) -> torch.nn.Module:
+        """Return what an export to ONNX runs: the model, or one with what the task does to its outputs."""
+        return model
 
     def beside_model(self, model: PreTrainedModel, max_length: int) -> Mapping[str, Any]:
         """Return what other programs read beside the model's own files.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 RowColumns = Mapping[str, Sequence[Any]]  # the values of rows by role
+Gathered = tuple[tuple[str, ...], Sequence[Mapping[str, Any]], str]
 Rows = Sequence[Sequence[Mapping[str, Any]]]  # the examples of each row of a batch
 
 
@@ -28,6 +29,7 @@ class RowReader(ABC):
 
     Attributes:
         has_labels: Whether the model's config holds label names.
+        labels_are_open: Whether other splits may have labels that train lacks, which then count as wrong.
         grouped_by: Role whose rows of one value stay together when data are held out of train, or None.
         counts_characters: Whether labels are character positions. The text is then only brought to NFC, and
             `prepare` moves the positions accordingly.
@@ -37,6 +39,7 @@ class RowReader(ABC):
     """
 
     has_labels: ClassVar[bool] = False
+    labels_are_open: ClassVar[bool] = False
     grouped_by: ClassVar[str | None] = None
     counts_characters: ClassVar[bool] = False
     instead: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -55,6 +58,22 @@ class RowReader(ABC):
         Returns:
             The columns in the order in which missing ones are reported.
         """
+
+    def gathered(self, columns: Sequence[str], cells: Iterable[Mapping[str, Any]], where: str) -> Gathered | None:
+        """Gather rows of a source of which several make one row of the task.
+
+        Args:
+            columns: Names of the source's columns.
+            cells: Its rows; they can be iterated again.
+            where: The source, as messages name it.
+
+        Returns:
+            Columns, rows and a sentence for the log; None where the rows stay as they are.
+
+        Raises:
+            DataError: The rows would be misread.
+        """
+        return None
 
     def column(self, role: str, setting: str, usual: tuple[str, ...] = (), *, target: bool = False) -> Column:
         """Return the column that `data.<setting>` names; see `Column` for the arguments."""
@@ -330,6 +349,21 @@ class Scorer(ABC):
             Entries for the model's config, which `fit_model` reads.
         """
         return {}
+
+    def cross_calibrated(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Sequence[Any]:
+        """Return the predictions on the split that `calibrate` chose on, each decided by values that it had no part in.
+
+        Args:
+            predictions: One of each row.
+            rows: Columns of the split by role.
+            label_names: Label names in the order of their ids.
+
+        Returns:
+            The predictions. The default leaves them to the values that all of them chose.
+        """
+        return predictions
 
     def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
         """Return what is had without training, such as `count` predictions of the commonest label.

@@ -16,6 +16,7 @@ _ROWS = (
     ("classification.multi_label", "MultiLabelClassification"),
     ("classification.regression", "TextRegression"),
     ("tagging.task", "TokenClassification"),
+    ("parsing.task", "DependencyParsing"),
     ("answering.task", "QuestionAnswering"),
     ("masked_lm", "FillMask"),
     ("generation.causal", "TextGeneration"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -223,3 +224,50 @@ def test_a_stop_saves_the_run_and_prints_the_command_that_goes_on(
     assert log.rstrip().splitlines()[-1].endswith("--resume") and " sweep " in log.rstrip().splitlines()[-1]
     assert (tmp_path / "s" / "seed=1").is_dir() and not (tmp_path / "s" / "seed=2").exists()
     assert list((tmp_path / "s" / "seed=1" / "checkpoints").iterdir())
+
+
+class KlueTrainer:
+    """Writes what a run of each recipe leaves, without training."""
+
+    def __init__(self, failing: str = "") -> None:
+        self.failing, self.commands = failing, list[list[str]]()
+
+    def __call__(self, words: Sequence[str]) -> int:
+        self.commands.append(list(words))
+        recipe = words[words.index("--recipe") + 1]
+        if recipe == self.failing:
+            return 4
+        metrics = {"macro_f1": 0.86, "accuracy": 0.87} if recipe == "klue-ynat" else {"loss": 0.1}
+        write_finished(Path(words[words.index("--output_dir") + 1]), test=metrics)
+        return 0
+
+
+def test_a_list_of_recipes_is_trained_one_by_one_beside_the_published_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = KlueTrainer(failing="klue-nli")
+    words = ["sweep", "--recipe", "klue", "--dataset", str(tmp_path / "klue"), "--model_name", "my/encoder",
+             "--output_dir", str(tmp_path / "out"), "--batch_size", "8"]  # fmt: skip
+    with pytest.raises(FinetuningError) as failed:
+        run_group(sweep, words, trainer)
+    assert failed.value.exit_code == 4
+    recipes = [words[words.index("--recipe") + 1] for words in trainer.commands]
+    assert recipes == names_in(trainer.commands) and len(recipes) == 8
+    first, last = trainer.commands[0], trainer.commands[-1]
+    assert first[first.index("--dataset") + 1] == str(tmp_path / "klue" / "ynat-v1.1")
+    assert first[first.index("--model_name") + 1] == "my/encoder" and "--model_name" not in last
+    assert first.count("--recipe") == first.count("--dataset") == 1 and first[first.index("--batch_size") + 1] == "8"
+    table = capsys.readouterr().out
+    assert re.search(r"klue-ynat.*macro-F1.*0\.8600.*0\.8507.*\+0\.0093", table)
+    assert re.search(r"klue-nli.*0\.8483.*실패: 모델 오류", table)
+    trainer.failing = ""
+    run_group(sweep, words, trainer)
+    assert [words[words.index("--recipe") + 1] for words in trainer.commands[8:]] == ["klue-nli"]
+
+
+def test_a_list_of_recipes_is_for_sweep_alone_and_varies_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as error:
+        build_parser().parse_args(["train", "--recipe", "klue"])
+    assert "sweep --recipe klue" in error.value.remedy
+    with pytest.raises(SettingsError, match="값을 나열할 수 없습니다"):
+        run_group(sweep, ["sweep", "--recipe", "klue", "--output_dir", str(tmp_path), *GRID], KlueTrainer())

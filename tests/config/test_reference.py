@@ -14,11 +14,12 @@ import yaml
 
 from finetuning.config.flags import SETTING_FLAGS
 from finetuning.config.metadata import fields_of
+from finetuning.config.recipes import settings_files
 from finetuning.config.reference import DOCUMENTS, config_yaml, generated_files, write_files
 from finetuning.config.schema import Settings, all_keys
 from tests.support.paths import ROOT
 
-YAML_FILES = [ROOT / "config.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))]
+YAML_FILES = [ROOT / "config.yaml", *settings_files()]
 FILES = generated_files()
 
 

@@ -112,6 +112,20 @@ def test_a_text_of_no_width_is_an_empty_one(manager: Make) -> None:
     assert sum(map(len, kept.values())) == 19
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "大韓民國의 國民", "나랏말ᄊᆞ미 듕귁에 달아", "ᄒᆞᆫ글 \u113d\u1173", "뭐라카노 마 됐다 아이가", "혼저옵서예 ᄆᆞᆫ딱",
+        "최고👍🏽 👨‍👩‍👧‍👦 ❤️ 🇰🇷", "ㅋㅋㅠㅠ ㆍ ㅿ ㆆ",
+    ],
+    ids=["hanja", "old hangul", "old hangul 2", "Gyeongsang", "Jeju", "emoji", "compatibility jamo"],
+)  # fmt: skip
+def test_hanja_old_hangul_dialects_and_emoji_are_kept(manager: Make, text: str) -> None:
+    lines = "text,label\n" + "".join(f"{text} {number},{number % 2}\n" for number in range(20))
+    splits = manager("a.csv", lines.encode()).load_splits()
+    assert {row["text"] for split in splits.values() for row in split.table} == {f"{text} {n}" for n in range(20)}
+
+
 def test_places_in_a_text_stay_where_they_are(manager: Make) -> None:
     tokens, tags = ["\u200b", "김", "씨", "가"], ["O", "B-PS", "I-PS", "O"]
     text = json.dumps({"tokens": tokens, "ner_tags": tags}) + "\n"

@@ -41,6 +41,15 @@ def write_csv(path: Path, first: str, second: str, cells: list[str]) -> Path:
     return path
 
 
+def parsed(text: str) -> str:
+    """A sentence as in KLUE-DP's files, each word beside the next one."""
+    words = text.split()
+    return "\n".join(
+        f"{number}\t{word}\t{word}\tNNG\t{number + 1 if number < len(words) else 0}\t{'NP' if number % 2 else 'VP'}"
+        for number, word in enumerate(words, 1)
+    )
+
+
 def own_flags(task: str) -> list[str]:
     """Return the flags that a task needs beside those of all tasks."""
     # a character is three tokens of the tiny causal model
@@ -73,6 +82,10 @@ def data_of(task: str, folder: Path) -> Path:
         path = folder / "train.tsv"
         tagged = ("\n".join(f"{letter}\t{'B-PS' if letter == '영' else 'O'}" for letter in text) for text in texts())
         path.write_text("\n\n".join(tagged) + "\n", encoding="utf-8")
+        return path
+    if task == "dependency-parsing":
+        path = folder / "train.tsv"
+        path.write_text("\n\n".join(parsed(text) for text in texts()) + "\n", encoding="utf-8")
         return path
     if task == "question-answering":
         path = folder / "train.json"

@@ -241,6 +241,8 @@ def test_a_context_without_tokens_has_no_answer(tokenizer: Any, model: Any) -> N
 
 # --- none ---
 
+ANSWERED = '[{"text": "가", "answer_start": 0}]'
+
 
 def found(text: str, score: float, null: float) -> Found:
     return Found(text, 0, len(text), score, null)
@@ -273,6 +275,19 @@ def test_the_threshold_is_the_best_of_all_on_validation() -> None:
     everywhere = [f1_at(edge) for edge in np.arange(-12, 12, 0.05)]
     assert f1_at(chosen) == pytest.approx(max(everywhere))
     assert f1_at(chosen) > max(everywhere[0], everywhere[-1])
+
+
+def test_a_row_of_validation_is_scored_at_the_threshold_of_the_other_contexts() -> None:
+    task = task_of()
+    rows = {"context": ["가", "가", "나", "나"], "answers": ["[]", ANSWERED, "[]", ANSWERED]}
+    # margins: at the threshold of the first context (between 1 and 3) the second has all wrong, and the other way round
+    margins = [3.0, 1.0, -3.0, -5.0]
+    predictions = [found("가", -6.0, -6.0 + margin) for margin in margins]
+    decided = task.scores.cross_calibrated(predictions, rows, [])
+    assert [task.scores.answer(one) for one in decided] == ["", "", "가", "가"]
+    assert task.scores.metrics(decided, rows, [], 0.0)["f1"] == 50.0
+    alone = {"context": ["가"] * 4, "answers": rows["answers"]}
+    assert task.scores.cross_calibrated(predictions, alone, []) == predictions
 
 
 def test_a_threshold_in_the_config_is_used_and_no_answer_is_scored_separately() -> None:

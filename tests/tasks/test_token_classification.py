@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_class_ids_in_lists_become_their_names() -> None:
         ({"text": "박씨", "label": ["B-PS", "O"]}, "박씨", [("박", "PS")]),
         ({"text": ["박", "씨"], "label": ["B-PS", "B-PS"]}, "박씨", [("박", "PS"), ("씨", "PS")]),
         ({"tokens": '["경찰", "또"]', "label": '["B-OG", "O"]'}, "경찰 또", [("경찰", "OG")]),
-        ({"tokens": list(" 박 "), "label": ["B-PS", "I-PS", "I-PS"]}, " 박 ", [("박", "PS")]),
+        ({"tokens": list(" 박 "), "label": ["B-PS", "I-PS", "I-PS"]}, " 박 ", [(" 박 ", "PS")]),
         ({"tokens": ["또", " "], "label": ["O", "B-PS"]}, "또 ", []),
     ],
 )
@@ -332,6 +333,30 @@ def test_an_inside_tag_without_a_beginning_is_none_in_klues_score_alone() -> Non
     assert found["klue_entity_macro_f1"] == 0.5
     # B-OG: 0 of 1; I-OG: 1 of 1 with 2 said; O, B-PS and I-PS are right
     assert found["klue_char_macro_f1"] == pytest.approx((3 + 0 + 2 / 3) / 5)
+
+
+def test_klues_scores_are_those_of_klue_baseline() -> None:
+    """klue_ner_entity_macro_f1 and klue_ner_char_macro_f1 (KLUE-baseline 8a03c94) on the same raw tags.
+
+    KLUE leaves out spaces, so that an entity which begins at one is left with an I- that begins nothing.
+    """
+    kept = json.loads((Path(__file__).parent / "klue_scores.json").read_text(encoding="utf-8"))["ner"]
+    names, task, rows, predictions = kept["labels"], task_of(), [], []
+    for truth, said in zip(kept["truth"], kept["said"], strict=True):
+        tokens, tags, before = list[str](), list[str](), "O"
+        for tag in truth:
+            if tag[0] == "I" and before[2:] != tag[2:]:
+                tokens, tags = [*tokens, " "], [*tags, f"B-{tag[2:]}"]
+            tokens, tags, before = [*tokens, "가"], [*tags, tag], tag
+        rows.append(task.reads.prepare({"tokens": tokens, "label": tags}))
+        places = [place for place, token in enumerate(tokens) if token != " "]
+        raw = zip(places, said, strict=True)
+        predictions.append([TaggedToken(place, place + 1, 0, 1.0, names.index(tag)) for place, tag in raw])
+    columns = {"text": [row["text"] for row in rows], "label": [json.dumps(row["label"]) for row in rows]}
+    found = task.scores.metrics(predictions, columns, names, 0.0)
+    assert any(tag[0] == "I" and before == "O" for tags in kept["truth"] for before, tag in pairwise(["O", *tags]))
+    assert found["klue_entity_macro_f1"] == pytest.approx(kept["entity_macro_f1"], abs=1e-12)
+    assert found["klue_char_macro_f1"] == pytest.approx(kept["char_macro_f1"], abs=1e-12)
 
 
 def test_scores_of_raw_tags_are_those_of_the_tags_themselves() -> None:

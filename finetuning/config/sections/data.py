@@ -182,6 +182,12 @@ class DataSettings(Section):
         ),
         cache="none",
     )
+    head_column: Text = setting(
+        "head",
+        "의존 구문 분석에서 지배소 번호의 열 이름. 번호는 1부터 세고 0은 문장의 뿌리입니다",
+        "column of head numbers in dependency parsing; they count from 1, and 0 is the root of the sentence",
+        cache="none",
+    )
     answers_column: Text = setting(
         "answers",
         "질의응답에서 정답(`text`와 `answer_start`)의 열 이름",
@@ -278,6 +284,17 @@ class DataSettings(Section):
         ["zero_width"],
         "NFC에 추가로 적용할 변환. `zero_width`: 제로폭 문자를 제거, `full_width`: 전각을 반각으로 변환",
         "what to do besides NFC: `zero_width` removes zero-width characters, `full_width` narrows full-width ones",
+    )
+    mask_pii: Boolean = setting(
+        False,
+        "개인정보로 보이는 값(주민등록번호, 전화번호, 계좌번호, 주소, 이메일)을 `[전화번호]`처럼 가립니다",
+        "replaces what looks like personal data (resident number, phone, account, address, e-mail) by its kind",
+        more=(
+            "가린 개수를 알립니다. 끄면 있을 때 경고만 합니다. 개체명, 질의응답, 구문 분석에는 쓸 수 없습니다. "
+            "이름은 찾지 못하므로 이것만으로 익명화되지는 않습니다",
+            "The number is told. If it is off, a warning tells what the training data have. Not for entities, question "
+            "answering and parsing. Names are not found, so this alone makes nothing anonymous",
+        ),
     )
     train_rows: PositiveInteger | None = setting(
         None,

@@ -152,10 +152,18 @@ class EmbeddingSettings(Section):
         "infonce에서 문서로 질문을 찾는 손실도 더해 평균합니다",
         "under infonce, also trains to find the question of a passage, and takes the mean",
     )
-    temperature: PositiveNumber = setting(
-        0.05,
-        "infonce와 cosent에서 유사도를 나눌 값. 작을수록 가까운 오답에 집중합니다",
-        "what similarities are divided by under infonce and cosent; smaller values weigh near negatives more",
+    temperature: PositiveNumber | None = setting(
+        None,
+        "infonce와 cosent에서 유사도를 나눌 값. 작을수록 가까운 오답에 집중합니다. `null`이면 infonce 0.02, "
+        "cosent 0.05",
+        "what similarities are divided by under infonce and cosent; smaller values weigh near negatives more; `null` "
+        "is 0.02 for infonce and 0.05 for cosent",
+        more=(
+            "이미 검색용으로 학습된 모델에는 그때 쓴 값에 가까운 값을 쓰세요(e5 0.01, bge-m3 0.02). 훨씬 크면 학습 "
+            "전보다 나빠질 수 있습니다",
+            "A model that was trained to search wants a value near its own: 0.01 for e5, 0.02 for bge-m3. A much "
+            "larger one may leave it worse than before",
+        ),
     )
     pooling: Literal["mean", "cls", "last"] = setting(
         "mean",
@@ -211,6 +219,14 @@ class RerankerSettings(Section):
         "`null`이면 데이터를 보고 정합니다",
         "`pairs` (0 or 1), `scores` or `lists` (several passages of each query); decides which metric picks the "
         "best model; `null` decides by the data",
+    )
+    max_passages: Annotated[Integer, Field(ge=2)] | None = setting(
+        None,
+        "질문마다 읽을 문서의 최대 수. 한 질문의 문서들은 함께 계산하므로 많으면 메모리가 그만큼 듭니다. 넘으면 "
+        "앞에서부터 읽고, 정답 문서는 절반까지만 읽습니다(오답 문서가 모자라면 더). `null`이면 모두",
+        "most passages of a query. Those of one query are computed together, so many take much memory. Of more, the "
+        "first are read, of which at most half are good unless bad ones lack; `null` for all",
+        cache="rows",
     )
     prompt: Text | None = setting(
         None,

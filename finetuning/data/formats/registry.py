@@ -11,7 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exceptions import DataError
-from finetuning.data.formats import delimited, json_records, lines, naver_ner, parquet, spreadsheet, tagged
+from finetuning.data.formats import (
+    delimited,
+    dependencies,
+    json_records,
+    lines,
+    naver_ner,
+    parquet,
+    spreadsheet,
+    tagged,
+)
 from finetuning.data.formats.base import Source, TextFile, with_clean_names
 from finetuning.data.formats.encoding import find_encoding
 from finetuning.files import on_windows, similar_name
@@ -65,6 +74,7 @@ _TEXT = (
     TextFormat(json_records.SUFFIXES, _by_name_alone, json_records.read),
     TextFormat(tagged.SUFFIXES, tagged.is_tagged, tagged.read),
     TextFormat((), naver_ner.is_naver_ner, naver_ner.read),
+    TextFormat((), dependencies.is_parsed, dependencies.read),
     TextFormat((".tsv",), lines.is_table, delimited.read_tsv),
     TextFormat((".txt",), _any_text, lines.read),
 )

@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from finetuning.data.shapes import frames, klue, modu, squad, tag_schemes, translations
+from finetuning.data.shapes import (
+    choices,
+    dialogue_states,
+    frames,
+    klue,
+    modu,
+    nikl_tasks,
+    squad,
+    tag_schemes,
+    titled,
+    translations,
+)
 
 Rows = Iterable[Mapping[str, Any]]
 Flat = tuple[tuple[str, ...], Rows, str]  # columns, rows, and a sentence for the log or ""
@@ -17,8 +28,12 @@ Flat = tuple[tuple[str, ...], Rows, str]  # columns, rows, and a sentence for th
 _ROWS: tuple[Callable[[Sequence[str], Rows, str], Flat | None], ...] = (
     klue.relations,
     klue.similarity,
+    dialogue_states.dialogue_states,
     translations.translations,
     tag_schemes.wider_tags,
+    titled.titled,
+    choices.choices,
+    nikl_tasks.nikl_tasks,
 )
 _DOCUMENTS: tuple[tuple[Callable[[Any], bool], Callable[[dict[str, Any], str], list[dict[str, Any]]]], ...] = (
     (squad.is_squad, squad.records),

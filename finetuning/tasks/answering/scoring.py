@@ -52,6 +52,7 @@ class Found:
         end: Character after its last one.
         score: Log-probability of the answer in its window.
         null: Lowest log-probability of no answer among the row's windows.
+        threshold: The scorer's threshold for this row; None for that of all rows.
     """
 
     text: str
@@ -59,6 +60,7 @@ class Found:
     end: int
     score: float
     null: float
+    threshold: float | None = None
 
 
 class AnswerScorer(Scorer):
@@ -107,6 +109,21 @@ class AnswerScorer(Scorer):
         bounds = np.concatenate([[edges[0] + 1], (edges[:-1] + edges[1:]) / 2, [edges[-1] - 1]])
         divides = np.concatenate([[True], edges[:-1] > edges[1:], [True]])
         return {"null_threshold": float(bounds[np.where(divides, sums, -math.inf).argmax()])}
+
+    def cross_calibrated(
+        self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
+    ) -> Sequence[Any]:
+        """Return the answers, those of half of the contexts at the threshold of the other half; see `Scorer`."""
+        places = {context: place for place, context in enumerate(dict.fromkeys(rows["context"]))}
+        halves = np.array([places[context] % 2 for context in rows["context"]])
+        found = list(predictions)
+        for half in (0, 1) if len(places) > 1 else ():
+            others = np.flatnonzero(halves != half).tolist()
+            answers = {"answers": [rows["answers"][place] for place in others]}
+            chosen = self.calibrate([predictions[place] for place in others], answers, label_names)["null_threshold"]
+            for place in np.flatnonzero(halves == half).tolist():
+                found[place] = replace(found[place], threshold=math.inf if chosen is None else chosen)
+        return found
 
     def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Return the logits of being an answer's first and last token, (windows, tokens, 2).
@@ -167,7 +184,8 @@ class AnswerScorer(Scorer):
     def has_answer(self, prediction: Found) -> bool:
         """Return whether an answer is predicted, at the threshold."""
         margin = prediction.null - prediction.score
-        return bool(prediction.text) and (self.threshold is None or margin <= self.threshold)
+        threshold = self.threshold if prediction.threshold is None else prediction.threshold
+        return bool(prediction.text) and (threshold is None or margin <= threshold)
 
     def answer(self, prediction: Found) -> str:
         """Return the predicted answer, "" if there is none."""

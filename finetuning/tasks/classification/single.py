@@ -16,6 +16,7 @@ from finetuning.tasks.classification import choose
 from finetuning.tasks.classification.evidence import confusion, label_scores
 from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
 from finetuning.tasks.classification.labels import in_order, most_common, only
+from finetuning.tasks.classification.relations import relation_scores
 from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, ranked_wrong
 from finetuning.tasks.loss_settings import LabelLossScorer
 from finetuning.tasks.parts import RowColumns
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MAX_LABELS = 1000
-_NO_RELATION = "no_relation"
 
 
 class TextClassification(Task):
@@ -150,21 +150,16 @@ class LabelScorer(LabelLossScorer, HeadScorer):
     def metrics(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str], loss: float
     ) -> dict[str, float]:
-        """Compute accuracy, macro-F1 and, for relations, KLUE-RE's micro-F1 without `no_relation`."""
+        """Compute accuracy, macro-F1 and, for relations, KLUE-RE's micro-F1 and AUPRC."""
         from sklearn.metrics import accuracy_score, f1_score
 
         truth, predicted = list(rows["label"]), [label_names[int(scores.argmax())] for scores in predictions]
-        found = {
+        return {
             "loss": loss,
             "accuracy": float(accuracy_score(truth, predicted)),
             "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0)),
+            **relation_scores(np.stack(predictions), truth, label_names),
         }
-        if _NO_RELATION in label_names:
-            relations = [name for name in label_names if name != _NO_RELATION]
-            found["relation_micro_f1"] = float(
-                f1_score(truth, predicted, labels=relations, average="micro", zero_division=0)
-            )
-        return found
 
 
 class LabelPresenter(Presenter):

@@ -76,11 +76,14 @@ class EmbeddingLoss:
             dimensions), candidates: (candidates, dimensions), both of length 1 if the settings ask for that.
         takes_scores: Whether its examples are pairs of texts with a score; else a query and its passage.
         measures: Names of what it measures beside the loss.
+        temperature: What similarities are divided by where the settings name nothing: of infonce that of bge-m3 (Chen
+            et al. 2024), of cosent that of sentence-transformers' CoSENTLoss.
     """
 
     of: Callable[[torch.Tensor, torch.Tensor, Pool, EmbeddingSettings], torch.Tensor]
     takes_scores: bool
     measures: tuple[str, ...] = ()
+    temperature: float = 0.05
 
 
 def window_loss(
@@ -115,7 +118,7 @@ def widths(whole: int, wanted: Sequence[int] | None) -> list[int]:
 def _info_nce(queries: torch.Tensor, candidates: torch.Tensor, pool: Pool, settings: EmbeddingSettings) -> torch.Tensor:
     import torch
 
-    scores = _scores(queries, candidates, pool) / settings.temperature
+    scores = _scores(queries, candidates, pool) / _temperature(settings)
     own = torch.arange(len(queries), device=queries.device)
     loss = torch.nn.functional.cross_entropy(scores, own, reduction="sum")
     if not settings.both_directions:
@@ -124,11 +127,15 @@ def _info_nce(queries: torch.Tensor, candidates: torch.Tensor, pool: Pool, setti
     return (loss + from_passages) / 2
 
 
+def _temperature(settings: EmbeddingSettings) -> float:
+    return settings.temperature or LOSSES[settings.loss].temperature
+
+
 def _cosent(queries: torch.Tensor, candidates: torch.Tensor, pool: Pool, settings: EmbeddingSettings) -> torch.Tensor:
     """Let the cosine of every pair exceed that of each pair with a lower score, (Su 2022)."""
     import torch
 
-    cosines = _cosines(queries, candidates) / settings.temperature
+    cosines = _cosines(queries, candidates) / _temperature(settings)
     excess = cosines[:, None] - cosines[None, :]
     excess = excess.masked_fill(pool.scores[:, None] >= pool.scores[None, :], -torch.inf).flatten()
     return torch.logsumexp(torch.cat([excess.new_zeros(1), excess]), 0) * len(queries)
@@ -167,7 +174,7 @@ def _of_length_1(vectors: torch.Tensor) -> torch.Tensor:
 
 
 LOSSES: Mapping[str, EmbeddingLoss] = MappingProxyType({
-    "infonce": EmbeddingLoss(_info_nce, takes_scores=False, measures=("window_accuracy",)),
+    "infonce": EmbeddingLoss(_info_nce, takes_scores=False, measures=("window_accuracy",), temperature=0.02),
     "cosent": EmbeddingLoss(_cosent, takes_scores=True),
     "cosine_mse": EmbeddingLoss(_cosine_mse, takes_scores=True),
 })  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -13,11 +13,10 @@ from exceptions import BadRow, DataError
 from finetuning.cells import as_text, written_value
 from finetuning.korean.column_names import LABELS, PASSAGES, QUERIES, TEXTS, pair_in
 from finetuning.tasks.embedding.losses import LOSSES
-from finetuning.tasks.parts import RowReader
+from finetuning.tasks.embedding.nli import SCORES, check_scores, triplets
+from finetuning.tasks.parts import Gathered, RowReader
 from finetuning.tasks.passages import NEGATIVES, only_text, texts_in
 from finetuning.types import Column
-
-_ENTAILMENT = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0, "함의": 1.0, "중립": 0.5, "모순": 0.0}
 
 
 class EmbeddingReader(RowReader):
@@ -34,6 +33,11 @@ class EmbeddingReader(RowReader):
     def takes_scores(self) -> bool:
         """Whether the loss takes pairs of texts with a score."""
         return LOSSES[self.settings.embedding.loss].takes_scores
+
+    def gathered(self, columns: Sequence[str], cells: Iterable[Mapping[str, Any]], where: str) -> Gathered | None:
+        """Gather the hypotheses of NLI by their premise; under a loss of scores its labels are scores."""
+        check_scores(columns, cells, where)
+        return None if self.takes_scores else triplets(columns, cells)
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         """Return the two texts, and the scores or the hard negatives; see `RowReader.columns`.
@@ -102,7 +106,7 @@ class EmbeddingReader(RowReader):
         if self.takes_scores:
             return {**made, "label": _score(row["label"])} if "label" in row else made
         if "answers" in row and _has_no_answer(row["answers"]):
-            raise BadRow("지문에 답이 없는 질문")
+            raise BadRow("지문에 답이 없는 질문", is_fault=False)
         passages = [made.get("context"), *made.get("positives", [])]
         others = [text for role, cell in row.items() if role.startswith("negatives_") for text in texts_in(cell)]
         return {**made, "negatives": [text for text in dict.fromkeys(others) if text not in passages]}
@@ -116,7 +120,7 @@ def _is_there(column: Column, available: Sequence[str]) -> bool:
 
 def _score(cell: Any) -> str:
     """Return a score as text; the labels of NLI are 1, 0.5 and 0."""
-    known = _ENTAILMENT.get(str(cell).strip().casefold())
+    known = SCORES.get(str(cell).strip().casefold())
     if known is not None:
         return as_text(known)
     try:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 DEPTH = 10  # passages that are looked at for a query
 _RECALLS = (1, 5, 10)
@@ -51,7 +55,7 @@ def _discount(rank: int) -> float:
 
 
 def search(queries: np.ndarray, corpus: np.ndarray, relevant: Sequence[Set[int]], depth: int = DEPTH) -> list[Hits]:
-    """Find the passages nearest to each query by the product of their vectors.
+    """Find the passages nearest to each query, and mark those that answer it.
 
     Args:
         queries: (queries, dimensions) float32.
@@ -62,17 +66,45 @@ def search(queries: np.ndarray, corpus: np.ndarray, relevant: Sequence[Set[int]]
     Returns:
         What was found for each query.
     """
+    return [
+        Hits(places, scores, frozenset(own))
+        for own, (places, scores) in zip(relevant, nearest(queries, corpus, depth), strict=True)
+    ]
+
+
+def nearest(queries: np.ndarray, corpus: np.ndarray, depth: int) -> Iterator[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Find the passages nearest to each query by the product of their vectors.
+
+    Args:
+        queries: (queries, dimensions) float32.
+        corpus: (passages, dimensions) float32.
+        depth: How many passages are found for a query.
+
+    Yields:
+        The places of a query's passages and their products, nearest first.
+    """
+    for _, scores in score_blocks(queries, corpus):
+        found = scores.topk(min(depth, len(corpus)), dim=1)
+        for places, values in zip(found.indices.tolist(), found.values.tolist(), strict=True):
+            yield tuple(places), tuple(values)
+
+
+def score_blocks(queries: np.ndarray, corpus: np.ndarray) -> Iterator[tuple[range, torch.Tensor]]:
+    """Multiply queries with a whole corpus, as many at a time as take 64 MiB.
+
+    Args:
+        queries: (queries, dimensions) float32.
+        corpus: (passages, dimensions) float32.
+
+    Yields:
+        Places of a block of queries, and its products, (queries, passages) float32.
+    """
     import torch
 
-    passages, depth = torch.from_numpy(corpus), min(depth, len(corpus))
-    size, hits = max(1, _SCORES_AT_A_TIME // max(1, len(corpus))), list[Hits]()
+    passages, size = torch.from_numpy(corpus).T, max(1, _SCORES_AT_A_TIME // max(1, len(corpus)))
     for start in range(0, len(queries), size):
-        found = (torch.from_numpy(queries[start : start + size]) @ passages.T).topk(depth, dim=1)
-        for own, places, scores in zip(
-            relevant[start : start + size], found.indices.tolist(), found.values.tolist(), strict=True
-        ):
-            hits.append(Hits(tuple(places), tuple(scores), frozenset(own)))
-    return hits
+        block = range(start, min(start + size, len(queries)))
+        yield block, torch.from_numpy(queries[block.start : block.stop]) @ passages
 
 
 def metrics_of(hits: Sequence[Hits]) -> Mapping[str, float]:

@@ -20,6 +20,7 @@ from finetuning.tasks.parts import RowColumns
 from finetuning.tasks.presenter import Presenter
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _USAGE = """
@@ -50,6 +51,12 @@ class EmbeddingTask(Task):
         self.encodes = EmbeddingEncoder(settings)
         self.scores = SimilarityScorer(settings) if takes_scores else RetrievalScorer(settings)
         self.shows = SimilarityPresenter() if takes_scores else RetrievalPresenter()
+
+    def exported(self, model: PreTrainedModel) -> torch.nn.Module:
+        """Return the model with pooling and normalisation; see `Task.exported`."""
+        from finetuning.tasks.embedding.vectors import Vectors
+
+        return Vectors(model, self.settings.embedding)
 
     def beside_model(self, model: PreTrainedModel, max_length: int) -> Mapping[str, Any]:
         """Return the files that sentence-transformers reads; see `Task.beside_model`."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetuning.korean import text_quality
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.evidence import Case, Evidence, Part
-from finetuning.tasks.generation import overlap
+from finetuning.tasks.generation import overlap, states
 from finetuning.tasks.generation.decoding import Decoding, positions_of
 from finetuning.tasks.generation.evidence import generated_evidence
 from finetuning.tasks.parts import RowColumns
@@ -99,12 +99,11 @@ class GeneratingScorer(VocabularyScorer):
         return overlap.load_morphemes()  # takes seconds and some 250 MB: once, and only if a text was generated
 
     def compared(self, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-        """Return metrics of how close generated texts are to the expected ones; none if none was generated."""
-        return (
-            overlap.overlap([made for made, _ in pairs], [truth for _, truth in pairs], self._morphemes)
-            if pairs
-            else {}
-        )
+        """Return metrics of how close generated texts or states are to the expected ones; none without a text."""
+        if not pairs:
+            return {}
+        made, truths = zip(*pairs, strict=True)
+        return {**overlap.overlap(made, truths, self._morphemes), **states.state_scores(pairs)}
 
     def quality(self, predictions: Sequence[Answer]) -> dict[str, float]:
         """Return metrics of the generated texts alone, such as repetition; none if none was generated."""

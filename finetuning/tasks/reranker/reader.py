@@ -111,7 +111,7 @@ class RerankReader(RowReader):
         """Bring a row into a pair or a list; see `RowReader.prepare`."""
         made = {"question": only_text(row["question"], "질문")}
         if "positives" in row:
-            return {**made, **self._chosen(row)}
+            return {**made, **self._within(self._chosen(row))}
         if "passages" in row:
             passages = texts_in(row["passages"])
             if not passages:
@@ -121,7 +121,7 @@ class RerankReader(RowReader):
             labels = [self._score(cell) for cell in _cells_in(row["label"])]
             if len(labels) != len(passages):
                 raise BadRow(f"문서는 {len(passages)}개인데 라벨은 {len(labels)}개인 행")
-            return {**made, "passages": passages, "labels": labels}
+            return {**made, **self._within({"passages": passages, "labels": labels})}
         made["context"] = only_text(row["context"], "문서")
         return {**made, "label": as_text(self._score(row["label"]))} if "label" in row else made
 
@@ -140,6 +140,18 @@ class RerankReader(RowReader):
                 raise BadRow("교사 점수와 문서의 수가 다른 행")
             found["teacher"] = [*first, *(second[place] for place in kept)]
         return found
+
+    def _within(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Cut a list to `reranker.max_passages`: the first, at most half good unless bad ones lack."""
+        most, labels = self.settings.reranker.max_passages, row["labels"]
+        if most is None or len(labels) <= most:
+            return row
+        good, bad = (
+            [place for place, label in enumerate(labels) if (label > 0) == is_good] for is_good in (True, False)
+        )
+        taken = good[: max(most // 2, most - len(bad))]
+        kept = sorted([*taken, *bad[: most - len(taken)]])
+        return {role: [cells[place] for place in kept] for role, cells in row.items()}
 
     def complete(self, row: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Check that a list has a passage that is relevant and one that is not; see `RowReader.complete`."""

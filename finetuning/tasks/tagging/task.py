@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,28 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exceptions import BadRow, DataError
-from finetuning.cells import json_value
+from finetuning.cells import listed
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
 from finetuning.korean.word_cuts import cut_words
 from finetuning.tasks.base import Task
 from finetuning.tasks.evidence import Case, Evidence, Part
-from finetuning.tasks.loss_settings import LabelLossScorer
-from finetuning.tasks.parts import RowColumns, RowEncoder, RowReader
+from finetuning.tasks.parts import RowColumns, RowReader
 from finetuning.tasks.presenter import Presenter
 from finetuning.tasks.tagging.decoding import TaggedToken, decode, raw_tags, tagged
 from finetuning.tasks.tagging.entities import entity_counts, entity_scores, macro_average, macro_f1, micro_average
 from finetuning.tasks.tagging.evidence import entity_evidence, marks_of
 from finetuning.tasks.tagging.spans import Span, composed, join_tokens, read_iob2, trimmed, write_iob2
+from finetuning.tasks.tagging.tokens import TokenLabelEncoder, TokenLabelScorer
 from finetuning.tasks.tagging.windows import text_windows
-from finetuning.tasks.tensors import at_least_float32, pad
 from finetuning.tasks.text_encoding import check_is_fast
-from finetuning.types import IGNORED, Batch, Column, Naive, RandomKey
+from finetuning.types import IGNORED, Column, Naive
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 _TOKENS = ("tokens", "words", "토큰", "어절")
 _TAGS = ("ner_tags", "tags", "labels", "ner", "태그", "개체명")
@@ -70,6 +69,8 @@ class EntityReader(RowReader):
     def prepare(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return `text`, and as `label` its entities: a list of [start, end, label] in characters of the text in NFC.
 
+        An entity that begins at a space keeps it: KLUE's score does not know its beginning, `_spans` leaves it out.
+
         See `RowReader.prepare`.
         """
         if "tokens" in row:
@@ -89,7 +90,8 @@ class EntityReader(RowReader):
             Span(starts[first], starts[last - 1] + len(tokens[last - 1]), label)
             for first, last, label in read_iob2(tags)
         ]
-        return {"text": text, "label": [list(span) for span in composed(trimmed(spans, text), text)]}
+        whole = unicodedata.normalize("NFC", text)
+        return {"text": text, "label": [list(span) for span in composed(spans, text) if trimmed([span], whole)]}
 
     def relabelled(self, cell: Any, names: Mapping[str, str | None]) -> tuple[Any, Sequence[str]]:
         """Rename kinds of entities; see `RowReader.relabelled`."""
@@ -103,7 +105,7 @@ class EntityReader(RowReader):
     def labels_in(self, cell: str) -> Sequence[str]:
         """Return the row's tags, each once."""
         tags = {"O": None}
-        for start, end, label in _spans(cell):
+        for start, end, label in json.loads(cell):
             tags |= dict.fromkeys((f"B-{label}", f"I-{label}")[: end - start])
         return list(tags)
 
@@ -127,7 +129,7 @@ class EntityReader(RowReader):
         return names
 
 
-class EntityEncoder(RowEncoder):
+class EntityEncoder(TokenLabelEncoder):
     """Encodes texts as windows of tokens. A token's tag is that of its first character."""
 
     def fit_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -153,26 +155,12 @@ class EntityEncoder(RowEncoder):
             columns["start"].append(window.starts)
             columns["end"].append(window.ends)
             if "label" in rows:
-                tags = _tags_at(_spans(rows["label"][window.position]), window.starts)
+                tags = _tags_at(_spans(rows["label"][window.position], rows["text"][window.position]), window.starts)
                 columns["label"].append([IGNORED if tag is None else ids[tag] for tag in tags])
         return dict(columns)
 
-    def collate(
-        self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
-    ) -> Batch:
-        """Pad examples and their tags; see `RowEncoder.collate`. labels: (rows, tokens) int64, -100 without a tag."""
-        import torch
 
-        inputs, tokens = pad(examples, tokenizer)
-        if "label" not in examples[0]:
-            return Batch(inputs, None, items=len(examples), tokens=tokens)
-        labels = torch.full_like(inputs["input_ids"], IGNORED)
-        for position, example in enumerate(examples):
-            labels[position, : len(example["label"])] = torch.tensor(example["label"])
-        return Batch(inputs, labels, items=int((labels != IGNORED).sum()), tokens=tokens)
-
-
-class EntityScorer(LabelLossScorer):
+class EntityScorer(TokenLabelScorer):
     """Cross-entropy over the tokens that hold characters. The best model is the one of highest entity macro-F1.
 
     Predictions are the likeliest sequence of tags that is legal IOB2: no I- without an entity of its kind to continue.
@@ -180,27 +168,6 @@ class EntityScorer(LabelLossScorer):
 
     best_metric = "entity_macro_f1"
     greater_is_better = True
-
-    def forward(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-        """Return the logits, (rows, tokens, tags)."""
-        logits: torch.Tensor = model(**batch.inputs).logits
-        return logits
-
-    def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return the cross-entropy summed over tagged tokens."""
-        import torch
-
-        assert batch.labels is not None
-        logits = at_least_float32(outputs)
-        return torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-
-    def predictions(self, outputs: torch.Tensor, batch: Batch) -> list[Any]:
-        """Return the log-probabilities of each example's tags, (tokens, tags) float32."""
-        scores = outputs.float().log_softmax(-1).cpu().numpy()
-        lengths = batch.inputs["attention_mask"].sum(1).tolist()
-        return [part[:length] for part, length in zip(scores, lengths, strict=True)]
 
     def gather(
         self, predictions: Sequence[Any], examples: Dataset, rows: Dataset, label_names: Sequence[str]
@@ -236,14 +203,20 @@ class EntityScorer(LabelLossScorer):
         over the tags in truth or prediction, without O.
 
         `klue_entity_macro_f1` and `klue_char_macro_f1` are of each token's likeliest tag as it is, as KLUE's published
-        scores are: an I- that continues no entity of its kind is no entity there.
+        scores are: an I- that continues no entity of its kind is no entity there. In truth that is one
+        which begins at a space, since KLUE leaves out spaces.
         """
         from sklearn.metrics import f1_score
 
         truth, predicted = _tagged(predictions, rows, label_names)
         kinds = list(entity_scores(truth, predicted).values())
         raw = [raw_tags(*pair, label_names) for pair in zip(predictions, rows["text"], strict=True)]
-        characters, raw_characters = ([_joined(truth), _joined(side)] for side in (predicted, raw))
+        raw_truth = [
+            write_iob2([Span(*span) for span in json.loads(cell)], text)
+            for cell, text in zip(rows["label"], rows["text"], strict=True)
+        ]
+        characters = [_joined(truth), _joined(predicted)]
+        raw_characters = [_joined(raw_truth), _joined(raw)]
         inside = sorted({tag for side in characters for tag in side} - {"O"})
         return {
             "loss": loss,
@@ -253,7 +226,7 @@ class EntityScorer(LabelLossScorer):
             "char_macro_f1_without_o": float(f1_score(*characters, labels=inside, average="macro", zero_division=0))
             if inside
             else 0.0,
-            "klue_entity_macro_f1": macro_average(list(entity_scores(truth, raw).values())).f1,
+            "klue_entity_macro_f1": macro_average(list(entity_scores(raw_truth, raw).values())).f1,
             "klue_char_macro_f1": float(
                 f1_score(*raw_characters, labels=list(label_names), average="macro", zero_division=1)
             ),
@@ -267,7 +240,7 @@ class EntityPresenter(Presenter):
         """Return the text and its entities; see `Presenter.show`."""
         if "label" not in row:
             return str(row["text"]), ""
-        found = [f"{row['text'][start:end]} {label}" for start, end, label in _spans(row["label"])]
+        found = [f"{row['text'][start:end]} {label}" for start, end, label in _spans(row["label"], row["text"])]
         return str(row["text"]), ", ".join(found) or "없음"
 
     def readable(
@@ -298,7 +271,7 @@ class EntityPresenter(Presenter):
     def evidence(self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]) -> Evidence:
         """Return scores and confusions by kind, and the rows with a wrong entity; see `Presenter.evidence`."""
         scores = entity_scores(*_tagged(predictions, rows, label_names))
-        return entity_evidence(predictions, [_spans(cell) for cell in rows["label"]], label_names, scores)
+        return entity_evidence(predictions, list(map(_spans, rows["label"], rows["text"])), label_names, scores)
 
     def case(
         self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
@@ -307,7 +280,7 @@ class EntityPresenter(Presenter):
         said = [span for span, _ in decode(prediction, label_names)]
         return Case(
             (
-                Part("정답", row["text"], marks_of(_spans(row["label"]))),
+                Part("정답", row["text"], marks_of(_spans(row["label"], row["text"]))),
                 Part("예측", row["text"], marks_of(said)),
             )
         )
@@ -318,24 +291,19 @@ def _joined(side: Sequence[Sequence[str]]) -> list[str]:
     return [tag for tags in side for tag in ("O", *tags, "O")]
 
 
-def _spans(cell: str) -> list[Span]:
-    return [Span(*span) for span in json.loads(cell)]
+def _spans(cell: str, text: str) -> list[Span]:
+    """Return the entities of a row, without white space at their ends."""
+    return trimmed((Span(*span) for span in json.loads(cell)), text)
 
 
 def _strings(cell: Any, what: str) -> list[str]:
     """Return the strings of a cell that is a list, or a list as JSON."""
-    if isinstance(cell, str) and cell.lstrip().startswith("["):
-        try:
-            cell = json_value(cell)
-        except ValueError:
-            raise BadRow(f"JSON 목록이 아닌 {what}") from None
-    if not isinstance(cell, list):
-        raise BadRow(f"목록이 아닌 {what}")
-    if what == "태그" and any(isinstance(item, int) for item in cell):
+    items = listed(cell, what)
+    if what == "태그" and any(isinstance(item, int) for item in items):
         raise BadRow("번호로 된 태그(B-PS처럼 이름으로 써야 합니다)")
-    if not all(isinstance(item, str) and item for item in cell):
+    if not all(isinstance(item, str) and item for item in items):
         raise BadRow(f"비었거나 문자열이 아닌 {what}")
-    return cell
+    return items
 
 
 def _tags_at(spans: Sequence[Span], starts: Sequence[int]) -> list[str | None]:
@@ -358,7 +326,7 @@ def _tagged(
     predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Return true and predicted tags of every row's characters."""
-    truth = [write_iob2(_spans(cell), text) for cell, text in zip(rows["label"], rows["text"], strict=True)]
+    truth = [write_iob2(_spans(cell, text), text) for cell, text in zip(rows["label"], rows["text"], strict=True)]
     predicted = [
         write_iob2([span for span, _ in decode(prediction, label_names)], text)
         for prediction, text in zip(predictions, rows["text"], strict=True)

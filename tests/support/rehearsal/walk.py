@@ -47,7 +47,7 @@ MEANT = {
     "finetuning/tasks/classification/single.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/classification/multi_label.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/classification/regression.py: predictions": ONCE_A_BATCH,
-    "finetuning/tasks/tagging/task.py: predictions": ONCE_A_BATCH,
+    "finetuning/tasks/tagging/tokens.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/answering/scoring.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/masked_lm.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/vocabulary.py: losses_by_example": ONCE_A_BATCH,
@@ -69,7 +69,8 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 }
 # Tasks that differ from text classification in their head and its loss alone: other optimizers would repeat its walks.
 ALIKE = {
-    "multi-label-classification", "text-regression", "token-classification", "question-answering", "fill-mask",
+    "multi-label-classification", "text-regression", "token-classification", "dependency-parsing", "question-answering",
+    "fill-mask",
 }  # fmt: skip
 _ON_PADDED_ROWS = "adamw, checkpointing"  # where attention is walked as on a card without kernels for it
 _WINDOW = 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,64 @@ def test_sentence_transformers_loads_the_folder_and_measures_the_same(
     ours = metrics_of(search(queries, corpus, [right[question] for question in questions]))
     for name, value in ours.items():
         assert measured[f"cosine_{name.replace('_at_', '@')}"] == pytest.approx(value, abs=1e-6), name
+
+
+def test_a_search_finds_what_the_vectors_say(
+    run: tuple[Path, Run], cli: Cli, found: tuple[list[str], np.ndarray, list[str], np.ndarray]
+) -> None:
+    questions, queries, passages, corpus = found
+    with (run[0] / "corpus.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("번호", "문서"), *enumerate(passages), (99, passages[0])])
+    flags = ("predict", "--output_dir", run[0] / "out", "--corpus", run[0] / "corpus.csv", "--top", "2")
+    done = cli(*flags, stdin=f"{questions[3]}\n\n{questions[8]}\n")
+    assert done.code == 0, done.err
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    for line, place in ((lines[0], 3), (lines[2], 8)):
+        order = np.argsort(-(corpus @ queries[place]))[:2]
+        assert [one["문서"] for one in line["passages"]] == [passages[row] for row in order]
+        assert [int(one["번호"]) for one in line["passages"]] == order.tolist()
+        assert line["passages"][0]["similarity"] == pytest.approx(float((corpus @ queries[place]).max()), abs=1e-5)
+    assert "passages" not in lines[1]  # an empty line asks nothing
+    assert cli("predict", "--output_dir", run[0] / "out", "--top", "2").code == 2
+
+
+def test_mined_negatives_are_data_to_train_on(run: tuple[Path, Run], cli: Cli, tiny_model: Path) -> None:
+    folder, given = run[0], dict(pairs())
+    mine = ("mine", "--output_dir", folder / "out", "--dataset", folder / "train.csv", "--negatives", "3")
+    done = cli(*mine, "--margin", "0", "--output", folder / "mined.jsonl")
+    assert done.code == 0, done.err
+    rows = [json.loads(line) for line in (folder / "mined.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["question"] for row in rows] == list(given)
+    assert all(row["positives"] == [given[row["question"]]] for row in rows)
+    assert all(set(row["negatives"]) <= set(given.values()) - set(row["positives"]) for row in rows)
+    assert max(len(row["negatives"]) for row in rows) == 3 and "--margin 0" in done.err
+    with_negatives = [row for row in rows if row["negatives"]]
+    lines = [json.dumps(row, ensure_ascii=False) for row in with_negatives]
+    (folder / "with.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for task in ("embedding", "reranker"):
+        planned = cli("plan", "--task", task, "--model_name", tiny_model, "--dataset", folder / "with.jsonl",
+                      "--output_dir", folder / task, "--set", f"data.dataset_cache_dir={folder / 'cache'}")  # fmt: skip
+        assert planned.code == 0, planned.err
+        assert planned.out.count("영 ##화") >= 3  # the negatives are among what the model reads
+    refused = cli(*mine, "--output", folder / "mined.csv")
+    assert refused.code == 2 and ".jsonl" in refused.err
+
+
+@pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")), reason="onnx is not installed"
+)
+@pytest.mark.parametrize(("name", "least"), [("onnx", 0.999999), ("onnx-int8", 0.98)])
+def test_onnx_gives_the_vectors_themselves(
+    run: tuple[Path, Run], cli: Cli, found: tuple[list[str], np.ndarray, list[str], np.ndarray], name: str, least: float
+) -> None:
+    import onnxruntime
+    from transformers import AutoTokenizer
+
+    done = cli("export", "--output_dir", run[0] / "out", "--output", run[0] / name, "--format", name)
+    assert done.code == 0 and "코사인 유사도가" in done.err, done.err
+    session = onnxruntime.InferenceSession(str(run[0] / name / "model.onnx"))
+    texts = [f"{PREFIXES[0]}{text}" for text in found[0]]
+    inputs = AutoTokenizer.from_pretrained(run[0] / name)(texts, padding=True, return_tensors="np")
+    (vectors,) = session.run(["sentence_embedding"], dict(inputs))
+    assert (vectors * found[1]).sum(1).min() > least
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

@@ -113,3 +113,16 @@ def test_a_score_beyond_1_is_no_probability() -> None:
 
 def test_a_teacher_is_read_only_where_its_loss_is_asked_for() -> None:
     assert "teacher" not in cleaned(task_of(), taught())[0][0]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "kept"),
+    [(1, 9, "g0 b0 b1 b2"), (5, 9, "g0 g1 b0 b1"), (5, 1, "g0 g1 g2 b0"), (2, 2, "g0 g1 b0 b1"), (1, 1, "g0 b0")],
+)
+def test_a_long_list_is_cut_with_its_teachers_scores(good: int, bad: int, kept: str) -> None:
+    goods, bads = ([f"{kind}{number}" for number in range(count)] for kind, count in (("g", good), ("b", bad)))
+    row = {"query": QUERY, "pos": goods, "neg": bads, "pos_scores": list(range(good)), "neg_scores": list(range(bad))}
+    (found,), _ = cleaned(task_of(max_passages=4, loss="margin_mse"), [row])
+    assert json.loads(found["passages"]) == kept.split()
+    assert json.loads(found["labels"]) == [float(name[0] == "g") for name in kept.split()]
+    assert json.loads(found["teacher"]) == [float(name[1]) for name in kept.split()]

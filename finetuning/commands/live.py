@@ -1,0 +1,75 @@
+"""`predict --live` and `chat --live`: answer each line of JSON as soon as it arrives, for another program that asks.
+
+The first line of the output says what the model takes. What a person types is held in memory alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from exceptions import DataError, FinetuningError
+from finetuning.commands.console import read_line
+from finetuning.commands.session import Session
+from finetuning.inference.chat import ChatSession
+from finetuning.inference.evaluator import Evaluator
+from finetuning.inference.predictor import Predictor
+
+_WHERE = "표준 입력"
+
+
+def answer_rows(session: Session, evaluator: Evaluator) -> None:
+    """Answer lines that are lists of rows, cells by column, with `{"rows": [...]}` or `{"error": [...]}`."""
+    from finetuning.data.sources import Raw
+
+    asked = [column for column in session.task.reads.columns(()) if not (column.target or column.optional)]
+    _say(task=session.task.name, chats=False, columns=[[column.name or column.role, column.role] for column in asked])
+    for rows in _requests(list):
+        try:
+            columns = tuple(rows[0]) if rows and isinstance(rows[0], dict) else ()
+            source = session.data.unlabelled(Raw(_WHERE, columns, rows, ""))
+            _say(rows=list(Predictor(evaluator).predict(source)))
+        except FinetuningError as error:
+            _say_error(error)
+
+
+def answer_turns(session: Session, evaluator: Evaluator) -> None:
+    """Answer `{"text": ...}` with `{"piece": ...}` as the answer grows, then `{"answer": ...}`.
+
+    `{"forget": true}` begins a new conversation.
+    """
+    _say(task=session.task.name, chats=True, columns=[])
+    conversation = ChatSession(evaluator, lambda piece: _say(piece=piece))
+    for request in _requests(dict):
+        if request.get("forget"):
+            conversation.forget()
+            _say(answer="")
+            continue
+        try:
+            _say(answer=conversation.reply(str(request.get("text", ""))))
+        except FinetuningError as error:
+            _say_error(error)
+
+
+def _requests(kind: type) -> Iterator[Any]:
+    """Yield the lines of standard input that are JSON of a kind; others are answered with an error."""
+    while (line := read_line()) is not None:
+        try:
+            request = json.loads(line)
+        except ValueError:
+            request = None
+        if isinstance(request, kind):
+            yield request
+        elif line.strip():
+            example = '[{"text": "좋아요"}]' if kind is list else '{"text": "안녕하세요"}'
+            remedy = f"한 줄에 하나씩 이런 모양으로 쓰세요: {example}"
+            _say_error(DataError("JSON으로 읽을 수 없는 줄입니다.", where=_WHERE, remedy=remedy))
+
+
+def _say_error(error: FinetuningError) -> None:
+    _say(error=[error.what, error.where, error.remedy])
+
+
+def _say(**values: Any) -> None:
+    print(json.dumps(values, ensure_ascii=False), flush=True)

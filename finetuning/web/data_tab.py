@@ -1,0 +1,134 @@
+"""The first tab: drop a file, see what is in it, and say in sentences what shall be learned from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from exceptions import FinetuningError
+from finetuning.web.language import Say
+from finetuning.web.shown import bars, items, problem, record_table, said, shown
+from finetuning.web.tasks import column_question, task_choices
+from finetuning.web.work import Chosen, Look, Work
+
+_MOST_COLUMNS = 4  # that are asked for
+
+
+def build_data(work: Work, say: Say, chosen: gr.State) -> None:
+    """Build the tab.
+
+    Args:
+        work: What the commands do.
+        say: The language.
+        chosen: What is chosen so far; the tab changes it.
+    """
+    gr.HTML(said(say("학습할 파일을 올리세요. CSV, 엑셀(xlsx), JSONL 등을 읽고, 이 컴퓨터 밖으로 보내지 않습니다.",
+                     "Drop the file to learn from: CSV, Excel (xlsx), JSONL. It stays on this machine.")))  # fmt: skip
+    with gr.Row():
+        file = gr.File(label=say("학습할 파일", "File to learn from"), elem_id="data-file")
+        with gr.Column():
+            example = gr.Button(say("예제 데이터로 해 보기 (영화 리뷰)", "Try the example data (film reviews)"),
+                                elem_id="data-example")  # fmt: skip
+            with gr.Accordion(say("다른 방법", "Other ways"), open=False):
+                test = gr.File(label=say("시험할 파일 (없으면 10%를 떼어 둡니다)",
+                                         "Test file (10% is held out without one)"))  # fmt: skip
+                path = gr.Textbox("",
+                    label=say("이 컴퓨터의 파일이나 폴더, 또는 Hugging Face Hub ID",
+                              "A file or folder of this machine, or an id of the Hugging Face Hub"),
+                    elem_id="data-path",
+                )  # fmt: skip
+                read = gr.Button(say("읽기", "Read"), elem_id="data-read")
+    task = gr.Dropdown(task_choices(say), label=say("무엇을 하는 모델입니까?", "What shall the model do?"),
+                       visible=False, elem_id="data-task")  # fmt: skip
+    with gr.Row():
+        columns = [gr.Dropdown(visible=False, elem_id=f"data-column-{n}") for n in range(_MOST_COLUMNS)]
+    fix = gr.Checkbox(visible=False, elem_id="data-fix")
+    found = gr.HTML(elem_id="data-found")
+    settings = gr.State(())  # the settings that the columns name, in the order of the choices
+    outputs = [chosen, settings, task, *columns, fix, found]
+
+    def looked(now: Chosen) -> list[Any]:
+        try:
+            return _shown_all(work, now, work.look(now), say)
+        except FinetuningError as error:
+            return [now, (), gr.skip(), *(gr.skip() for _ in range(_MOST_COLUMNS + 1)),
+                    problem(error.what, error.where, error.remedy)]  # fmt: skip
+
+    def on_source(now: Chosen, source: str | None) -> list[Any]:
+        return looked(Chosen(data=source or "", test=now.test) if source else Chosen())
+
+    def on_column(place: int) -> Callable[..., list[Any]]:
+        def change(now: Chosen, names: Sequence[str], column: str | None) -> list[Any]:
+            return looked(replace(now, columns={**now.columns, names[place]: column or ""}, label_map={}))
+
+        return change
+
+    file.change(on_source, [chosen, file], outputs)
+    example.click(lambda now: on_source(now, work.example()), chosen, outputs)
+    gr.on([read.click, path.submit], on_source, [chosen, path], outputs)
+    test.change(lambda now, given: looked(replace(now, test=given or "")), [chosen, test], outputs)
+    task.input(lambda now, name: looked(Chosen(data=now.data, test=now.test, task=name)), [chosen, task], outputs)
+    for place, column in enumerate(columns):
+        column.input(on_column(place), [chosen, settings, column], outputs)
+
+    def on_fix(now: Chosen, wanted: bool) -> Chosen:
+        return replace(now, label_map=work.look(replace(now, label_map={})).merged if wanted else {})
+
+    fix.input(on_fix, [chosen, fix], chosen)
+
+
+def _shown_all(work: Work, now: Chosen, look: Look, say: Say) -> list[Any]:
+    """Return the values of all outputs for what was found."""
+    if not now.data:
+        return [now, (), gr.update(visible=False), *(gr.update(visible=False) for _ in range(_MOST_COLUMNS + 1)), ""]
+    task_name = look.meant or look.task
+    now = replace(now, task=task_name, model=now.model or next((one.name for one in work.offers(task_name)), ""))
+    now = replace(now, name=now.name or work.free_name(now))
+    asked = [column for column in look.asked if column.is_needed or column.found][:_MOST_COLUMNS]
+    chosen: list[Any] = [
+        gr.update(choices=list(look.columns), value=column.found, visible=True,
+                  label=column_question(column.role, say))
+        for column in asked
+    ]  # fmt: skip
+    chosen += [gr.update(visible=False)] * (_MOST_COLUMNS - len(chosen))
+    fix = gr.update(
+        visible=bool(look.merged), value=bool(now.label_map),
+        label=say("잘못 쓴 것으로 보이는 라벨을 합치거나 빼고 학습하기", "Merge or drop the labels that look mistaken"),
+    )  # fmt: skip
+    task = gr.update(value=now.task or None, visible=bool(look.columns))
+    return [now, tuple(column.setting for column in asked), task, *chosen, fix, found_html(look, say)]
+
+
+def found_html(look: Look, say: Say) -> str:
+    """Return what was found in the data."""
+    parts = []
+    if look.problem is not None:
+        parts.append(problem(*look.problem))
+    if look.rows:
+        names = {"train": say("학습", "train"), "validation": say("검증", "validation"), "test": say("시험", "test")}
+        counted = ", ".join(f"{names.get(name, name)} {count:,}" for name, count in look.rows.items())
+        parts.append(said(say(f"쓸 수 있는 행: {counted}", f"Usable rows: {counted}")))
+    if look.is_cut:
+        parts.append(said(say("처음 100,000행까지만 살펴보았습니다. 학습에는 모두 씁니다.",
+                              "Only the first 100,000 rows were looked at; training uses all.")))  # fmt: skip
+    if look.meant:
+        parts.append(said(say("라벨을 보니 다른 일이어서 위의 선택을 바꾸었습니다.",
+                              "The labels mean another task, which is chosen above.")))  # fmt: skip
+    if look.lengths:
+        half, most, longest = (f"{length:,}" for length in look.lengths)
+        korean = f"글의 길이: 절반이 {half}자 이하, 90%가 {most}자 이하, 가장 긴 글 {longest}자"
+        parts.append(said(say(korean, f"Length: half up to {half}, 90% up to {most}, longest {longest} characters")))
+    parts.append(items([*look.notes, *([look.repeats] if look.repeats else [])]))
+    if look.doubts:
+        heading = say("확인할 라벨", "Labels to check")
+        parts.append(f"<h4>{shown(heading)}</h4>{items(look.doubts)}")
+    if look.labels:
+        heading = say(f"라벨 {len(look.labels):,}가지", f"{len(look.labels):,} labels")
+        parts.append(f"<h4>{shown(heading)}</h4>{bars(look.labels)}")
+    if look.first:
+        heading = say("첫 행들", "First rows")
+        parts.append(f"<h4>{shown(heading)}</h4>{record_table(look.columns, look.first)}")
+    return "".join(parts)

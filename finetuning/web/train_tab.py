@@ -1,0 +1,158 @@
+"""The third tab: start a run, watch it, stop it, go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from exceptions import FinetuningError
+from finetuning.web.language import Say
+from finetuning.web.progress import job_html, log_html
+from finetuning.web.shown import command, items, problem, said
+from finetuning.web.work import Chosen, Job, Work
+
+_LOOKED_S = 2.0
+_COMMON = ("training.epochs", "training.learning_rate", "data.batch_size", "data.max_length")
+
+
+def build_train(work: Work, say: Say, chosen: gr.State, page: gr.Blocks) -> None:
+    """Build the tab.
+
+    Args:
+        work: What the commands do.
+        say: The language.
+        chosen: What is chosen so far; the tab changes it.
+        page: The page, which shows the runs as soon as it is opened.
+    """
+    facts = {fact.key: fact for fact in work.facts()}
+    name = gr.Textbox(
+        "", label=say("학습 이름 (결과 폴더의 이름)", "Name of the run (its folder)"), elem_id="train-name"
+    )
+    preset = gr.Checkbox(True, label=say("설정을 자동으로 고르기 (권장). 아래에 쓴 값은 그대로 씁니다.",
+                                         "Choose settings automatically (recommended); what is typed below stays."),
+                         elem_id="train-preset")  # fmt: skip
+    with gr.Accordion(say("설정 바꾸기", "Change settings"), open=False):
+        with gr.Row():
+            common = [
+                gr.Textbox("", label=say(facts[key].korean, facts[key].english).split(".")[0], placeholder=say(
+                    "자동", "automatic"), info=key, elem_id=key.replace(".", "-"))
+                for key in _COMMON
+            ]  # fmt: skip
+        key = gr.Dropdown(sorted(facts), value=None, label=say("다른 설정", "Another setting"), elem_id="train-key")
+        about = gr.HTML()
+        value = gr.Textbox("", label=say("값 (비우면 기본값)", "Value (empty for the default)"), elem_id="train-value")
+        others = gr.HTML(elem_id="train-others")
+    typed = gr.HTML(elem_id="train-command")
+    start = gr.Button(say("학습 시작", "Start training"), variant="primary", elem_id="train-start")
+    message = gr.HTML(elem_id="train-message")
+    runs = gr.Dropdown([], label=say("지켜볼 학습", "Run to watch"), elem_id="train-runs")
+    with gr.Row():
+        stop = gr.Button(say("멈추기 (상태 저장)", "Stop (its state is saved)"), elem_id="train-stop")
+        resume = gr.Button(say("이어서 학습", "Resume"), elem_id="train-resume")
+    live = gr.HTML(elem_id="train-live")
+    with gr.Accordion(say("출력된 내용과 명령", "What it printed, and its command"), open=False):
+        printed = gr.HTML(elem_id="train-log")
+    view = [live, printed]
+
+    def checked(now: Chosen) -> str:
+        if not (now.data and now.model and now.name):
+            return ""
+        try:
+            return command(work.check(now))
+        except FinetuningError as error:
+            return problem(error.what, error.where, error.remedy)
+
+    def on_setting(now: Chosen, setting: str | None, given: str) -> tuple[Chosen, str]:
+        if setting:
+            now = replace(now, settings=_with(now.settings, setting, given))
+        return now, items(f"{one}: {text}" for one, text in now.settings.items() if one not in _COMMON)
+
+    def setter(setting: str) -> Any:
+        return lambda now, given: on_setting(now, setting, given)
+
+    for setting, box in zip(_COMMON, common, strict=True):
+        box.input(setter(setting), [chosen, box], [chosen, others])
+
+    def on_key(one: str, now: Chosen) -> tuple[str, str]:
+        return said(_about(facts, one, say)), now.settings.get(one, "")
+
+    key.input(on_key, [key, chosen], [about, value])
+    value.input(on_setting, [chosen, key, value], [chosen, others])
+    preset.input(lambda now, wanted: replace(now, preset=wanted), [chosen, preset], chosen)
+    name.input(lambda now, given: replace(now, name=given.strip()), [chosen, name], chosen)
+    chosen.change(checked, chosen, typed)
+    chosen.change(lambda now, given: gr.skip() if given.strip() == now.name else now.name, [chosen, name], name)
+
+    def on_start(now: Chosen) -> tuple[Any, ...]:
+        lacking = [what for what, is_there in ((say("데이터", "data"), now.data), (say("모델", "a model"), now.model))
+                   if not is_there]  # fmt: skip
+        if lacking:
+            what = ", ".join(lacking)
+            return now, problem(say(f"먼저 골라야 합니다: {what}", f"Choose {what} first.")), *[gr.skip()] * 4
+        try:
+            job = work.start(now)
+        except FinetuningError as error:
+            return now, problem(error.what, error.where, error.remedy), *[gr.skip()] * 4
+        text = say(f"'{job.name}' 학습을 시작했습니다.", f"Run '{job.name}' was started.")
+        if job.state == "queued":
+            text = say(f"'{job.name}' 학습이 차례를 기다립니다.", f"Run '{job.name}' waits for its turn.")
+        later = replace(now, name=work.free_name(now))
+        return later, said(text), _choices(work, say, job.name), later.name, *watched(job.name)
+
+    def on_button(act: Any) -> Any:
+        def press(run: str | None) -> tuple[Any, ...]:
+            if not run:
+                return gr.skip(), "", ""
+            try:
+                act(run)
+            except FinetuningError as error:
+                return gr.skip(), problem(error.what, error.where, error.remedy), gr.skip()
+            return _choices(work, say, run), *watched(run)
+
+        return press
+
+    def watched(run: str | None) -> tuple[Any, Any]:
+        if not run:
+            return said(say("아직 학습이 없습니다.", "There is no run yet.")), ""
+        try:
+            job = work.job(run)
+        except FinetuningError as error:
+            return problem(error.what, "", error.remedy), ""
+        return job_html(job, say), log_html(job)
+
+    start.click(on_start, chosen, [chosen, message, runs, name, *view])
+    stop.click(on_button(work.stop), runs, [runs, *view])
+    resume.click(on_button(work.resume), runs, [runs, *view])
+    runs.input(watched, runs, view)
+    page.load(lambda: _opened(work, say, watched), None, [runs, *view], show_progress="hidden")
+    gr.Timer(_LOOKED_S).tick(watched, runs, view, show_progress="hidden")
+
+
+def _opened(work: Work, say: Say, watched: Any) -> tuple[Any, ...]:
+    jobs = work.jobs()
+    first = next((job.name for job in jobs if job.state in ("running", "stopping")), jobs[0].name if jobs else None)
+    return _choices(work, say, first, jobs), *watched(first)
+
+
+def _choices(work: Work, say: Say, chosen: str | None, jobs: list[Job] | None = None) -> Any:
+    states = {
+        "queued": say("기다림", "waiting"), "running": say("학습 중", "training"),
+        "stopping": say("멈추는 중", "stopping"), "finished": say("끝남", "done"),
+        "stopped": say("멈춤", "stopped"), "failed": say("실패", "failed"),
+    }  # fmt: skip
+    found = work.jobs() if jobs is None else jobs
+    return gr.update(choices=[(f"{job.name} ({states[job.state]})", job.name) for job in found], value=chosen)
+
+
+def _with(settings: Mapping[str, str], key: str, value: str) -> dict[str, str]:
+    """Return settings with one more; without it where its value is empty."""
+    kept = {one: text for one, text in settings.items() if one != key}
+    return {**kept, key: value} if value.strip() else kept
+
+
+def _about(facts: Mapping[str, Any], key: str, say: Say) -> str:
+    fact = facts[key]
+    return say(f"{fact.korean}. 기본값: {fact.default}", f"{fact.english}. Default: {fact.default}")

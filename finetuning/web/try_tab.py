@@ -1,0 +1,152 @@
+"""The fifth tab: a trained model answers one text or a file, alone or beside another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import gradio as gr
+
+from exceptions import FinetuningError
+from finetuning.web.answers import answer_html, nearest_html
+from finetuning.web.language import Say
+from finetuning.web.shown import command, problem, said, shown
+from finetuning.web.tasks import given_as
+from finetuning.web.work import Model, Work
+
+_BOXES = 2
+_PASSAGES = "embedding"  # the task whose texts are compared with several passages
+
+
+def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
+    """Build the tab; see `build_results` for the arguments."""
+    with gr.Row():
+        first = gr.Dropdown([], label=say("모델", "Model"), elem_id="try-model")
+        second = gr.Dropdown([], label=say("나란히 볼 모델 (없어도 됩니다)", "Model beside it (optional)"),
+                             elem_id="try-second")  # fmt: skip
+    load = gr.Button(say("불러오기", "Load"), elem_id="try-load")
+    state = gr.HTML(elem_id="try-state")
+    opened = gr.State(())  # (folder, Model) of each model that is loaded
+    boxes = [gr.Textbox("", visible=False, lines=3, max_lines=12, elem_id=f"try-text-{n}") for n in range(_BOXES)]
+    with gr.Accordion(say("생성 설정", "Settings of generation"), open=False, visible=False) as generation:
+        tokens = gr.Textbox("", label=say("최대 길이 (토큰)", "Most tokens"), elem_id="try-tokens")
+        warmth = gr.Textbox(
+            "",
+            label=say("temperature (낮으면 늘 비슷하게, 높으면 다양하게)", "Temperature (low: alike, high: varied)"),
+            elem_id="try-temperature",
+        )
+        gr.HTML(said(say("바꾼 뒤 불러오기를 다시 누르세요.", "Press Load again after a change.")))
+    with gr.Row(visible=False) as buttons:
+        ask = gr.Button(say("답 보기", "Answer"), variant="primary", elem_id="try-ask")
+        again = gr.Button(say("대화를 처음부터", "New conversation"), visible=False, elem_id="try-again")
+    answers = gr.HTML(elem_id="try-answers")
+    with gr.Accordion(say("파일 하나를 한꺼번에", "A whole file at once"), open=False, visible=False) as whole:
+        file = gr.File(label=say("정답이 없는 파일 (CSV, 엑셀 등)", "A file without answers (CSV, Excel)"),
+                       elem_id="try-file")  # fmt: skip
+        result = gr.File(label=say("결과", "Results"), interactive=False, visible=False, elem_id="try-result")
+        told = gr.HTML()
+
+    def listed(now: str | None) -> tuple[Any, Any]:
+        found = work.models()
+        value = now if now in {folder for _, folder in found} else found[-1][1] if found else None
+        return gr.update(choices=found, value=value), gr.update(choices=[(say("없음", "none"), ""), *found])
+
+    def loaded(one: str | None, other: str | None, most: str, warm: str) -> Iterator[tuple[Any, ...]]:
+        hidden = [gr.update(visible=False)] * (_BOXES + 4)
+        if not one:
+            yield problem(say("아직 쓸 모델이 없습니다. 먼저 학습하세요.", "Train a model first.")), (), "", *hidden
+            return
+        yield said(say("모델을 불러오고 있습니다.", "Loading the model.")), (), "", *hidden
+        given = {"generation.max_new_tokens": most, "generation.temperature": warm,
+                 "generation.do_sample": "true" if warm.strip() else ""}  # fmt: skip
+        try:
+            models = tuple((folder, work.load(folder, given)) for folder in dict.fromkeys((one, other)) if folder)
+        except FinetuningError as error:
+            yield problem(error.what, error.where, error.remedy), (), "", *hidden
+            return
+        if len({(model.chats, tuple(model.columns)) for _, model in models}) > 1:
+            what = say(
+                "하는 일이 다른 두 모델은 나란히 볼 수 없습니다.", "Models of different tasks cannot be compared."
+            )
+            yield problem(what), (), "", *hidden
+            return
+        ready = said(say("불러왔습니다. 글을 쓰고 답 보기를 누르세요.", "Loaded. Type a text and press Answer."))
+        yield ready, models, "", *_shown_boxes(models[0][1], say)
+
+    def answered(models: tuple[tuple[str, Model], ...], *texts: str) -> Iterator[str]:
+        if not models or not texts[0].strip():
+            yield problem(say("글을 먼저 쓰세요.", "Type a text first."))
+            return
+        finished = ""
+        try:
+            for folder, model in models:
+                for part in _answer(work, folder, model, texts, say):
+                    yield finished + _headed(folder, part, len(models) > 1)
+                finished += _headed(folder, part, len(models) > 1)
+        except FinetuningError as error:
+            yield finished + problem(error.what, error.where, error.remedy)
+
+    def forgotten(models: tuple[tuple[str, Model], ...]) -> str:
+        for folder, _ in models:
+            work.forget(folder)
+        return said(say("지금까지의 대화를 지웠습니다.", "The conversation was cleared."))
+
+    def predicted(folder: str | None, path: str | None) -> Iterator[tuple[Any, str]]:
+        if not folder or not path:
+            yield gr.update(visible=False), ""
+            return
+        yield gr.update(visible=False), said(say("예측하고 있습니다.", "Predicting."))
+        try:
+            found, line = work.predict_file(folder, path)
+            yield gr.update(value=str(found), visible=True), command(line)
+        except FinetuningError as error:
+            yield gr.update(visible=False), problem(error.what, error.where, error.remedy)
+
+    tab.select(listed, first, [first, second])
+    load.click(loaded, [first, second, tokens, warmth],
+               [state, opened, answers, *boxes, generation, buttons, again, whole])  # fmt: skip
+    gr.on([ask.click, *(box.submit for box in boxes)], answered, [opened, *boxes], answers)
+    again.click(forgotten, opened, answers)
+    file.change(predicted, [first, file], [result, told])
+
+
+def _shown_boxes(model: Model, say: Say) -> list[Any]:
+    """Return the updates of the boxes, the settings, the buttons and the file for a model."""
+    names = [given_as(role, say) for _, role in model.columns]
+    if model.chats:
+        names = [say("할 말", "Your message")]
+    if model.task == _PASSAGES:
+        names = [say("질문", "Question"), say("문서 (한 줄에 하나씩)", "Passages (one a line)")]
+    shown_boxes: list[Any] = [gr.update(label=name, visible=True, value="") for name in names[:_BOXES]]
+    shown_boxes += [gr.update(visible=False, value="")] * (_BOXES - len(shown_boxes))
+    writes = model.chats or model.task in ("text-generation", "text2text-generation", "preference")
+    return [*shown_boxes, gr.update(visible=writes), gr.update(visible=True), gr.update(visible=model.chats),
+            gr.update(visible=not model.chats)]  # fmt: skip
+
+
+def _answer(work: Work, folder: str, model: Model, texts: tuple[str, ...], say: Say) -> Iterator[str]:
+    """Yield a model's answer as HTML, as it grows."""
+    if model.chats:
+        for text in work.chat(folder, texts[0]):
+            yield f"<p class='text'>{shown(text)}</p>"
+        return
+    if model.task == _PASSAGES:
+        passages = [line.strip() for line in texts[1].splitlines() if line.strip()]
+        if not passages:
+            yield problem(say("문서를 한 줄에 하나씩 쓰세요.", "Type passages, one a line."))
+            return
+        question, passage = (name for name, _ in model.columns[:2])
+        asked = work.predict(folder, [{question: texts[0]}])
+        found = work.predict(folder, [{passage: text} for text in passages])
+        yield nearest_html(asked[0], found, passages)
+        return
+    names = [name for name, _ in model.columns][:_BOXES]
+    row: Mapping[str, str] = dict(zip(names, texts, strict=False))
+    roles = {role: text for (_, role), text in zip(model.columns, texts, strict=False)}
+    (answer,) = work.predict(folder, [row])
+    yield answer_html(answer, row, roles, say)
+
+
+def _headed(folder: str, part: str, is_one_of_two: bool) -> str:
+    name = folder.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return f"<section>{f'<h4>{shown(name)}</h4>' if is_one_of_two else ''}{part}</section>"
