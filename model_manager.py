@@ -238,14 +238,7 @@ class ModelManager:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path,
         weights: Mapping[str, torch.Tensor] | None = None,
     ) -> None:  # fmt: skip
-        """Write model and tokenizer into output_dir in `model.save_dtype`, each file whole or not at all.
-
-        Args:
-            model: The model.
-            tokenizer: Its tokenizer.
-            output_dir: The folder.
-            weights: The weights by name, where the model has only this process's shards.
-        """
+        """Write model and tokenizer into output_dir in `model.save_dtype`; see `models.saving.save_pretrained`."""
         base, length = base_weights(model, self.settings.model), self.settings.data.max_length
         beside = self.task.beside_model(model, min(length, longest_input(length, model.config, tokenizer)))
         dtype = self.settings.model.save_dtype

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.cli import Cli
-from tests.support.launches import launched
+from tests.support.cli import Cli, answer_signals
+from tests.support.launches import launched, launcher
+from tests.support.paths import ROOT
 from tests.support.runs import data_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="gloo is tried where the launcher runs")
@@ -144,3 +147,32 @@ def test_what_needs_whole_weights_is_refused_by_name(
 ) -> None:
     run = cli(*flags_of("causal", 1, "full"), "--set", setting)
     assert run.code == 2 and setting.partition("=")[0] in run.err and "distributed.shard" in run.err
+
+
+def test_ctrl_c_through_the_launcher_saves_and_the_line_to_resume_names_it(
+    flags_of: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    flags = [*flags_of("encoder", 2, "full"), "--epochs", "200", "--output_dir", str(tmp_path / "model")]
+    process = subprocess.Popen(
+        [*launcher(2), "finetuning_app.py", *flags],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=answer_signals,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    log: list[str] = []
+    for line in process.stderr:
+        log.append(line)
+        if "스텝 3/" in line:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the launcher and to all that it started
+    process.wait(timeout=60)
+    said = "".join(log)
+    assert said.count("이어서 하려면: torchrun --nproc_per_node 2") == 1, said[-3000:]
+    assert list((tmp_path / "model" / "checkpoints").glob("step-*/manifest.json"))
+
+
+def test_a_killed_process_is_told_once_without_tracebacks(flags_of: Callable[..., list[str]], tmp_path: Path) -> None:
+    flags = [*flags_of("encoder", 2, "full"), "--epochs", "200", "--output_dir", str(tmp_path / "model")]
+    done = launched(2, "tests/support/dies.py", *flags)
+    assert done.returncode != 0
+    assert done.stderr.count("다른 프로세스가 끝나 버려") == 1, done.stderr[-3000:]
+    assert 'training_manager.py", line' not in done.stderr, done.stderr[-3000:]  # the launcher has a report of its own
