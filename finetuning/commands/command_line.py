@@ -273,7 +273,7 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="이름", help="evaluate: 평가할 split (기본값: test, 없으면 validation)")
     parser.add_argument(
         "--suite", metavar="이름,...",
-        help="evaluate: lm-eval의 벤치마크로 평가하고 학습 전 모델과 비교합니다. 예: kobest,kmmlu,haerae",
+        help="evaluate: lm-eval(임베딩은 mteb)의 과제로 평가하고 학습 전 모델과 비교합니다. 예: kobest,kmmlu,haerae",
     )  # fmt: skip
     parser.add_argument(
         "--suite_data", type=_path, metavar="폴더",

@@ -1,4 +1,4 @@
-"""evaluate --suite: a language model's scores on public benchmarks, beside those of the model before training."""
+"""evaluate --suite: a model's scores on public benchmarks, beside those of the model before training."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from finetuning.commands.what_next import tell_after_use
 from finetuning.models.adapter_files import base_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from finetuning.inference.suite.tasks import Suite
+    from finetuning.inference.evaluator import Evaluator
     from finetuning.reporting.suite import SuiteReport, TaskScore
+
+    Scoring = Callable[[Evaluator], Sequence[TaskScore]]
 
 _log = logging.getLogger(__name__)
 _SPLIT = "suite"  # in the names of files, where evaluations of data have their split
@@ -32,22 +34,22 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     """Score a saved model and the model before training; print the table to stdout and save it beside the model."""
     names = _names_in(arguments)
     _check(session)
-    from finetuning.inference.suite.scores import suite_scores
-    from finetuning.inference.suite.tasks import load_suite
     from finetuning.reporting.published import public_name
     from finetuning.reporting.suite import SuiteReport, TaskChange, lines_of
 
-    suite = load_suite(names, arguments.suite_data, session.settings.data.dataset_cache_dir)
+    scored, harness = _scoring(session, names, arguments.suite_data)
     evaluator = saved_model(session, arguments)
     folder = Path(session.models.name)
     _log.info("벤치마크로 평가합니다: %s", folder)
-    after = suite_scores(evaluator, suite, session.data.cache)
+    after = scored(evaluator)
     del evaluator
     gc.collect()  # the base may not fit into memory beside it
-    base, before = _scores_before(session, folder, suite)
+    base, before = _scores_before(session, folder, scored)
     earlier = {one.name: one for one in before}
     changes = [TaskChange(one, earlier.get(one.name)) for one in after]
-    report = SuiteReport(names, folder.name, None if base is None else public_name(base), changes, version("lm_eval"))
+    report = SuiteReport(
+        names, folder.name, None if base is None else public_name(base), changes, version(harness), harness
+    )
     for line in lines_of(report):
         print(printable(line))
     if session.runtime.is_main:
@@ -70,9 +72,17 @@ def _names_in(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _check(session: Session) -> None:
+    if session.task.name == "embedding":
+        if find_spec("mteb") is None:
+            raise SettingsError(
+                "벤치마크를 실행하는 mteb 패키지가 없습니다.",
+                where="--suite",
+                remedy="`pip install mteb -c requirements-lock.txt` 명령으로 설치하고 다시 실행하세요.",
+            )
+        return
     if session.task.auto_class != "AutoModelForCausalLM":
         raise SettingsError(
-            f"{session.task.name} 태스크의 모델은 --suite로 평가할 수 없습니다. 생성 모델의 벤치마크입니다.",
+            f"{session.task.name} 태스크의 모델은 --suite로 평가할 수 없습니다. 생성 모델과 임베딩의 벤치마크입니다.",
             where="--suite",
             remedy="이 모델은 --dataset으로 내 데이터를 지정해 평가하세요.",
         )
@@ -84,10 +94,22 @@ def _check(session: Session) -> None:
         )
 
 
-def _scores_before(session: Session, folder: Path, suite: Suite) -> tuple[str | None, Sequence[TaskScore]]:
-    """Score the model that training began with; nothing where there is none, or it cannot be loaded any more."""
-    from finetuning.inference.suite.scores import suite_scores
+def _scoring(session: Session, names: tuple[str, ...], data: Path | None) -> tuple[Scoring, str]:
+    """Load the tasks; return what scores a model on them, and the name of the package whose tasks they are."""
+    if session.task.name == "embedding":
+        from finetuning.inference.suite import embedding
 
+        tasks = embedding.load_suite(names, data)
+        return lambda evaluator: embedding.suite_scores(evaluator, tasks), "mteb"
+    from finetuning.inference.suite.scores import suite_scores
+    from finetuning.inference.suite.tasks import load_suite
+
+    suite = load_suite(names, data, session.settings.data.dataset_cache_dir)
+    return lambda evaluator: suite_scores(evaluator, suite, session.data.cache), "lm_eval"
+
+
+def _scores_before(session: Session, folder: Path, scored: Scoring) -> tuple[str | None, Sequence[TaskScore]]:
+    """Score the model that training began with; nothing where there is none, or it cannot be loaded any more."""
     models = session.with_settings(session.settings, session.task).models
     try:
         base = base_of(folder) if session.models.is_adapter() else ConfigManager.saved_base(folder)
@@ -100,7 +122,7 @@ def _scores_before(session: Session, folder: Path, suite: Suite) -> tuple[str | 
     except FinetuningError as error:
         _log.warning("학습 전 모델을 읽지 못해 비교하지 않습니다. %s (%s)", error.what, error.where)
         return None, ()
-    return base, suite_scores(evaluator, suite, session.data.cache)
+    return base, scored(evaluator)
 
 
 def _write(session: Session, folder: Path, report: SuiteReport) -> None:

@@ -75,6 +75,32 @@ def judged_by_split(folder: Path, opened: Open) -> dict[str, Judged]:
     return found
 
 
+def judged_ids(
+    folder: Path, opened: Open
+) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, Mapping[str, Mapping[str, int]]]]:
+    """Read the files of a folder that `is_retrieval` by their ids.
+
+    Args:
+        folder: The folder.
+        opened: Opens a file.
+
+    Returns:
+        Passages by id; queries by id; and by split, for each query, how relevant passages are to it.
+
+    Raises:
+        DataError: A file lacks a column, or a judgement's score is no number.
+    """
+    texts, asked = (_texts([opened(path) for path in _part(folder, name)]) for name in ("corpus", "queries"))
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for split, path in _judgements(folder).items():
+        source = opened(path)
+        query, passage, score = (_column(source, names) for names in (_QUERY_IDS, _PASSAGE_IDS, _SCORES))
+        for number, row in enumerate(source.rows, 1):
+            own = found.setdefault(split, {}).setdefault(as_text(row[query]), {})
+            own[as_text(row[passage])] = int(_number(row[score], source, number))
+    return texts, asked, found
+
+
 def _part(folder: Path, name: str) -> list[Path]:
     """Return the files of the corpus or of the queries: `corpus.jsonl`, or all files of a folder `corpus`."""
     alone = [path for path in sorted(folder.glob(f"{name}.*")) if is_supported(path)]

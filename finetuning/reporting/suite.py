@@ -113,7 +113,8 @@ class SuiteReport:
         model: The model.
         base: The model before training, or None where it was not scored.
         changes: Tasks and groups, in the order in which they are shown.
-        version: The version of lm-evaluation-harness.
+        version: The version of the package whose tasks they are.
+        harness: Its name.
     """
 
     names: Sequence[str]
@@ -121,6 +122,7 @@ class SuiteReport:
     base: str | None
     changes: Sequence[TaskChange]
     version: str
+    harness: str = "lm_eval"
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -141,7 +143,7 @@ class SuiteReport:
         names = {kind: [one.after.name for one in self.tasks if one.outcome == kind] for kind in _OUTCOMES}
         listed = {kind: "" if kind == "same" else _listed(own) for kind, own in names.items()}
         found = [f"{_OUTCOMES[kind]} {len(own):,}개{listed[kind]}" for kind, own in names.items() if kind and own]
-        return f"학습 전과 비교한 과제 {len(self.tasks):,}개: {', '.join(found)}"
+        return f"학습 전과 비교한 과제 {len(self.tasks):,}개: {', '.join(found)}" if found else ""
 
 
 def lines_of(report: SuiteReport) -> list[str]:
@@ -163,7 +165,7 @@ def record_of(report: SuiteReport) -> dict[str, object]:
         "suite": list(report.names),
         "model": report.model,
         "base": report.base,
-        "lm_eval": report.version,
+        report.harness: report.version,
         "tasks": [_record(change) for change in report.changes],
     }
 

@@ -7,7 +7,7 @@ import numpy as np
 from finetuning.reporting.page.curves import Chart, Line
 from finetuning.web.shown import shown
 
-_WIDE, _HIGH, _LEFT, _EDGE = 360, 150, 48, 16
+_WIDE, _HIGH, _LEFT, _EDGE = 360, 150, 62, 16
 
 
 def drawn(chart: Chart) -> str:
@@ -31,8 +31,8 @@ def drawn(chart: Chart) -> str:
         for number, line in enumerate(chart.lines)
     )  # fmt: skip
     axis = (
-        f"<text x='{_LEFT - 6}' y='{_EDGE + 4}' text-anchor='end'>{high:.4g}</text>"
-        f"<text x='{_LEFT - 6}' y='{_HIGH - _EDGE + 4}' text-anchor='end'>{low:.4g}</text>"
+        f"<text x='{_LEFT - 6}' y='{_EDGE + 4}' text-anchor='end'>{high:.3g}</text>"
+        f"<text x='{_LEFT - 6}' y='{_HIGH - _EDGE + 4}' text-anchor='end'>{low:.3g}</text>"
         f"<text x='{_WIDE - _EDGE}' y='{_HIGH - 1}' text-anchor='end'>{last:,.0f}</text>"
     )
     names = ", ".join(f"{line.name} {line.y[-1]:.4g}" for line in chart.lines if len(line.y))

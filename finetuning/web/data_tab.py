@@ -109,7 +109,10 @@ def found_html(look: Look, say: Say) -> str:
         parts.append(problem(*look.problem))
     if look.rows:
         names = {"train": say("학습", "train"), "validation": say("검증", "validation"), "test": say("시험", "test")}
-        counted = ", ".join(f"{names.get(name, name)} {count:,}" for name, count in look.rows.items())
+        counted = ", ".join(
+            f"{names[name]} {count:,}"
+            for name, count in sorted(look.rows.items(), key=lambda one: list(names).index(one[0]))
+        )
         parts.append(said(say(f"쓸 수 있는 행: {counted}", f"Usable rows: {counted}")))
     if look.is_cut:
         parts.append(said(say("처음 100,000행까지만 살펴보았습니다. 학습에는 모두 씁니다.",

@@ -8,11 +8,12 @@ _FONTS = ("system-ui", "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans KR", "
 _MONO = ("ui-monospace", "D2Coding", "NanumGothicCoding", "Consolas", "monospace")
 
 CSS = """
-.gradio-container { max-width: 1080px !important; margin: 0 auto !important; word-break: keep-all; }
+.gradio-container { width: 100% !important; max-width: 1080px !important; margin: 0 auto !important;
+  word-break: keep-all; }
 .board-head { display: flex; flex-wrap: wrap; align-items: baseline;
   justify-content: space-between; gap: 0.25rem 1rem; }
 .board-head h1 { font-size: 1.25rem; margin: 0.4rem 0; }
-.wide { overflow-x: auto; max-width: 100%; }
+.wide { overflow-x: auto; max-width: 100%; contain: inline-size; }
 .wide table { border-collapse: collapse; font-size: 0.875rem; width: max-content; max-width: none; }
 .wide th, .wide td { text-align: left; padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--border-color-primary);
   max-width: 26rem; overflow-wrap: anywhere; vertical-align: top; }

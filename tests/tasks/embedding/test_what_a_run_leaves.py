@@ -185,3 +185,30 @@ def test_onnx_gives_the_vectors_themselves(
     (vectors,) = session.run(["sentence_embedding"], dict(inputs))
     assert (vectors * found[1]).sum(1).min() > least
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.skipif(find_spec("mteb") is None, reason="mteb is not installed")
+def test_a_task_of_mteb_is_scored_on_the_files_of_a_folder(
+    run: tuple[Path, Run], cli: Cli, found: tuple[list[str], np.ndarray, list[str], np.ndarray]
+) -> None:
+    from finetuning.tasks.embedding.retrieval import metrics_of, search
+
+    questions, queries, passages, corpus = found
+    home = run[0] / "suite" / "AutoRAGRetrieval"
+    (home / "qrels").mkdir(parents=True)
+    for name, mark, texts in (("corpus", "d", passages), ("queries", "q", questions)):
+        lines = [json.dumps({"_id": f"{mark}{n}", "text": text}, ensure_ascii=False) for n, text in enumerate(texts)]
+        (home / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    right = [passages.index(dict(pairs())[question]) for question in questions]
+    judged = [f"q{number}\td{place}\t1" for number, place in enumerate(right)]
+    (home / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]), encoding="utf-8")
+    flags = ("evaluate", "--output_dir", run[0] / "out", "--suite_data", run[0] / "suite", "--suite")
+    done = cli(*flags, "AutoRAGRetrieval")
+    assert done.code == 0, done.err
+    (task,) = json.loads((run[0] / "out" / "metrics-suite.json").read_text(encoding="utf-8"))["tasks"]
+    expected = metrics_of(search(queries, corpus, [{place} for place in right]))
+    assert task["metrics"]["ndcg_at_10"] == pytest.approx(expected["ndcg_at_10"], abs=2e-5)
+    assert task["metrics"]["recall_at_1"] == pytest.approx(expected["recall_at_1"], abs=2e-5)
+    assert task["rows"] == len(questions) and "base_metrics" in task
+    wrong = cli(*flags, "AutoRAGRetreival")
+    assert wrong.code == 2 and "AutoRAGRetrieval" in wrong.err

@@ -1,0 +1,168 @@
+"""Tasks of MTEB on a model of embeddings, with data of the Hub or of a folder in the shape of BEIR."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mteb
+import numpy as np
+import torch
+from datasets import Dataset
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.models import ModelMeta
+
+from exceptions import DataError, SettingsError, first_line_of
+from finetuning.data.formats.registry import open_source
+from finetuning.data.retrieval_folder import is_retrieval, judged_ids
+from finetuning.inference.corpus import embed
+from finetuning.inference.evaluator import Evaluator
+from finetuning.reporting.suite import TaskScore
+
+_LANGUAGE = "kor"
+
+
+@dataclass(frozen=True)
+class EmbeddingSuite:
+    """Tasks of MTEB.
+
+    Attributes:
+        tasks: The tasks, those of several languages in Korean alone.
+    """
+
+    tasks: Sequence[Any]
+
+
+def load_suite(names: Sequence[str], folder: Path | None) -> EmbeddingSuite:
+    """Load tasks of MTEB.
+
+    Args:
+        names: Their names, such as `Ko-StrategyQA`.
+        folder: The folder with their data; None for the Hub.
+
+    Returns:
+        The tasks, with their data.
+
+    Raises:
+        SettingsError: There is no task of that name.
+        DataError: The data of a task are not there.
+    """
+    logging.getLogger("mteb").setLevel(logging.ERROR)
+    tasks = [_task(name) for name in names]
+    for task in tasks:
+        if folder is not None:
+            _fill(task, folder)
+            continue
+        try:
+            task.load_data()
+        except Exception as error:  # mteb leaves errors of the Hub as they are, of many kinds
+            raise DataError(
+                f"{task.metadata.name}의 데이터를 Hugging Face Hub에서 읽지 못했습니다: {first_line_of(error)}",
+                where="--suite",
+                remedy="인터넷에 연결하거나, 내려받아 둔 데이터의 폴더를 --suite_data로 지정하세요.",
+            ) from error
+    return EmbeddingSuite(tasks)
+
+
+def suite_scores(evaluator: Evaluator, suite: EmbeddingSuite) -> list[TaskScore]:
+    """Score a model on a suite by MTEB's own evaluators.
+
+    Args:
+        evaluator: Holds the model, on its device.
+        suite: The tasks.
+
+    Returns:
+        The tasks, in their order.
+    """
+    encoder, found = _Encoder(evaluator), list[TaskScore]()
+    for task in suite.tasks:
+        result = mteb.evaluate(encoder, task, cache=None, co2_tracker=False, show_progress_bar=False)
+        (scored,) = result.task_results
+        split = task.eval_splits[0]
+        metrics = [one for one in scored.scores[split] if isinstance(one.get("main_score"), int | float)]
+        numbers = {
+            name: float(np.mean([one[name] for one in metrics]))
+            for name, value in metrics[0].items()
+            if isinstance(value, int | float) and name != "main_score"
+        }
+        rows = sum(_rows(of_split[split]) for of_split in task.dataset.values())
+        found.append(TaskScore(task.metadata.name, 0, False, rows, task.metadata.main_score, numbers))
+    return found
+
+
+class _Encoder:
+    """The model as MTEB asks for it."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.mteb_model_meta = ModelMeta.create_empty({"name": "finetuning/model", "revision": "1"})
+
+    def encode(self, inputs: Any, *, prompt_type: Any = None, **_: Any) -> np.ndarray:
+        """Return vectors, behind the prefix of passages for passages and that of questions for all else."""
+        texts = [text for batch in inputs for text in batch["text"]]
+        role = "context" if str(getattr(prompt_type, "value", prompt_type)) == "document" else "question"
+        return embed(self.evaluator, texts, role)
+
+    def similarity(self, first: Any, second: Any) -> torch.Tensor:
+        """Return the products of all vectors, (first, second)."""
+        return torch.as_tensor(first) @ torch.as_tensor(second).T
+
+    def similarity_pairwise(self, first: Any, second: Any) -> torch.Tensor:
+        """Return the product of each pair of vectors, (pairs,)."""
+        return (torch.as_tensor(first) * torch.as_tensor(second)).sum(-1)
+
+
+def _task(name: str) -> Any:
+    try:
+        return mteb.get_task(name, languages=[_LANGUAGE])
+    except (KeyError, ValueError):
+        known = [task.metadata.name for task in mteb.get_tasks(languages=[_LANGUAGE])]
+        near = difflib.get_close_matches(name, known, n=1)
+        guess = f"혹시 {near[0]}입니까? " if near else ""
+        raise SettingsError(
+            f"MTEB에 한국어 과제 '{name}' 항목이 없습니다.",
+            where="--suite",
+            remedy=f"{guess}예: --suite Ko-StrategyQA,AutoRAGRetrieval",
+        ) from None
+
+
+def _fill(task: Any, folder: Path) -> None:
+    """Give a task of retrieval the data of a folder: one of its name or of its dataset's, or the folder itself."""
+    name = task.metadata.name
+    if not isinstance(task, AbsTaskRetrieval):
+        raise SettingsError(
+            f"{name} 과제의 데이터는 폴더에서 읽지 않습니다. 검색(Retrieval) 과제만 읽습니다.",
+            where="--suite_data",
+            remedy="--suite_data를 지우고 Hugging Face Hub에서 읽으세요.",
+        )
+    names = (name, task.metadata.dataset["path"].rpartition("/")[2])
+    home = next((folder / one for one in names if (folder / one).is_dir()), folder)
+    split = task.eval_splits[0]
+    wanted = f"{home}/corpus.jsonl, queries.jsonl, qrels/{split}.tsv"
+    if not is_retrieval(home):
+        raise DataError(
+            f"{name} 과제의 데이터가 폴더에 없습니다.", where=f"--suite_data: {home}", remedy=f"필요한 파일: {wanted}"
+        )
+    corpus, queries, judged = judged_ids(home, lambda path: open_source(path, None))
+    if split not in judged:
+        known = next((own for own in ("validation", "test") if own in judged and split in ("dev", own)), None)
+        if known is None:
+            raise DataError(
+                f"qrels에 {split} split이 없습니다.", where=f"--suite_data: {home}", remedy=f"필요한 파일: {wanted}"
+            )
+        judged = {split: judged[known]}
+    data = {
+        "corpus": Dataset.from_dict({"id": list(corpus), "text": list(corpus.values())}),
+        "queries": Dataset.from_dict({"id": list(queries), "text": list(queries.values())}),
+        "relevant_docs": judged[split], "top_ranked": None,
+    }  # fmt: skip
+    data["queries"] = data["queries"].filter(lambda row: row["id"] in judged[split])
+    task.dataset, task.data_loaded = {subset: {split: data} for subset in task.hf_subsets}, True
+
+
+def _rows(data: Any) -> int:
+    return len(data["queries"]) if isinstance(data, Mapping) else len(data)
