@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from finetuning.commands.command_line import (
 )
 from finetuning.commands.console import error_text, prepare_output, settle_output, tell, tell_at_once
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, out_of_memory
+from finetuning.device.peers import is_first_to_say, is_peer_lost, launches_several, peer_lost
 
 if TYPE_CHECKING:
     import argparse
@@ -53,18 +55,22 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return 0
     except StopRequested as stopped:
-        print(started.farewell(argv), file=sys.stderr)
+        if is_first_to_say("stopped"):
+            print(started.farewell(argv), file=sys.stderr)
         return stopped.exit_code
     except FinetuningError as error:
-        print(error_text(error), file=sys.stderr)
+        if is_first_to_say(error.what):
+            print(error_text(error), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # as `| head` leaves it
         return _CLOSED_PIPE
     except MAY_BE_OUT_OF_MEMORY as error:
-        if not is_out_of_memory(error):
+        is_lost = is_peer_lost(error)
+        if not (is_lost or is_out_of_memory(error)):
             raise
-        shown = _without_memory(started)
-        print(error_text(shown), file=sys.stderr)
+        shown = peer_lost(started.resume_command(argv)) if is_lost else _without_memory(started)
+        if is_first_to_say(shown.what, after_others=is_lost):
+            print(error_text(shown), file=sys.stderr)
         return shown.exit_code
     finally:
         settle_output()
@@ -216,7 +222,8 @@ def build_session(
     from finetuning.tasks.registry import find_task
     from model_manager import ModelManager
 
-    runtime = start_runtime(autocast_precision(settings), settings.training.deterministic)
+    wait = timedelta(minutes=settings.distributed.timeout_minutes)
+    runtime = start_runtime(autocast_precision(settings), settings.training.deterministic, wait)
     allow_tf32(runtime.precision)
     set_up_logging(settings.logging, runtime.is_main)
     quiet_libraries()
@@ -245,6 +252,8 @@ class StopSignal:
         self.patient = False
         self._break = getattr(signal, "SIGBREAK", None)
         self._repeated = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)]
+        if launches_several():  # a launcher hands Ctrl+C on as SIGTERM, to processes that have had SIGINT already
+            self._repeated.append(signal.SIGTERM)
         for number in (signal.SIGINT, signal.SIGTERM, self._break, *self._repeated):
             if number is not None and not (number in self._repeated and signal.getsignal(number) == signal.SIG_IGN):
                 signal.signal(number, self._handle)
@@ -268,7 +277,8 @@ class StopSignal:
             os._exit(128 + number)
         self.number = number
         # not through the log: the signal may have come in the middle of a write to the same stream
-        tell_at_once(_STOPPING)
+        if os.environ.get("RANK", "0") == "0":
+            tell_at_once(_STOPPING)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from finetuning.models.weights import tell_new_head
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _ANY = TokenRows(0, 0)
@@ -233,8 +234,12 @@ class ModelManager:
         """Try everything that `save` writes but the weights; raise ModelError if it cannot be written."""
         check_savable(model, tokenizer)
 
-    def save(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path) -> None:
-        """Write model and tokenizer into output_dir in `model.save_dtype`, each file whole or not at all."""
+    def save(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path,
+        weights: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        """Write model and tokenizer into output_dir in `model.save_dtype`; see `models.saving.save_pretrained`."""
         base, length = base_weights(model, self.settings.model), self.settings.data.max_length
         beside = self.task.beside_model(model, min(length, longest_input(length, model.config, tokenizer)))
-        save_pretrained(model, tokenizer, output_dir, self.settings.model.save_dtype, base, self._base_hash, beside)
+        dtype = self.settings.model.save_dtype
+        save_pretrained(model, tokenizer, output_dir, dtype, base, self._base_hash, beside, weights)

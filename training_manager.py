@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,12 @@ from finetuning.training.ahead import ReadyWindow, WindowPlanner, planned_ahead
 from finetuning.training.best_model import BestModel, BestModelSaver, metric_of
 from finetuning.training.checkpointing import RunCheckpoints, saved_on_out_of_memory
 from finetuning.training.ledger import StepLedger
+from finetuning.training.results import StepResult
 from finetuning.training.resume import check_epochs
 from finetuning.training.schedules import schedule_of
+from finetuning.training.sharded import shards_of_model
 from finetuning.training.state import TrainingState
-from finetuning.training.step import OptimizerStep, StepResult
+from finetuning.training.step import OptimizerStep
 from finetuning.types import Checkpoint
 from finetuning.windows.layouts import choose_layout, log_layout
 from finetuning.windows.order import Window, order_of, window_of, windows_per_epoch
@@ -52,26 +53,33 @@ class TrainingManager:
         self.settings, self.evaluator, self.train_examples, self.validation = settings, evaluator, train, validation
         self.task, self.model, self.tokenizer = evaluator.task, evaluator.model, evaluator.tokenizer
         self.runtime, self.memory = evaluator.runtime, evaluator.memory
-        self.stop_signal, self.data_keys, self.store = stop_signal, data_keys, store
+        self.stop_signal, self.store = stop_signal, store
         self.best = BestModel(save_best, store, self.runtime)
         self.recorder = Recorder(settings, output_dir, self.runtime.is_main)
         self.profile = profile_of(settings.logging.profile, self.runtime.wait_for_device, output_dir)
         self.state = TrainingState()
         self.ledger = StepLedger(self.state, evaluator, train, settings.training.seed, self.recorder)
-        self.stepper = OptimizerStep(settings, evaluator, self.profile, self.plan)
-        self.optimizer, self.loss_scale = self.stepper.optimizer, self.stepper.loss_scale
-        self.checkpoints = RunCheckpoints(evaluator, self.stepper, store, self.recorder)
-        self.saver = self.checkpoints.saver
         accumulated = settings.data.batch_size * settings.memory.gradient_accumulation_steps
         self.window_size = accumulated * self.runtime.processes
         self.windows = windows_per_epoch(train.per_epoch, self.window_size)
         self.total_steps = self.windows * settings.training.epochs
         self.schedule = schedule_of(settings.training, self.total_steps)
-        fixed_cost = FEWEST if self.stepper.stepped_in_backward else None  # it steps windows of one micro-batch alone
+        # an optimizer in the backward pass steps windows of one micro-batch alone
+        fixed_cost = FEWEST if settings.memory.optimizer_in_backward else None
         layout = choose_layout(self.task, self.model, evaluator.max_length, fixed_cost, self.runtime.card)
         log_layout(layout, self.task)
         seed = settings.training.seed
         self.planner = WindowPlanner(self.task, self.tokenizer, train, layout, seed, self.runtime)
+        # what a resumed run must share with its checkpoint, so that its steps are the same steps
+        self.fingerprint = fingerprint(
+            settings, self.model, train, data_keys, evaluator.max_length, self.window_size, self.runtime.precision
+        )
+        # from here on the model may be divided among the processes
+        shards = shards_of_model(evaluator, settings)
+        self.stepper = OptimizerStep(settings, evaluator, self.profile, self.plan, shards)
+        self.optimizer, self.loss_scale = self.stepper.optimizer, self.stepper.loss_scale
+        self.checkpoints = RunCheckpoints(evaluator, self.stepper, store, self.recorder)
+        self.saver = self.checkpoints.saver
 
     # --- the loop ---
 
@@ -234,11 +242,3 @@ class TrainingManager:
         )
         if not (keeps_best and self.best.is_that_of(self.state, self.task.scores.greater_is_better)):
             self.state.forget_best()
-
-    @cached_property
-    def fingerprint(self) -> dict[str, Any]:
-        """What a resumed run must share with its checkpoint, so that its steps are the same steps."""
-        return fingerprint(
-            self.settings, self.model, self.train_examples, self.data_keys, self.evaluator.max_length,
-            self.window_size, self.runtime.precision,
-        )  # fmt: skip

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
 
@@ -200,6 +202,7 @@ class Batch:
         texts: Which text of the window each sequence is, for losses that compare texts.
         lists: Which rows are the passages of one query.
         noise: Noise on embeddings, in training only.
+        is_idle: Whether it is computed only because other processes of a sharded model have one more: it adds nothing.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -215,6 +218,7 @@ class Batch:
     texts: Texts | None = None
     lists: Lists | None = None
     noise: tuple[Noise, ...] = ()
+    is_idle: bool = False
 
     def computed_tokens(self) -> int:
         """Return how many tokens the model's layers compute, padding included unless it is skipped."""
@@ -275,6 +279,7 @@ class Checkpoint:
         state: JSON values that the training loop restores.
         progress: Where the run continues.
         fingerprint: JSON facts that a resumed run must share.
+        shards: Folder with the tensors of a checkpoint that several processes wrote; None where they are here.
     """
 
     model: dict[str, torch.Tensor]
@@ -282,6 +287,7 @@ class Checkpoint:
     state: dict[str, Any]
     progress: Progress
     fingerprint: dict[str, Any]
+    shards: Path | None = None
 
 
 @dataclass(frozen=True)

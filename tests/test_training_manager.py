@@ -18,8 +18,8 @@ from finetuning.config.schema import TrainingSettings
 from finetuning.device.loss_scale import LossScale
 from finetuning.inference.evaluator import Evaluator
 from finetuning.training.best_model import BestModel
+from finetuning.training.results import StepResult, sums_and_norms
 from finetuning.training.schedules import schedule_of
-from finetuning.training.step import StepResult, sums_and_norms
 from finetuning.windows.order import Window
 from tests.support.managers import fail_above, gradient_at, make_manager
 from training_manager import TrainingManager
@@ -297,7 +297,7 @@ def test_a_run_that_saves_elsewhere_finds_its_best_model_anew(tiny_model: Path, 
     assert newest is not None
     elsewhere = make_manager(tiny_model, tmp_path / "second", "text-classification", torch.float32)
     saved: list[int] = []
-    elsewhere.best = BestModel(lambda _: saved.append(elsewhere.state.step), elsewhere.store, elsewhere.runtime)
+    elsewhere.best = BestModel(lambda *_: saved.append(elsewhere.state.step), elsewhere.store, elsewhere.runtime)
     elsewhere.restore(manager.store.load(newest), keeps_best=False)
     elsewhere.run()
     assert saved
@@ -309,7 +309,7 @@ def test_a_resumed_run_of_other_data_is_refused_without_hashes(tiny_model: Path,
     newest = manager.store.newest()
     assert newest is not None
     other = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
-    other.data_keys = {"train": "0123456789abcdef" * 2}
+    other.fingerprint |= {"train 데이터의 내용": "0123456789abcdef" * 2}
     with pytest.raises(SettingsError) as error:
         other.restore(manager.store.load(newest), keeps_best=True)
     assert "train 데이터의 내용이 다릅니다" in str(error.value)

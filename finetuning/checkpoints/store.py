@@ -6,11 +6,13 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 
@@ -43,7 +45,8 @@ from finetuning.types import Checkpoint, Progress
 
 _log = logging.getLogger(__name__)
 _FORMAT = 3  # 3: the fingerprint has one entry per setting, and its hashes of rows are made anew
-_FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+_TENSORS, _STATE = ("model.safetensors", "optimizer.safetensors"), "state.json"
+_SHARD = re.compile(r"shard-\d{5}-model-00001-of-00001\.safetensors")  # torch's names
 _ALIASES = "tensor_aliases"
 
 
@@ -75,20 +78,32 @@ class CheckpointStore:
             ResourceError: The disk is full or cannot be written. Earlier checkpoints are untouched.
         """
         target = self.path_of(checkpoint.progress.step)
-        partial = self.folder / f".{target.name}.partial-{os.getpid()}"
+        partial = self.partial_of(target)
         remedy = self.remedy("디스크의 남은 공간과 쓰기 권한을 확인한 뒤")
         with writing("체크포인트를 저장하지 못했습니다", target, remedy, partial):
-            self._make_folder()
-            discard_leftovers(half_made_in(self.folder))
-            discard_leftovers(self.latest.parent.glob(f".{self.latest.name}.partial-*"))
-            self._check_space(checkpoint)
-            partial.mkdir()
+            self.begin(partial, checkpoint)
             write_files(partial, checkpoint)
-            _publish(partial, target, self.later_than(checkpoint.progress.step - 1))
-            sync_folder(self.folder)
+            self.publish(partial, target)
+        return target
+
+    def partial_of(self, target: Path) -> Path:
+        """Return the hidden folder in which this process makes a checkpoint."""
+        return self.folder / f".{target.name}.partial-{os.getpid()}"
+
+    def begin(self, partial: Path, checkpoint: Checkpoint) -> None:
+        """Remove folders of checkpoints that were cut off, and make that of a new one if the disk has room for it."""
+        self._make_folder()
+        discard_leftovers(half_made_in(self.folder))
+        discard_leftovers(self.latest.parent.glob(f".{self.latest.name}.partial-*"))
+        self._check_space(checkpoint)
+        partial.mkdir()
+
+    def publish(self, partial: Path, target: Path) -> None:
+        """Give a checkpoint that is whole its name, make it the latest, and drop those that gave way to it."""
+        _publish(partial, target, self.later_than((step_of(target) or 0) - 1))
+        sync_folder(self.folder)
         self._try_to_point_latest_to(target)
         self._rotate()
-        return target
 
     def remedy(self, after: str) -> str:
         """Return how to continue once `after`, a Korean clause, is done; --resume is named if there is a checkpoint."""
@@ -134,11 +149,13 @@ class CheckpointStore:
         folder = follow(path)
         _verify(folder)
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        rest = (state["state"], Progress(**state["progress"]), state["fingerprint"])
+        if not (folder / "model.safetensors").is_file():
+            return Checkpoint({}, {}, *rest, shards=folder)
         model = load_file(folder / "model.safetensors")
         for alias, name in state.pop(_ALIASES).items():
             model[alias] = model[name]
-        optimizer = load_file(folder / "optimizer.safetensors")
-        return Checkpoint(model, optimizer, state["state"], Progress(**state["progress"]), state["fingerprint"])
+        return Checkpoint(model, load_file(folder / "optimizer.safetensors"), *rest)
 
     def _make_folder(self) -> None:
         if not self.folder.is_dir():
@@ -205,26 +222,55 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
         OSError: The disk cannot be written.
     """
     model, aliases = without_aliases(checkpoint.model)
-    state = {
-        "progress": asdict(checkpoint.progress),
-        "fingerprint": checkpoint.fingerprint,
-        "state": checkpoint.state,
-        _ALIASES: aliases,
-    }
     save_file(model, folder / "model.safetensors")
     save_file(
         {name: tensor.contiguous() for name, tensor in checkpoint.optimizer.items()}, folder / "optimizer.safetensors"
     )
     give_usual_mode(folder.glob("*.safetensors"))
-    (folder / "state.json").write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
-    facts = {}
-    for name in _FILES:
-        sync_file(folder / name)
-        facts[name] = {"bytes": (folder / name).stat().st_size, "sha256": _hash(folder / name)}
+    write_state(folder, checkpoint, aliases, facts_of(folder, _TENSORS))
+
+
+def write_state(
+    folder: Path, checkpoint: Checkpoint, aliases: Mapping[str, str], facts: Mapping[str, dict[str, Any]]
+) -> None:
+    """Write what a checkpoint holds besides tensors, and the manifest of all its files.
+
+    Args:
+        folder: The folder, in which the tensors are already.
+        checkpoint: What to write.
+        aliases: Names of tensors that share another's memory, and that tensor's name.
+        facts: Result of `facts_of` for the files of tensors.
+
+    Raises:
+        OSError: The disk cannot be written.
+    """
+    state = {
+        "progress": asdict(checkpoint.progress),
+        "fingerprint": checkpoint.fingerprint,
+        "state": checkpoint.state,
+        _ALIASES: dict(aliases),
+    }
+    (folder / _STATE).write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+    files = {**facts, **facts_of(folder, [_STATE])}
     manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps({"format": _FORMAT, "files": facts}, indent=2), encoding="utf-8")
+    manifest.write_text(json.dumps({"format": _FORMAT, "files": files}, indent=2), encoding="utf-8")
     sync_file(manifest)
     sync_folder(folder)
+
+
+def facts_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Flush files to the disk and return size and hash of each, for the manifest; those that are not there are not."""
+    facts = {}
+    for path in (folder / name for name in names):
+        if path.is_file():
+            sync_file(path)
+            facts[path.name] = {"bytes": path.stat().st_size, "sha256": _hash(path)}
+    return facts
+
+
+def shard_name(process: int) -> str:
+    """Return the name of the file with a process's shards, as torch's Distributed Checkpoint gives it."""
+    return f"shard-{process + 1:05d}-model-00001-of-00001.safetensors"
 
 
 def _verify(folder: Path) -> None:
@@ -232,8 +278,9 @@ def _verify(folder: Path) -> None:
     remedy = "더 이전 체크포인트를 쓰려면 --checkpoint_path 없이 --resume만 쓰세요."
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        version, facts = manifest["format"], {name: manifest["files"][name] for name in _FILES}
-        expected = {name: (fact["bytes"], fact["sha256"]) for name, fact in facts.items()}
+        version, facts = manifest["format"], manifest["files"]
+        shards = [name for name in facts if _SHARD.fullmatch(name)]
+        expected = {name: (facts[name]["bytes"], facts[name]["sha256"]) for name in (_STATE, *(shards or _TENSORS))}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ModelError("체크포인트의 manifest.json이 없거나 깨졌습니다.", where=str(folder), remedy=remedy) from None
     if version != _FORMAT:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from exceptions import ModelError
+from finetuning.device.sharding import copy_part, is_divided
 from finetuning.types import Checkpoint
 
 _Storage = tuple[Any, ...]
@@ -31,14 +32,18 @@ def restore_model(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -
     Raises:
         ModelError: The model has other trained weights.
     """
-    expected = trained_tensors(model).keys()
-    if expected != tensors.keys():
-        different = sorted(expected ^ tensors.keys())
+    expected = trained_tensors(model)
+    if expected.keys() != tensors.keys():
+        different = sorted(expected.keys() ^ tensors.keys())
         raise ModelError(
             f"체크포인트의 가중치가 이 모델의 것이 아닙니다: {', '.join(different[:3])} 등 {len(different):,}개",
             remedy="처음 학습할 때의 모델과 어댑터 설정으로 이어서 학습하세요.",
         )
-    model.load_state_dict(tensors, strict=False)
+    if any(map(is_divided, expected.values())):
+        for name, tensor in expected.items():
+            copy_part(tensors[name], tensor)
+    else:
+        model.load_state_dict(tensors, strict=False)
 
 
 def optimizer_tensors(
@@ -89,7 +94,10 @@ def restore_optimizer(
 
 def size_in_bytes(checkpoint: Checkpoint) -> int:
     """Return the bytes of a checkpoint's tensors; tensors that share memory count once."""
-    distinct = {_storage_of(t): t for t in (*checkpoint.model.values(), *checkpoint.optimizer.values())}
+    every = (*checkpoint.model.values(), *checkpoint.optimizer.values())
+    if any(is_divided(tensor) for tensor in every):
+        return sum(tensor.numel() * tensor.element_size() for tensor in every)
+    distinct = {_storage_of(tensor): tensor for tensor in every}
     return sum(tensor.numel() * tensor.element_size() for tensor in distinct.values())
 
 

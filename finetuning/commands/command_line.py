@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,6 +18,7 @@ from finetuning.commands.export_flags import add_export_flags
 from finetuning.commands.generate_flags import GENERATE_FLAGS, add_generate_flags, check_generate_flags
 from finetuning.commands.repeated_flags import unread_settings, unused_values
 from finetuning.config.flags import SETTING_FLAGS
+from finetuning.device.peers import launcher_words
 from finetuning.files import command_of_this_program, typed, user_path
 from finetuning.korean.particles import with_particle
 
@@ -154,8 +156,10 @@ def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
 
 
 def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
-    """Return the command that continues this run, quoted for a shell; see `words_to_resume`."""
-    return command_of_this_program(*words_to_resume(argv, run_folder))
+    """Return the command that continues this run, quoted for a shell, by its launcher; see `words_to_resume`."""
+    words = words_to_resume(argv, run_folder)
+    launcher = launcher_words()
+    return typed(*launcher, sys.argv[0], *words) if launcher else command_of_this_program(*words)
 
 
 def words_to_resume(argv: Sequence[str], run_folder: Path | None = None) -> list[str]:

@@ -38,7 +38,7 @@ def time_lines(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_lengt
     evaluator = session.evaluator_to_train(tokenizer, prepared.label_names, max_length)
     with tempfile.TemporaryDirectory() as folder:
         manager = TrainingManager(
-            session.settings, evaluator, train, validation, CheckpointStore(Path(folder), 1), lambda _: None,
+            session.settings, evaluator, train, validation, CheckpointStore(Path(folder), 1), lambda *_: None,
             session.stop.pending, {}, Path(folder),
         )  # fmt: skip
         manager.model.train()

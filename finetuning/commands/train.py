@@ -41,6 +41,7 @@ from finetuning.reporting.trackers import check_trackers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetuning.checkpoints.store import CheckpointStore
@@ -186,7 +187,7 @@ def _trained(
     examples = compared(session, evaluator, prepared.examples, starts_here=True)
     manager = TrainingManager(
         session.settings, evaluator, examples["train"], examples["validation"], store,
-        save_best=lambda model: _keep_model(session, model, tokenizer),
+        save_best=lambda model, weights: _keep_model(session, model, tokenizer, weights),
         stop_signal=session.stop.pending,
         data_keys={name: prepared.splits[name].key for name in ("train", "validation")},
         output_dir=output_dir,
@@ -246,12 +247,14 @@ def _report(
         build_report,
         log_lines,
     )
+    from finetuning.training.sharded import shards_of_model
 
     prepared, state, memory = fitted.prepared, trained.state, trained.memory
     session, examples, label_names = prepared.session, trained.examples, prepared.label_names
     split, task, runtime = scored_split(examples), session.task, session.runtime
     session.models.name = str(session.output_dir)
     best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
+    shards_of_model(best, session.settings)
     best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
     evaluate = best.evaluate_again if split == "validation" else best.evaluate
     evaluation = evaluate(examples[split], session.settings.training.seed, task.scores.final_texts)
@@ -316,9 +319,12 @@ def _left_by(prepared: Prepared, state: TrainingState, arguments: argparse.Names
     return trained_model(settings, session.task.name, session.output_dir, split, is_adapter, more)
 
 
-def _keep_model(session: Session, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def _keep_model(
+    session: Session, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
+    weights: Mapping[str, torch.Tensor] | None,
+) -> None:  # fmt: skip
     """Save the model and its settings as the result of the run; remove the card and metrics of the model before."""
     ConfigManager.save(session.settings, session.output_dir / "settings.yaml")  # first: no model without its settings
-    session.models.save(model, tokenizer, session.output_dir)
+    session.models.save(model, tokenizer, session.output_dir, weights)
     for path in result_files(session.output_dir):
         discard(path)  # Windows keeps one that a program has open, and the end of the run writes it anew

@@ -112,7 +112,7 @@ class Proof:
             self.session.settings,
             self.session.evaluator_to_train(self.tokenizer, self.label_names, self.max_length),
             self.examples["train"], self.examples["validation"], CheckpointStore(folder, keep=1),
-            save_best=lambda _: None,
+            save_best=lambda *_: None,
             stop_signal=stop_signal,
             data_keys=self.data_keys,
             output_dir=folder,

@@ -33,11 +33,13 @@ class Abilities:
         checkpointing: Whether the architecture has gradient checkpointing.
         optimizer_8bit: Whether bitsandbytes is installed and works on the device.
         rounded_weights: Whether weights can be bfloat16: they are not quantised, and the loss is not scaled for fp16.
+        whole_weights: Whether each process has the whole weights, which Adafactor and 8-bit moments need.
     """
 
     checkpointing: bool = True
     optimizer_8bit: bool = True
     rounded_weights: bool = True
+    whole_weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ LADDER: tuple[Rung, ...] = (
     Rung(
         "training.optimizer", "옵티마이저 상태를 8비트로 저장합니다. 손실은 거의 같습니다.",
         frozenset({"automatic", "plan", "train"}), _unless("training.optimizer", "adamw_8bit", only_from="adamw"),
-        possible=lambda able: able.optimizer_8bit, note="bitsandbytes 필요",
+        possible=lambda able: able.optimizer_8bit and able.whole_weights, note="bitsandbytes 필요",
     ),
     Rung(
         "model.dtype", "가중치를 bfloat16으로 저장합니다. 손실은 거의 같습니다.",
@@ -156,6 +158,7 @@ LADDER: tuple[Rung, ...] = (
     Rung(
         "training.optimizer", "옵티마이저가 AdamW와 다른 방식으로 학습합니다.",
         frozenset({"automatic", "plan", "train"}), _unless("training.optimizer", "adafactor"),
+        possible=lambda able: able.whole_weights,
     ),
     Rung(
         "model.quantization", "가중치를 4비트로 양자화하고 어댑터만 학습합니다.",

@@ -12,6 +12,7 @@ import yaml
 
 from finetuning.config.metadata import Section, fields_of, setting, value_at
 from finetuning.config.sections.data import DataSettings
+from finetuning.config.sections.distributed import DistributedSettings
 from finetuning.config.sections.model import AdapterSettings, ModelSettings
 from finetuning.config.sections.reporting import ExpectationSettings, LoggingSettings
 from finetuning.config.sections.tasks import (
@@ -29,6 +30,7 @@ from finetuning.config.sections.training import MemorySettings, TrainingSettings
 __all__ = [
     "AdapterSettings",
     "DataSettings",
+    "DistributedSettings",
     "EmbeddingSettings",
     "ExpectationSettings",
     "FillMaskSettings",
@@ -55,6 +57,7 @@ class Settings(Section):
     data: DataSettings = setting(DataSettings(), "데이터", "data")
     training: TrainingSettings = setting(TrainingSettings(), "학습", "training")
     memory: MemorySettings = setting(MemorySettings(), "메모리", "memory")
+    distributed: DistributedSettings = setting(DistributedSettings(), "여러 프로세스", "several processes")
     fill_mask: FillMaskSettings = setting(FillMaskSettings(), "fill-mask 태스크", "fill-mask task")
     question_answering: QuestionAnsweringSettings = setting(
         QuestionAnsweringSettings(), "질의응답 태스크", "question-answering task"

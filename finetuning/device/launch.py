@@ -14,9 +14,17 @@ from finetuning.korean.particles import with_particle
 _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 _MEETING = ("MASTER_ADDR", "MASTER_PORT")
 _OTHER_LAUNCHERS = ("PMI_", "OMPI_", "MV2_")  # MPI's, from which accelerate takes the place
-_ENGINES = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+_DIVIDES = "가중치를 나누려면 이 프로그램의 --set distributed.shard=full을 쓰세요."
+_ENGINES = {  # variable → the engine that it asks accelerate for, and what to use instead
+    "ACCELERATE_USE_FSDP": ("accelerate의 FSDP 설정", _DIVIDES),
+    "ACCELERATE_USE_DEEPSPEED": ("DeepSpeed", f"ZeRO처럼 {_DIVIDES}"),
+    "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM", _DIVIDES),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": (
+        "accelerate의 병렬화 설정(tensor, context parallelism)",
+        f"예제 하나를 여러 카드에 나누어 계산하지는 않습니다. {_DIVIDES}",
+    ),
+}
 _IGNORED = {  # variable → what it sets, and this program's setting of that
-    "ACCELERATE_USE_FSDP": ("FSDP", None),
     "ACCELERATE_MIXED_PRECISION": ("혼합 정밀도", "memory.mixed_precision"),
     "ACCELERATE_DYNAMO_BACKEND": ("컴파일", "training.torch_compile"),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("그래디언트 누적", "memory.gradient_accumulation_steps"),
@@ -32,14 +40,14 @@ def check_launch(environment: Mapping[str, str]) -> None:
         environment: The environment variables.
 
     Raises:
-        SettingsError: Variables of an earlier launch are left over, or accelerate is set to DeepSpeed or Megatron-LM.
+        SettingsError: Variables of an earlier launch are left over, or accelerate is set to another engine.
     """
-    for name, engine in _ENGINES.items():
+    for name, (engine, instead) in _ENGINES.items():
         if environment.get(name, "").casefold() in ("true", "1", "yes"):
             raise SettingsError(
-                f"{engine}으로는 학습하지 않습니다." if engine == "Megatron-LM" else f"{engine}로는 학습하지 않습니다.",
+                f"{with_particle(engine, '은/는')} 쓰지 않습니다.",
                 where=f"환경 변수 {name}",
-                remedy="accelerate config에서 끄거나 torchrun으로 실행하세요.",
+                remedy=f"accelerate config에서 끄거나 torchrun으로 실행하세요. {instead}",
             )
     if any(name.startswith(_OTHER_LAUNCHERS) for name in environment):
         return
@@ -74,8 +82,8 @@ def unused_settings(environment: Mapping[str, str], precision: str) -> list[str]
     for name, (what, setting) in _IGNORED.items():
         value = environment.get(name, "").casefold()
         if value not in (*_OFF, precision):
-            instead = f" {with_particle(setting, '을/를')} 쓰세요." if setting else ""
-            notes.append(f"accelerate의 {what} 설정({name}={value})은 쓰지 않습니다.{instead}")
+            instead = f"{with_particle(setting, '을/를')} 쓰세요."
+            notes.append(f"accelerate의 {what} 설정({name}={value})은 쓰지 않습니다. {instead}")
     return notes
 
 

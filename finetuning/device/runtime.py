@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from finetuning.device.launch import check_launch, told_if_waiting
 from finetuning.device.loss_scale import LossScale
+from finetuning.device.reduction import sum_in_buckets
 from finetuning.types import NO_CARD, Card
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_WAIT = timedelta(hours=4)
 
 
 class HasTensors(Protocol):
@@ -65,10 +69,12 @@ class Runtime:
 
     Attributes:
         accelerator: accelerate's object for this process. No other module asks it.
+        hosts: The group in which processes exchange values that the host knows; None for that of all processes.
         pinning: Puts batches into memory that a GPU copies from by itself.
     """
 
     accelerator: Accelerator
+    hosts: dist.ProcessGroup | None = None
     pinning: Pinning = field(default_factory=Pinning, kw_only=True)
 
     # --- the device ---
@@ -163,6 +169,11 @@ class Runtime:
         return int(self.accelerator.num_processes)
 
     @property
+    def processes_here(self) -> int:
+        """Number of those processes that run on this machine."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.processes))
+
+    @property
     def is_main(self) -> bool:
         """Whether this process writes files and logs."""
         return bool(self.accelerator.is_main_process)
@@ -172,51 +183,76 @@ class Runtime:
         context: AbstractContextManager[None] = self.accelerator.main_process_first()
         return context
 
-    def total(self, value: float) -> float:
-        """Return the sum of the processes' values."""
-        return float(self._values(value).sum()) if self.processes > 1 else value
+    def totals(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Return the sum of the processes' values for each of them. Hosts meet here; no device is waited for."""
+        return self._reduced(values, dist.ReduceOp.SUM)
 
     def maximum(self, value: float) -> float:
-        """Return the largest of the processes' values."""
-        return float(self._values(value).max()) if self.processes > 1 else value
+        """Return the largest of the processes' values. Hosts meet here; no device is waited for."""
+        return self.maxima([value])[0]
+
+    def maxima(self, values: Sequence[float]) -> tuple[float, ...]:
+        """Return the largest of the processes' values for each of them; see `maximum`."""
+        return self._reduced(values, dist.ReduceOp.MAX)
 
     def summed(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the sum of the processes' tensors, which have one shape and dtype."""
         if self.processes == 1:
             return tensor
-        result: torch.Tensor = self.accelerator.reduce(tensor, reduction="sum")
+        result = tensor.clone()
+        dist.all_reduce(result)
         return result
+
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Replace each parameter's gradient by the sum of the processes' gradients.
+
+        A parameter without a gradient adds zeros. One that has none in any process keeps none, so that optimizers
+        leave it out as they do in a run of one process.
+        """
+        if self.processes == 1:
+            return
+        has = self._reduced([float(one.grad is not None) for one in parameters], dist.ReduceOp.MAX)
+        used = [one for one, is_used in zip(parameters, has, strict=True) if is_used]
+        for one in used:
+            if one.grad is None:
+                one.grad = torch.zeros_like(one)
+        sum_in_buckets([one.grad for one in used if one.grad is not None])
 
     def gathered(self, mine: list[_T]) -> list[_T]:
         """Return the processes' lists as one, in the order of their ranks."""
-        if self.processes == 1:
-            return mine
-        from accelerate.utils import gather_object
+        return mine if self.processes == 1 else [one for part in self.by_process(mine) for one in part]
 
-        everyone: list[_T] = gather_object(mine)
+    def by_process(self, mine: _T) -> list[_T]:
+        """Return the processes' values in the order of their ranks."""
+        if self.processes == 1:
+            return [mine]
+        everyone: list[Any] = [None] * self.processes
+        dist.all_gather_object(everyone, mine, group=self.hosts)
         return everyone
 
     def from_main(self, value: _T) -> _T:
         """Return the main process's value in every process."""
         if self.processes == 1:
             return value
-        from accelerate.utils import broadcast_object_list
-
         values = [value]
-        broadcast_object_list(values)
+        dist.broadcast_object_list(values, src=0, group=self.hosts)
         return values[0]
 
-    def _values(self, value: float) -> torch.Tensor:
-        values: torch.Tensor = self.accelerator.gather(torch.tensor([value], dtype=torch.float64, device=self.device))
-        return values
+    def _reduced(self, values: Sequence[float], operation: Any) -> tuple[float, ...]:
+        if self.processes == 1:
+            return tuple(map(float, values))
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, operation, group=self.hosts)
+        return tuple(tensor.tolist())
 
 
-def start_runtime(precision: str, deterministic: bool) -> Runtime:
+def start_runtime(precision: str, deterministic: bool, wait: timedelta = _WAIT) -> Runtime:
     """Join the group of processes, choose the device, and set its kernels.
 
     Args:
         precision: Autocast's precision, `bf16`, `fp16` or `no`.
         deterministic: Whether kernels must give the same bits in every run, as far as torch has such kernels.
+        wait: How long a process waits for the others before it gives up.
 
     Returns:
         The runtime of this process.
@@ -225,13 +261,17 @@ def start_runtime(precision: str, deterministic: bool) -> Runtime:
         SettingsError: The environment has parts of another launch.
     """
     check_launch(os.environ)
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
     on_cpu = not torch.accelerator.is_available() or has_apple_gpu()  # explicit: processes find each other on CPUs
     switch_cudnn_attention_off()
     choose_kernels(deterministic)
     with told_if_waiting():
-        return Runtime(Accelerator(mixed_precision=precision, cpu=on_cpu))
+        group = InitProcessGroupKwargs(timeout=wait)
+        accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[group])
+    if accelerator.num_processes == 1 or on_cpu:
+        return Runtime(accelerator)
+    return Runtime(accelerator, dist.new_group(backend="gloo", timeout=wait))
 
 
 def has_apple_gpu() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from finetuning.data.table import Cells, numbers
 from finetuning.device.budget import TokenBudget
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.device.runtime import Runtime
+from finetuning.device.sharding import free_gathered, is_sharded
 from finetuning.inference.by_dataset import lines_by_dataset
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
@@ -126,7 +128,12 @@ class Evaluator:
             decoding = self.decoding(is_measured=False)
             texts = self._generate(self.task.scores, examples, len(examples.rows), decoding)
             return [Answer(generated=text) for text in texts]
-        predictions = self._of_examples(examples, lambda indices: self._predictions(examples, indices, None)[0])
+        first, places = examples.distinct_sequences()
+
+        def work(indices: np.ndarray) -> list[Any]:
+            return self._predictions(examples, first[indices], None)[0]
+
+        predictions = examples.by_example(self.in_batches(examples.sequence_lengths[first], work), places)
         return self.task.scores.gather(predictions, examples.table, examples.rows, self.label_names)
 
     @torch.no_grad()
@@ -150,6 +157,7 @@ class Evaluator:
                 loss = self.task.scores.loss_sum(self.task.scores.forward(self.model, batch), batch)
             if not bool(torch.isfinite(loss)):
                 bad.append(index)
+        free_gathered(self.model)
         return bad
 
     def _measure(self, predictions: list[Any], examples: Examples, loss: float) -> Evaluation:
@@ -161,22 +169,24 @@ class Evaluator:
 
     def _with_loss(self, examples: Examples, seed: int, generated_rows: int) -> tuple[list[Any], float]:
         """Return the prediction for each row, and the mean loss over all items."""
-        losses: list[tuple[float, int]] = []
 
-        def work(indices: np.ndarray) -> list[Any]:
+        def work(indices: np.ndarray) -> list[tuple[Any, float, int]]:
             predictions, loss_sum, items = self._predictions(examples, indices, RandomKey(seed, 0))
-            losses.append((loss_sum, items))
-            return predictions
+            return [
+                (one, 0.0 if number else loss_sum, 0 if number else items) for number, one in enumerate(predictions)
+            ]
 
-        found = self._of_examples(examples, work)
-        sums = [sum(part) for part in zip(*self.runtime.gathered(losses), strict=True)]
-        predictions = self.task.scores.gather(found, examples.table, examples.rows, self.label_names)
+        first, places = examples.distinct_sequences()
+        found = self.in_batches(examples.sequence_lengths[first], lambda indices: work(first[indices]))
+        made = examples.by_example([prediction for prediction, _, _ in found], places)
+        loss_sum, items = math.fsum(loss for _, loss, _ in found), sum(count for *_, count in found)
+        predictions = self.task.scores.gather(made, examples.table, examples.rows, self.label_names)
         if isinstance(self.task.scores, GeneratingScorer) and generated_rows:
             decoding = self.decoding(is_measured=True)
             answers = self._generate(self.task.scores, examples, min(generated_rows, len(predictions)), decoding)
             for position, text in enumerate(answers):
                 predictions[position] = dataclasses.replace(predictions[position], generated=text)
-        return predictions, sums[0] / max(sums[1], 1)
+        return predictions, loss_sum / max(items, 1)
 
     def _generate(
         self, scorer: GeneratingScorer, examples: Examples, count: int, decoding: Decoding
@@ -193,16 +203,11 @@ class Evaluator:
         np.maximum.at(lengths, places, examples.lengths)
         return self.in_batches(lengths[:count] + decoding.max_new_tokens, work)
 
-    def _of_examples(self, examples: Examples, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
-        """Apply `work` to the sequences of a split, once to those of one content; return what it made, by example."""
-        first, places = examples.distinct_sequences()
-        found = self.in_batches(examples.sequence_lengths[first], lambda indices: work(first[indices]))
-        return examples.by_example(found, places)
-
     def in_batches(self, lengths: np.ndarray, work: Callable[[np.ndarray], list[Any]]) -> list[Any]:
         """Apply `work` to every position, in batches of similar length, divided among the processes.
 
         Positions are divided first and cut afterwards: a process that ran out of memory cuts its own share smaller.
+        Where the model is sharded, processes with fewer batches work on one again and drop what it makes.
 
         Args:
             lengths: Tokens of each position.
@@ -211,25 +216,32 @@ class Evaluator:
         Returns:
             The results of all processes, in the order of the positions.
         """
-        rank, processes = self.runtime.process, self.runtime.processes
+        rank, processes, shares = self.runtime.process, self.runtime.processes, is_sharded(self.model)
         found: list[tuple[int, Any]] = []
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
+            # what is gathered of a sharded model in inference mode could not be trained afterwards
+            with torch.no_grad() if shares else torch.inference_mode():
                 mine = np.argsort(-lengths.astype(np.int64), kind="stable")[rank::processes]
                 pending = [mine[cut] for cut in batches_by_length(lengths[mine], self._budget())]
+                idle = int(self.runtime.maximum(len(pending))) - len(pending) if shares else 0
                 while pending:
                     self.check_stop()
                     indices = pending.pop(0)
                     if (made := unless_out_of_memory(work, indices)) is not None:
                         found.extend(zip(indices.tolist(), made, strict=True))
                         continue
+                    if shares:  # the others wait for this process inside a pass
+                        raise self.memory.ran_out("평가하는 도중에 메모리가 부족해졌습니다.")
                     self.memory.shrink(int(lengths[indices].max()) * len(indices), len(indices))
                     rest = np.concatenate([indices, *pending])
                     pending = [rest[cut] for cut in batches_by_length(lengths[rest], self._budget())]
+                for _ in range(idle):
+                    work(np.argsort(lengths)[:1])
         finally:
             self.model.train(was_training)
+            free_gathered(self.model)
         return [made for _, made in sorted(self.runtime.gathered(found), key=lambda pair: pair[0])]
 
     def _budget(self) -> int:

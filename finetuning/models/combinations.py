@@ -12,7 +12,7 @@ from finetuning.models.gguf_reader import is_gguf
 
 
 def check_combination(settings: Settings) -> None:
-    """Check that the settings of the adapter, of quantisation and of LoRA+ go together.
+    """Check that the settings of the adapter, of quantisation, of sharding and of LoRA+ go together.
 
     Args:
         settings: The settings in force.
@@ -22,6 +22,7 @@ def check_combination(settings: Settings) -> None:
             of adapters is on without one.
     """
     _check_quantization(settings)
+    _check_sharding(settings)
     adapter = settings.model.adapter
     if METHODS[adapter.method].adds_weights:
         return
@@ -35,6 +36,35 @@ def check_combination(settings: Settings) -> None:
                 where=f"{key}: {bare_value(value_at(settings, key))}, model.adapter.method: {adapter.method}",
                 remedy="model.adapter.method를 lora, dora, pissa 가운데 하나로 하거나, "
                 f"{with_particle(key, '을/를')} 설정에서 빼세요.",
+            )
+
+
+def _check_sharding(settings: Settings) -> None:
+    """Raise SettingsError for what needs whole weights in each process, where they are divided."""
+    shard = settings.distributed.shard
+    if shard == "none":
+        return
+    memory, training, model = settings.memory, settings.training, settings.model
+    for key, is_on, reason, remedy in (
+        ("model.quantization", model.quantization is not None, "양자화한 가중치는 나누지 못합니다.", "null로"),
+        ("training.optimizer", training.optimizer != "adamw", "이 옵티마이저는 행렬 전체를 봅니다.", "adamw로"),
+        (
+            "memory.optimizer_in_backward",
+            memory.optimizer_in_backward,
+            "기울기를 합치기 전에 업데이트합니다.",
+            "false로",
+        ),
+        ("training.torch_compile", bool(training.torch_compile), "컴파일한 층은 가중치를 모으지 못합니다.", "null로"),
+        ("model.adapter.method", model.adapter.method == "pissa", "PiSSA는 가중치 전체를 바꿔 시작합니다.", "lora로"),
+        ("model.extend_vocabulary", model.extend_vocabulary is not None, "새 행은 나누어 학습하지 못합니다.", "null로"),
+    ):
+        if is_on:
+            shown = bare_value(value_at(settings, key))
+            raise SettingsError(
+                f"가중치를 프로세스들이 나누어 가질 때는 {key}: {shown} 설정을 쓸 수 없습니다. {reason}",
+                where=f"distributed.shard: {shard}, {key}: {shown}",
+                remedy=f"{with_particle(key, '을/를')} {remedy} 두거나, 모델이 카드 하나에 들어가면 "
+                "distributed.shard를 none으로 두세요.",
             )
 
 

@@ -38,7 +38,7 @@ _WEIGHTS = re.compile(
 def save_pretrained(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, dtype: str | None,
     base: Mapping[str, str] = MappingProxyType({}), base_hash: str | None = None,
-    beside: Mapping[str, Any] = MappingProxyType({}),
+    beside: Mapping[str, Any] = MappingProxyType({}), weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:  # fmt: skip
     """Write model and tokenizer into output_dir, and remove weights of another kind from it.
 
@@ -53,11 +53,12 @@ def save_pretrained(
         base: Weight of an adapter's base → path of its file, as far as known.
         base_hash: Hash of that base, which config.json keeps; None where unknown.
         beside: JSON values of further files by their path below the folder.
+        weights: The weights by name; None for the model's own.
     """
     partial = output_dir / ".model.partial"
     discard(partial)
     with writing("모델을 저장하지 못했습니다", output_dir, partial=partial):
-        _write_weights(model, partial, dtype)
+        _write_weights(model, partial, dtype, None if weights is None else dict(weights))
         if (partial / ADAPTER_WEIGHTS).is_file():
             write_index(base, partial)
             dtype = dtype or "float32"  # that of the adapter: others load the base in it, which may be in bfloat16 here
@@ -156,8 +157,11 @@ def plain_config(model: PreTrainedModel) -> PreTrainedConfig:
     return config
 
 
-def _write_weights(model: PreTrainedModel, folder: Path, dtype: str | None) -> None:
-    weights = None if dtype is None else _cast(model, dtype)
+def _write_weights(
+    model: PreTrainedModel, folder: Path, dtype: str | None, weights: dict[str, torch.Tensor] | None
+) -> None:
+    if dtype is not None:
+        weights = _cast(model.state_dict() if weights is None else weights, dtype)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="peft")  # it reports which embeddings it saves
         model.save_pretrained(folder, state_dict=weights)
@@ -200,7 +204,7 @@ def _for_older(described: Mapping[str, Any]) -> dict[str, Any]:
     return older
 
 
-def _cast(model: PreTrainedModel, dtype: str) -> dict[str, torch.Tensor]:
+def _cast(weights: Mapping[str, torch.Tensor], dtype: str) -> dict[str, torch.Tensor]:
     """Return the weights with floating-point ones in `dtype`. Tied weights stay one tensor and are written once."""
     import torch
 
@@ -210,5 +214,5 @@ def _cast(model: PreTrainedModel, dtype: str) -> dict[str, torch.Tensor]:
         name: cast.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(target))
         if tensor.is_floating_point()
         else tensor
-        for name, tensor in model.state_dict().items()
+        for name, tensor in weights.items()
     }

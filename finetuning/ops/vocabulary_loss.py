@@ -8,7 +8,7 @@ in bfloat16 and up to nine times as long with float32 sums, ignored autocast, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -263,6 +263,26 @@ def _output_of(head: torch.nn.Linear) -> Iterator[list[torch.Tensor]]:
         yield made
     finally:
         hook.remove()
+
+
+@contextmanager
+def computing(head: torch.nn.Linear, compute: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Make a model's head compute something else inside the block: the weight of a sharded head is whole only there.
+
+    Args:
+        head: The head, which is plain.
+        compute: From hidden states, (items, hidden size), to values, (n,). The model returns them as its logits, as if
+            they were those of n items in a vocabulary of one.
+    """
+
+    def forward(input: torch.Tensor) -> torch.Tensor:
+        return compute(input.flatten(0, -2)).view(*[1] * (input.ndim - 2), -1, 1)
+
+    head.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del head.forward
 
 
 @contextmanager

@@ -96,6 +96,7 @@ class Fitting:
             checkpointing=can_recompute(self._asked),
             optimizer_8bit=has_8bit_optimizer(self.runtime.device),
             rounded_weights=self.settings.model.quantization is None and self.runtime.precision != "fp16",
+            whole_weights=self.settings.distributed.shard == "none",
         )
 
     def _run_under(self, settings: Settings) -> tuple[PreTrainedModel, Workload]:

@@ -25,7 +25,8 @@ class VocabularyScorer(Scorer):
         """Find out whether the loss can be computed from hidden states and the head's weight, without logits."""
         from finetuning.ops.vocabulary_loss import plain_head
 
-        model.has_plain_head = plain_head(model) is not None  # type: ignore[assignment]
+        if not hasattr(model, "has_plain_head"):  # a sharded model cannot be tried, and was before
+            model.has_plain_head = plain_head(model) is not None  # type: ignore[assignment]
 
     @abstractmethod
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -41,14 +42,17 @@ class VocabularyScorer(Scorer):
 
     def training_loss(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Return the loss, smoothed as the settings say, in chunks of the vocabulary loss if the head is plain."""
-        from finetuning.ops.vocabulary_loss import as_identity, vocabulary_loss_sum
+        from finetuning.ops.vocabulary_loss import computing, vocabulary_loss_sum
 
-        head, smoothing = plain_head_of(model), self.settings.training.label_smoothing
+        head, smoothing, labels = plain_head_of(model), self.settings.training.label_smoothing, chosen_labels(batch)
         if head is None:
             return _cross_entropy_sum(self.project(model, batch), batch, smoothing)
-        with as_identity(head):
-            hidden = self.project(model, batch)
-        return vocabulary_loss_sum(hidden, head.weight, head.bias, chosen_labels(batch), smoothing)
+
+        def loss_sum(hidden: torch.Tensor) -> torch.Tensor:
+            return vocabulary_loss_sum(hidden, head.weight, head.bias, labels, smoothing)
+
+        with computing(head, loss_sum):
+            return self.project(model, batch).squeeze()
 
 
 def vocabulary_batch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,7 +71,22 @@ class WindowPlanner:
         lengths, order = self.examples.lengths, epoch_order(len(self.examples), self.seed, 0)
         others = order[lengths[order] != lengths[order[0]]]  # of another length, so that there is padding
         two = np.array([order[0], (others if len(others) else order)[-1]])
-        return self._collate(self.layout.together(self.examples.sequences_of(two)), RandomKey(self.seed, 0))
+        return self._of_examples(two)
+
+    def idle(self) -> Batch:
+        """Make a micro-batch of the shortest example that adds nothing to a window."""
+        shortest = np.array([int(np.argmin(self.examples.lengths))])
+        return replace(self._of_examples(shortest), is_idle=True)
+
+    def heaviest(self, token_budget: int) -> Batch:
+        """Make a micro-batch of the longest examples that a budget of padded tokens takes."""
+        order = np.argsort(self.examples.lengths, kind="stable")[::-1]
+        first = self.examples.sequences_of(order[:1])
+        longest = max(1, int(self.examples.sequence_lengths[first].max()))
+        return self._of_examples(order[: max(1, token_budget // (longest * len(first)))])
+
+    def _of_examples(self, indices: np.ndarray) -> Batch:
+        return self._collate(self.layout.together(self.examples.sequences_of(indices)), RandomKey(self.seed, 0))
 
     def _collate(self, cut: Cut, key: RandomKey) -> Batch:
         rows = [self.examples.fetch_sequences(row) for row in cut]

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 from exceptions import ResourceError
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.device.runtime import Runtime
+from finetuning.device.sharding import is_sharded, whole_tensors
 from finetuning.files import write_json
 from finetuning.training.state import TrainingState
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
@@ -38,9 +40,9 @@ def metric_of(metrics: Mapping[str, float], name: str) -> float:
 
 
 class BestModelSaver(Protocol):
-    """Saves the model as it is now as the result of the run."""
+    """Saves the model as it is now as the result of the run; weights: its weights by name, where it is sharded."""
 
-    def __call__(self, model: PreTrainedModel) -> None: ...
+    def __call__(self, model: PreTrainedModel, weights: Mapping[str, torch.Tensor] | None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class BestModel:
             state.evaluations_since_best = 0
             state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
             return
-        reason = self._save_on_main(model, state.step, metric)
+        weights = self._whole(model) if is_sharded(model) else None
+        reason = self._save_on_main(model, weights, state.step, metric)
         state.evaluations_since_best = 0
         lost, is_lost = self._lost, bool(self._runtime.maximum(float(reason is not None)))
         if lost is None or (metric >= lost.metric if greater_is_better else metric <= lost.metric):
@@ -193,12 +196,21 @@ class BestModel:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
-    def _save_on_main(self, model: PreTrainedModel, step: int, metric: float) -> str | None:
+    def _whole(self, model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
+        """Gather a sharded model in the main process: of one with an adapter only what is trained."""
+        is_adapter = getattr(model, "_hf_peft_config_loaded", False)
+        tensors = model.state_dict(keep_vars=True)
+        kept = {name: one for name, one in tensors.items() if one.requires_grad or not is_adapter}
+        return whole_tensors(kept, keeps=self._runtime.is_main)
+
+    def _save_on_main(
+        self, model: PreTrainedModel, weights: Mapping[str, torch.Tensor] | None, step: int, metric: float
+    ) -> str | None:
         """Return why the model could not be saved, or None."""
         if not self._runtime.is_main:
             return None
         try:
-            self._save(model)
+            self._save(model, weights)
             write_json(self._store.folder.parent / _RECORD, {"step": step, "metric": metric})
         except ResourceError as error:
             _log.warning(

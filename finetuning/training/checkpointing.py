@@ -14,10 +14,13 @@ from exceptions import OutOfMemory, ResourceError
 from finetuning.checkpoints.background import BackgroundSaver
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
+from finetuning.checkpoints.together import TogetherSaver, read_shards
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
+from finetuning.device.sharding import copy_part, like
 from finetuning.inference.evaluator import Evaluator
 from finetuning.models.pissa import factors, follow_checkpoint
 from finetuning.reporting.recorder import Recorder
+from finetuning.training.optimizers import allocate_states
 from finetuning.training.state import KeptState, TrainingState
 from finetuning.training.step import OptimizerStep
 from finetuning.types import Checkpoint, Progress
@@ -45,15 +48,16 @@ class RunCheckpoints:
         self.model, self.runtime, self.memory = evaluator.model, evaluator.runtime, evaluator.memory
         self.whole_budget = evaluator.task.settings.data.batch_size * evaluator.max_length
         self.stepper, self.recorder = stepper, recorder
-        self.saver = BackgroundSaver(store)
+        self.shards = stepper.shards
+        self.saver = BackgroundSaver(store) if self.shards is None else TogetherSaver(store, self.runtime)
 
     def save(self, state: TrainingState, fingerprint: dict[str, Any]) -> None:
-        """Hand a checkpoint of the present state to the background saver. Only the main process writes it."""
+        """Hand a checkpoint of the present state to the saver: the main process writes it, or all their shards."""
         state.saved_step = state.step
-        if not self.runtime.is_main:
+        if not self.runtime.is_main and self.shards is None:
             return
         self.memory.clean_up()  # unused blocks of the steps would stand beside the copy that is saved
-        tensors, scalars = optimizer_tensors(self.stepper.optimizer, self._names())
+        tensors, scalars = self._states()
         budget = self.memory.token_budget
         shrunk = budget if budget < self.whole_budget else None
         kept = KeptState(
@@ -65,7 +69,8 @@ class RunCheckpoints:
             self._metrics_bytes(),
         )
         progress = Progress(state.epoch, state.window, state.step)
-        self.saver.save(Checkpoint(trained_tensors(self.model), tensors, kept.to_json(), progress, fingerprint))
+        model = trained_tensors(self.model) if self.shards is None else self._distinct_tensors()
+        self.saver.save(Checkpoint(model, tensors, kept.to_json(), progress, fingerprint))
 
     def finish(self) -> None:
         """Wait until all checkpoints are written; raise ResourceError if writing failed."""
@@ -76,9 +81,18 @@ class RunCheckpoints:
         """Restore weights, optimizer, loss scale, token budget and records; return the state of the run."""
         kept = KeptState(**checkpoint.state)
         begun = factors(self.model)
-        restore_model(self.model, checkpoint.model)
+        if checkpoint.shards is not None:
+            allocate_states(self.stepper.optimizer)
+            read_shards(checkpoint.shards, self._distinct_tensors(), self._states()[0])
+        elif self.shards is not None:
+            restore_model(self.model, checkpoint.model)
+            allocate_states(self.stepper.optimizer)
+            for name, tensor in self._states()[0].items():
+                copy_part(checkpoint.optimizer[name], tensor)
+        else:
+            restore_model(self.model, checkpoint.model)
+            restore_optimizer(self.stepper.optimizer, self._names(), checkpoint.optimizer, kept.optimizer)
         follow_checkpoint(self.model, begun)
-        restore_optimizer(self.stepper.optimizer, self._names(), checkpoint.optimizer, kept.optimizer)
         if kept.scaler:  # none, where the checkpoint's run computed in another precision
             self.stepper.loss_scale.load_state_dict(kept.scaler)
         if kept.shrunk_token_budget is not None:
@@ -94,8 +108,24 @@ class RunCheckpoints:
             _log.warning("%s (%s) 체크포인트는 저장합니다.", error.what, error.where)
             return self.recorder.written()
 
+    def _distinct_tensors(self) -> dict[str, torch.Tensor]:
+        """Return the trained weights and buffers, tied ones by their first name alone."""
+        first = {name for name, _ in (*self.model.named_parameters(), *self.model.named_buffers())}
+        return {name: tensor for name, tensor in trained_tensors(self.model).items() if name in first}
+
+    def _states(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return the optimizer's states as `optimizer_tensors` does; those of shards as parts of whole tensors."""
+        tensors, numbers = optimizer_tensors(self.stepper.optimizer, self._names())
+        if self.shards is None:
+            return tensors, numbers
+        weights = dict(self.model.named_parameters())
+        return {key: like(weights[key.partition("/")[2]], tensor) for key, tensor in tensors.items()}, numbers
+
     def _names(self) -> dict[torch.nn.Parameter, str]:
-        return {parameter: name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        """Return the name of each parameter that is stepped, or whose shard is."""
+        stepped = {} if self.shards is None else self.shards.local
+        named = self.model.named_parameters()
+        return {stepped.get(parameter, parameter): name for name, parameter in named if parameter.requires_grad}
 
 
 @contextmanager

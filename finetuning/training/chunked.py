@@ -136,14 +136,15 @@ class ChunkedOptimizer(torch.optim.Optimizer):
         self.skips_on_device = False
         self.found_inf: torch.Tensor | None = None
 
-    def seed_rounding(self, seed: int, step: int) -> None:
+    def seed_rounding(self, seed: int, step: int, shard: int) -> None:
         """Seed the rounding of a step by the run alone, so that the replicas of several processes stay equal.
 
         Args:
             seed: Seed of the run.
             step: Number of the step, from 0.
+            shard: Which shard of the weights is stepped; 0 where they are whole.
         """
-        number = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+        number = int(np.random.SeedSequence([seed, step, shard]).generate_state(1, np.uint64)[0])
         for generator in self._rounding.values():
             generator.manual_seed(number)
 

@@ -14,8 +14,8 @@ from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.recorder import Recorder
 from finetuning.reporting.throughput import Tally
+from finetuning.training.results import StepResult, sums_and_norms
 from finetuning.training.state import TrainingState
-from finetuning.training.step import StepResult, sums_and_norms
 from finetuning.types import RandomKey
 from finetuning.windows.objectives.registry import objective_of
 from finetuning.windows.order import Window

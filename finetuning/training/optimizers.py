@@ -6,8 +6,9 @@ A new optimizer is a function that returns a Rule, a row in OPTIMIZERS, and its 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -88,7 +89,10 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
 # --- making one ---
 
 
-def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backward: bool) -> Optimizer:
+def make_optimizer(
+    model: torch.nn.Module, settings: TrainingSettings, in_backward: bool,
+    shards: Mapping[torch.nn.Parameter, torch.nn.Parameter] = MappingProxyType({}),
+) -> Optimizer:  # fmt: skip
     """Make the optimizer that `training.optimizer` names. Parameters of one dimension (biases, norms) do not decay.
 
     AdamW on float32 weights is torch's fused one over all parameters; everything else steps them chunk by chunk.
@@ -97,6 +101,7 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backwa
         model: The model; parameters that require a gradient are trained.
         settings: The settings of training.
         in_backward: Whether the optimizer steps inside the backward pass.
+        shards: What is stepped in the place of a sharded parameter.
 
     Returns:
         The optimizer.
@@ -105,7 +110,7 @@ def make_optimizer(model: torch.nn.Module, settings: TrainingSettings, in_backwa
         SettingsError: A package that the optimizer needs is not installed.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    stepped = _groups(model, settings)
+    stepped = _groups(model, settings, shards)
     groups = [group for _, group in stepped]
     is_plain = all(p.dtype in (torch.float32, torch.float64) for p in trained)
     if settings.optimizer == "adamw" and is_plain and not in_backward:
@@ -123,7 +128,9 @@ def rows_of(model: torch.nn.Module, optimizer: str) -> dict[str, OptimizerRow]:
     return {name: row.matrices if row.matrices is not None and name in apart else row for name in trained}
 
 
-def _groups(model: torch.nn.Module, settings: TrainingSettings) -> list[tuple[OptimizerRow, dict[str, Any]]]:
+def _groups(
+    model: torch.nn.Module, settings: TrainingSettings, shards: Mapping[torch.nn.Parameter, torch.nn.Parameter]
+) -> list[tuple[OptimizerRow, dict[str, Any]]]:
     """Group the trained parameters by how they are stepped, weight decay and `lr_scale`, their factor of the rate."""
     from finetuning.models.depths import layers_below_head
 
@@ -137,7 +144,7 @@ def _groups(model: torch.nn.Module, settings: TrainingSettings) -> list[tuple[Op
         scale = decay ** depths[name] * (settings.lora_plus_ratio if is_faster else 1.0)
         group = {"params": [], "weight_decay": 0.0 if is_vector else settings.weight_decay, "lr_scale": scale}
         key = (depths[name], is_vector, is_faster, row is not own)
-        groups.setdefault(key, (row, group))[1]["params"].append(parameter)
+        groups.setdefault(key, (row, group))[1]["params"].append(shards.get(parameter, parameter))
     return [groups[key] for key in sorted(groups)]
 
 

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
@@ -14,6 +13,7 @@ import torch
 from exceptions import OutOfMemory, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, reraise_oom
+from finetuning.device.sharding import Shards
 from finetuning.inference.evaluator import Evaluator
 from finetuning.ops.dense_attention import without_padding
 from finetuning.reporting.profile import Profile
@@ -22,68 +22,14 @@ from finetuning.training.backward_step import HalfStep, measured_in_backward, st
 from finetuning.training.chunked import ChunkedOptimizer
 from finetuning.training.compile import CompiledLayers, is_worth_compiling
 from finetuning.training.optimizers import allocate_states, make_optimizer, stepping_lines, takes_found_inf
+from finetuning.training.results import StepResult, WindowGradient
+from finetuning.training.votes import PeerRanOut, check_peers, vote
 from finetuning.types import Batch
 from finetuning.windows.objectives.registry import objective_of
 from finetuning.windows.order import Window
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class WindowGradient:
-    """The gradient of a window, stored in the parameters' `grad`, and what it was computed from.
-
-    Attributes:
-        sums: Numerators of the window's loss and of what the objective measures, over all processes, on the device.
-        counts: The window's counts over all processes: first its items, the denominator of its loss.
-        batches: This process's micro-batches.
-        consumed_norm: L2 norm of a gradient that was measured or applied inside the backward pass and then dropped, a
-            scalar on the device; None if the gradient is stored.
-    """
-
-    sums: torch.Tensor
-    counts: tuple[float, ...]
-    batches: list[Batch]
-    consumed_norm: torch.Tensor | None
-
-    @property
-    def loss_sum(self) -> torch.Tensor:
-        """Numerator of the window's loss, a scalar on the device."""
-        return self.sums[0]
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Result of one optimizer step, summed over all processes.
-
-    Attributes:
-        sums: Sums of the loss and of what the objective measures over the window's items, on the device; reading them
-            waits for the device.
-        items: Denominator of the window's loss: its items, or the sum of their weights.
-        grad_norm: L2 norm of the gradient before clipping, a scalar on the device. If it or the loss is not finite,
-            the step was skipped.
-        lr: Learning rate of the step.
-        tokens: Real tokens of this process.
-        padded_tokens: Tokens that the layers of this process's model computed, padding included.
-        overflowed: Whether the gradient overflowed fp16, so that only the loss scale changed.
-        uncompiled: How often one of the compiled layers ran its Python code, which shapes may need.
-    """
-
-    sums: torch.Tensor
-    items: float
-    grad_norm: torch.Tensor
-    lr: float
-    tokens: int
-    padded_tokens: int
-    overflowed: bool
-    uncompiled: int = 0
-
-
-def sums_and_norms(results: Sequence[StepResult]) -> list[tuple[list[float], float]]:
-    """Return (sums, gradient norm) of each step, read from the device in one copy."""
-    rows = [torch.cat((result.sums, result.grad_norm.to(result.sums.dtype).reshape(1))) for result in results]
-    return [(sums, norm) for *sums, norm in torch.stack(rows).tolist()] if rows else []
 
 
 class OptimizerStep:
@@ -94,19 +40,24 @@ class OptimizerStep:
         evaluator: Holds the model in training, its task, its runtime and its memory.
         profile: Measures the phases of a step.
         plan: Cuts a window into micro-batches that fit the token budget; called again after memory ran out.
+        shards: This process's shards of the model; None where the model is whole.
     """
 
     def __init__(
-        self, settings: Settings, evaluator: Evaluator, profile: Profile, plan: Callable[[Window], ReadyWindow]
-    ) -> None:
-        self.settings, self.profile, self.plan = settings, profile, plan
+        self, settings: Settings, evaluator: Evaluator, profile: Profile, plan: Callable[[Window], ReadyWindow],
+        shards: Shards | None = None,
+    ) -> None:  # fmt: skip
+        self.settings, self.profile, self.plan, self.shards = settings, profile, plan, shards
         self.model, self.runtime, self.memory = evaluator.model, evaluator.runtime, evaluator.memory
         self.objective = objective_of(evaluator.task)
-        self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward)
+        stepped = {} if shards is None else shards.local
+        self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward, stepped)
         self.learning_rate = settings.training.learning_rate
         self.loss_scale = self.runtime.loss_scale()
         self.stepped_in_backward = self._stepped_in_backward()
         self.compiled: CompiledLayers | None = None
+        self._idle: Batch | None = None
+        self._passes_left = 0
         # through `found_inf` a step is skipped without a sync; an optimizer without it needs the value on the host
         self.skips_on_device = self.runtime.skips_steps_on_device and takes_found_inf(self.optimizer)
         if self.stepped_in_backward is not None:
@@ -128,6 +79,10 @@ class OptimizerStep:
             allocate_states(self.optimizer)
         for line in stepping_lines(self.model, self.settings.training):
             _log.info("%s", line)
+        if self.shards is not None:
+            self._idle = planner.idle()
+            self._try_heaviest(planner)
+            return
         asked, epochs = self.settings.training.torch_compile, self.settings.training.epochs
         tokens = int(planner.examples.lengths.sum()) * epochs
         if not is_worth_compiling(self.settings, self.model, self.runtime.precision, planner.layout, tokens):
@@ -146,6 +101,24 @@ class OptimizerStep:
         with reraise, measured_in_backward(self.model):
             compiled.compile(lambda: self.accumulate([sample], self.objective.counts([sample]), 0))
         self.compiled = compiled
+
+    def _try_heaviest(self, planner: WindowPlanner) -> None:
+        """Lower the token budget until the heaviest micro-batch fits: a sharded window cannot be taken again."""
+        while True:
+            batch, failed = planner.heaviest(self.memory.token_budget), None
+            try:
+                self.accumulate([batch], self.objective.counts([batch]), 0)
+            except MAY_BE_OUT_OF_MEMORY as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed = batch
+            verdict = vote(self.runtime, failed)
+            self.drop_gradients()
+            if not verdict.tokens:
+                return
+            assert self.shards is not None
+            self.shards.forget_pass()
+            self.memory.shrink(batch.inputs["input_ids"].numel(), batch.examples())
 
     # --- the gradient ---
 
@@ -171,28 +144,59 @@ class OptimizerStep:
             OutOfMemory: Not even one example fits.
         """
         if isinstance(self.optimizer, ChunkedOptimizer):
-            self.optimizer.seed_rounding(self.settings.training.seed, step)
+            shard = 0 if self.shards is None else self.shards.number
+            self.optimizer.seed_rounding(self.settings.training.seed, step, shard)
         window = ready.window
         if ready.token_budget != self.memory.token_budget:  # memory ran out after the window was planned
             ready = self.plan(window)
         batches = ready.batches
-        counts = tuple(self.runtime.total(float(count)) for count in self.objective.counts(batches))
-        while True:
-            try:
-                sums, norm = self._backward(batches, counts, step)
-                break
-            except MAY_BE_OUT_OF_MEMORY as error:
-                if not is_out_of_memory(error):
-                    raise
-                largest = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
-            self.optimizer.zero_grad(set_to_none=True)
-            self.memory.shrink(largest.inputs["input_ids"].numel(), largest.examples())
+        counts = self.runtime.totals(self.objective.counts(batches))
+        while (made := self._unless_out_of_memory(self._equally_many(batches), counts, step)) is None:
             batches = self.plan(window).batches
+        sums, norm = made
         return WindowGradient(self.runtime.summed(sums), counts, batches, norm)
+
+    def _unless_out_of_memory(
+        self, batches: list[Batch], counts: Sequence[float], step: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """Return what `_backward` returns; None where memory ran out in a process, which has a lower budget now."""
+        made, failed, verdict = None, None, None
+        try:
+            made = self._backward(batches, counts, step)
+        except PeerRanOut as peer:
+            verdict = peer.verdict
+        except MAY_BE_OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            if self.shards is not None:  # the others wait for this process inside a pass
+                raise self.memory.ran_out("학습하는 도중에 메모리가 부족해졌습니다.") from error
+            failed = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
+        verdict = verdict or vote(self.runtime, failed)
+        if not verdict.tokens:
+            return made
+        self.drop_gradients()
+        if verdict.single:
+            self.memory.shrink(verdict.single, examples=1)  # raises, in every process
+        if failed is not None:
+            self.memory.shrink(failed.inputs["input_ids"].numel(), failed.examples())
+        return None
+
+    def _equally_many(self, batches: list[Batch]) -> list[Batch]:
+        """Add idle micro-batches where the model is sharded: every pass gathers weights from all processes."""
+        if self.shards is None or self._idle is None:
+            return batches
+        return batches + [self._idle] * (int(self.runtime.maximum(len(batches))) - len(batches))
+
+    def drop_gradients(self) -> None:
+        """Drop all gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.shards is not None:
+            self.model.zero_grad(set_to_none=True)
 
     def accumulate(self, batches: list[Batch], counts: Sequence[float], step: int) -> torch.Tensor:
         """Add the gradient of these micro-batches to the parameters; return the objective's sums."""
         self.runtime.seed_step(self.settings.training.seed, step)
+        self._passes_left = len(batches)
         layers = nullcontext() if self.compiled is None else self.compiled.in_use()
         with self.runtime.autocast(), layers:  # around the whole window, so that weights are cast once
             return self.objective.accumulate(self.model, batches, counts, self)
@@ -209,7 +213,10 @@ class OptimizerStep:
         return self.profile.phase(name)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradient of a loss under fp16's loss scale."""
+        """Add the gradient of a loss under fp16's loss scale. Objectives call it once for each micro-batch."""
+        self._passes_left -= 1
+        if self.shards is not None:
+            self.shards.sum_gradients(is_last=self._passes_left == 0)
         self.loss_scale.scaled(loss).backward()
 
     @contextmanager
@@ -223,13 +230,15 @@ class OptimizerStep:
 
     def summed(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sum of the processes' values."""
+        check_peers(self.runtime)
         return self.runtime.summed(value)
 
     def gathered(self, tensor: torch.Tensor, facts: _T) -> tuple[list[tuple[torch.Tensor, _T]], int]:
         """Return the tensor and the facts of every process, and the rank of this one."""
         if self.runtime.processes == 1:
             return [(tensor, facts)], 0
-        return self.runtime.gathered([(tensor.cpu(), facts)]), self.runtime.process
+        check_peers(self.runtime)
+        return self.runtime.by_process((tensor.cpu(), facts)), self.runtime.process
 
     def _backward(
         self, batches: list[Batch], counts: Sequence[float], step: int
@@ -258,21 +267,15 @@ class OptimizerStep:
         """
         if gradient.consumed_norm is not None:  # `update` clips in a second backward pass
             return gradient.consumed_norm
+        limit = self.settings.training.max_grad_norm
         with self.profile.phase("optimizer"):
-            self._sum_gradients_over_processes()  # first: an overflow in one process must skip the step in all
+            if self.shards is not None:
+                return self.shards.clip(limit)
+            # first: an overflow in one process must skip the step in all
+            self.runtime.sum_gradients([p for p in self.model.parameters() if p.requires_grad])
             parameters = [p for p in self.model.parameters() if p.grad is not None]
             self.loss_scale.unscale([p.grad for p in parameters if p.grad is not None])
-            limit = self.settings.training.max_grad_norm
             return torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
-
-    def _sum_gradients_over_processes(self) -> None:
-        """Sum the processes' gradients. A process whose share of the window is empty adds zeros."""
-        if self.runtime.processes == 1:
-            return
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-                parameter.grad = self.runtime.summed(gradient)
 
     # --- the update ---
 
@@ -303,7 +306,7 @@ class OptimizerStep:
             _log.debug("fp16 범위를 넘은 기울기가 있어 loss scale을 낮춥니다.")
             self.loss_scale.shrink()
             overflowed = True
-        self.optimizer.zero_grad(set_to_none=True)
+        self.drop_gradients()
         return overflowed
 
     def _apply_in_backward(self, gradient: WindowGradient, norm: torch.Tensor, step: int) -> None:

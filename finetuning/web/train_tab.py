@@ -74,15 +74,15 @@ def build_train(work: Work, say: Say, chosen: gr.State, page: gr.Blocks) -> None
         return lambda now, given: on_setting(now, setting, given)
 
     for setting, box in zip(_COMMON, common, strict=True):
-        box.input(setter(setting), [chosen, box], [chosen, others], trigger_mode="always_last")
+        box.change(setter(setting), [chosen, box], [chosen, others])
 
     def on_key(one: str, now: Chosen) -> tuple[str, str]:
         return said(_about(facts, one, say)), now.settings.get(one, "")
 
     key.input(on_key, [key, chosen], [about, value])
-    value.input(on_setting, [chosen, key, value], [chosen, others], trigger_mode="always_last")
+    value.change(on_setting, [chosen, key, value], [chosen, others])
     preset.input(lambda now, wanted: replace(now, preset=wanted), [chosen, preset], chosen, trigger_mode="always_last")
-    name.input(lambda now, given: replace(now, name=given.strip()), [chosen, name], chosen, trigger_mode="always_last")
+    name.change(lambda now, given: replace(now, name=given.strip()), [chosen, name], chosen)
     chosen.change(checked, chosen, typed)
     chosen.change(lambda now, given: gr.skip() if given.strip() == now.name else now.name, [chosen, name], name)
 

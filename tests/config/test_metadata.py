@@ -11,7 +11,7 @@ import torch
 
 from data_manager import DataManager
 from exceptions import SettingsError
-from finetuning.checkpoints.fingerprint import check_same_run
+from finetuning.checkpoints.fingerprint import check_same_run, fingerprint
 from finetuning.config.metadata import Section, fields_of, setting
 from finetuning.config.schema import Settings, cache_dependencies
 from finetuning.tasks.registry import find_task
@@ -51,8 +51,10 @@ def test_a_new_section_is_part_of_the_cache_and_a_field_may_say_otherwise() -> N
 
 def test_a_new_section_is_part_of_the_fingerprint(tiny_model: Path, tmp_path: Path) -> None:
     manager = make_manager(tiny_model, tmp_path, "text-classification", torch.float32)
-    manager.settings = WiderSettings.model_validate(manager.settings.model_dump())
-    found = manager.fingerprint
+    settings = WiderSettings.model_validate(manager.settings.model_dump())
+    found = fingerprint(
+        settings, manager.model, manager.train_examples, {}, 64, manager.window_size, manager.runtime.precision
+    )
     assert found["toy.beta"] == 0.1
     assert "toy.label_smoothing" not in found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,11 +34,18 @@ class TwoProcesses(Runtime):
     def process(self) -> int:
         return 0
 
-    def total(self, value: float) -> float:
-        return value
+    def totals(self, values: Sequence[float]) -> tuple[float, ...]:
+        return tuple(values)
+
+    def maxima(self, values: Sequence[float]) -> tuple[float, ...]:
+        return tuple(values)
 
     def summed(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if tensor.shape == (1,) else tensor + self.other  # the loss is that of both
+        return tensor  # the loss is that of both
+
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        for parameter in parameters:
+            parameter.grad = (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad) + self.other
 
 
 def in_fp16(kind: type[Runtime] = Runtime) -> Any:

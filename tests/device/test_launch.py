@@ -36,11 +36,18 @@ def test_a_whole_place_and_none_are_fine(environment: dict[str, str]) -> None:
     check_launch(environment)
 
 
-@pytest.mark.parametrize("name", ["ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM",
+        "ACCELERATE_USE_PARALLELISM_CONFIG",
+    ],
+)  # fmt: skip
 def test_an_engine_that_is_not_used_is_refused_by_name(name: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "true")
     run = cli("predict", "--output_dir", "no-such")
     assert run.code == 2 and name in run.err and "Traceback" not in run.err
+    assert "distributed.shard=full" in run.err
 
 
 def test_a_left_over_launch_is_no_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,12 +59,12 @@ def test_a_left_over_launch_is_no_traceback(cli: Cli, monkeypatch: pytest.Monkey
 def test_settings_of_accelerate_that_differ_from_the_run_are_told() -> None:
     asked = {
         "ACCELERATE_MIXED_PRECISION": "fp8", "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR",
-        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "8", "ACCELERATE_USE_FSDP": "true",
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "8",
     }  # fmt: skip
     notes = " ".join(unused_settings(asked, "bf16"))
     assert all(name in notes for name in asked)
     usual: dict[str, Any] = {
         "ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_DYNAMO_BACKEND": "no",
-        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1", "ACCELERATE_USE_FSDP": "false",
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1",
     }  # fmt: skip
     assert unused_settings(usual, "bf16") == []

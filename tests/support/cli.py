@@ -51,7 +51,7 @@ def without_report(words: list[str]) -> list[str]:
     return [*words[:place], "--set", "logging.report=false", *words[place:]]
 
 
-def _answer_signals() -> None:
+def answer_signals() -> None:
     """Undo what `nohup` or a background shell around the tests has the run inherit: ignored signals."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -62,7 +62,7 @@ def stop_at(arguments: list[str], line: str, signal_number: int) -> tuple[int, s
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "finetuning_app.py"), *arguments],
         cwd=ROOT, stderr=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        preexec_fn=_answer_signals,
+        preexec_fn=answer_signals,
     )  # fmt: skip
     log: list[str] = []
     guard = threading.Timer(200, process.kill)

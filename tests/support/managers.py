@@ -59,7 +59,9 @@ def make_manager(
     memory = MemoryManager(settings, runtime.device, 64)
     evaluator = Evaluator(task, model, tokenizer, ("긍정", "부정"), 64, runtime, memory, lambda: None)
     store = CheckpointStore(output_dir, 2)
-    return TrainingManager(settings, evaluator, examples, examples, store, lambda _: None, lambda: None, {}, output_dir)
+    return TrainingManager(
+        settings, evaluator, examples, examples, store, lambda *_: None, lambda: None, {}, output_dir
+    )
 
 
 def fail_above(manager: TrainingManager, tokens: int, message: str) -> None:

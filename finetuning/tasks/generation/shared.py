@@ -62,16 +62,15 @@ class GeneratingScorer(VocabularyScorer):
         """Return the loss of each labelled position, (items,). The logits of a whole batch never exist."""
         import torch
 
-        from finetuning.ops.vocabulary_loss import as_identity, vocabulary_losses
+        from finetuning.ops.vocabulary_loss import computing, vocabulary_losses
 
         labels, head = chosen_labels(batch), plain_head_of(model)
         if head is None:
             return torch.nn.functional.cross_entropy(
                 at_least_float32(self.project(model, batch)), labels, reduction="none"
             )
-        with as_identity(head):
-            hidden = self.project(model, batch)
-        return vocabulary_losses(hidden, head.weight, head.bias, labels)
+        with computing(head, lambda hidden: vocabulary_losses(hidden, head.weight, head.bias, labels)):
+            return self.project(model, batch).squeeze(1)
 
     def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the sum of the losses."""
@@ -177,14 +176,17 @@ def generate_texts(
     Returns:
         The texts without special tokens.
     """
+    from finetuning.device.sharding import is_sharded
+
     most = max(1, min(decoding.max_new_tokens, (positions_of(model) or 1 << 30) - prompt_tokens))
     generate: Any = model.generate
-    made = generate(**inputs, max_new_tokens=most, **decoding.arguments(prompt_tokens, numbers))
+    options = decoding.arguments(prompt_tokens, numbers)
+    made = generate(**inputs, max_new_tokens=most, synced_gpus=is_sharded(model), **options)
     answers: list[list[int]] = made[:, prompt_tokens:].tolist()  # one wait for the device, instead of one a row
     texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    options = model.generation_config
-    ends = set(options.eos_token_id if isinstance(options.eos_token_id, list) else [options.eos_token_id])
-    unforced = most - (options.forced_eos_token_id is not None)  # a forced last token does not mean that the text ended
+    config = model.generation_config
+    ends = set(config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id])
+    unforced = most - (config.forced_eos_token_id is not None)  # a forced last token does not mean that the text ended
     return [
         GeneratedText(text.strip(), ended=not ends.isdisjoint(ids[:unforced]))
         for text, ids in zip(texts, answers, strict=True)

@@ -35,7 +35,7 @@ class Contrastive:
 
     def counts(self, batches: Sequence[Batch]) -> tuple[float, ...]:
         """Return the number of examples of these micro-batches, as many as there are queries."""
-        return (sum(batch.items for batch in batches),)
+        return (sum(batch.items for batch in batches if not batch.is_idle),)
 
     def accumulate(
         self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[float], passes: Passes
@@ -84,8 +84,11 @@ class Contrastive:
             The sums of loss and measures over the number of processes, (1 + measures,); and the gradient of each
             micro-batch's vectors, in the shape of the vectors.
         """
-        own = torch.cat(list(vectors)) if vectors else torch.empty(0, device=model.device)
-        everyone, rank = passes.gathered(own, [batch.texts for batch in batches if batch.texts is not None])
+        pairs = list(zip(vectors, batches, strict=True))
+        real = [one for one, batch in pairs if not batch.is_idle]
+        own = torch.cat(real) if real else torch.empty(0, device=model.device)
+        texts = [batch.texts for batch in batches if batch.texts is not None and not batch.is_idle]
+        everyone, rank = passes.gathered(own, texts)
         there = [part for part in everyone if len(part[0])]
         pool = pool_of(Texts.joined([texts for _, parts in there for texts in parts]))
         pool = pool.mapped(lambda tensor: tensor.to(model.device))
@@ -95,6 +98,6 @@ class Contrastive:
             loss, measured = window_loss(pooled, pool, self.scores.settings.embedding)
             (gradient,) = torch.autograd.grad(loss / examples, pooled)
         start = sum(len(part[0]) for part in everyone[:rank])
-        sizes = [len(one) for one in vectors]
-        mine = list(gradient[start : start + sum(sizes)].split(sizes)) if sizes else []
-        return torch.stack([loss.detach(), *measured]) / len(everyone), mine
+        mine = iter(gradient[start:].split([len(one) for one in real] + [len(gradient) - start - len(own)]))
+        parts = [torch.zeros_like(one) if batch.is_idle else next(mine) for one, batch in pairs]
+        return torch.stack([loss.detach(), *measured]) / len(everyone), parts

@@ -31,7 +31,8 @@ class Preference:
 
     def counts(self, batches: Sequence[Batch]) -> tuple[float, ...]:
         """Return the examples of these micro-batches, and the tokens of good answers that are trained as in SFT."""
-        return sum(batch.items for batch in batches), sum(map(self.scores.sft_tokens, batches))
+        real = [batch for batch in batches if not batch.is_idle]
+        return sum(batch.items for batch in real), sum(map(self.scores.sft_tokens, real))
 
     def accumulate(
         self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[float], passes: Passes
@@ -48,9 +49,10 @@ class Preference:
                     loss = examples_losses.sum()
                     if sft_tokens:
                         loss = loss + self.scores.sft_loss(losses, ready) * (examples / sft_tokens)
+                    found = torch.stack([loss, *rewards]) * (not batch.is_idle)
                 with passes.phase("backward"):
-                    passes.backward(loss / examples)
-            total = total + torch.stack([loss.detach(), *rewards])
+                    passes.backward(found[0] / examples)
+            total = total + found.detach()
         return total
 
     def _reference_point(
@@ -65,7 +67,8 @@ class Preference:
             for batch in batches:
                 assert batch.others is not None
                 with passes.without_gradients(), passes.on_device(batch.others) as ready, passes.phase("forward"):
-                    moved = moved + self.scores.moved(self.scores.token_losses(model, ready), ready)
+                    found = self.scores.moved(self.scores.token_losses(model, ready), ready)
+                    moved = moved + found * (not batch.is_idle)
         finally:
             model.train(was_training)
         return (passes.summed(moved) / examples).clamp(min=0)

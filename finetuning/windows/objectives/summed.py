@@ -25,7 +25,7 @@ class Summed:
 
     def counts(self, batches: Sequence[Batch]) -> tuple[float, ...]:
         """Return the number of items of these micro-batches, or the sum of their weights."""
-        return (sum(self.task.scores.items(batch) for batch in batches),)
+        return (sum(self.task.scores.items(batch) for batch in batches if not batch.is_idle),)
 
     def accumulate(
         self, model: PreTrainedModel, batches: Sequence[Batch], counts: Sequence[float], passes: Passes
@@ -35,7 +35,7 @@ class Summed:
         for batch in batches:
             with passes.on_device(batch) as ready:
                 with passes.phase("forward"):
-                    loss_sum = self.task.scores.training_loss(model, ready)
+                    loss_sum = self.task.scores.training_loss(model, ready) * (not batch.is_idle)
                 with passes.phase("backward"):
                     passes.backward(loss_sum / counts[0])
             total = total + loss_sum.detach()

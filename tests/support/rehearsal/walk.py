@@ -28,7 +28,8 @@ from finetuning.reporting.profile import NoProfile
 from finetuning.tasks.generation.shared import GeneratingScorer
 from finetuning.training.ahead import WindowPlanner
 from finetuning.training.optimizers import allocate_states
-from finetuning.training.step import OptimizerStep, sums_and_norms
+from finetuning.training.results import sums_and_norms
+from finetuning.training.step import OptimizerStep
 from finetuning.types import NO_CARD, Card, RandomKey
 from finetuning.windows.layouts import Layout, Packed, Padded, choose_layout
 from finetuning.windows.order import Window

@@ -1,0 +1,72 @@
+"""The other processes of a group where one of them fails: one message from one of them, no traceback of the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+
+from exceptions import ResourceError
+
+_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "socket closed")
+_SOON_S = 1.0  # in which the process that failed says why
+
+
+def launches_several(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a launcher such as torchrun started this process, and hands signals on to it."""
+    return "TORCHELASTIC_RUN_ID" in environment
+
+
+def launcher_words(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the words that started the group of processes, before the program; none where nothing launched it."""
+    if not launches_several(environment):
+        return []
+    if "ACCELERATE_DYNAMO_BACKEND" in environment:  # which accelerate launch always sets
+        return ["accelerate", "launch", "--num_processes", environment.get("WORLD_SIZE", "1")]
+    nodes = environment.get("GROUP_WORLD_SIZE", "1")
+    more = [] if nodes == "1" else ["--nnodes", nodes, "--rdzv_endpoint", environment.get("MASTER_ADDR", "HOST")]
+    return ["torchrun", "--nproc_per_node", environment.get("LOCAL_WORLD_SIZE", "1"), *more]
+
+
+def is_peer_lost(error: BaseException) -> bool:
+    """Return whether an error means that another process of the group has ended."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and "WORLD_SIZE" in os.environ and any(one in text for one in _LOST)
+
+
+def peer_lost(resume: str) -> ResourceError:
+    """Build the error of a process whose peer has ended without a word; resume: the command that goes on."""
+    return ResourceError(
+        "다른 프로세스가 끝나 버려 함께 멈춥니다.",
+        where=f"프로세스 {os.environ.get('RANK')}번",
+        remedy="그 프로세스가 남긴 메시지가 없으면 메모리가 부족해 운영체제가 끝냈을 수 있습니다. 저장된 "
+        f"체크포인트에서 이어서 하려면: {resume}",
+    )
+
+
+def is_first_to_say(message: str, after_others: bool = False) -> bool:
+    """Return whether this process should print a message that others of its group may have, too.
+
+    Args:
+        message: The message; each is printed once.
+        after_others: Whether any message of another process makes this one unnecessary.
+
+    Returns:
+        Always true in a run of one process.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    try:
+        import torch.distributed as dist
+
+        if not dist.is_initialized():  # what fails before fails in all of them
+            return os.environ.get("LOCAL_RANK", "0") == "0"
+        store = dist.distributed_c10d._get_default_store()
+        if after_others:
+            time.sleep(_SOON_S)
+            return bool(store.add("said", 1) == 1)
+        store.add("said", 1)
+        return bool(store.add(hashlib.sha256(message.encode()).hexdigest(), 1) == 1)
+    except (ImportError, RuntimeError):  # the store went with the process that had it
+        return True

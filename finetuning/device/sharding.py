@@ -1,0 +1,180 @@
+"""Sharding by torch's FSDP2: the processes divide a model's weights, gradients and optimizer states among them.
+
+A block's weights are gathered when it runs and freed behind it; its gradients are summed and divided after the last
+backward pass of a window. Source: Zhao et al. 2023; torchtitan's use of `fully_shard`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+if TYPE_CHECKING:
+    from finetuning.device.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Shards:
+    """This process's shards of a model.
+
+    Optimizers step the local shards, which are plain tensors, so nothing in a step but the gathering of weights and the
+    reduction of gradients knows of the other processes.
+
+    Attributes:
+        model: The sharded model.
+        mesh: The processes that divide it: (shards,), or (copies, shards).
+        local: Local shard of each trained parameter, by the sharded parameter.
+    """
+
+    model: FSDPModule
+    mesh: DeviceMesh
+    local: dict[torch.nn.Parameter, torch.nn.Parameter] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """Which of the shards this process has, from 0. Copies of a shard have the same number."""
+        return self.mesh.get_local_rank(self.mesh.ndim - 1)
+
+    def sum_gradients(self, is_last: bool) -> None:
+        """Set whether the next backward pass is the window's last one, after which the gradients are summed."""
+        self.model.set_requires_gradient_sync(is_last)
+
+    def clip(self, limit: float | None) -> torch.Tensor:
+        """Give the gradients to the local shards, clipped; return the norm of the whole gradient before.
+
+        Args:
+            limit: The largest L2 norm of the gradient over all processes; None for no limit.
+
+        Returns:
+            The norm, a scalar on the device.
+        """
+        for parameter, local in self.local.items():
+            gradient, parameter.grad = parameter.grad, None
+            local.grad = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+        gradients = [local.grad for local in self.local.values() if local.grad is not None]
+        squares = [torch.linalg.vector_norm(one, dtype=_at_least_float32(one.dtype)).square() for one in gradients]
+        total = torch.stack(squares).sum()
+        dist.all_reduce(total, group=self.mesh.get_group(self.mesh.ndim - 1))
+        norm = total.sqrt()
+        if limit is not None:
+            torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+    def forget_pass(self) -> None:
+        """Forget a pass that failed in every process, with what it had gathered."""
+        if hasattr(self.model, "reset_iter_state"):  # torch 2.13
+            self.model.reset_iter_state()
+        free_gathered(self.model)  # type: ignore[arg-type]
+
+
+def free_gathered(model: torch.nn.Module) -> None:
+    """Free weights that passes without a backward pass have left gathered; nothing where no model is sharded."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Return whether the processes divide a model among them, so that they have to run it equally often."""
+    return isinstance(model, FSDPModule)
+
+
+def shard(
+    model: torch.nn.Module, blocks: Sequence[torch.nn.Module], apart: Sequence[torch.nn.Module],
+    mode: Literal["full", "hybrid"], runtime: Runtime,
+) -> Shards:  # fmt: skip
+    """Divide a model among the processes, in place.
+
+    Blocks are gathered in autocast's precision, which halves what is sent; their gradients are summed in float32. The
+    weights outside (embedding, head) are gathered as they are, so that hidden states keep their precision.
+
+    Args:
+        model: The model, whole in every process.
+        blocks: The modules that are gathered one by one: those that repeat.
+        apart: Others that are gathered by themselves, such as a head that shares no weight.
+        mode: `full` over all processes; `hybrid` over those of a node, with a copy in each node.
+        runtime: The processes, their device and precision.
+
+    Returns:
+        The shards of this process.
+    """
+    device, here = runtime.device.type, runtime.processes_here
+    if mode == "hybrid":
+        sizes = (runtime.processes // here, here)
+        mesh = init_device_mesh(device, sizes, mesh_dim_names=("copies", "shards"))
+    else:
+        mesh = init_device_mesh(device, (runtime.processes,), mesh_dim_names=("shards",))
+    halved = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    plain = MixedPrecisionPolicy(cast_forward_inputs=False)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, mp_policy=halved if runtime.precision == "bf16" else plain)
+    for module in apart:
+        fully_shard(module, mesh=mesh, mp_policy=plain)
+    whole: Any = fully_shard(model, mesh=mesh, mp_policy=plain)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):  # the window divides, and gloo cannot
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+    local = {one: _local(one) for one in model.parameters() if one.requires_grad}
+    return Shards(whole, mesh, local)
+
+
+def _local(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+    assert isinstance(parameter, DTensor)
+    return torch.nn.Parameter(parameter.to_local().detach())
+
+
+def like(parameter: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
+    """Return a tensor over all processes whose shards are the local ones, divided as a parameter is."""
+    if not isinstance(parameter, DTensor) or local.shape != parameter.to_local().shape:
+        return local
+    return DTensor.from_local(
+        local, parameter.device_mesh, parameter.placements, run_check=False, shape=parameter.shape,
+        stride=parameter.stride(),
+    )  # fmt: skip
+
+
+def whole_tensors(tensors: dict[str, torch.Tensor], keeps: bool) -> dict[str, torch.Tensor]:
+    """Gather tensors one by one into the CPU's memory. Every process has to call it.
+
+    Args:
+        tensors: Tensors by name, the same names in every process.
+        keeps: Whether this process gets them.
+
+    Returns:
+        The whole tensors, where they are asked for; names of one tensor keep one.
+    """
+    found: dict[int, torch.Tensor] = {}
+    for tensor in tensors.values():
+        if id(tensor) in found:
+            continue
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if keeps:
+            found[id(tensor)] = whole.detach().to("cpu", copy=not isinstance(tensor, DTensor))
+    return {name: found[id(tensor)] for name, tensor in tensors.items()} if keeps else {}
+
+
+def is_divided(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor lies on several processes."""
+    return isinstance(tensor, DTensor)
+
+
+def copy_part(whole: torch.Tensor, into: torch.Tensor) -> None:
+    """Copy a whole tensor, the same in every process, into one that may be divided: each process its part."""
+    if not isinstance(into, DTensor):
+        into.copy_(whole)
+        return
+    local = into.to_local()
+    own = distribute_tensor(whole.to(local.device), into.device_mesh, into.placements, src_data_rank=None)
+    local.copy_(own.to_local())
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

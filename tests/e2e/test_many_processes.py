@@ -1,0 +1,178 @@
+"""Training by 1, 2 and 4 processes, whole models and sharded ones: the same mathematics, and checkpoints for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.support.cli import Cli, answer_signals
+from tests.support.launches import launched, launcher
+from tests.support.paths import ROOT
+from tests.support.runs import data_of
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="gloo is tried where the launcher runs")
+
+# name → task, and the flags beside those of all
+KINDS = {
+    "encoder": ("text-classification", ()),
+    "causal": ("text-generation", ()),
+    "lora": ("text-generation", ("model.adapter.method=lora", "model.adapter.dropout=0")),
+    "dpo": ("preference", ()),
+    "kto": ("preference", ("preference.loss=kto",)),
+    "contrastive": ("embedding", ()),
+}
+WINDOW = 8
+NO_TRUE_GRADIENT = 1e-12  # of the largest one: what AdamW turns into steps there is rounding
+
+Found = dict[str, dict[str, Any]]
+
+
+def still(model: Path, folder: Path) -> Path:
+    """A copy of a model without dropout."""
+    made = folder / f"still-{model.parent.name}"
+    shutil.copytree(model, made)
+    config = json.loads((made / "config.json").read_text(encoding="utf-8"))
+    config |= {name: 0.0 for name in ("hidden_dropout_prob", "attention_probs_dropout_prob") if name in config}
+    (made / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def flags_of(model_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
+    """The flags of a kind's short run by a number of processes, which share windows of eight examples."""
+    home = tmp_path_factory.mktemp("many")
+    models = {task: still(model_of(task), home) for task in ("text-classification", "text-generation")}
+
+    def flags(kind: str, processes: int, shard: str, *more: object) -> list[str]:
+        task, own = KINDS[kind]
+        model = models["text-classification" if task in ("text-classification", "embedding") else "text-generation"]
+        folder = home / kind
+        folder.mkdir(exist_ok=True)
+        chosen = [
+            f"distributed.shard={shard}", f"data.dataset_cache_dir={home / 'cache'}", "training.max_grad_norm=null",
+            "logging.progress_bar=false", "logging.report=false", "logging.log_steps=1",
+            "generation.max_new_tokens=4", *own,
+        ]  # fmt: skip
+        return [
+            "--task", task, "--model_name", str(model), "--dataset", str(data_of(task, folder)),
+            "--output_dir", str(folder / "model"), "--batch_size", str(WINDOW // processes // 2),
+            "--gradient_accumulation_steps", "2", "--epochs", "1", "--max_length", "64", "--no-mixed_precision",
+            *[word for setting in chosen for word in ("--set", setting)], *map(str, more),
+        ]  # fmt: skip
+
+    return flags
+
+
+@pytest.fixture(scope="module")
+def found(flags_of: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Found]:
+    """What each number of processes computed, by `kind shard dtype`."""
+    plans = {
+        1: [(kind, "none", "float64") for kind in KINDS] + [("causal", "none", "float32")],
+        2: [(kind, shard, "float64") for kind in KINDS for shard in ("none", "full")] + [("causal", "full", "float32")],
+        4: [("encoder", "none", "float64"), ("causal", "full", "float64")],
+    }
+    made = {}
+    for processes, cases in plans.items():
+        out = tmp_path_factory.mktemp("found") / "found.pt"
+        lines = [
+            json.dumps({"name": f"{kind} {shard} {dtype}", "dtype": dtype, "flags": flags_of(kind, processes, shard)})
+            for kind, shard, dtype in cases
+        ]
+        done = launched(processes, "tests/support/members.py", out, *lines)
+        assert done.returncode == 0, done.stderr[-4000:]
+        made[processes] = torch.load(out)
+    return made
+
+
+def test_losses_gradients_and_weights_do_not_depend_on_the_processes(found: dict[int, Found]) -> None:
+    for processes in (2, 4):
+        for name, many in found[processes].items():
+            kind, shard, dtype = name.split()
+            one, close = found[1][f"{kind} none {dtype}"], 1e-9 if dtype == "float64" else 1e-6
+            where = f"{name} by {processes}"
+            assert many["is_sharded"] == (shard != "none"), where
+            for (loss, norm), (expected, expected_norm) in zip(many["steps"], one["steps"], strict=True):
+                assert loss == pytest.approx(expected, rel=close), where
+                assert norm == pytest.approx(expected_norm, rel=close), where
+            assert many["gradient"].keys() == one["gradient"].keys(), where
+            largest = max(float(part.abs().max()) for part in one["gradient"].values())
+            for parameter, expected in one["gradient"].items():
+                assert float((many["gradient"][parameter] - expected).abs().max()) <= close * largest, where
+                if dtype == "float64" and float(expected.abs().max()) > NO_TRUE_GRADIENT * largest:
+                    weight = one["weights"][parameter]
+                    assert torch.allclose(many["weights"][parameter], weight, rtol=1e-9, atol=1e-9), (where, parameter)
+            if kind != "contrastive":  # its validation compares texts in windows of one process's size
+                assert many["metrics"]["loss"] == pytest.approx(one["metrics"]["loss"], rel=1e-6), where
+
+
+def test_a_sharded_run_is_resumed_by_as_many_processes_bit_for_bit_and_by_one_closely(
+    flags_of: Callable[..., list[str]], cli: Cli, tmp_path: Path
+) -> None:
+    def words(processes: int, shard: str, home: str, *more: str) -> list[str]:
+        saves = ["--set", "training.save_steps=2", "--set", "training.save_total_limit=9"]
+        return [*flags_of("causal", processes, shard), *saves, "--output_dir", str(tmp_path / home / "model"), *more]
+
+    done = launched(2, "finetuning_app.py", *words(2, "full", "whole"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    first = tmp_path / "whole" / "model" / "checkpoints" / "step-00000002"
+    assert len(list(first.glob("shard-*.safetensors"))) == 2
+    for home in ("two", "one"):
+        shutil.copytree(first, tmp_path / home / "model" / "checkpoints" / first.name)
+    done = launched(2, "finetuning_app.py", *words(2, "full", "two", "--resume"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = cli(*words(1, "none", "one", "--resume"))
+    assert run.code == 0, run.err
+    whole, two, one = (load_file(tmp_path / home / "model" / "model.safetensors") for home in ("whole", "two", "one"))
+    assert whole.keys() == two.keys() == one.keys()
+    for name, weight in whole.items():
+        assert torch.equal(two[name], weight), name
+        assert torch.allclose(one[name], weight, rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    "setting", ["training.optimizer=adafactor", "memory.optimizer_in_backward=true", "training.torch_compile=true"]
+)
+def test_what_needs_whole_weights_is_refused_by_name(
+    setting: str, flags_of: Callable[..., list[str]], cli: Cli
+) -> None:
+    run = cli(*flags_of("causal", 1, "full"), "--set", setting)
+    assert run.code == 2 and setting.partition("=")[0] in run.err and "distributed.shard" in run.err
+
+
+def test_ctrl_c_through_the_launcher_saves_and_the_line_to_resume_names_it(
+    flags_of: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    flags = [*flags_of("encoder", 2, "full"), "--epochs", "200", "--output_dir", str(tmp_path / "model")]
+    process = subprocess.Popen(
+        [*launcher(2), "finetuning_app.py", *flags],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=answer_signals,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    log: list[str] = []
+    for line in process.stderr:
+        log.append(line)
+        if "스텝 3/" in line:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the launcher and to all that it started
+    process.wait(timeout=60)
+    said = "".join(log)
+    assert said.count("이어서 하려면: torchrun --nproc_per_node 2") == 1, said[-3000:]
+    assert list((tmp_path / "model" / "checkpoints").glob("step-*/manifest.json"))
+
+
+def test_a_killed_process_is_told_once_without_tracebacks(flags_of: Callable[..., list[str]], tmp_path: Path) -> None:
+    flags = [*flags_of("encoder", 2, "full"), "--epochs", "200", "--output_dir", str(tmp_path / "model")]
+    done = launched(2, "tests/support/dies.py", *flags)
+    assert done.returncode != 0
+    assert done.stderr.count("다른 프로세스가 끝나 버려") == 1, done.stderr[-3000:]
+    assert 'training_manager.py", line' not in done.stderr, done.stderr[-3000:]  # the launcher has a report of its own

@@ -1,0 +1,31 @@
+"""The program, whose last process is killed after its second step, as the system does where memory runs out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+
+def main() -> int:
+    """Run the program."""
+    from finetuning.training.step import OptimizerStep
+    from finetuning_app import main as run
+
+    update = OptimizerStep.update
+
+    def dying(self: Any, gradient: Any, norm: Any, step: int) -> Any:
+        if step == 2 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return update(self, gradient, norm, step)
+
+    OptimizerStep.update = dying  # type: ignore[method-assign]
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
