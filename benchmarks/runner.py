@@ -170,7 +170,7 @@ def save(name: str, arguments: Mapping[str, Any], tables: list[Table]) -> Path:
     now = datetime.now(UTC)
     result = {
         "benchmark": name, "date": now.isoformat(timespec="seconds"), "commit": commit(), "machine": machine(),
-        "arguments": {key: value for key, value in arguments.items() if value is not None},
+        "arguments": {key: _without_folders(value) for key, value in arguments.items() if value is not None},
         "tables": [asdict(table) for table in tables],
     }  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
@@ -179,6 +179,11 @@ def save(name: str, arguments: Mapping[str, Any], tables: list[Table]) -> Path:
     if os.environ.get("OUT"):  # all that a machine on loan leaves
         shutil.copy(path, os.environ["OUT"])
     return path
+
+
+def _without_folders(value: Any) -> Any:
+    """Return a path's last name alone: a result is published, and where its files lay is nobody's business."""
+    return value.name if isinstance(value, Path) else value
 
 
 def newest(name: str) -> dict[str, Any] | None:

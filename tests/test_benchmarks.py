@@ -45,7 +45,7 @@ def test_a_tiny_run_prints_a_table_and_keeps_nothing(capfd: pytest.CaptureFixtur
 def test_a_result_says_where_it_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "RESULTS", tmp_path)
     table = runner.Table(("name", "seconds"), [{"name": "this program", "seconds": 1.25}])
-    path = runner.save("parity", {"rows": 10, "model": Path("model"), "left_out": None}, [table])
+    path = runner.save("parity", {"rows": 10, "model": tmp_path / "model", "left_out": None}, [table])
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result == runner.newest("parity")
     assert {"cpu", "cpu_flags", "cores", "threads", "memory_bytes", "python", "torch"} <= result["machine"].keys()
