@@ -27,7 +27,8 @@ def build(work: Work, say: Say, other: tuple[str, str]) -> gr.Blocks:
         The page.
     """
     title = say("한국어 모델 파인튜닝", "Fine-tuning for Korean")
-    with gr.Blocks(title=title, analytics_enabled=False) as page:
+    page: gr.Blocks = gr.Blocks(title=title, analytics_enabled=False)
+    with page:
         address, name = other
         gr.HTML(f"<div class='board-head'><h1>{shown(title)}</h1><a href='{address}'>{shown(name)}</a></div>")
         chosen = gr.State(Chosen())
