@@ -152,9 +152,7 @@ def whole_tensors(tensors: dict[str, torch.Tensor], keeps: bool) -> dict[str, to
         The whole tensors, where they are asked for; names of one tensor keep one.
     """
     found: dict[int, torch.Tensor] = {}
-    for tensor in tensors.values():
-        if id(tensor) in found:
-            continue
+    for tensor in {id(one): one for one in tensors.values()}.values():  # tied weights once, in every process alike
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if keeps:
             found[id(tensor)] = whole.detach().to("cpu", copy=not isinstance(tensor, DTensor))

@@ -13,11 +13,12 @@ import pytest
 
 from finetuning.models.adapters import METHODS
 from finetuning.tasks.registry import task_classes
+from finetuning.training.results import sums_and_norms
 from tests.support.paths import ROOT
 from tests.support.rehearsal.walk import ALIKE
 
 pytest.importorskip("torch.utils.backend_registration", reason="torch has no device of Python's")
-_READS_LOSSES = "finetuning/training/step.py: sums_and_norms"
+_READS_LOSSES = f"{sums_and_norms.__module__.replace('.', '/')}.py: {sums_and_norms.__name__}"
 
 
 def run_module(*arguments: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.support.cli import Cli, answer_signals
 from tests.support.launches import launched, launcher
@@ -37,12 +37,16 @@ NO_TRUE_GRADIENT = 1e-12  # of the largest one: what AdamW turns into steps ther
 Found = dict[str, dict[str, Any]]
 
 
-def still(model: Path, folder: Path) -> Path:
-    """A copy of a model without dropout."""
-    made = folder / f"still-{model.parent.name}"
+def still(model: Path, made: Path, ties: bool = False) -> Path:
+    """A copy of a model without dropout; on request its head is the embedding, as in most small language models."""
     shutil.copytree(model, made)
     config = json.loads((made / "config.json").read_text(encoding="utf-8"))
     config |= {name: 0.0 for name in ("hidden_dropout_prob", "attention_probs_dropout_prob") if name in config}
+    if ties:
+        config["tie_word_embeddings"] = True
+        weights = load_file(made / "model.safetensors")
+        del weights["lm_head.weight"]
+        save_file(weights, made / "model.safetensors", metadata={"format": "pt"})
     (made / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return made
 
@@ -51,11 +55,15 @@ def still(model: Path, folder: Path) -> Path:
 def flags_of(model_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
     """The flags of a kind's short run by a number of processes, which share windows of eight examples."""
     home = tmp_path_factory.mktemp("many")
-    models = {task: still(model_of(task), home) for task in ("text-classification", "text-generation")}
+    encoder = still(model_of("text-classification"), home / "encoder-model")
+    models = {
+        "text-classification": encoder, "embedding": encoder,
+        "text-generation": still(model_of("text-generation"), home / "tied-model", ties=True),
+        "preference": still(model_of("text-generation"), home / "causal-model"),
+    }  # fmt: skip
 
     def flags(kind: str, processes: int, shard: str, *more: object) -> list[str]:
         task, own = KINDS[kind]
-        model = models["text-classification" if task in ("text-classification", "embedding") else "text-generation"]
         folder = home / kind
         folder.mkdir(exist_ok=True)
         chosen = [
@@ -64,7 +72,7 @@ def flags_of(model_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
             "generation.max_new_tokens=4", *own,
         ]  # fmt: skip
         return [
-            "--task", task, "--model_name", str(model), "--dataset", str(data_of(task, folder)),
+            "--task", task, "--model_name", str(models[task]), "--dataset", str(data_of(task, folder)),
             "--output_dir", str(folder / "model"), "--batch_size", str(WINDOW // processes // 2),
             "--gradient_accumulation_steps", "2", "--epochs", "1", "--max_length", "64", "--no-mixed_precision",
             *[word for setting in chosen for word in ("--set", setting)], *map(str, more),
