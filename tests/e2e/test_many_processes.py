@@ -47,15 +47,31 @@ def still(model: Path, folder: Path) -> Path:
     return made
 
 
+def tied(model: Path, folder: Path) -> Path:
+    """A causal model whose head is its embedding, which is gathered once: in the main process as in the others."""
+    from transformers import AutoModelForCausalLM
+
+    made = folder / "tied"
+    shutil.copytree(model, made)
+    causal = AutoModelForCausalLM.from_pretrained(model)
+    causal.config.tie_word_embeddings = True
+    causal.tie_weights()
+    causal.save_pretrained(made)
+    assert "lm_head.weight" not in load_file(made / "model.safetensors")
+    return made
+
+
 @pytest.fixture(scope="module")
 def flags_of(model_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
     """The flags of a kind's short run by a number of processes, which share windows of eight examples."""
     home = tmp_path_factory.mktemp("many")
     models = {task: still(model_of(task), home) for task in ("text-classification", "text-generation")}
+    models["causal"] = tied(model_of("text-generation"), home)
 
     def flags(kind: str, processes: int, shard: str, *more: object) -> list[str]:
         task, own = KINDS[kind]
         model = models["text-classification" if task in ("text-classification", "embedding") else "text-generation"]
+        model = models.get(kind, model)
         folder = home / kind
         folder.mkdir(exist_ok=True)
         chosen = [
