@@ -152,10 +152,10 @@ def whole_tensors(tensors: dict[str, torch.Tensor], keeps: bool) -> dict[str, to
         The whole tensors, where they are asked for; names of one tensor keep one.
     """
     found: dict[int, torch.Tensor] = {}
-    for tensor in {id(one): one for one in tensors.values()}.values():  # tied weights once, in every process alike
+    for key, tensor in {id(tensor): tensor for tensor in tensors.values()}.items():  # a tied one once in all processes
         whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if keeps:
-            found[id(tensor)] = whole.detach().to("cpu", copy=not isinstance(tensor, DTensor))
+            found[key] = whole.detach().to("cpu", copy=not isinstance(tensor, DTensor))
     return {name: found[id(tensor)] for name, tensor in tensors.items()} if keeps else {}
 
 
