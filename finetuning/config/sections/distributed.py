@@ -20,10 +20,10 @@ class DistributedSettings(Section):
         "`none` (each process has the whole model), `full` (all processes divide the weights), `hybrid` (those of a "
         "node do)",
         more=(
-            "나누면 가중치, 기울기, 옵티마이저의 메모리가 프로세스 수만큼 줄고 통신이 늘어납니다. 손실은 같습니다. "
+            "나누면 프로세스마다 가중치와 옵티마이저 상태의 일부만 두고, 계산할 때 주고받습니다. 손실은 같습니다. "
             "docs/many-cards.md를 보세요",
-            "Dividing divides the memory of weights, gradients and optimizer by the number of processes and adds "
-            "communication; the losses are the same. See docs/many-cards.en.md",
+            "Each process then keeps a part of the weights and the optimizer's states, and they exchange what a step "
+            "needs; the losses are the same. See docs/many-cards.en.md",
         ),
     )
     timeout_minutes: PositiveInteger = setting(
