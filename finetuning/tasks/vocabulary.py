@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from exceptions import ModelError
 from finetuning.tasks.parts import Scorer
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import IGNORED, Batch
@@ -42,7 +43,7 @@ class VocabularyScorer(Scorer):
 
     def training_loss(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Return the loss, smoothed as the settings say, in chunks of the vocabulary loss if the head is plain."""
-        from finetuning.ops.vocabulary_loss import computing, vocabulary_loss_sum
+        from finetuning.ops.vocabulary_loss import vocabulary_loss_sum
 
         head, smoothing, labels = plain_head_of(model), self.settings.training.label_smoothing, chosen_labels(batch)
         if head is None:
@@ -51,8 +52,42 @@ class VocabularyScorer(Scorer):
         def loss_sum(hidden: torch.Tensor) -> torch.Tensor:
             return vocabulary_loss_sum(hidden, head.weight, head.bias, labels, smoothing)
 
-        with computing(head, loss_sum):
-            return self.project(model, batch).squeeze()
+        return self.from_hidden(model, batch, head, loss_sum)
+
+    def from_hidden(
+        self, model: PreTrainedModel, batch: Batch, head: torch.nn.Linear,
+        compute: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:  # fmt: skip
+        """Return what a function computes from the hidden states of the labelled positions, (items, hidden size).
+
+        Models may scale logits behind their head, which the hidden states undergo as well. The weight of a sharded
+        head is whole only inside it, where the scale is not known yet: such a model is refused.
+
+        Raises:
+            ModelError: The model is sharded and changes logits behind its head.
+        """
+        from finetuning.device.sharding import is_sharded
+        from finetuning.ops.vocabulary_loss import as_identity, computing
+
+        if not is_sharded(model):
+            with as_identity(head):
+                hidden = self.project(model, batch)
+            return compute(hidden)
+        made = list[Any]()
+
+        def kept(hidden: torch.Tensor) -> torch.Tensor:
+            made.append(compute(hidden))
+            result: torch.Tensor = made[-1]
+            return result
+
+        with computing(head, kept):
+            values = self.project(model, batch)
+        if not bool((values.detach().flatten() == made[-1].detach().flatten()).all()):
+            raise ModelError(
+                "이 모델은 logit의 크기를 head 뒤에서 바꾸므로, 가중치를 나누어 학습할 수 없습니다.",
+                remedy="distributed.shard를 none으로 두세요.",
+            )
+        return values.reshape(made[-1].shape)
 
 
 def vocabulary_batch(

@@ -65,11 +65,11 @@ def test_saving_a_model_removes_the_reports_of_an_earlier_one(tmp_path: Path) ->
         (tmp_path / name).write_text("old", encoding="utf-8")
     write_json(tmp_path / "metrics-test.json", {"split": "test", "rows": 20})
 
-    def save(model: Any, tokenizer: Any, output_dir: Path) -> None:
+    def save(model: Any, tokenizer: Any, output_dir: Path, weights: None) -> None:
         (output_dir / "config.json").write_text(f"{model}", encoding="utf-8")
 
     settings = Settings.model_validate({"data": {"max_length": 33}})
     session: Any = SimpleNamespace(models=SimpleNamespace(save=save), output_dir=tmp_path, settings=settings)
-    _keep_model(session, "new", None)  # type: ignore[arg-type]
+    _keep_model(session, "new", None, None)  # type: ignore[arg-type]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "metrics-mine.json", "settings.yaml"]
     assert ConfigManager.load(tmp_path / "settings.yaml", {}) == settings

@@ -52,7 +52,7 @@ def test_every_row_is_evaluated_once_whatever_budget_each_process_has(
     shares = []
     for rank, budget in enumerate(budgets):
         manager.memory.token_budget = budget
-        evaluator = replace(manager.evaluator, runtime=OneOfSeveral(Accelerator(cpu=True), rank, 2))
+        evaluator = replace(manager.evaluator, runtime=OneOfSeveral(Accelerator(cpu=True), rank=rank, size=2))
         shares.append(evaluator.predict(manager.train_examples))
     assert sorted(seen) == sorted(list(row) for row in ids)
     assert len(shares[0]) + len(shares[1]) == len(whole)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -137,10 +136,12 @@ def test_the_process_with_the_least_memory_decides(
     monkeypatch.setattr(MemoryManager, "used", lambda self: gib)
     prepared, tokenizer, length = prepared_for(flags_for("text-classification"))
     alone = fitting_of_prepared(prepared, tokenizer, length)
-    other_has_less = SimpleNamespace(  # by a GiB in use, and by one of its machine
-        device=torch.device("cpu"), num_processes=2, gather=lambda values: torch.cat([values, values + gib])
-    )
-    two: Any = replace(prepared.session, runtime=Runtime(other_has_less))  # type: ignore[arg-type]
+
+    class BesideOneWithLess(Runtime):  # by a GiB in use, and by one of its machine
+        def maxima(self, values: Sequence[float]) -> tuple[float, ...]:
+            return tuple(value + gib for value in values)
+
+    two: Any = replace(prepared.session, runtime=BesideOneWithLess(prepared.session.runtime.accelerator))
     beside = fitting_of_prepared(replace(prepared, session=two), tokenizer, length)
     assert (alone.taken, alone.limit) == (gib, 10 * gib)
     assert (beside.taken, beside.limit) == (2 * gib, 9 * gib)

@@ -191,7 +191,7 @@ def test_replicas_of_bfloat16_weights_round_alike_whatever_their_process_draws()
         assert isinstance(optimizer, ChunkedOptimizer)
         for step in range(3):
             torch.manual_seed(rank)  # as a process's dropout leaves it
-            optimizer.seed_rounding(7, step)
+            optimizer.seed_rounding(7, step, 0)
             for parameter in model.parameters():
                 parameter.grad = torch.full_like(parameter, 1e-3)
             optimizer.step()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from exceptions import SettingsError
+from finetuning.checkpoints.fingerprint import fingerprint
 from finetuning.config.schema import Settings
 from finetuning.training.schedules import schedule_of
 from finetuning.types import Checkpoint
@@ -28,13 +29,22 @@ def halfway(model: Path, output_dir: Path) -> Checkpoint:
     return manager.store.load(manager.store.folder / "step-00000003")
 
 
+def fingerprint_of(manager: TrainingManager) -> dict[str, Any]:
+    """The fingerprint of a manager as it is now."""
+    length, precision = manager.evaluator.max_length, manager.runtime.precision
+    return fingerprint(
+        manager.settings, manager.model, manager.train_examples, {}, length, manager.window_size, precision
+    )
+
+
 def changed(manager: TrainingManager, section: str, **values: Any) -> TrainingManager:
-    """Build the manager under other settings."""
+    """Give the manager other settings, and the fingerprint that they make."""
     settings = Settings.model_validate(
         {**manager.settings.model_dump(), section: {**getattr(manager.settings, section).model_dump(), **values}}
     )
     manager.settings = settings
     manager.window_size = settings.data.batch_size * settings.memory.gradient_accumulation_steps
+    manager.fingerprint = fingerprint_of(manager)
     return manager
 
 
@@ -114,6 +124,7 @@ def test_other_tokens_or_frozen_weights_are_refused(tiny_model: Path, tmp_path: 
     lengths = manager.train_examples.lengths.copy()
     lengths[3] += 1
     object.__setattr__(manager.train_examples, "lengths", lengths.astype(np.int32))
+    manager.fingerprint = fingerprint_of(manager)
     with pytest.raises(SettingsError) as error:
         manager.restore(checkpoint, True)
     assert error.value.where == "토큰의 내용이 다릅니다"
@@ -122,5 +133,5 @@ def test_other_tokens_or_frozen_weights_are_refused(tiny_model: Path, tmp_path: 
         manager = make_manager(tiny_model, tmp_path, TASK, torch.float32)
         for parameter in manager.model.base_model.parameters():
             parameter.requires_grad_(False).fill_(value)
-        found.add(manager.fingerprint["학습하지 않는 가중치의 내용"])
+        found.add(fingerprint_of(manager)["학습하지 않는 가중치의 내용"])
     assert len(found) == 2

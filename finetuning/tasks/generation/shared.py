@@ -62,15 +62,16 @@ class GeneratingScorer(VocabularyScorer):
         """Return the loss of each labelled position, (items,). The logits of a whole batch never exist."""
         import torch
 
-        from finetuning.ops.vocabulary_loss import computing, vocabulary_losses
+        from finetuning.ops.vocabulary_loss import vocabulary_losses
 
         labels, head = chosen_labels(batch), plain_head_of(model)
         if head is None:
             return torch.nn.functional.cross_entropy(
                 at_least_float32(self.project(model, batch)), labels, reduction="none"
             )
-        with computing(head, lambda hidden: vocabulary_losses(hidden, head.weight, head.bias, labels)):
-            return self.project(model, batch).squeeze(1)
+        return self.from_hidden(
+            model, batch, head, lambda hidden: vocabulary_losses(hidden, head.weight, head.bias, labels)
+        )
 
     def loss_sum(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the sum of the losses."""

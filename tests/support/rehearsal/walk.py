@@ -42,7 +42,7 @@ from tests.support.runs import data_of, own_flags
 LOOKS_FOR_PADDING = "transformers looks whether padded rows have padding"
 ONCE_A_BATCH = "an evaluation reads its predictions, once a batch"
 MEANT = {
-    "finetuning/training/step.py: sums_and_norms": "the losses of the steps since the last line of the log",
+    "finetuning/training/results.py: sums_and_norms": "the losses of the steps since the last line of the log",
     "finetuning/inference/evaluator.py: _predictions": "the loss of an evaluation, once a batch",
     "finetuning/tasks/classification/single.py: predictions": ONCE_A_BATCH,
     "finetuning/tasks/classification/multi_label.py: predictions": ONCE_A_BATCH,
