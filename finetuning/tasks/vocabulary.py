@@ -63,6 +63,15 @@ class VocabularyScorer(Scorer):
         Models may scale logits behind their head, which the hidden states undergo as well. The weight of a sharded
         head is whole only inside it, where the scale is not known yet: such a model is refused.
 
+        Args:
+            model: The model; its head is plain.
+            batch: A batch on its device.
+            head: Its head.
+            compute: From hidden states to values.
+
+        Returns:
+            The values.
+
         Raises:
             ModelError: The model is sharded and changes logits behind its head.
         """
