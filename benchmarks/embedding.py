@@ -22,12 +22,11 @@ import math
 import random
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.in_process import (
-    Finished,
+    Clock,
     evaluator_of,
     manager_of,
     prepared_in,
@@ -83,23 +82,14 @@ def words(data: str, model: str, scratch: Path, options: dict[str, Any]) -> list
     return flags_of(flags, settings)
 
 
-class Steps:
-    """When each step ended."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self.ends = steps, list[float]()
+class Steps(Clock):
+    """When each step ended; a GPU is waited for at each."""
 
     def tick(self) -> None:
         wait_for_device()
-        self.ends.append(time.perf_counter())
+        super().tick()
 
-    def tick_and_stop(self) -> None:
-        """Called by this program's manager after each step."""
-        self.tick()
-        if len(self.ends) == self.steps:
-            raise Finished
-
-    def seconds(self) -> float:
+    def step_seconds(self) -> float:
         """Seconds of a step: the median of those that count; it begins where the one before ended."""
         taken = [end - begin for begin, end in zip(self.ends, self.ends[1:], strict=False)]
         return statistics.median(taken[_UNCOUNTED - 1 :])
@@ -130,7 +120,7 @@ def contend(name: str, data: str, model: str, options: dict[str, Any]) -> dict[s
                 run_until_finished(manager_of(prepared, evaluator, steps.tick_and_stop, scratch / "model"))
             else:
                 _sentence_transformers(name, prepared, evaluator, steps, scratch, options)
-            found = {"seconds": round(steps.seconds(), 3), "peak": peak_bytes(evaluator.runtime.device)}
+            found = {"seconds": round(steps.step_seconds(), 3), "peak": peak_bytes(evaluator.runtime.device)}
         evaluator.model.eval()
         metrics = evaluator.evaluate(prepared.examples["test"], 0, 0).metrics
         return {**found, **{shown: round(metrics[key], 4) for shown, key in _METRICS.items()}}

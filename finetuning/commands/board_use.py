@@ -122,7 +122,11 @@ class Talks:
         """Yield the lines of a model's answer."""
         talk = self._talks.get(model)
         if talk is None:
-            raise ModelError("모델이 내려가 있습니다.", where=model, remedy="다시 불러오세요.")
+            raise ModelError(
+                "불러 둔 모델이 없습니다(10분 동안 쓰지 않으면 메모리에서 내립니다).",
+                where=model,
+                remedy="다시 불러오세요.",
+            )
         yield from talk.ask(request)
 
     def close(self) -> None:

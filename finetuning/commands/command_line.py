@@ -293,9 +293,8 @@ def _add_command_flags(parser: argparse.ArgumentParser) -> None:
         "--defuse_formulas", action="store_true",
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
     )  # fmt: skip
-    add_generate_flags(parser)
-    add_corpus_flags(parser)
-    add_board_flags(parser)
+    for add_flags in (add_generate_flags, add_corpus_flags, add_board_flags):
+        add_flags(parser)
 
 
 def _path(text: str) -> Path:

@@ -247,14 +247,11 @@ def _report(
         build_report,
         log_lines,
     )
-    from finetuning.training.sharded import shards_of_model
 
     prepared, state, memory = fitted.prepared, trained.state, trained.memory
     session, examples, label_names = prepared.session, trained.examples, prepared.label_names
     split, task, runtime = scored_split(examples), session.task, session.runtime
-    session.models.name = str(session.output_dir)
-    best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
-    shards_of_model(best, session.settings)
+    best = _saved_best(session, tokenizer, label_names, max_length)
     best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
     evaluate = best.evaluate_again if split == "validation" else best.evaluate
     evaluation = evaluate(examples[split], session.settings.training.seed, task.scores.final_texts)
@@ -291,6 +288,18 @@ def _report(
     for line in log_lines(report):
         _log.info("%s", line)
     write_results(report, said, trained.ended)
+
+
+def _saved_best(
+    session: Session, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
+) -> Evaluator:
+    """Load the best model as it was saved, divided among the processes as in training."""
+    from finetuning.training.sharded import shards_of_model
+
+    session.models.name = str(session.output_dir)
+    best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
+    shards_of_model(best, session.settings)
+    return best
 
 
 def _beside_untrained(before: float | None, best: Evaluator, validation: Examples) -> Untrained | None:

@@ -46,7 +46,7 @@ def _check_sharding(settings: Settings) -> None:
         return
     memory, training, model = settings.memory, settings.training, settings.model
     for key, is_on, reason, remedy in (
-        ("model.quantization", model.quantization is not None, "양자화한 가중치는 나누지 못합니다.", "null로"),
+        ("model.quantization", model.quantization is not None, "양자화한 가중치는 나누어 둘 수 없습니다.", "null로"),
         ("training.optimizer", training.optimizer != "adamw", "이 옵티마이저는 행렬 전체를 봅니다.", "adamw로"),
         (
             "memory.optimizer_in_backward",
@@ -54,9 +54,19 @@ def _check_sharding(settings: Settings) -> None:
             "기울기를 합치기 전에 업데이트합니다.",
             "false로",
         ),
-        ("training.torch_compile", bool(training.torch_compile), "컴파일한 층은 가중치를 모으지 못합니다.", "null로"),
+        (
+            "training.torch_compile",
+            bool(training.torch_compile),
+            "컴파일한 층에서는 나누어 둔 가중치를 쓸 수 없습니다.",
+            "null로",
+        ),
         ("model.adapter.method", model.adapter.method == "pissa", "PiSSA는 가중치 전체를 바꿔 시작합니다.", "lora로"),
-        ("model.extend_vocabulary", model.extend_vocabulary is not None, "새 행은 나누어 학습하지 못합니다.", "null로"),
+        (
+            "model.extend_vocabulary",
+            model.extend_vocabulary is not None,
+            "추가한 어휘는 나누어 학습할 수 없습니다.",
+            "null로",
+        ),
     ):
         if is_on:
             shown = bare_value(value_at(settings, key))

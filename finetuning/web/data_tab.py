@@ -18,13 +18,7 @@ _MOST_COLUMNS = 4  # that are asked for
 
 
 def build_data(work: Work, say: Say, chosen: gr.State) -> None:
-    """Build the tab.
-
-    Args:
-        work: What the commands do.
-        say: The language.
-        chosen: What is chosen so far; the tab changes it.
-    """
+    """Build the tab; see `build_train` for the arguments."""
     gr.HTML(said(say("학습할 파일을 올리세요. CSV, 엑셀(xlsx), JSONL 등을 읽고, 이 컴퓨터 밖으로 보내지 않습니다.",
                      "Drop the file to learn from: CSV, Excel (xlsx), JSONL. It stays on this machine.")))  # fmt: skip
     with gr.Row():
@@ -118,7 +112,7 @@ def found_html(look: Look, say: Say) -> str:
         parts.append(said(say("처음 100,000행까지만 살펴보았습니다. 학습에는 모두 씁니다.",
                               "Only the first 100,000 rows were looked at; training uses all.")))  # fmt: skip
     if look.meant:
-        parts.append(said(say("라벨을 보니 다른 일이어서 위의 선택을 바꾸었습니다.",
+        parts.append(said(say("라벨을 보고, 위에서 고른 모델이 하는 일을 바꾸었습니다.",
                               "The labels mean another task, which is chosen above.")))  # fmt: skip
     if look.lengths:
         half, most, longest = (f"{length:,}" for length in look.lengths)
@@ -132,6 +126,6 @@ def found_html(look: Look, say: Say) -> str:
         heading = say(f"라벨 {len(look.labels):,}가지", f"{len(look.labels):,} labels")
         parts.append(f"<h4>{shown(heading)}</h4>{bars(look.labels)}")
     if look.first:
-        heading = say("첫 행들", "First rows")
+        heading = say("처음 몇 행", "First rows")
         parts.append(f"<h4>{shown(heading)}</h4>{record_table(look.columns, look.first)}")
     return "".join(parts)

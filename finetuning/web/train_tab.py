@@ -27,6 +27,32 @@ def build_train(work: Work, say: Say, chosen: gr.State, page: gr.Blocks) -> None
         chosen: What is chosen so far; the tab changes it.
         page: The page, which shows the runs as soon as it is opened.
     """
+    name = _build_settings(work, say, chosen)
+    start = gr.Button(say("학습 시작", "Start training"), variant="primary", elem_id="train-start")
+    message = gr.HTML(elem_id="train-message")
+    runs, view = _build_watch(work, say, page)
+
+    def on_start(now: Chosen) -> tuple[Any, ...]:
+        lacking = [what for what, is_there in ((say("데이터", "data"), now.data), (say("모델", "a model"), now.model))
+                   if not is_there]  # fmt: skip
+        if lacking:
+            what = ", ".join(lacking)
+            return now, problem(say(f"먼저 골라야 합니다: {what}", f"Choose {what} first.")), *[gr.skip()] * 4
+        try:
+            job = work.start(now)
+        except FinetuningError as error:
+            return now, problem(error.what, error.where, error.remedy), *[gr.skip()] * 4
+        text = say(f"'{job.name}' 학습을 시작했습니다.", f"Run '{job.name}' was started.")
+        if job.state == "queued":
+            text = say(f"'{job.name}' 학습이 차례를 기다립니다.", f"Run '{job.name}' waits for its turn.")
+        later = replace(now, name=work.free_name(now))
+        return later, said(text), _choices(work, say, job.name), later.name, *_watched(work, say, job.name)
+
+    start.click(on_start, chosen, [chosen, message, runs, name, *view])
+
+
+def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
+    """Build the boxes of the run's name and settings, and the command that they make; return that of the name."""
     facts = {fact.key: fact for fact in work.facts()}
     name = gr.Textbox(
         "", label=say("학습 이름 (결과 폴더의 이름)", "Name of the run (its folder)"), elem_id="train-name"
@@ -46,16 +72,6 @@ def build_train(work: Work, say: Say, chosen: gr.State, page: gr.Blocks) -> None
         value = gr.Textbox("", label=say("값 (비우면 기본값)", "Value (empty for the default)"), elem_id="train-value")
         others = gr.HTML(elem_id="train-others")
     typed = gr.HTML(elem_id="train-command")
-    start = gr.Button(say("학습 시작", "Start training"), variant="primary", elem_id="train-start")
-    message = gr.HTML(elem_id="train-message")
-    runs = gr.Dropdown([], label=say("지켜볼 학습", "Run to watch"), elem_id="train-runs")
-    with gr.Row():
-        stop = gr.Button(say("멈추기 (상태 저장)", "Stop (its state is saved)"), elem_id="train-stop")
-        resume = gr.Button(say("이어서 학습", "Resume"), elem_id="train-resume")
-    live = gr.HTML(elem_id="train-live")
-    with gr.Accordion(say("출력된 내용과 명령", "What it printed, and its command"), open=False):
-        printed = gr.HTML(elem_id="train-log")
-    view = [live, printed]
 
     def checked(now: Chosen) -> str:
         if not (now.data and now.model and now.name):
@@ -85,22 +101,19 @@ def build_train(work: Work, say: Say, chosen: gr.State, page: gr.Blocks) -> None
     name.change(lambda now, given: replace(now, name=given.strip()), [chosen, name], chosen)
     chosen.change(checked, chosen, typed)
     chosen.change(lambda now, given: gr.skip() if given.strip() == now.name else now.name, [chosen, name], name)
+    return name
 
-    def on_start(now: Chosen) -> tuple[Any, ...]:
-        lacking = [what for what, is_there in ((say("데이터", "data"), now.data), (say("모델", "a model"), now.model))
-                   if not is_there]  # fmt: skip
-        if lacking:
-            what = ", ".join(lacking)
-            return now, problem(say(f"먼저 골라야 합니다: {what}", f"Choose {what} first.")), *[gr.skip()] * 4
-        try:
-            job = work.start(now)
-        except FinetuningError as error:
-            return now, problem(error.what, error.where, error.remedy), *[gr.skip()] * 4
-        text = say(f"'{job.name}' 학습을 시작했습니다.", f"Run '{job.name}' was started.")
-        if job.state == "queued":
-            text = say(f"'{job.name}' 학습이 차례를 기다립니다.", f"Run '{job.name}' waits for its turn.")
-        later = replace(now, name=work.free_name(now))
-        return later, said(text), _choices(work, say, job.name), later.name, *watched(job.name)
+
+def _build_watch(work: Work, say: Say, page: gr.Blocks) -> tuple[gr.Dropdown, list[gr.HTML]]:
+    """Build what shows a run and stops or resumes it; return the choice of runs, and what is shown of the chosen."""
+    runs = gr.Dropdown([], label=say("지켜볼 학습", "Run to watch"), elem_id="train-runs")
+    with gr.Row():
+        stop = gr.Button(say("멈추기 (상태 저장)", "Stop (its state is saved)"), elem_id="train-stop")
+        resume = gr.Button(say("이어서 학습", "Resume"), elem_id="train-resume")
+    live = gr.HTML(elem_id="train-live")
+    with gr.Accordion(say("출력된 내용과 명령", "What it printed, and its command"), open=False):
+        printed = gr.HTML(elem_id="train-log")
+    view = [live, printed]
 
     def on_button(act: Any) -> Any:
         def press(run: str | None) -> tuple[Any, ...]:
@@ -115,26 +128,31 @@ def build_train(work: Work, say: Say, chosen: gr.State, page: gr.Blocks) -> None
         return press
 
     def watched(run: str | None) -> tuple[Any, Any]:
-        if not run:
-            return said(say("아직 학습이 없습니다.", "There is no run yet.")), ""
-        try:
-            job = work.job(run)
-        except FinetuningError as error:
-            return problem(error.what, "", error.remedy), ""
-        return job_html(job, say), log_html(job)
+        return _watched(work, say, run)
 
-    start.click(on_start, chosen, [chosen, message, runs, name, *view])
     stop.click(on_button(work.stop), runs, [runs, *view])
     resume.click(on_button(work.resume), runs, [runs, *view])
     runs.input(watched, runs, view)
-    page.load(lambda: _opened(work, say, watched), None, [runs, *view], show_progress="hidden")
+    page.load(lambda: _opened(work, say), None, [runs, *view], show_progress="hidden")
     gr.Timer(_LOOKED_S).tick(watched, runs, view, show_progress="hidden")
+    return runs, view
 
 
-def _opened(work: Work, say: Say, watched: Any) -> tuple[Any, ...]:
+def _watched(work: Work, say: Say, run: str | None) -> tuple[str, str]:
+    """Return how a run goes, and what it printed, as HTML."""
+    if not run:
+        return said(say("아직 학습이 없습니다.", "There is no run yet.")), ""
+    try:
+        job = work.job(run)
+    except FinetuningError as error:
+        return problem(error.what, "", error.remedy), ""
+    return job_html(job, say), log_html(job)
+
+
+def _opened(work: Work, say: Say) -> tuple[Any, ...]:
     jobs = work.jobs()
     first = next((job.name for job in jobs if job.state in ("running", "stopping")), jobs[0].name if jobs else None)
-    return _choices(work, say, first, jobs), *watched(first)
+    return _choices(work, say, first, jobs), *_watched(work, say, first)
 
 
 def _choices(work: Work, say: Say, chosen: str | None, jobs: list[Job] | None = None) -> Any:

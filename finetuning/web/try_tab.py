@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -40,38 +41,12 @@ def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
         ask = gr.Button(say("답 보기", "Answer"), variant="primary", elem_id="try-ask")
         again = gr.Button(say("대화를 처음부터", "New conversation"), visible=False, elem_id="try-again")
     answers = gr.HTML(elem_id="try-answers")
-    with gr.Accordion(say("파일 하나를 한꺼번에", "A whole file at once"), open=False, visible=False) as whole:
-        file = gr.File(label=say("정답이 없는 파일 (CSV, 엑셀 등)", "A file without answers (CSV, Excel)"),
-                       elem_id="try-file")  # fmt: skip
-        result = gr.File(label=say("결과", "Results"), interactive=False, visible=False, elem_id="try-result")
-        told = gr.HTML()
+    whole = _build_file(work, say, first)
 
     def listed(now: str | None) -> tuple[Any, Any]:
         found = work.models()
         value = now if now in {folder for _, folder in found} else found[-1][1] if found else None
         return gr.update(choices=found, value=value), gr.update(choices=[(say("없음", "none"), ""), *found])
-
-    def loaded(one: str | None, other: str | None, most: str, warm: str) -> Iterator[tuple[Any, ...]]:
-        hidden = [gr.update(visible=False)] * (_BOXES + 4)
-        if not one:
-            yield problem(say("아직 쓸 모델이 없습니다. 먼저 학습하세요.", "Train a model first.")), (), "", *hidden
-            return
-        yield said(say("모델을 불러오고 있습니다.", "Loading the model.")), (), "", *hidden
-        given = {"generation.max_new_tokens": most, "generation.temperature": warm,
-                 "generation.do_sample": "true" if warm.strip() else ""}  # fmt: skip
-        try:
-            models = tuple((folder, work.load(folder, given)) for folder in dict.fromkeys((one, other)) if folder)
-        except FinetuningError as error:
-            yield problem(error.what, error.where, error.remedy), (), "", *hidden
-            return
-        if len({(model.chats, tuple(model.columns)) for _, model in models}) > 1:
-            what = say(
-                "하는 일이 다른 두 모델은 나란히 볼 수 없습니다.", "Models of different tasks cannot be compared."
-            )
-            yield problem(what), (), "", *hidden
-            return
-        ready = said(say("불러왔습니다. 글을 쓰고 답 보기를 누르세요.", "Loaded. Type a text and press Answer."))
-        yield ready, models, "", *_shown_boxes(models[0][1], say)
 
     def answered(models: tuple[tuple[str, Model], ...], *texts: str) -> Iterator[str]:
         if not models or not texts[0].strip():
@@ -91,6 +66,46 @@ def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
             work.forget(folder)
         return said(say("지금까지의 대화를 지웠습니다.", "The conversation was cleared."))
 
+    tab.select(listed, first, [first, second])
+    load.click(partial(_loaded, work, say), [first, second, tokens, warmth],
+               [state, opened, answers, *boxes, generation, buttons, again, whole])  # fmt: skip
+    gr.on([ask.click, *(box.submit for box in boxes)], answered, [opened, *boxes], answers)
+    again.click(forgotten, opened, answers)
+
+
+def _loaded(
+    work: Work, say: Say, one: str | None, other: str | None, most: str, warm: str
+) -> Iterator[tuple[Any, ...]]:
+    """Load one model or two; yield what is said, the models, no answer, and the updates of `_shown_boxes`."""
+    hidden = [gr.update(visible=False)] * (_BOXES + 4)
+    if not one:
+        yield problem(say("아직 쓸 모델이 없습니다. 먼저 학습하세요.", "Train a model first.")), (), "", *hidden
+        return
+    yield said(say("모델을 불러오고 있습니다.", "Loading the model.")), (), "", *hidden
+    given = {"generation.max_new_tokens": most, "generation.temperature": warm,
+             "generation.do_sample": "true" if warm.strip() else ""}  # fmt: skip
+    try:
+        models = tuple((folder, work.load(folder, given)) for folder in dict.fromkeys((one, other)) if folder)
+    except FinetuningError as error:
+        yield problem(error.what, error.where, error.remedy), (), "", *hidden
+        return
+    if len({(model.chats, tuple(model.columns)) for _, model in models}) > 1:
+        what = say("하는 일이 다른 두 모델은 나란히 볼 수 없습니다.", "Models of different tasks cannot be compared.")
+        yield problem(what), (), "", *hidden
+        return
+    ready = said(say("불러왔습니다. 글을 쓰고 답 보기를 누르세요.", "Loaded. Type a text and press Answer."))
+    yield ready, models, "", *_shown_boxes(models[0][1], say)
+
+
+def _build_file(work: Work, say: Say, model: gr.Dropdown) -> gr.Accordion:
+    """Build the part that predicts a whole file by the chosen model."""
+    whole: gr.Accordion = gr.Accordion(say("파일 하나를 한꺼번에", "A whole file at once"), open=False, visible=False)
+    with whole:
+        file = gr.File(label=say("정답이 없는 파일 (CSV, 엑셀 등)", "A file without answers (CSV, Excel)"),
+                       elem_id="try-file")  # fmt: skip
+        result = gr.File(label=say("결과", "Results"), interactive=False, visible=False, elem_id="try-result")
+        told = gr.HTML()
+
     def predicted(folder: str | None, path: str | None) -> Iterator[tuple[Any, str]]:
         if not folder or not path:
             yield gr.update(visible=False), ""
@@ -102,12 +117,8 @@ def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
         except FinetuningError as error:
             yield gr.update(visible=False), problem(error.what, error.where, error.remedy)
 
-    tab.select(listed, first, [first, second])
-    load.click(loaded, [first, second, tokens, warmth],
-               [state, opened, answers, *boxes, generation, buttons, again, whole])  # fmt: skip
-    gr.on([ask.click, *(box.submit for box in boxes)], answered, [opened, *boxes], answers)
-    again.click(forgotten, opened, answers)
-    file.change(predicted, [first, file], [result, told])
+    file.change(predicted, [model, file], [result, told])
+    return whole
 
 
 def _shown_boxes(model: Model, say: Say) -> list[Any]:
