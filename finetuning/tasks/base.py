@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetuning.config.schema import Settings
-from finetuning.tasks.parts import RowEncoder, RowReader, Scorer
+from finetuning.tasks.parts import RowEncoder, RowReader
 from finetuning.tasks.presenter import Presenter
+from finetuning.tasks.scorer import Scorer
 
 if TYPE_CHECKING:
     import torch

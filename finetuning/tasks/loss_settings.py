@@ -11,7 +11,7 @@ from exceptions import SettingsError
 from finetuning.config.schema import Settings, TrainingSettings
 from finetuning.config.value_types import bare_value
 from finetuning.korean.particles import with_particle
-from finetuning.tasks.parts import Scorer
+from finetuning.tasks.scorer import Scorer
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import IGNORED, Batch
 

@@ -13,7 +13,8 @@ from finetuning.config.schema import Settings
 from finetuning.tasks.answering import metrics as answer_metrics
 from finetuning.tasks.answering.answers import answer_texts
 from finetuning.tasks.answering.encoding import IN_CONTEXT, NO_ANSWER
-from finetuning.tasks.parts import RowColumns, Scorer
+from finetuning.tasks.parts import RowColumns
+from finetuning.tasks.scorer import Scorer
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import Batch, Naive
 

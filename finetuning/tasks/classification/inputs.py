@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetuning.config.schema import Settings
 from finetuning.korean.column_names import LABELS, TEXTS, pair_in
-from finetuning.tasks.parts import RowColumns, RowEncoder, RowReader, Scorer
+from finetuning.tasks.parts import RowColumns, RowEncoder, RowReader
+from finetuning.tasks.scorer import Scorer
 from finetuning.tasks.tensors import pad
 from finetuning.tasks.text_encoding import encode_text
 from finetuning.types import Batch, Column, RandomKey

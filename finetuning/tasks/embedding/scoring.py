@@ -16,7 +16,8 @@ from exceptions import ModelError
 from finetuning.tasks.embedding.losses import LOSSES, EmbeddingLoss, pool_of, window_loss
 from finetuning.tasks.embedding.retrieval import Hits, metrics_of, search
 from finetuning.tasks.model_kind import sees_later_tokens
-from finetuning.tasks.parts import RowColumns, Scorer
+from finetuning.tasks.parts import RowColumns
+from finetuning.tasks.scorer import Scorer
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import Batch, Texts
 

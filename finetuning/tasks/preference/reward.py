@@ -10,11 +10,12 @@ from exceptions import BadRow, ModelError
 from finetuning.config.schema import Settings
 from finetuning.tasks.base import Task
 from finetuning.tasks.generation.causal import last_turn
-from finetuning.tasks.parts import RowColumns, Rows, Scorer
+from finetuning.tasks.parts import RowColumns, Rows
 from finetuning.tasks.preference.encoding import PreferenceEncoder
 from finetuning.tasks.preference.losses import LOSSES, PreferenceLoss
 from finetuning.tasks.preference.reader import PreferenceReader
 from finetuning.tasks.presenter import Presenter
+from finetuning.tasks.scorer import Scorer
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import Batch, Column, RandomKey
 

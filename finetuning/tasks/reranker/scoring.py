@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetuning.config.schema import Settings
-from finetuning.tasks.parts import RowColumns, Scorer
+from finetuning.tasks.parts import RowColumns
 from finetuning.tasks.reranker.losses import LOSSES
 from finetuning.tasks.reranker.rows import by_query, by_row
+from finetuning.tasks.scorer import Scorer
 from finetuning.tasks.tensors import at_least_float32
 from finetuning.types import Batch, Naive
 
