@@ -24,7 +24,7 @@ from finetuning.training.ledger import StepLedger
 from finetuning.training.results import StepResult
 from finetuning.training.resume import check_epochs
 from finetuning.training.schedules import schedule_of
-from finetuning.training.sharded import shards_of_model
+from finetuning.training.sharded import shards_of_model, tell_of_sharding
 from finetuning.training.state import TrainingState
 from finetuning.training.step import OptimizerStep
 from finetuning.types import Checkpoint
@@ -75,6 +75,7 @@ class TrainingManager:
             settings, self.model, train, data_keys, evaluator.max_length, self.window_size, self.runtime.precision
         )
         # from here on the model may be divided among the processes
+        tell_of_sharding(settings, self.runtime)
         shards = shards_of_model(evaluator, settings)
         self.stepper = OptimizerStep(settings, evaluator, self.profile, self.plan, shards)
         self.optimizer, self.loss_scale = self.stepper.optimizer, self.stepper.loss_scale

@@ -8,6 +8,7 @@ import torch
 
 from exceptions import SettingsError
 from finetuning.config.schema import Settings
+from finetuning.device.runtime import Runtime
 from finetuning.device.sharding import Shards, shard
 from finetuning.inference.evaluator import Evaluator
 from finetuning.models.adapters import stacks
@@ -40,10 +41,22 @@ def shards_of_model(evaluator: Evaluator, settings: Settings) -> Shards | None:
             remedy="memory.mixed_precision을 false로 하거나, distributed.shard를 none으로 두세요.",
         )
     blocks = [block for stack in stacks(model).values() for block in stack]
-    made = shard(model, blocks, _own_head(model), mode, runtime)
+    return shard(model, blocks, _own_head(model), mode, runtime)
+
+
+def tell_of_sharding(settings: Settings, runtime: Runtime) -> None:
+    """Log how many processes divide the weights, or that one process alone has nothing to divide them with."""
+    mode = settings.distributed.shard
+    if mode == "none":
+        return
+    if runtime.processes == 1:
+        _log.warning(
+            "프로세스가 하나여서 가중치를 나누지 않습니다. 나누려면 torchrun --nproc_per_node 카드_수로 실행하세요. "
+            "(distributed.shard: %s)", mode,
+        )  # fmt: skip
+        return
     shares = runtime.processes if mode == "full" else runtime.processes_here
     _log.info("가중치, 기울기, 옵티마이저의 상태를 프로세스 %d개가 나누어 가집니다. (distributed.shard)", shares)
-    return made
 
 
 def _own_head(model: torch.nn.Module) -> list[torch.nn.Module]:
