@@ -57,6 +57,7 @@ class DenseTokens:
         repeated: Of tokens that stand in more than one padded row, since sequences share them: the token's place in
             the dense row, and the place of each further copy in the flattened padded batch; (copies,) int64 each.
         attend: The way to compute attention (ops/attention_ways.py); None for padded rows.
+        multiple: The dense row's length is a multiple of it.
         made: What that way has made of the maps, to make it once.
     """
 
@@ -66,6 +67,7 @@ class DenseTokens:
     real: torch.Tensor | None
     repeated: tuple[torch.Tensor, torch.Tensor] | None = None
     attend: Callable[..., torch.Tensor] | None = None
+    multiple: int = 1
     made: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> DenseTokens:
@@ -73,7 +75,14 @@ class DenseTokens:
         real = None if self.real is None else convert(self.real)
         bounds = None if self.bounds is None else convert(self.bounds)
         repeated = None if self.repeated is None else (convert(self.repeated[0]), convert(self.repeated[1]))
-        return DenseTokens(convert(self.gather), convert(self.spread), bounds, real, repeated, self.attend)
+        return DenseTokens(
+            convert(self.gather), convert(self.spread), bounds, real, repeated, self.attend, self.multiple
+        )
+
+    @property
+    def length(self) -> int:
+        """Rows of the dense row: the real tokens, and zeros up to a multiple."""
+        return -(-len(self.gather) // self.multiple) * self.multiple
 
 
 @dataclass(frozen=True)

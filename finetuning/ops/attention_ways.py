@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetuning.ops.dense_rows import to_dense, to_padded
+from finetuning.ops.dropout import dropped
 from finetuning.types import DenseTokens
 
 if TYPE_CHECKING:
@@ -79,8 +80,11 @@ def padded(call: Call) -> torch.Tensor:
     rows, mask = (spread(call.query), spread(call.key), spread(call.value)), sequences.real
     if call.window is not None:
         mask = _near(call.longest, call.window, sequences)
-    if mask is None and call.dropout == 0.0 and call.longest <= _SHORT and call.query.device.type == "cpu":
+    is_cpu = call.query.device.type == "cpu"
+    if mask is None and call.dropout == 0.0 and call.longest <= _SHORT and is_cpu:
         attended = _attend_short(*rows, call.scaling)
+    elif call.dropout > 0.0 and is_cpu and call.window is None and mask is not None:
+        attended = _attend_and_drop(*rows, _added(mask, call), call)
     else:
         attended, _weights = sdpa_attention_forward(
             call.module, *rows, mask, dropout=call.dropout, scaling=call.scaling, is_causal=mask is None
@@ -122,6 +126,33 @@ def _attend_short(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, s
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     attended: torch.Tensor = checkpoint(attend, query, key, value, use_reentrant=False, preserve_rng_state=False)
     return attended.transpose(1, 2)
+
+
+def _attend_and_drop(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, added: torch.Tensor, call: Call
+) -> torch.Tensor:
+    """Compute attention with dropout on a CPU, which has no fused kernel for it; shapes as of torch's.
+
+    torch's own way takes more passes over the scores, and draws a Bernoulli number for each.
+    """
+    import torch
+
+    scale = call.scaling if call.scaling is not None else query.shape[-1] ** -0.5
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = torch.matmul(query * scale, key.transpose(-1, -2)) + added
+    return torch.matmul(dropped(torch.softmax(scores, -1), call.dropout), value).transpose(1, 2)
+
+
+def _added(mask: torch.Tensor, call: Call) -> torch.Tensor:
+    """Return what a mask adds to scores: 0, or minus infinity where a token is not seen. Made once a micro-batch."""
+    import torch
+
+    made, dtype = call.sequences.made, call.query.dtype
+    if dtype not in made:
+        made[dtype] = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -torch.inf)
+    found: torch.Tensor = made[dtype]
+    return found
 
 
 # --- kernels that take the bounds of sequences ---

@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 _ATTENTION = "within-sequences"  # key of _attend_within_sequences in transformers' AttentionInterface
 
 
-def dense_tokens(attention_mask: torch.Tensor, attend: Attend | None = None) -> DenseTokens | None:
+def dense_tokens(attention_mask: torch.Tensor, attend: Attend | None = None, multiple: int = 1) -> DenseTokens | None:
     """Build the index maps between an encoder's padded rows and one dense row of their real tokens.
 
     Args:
         attention_mask: Shape (rows, tokens); 1 for a real token, 0 for padding.
         attend: The way to compute attention; None for padded rows.
+        multiple: What the dense row's length is rounded up to a multiple of.
 
     Returns:
         The maps, or None if the rows have no padding and the way is that of padded rows.
     """
     if attend is None and bool(attention_mask.all()):
         return None
-    return DenseTokens(*_index_maps(attention_mask), attention_mask.bool()[:, None, None, :], attend=attend)
+    real = attention_mask.bool()[:, None, None, :]
+    return DenseTokens(*_index_maps(attention_mask), real, attend=attend, multiple=multiple)
 
 
 def causal_tokens(lengths: Sequence[int], attend: Attend | None = None) -> DenseTokens:

@@ -2,44 +2,81 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
+
+import torch
 
 from finetuning.types import DenseTokens
 
-if TYPE_CHECKING:
-    import torch
-
 
 def to_dense(padded: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
-    """Return the real tokens of padded rows: (rows, tokens, width) → (real tokens, width).
+    """Return the real tokens of padded rows: (rows, tokens, width) → (tokens.length, width).
 
     Each place is read once, so that the backward pass writes every row once.
     """
     flat = padded.flatten(0, 1)
-    return _embedded(flat, tokens.gather) if flat.device.type == "cpu" else flat.index_select(0, tokens.gather)
+    gathered: torch.Tensor = _Gathered.apply(flat, tokens) if flat.device.type == "cpu" else _selected(flat, tokens)
+    return gathered
 
 
 def to_padded(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
-    """Return real tokens as padded rows: (real tokens, width) → (rows, tokens, width). Nothing may depend on padding.
+    """Return real tokens as padded rows: (tokens.length, width) → (rows, tokens, width). Nothing may depend on padding.
 
-    On a GPU padding is zero: each token is written once, so that the backward pass only reads. That of a look-up, in
-    which padding repeats a token, would sort the places and add them up in an order that varies.
+    Padding repeats a token on a CPU, and is zero on a GPU. The backward pass only reads: that of a look-up, in which
+    padding repeats a token, would add up gradients of padding, which are zero; on a GPU in an order that varies.
     """
-    return _embedded(dense, tokens.spread) if dense.device.type == "cpu" else _written(dense, tokens)
+    spread: torch.Tensor = _Spread.apply(dense, tokens) if dense.device.type == "cpu" else _written(dense, tokens)
+    return spread
+
+
+class _Gathered(torch.autograd.Function):
+    """The real tokens of flattened padded rows, and zeros up to the dense row's length."""
+
+    @staticmethod
+    def forward(context: Any, flat: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
+        context.tokens, context.places = tokens, len(flat)
+        return _lengthened(flat.index_select(0, tokens.gather), tokens.length)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        gather, (gradient,) = context.tokens.gather, gradients
+        written = gradient.new_zeros(context.places, gradient.shape[-1])
+        return written.index_copy_(0, gather, gradient[: len(gather)]), None
+
+
+class _Spread(torch.autograd.Function):
+    """A dense row as padded rows, whose padding has no gradient."""
+
+    @staticmethod
+    def forward(context: Any, dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
+        context.tokens = tokens
+        return dense.index_select(0, tokens.spread.flatten()).view(*tokens.spread.shape, -1)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        tokens, flat = context.tokens, gradients[0].flatten(0, 1)
+        read = flat.index_select(0, tokens.gather)
+        if tokens.repeated is not None:
+            sources, copies = tokens.repeated
+            read.index_add_(0, sources, flat.index_select(0, copies))
+        return _lengthened(read, tokens.length), None
+
+
+def _selected(flat: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
+    return _lengthened(flat.index_select(0, tokens.gather), tokens.length)
 
 
 def _written(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
     """Return real tokens as padded rows, with zeros as padding; shapes as of to_padded."""
     (rows, longest), width = tokens.spread.shape, dense.shape[-1]
-    padded = dense.new_zeros(rows * longest, width).index_copy_(0, tokens.gather, dense)
+    padded = dense.new_zeros(rows * longest, width).index_copy_(0, tokens.gather, dense[: len(tokens.gather)])
     if tokens.repeated is not None:
         sources, copies = tokens.repeated
         padded = padded.index_copy_(0, copies, dense.index_select(0, sources))
     return padded.view(rows, longest, width)
 
 
-def _embedded(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Return `rows[places]`, computed as an embedding look-up because its backward pass is faster on a CPU."""
-    import torch
-
-    return torch.nn.functional.embedding(places, rows)
+def _lengthened(rows: torch.Tensor, length: int) -> torch.Tensor:
+    """Return rows with zeros behind them: (n, width) → (length, width)."""
+    missing = length - len(rows)
+    return rows if not missing else torch.nn.functional.pad(rows, (0, 0, 0, missing))

@@ -16,6 +16,7 @@ from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, rerais
 from finetuning.device.sharding import Shards
 from finetuning.inference.evaluator import Evaluator
 from finetuning.ops.dense_attention import without_padding
+from finetuning.ops.dropout import QuickDropout
 from finetuning.reporting.profile import Profile
 from finetuning.training.ahead import ReadyWindow, WindowPlanner
 from finetuning.training.backward_step import HalfStep, measured_in_backward, stepped_in_backward
@@ -56,6 +57,7 @@ class OptimizerStep:
         self.loss_scale = self.runtime.loss_scale()
         self.stepped_in_backward = self._stepped_in_backward()
         self.compiled: CompiledLayers | None = None
+        self.dropout: QuickDropout | None = None
         self._idle: Batch | None = None
         self._passes_left = 0
         # through `found_inf` a step is skipped without a sync; an optimizer without it needs the value on the host
@@ -83,6 +85,11 @@ class OptimizerStep:
             self._idle = planner.idle()
             self._try_heaviest(planner)
             return
+        self._compile_if_it_pays(planner)
+        if self.compiled is None and self.runtime.is_cpu:  # compiled code has torch's dropout in it
+            self.dropout = QuickDropout(self.model)
+
+    def _compile_if_it_pays(self, planner: WindowPlanner) -> None:
         asked, epochs = self.settings.training.torch_compile, self.settings.training.epochs
         tokens = int(planner.examples.lengths.sum()) * epochs
         if not is_worth_compiling(self.settings, self.model, self.runtime.precision, planner.layout, tokens):
@@ -198,7 +205,8 @@ class OptimizerStep:
         self.runtime.seed_step(self.settings.training.seed, step)
         self._passes_left = len(batches)
         layers = nullcontext() if self.compiled is None else self.compiled.in_use()
-        with self.runtime.autocast(), layers:  # around the whole window, so that weights are cast once
+        dropout = nullcontext() if self.dropout is None else self.dropout.in_use()
+        with self.runtime.autocast(), layers, dropout:  # around the whole window, so that weights are cast once
             return self.objective.accumulate(self.model, batches, counts, self)
 
     @contextmanager

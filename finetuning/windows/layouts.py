@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 # padded token costs about an eighth of a real one there, so one more micro-batch has to save eight times as much
 # padding. Measured on BERT-base in bfloat16 on a CPU.
 _REAL_FOR_PADDED = 8
+_MULTIPLE_ON_CPU = 32  # tokens; oneDNN makes a kernel for each length, and keeps some hundred
 
 Cut = list[np.ndarray]  # a micro-batch as rows; each row holds the positions of its examples, int64
 
@@ -114,17 +115,27 @@ class Padded(Layout):
         return task.encodes.collate(list(itertools.chain.from_iterable(rows)), tokenizer, key)
 
 
+@dataclass(frozen=True)
 class Dense(Padded):
-    """Padded rows for an encoder's embeddings and head; its layers compute one row of real tokens."""
+    """Padded rows for an encoder's embeddings and head; its layers compute one row of real tokens.
+
+    Attributes:
+        multiple: The row's length is a multiple of it, so that lengths come back: a CPU's matrix products are made
+            anew for each length that is not kept.
+    """
 
     label = "인코더의 층에서 패딩을 뺌"
     message = "인코더의 층에서 패딩을 빼고 계산합니다."
     has_padding = False
 
+    multiple: int = 1
+
     def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         """Make padded tensors and the map of their real tokens; see `Layout.collate`."""
         batch = super().collate(task, rows, tokenizer, key)
-        return dataclasses.replace(batch, dense=dense_tokens(batch.inputs["attention_mask"], self.attention.attend))
+        return dataclasses.replace(
+            batch, dense=dense_tokens(batch.inputs["attention_mask"], self.attention.attend, self.multiple)
+        )
 
 
 class OneRow(Layout):
@@ -201,7 +212,9 @@ def choose_layout(
         packs = not task.encodes.shares_beginnings and isolates(model)
         return Packed(cost, max_length) if packs else Padded(cost, max_length)
     if task.settings.data.packing is not False and drops_padding(model):
-        return Dense(_real(cost), max_length, usable_way(model, max_length, card, partial(drops_padding, model)))
+        multiple = _MULTIPLE_ON_CPU if model.device.type == "cpu" else 1
+        way = usable_way(model, max_length, card, partial(drops_padding, model))
+        return Dense(_real(cost), max_length, way, multiple)
     return Padded(cost, max_length)
 
 

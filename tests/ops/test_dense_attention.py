@@ -1,33 +1,60 @@
-"""Rows of real tokens and padded rows: the way of a GPU gives what the way of a CPU gives."""
+"""Rows of real tokens and padded rows: both ways, and their gradients, are those of plain indexing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 
 from finetuning.ops import dense_rows
-from finetuning.ops.dense_attention import causal_tokens, dense_tokens
+from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens
+from finetuning.types import DenseTokens
+
+_MASK = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
+_SHAPES: dict[str, Callable[[], DenseTokens | None]] = {
+    "an encoder's": lambda: dense_tokens(_MASK),
+    "an encoder's, rounded up": lambda: dense_tokens(_MASK, multiple=4),
+    "causal": lambda: causal_tokens([2, 4, 1]),
+    "branches": lambda: branching_tokens([(2, (1, 2)), (0, (3,)), (1, (1, 1))]),
+}
 
 
-def test_tokens_that_are_written_are_those_that_are_looked_up() -> None:
-    """Padding differs: zero, or a token again. Nothing that is read depends on it."""
-    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
-    found = dense_tokens(mask)
-    assert found is not None
-    torch.manual_seed(0)
-    for tokens in (found, causal_tokens([2, 4, 1])):
-        ends = []
-        for to_padded in (
-            dense_rows._written,
-            lambda dense, tokens: dense_rows._embedded(dense, tokens.spread),
-        ):
-            dense = torch.randn(7, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
-            padded = to_padded(dense, tokens)
-            real = padded[mask == 1]
-            assert padded.shape == (3, 4, 5)
-            assert torch.equal(real, dense)
-            weights = torch.randn(7, 5, generator=torch.Generator().manual_seed(2))
-            (real * weights).sum().backward()
-            ends.append(dense.grad)
-        assert torch.equal(*ends)  # type: ignore[arg-type]
-        assert float(dense_rows._written(dense, tokens)[mask == 0].abs().max()) == 0
-        assert torch.equal(padded.flatten(0, 1).index_select(0, tokens.gather), dense)
+@pytest.mark.parametrize("to_padded", [dense_rows._written, dense_rows._Spread.apply], ids=["GPU", "CPU"])
+@pytest.mark.parametrize("shape", _SHAPES)
+def test_a_dense_row_as_padded_rows(shape: str, to_padded: Callable[..., torch.Tensor]) -> None:
+    """Each real place has its token; nothing reads padding, so each token's gradient is that of its places."""
+    tokens = _SHAPES[shape]()
+    assert tokens is not None
+    is_real = torch.zeros(tokens.spread.numel(), dtype=torch.bool)
+    is_real[tokens.gather] = True
+    if tokens.repeated is not None:
+        is_real[tokens.repeated[1]] = True
+    weights = torch.randn(int(is_real.sum()), 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    values, gradients = [], []
+    for way in (to_padded, lambda dense, maps: dense[maps.spread]):
+        dense = torch.randn(tokens.length, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        dense.requires_grad_()
+        real = way(dense, tokens).flatten(0, 1)[is_real]
+        (real * weights).sum().backward()
+        values.append(real)
+        gradients.append(dense.grad)
+    assert torch.equal(*values)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("to_dense", [dense_rows._selected, dense_rows._Gathered.apply], ids=["GPU", "CPU"])
+@pytest.mark.parametrize("shape", _SHAPES)
+def test_padded_rows_as_a_dense_row(shape: str, to_dense: Callable[..., torch.Tensor]) -> None:
+    """Each token is that of its first place; padding has no gradient, and what rounds the length up is zero."""
+    tokens = _SHAPES[shape]()
+    assert tokens is not None
+    flat = torch.randn(tokens.spread.numel(), 5, dtype=torch.float64).requires_grad_()
+    dense = to_dense(flat, tokens)
+    assert torch.equal(dense[: len(tokens.gather)], flat[tokens.gather])
+    assert len(dense) == tokens.length and not dense[len(tokens.gather) :].any()
+    upstream = torch.randn_like(dense)
+    dense.backward(upstream)
+    expected = torch.zeros_like(flat)
+    expected[tokens.gather] = upstream[: len(tokens.gather)]
+    assert flat.grad is not None and torch.equal(flat.grad, expected)
