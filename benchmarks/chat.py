@@ -143,7 +143,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a folder with a causal model that speaks Korean")
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--calls", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=2, help="of the pairs; calls take ten times as many")
+    parser.add_argument("--epochs", type=int, default=2, help="of the pairs")
+    parser.add_argument("--call_epochs", type=int, default=10, help="of the calls, which are fewer")
     parser.add_argument("--only", choices=("pairs", "calls"))
 
 
@@ -163,7 +164,7 @@ def tiny(folder: Path) -> list[str]:
     with (folder / "pairs.csv").open("w", encoding="utf-8") as file:
         file.write("Q,A,label\n" + "".join(f"물음 {number},대답 {number},0\n" for number in range(230)))
     return [str(folder / "pairs.csv"), str(folder / "model"), "--pairs", "20", "--calls", "10",
-            "--epochs", "1"]  # fmt: skip
+            "--epochs", "1", "--call_epochs", "2"]  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> list[Table]:
@@ -196,7 +197,7 @@ def measure_calls(arguments: argparse.Namespace, scratch: Path) -> list[Table]:
     write_jsonl(folder / "train.jsonl", requests(arguments.calls, is_test=False, seed=0))
     write_jsonl(folder / "validation.jsonl", requests(10, is_test=False, seed=2))
     write_jsonl(folder / "test.jsonl", rows)
-    options = (f"training.epochs={10 * arguments.epochs}", "data.max_length=1024",
+    options = (f"training.epochs={arguments.call_epochs}", "data.max_length=1024",
                "memory.gradient_accumulation_steps=1")  # fmt: skip
     losses = trained_losses("calls of tools", arguments.model, folder, scratch, options)
     write_jsonl(scratch / "asked.jsonl", [{**row, "messages": row["messages"][:1]} for row in rows])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Literal, TypeVar
 
 import torch
@@ -17,6 +17,8 @@ from finetuning.device.sharding import Shards
 from finetuning.inference.evaluator import Evaluator
 from finetuning.ops.dense_attention import without_padding
 from finetuning.ops.dropout import QuickDropout
+from finetuning.ops.embedding_gradient import RowGradients
+from finetuning.ops.shared_casts import SharedCasts
 from finetuning.reporting.profile import Profile
 from finetuning.training.ahead import ReadyWindow, WindowPlanner
 from finetuning.training.backward_step import HalfStep, measured_in_backward, stepped_in_backward
@@ -57,7 +59,8 @@ class OptimizerStep:
         self.loss_scale = self.runtime.loss_scale()
         self.stepped_in_backward = self._stepped_in_backward()
         self.compiled: CompiledLayers | None = None
-        self.dropout: QuickDropout | None = None
+        self.cheaper: list[QuickDropout | SharedCasts | RowGradients] = []
+        self.row_gradients: RowGradients | None = None
         self._idle: Batch | None = None
         self._passes_left = 0
         # through `found_inf` a step is skipped without a sync; an optimizer without it needs the value on the host
@@ -86,8 +89,11 @@ class OptimizerStep:
             self._try_heaviest(planner)
             return
         self._compile_if_it_pays(planner)
-        if self.compiled is None and self.runtime.is_cpu:  # compiled code has torch's dropout in it
-            self.dropout = QuickDropout(self.model)
+        if self.compiled is None and self.runtime.is_cpu:  # compiled code has its own dropout and casts
+            self.cheaper = [QuickDropout(self.model), SharedCasts(self.model)]
+        if self.runtime.is_cpu and self.stepped_in_backward is None:
+            self.row_gradients = RowGradients(self.model)
+            self.cheaper.append(self.row_gradients)
 
     def _compile_if_it_pays(self, planner: WindowPlanner) -> None:
         asked, epochs = self.settings.training.torch_compile, self.settings.training.epochs
@@ -204,9 +210,10 @@ class OptimizerStep:
         """Add the gradient of these micro-batches to the parameters; return the objective's sums."""
         self.runtime.seed_step(self.settings.training.seed, step)
         self._passes_left = len(batches)
-        layers = nullcontext() if self.compiled is None else self.compiled.in_use()
-        dropout = nullcontext() if self.dropout is None else self.dropout.in_use()
-        with self.runtime.autocast(), layers, dropout:  # around the whole window, so that weights are cast once
+        with ExitStack() as stack:
+            stack.enter_context(self.runtime.autocast())  # around the whole window, so that weights are cast once
+            for layers in self.cheaper if self.compiled is None else (*self.cheaper, self.compiled):
+                stack.enter_context(layers.in_use())
             return self.objective.accumulate(self.model, batches, counts, self)
 
     @contextmanager
@@ -226,6 +233,8 @@ class OptimizerStep:
         if self.shards is not None:
             self.shards.sum_gradients(is_last=self._passes_left == 0)
         self.loss_scale.scaled(loss).backward()
+        if self.row_gradients is not None:
+            self.row_gradients.add()
 
     @contextmanager
     def without_gradients(self) -> Iterator[None]:
@@ -283,7 +292,18 @@ class OptimizerStep:
             self.runtime.sum_gradients([p for p in self.model.parameters() if p.requires_grad])
             parameters = [p for p in self.model.parameters() if p.grad is not None]
             self.loss_scale.unscale([p.grad for p in parameters if p.grad is not None])
-            return torch.nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if limit is not None:
+                self._scale(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+            return norm
+
+    def _scale(self, gradients: list[torch.Tensor], factor: torch.Tensor) -> None:
+        """Multiply gradients by a factor; on a CPU torch's fused AdamW does so in its own pass over them."""
+        if self.runtime.is_cpu and isinstance(self.optimizer, torch.optim.AdamW):
+            self.optimizer.grad_scale = factor.reciprocal()  # type: ignore[attr-defined]
+        else:
+            torch._foreach_mul_(gradients, factor)
 
     # --- the update ---
 

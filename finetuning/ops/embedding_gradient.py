@@ -1,0 +1,89 @@
+"""The gradient of an embedding, added to the rows that were looked up: torch makes one of the whole vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class RowGradients:
+    """A model's embeddings, whose gradients are added row by row once a backward pass has ended.
+
+    For a vocabulary of 250,000 pieces torch fills and adds some hundred megabytes a micro-batch, in which some
+    thousand rows are not zero. Only embeddings that are trained take part, whose rows are looked up and at most scaled.
+
+    Args:
+        model: The model, on the CPU and not sharded. Nothing may wait for its embeddings' gradients in the backward
+            pass.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        layers = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+        self._layers = [one for one in layers if one.weight.requires_grad and _is_look_up(one)]
+        self._made: list[tuple[torch.nn.Embedding, torch.Tensor, torch.Tensor]] = []
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let the embeddings keep what they are to add inside the block."""
+        anchor = torch.zeros((), requires_grad=True)
+        for layer in self._layers:
+            vars(layer)["forward"] = self._forward_of(layer, anchor)
+        try:
+            yield
+        finally:
+            self._made.clear()
+            for layer in self._layers:
+                del vars(layer)["forward"]
+
+    def add(self) -> None:
+        """Add what the last backward pass left to the gradients."""
+        for layer, places, gradient in self._made:
+            weight = layer.weight
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            if layer.padding_idx is not None:
+                is_real = places != layer.padding_idx
+                places, gradient = places[is_real], gradient[is_real]
+            weight.grad.index_add_(0, places, gradient.to(weight.dtype))
+        self._made.clear()
+
+    def _forward_of(self, layer: torch.nn.Embedding, anchor: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        scale = getattr(layer, "embed_scale", None)
+
+        def forward(input: torch.Tensor) -> torch.Tensor:
+            looked_up: torch.Tensor = _LookedUp.apply(anchor, layer, input, self._made)
+            return looked_up * scale if scale is not None else looked_up
+
+        return forward
+
+
+class _LookedUp(torch.autograd.Function):
+    """Rows of an embedding; the backward pass keeps their gradients for `RowGradients.add`."""
+
+    @staticmethod
+    def forward(
+        context: Any, anchor: torch.Tensor, layer: torch.nn.Embedding, ids: torch.Tensor, made: list[Any]
+    ) -> torch.Tensor:
+        """Look the rows up. The anchor has a gradient, so that the rows have one."""
+        context.kept = layer, ids, made
+        return torch.nn.functional.embedding(ids, layer.weight.detach())
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[None, None, None, None]:
+        """Keep the rows' gradients."""
+        layer, ids, made = context.kept
+        made.append((layer, ids.flatten(), gradients[0].flatten(0, -2)))
+        return None, None, None, None
+
+
+def _is_look_up(layer: torch.nn.Embedding) -> bool:
+    """Return whether a layer looks rows up, and scales them by its `embed_scale` where it has one, as Gemma's does."""
+    if layer.max_norm is not None or layer.scale_grad_by_freq or layer.sparse:
+        return False
+    ids, scale = torch.arange(min(2, layer.num_embeddings)), getattr(layer, "embed_scale", None)
+    with torch.no_grad():
+        rows = torch.nn.functional.embedding(ids, layer.weight)
+        return type(layer) is torch.nn.Embedding or torch.equal(layer(ids), rows if scale is None else rows * scale)

@@ -1,0 +1,83 @@
+"""Gradients of embeddings that are added by rows are those of autograd."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from finetuning.ops.embedding_gradient import RowGradients
+
+
+class _Scaled(torch.nn.Embedding):
+    """An embedding that scales its rows, as Gemma's does."""
+
+    embed_scale = 3.0
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) * self.embed_scale
+
+
+class _Shifted(torch.nn.Embedding):
+    """An embedding that does something else to its rows."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) + 1
+
+
+class _Tied(torch.nn.Module):
+    """Two embeddings, one with padding, and a head that has the other's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.kinds = torch.nn.Embedding(11, 4), _Scaled(3, 4, padding_idx=0)
+        self.head = torch.nn.Linear(4, 11, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.head(torch.tanh(self.words(ids) + self.kinds(ids % 3)))
+        return scores
+
+
+def _accumulated(model: Any, batches: list[torch.Tensor], rows: RowGradients | None) -> dict[str, torch.Tensor]:
+    model.zero_grad(set_to_none=True)
+    for ids in batches:
+        model(ids).square().sum().backward()
+        if rows is not None:
+            rows.add()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def test_they_are_those_of_autograd_over_micro_batches() -> None:
+    model = _Tied().double()
+    batches = [torch.tensor([[1, 2, 2], [3, 0, 10]]), torch.tensor([[2, 5]])]
+    expected = _accumulated(model, batches, None)
+    rows = RowGradients(model)
+    with rows.in_use():
+        found = _accumulated(model, batches, rows)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_a_pass_that_failed_leaves_nothing() -> None:
+    model = _Tied().double()
+    expected = _accumulated(model, [torch.tensor([[1, 2]])], None)
+    rows = RowGradients(model)
+    with rows.in_use():
+        model(torch.tensor([[4, 5]])).sum().backward()  # memory ran out behind it, say
+    with rows.in_use():
+        found = _accumulated(model, [torch.tensor([[1, 2]])], rows)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_an_embedding_that_is_no_look_up_is_left_alone() -> None:
+    layer = _Shifted(3, 4)
+    with RowGradients(layer).in_use():
+        assert "forward" not in vars(layer)
+
+
+def test_frozen_embeddings_are_left_alone() -> None:
+    model = _Tied()
+    model.words.weight.requires_grad_(False)
+    with RowGradients(model).in_use():
+        assert "forward" not in vars(model.words) and "forward" in vars(model.kinds)
