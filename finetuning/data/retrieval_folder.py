@@ -46,6 +46,11 @@ def is_retrieval(folder: Path) -> bool:
     return bool(_part(folder, "corpus") and _part(folder, "queries") and _judgements(folder))
 
 
+def corpus_files(folder: Path) -> list[Path]:
+    """Return the files of the passages of a folder that `is_retrieval`."""
+    return _part(folder, "corpus")
+
+
 def judged_by_split(folder: Path, opened: Open) -> dict[str, Judged]:
     """Read the splits of a folder that `is_retrieval`.
 
@@ -68,7 +73,7 @@ def judged_by_split(folder: Path, opened: Open) -> dict[str, Judged]:
         rows, used = _rows(opened(path), texts, asked)
         note = (
             f"질문 {len(rows):,}개와 문서 {len(texts):,}개 가운데 질문에 연결된 {used:,}개를 읽었습니다. "
-            "평가도 이 문서들에서 찾습니다."
+            "학습하는 동안의 평가는 이 문서들에서, evaluate는 모든 문서에서 찾습니다."
         )
         files = [path, *(source.path for source in (*corpus, *queries))]
         found[split] = Judged(rows, str(path), content_key(*map(_hash, files)), note)
