@@ -16,7 +16,7 @@ from finetuning.data.folders import Files, files_by_split, splits_in, unread_bes
 from finetuning.data.formats.class_names import information_beside
 from finetuning.data.formats.registry import check_path, is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
-from finetuning.data.retrieval_folder import COLUMNS, corpus_files, is_retrieval, judged_by_split
+from finetuning.data.retrieval_folder import COLUMNS, corpus_files, incomplete, is_retrieval, judged_by_split
 from finetuning.data.shapes.registry import flat_rows
 from finetuning.files import content_key, may_be_hub_id, similar_name
 
@@ -66,7 +66,7 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
             return {**_from_hub(data), **_opened(files, data)}
         if path.is_dir() and is_retrieval(path):
             return {**_judged(path, data), **_opened(files, data)}
-        by_name: dict[str, Files] = {"train": (path,)} if path.is_file() else files_by_split(path, data.dataset_config)
+        by_name: dict[str, Files] = {"train": (path,)} if path.is_file() else _in_folder(path, data.dataset_config)
         files = {**by_name, **files}
     if data.revision is not None:
         raise SettingsError(
@@ -84,6 +84,13 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
         split, first = next(iter(found.items()))
         found[split] = replace(first, notes=(*first.notes, note))
     return found
+
+
+def _in_folder(folder: Path, config: str | None) -> dict[str, Files]:
+    try:
+        return files_by_split(folder, config)
+    except DataError as error:
+        raise incomplete(folder) or error from None
 
 
 def _existing(path: Path, setting: str) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 from exceptions import BadRow, DataError
 from finetuning.cells import as_text, written_value
 from finetuning.korean.column_names import LABELS, PASSAGES, QUERIES, TEXTS, pair_in
+from finetuning.tasks.embedding.judged import judged_pairs
 from finetuning.tasks.embedding.losses import LOSSES
 from finetuning.tasks.embedding.nli import SCORES, inferences, triplets
 from finetuning.tasks.parts import Gathered, RowReader
@@ -35,7 +36,11 @@ class EmbeddingReader(RowReader):
         return LOSSES[self.settings.embedding.loss].takes_scores
 
     def gathered(self, columns: Sequence[str], cells: Iterable[Mapping[str, Any]], where: str) -> Gathered | None:
-        """Gather the hypotheses of NLI by their premise; under a loss of scores its labels are scores."""
+        """Gather judged passages by their question, hypotheses of NLI by their premise; see `RowReader.gathered`."""
+        if not self.takes_scores and all(column.is_default() for column in self._texts(())):
+            found = judged_pairs(columns, cells)
+            if found is not None:
+                return found
         pairs = inferences(columns, cells, where, self.settings.embedding.highest_score)
         if pairs is None or not self.takes_scores:
             return None if pairs is None else triplets(pairs)
