@@ -119,7 +119,7 @@ def test_sentence_transformers_loads_the_folder_and_measures_the_same(
     run: tuple[Path, Run], found: tuple[list[str], np.ndarray, list[str], np.ndarray]
 ) -> None:
     package: Any = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-    from sentence_transformers.evaluation import InformationRetrievalEvaluator
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
     from finetuning.tasks.embedding.retrieval import metrics_of, search
 
