@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,6 @@ from tests.support.paths import ROOT
 
 _LONG_MS = 240_000
 _WIDE, _PHONE = {"width": 1000, "height": 900}, {"width": 360, "height": 740}
-_TABS = ("1. 데이터", "2. 모델", "3. 학습", "4. 결과", "5. 써 보기", "6. 가져가기")
-Drop = Callable[[str, bytes], None]
 
 
 @dataclass(frozen=True)
@@ -152,15 +151,6 @@ def open_tab(page: Any, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
-def tab_to(page: Any, selector: str) -> None:
-    """Press Tab until an element has the focus."""
-    for _ in range(80):
-        page.keyboard.press("Tab")
-        if page.evaluate("wanted => document.activeElement.matches(wanted)", selector):
-            return
-    raise AssertionError(f"the keyboard does not reach {selector}")
-
-
 def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(trained: str, board: Board) -> None:
     summary = json.loads((board.runs / trained / "summary.json").read_text(encoding="utf-8"))
     record = json.loads((board.runs / ".board" / f"{trained}.json").read_text(encoding="utf-8"))
@@ -169,24 +159,108 @@ def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(trained: str, board:
     assert "체크포인트에서 이어서 학습합니다" in log
 
 
-def test_results_answers_and_exports_of_a_run(page: Any, trained: str) -> None:
-    open_tab(page, "4. 결과")
+def test_the_whole_job_on_a_phone(page: Any, trained: str) -> None:
+    page.set_viewport_size(_PHONE)
+    drop(page, "리뷰.csv", reviews_csv().encode())
+    page.wait_for_selector("#data-found table")
+    check_width(page)
+    page.click("#next-1")
+    page.wait_for_selector("#model-offers input")
+    check_width(page)
+    page.click("#next-2")
+    page.wait_for_selector("#train-command code")
+    check_width(page)
+    page.click("#next-3")
     page.wait_for_selector("#results-found iframe")
     assert "정확도" in page.inner_text("#results-found")
     assert "판정" in page.frame_locator("#results-found iframe").locator("body").inner_text()
-    open_tab(page, "5. 써 보기")
-    page.wait_for_function("name => document.querySelector('#try-model input').value == name", arg=trained)
+    check_width(page)
+    page.click("#next-4")
+    page.wait_for_function("name => document.querySelector('#try-model input')?.value == name", arg=trained)
     page.click("#try-load")
     page.wait_for_selector("#try-text-0 textarea", timeout=_LONG_MS)
     page.fill("#try-text-0 textarea", "정말 재미있어요")
     page.click("#try-ask")
     page.wait_for_selector("#try-answers h3")
     assert page.inner_text("#try-answers h3") in ("긍정", "부정")
-    open_tab(page, "6. 가져가기")
+    check_width(page)
+    page.click("#next-5")
     page.wait_for_selector("#take-links a")
+    check_width(page)
     with page.expect_download() as got:
         page.click("#take-links a")
     assert got.value.suggested_filename == f"{trained}.zip"
+
+
+def check_width(page: Any) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") <= _PHONE["width"]
+
+
+def test_the_whole_job_by_the_keyboard(page: Any, trained: str) -> None:
+    press(page, "#data-example")
+    page.wait_for_selector("#data-found h4")
+    press(page, "#next-1")
+    page.wait_for_selector("#model-offers input")
+    press(page, "#next-2")
+    page.wait_for_selector("#train-command code")
+    press(page, "#train-start")
+    page.wait_for_selector("#train-stop:not([disabled])", timeout=_LONG_MS)
+    press(page, "#train-stop")
+    page.wait_for_selector("#train-live >> text=멈췄습니다", timeout=_LONG_MS)
+    press(page, "#next-3")
+    page.wait_for_selector("#results-found iframe")
+    press(page, "#next-4")
+    page.wait_for_function("name => document.querySelector('#try-model input')?.value == name", arg=trained)
+    press(page, "#try-load")
+    page.wait_for_selector("#try-text-0 textarea", timeout=_LONG_MS)
+    tab_to(page, "#try-text-0 textarea")
+    page.keyboard.type("정말 재미있어요")
+    press(page, "#try-ask")
+    page.wait_for_selector("#try-answers h3")
+    press(page, "#next-5")
+    page.wait_for_selector("#take-links a")
+    press(page, "#take-export")
+    page.wait_for_selector("#take-found li", timeout=_LONG_MS)
+    assert "model.safetensors" in page.inner_text("#take-found")
+
+
+def press(page: Any, selector: str) -> None:
+    tab_to(page, selector)
+    page.keyboard.press("Enter")
+
+
+def tab_to(page: Any, selector: str) -> None:
+    """Press Tab until an element has the focus."""
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        if page.evaluate("wanted => document.activeElement.matches(wanted)", selector):
+            return
+    raise AssertionError(f"the keyboard does not reach {selector}")
+
+
+def sheet(lines: list[list[str]]) -> bytes:
+    from openpyxl import Workbook
+
+    book, written = Workbook(), io.BytesIO()
+    for line in lines:
+        book.active.append(line)
+    book.save(written)
+    return written.getvalue()
+
+
+def test_sheets_and_jsonl_are_read(page: Any) -> None:
+    lines = [line.split(",") for line in reviews_csv().splitlines()]
+    records = [json.dumps({"문장": text, "분류": label}, ensure_ascii=False) for text, label in lines[1:]]
+    for name, data, columns in (
+        ("리뷰.xlsx", sheet(lines), ("리뷰", "감정")), ("리뷰.jsonl", "\n".join(records).encode(), ("문장", "분류")),
+    ):  # fmt: skip
+        drop(page, name, data)
+        page.wait_for_selector(f"#data-found th >> text={columns[0]}")
+        assert "라벨 2가지" in page.inner_text("#data-found")
+        asked = [page.input_value(f"#data-column-{place} input") for place in (0, 1)]
+        assert asked == [*columns]
+        page.click("#data-file button[aria-label]")  # takes the file away again
+        page.wait_for_selector("#data-file input[type=file]", state="attached")
 
 
 @pytest.mark.parametrize(("name", "data"), [("사진.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), ("빈.csv", b"")])
@@ -196,9 +270,41 @@ def test_a_wrong_file_is_told_of_in_place(page: Any, name: str, data: bytes) -> 
     assert name in page.inner_text("#data-found")
 
 
-def test_a_jsonl_is_read(page: Any) -> None:
-    lines = [json.dumps({"문장": line.split(",")[0], "분류": line.split(",")[1]}, ensure_ascii=False)
-             for line in reviews_csv().splitlines()[1:]]  # fmt: skip
-    drop(page, "리뷰.jsonl", "\n".join(lines).encode())
-    page.wait_for_selector("#data-found h4")
-    assert "긍정" in page.inner_text("#data-found")
+def test_a_wrong_column_value_and_path_are_told_of_in_place(page: Any) -> None:
+    drop(page, "리뷰.csv", reviews_csv().encode())
+    page.wait_for_selector("#data-found table")
+    page.click("#data-column-1 input")
+    page.get_by_role("option", name="리뷰").click()
+    page.wait_for_selector("#data-found .problem")
+    assert "리뷰" in page.inner_text("#data-found .problem")
+    page.click("#data-column-1 input")
+    page.get_by_role("option", name="감정").click()
+    page.wait_for_selector("#data-found .problem", state="detached")
+    open_tab(page, "3. 학습")
+    page.wait_for_selector("#train-command code")
+    page.get_by_text("설정 바꾸기").click()
+    epochs = page.locator("#training-epochs").locator("input, textarea")
+    for wrong in ("x", "1.5", "-1"):
+        epochs.fill(wrong)
+        page.wait_for_selector(f"#train-command .problem >> text={wrong}")
+        assert "training.epochs" in page.inner_text("#train-command")
+    epochs.fill("2")
+    page.wait_for_selector("#train-command code >> text=--epochs 2")
+    open_tab(page, "1. 데이터")
+    page.get_by_text("다른 방법").click()
+    page.locator("#data-path").locator("input, textarea").press_sequentially("/etc/hosts")
+    page.click("#data-read")
+    page.wait_for_selector("#data-found .problem")
+    assert "폴더 밖" in page.inner_text("#data-found")
+
+
+def test_a_run_that_fails_says_why_in_place(page: Any) -> None:
+    drop(page, "실패.csv", reviews_csv().encode())
+    page.wait_for_selector("#data-found table")
+    open_tab(page, "2. 모델")
+    page.get_by_label("klue/roberta-small").click()  # of the hub, which cannot be reached
+    open_tab(page, "3. 학습")
+    page.wait_for_selector("#train-command code >> text=klue/roberta-small")
+    page.click("#train-start")
+    page.wait_for_selector("#train-live .problem", timeout=_LONG_MS)
+    assert "klue/roberta-small" in page.inner_text("#train-live .problem")
