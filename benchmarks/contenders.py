@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -149,6 +150,8 @@ def _train_other(name: str, work: Work, prepared: Any, evaluator: Any, clock: Cl
         "bf16": name != "trainer-float32", "save_strategy": "no", "report_to": [], "disable_tqdm": True,
         "use_cpu": evaluator.model.device.type == "cpu",
     }  # fmt: skip
+    if name == "trainer-compiled":
+        options["torch_compile"] = True
     if name == "trainer-tuned":
         options |= {"train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"}
     shared = {"model": evaluator.model, "callbacks": [Ticks()], "processing_class": evaluator.tokenizer}
@@ -278,7 +281,7 @@ def _batches(examples: Any, task: Any, evaluator: Any) -> Iterator[Any]:
         yield evaluator.runtime.on_device(batch)
 
 
-def contend(work: str, name: str, data: str, model: str, seed: int) -> dict[str, float]:
+def contend(work: str, name: str, data: str, model: str, seed: int, is_profiled: bool = False) -> dict[str, float]:
     """Train as one contender.
 
     Args:
@@ -287,9 +290,11 @@ def contend(work: str, name: str, data: str, model: str, seed: int) -> dict[str,
         data: A folder with train and validation.
         model: A folder with the model.
         seed: Seed of the order of rows and of dropout.
+        is_profiled: Whether torch's profiler runs beside it, which takes time.
 
     Returns:
-        Seconds and examples (by their tokens) of the steps after the first two, held-out loss, peak memory in bytes.
+        Seconds and examples (by their tokens) of the steps after the first two, held-out loss, peak memory in bytes;
+        where it is profiled, the products' part of the CPU time of all steps.
     """
     from finetuning.device.usage import peak_bytes
 
@@ -300,9 +305,27 @@ def contend(work: str, name: str, data: str, model: str, seed: int) -> dict[str,
         prepared, tokenizer = prepared_in(session_by(words))
         evaluator = evaluator_of(prepared, tokenizer)
         lengths = prepared.examples["train"].lengths
-        timed = train_as(name, trained, prepared, evaluator, Clock(len(lengths) // trained.window), scratch)
+        with products_counted(is_profiled) as counted:
+            timed = train_as(name, trained, prepared, evaluator, Clock(len(lengths) // trained.window), scratch)
         peak = peak_bytes(evaluator.runtime.device)
         return {
             "seconds": round(timed.seconds, 2), "examples": round(timed.tokens / float(lengths.mean()), 1),
             "loss": round(held_out_loss(prepared, evaluator), 4), "peak": peak,
+            **counted,
         }  # fmt: skip
+
+
+@contextmanager
+def products_counted(is_on: bool) -> Iterator[dict[str, float]]:
+    """Yield a dict, which after the block has the part of the CPU time in matrix products, where that is on."""
+    from torch.profiler import ProfilerActivity, profile
+
+    counted = dict[str, float]()
+    if not is_on:
+        yield counted
+        return
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        yield counted
+    times = {one.key: one.self_cpu_time_total for one in profiled.key_averages()}
+    in_products = sum(times.get(f"aten::{name}", 0.0) for name in ("mm", "addmm", "bmm", "baddbmm"))
+    counted["products"] = round(in_products / sum(times.values()), 4)

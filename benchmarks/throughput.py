@@ -11,6 +11,9 @@ count; the first two steps of a run do not count either, nor does compiling befo
 but for a Trainer that sorts them. The table has medians; the loss is that of the trained model, in float32 without
 dropout, on rows that nobody trained on: the mean and range over the seeds. The bare limit is the same model on as many
 real tokens in rows without padding: forward, backward, step, nothing else, so its loss means nothing.
+
+A second table says what the machine's matrix products reach in the same run, measured between the rounds, and which
+part of this program's step they take, by torch's profiler in the round that does not count.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ CONTENDERS = {
         "trainer": "Trainer, bf16",
         "trainer-float32": "Trainer, float32 (its default)",
         "trainer-tuned": "Trainer, tuned: bf16, group_by_length, fused",
+        "trainer-compiled": "Trainer, bf16, torch_compile",
         "bare": "bare limit, bf16",
     },
     "causal": {
@@ -54,6 +58,25 @@ def make_encoder(folder: Path, **size: int) -> Path:
     return folder
 
 
+def matrix_rate() -> list[float]:
+    """Return GFLOP/s of products of a layer's shapes in bfloat16, forward and backward; the best of 20 each."""
+    import time
+
+    import torch
+
+    tokens, narrow, wide = 1024, 768, 3072
+    rows, weight = torch.randn(tokens, narrow).bfloat16(), torch.randn(wide, narrow).bfloat16()
+    upstream, found = torch.randn(tokens, wide).bfloat16(), list[float]()
+    for product in (lambda: rows @ weight.t(), lambda: upstream @ weight, lambda: upstream.t() @ rows):
+        seconds = []
+        for _ in range(20):
+            since = time.perf_counter()
+            product()
+            seconds.append(time.perf_counter() - since)
+        found.append(round(2 * tokens * narrow * wide / min(seconds) / 1e9, 1))
+    return found
+
+
 def write_rows(source: Path, folder: Path, rows: int) -> None:
     """Write train, and validation of the rows after it, as files of the source's kind with its header."""
     folder.mkdir()
@@ -77,6 +100,18 @@ def table(names: dict[str, str], runs: dict[str, list[dict[str, float]]]) -> Tab
     return Table(("contender", "examples/s", "by run", "this program is", "loss", "loss by run", "peak, GiB"), rows)
 
 
+def products(rates: list[list[float]], share: float) -> Table:
+    """The machine's matrix products: their rates over the rounds, and their part of this program's step."""
+    found = Table(("bfloat16 product of 1,024 tokens, 768 and 3,072", "GFLOP/s", "by round"))
+    names = ("forward", "backward, of the input", "backward, of the weight")
+    for name, by_round in zip(names, zip(*rates, strict=True), strict=True):
+        found.rows.append({
+            found.columns[0]: name, "GFLOP/s": statistics.median(by_round), "by round": list(by_round)
+        })  # fmt: skip
+    found.title = f"Matrix products take {share:.0%} of the CPU time of this program's step."
+    return found
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("work", choices=sorted(CONTENDERS))
     parser.add_argument("data", type=Path, help="NSMC's folder, or ChatbotData.csv")
@@ -96,6 +131,7 @@ def run(arguments: argparse.Namespace) -> list[Table]:
     names = CONTENDERS[arguments.work]
     taking_part = [name for name in names if name == "ours" or not arguments.only or name in arguments.only]
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in taking_part}
+    rates, share = list[list[float]](), 0.0
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         source = arguments.data / "ratings_train.txt" if arguments.work == "encoder" else arguments.data
@@ -110,8 +146,11 @@ def run(arguments: argparse.Namespace) -> list[Table]:
                     data=scratch / "data",
                     model=model,
                     seed=number,
+                    is_profiled=name == "ours" and number == 0,
                 )
+                share = found.get("products", share)
                 say(f"{number or 'warm-up'}  {name}: {found}")
                 if number:
                     runs[name].append(found)
-    return [table(names, runs)]
+            rates.append(call_apart("throughput:matrix_rate"))
+    return [table(names, runs), products(rates, share)]
