@@ -186,8 +186,7 @@ class TrainingManager:
             _log.info("스텝 %s: 검증 %s", f"{state.step:,}", line)
         for line in evaluation.details if self.task.scores.validation_texts else ():
             _log.info("%s", line)
-        said = evaluation.predictions[:texts] if self.task.scores.validation_texts else evaluation.predictions
-        names = self.evaluator.label_names
+        said, names = evaluation.predictions, self.evaluator.label_names
         self.recorder.show(state.step, samples_of(self.task, self.validation.rows, said, names, self.tokenizer))
         metric = metric_of(evaluation.metrics, self.task.scores.best_metric)
         state.evaluations_since_best += 1

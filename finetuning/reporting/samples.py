@@ -49,15 +49,15 @@ def samples_of(
     Args:
         task: Formats its rows and predictions.
         rows: The rows of the split.
-        predictions: One prediction for each of the first rows, in the same order.
+        predictions: One of each row, in the same order. Those without a text, where few are generated, are left out.
         label_names: Label names in the order of their ids.
         tokenizer: The model's tokenizer.
 
     Returns:
         At most five samples.
     """
-    found = []
-    for position in range(0, len(predictions), max(1, len(predictions) // _SAMPLES))[:_SAMPLES]:
+    found, told = [], [position for position, one in enumerate(predictions) if task.shows.is_told(one)]
+    for position in told[:: max(1, len(told) // _SAMPLES)][:_SAMPLES]:
         row = rows[position]
         given, truth = task.shows.show(row)
         said = _phrase(task.shows.phrase(predictions[position], row, label_names, tokenizer))

@@ -45,6 +45,10 @@ class Presenter(ABC):
             Values by name, in the order in which they are written.
         """
 
+    def is_told(self, prediction: Any) -> bool:
+        """Return whether a prediction says anything that `readable` can show; True by default."""
+        return True
+
     def labels_said(self, readable: Mapping[str, Any]) -> Sequence[str]:
         """Return the labels in a prediction that `readable` made, which `predict` counts; none by default."""
         return ()

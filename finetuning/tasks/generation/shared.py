@@ -114,6 +114,10 @@ class GeneratingScorer(VocabularyScorer):
 class GeneratedTextPresenter(Presenter):
     """Shows generated texts."""
 
+    def is_told(self, prediction: Any) -> bool:
+        """Return whether a text was generated: validation generates a few, and preferences none."""
+        return prediction.generated is not None
+
     def readable(
         self, prediction: Any, row: Mapping[str, Any], label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Any]:
