@@ -86,7 +86,7 @@ def test_an_adapter_beside_quantised_weights_is_resumed(
 # How far a logged loss may be from that of the plain run, as a part of it.
 MEMORY_SETTINGS = {
     "memory.gradient_checkpointing=true": 1e-6,
-    "memory.optimizer_in_backward=true": 1e-5,
+    "memory.optimizer_in_backward=true": 5e-5,  # gradients are summed and scaled in another order
     "model.dtype=bfloat16": 5e-3,
     "training.optimizer=adafactor": 0.05,
     "training.optimizer=muon": 0.2,
