@@ -94,7 +94,9 @@ def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
     for setting, box in zip(_COMMON, common, strict=True):
         box.change(setter(setting), [chosen, box], [chosen, others], **IN_TURN)
 
-    def on_key(one: str, now: Chosen) -> tuple[str, str]:
+    def on_key(one: str | None, now: Chosen) -> tuple[str, str]:
+        if one is None:  # while it is searched for
+            return "", ""
         return said(_about(facts, one, say)), now.settings.get(one, "")
 
     key.input(on_key, [key, chosen], [about, value])

@@ -121,6 +121,7 @@ def trained(context: Any, board: Board) -> str:
         page.fill(f"#{key} :is(input, textarea)", value)
     page.fill("#train-key input", "model.adapter.method")
     page.keyboard.press("Enter")
+    page.wait_for_selector("text=기본값: none")
     page.fill("#train-value :is(input, textarea)", "lora")
     page.wait_for_selector("#train-command code >> text=model.adapter.method=lora")
     assert "--max_length 32" in page.inner_text("#train-command")
