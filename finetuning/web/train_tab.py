@@ -94,12 +94,14 @@ def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
     for setting, box in zip(_COMMON, common, strict=True):
         box.change(setter(setting), [chosen, box], [chosen, others], **IN_TURN)
 
-    def on_key(one: str | None, now: Chosen) -> tuple[str, str]:
+    def on_key(one: str | None, now: Chosen, typed_so_far: str) -> tuple[str, Any]:
         if one is None:  # while it is searched for
-            return "", ""
-        return said(_about(facts, one, say)), now.settings.get(one, "")
+            return "", gr.skip()
+        kept = now.settings.get(one, "")
+        # an empty box is left alone: what is typed before this answer arrives would be erased
+        return said(_about(facts, one, say)), kept if kept or typed_so_far else gr.skip()
 
-    key.input(on_key, [key, chosen], [about, value])
+    key.input(on_key, [key, chosen, value], [about, value])
     value.change(on_setting, [chosen, key, value], [chosen, others], **IN_TURN)
     preset.input(
         lambda now, wanted: replace(now, preset=wanted), [chosen, preset], chosen, trigger_mode="always_last", **IN_TURN
