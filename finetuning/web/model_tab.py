@@ -23,7 +23,8 @@ def build_model(work: Work, say: Say, chosen: gr.State) -> None:
     advice = say("처음에는 작은 모델로 해 보세요. 큰 모델은 더 정확하지만 오래 걸리고 메모리를 더 씁니다.",
                  "Begin with a small model. Large ones are more accurate and take more time and memory.")  # fmt: skip
     gr.HTML(said(advice))
-    offers = gr.Radio([], label=say("모델", "Model"), elem_id="model-offers")
+    nothing_yet = say("모델: 데이터를 고르면 여기에 나옵니다", "Model: choose data, and models appear here")
+    offers = gr.Radio([], label=nothing_yet, elem_id="model-offers")
     own = gr.Textbox(
         "",
         label=say("다른 모델: 폴더나 Hugging Face Hub ID", "Another model: a folder or an id of the Hugging Face Hub"),
@@ -36,7 +37,10 @@ def build_model(work: Work, say: Say, chosen: gr.State) -> None:
     def offered(now: Chosen) -> Any:
         names = work.offers(now.task)
         value = now.model if now.model in {offer.name for offer in names} else None
-        return gr.update(choices=[(_told(one, say), one.name) for one in names], value=value)
+        if not now.data:
+            return gr.update(choices=[], value=None, label=nothing_yet)
+        choices = [(_told(one, say), one.name) for one in names]
+        return gr.update(choices=choices, value=value, label=say("모델", "Model"))
 
     def checked(now: Chosen) -> Iterator[str]:
         if not now.data:
