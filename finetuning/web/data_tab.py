@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from exceptions import FinetuningError
-from finetuning.web.events import IN_TURN
+from finetuning.web.events import IN_TURN, LAST_COUNTS
 from finetuning.web.language import Say
 from finetuning.web.shown import bars, items, problem, record_table, said, shown
 from finetuning.web.tasks import column_question, task_choices
@@ -72,15 +72,18 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
     gr.on([read.click, path.submit], on_path, [chosen, path], outputs, **IN_TURN)
     test.change(lambda now, given: looked(replace(now, test=given or "")), [chosen, test], outputs, **IN_TURN)
     task.input(
-        lambda now, name: looked(Chosen(data=now.data, test=now.test, task=name)), [chosen, task], outputs, **IN_TURN
+        lambda now, name: looked(Chosen(data=now.data, test=now.test, task=name)),
+        [chosen, task],
+        outputs,
+        **LAST_COUNTS,
     )
     for place, column in enumerate(columns):
-        column.input(on_column(place), [chosen, settings, column], outputs, **IN_TURN)
+        column.input(on_column(place), [chosen, settings, column], outputs, **LAST_COUNTS)
 
     def on_fix(now: Chosen, wanted: bool) -> Chosen:
         return replace(now, label_map=work.look(replace(now, label_map={})).merged if wanted else {})
 
-    fix.input(on_fix, [chosen, fix], chosen, **IN_TURN)
+    fix.input(on_fix, [chosen, fix], chosen, **LAST_COUNTS)
 
 
 def _shown_all(work: Work, now: Chosen, look: Look, say: Say) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from exceptions import FinetuningError
-from finetuning.web.events import IN_TURN
+from finetuning.web.events import IN_TURN, LAST_COUNTS
 from finetuning.web.language import Say
 from finetuning.web.shown import command, problem, said, shown
 from finetuning.web.work import Chosen, Offer, Work
@@ -58,7 +58,7 @@ def build_model(work: Work, say: Say, chosen: gr.State) -> None:
         yield planned_html(printed, say) + command(line)
 
     chosen.change(offered, chosen, offers)
-    offers.input(lambda now, name: (replace(now, model=name), ""), [chosen, offers], [chosen, own], **IN_TURN)
+    offers.input(lambda now, name: (replace(now, model=name), ""), [chosen, offers], [chosen, own], **LAST_COUNTS)
     gr.on([own.submit, own.blur], lambda now, name: replace(now, model=name.strip()) if name.strip() else now,
           [chosen, own], chosen, **IN_TURN)  # fmt: skip
     try_out.click(checked, chosen, found)

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from exceptions import FinetuningError
-from finetuning.web.events import IN_TURN
+from finetuning.web.events import IN_TURN, LAST_COUNTS
 from finetuning.web.language import Say
 from finetuning.web.progress import job_html, log_html
 from finetuning.web.shown import command, items, problem, said
@@ -103,9 +103,7 @@ def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
 
     key.input(on_key, [key, chosen, value], [about, value])
     value.change(on_setting, [chosen, key, value], [chosen, others], **IN_TURN)
-    preset.input(
-        lambda now, wanted: replace(now, preset=wanted), [chosen, preset], chosen, trigger_mode="always_last", **IN_TURN
-    )
+    preset.input(lambda now, wanted: replace(now, preset=wanted), [chosen, preset], chosen, **LAST_COUNTS)
     name.change(lambda now, given: replace(now, name=given.strip()), [chosen, name], chosen, **IN_TURN)
     chosen.change(checked, chosen, typed)
     chosen.change(lambda now, given: gr.skip() if given.strip() == now.name else now.name, [chosen, name], name)
