@@ -22,6 +22,7 @@ from finetuning.commands.output_folder import (
     prepare_output,
 )
 from finetuning.commands.references import compared
+from finetuning.commands.refined_settings import as_asked, refined
 from finetuning.commands.results import data_notes, result_files, results_in, split_facts, write_results
 from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
@@ -123,12 +124,14 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     path = checkpoint_to_resume(store, arguments.run, resumes, arguments.words)
     checkpoint = store.load(path) if path is not None else None
     folders = (path.parent.parent, output_dir) if path is not None else ()
+    session = as_asked(session, folders)
     earlier, template = read_kept(*folders), kept_template(*folders)
     tokenizer = session.models.load_tokenizer() if template is None else session.models.load_trained_tokenizer(template)
     max_length = session.models.usable_length(tokenizer)
     # data: the main process reads and caches it first
     with session.runtime.main_first():
         prepared = prepare(session, tokenizer, max_length, earlier, _chosen_in(checkpoint))
+    arguments.run = replace(arguments.run, refined=refined(session.settings, prepared))
     if prepared.session.runtime.is_main:
         for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):  # warns where it does not fit
             _log.debug("%s", line)
@@ -236,7 +239,6 @@ def _report(
     from finetuning.inference.evaluator import columns_of
     from finetuning.reporting.cases import Said, ranked_cases
     from finetuning.reporting.metrics_file import records_in, validation_losses
-    from finetuning.reporting.predictions import sample_lines
     from finetuning.reporting.quality import Scored, quality_of
     from finetuning.reporting.run_report import (
         Background,
@@ -247,6 +249,7 @@ def _report(
         build_report,
         log_lines,
     )
+    from finetuning.reporting.samples import sample_lines, samples_of
 
     prepared, state, memory = fitted.prepared, trained.state, trained.memory
     session, examples, label_names = prepared.session, trained.examples, prepared.label_names
@@ -261,7 +264,7 @@ def _report(
     said = Said(task, prepared.splits[split], examples[split].rows, evaluation.predictions, label_names, tokenizer)
     samples = list[str]()
     if not task.scores.final_texts:  # otherwise the details show generated texts
-        samples = sample_lines(task, said.rows, said.predictions, label_names, tokenizer)
+        samples = sample_lines(samples_of(task, said.rows, said.predictions, label_names, tokenizer))
     evidence = task.shows.evidence(said.predictions, columns_of(examples[split]), label_names)
     cases = ranked_cases(said, evidence) if session.settings.logging.report else ()
     scored = Scored(
