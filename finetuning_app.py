@@ -24,8 +24,9 @@ from finetuning.commands.command_line import (
     resume_command,
 )
 from finetuning.commands.console import error_text, prepare_output, settle_output, tell, tell_at_once
+from finetuning.commands.sharing import check_shared
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, out_of_memory
-from finetuning.device.peers import is_first_to_say, is_peer_lost, launches_several, peer_lost
+from finetuning.device.peers import is_first_to_say, is_main, is_peer_lost, launches_several, peer_lost
 
 if TYPE_CHECKING:
     import argparse
@@ -107,6 +108,7 @@ def _run(argv: Sequence[str], started: _Started) -> None:
     # flags → settings
     started.arguments = arguments = build_parser().parse_args(argv)
     tell(arguments.unused)
+    check_shared(arguments)
     started.settings = settings = read_settings(arguments)
     name = module_of(arguments)
     if name in WITHOUT_MODEL:
@@ -277,7 +279,7 @@ class StopSignal:
             os._exit(128 + number)
         self.number = number
         # not through the log: the signal may have come in the middle of a write to the same stream
-        if os.environ.get("RANK", "0") == "0":
+        if is_main():
             tell_at_once(_STOPPING)
 
 

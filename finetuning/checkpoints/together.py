@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.background import BackgroundSaver
@@ -23,7 +23,6 @@ from finetuning.types import Checkpoint
 if TYPE_CHECKING:
     import torch
 
-_T = TypeVar("_T")
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
 
@@ -50,16 +49,16 @@ class TogetherSaver(BackgroundSaver):
         store, runtime, target = self.store, self.runtime, self.store.path_of(checkpoint.progress.step)
         partial = runtime.from_main(store.partial_of(target))
         try:
-            _together(runtime, lambda: _main_alone(runtime, lambda: store.begin(partial, checkpoint), target, store))
-            _together(runtime, lambda: _write_shards(partial, checkpoint, runtime, target, store))
+            runtime.together(lambda: _main_alone(runtime, lambda: store.begin(partial, checkpoint), target, store))
+            runtime.together(lambda: _write_shards(partial, checkpoint, runtime, target, store))
             names = [shard_name(runtime.process)]
-            facts = runtime.gathered(_together(runtime, lambda: list(facts_of(partial, names).items())))
+            facts = runtime.gathered(runtime.together(lambda: list(facts_of(partial, names).items())))
 
             def publish() -> None:
                 write_state(partial, checkpoint, {}, dict(facts))
                 store.publish(partial, target)
 
-            _together(runtime, lambda: _main_alone(runtime, publish, target, store))
+            runtime.together(lambda: _main_alone(runtime, publish, target, store))
             self._path = target
         except ResourceError as error:
             self._error = error
@@ -138,19 +137,6 @@ def _disk(target: Path, store: CheckpointStore) -> Iterator[None]:
         "체크포인트를 저장하지 못했습니다", target, store.remedy("디스크의 남은 공간과 쓰기 권한을 확인한 뒤")
     ):
         yield
-
-
-def _together(runtime: Runtime, work: Callable[[], _T]) -> _T:
-    """Do the work; raise the error of the first process that had one, in all of them."""
-    made, error = None, None
-    try:
-        made = work()
-    except Exception as own:  # of any kind: the others wait
-        error = own
-    first = next((one for one in runtime.by_process(error) if one is not None), None)
-    if first is not None:
-        raise first
-    return made  # type: ignore[return-value]
 
 
 @contextmanager

@@ -40,13 +40,14 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         return
     evaluator = saved_model(session, arguments)
     given = Path(arguments.dataset or "").expanduser()
-    if arguments.dataset and arguments.split is None and given.is_file():  # score all rows of a single file
-        split, rows = given.stem, session.data.load_file(given)
-    else:
-        split, rows = session.data.load_split(arguments.split)
-    if evaluator.label_names:
-        session.data.check_labels(rows, evaluator.label_names)
-    examples = session.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+    with session.runtime.main_first():  # which caches them
+        if arguments.dataset and arguments.split is None and given.is_file():  # score all rows of a single file
+            split, rows = given.stem, session.data.load_file(given)
+        else:
+            split, rows = session.data.load_split(arguments.split)
+        if evaluator.label_names:
+            session.data.check_labels(rows, evaluator.label_names)
+        examples = session.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
     examples = compared(session, evaluator, {split: examples}, starts_here=False)[split]
     session.data.prune_cache()
     evaluator.tell_decoding(is_measured=True)
@@ -62,8 +63,8 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         _write(session, evaluator, rows, examples, evaluation, split, quality, steps)
     for line in lines_of(quality) if quality is not None else ():
         _log.info("%s", line)
-    # what is saved does not depend on who reads this
-    print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
+    if session.runtime.is_main:  # what is saved does not depend on who reads this
+        print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
     tell(steps)
 
 

@@ -294,12 +294,8 @@ def _saved_best(
     session: Session, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
 ) -> Evaluator:
     """Load the best model as it was saved, divided among the processes as in training."""
-    from finetuning.training.sharded import shards_of_model
-
     session.models.name = str(session.output_dir)
-    best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
-    shards_of_model(best, session.settings)
-    return best
+    return session.evaluator(session.models.load_saved, tokenizer, label_names, max_length)
 
 
 def _beside_untrained(before: float | None, best: Evaluator, validation: Examples) -> Untrained | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -178,10 +178,22 @@ class Runtime:
         """Whether this process writes files and logs."""
         return bool(self.accelerator.is_main_process)
 
-    def main_first(self) -> AbstractContextManager[None]:
-        """Return a context that the main process enters and leaves before the others enter."""
-        context: AbstractContextManager[None] = self.accelerator.main_process_first()
-        return context
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Run the block in the main process first, then in the first one of each other machine, then in the others.
+
+        So one process a machine prepares what lies on the machine's own disk, and one of all what lies on a shared one.
+        """
+        turn = 0 if self.is_main else 1 if self.accelerator.is_local_main_process else 2
+        for _ in range(turn):
+            self._meet()
+        yield
+        for _ in range(2 - turn):
+            self._meet()
+
+    def _meet(self) -> None:
+        if self.processes > 1:
+            dist.barrier(group=self.hosts)
 
     def totals(self, values: Sequence[float]) -> tuple[float, ...]:
         """Return the sum of the processes' values for each of them. Hosts meet here; no device is waited for."""
@@ -229,6 +241,24 @@ class Runtime:
         everyone: list[Any] = [None] * self.processes
         dist.all_gather_object(everyone, mine, group=self.hosts)
         return everyone
+
+    def together(self, work: Callable[[], _T]) -> _T:
+        """Do the work in every process; raise the error of the first one that had one, in all of them."""
+        if self.processes == 1:
+            return work()
+        made, error = None, None
+        try:
+            made = work()
+        except Exception as own:  # of any kind: the others wait
+            error = own
+        first = next((one for one in self.by_process(error) if one is not None), None)
+        if first is not None:
+            raise first
+        return made  # type: ignore[return-value]
+
+    def on_main(self, work: Callable[[], _T]) -> _T:
+        """Do the work in the main process alone; return its result, or raise its error, in every process."""
+        return self.from_main(self.together(work if self.is_main else lambda: None))  # type: ignore[return-value]
 
     def from_main(self, value: _T) -> _T:
         """Return the main process's value in every process."""

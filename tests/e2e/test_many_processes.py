@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="gloo is tried where 
 KINDS = {
     "encoder": ("text-classification", ()),
     "causal": ("text-generation", ()),
+    "recomputing": ("text-generation", ("memory.gradient_checkpointing=true",)),
     "lora": ("text-generation", ("model.adapter.method=lora", "model.adapter.dropout=0")),
     "dpo": ("preference", ()),
     "kto": ("preference", ("preference.loss=kto",)),
@@ -87,13 +88,20 @@ def found(flags_of: Callable[..., list[str]], tmp_path_factory: pytest.TempPathF
     plans = {
         1: [(kind, "none", "float64") for kind in KINDS] + [("causal", "none", "float32")],
         2: [(kind, shard, "float64") for kind in KINDS for shard in ("none", "full")] + [("causal", "full", "float32")],
-        4: [("encoder", "none", "float64"), ("causal", "full", "float64")],
+        4: [("encoder", "none", "float64"), ("causal", "full", "float64"), ("causal", "hybrid", "float64")],
     }
     made = {}
     for processes, cases in plans.items():
         out = tmp_path_factory.mktemp("found") / "found.pt"
         lines = [
-            json.dumps({"name": f"{kind} {shard} {dtype}", "dtype": dtype, "flags": flags_of(kind, processes, shard)})
+            json.dumps(
+                {
+                    "name": f"{kind} {shard} {dtype}",
+                    "dtype": dtype,
+                    "flags": flags_of(kind, processes, shard),
+                    "processes_here": 2 if shard == "hybrid" else processes,
+                }
+            )
             for kind, shard, dtype in cases
         ]
         done = launched(processes, "tests/support/members.py", out, *lines)
@@ -123,7 +131,7 @@ def test_losses_gradients_and_weights_do_not_depend_on_the_processes(found: dict
                 assert many["metrics"]["loss"] == pytest.approx(one["metrics"]["loss"], rel=1e-6), where
 
 
-def test_a_sharded_run_is_resumed_by_as_many_processes_bit_for_bit_and_by_one_closely(
+def test_a_sharded_run_goes_on_by_as_many_processes_bit_for_bit_and_by_one_closely(
     flags_of: Callable[..., list[str]], cli: Cli, tmp_path: Path
 ) -> None:
     def words(processes: int, shard: str, home: str, *more: str) -> list[str]:
@@ -140,10 +148,16 @@ def test_a_sharded_run_is_resumed_by_as_many_processes_bit_for_bit_and_by_one_cl
     assert done.returncode == 0, done.stderr[-3000:]
     run = cli(*words(1, "none", "one", "--resume"))
     assert run.code == 0, run.err
-    whole, two, one = (load_file(tmp_path / home / "model" / "model.safetensors") for home in ("whole", "two", "one"))
-    assert whole.keys() == two.keys() == one.keys()
+    # a process is killed at the third step; the launcher starts the group again, which nobody told to resume
+    done = launched(2, "tests/support/dies.py", *words(2, "full", "again"), options=["--max-restarts=1"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "스텝 2까지 마친 체크포인트에서 이어서 학습합니다" in done.stderr
+    whole, two, one, again = (
+        load_file(tmp_path / home / "model" / "model.safetensors") for home in ("whole", "two", "one", "again")
+    )
+    assert whole.keys() == two.keys() == one.keys() == again.keys()
     for name, weight in whole.items():
-        assert torch.equal(two[name], weight), name
+        assert torch.equal(two[name], weight) and torch.equal(again[name], weight), name
         assert torch.allclose(one[name], weight, rtol=1e-4, atol=1e-6), name
 
 
@@ -157,8 +171,9 @@ def test_what_needs_whole_weights_is_refused_by_name(
     assert run.code == 2 and setting.partition("=")[0] in run.err and "distributed.shard" in run.err
 
 
-def test_ctrl_c_through_the_launcher_saves_and_the_line_to_resume_names_it(
-    flags_of: Callable[..., list[str]], tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_of_the_launcher_saves_and_the_line_to_resume_names_it(
+    number: signal.Signals, flags_of: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     flags = [*flags_of("encoder", 2, "full"), "--epochs", "200", "--output_dir", str(tmp_path / "model")]
     process = subprocess.Popen(
@@ -171,7 +186,10 @@ def test_ctrl_c_through_the_launcher_saves_and_the_line_to_resume_names_it(
     for line in process.stderr:
         log.append(line)
         if "스텝 3/" in line:
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the launcher and to all that it started
+            if number == signal.SIGINT:  # from a terminal, to the launcher and to all that it started
+                os.killpg(process.pid, number)
+            else:  # from Slurm or Kubernetes, to the launcher alone
+                process.send_signal(number)
     process.wait(timeout=60)
     said = "".join(log)
     assert said.count("이어서 하려면: torchrun --nproc_per_node 2") == 1, said[-3000:]

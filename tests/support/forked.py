@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerContext
@@ -29,17 +31,55 @@ def forkserver() -> ForkServerContext:
 
 def run_forked(arguments: Sequence[str], cwd: Path, stdin: str, at_most_s: float) -> tuple[int, str, str]:
     """(exit code, standard output, standard error) of a command; TimeoutError where it does not end in time."""
+    (done,) = _run_all([arguments], cwd, [stdin], at_most_s, [{}])
+    return done
+
+
+def run_group(
+    processes: int, arguments: Sequence[str], cwd: Path, stdin: str = "", at_most_s: float = 200
+) -> list[tuple[int, str, str]]:
+    """What `run_forked` returns, of each process of a group as torchrun starts it; process 0 alone finds the input."""
+    port, number = free_port(), str(processes)
+    places = [
+        {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number,
+         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none", "OMP_NUM_THREADS": "1"}
+        for rank in range(processes)
+    ]  # fmt: skip
+    return _run_all([arguments] * processes, cwd, [stdin, *[""] * (processes - 1)], at_most_s, places)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _run_all(
+    commands: Sequence[Sequence[str]], cwd: Path, inputs: Sequence[str], at_most_s: float,
+    more: Sequence[dict[str, str]],
+) -> list[tuple[int, str, str]]:  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "in").write_bytes(stdin.encode())
-        process = forkserver().Process(target=_run, args=(list(arguments), cwd, folder, dict(os.environ)))
-        process.start()
-        process.join(at_most_s)
-        if process.exitcode is None:
+        folders = [Path(name) / str(number) for number in range(len(commands))]
+        started = []
+        for folder, words, stdin, own in zip(folders, commands, inputs, more, strict=True):
+            folder.mkdir()
+            (folder / "in").write_bytes(stdin.encode())
+            process = forkserver().Process(target=_run, args=(list(words), cwd, folder, {**os.environ, **own}))
+            process.start()
+            started.append(process)
+        end = time.monotonic() + at_most_s
+        for process in started:
+            process.join(max(0.0, end - time.monotonic()))
+        late = [process for process in started if process.exitcode is None]
+        for process in late:
             process.kill()
-            raise TimeoutError(f"{arguments} took more than {at_most_s:.0f} s")
-        out, err = ((folder / stream).read_text(encoding="utf-8") for stream in ("out", "err"))
-        return process.exitcode, out, err
+        if late:
+            raise TimeoutError(f"{commands[0]} took more than {at_most_s:.0f} s")
+        return [
+            (process.exitcode or 0, *((folder / stream).read_text(encoding="utf-8") for stream in ("out", "err")))
+            for process, folder in zip(started, folders, strict=True)
+        ]
 
 
 def _run(arguments: list[str], cwd: Path, folder: Path, environment: dict[str, str]) -> None:
