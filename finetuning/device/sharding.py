@@ -140,15 +140,18 @@ def shards_of(model: torch.nn.Module) -> Shards | None:
 def run_in_parts(model: torch.nn.Module) -> Iterator[None]:
     """Hold the weights outside a sharded model's blocks whole, so that in the block a part of it can run by itself.
 
-    Every process has to run the same. Of a whole model nothing is changed.
+    Every process has to run the same. Blocks that are gathered in bfloat16 are multiplied under autocast. Of a whole
+    model nothing is changed.
     """
     if not isinstance(model, FSDPModule):
         yield
         return
     model._get_fsdp_state()._lazy_init()  # else the first part that runs would count as the whole
     model.unshard()
+    device: torch.device = next(model.parameters()).device  # type: ignore[attr-defined]
     try:
-        yield
+        with torch.autocast(device.type, torch.bfloat16, enabled=len(dtypes_of(model)) > 1):  # type: ignore[arg-type]
+            yield
     finally:
         _forget_pass(model)
 

@@ -61,7 +61,8 @@ class Division:
         used, largest = _HALVED if self.is_halved else kept, max(self.blocks, default=0)
         trained = estimate.trained / max(1, estimate.parameters)
         gathered = _GATHERED_BLOCKS * largest * used + self.outside * kept
-        summed = largest * trained * kept if self.passes == 1 else 0  # the gradient of a block on its way
+        # gradients on their way: of a block, or at last of what lies outside
+        summed = max(largest, self.outside) * trained * kept if self.passes == 1 else 0
         # autocast keeps no copies of the blocks' weights, which are gathered in its precision
         copies = _HALVED * sum(self.blocks) * trained if estimate.counted and self.is_halved else 0
         return replace(

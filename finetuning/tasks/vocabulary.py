@@ -24,9 +24,10 @@ class VocabularyScorer(Scorer):
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Find out whether the loss can be computed from hidden states and the head's weight, without logits."""
+        from finetuning.device.sharding import run_in_parts
         from finetuning.ops.vocabulary_loss import plain_head
 
-        if not hasattr(model, "has_plain_head"):  # a sharded model cannot be tried, and was before
+        with run_in_parts(model):
             model.has_plain_head = plain_head(model) is not None  # type: ignore[assignment]
 
     @abstractmethod

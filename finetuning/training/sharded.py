@@ -44,7 +44,7 @@ def placed(load: Callable[[], PreTrainedModel], settings: Settings, runtime: Run
     mode = settings.distributed.shard
     if mode == "none" or runtime.processes == 1:
         model = load()
-        model.to(runtime.device)
+        model.to(runtime.device)  # type: ignore[arg-type]
         return model
     if runtime.precision == "fp16":
         raise SettingsError(

@@ -16,9 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.cli import Cli, answer_signals
+from tests.support.forked import run_group
 from tests.support.launches import launched, launcher
 from tests.support.paths import ROOT
 from tests.support.runs import data_of
+from tests.support.runs_out import at_the_third_step, while_micro_batches_are_large
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="gloo is tried where the launcher runs")
 
@@ -202,3 +204,20 @@ def test_a_killed_process_is_told_once_without_tracebacks(flags_of: Callable[...
     assert done.returncode != 0
     assert done.stderr.count("다른 프로세스가 끝나 버려") == 1, done.stderr[-3000:]
     assert 'training_manager.py", line' not in done.stderr, done.stderr[-3000:]  # the launcher has a report of its own
+
+
+def test_memory_that_runs_out_in_one_process_makes_micro_batches_smaller_or_is_told_once(
+    flags_of: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    whole = [*flags_of("encoder", 2, "none"), "--output_dir", str(tmp_path / "whole")]
+    done = run_group(2, whole, ROOT, prepare=while_micro_batches_are_large)
+    said = "".join(err for *_, err in done)
+    assert [code for code, *_ in done] == [0, 0], said
+    assert said.count("다른 프로세스의 메모리가 부족하여") == 1, said
+
+    divided = [*flags_of("encoder", 2, "full"), "--output_dir", str(tmp_path / "divided")]
+    done = run_group(2, divided, ROOT, prepare=at_the_third_step)
+    said = "".join(err for *_, err in done)
+    assert [code for code, *_ in done] == [5, 5], said
+    assert said.count("오류: ") == said.count("학습하는 도중에 메모리가 부족해졌습니다") == 1, said
+    assert "--resume" in said and "Traceback" not in said, said

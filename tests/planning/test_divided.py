@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from finetuning.planning import paper
 from finetuning.planning.divided import Division
 from finetuning.planning.types import Estimate
+from tests.support.paths import ROOT
 
 ESTIMATE = Estimate(
-    parameters=1000, trained=1000, weights=4000, gradients=4000, optimizer=8000, activations=2500, logits=0, counted=True,
-    copy=12_000,
+    parameters=1000, trained=1000, weights=4000, gradients=4000, optimizer=8000, activations=2500, logits=0,
+    counted=True, copy=12_000,
 )  # fmt: skip
 BLOCKS = (300, 300, 300)
 
@@ -40,3 +42,7 @@ def test_bfloat16_halves_what_is_gathered_and_needs_no_copies_of_its_own() -> No
 def test_each_pass_gathers_the_blocks_twice_and_gradients_are_divided_once(shards: int, passes: int) -> None:
     gathered = passes * (2 * 900 * 4 + 100 * 4)
     assert division(shards, passes).received(ESTIMATE) == int((1 - 1 / shards) * (gathered + 4000))
+
+
+def test_the_table_of_the_docs_is_what_the_formula_gives() -> None:
+    assert "\n".join(paper.table()) in (ROOT / "docs" / "many-cards.md").read_text(encoding="utf-8")

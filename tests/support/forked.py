@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -36,16 +36,24 @@ def run_forked(arguments: Sequence[str], cwd: Path, stdin: str, at_most_s: float
 
 
 def run_group(
-    processes: int, arguments: Sequence[str], cwd: Path, stdin: str = "", at_most_s: float = 200
+    processes: int,
+    arguments: Sequence[str],
+    cwd: Path,
+    stdin: str = "",
+    at_most_s: float = 200,
+    prepare: Callable[[], None] | None = None,
 ) -> list[tuple[int, str, str]]:
-    """What `run_forked` returns, of each process of a group as torchrun starts it; process 0 alone finds the input."""
+    """What `run_forked` returns, of each process of a group as torchrun starts it; process 0 alone finds the input.
+
+    `prepare`, a function of a module, is called in each process before the command.
+    """
     port, number = free_port(), str(processes)
     places = [
         {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number,
          "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none", "OMP_NUM_THREADS": "1"}
         for rank in range(processes)
     ]  # fmt: skip
-    return _run_all([arguments] * processes, cwd, [stdin, *[""] * (processes - 1)], at_most_s, places)
+    return _run_all([arguments] * processes, cwd, [stdin, *[""] * (processes - 1)], at_most_s, places, prepare)
 
 
 def free_port() -> int:
@@ -57,7 +65,7 @@ def free_port() -> int:
 
 def _run_all(
     commands: Sequence[Sequence[str]], cwd: Path, inputs: Sequence[str], at_most_s: float,
-    more: Sequence[dict[str, str]],
+    more: Sequence[dict[str, str]], prepare: Callable[[], None] | None = None,
 ) -> list[tuple[int, str, str]]:  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / str(number) for number in range(len(commands))]
@@ -65,7 +73,7 @@ def _run_all(
         for folder, words, stdin, own in zip(folders, commands, inputs, more, strict=True):
             folder.mkdir()
             (folder / "in").write_bytes(stdin.encode())
-            process = forkserver().Process(target=_run, args=(list(words), cwd, folder, {**os.environ, **own}))
+            process = forkserver().Process(target=_run, args=(list(words), cwd, folder, {**os.environ, **own}, prepare))
             process.start()
             started.append(process)
         end = time.monotonic() + at_most_s
@@ -82,7 +90,9 @@ def _run_all(
         ]
 
 
-def _run(arguments: list[str], cwd: Path, folder: Path, environment: dict[str, str]) -> None:
+def _run(
+    arguments: list[str], cwd: Path, folder: Path, environment: dict[str, str], prepare: Callable[[], None] | None
+) -> None:
     """What `python finetuning_app.py` does, with files for the standard streams."""
     os.environ.clear()
     os.environ.update(environment)
@@ -94,6 +104,8 @@ def _run(arguments: list[str], cwd: Path, folder: Path, environment: dict[str, s
     sys.stdin = os.fdopen(0, closefd=False)  # a forked process has none; the others write to what was put in place
     from finetuning_app import main
 
+    if prepare is not None:
+        prepare()
     sys.argv = ["finetuning_app.py", *arguments]
     try:
         code = main(arguments)

@@ -1,7 +1,7 @@
 """Trains tiny models as a member of a group: `torchrun tests/support/members.py OUT CASE...`.
 
-A case is a line of JSON: {"name", "dtype", "flags", "processes_here"}, the flags those of `train`. Process 0 writes to OUT, by the case's
-name, the losses and norms of the first steps, the first step's gradient and the last weights, all whole.
+A case is a line of JSON: {"name", "dtype", "flags", "processes_here"}, the flags those of `train`. Process 0 writes to
+OUT, by the case's name, the losses and norms of the first steps, the first step's gradient and the last weights.
 """
 
 from __future__ import annotations
