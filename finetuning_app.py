@@ -74,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
             print(error_text(shown), file=sys.stderr)
         return shown.exit_code
     finally:
+        if launches_several():  # where one process has ended, torchrun ends those that are about to
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         settle_output()
 
 

@@ -15,16 +15,12 @@
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 
-# 제한 시간 120초 전이나 다른 작업에 밀릴 때 SIGTERM이 옵니다. 그러면 체크포인트를 저장하고 멈추며, 다시 시작된 작업은 아래의
-# --resume으로 이어 갑니다. 프로세스 하나가 죽으면 torchrun이 세 번까지 다시 시작하고, 가장 최근 체크포인트에서 이어 갑니다.
+# 제한 시간 120초 전이나 다른 작업에 밀릴 때 SIGTERM이 옵니다. 그러면 체크포인트를 저장하고 멈춥니다. 프로세스 하나가 죽으면 torchrun이
+# 세 번까지 다시 시작합니다. --max-restarts가 있으면 다시 시작된 작업도 --resume 없이 가장 최근 체크포인트에서 이어 갑니다.
 first_node=$(scontrol show hostnames "${SLURM_JOB_NODELIST:?sbatch로 실행하세요}" | head -n 1)
-resume=()
-if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
-  resume=(--resume)
-fi
 
 srun --kill-on-bad-exit=1 \
   "${PYTHON:-python}" -m torch.distributed.run \
   --nnodes "$SLURM_JOB_NUM_NODES" --nproc_per_node "${SLURM_GPUS_ON_NODE:-1}" --max-restarts 3 \
   --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" --rdzv_endpoint "$first_node:${MASTER_PORT:-29500}" \
-  finetuning_app.py "$@" "${resume[@]}"
+  finetuning_app.py "$@"

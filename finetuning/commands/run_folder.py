@@ -27,7 +27,7 @@ from finetuning.checkpoints.names import (
     with_own_name,
 )
 from finetuning.commands.nearby_runs import nothing_to_resume
-from finetuning.device.peers import is_restarted
+from finetuning.device.peers import is_elastic, is_restarted
 from finetuning.files import write_json
 from finetuning.korean.particles import with_particle
 
@@ -86,8 +86,8 @@ def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: b
         run = _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given, arguments.words)
         return replace(run, checkpoint=None) if is_restarted() else run
     newest = newest_run(output_dir)
-    # a group that was started again goes on with what it had saved before
-    arguments.resume = arguments.resume or (is_restarted() and is_unfinished(newest.path))
+    # a group that may be started again goes on with what it had saved
+    arguments.resume = arguments.resume or (is_elastic() and is_unfinished(newest.path))
     if arguments.resume:
         note = f"가장 최근 학습을 이어 갑니다: {newest.path}" if newest.number > 1 else None
         return RunFolder(newest.path, newest.name, newest.number, note)

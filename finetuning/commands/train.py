@@ -29,6 +29,7 @@ from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.what_next import tell, words_for_more_epochs
 from finetuning.config.ladder import remembered, with_changes
 from finetuning.config.preset import KEYS
+from finetuning.device.peers import is_elastic
 from finetuning.files import discard
 from finetuning.models.adapters import METHODS
 from finetuning.models.chat_template import keep_template, kept_template
@@ -114,6 +115,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
 
 def _train(session: Session, arguments: argparse.Namespace) -> None:
     from finetuning.checkpoints.store import CheckpointStore
+    from finetuning.training.resume import with_window_of
 
     started, output_dir = time.perf_counter(), session.output_dir
     check_device(session.settings, session.runtime.device)
@@ -122,6 +124,10 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     resumes = arguments.resume or arguments.checkpoint_path is not None
     path = checkpoint_to_resume(store, arguments.run, resumes, arguments.words)
     checkpoint = store.load(path) if path is not None else None
+    if checkpoint is not None and is_elastic():
+        session = session.with_settings(
+            with_window_of(checkpoint.fingerprint, session.settings, session.runtime.processes), session.task
+        )
     folders = (path.parent.parent, output_dir) if path is not None else ()
     earlier, template = read_kept(*folders), kept_template(*folders)
     tokenizer = session.models.load_tokenizer() if template is None else session.models.load_trained_tokenizer(template)

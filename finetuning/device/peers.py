@@ -23,8 +23,16 @@ def launches_several(environment: Mapping[str, str] = os.environ) -> bool:
     return "TORCHELASTIC_RUN_ID" in environment
 
 
+def is_elastic(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the launcher starts the group again where a process of it ends, perhaps with fewer machines.
+
+    torchrun counts such starts only where a process failed, and not where a machine came or went.
+    """
+    return environment.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+
+
 def is_restarted(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the launcher started the group again, after a process of it had ended."""
+    """Return whether the launcher started the group again because a process of it had failed."""
     return environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 

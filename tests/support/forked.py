@@ -47,13 +47,18 @@ def run_group(
 
     `prepare`, a function of a module, is called in each process before the command.
     """
+    inputs = [stdin, *[""] * (processes - 1)]
+    return _run_all([arguments] * processes, cwd, inputs, at_most_s, places_in_group(processes), prepare)
+
+
+def places_in_group(processes: int) -> list[dict[str, str]]:
+    """What torchrun puts into the environment of each process of a group."""
     port, number = free_port(), str(processes)
-    places = [
+    return [
         {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number,
          "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none", "OMP_NUM_THREADS": "1"}
         for rank in range(processes)
     ]  # fmt: skip
-    return _run_all([arguments] * processes, cwd, [stdin, *[""] * (processes - 1)], at_most_s, places, prepare)
 
 
 def free_port() -> int:
