@@ -12,6 +12,7 @@ import torch
 
 from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.config.schema import Settings
+from finetuning.device.allocator import map_large_blocks
 from finetuning.device.outline import Values, outline_of
 from finetuning.device.runtime import Runtime
 from finetuning.device.sharding import divide
@@ -52,6 +53,8 @@ def placed(load: Callable[[], PreTrainedModel], settings: Settings, runtime: Run
             where=f"distributed.shard: {mode}, memory.mixed_precision: true",
             remedy="memory.mixed_precision을 false로 하거나, distributed.shard를 none으로 두세요.",
         )
+    if runtime.is_cpu:
+        map_large_blocks()  # what is freed between the parts that stay would fill the heap
     whole = runtime.together(load if runtime.is_main else lambda: None)
     outline = runtime.on_main(partial(_outline_of, whole))
     divided: PreTrainedModel = pickle.loads(outline)  # of the main process of this very group
