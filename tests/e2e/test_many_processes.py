@@ -29,22 +29,25 @@ KINDS = {
     "encoder": ("text-classification", ()),
     "causal": ("text-generation", ()),
     "recomputing": ("text-generation", ("memory.gradient_checkpointing=true",)),
+    "scaled": ("text-generation", ()),  # a model that divides its logits by a number
     "lora": ("text-generation", ("model.adapter.method=lora", "model.adapter.dropout=0")),
     "dpo": ("preference", ()),
     "kto": ("preference", ("preference.loss=kto",)),
     "contrastive": ("embedding", ()),
 }
+GRANITE = {"model_type": "granite", "architectures": ["GraniteForCausalLM"], "logits_scaling": 4.0}
 WINDOW = 8
 NO_TRUE_GRADIENT = 1e-12  # of the largest one: what AdamW turns into steps there is rounding
 
 Found = dict[str, dict[str, Any]]
 
 
-def still(model: Path, made: Path, ties: bool = False) -> Path:
+def still(model: Path, made: Path, ties: bool = False, **changes: object) -> Path:
     """A copy of a model without dropout; on request its head is the embedding, as in most small language models."""
     shutil.copytree(model, made)
     config = json.loads((made / "config.json").read_text(encoding="utf-8"))
     config |= {name: 0.0 for name in ("hidden_dropout_prob", "attention_probs_dropout_prob") if name in config}
+    config |= changes
     if ties:
         config["tie_word_embeddings"] = True
         weights = load_file(made / "model.safetensors")
@@ -63,6 +66,7 @@ def flags_of(model_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
         "text-classification": encoder, "embedding": encoder,
         "text-generation": still(model_of("text-generation"), home / "tied-model", ties=True),
         "preference": still(model_of("text-generation"), home / "causal-model"),
+        "scaled": still(model_of("text-generation"), home / "scaled-model", **GRANITE),
     }  # fmt: skip
 
     def flags(kind: str, processes: int, shard: str, *more: object) -> list[str]:
@@ -75,7 +79,8 @@ def flags_of(model_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
             "generation.max_new_tokens=4", *own,
         ]  # fmt: skip
         return [
-            "--task", task, "--model_name", str(models[task]), "--dataset", str(data_of(task, folder)),
+            "--task", task, "--model_name", str(models.get(kind, models[task])),
+            "--dataset", str(data_of(task, folder)),
             "--output_dir", str(folder / "model"), "--batch_size", str(WINDOW // processes // 2),
             "--gradient_accumulation_steps", "2", "--epochs", "1", "--max_length", "64", "--no-mixed_precision",
             *[word for setting in chosen for word in ("--set", setting)], *map(str, more),
