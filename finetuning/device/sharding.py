@@ -148,9 +148,9 @@ def run_in_parts(model: torch.nn.Module) -> Iterator[None]:
         return
     model._get_fsdp_state()._lazy_init()  # else the first part that runs would count as the whole
     model.unshard()
-    device: torch.device = next(model.parameters()).device  # type: ignore[attr-defined]
+    device: torch.device = next(model.parameters()).device
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=len(dtypes_of(model)) > 1):  # type: ignore[arg-type]
+        with torch.autocast(device.type, torch.bfloat16, enabled=len(dtypes_of(model)) > 1):
             yield
     finally:
         _forget_pass(model)

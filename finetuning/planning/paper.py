@@ -56,7 +56,7 @@ def _on_paper(name: str) -> tuple[PreTrainedModel, Estimate]:
     memory = {"gradient_checkpointing": True}
     settings = Settings.model_validate({"model": {"task": "text-generation"}, "memory": memory})
     batch = Batch({"input_ids": ids}, labels=ids, items=TOKENS, tokens=TOKENS)
-    model.has_plain_head = True
+    model.has_plain_head = True  # type: ignore[assignment]
     work = Workload(find_task(settings), [Step(batch, is_window=True)], batch, torch.no_grad, torch.device("cuda"))
     return model, rough_estimate(model, work, settings)
 
