@@ -15,8 +15,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from finetuning.device.launch import check_launch, told_if_waiting
+from finetuning.device.launch import check_launch, join_anew, told_if_waiting
 from finetuning.device.loss_scale import LossScale
+from finetuning.device.peers import is_elastic
 from finetuning.device.reduction import sum_in_buckets
 from finetuning.types import NO_CARD, Card
 
@@ -297,6 +298,8 @@ def start_runtime(precision: str, deterministic: bool, wait: timedelta = _WAIT) 
     switch_cudnn_attention_off()
     choose_kernels(deterministic)
     with told_if_waiting():
+        if is_elastic():
+            join_anew("gloo" if on_cpu else "nccl", wait)
         group = InitProcessGroupKwargs(timeout=wait)
         accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[group])
     if accelerator.num_processes == 1 or on_cpu:
