@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.background import BackgroundSaver
-from finetuning.checkpoints.store import CheckpointStore, facts_of, shard_name, write_state
+from finetuning.checkpoints.store import CheckpointStore, facts_of, shards_in, write_state
 from finetuning.device.runtime import Runtime
 from finetuning.files import discard, give_usual_mode, writing
 from finetuning.types import Checkpoint
@@ -23,6 +23,7 @@ from finetuning.types import Checkpoint
 if TYPE_CHECKING:
     import torch
 
+_FILE_BYTES = 2**26  # of a process
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
 
@@ -51,7 +52,7 @@ class TogetherSaver(BackgroundSaver):
         try:
             runtime.together(lambda: _main_alone(runtime, lambda: store.begin(partial, checkpoint), target, store))
             runtime.together(lambda: _write_shards(partial, checkpoint, runtime, target, store))
-            names = [shard_name(runtime.process)]
+            names = [path.name for path in shards_in(partial, runtime.process)]
             facts = runtime.gathered(runtime.together(lambda: list(facts_of(partial, names).items())))
 
             def publish() -> None:
@@ -109,13 +110,26 @@ def _write_shards(
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageWriter
 
-    writer = HuggingFaceStorageWriter(str(partial), save_distributed=True)
+    tensors = _named(checkpoint.model, checkpoint.optimizer)
+    files = _files_of(tensors, runtime.processes)
+    writer = HuggingFaceStorageWriter(str(partial), fqn_to_index_mapping=files, save_distributed=True)
     with _disk(target, store), _quiet():
         try:
-            dcp.save(_named(checkpoint.model, checkpoint.optimizer), storage_writer=writer, process_group=runtime.hosts)
+            dcp.save(tensors, storage_writer=writer, process_group=runtime.hosts)
         except CheckpointException as error:
             raise next(iter(error.failures.values()))[0] from error
-        give_usual_mode(partial.glob(shard_name(runtime.process)))
+        give_usual_mode(shards_in(partial, runtime.process))
+
+
+def _files_of(tensors: Mapping[str, torch.Tensor], processes: int) -> dict[str, int]:
+    """Return the number of the file of each tensor, from 1. A file is made in memory, twice, before it is written."""
+    found, number, size = dict[str, int](), 1, 0
+    for name, tensor in tensors.items():
+        share = tensor.numel() * tensor.itemsize // processes
+        if size and size + share > _FILE_BYTES:
+            number, size = number + 1, 0
+        found[name], size = number, size + share
+    return found
 
 
 def _named(model: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor]) -> dict[str, Any]:
