@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ class ConfigManager:
         return _checked(values, config_path, overrides)
 
     @staticmethod
-    def load_saved(folder: Path, users: Settings, overrides: Mapping[str, Override]) -> Settings:
+    def load_saved(
+        folder: Path, users: Settings, overrides: Mapping[str, Override], users_alone: Collection[str] = ()
+    ) -> Settings:
         """Read the settings that a fine-tuned model was saved with, to use the model.
 
         The folder may come from anybody. So what runs code, names a path or a Hub id to read, or chooses where to write
@@ -50,6 +52,7 @@ class ConfigManager:
             folder: The model's folder, with a settings.yaml.
             users: The user's own settings, from their settings file and flags.
             overrides: Values of flags by dotted key, which win over the folder's settings.
+            users_alone: Dotted names of further settings that are the user's alone here.
 
         Returns:
             The settings in force.
@@ -60,7 +63,7 @@ class ConfigManager:
         path = folder / SAVED_SETTINGS
         values = read_sections(path)
         for field in fields_of(Settings):
-            if field.setting.user_only:
+            if field.setting.user_only or field.key in users_alone:
                 _put(values, field.key, value_at(users, field.key))
         for key in ("model.name", "model.output_dir"):
             _put(values, key, str(folder))

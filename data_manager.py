@@ -21,7 +21,7 @@ from finetuning.data.mixing import mixed, mixed_examples
 from finetuning.data.prepared import Unlabelled
 from finetuning.data.repeats import tell_repeats
 from finetuning.data.rows import Rows
-from finetuning.data.sources import Raw, raw_file, raw_lines
+from finetuning.data.sources import Raw, corpus_of, raw_file, raw_files, raw_lines
 from finetuning.data.tokenizing import Encoder, LengthReport, usable_examples, write_examples
 from finetuning.tasks.base import Task
 
@@ -119,6 +119,11 @@ class DataManager:
         unlabelled = Unlabelled(raw, Cleaner.to_predict(self.task, self.data, columns, find_columns(columns, raw)))
         unlabelled.check()
         return unlabelled
+
+    def corpus(self, path: Path | None) -> Unlabelled | None:
+        """Open the passages of a file or, without one, those of data that have a corpus; None for other data."""
+        files = corpus_of(self.data) if path is None else [path]
+        return self.passages(raw_files(files, self.data)) if files else None
 
     def unlabelled(self, raw: Raw) -> Unlabelled:
         """Return a source's rows to predict; see `load_unlabelled`."""

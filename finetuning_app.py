@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).resolve().parent
 _STOPPING = "\n중단 요청을 받았습니다. 지금 스텝을 마치고 상태를 저장합니다. 한 번 더 누르면 바로 끝납니다.\n"
+_STOPPED = {  # what is said where a command that does not train was stopped
+    "board": "페이지를 닫았습니다. 시작한 학습은 계속됩니다. 기다리던 학습은 페이지를 다시 열면 시작합니다.",
+    "generate": "멈췄습니다. 지금까지 만든 답은 남아 있습니다. 같은 명령을 다시 실행하면 이어서 만듭니다.",
+    "mine": "멈췄습니다. 결과 파일은 쓰지 않았습니다(있던 파일은 그대로). 같은 명령을 다시 실행하면 처음부터 찾습니다.",
+}
 _CLOSED_PIPE = 141  # 128 + SIGPIPE, which Windows does not have
 
 
@@ -96,10 +101,8 @@ class _Started:
         """Return what is said where a stop was asked for: what is saved, and how to go on."""
         if self.arguments is not None and module_of(self.arguments) in ("sweep", "seeds"):
             return f"멈췄습니다. 끝난 학습은 건너뛰고 이어서 하려면: {self.resume_command(argv)}"
-        if self.arguments is not None and self.arguments.command == "board":
-            return "페이지를 닫았습니다. 시작한 학습은 계속됩니다. 기다리던 학습은 페이지를 다시 열면 시작합니다."
-        if self.arguments is not None and self.arguments.command == "generate":
-            return "멈췄습니다. 지금까지 만든 답은 남아 있습니다. 같은 명령을 다시 실행하면 이어서 만듭니다."
+        if self.arguments is not None and self.arguments.command in _STOPPED:
+            return _STOPPED[self.arguments.command]
         if self.stop is not None and self.stop.patient:
             return f"상태를 저장하고 멈췄습니다. 이어서 하려면: {self.resume_command(argv)}"
         return "멈췄습니다. 저장할 학습 상태는 없습니다."
@@ -154,6 +157,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         The settings.
     """
     from config_manager import SAVED_SETTINGS, ConfigManager
+    from finetuning.commands.rows_read import limits_of_other_rows
     from finetuning.commands.run_folder import folder_to_train, newest_run
     from finetuning.config.layers import note_below, values_below
 
@@ -179,7 +183,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
             if arguments.command == "evaluate" and not named:
                 trained_on = ConfigManager.saved_dataset(folder)
                 check_data_named(folder, trained_on, settings.data, arguments.words)
-            settings = ConfigManager.load_saved(folder, settings, overrides)
+            settings = ConfigManager.load_saved(folder, settings, overrides, limits_of_other_rows(arguments))
         if arguments.model_name is not None:
             return settings
     if Path(settings.model.output_dir).expanduser() == arguments.run.path:

@@ -18,6 +18,7 @@ from finetuning.reporting.log import progress_bar
 from finetuning.reporting.metric_names import metrics_line
 from finetuning.reporting.profile import profile_of
 from finetuning.reporting.recorder import Recorder
+from finetuning.reporting.samples import samples_of
 from finetuning.training.ahead import ReadyWindow, WindowPlanner, planned_ahead
 from finetuning.training.best_model import BestModel, BestModelSaver, metric_of
 from finetuning.training.checkpointing import RunCheckpoints, saved_on_out_of_memory
@@ -184,6 +185,9 @@ class TrainingManager:
             _log.info("스텝 %s: 검증 %s", f"{state.step:,}", line)
         for line in evaluation.details if self.task.scores.validation_texts else ():
             _log.info("%s", line)
+        said = evaluation.predictions[:texts] if self.task.scores.validation_texts else evaluation.predictions
+        names = self.evaluator.label_names
+        self.recorder.show(state.step, samples_of(self.task, self.validation.rows, said, names, self.tokenizer))
         metric = metric_of(evaluation.metrics, self.task.scores.best_metric)
         state.evaluations_since_best += 1
         if state.is_better(metric, self.task.scores.greater_is_better):

@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.in_process import Clock, evaluator_of, manager_of, prepared_in, run_until_finished, session_by
 from benchmarks.runner import ROOT, Table, call_apart, flags_of, say
 
-WINDOW, RATE, BETA, MAX_LENGTH, HELD_OUT = 32, 1e-5, 0.1, 512, 8
+WINDOW, RATE, BETA, MAX_LENGTH, HELD_OUT = 32, 1e-5, 0.1, 256, 8
 MICRO_BATCHES = (1, 2, 4, 8)
 
 

@@ -8,10 +8,17 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exceptions import SettingsError
 from finetuning.commands.board_flags import DEFAULT_PORT, THIS_MACHINE
 from finetuning.config.schema import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from finetuning.web.server import Place
+    from finetuning.web.work import Work
 
 _NEEDED = ("gradio", "fastapi", "uvicorn")
 
@@ -38,14 +45,24 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     with tempfile.TemporaryDirectory(prefix="board-uploads-") as uploads:
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=uploads, HF_HUB_DISABLE_TELEMETRY="1")
         from finetuning.commands.board_work import Workplace
+        from finetuning.commands.found_runs import is_run
         from finetuning.web.server import Place, serve
 
         port = DEFAULT_PORT if arguments.port is None else arguments.port
+        runs = runs.absolute().parent if is_run(runs) else runs  # a run was named: it is shown among those beside it
+        place = Place(host, port, runs, Path(uploads))
         work = Workplace(runs, Path(uploads), [Path(name).expanduser() for name in arguments.folders])
         try:
-            serve(work, Place(host, port, runs, Path(uploads)), _tell)
+            serve(lambda: _page(work, place), place, _tell)
         finally:
             work.close()
+
+
+def _page(work: Work, place: Place) -> FastAPI:
+    """Load the libraries of the page and build it."""
+    from finetuning.web.application import application
+
+    return application(work, place)
 
 
 def _tell(address: str) -> None:

@@ -78,6 +78,9 @@ class Jobs:
         """Queue a run that stopped, to go on where it was."""
         with self._lock:
             record = self._read(name)
+            if self._state(name, record) not in ("stopped", "failed"):  # it trains, waits, or is done
+                return
+            discard(self._log(name))  # an error of the attempt before is none of this one
             words = words_to_resume(record.words) if _has_checkpoint(record) else list(record.words)
             self._write(name, replace(record, words=tuple(words), asked=time.time(), pid=0, is_stopping=False))
             self.start_next()
@@ -160,6 +163,8 @@ class Jobs:
     def _read(self, name: str) -> _Record:
         path = self._place / f"{name}.json"
         try:
+            if path.parent != self._place:
+                raise ValueError(name)
             record = _Record(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             raise SettingsError(f"'{name}' 학습의 기록이 없습니다.", where=str(path)) from None

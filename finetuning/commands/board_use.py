@@ -14,6 +14,7 @@ from typing import Any
 
 from exceptions import FinetuningError, ModelError
 from finetuning.commands.child_process import start_to_talk
+from finetuning.web.printed import error_in
 from finetuning.web.work import Model
 
 _MOST, _IDLE_S, _LOOKED_S = 2, 600.0, 30.0
@@ -50,11 +51,16 @@ class _Talk:
                 self.process.stdin.flush()
             except OSError:
                 raise self.gone() from None
-            while True:
-                answer = self.answer()
-                yield answer
-                if "piece" not in answer:
-                    return
+            is_whole = False
+            try:
+                while not is_whole:
+                    is_whole = True  # as an error ends an answer
+                    answer = self.answer()
+                    is_whole = "piece" not in answer
+                    yield answer
+            finally:
+                while not is_whole:  # nobody reads the rest, which would be taken for the next answer
+                    is_whole = "piece" not in self.answer()
 
     def answer(self) -> dict[str, Any]:
         """Read the next line; raise the error that it tells, or ModelError where the process has ended."""
@@ -144,20 +150,3 @@ class Talks:
                 idle = [name for name, talk in self._talks.items() if time.monotonic() - talk.used > _IDLE_S]
                 for name in idle:
                     self._talks.pop(name).end()
-
-
-def error_in(said: str) -> tuple[str, str, str] | None:
-    """Return what happened, where and what to do from the last error that a command printed; None without one."""
-    before, mark, rest = said.rpartition("오류: ")
-    if not mark or (before and not before.endswith("\n")):
-        return None
-    what, *others = rest.rstrip().split("\n")
-    where = remedy = ""
-    for line in others:
-        if line.startswith("  위치: "):
-            where = line.removeprefix("  위치: ")
-        elif line.startswith("  해결: "):
-            remedy = line.removeprefix("  해결: ")
-        elif remedy:
-            remedy += f"\n{line}"
-    return what, where, remedy

@@ -13,7 +13,7 @@ from typing import Any
 
 from exceptions import FinetuningError, SettingsError
 from finetuning.commands.board_jobs import Jobs
-from finetuning.commands.board_use import Talks, error_in
+from finetuning.commands.board_use import Talks
 from finetuning.commands.board_words import (
     EXAMPLES,
     check_name,
@@ -25,6 +25,7 @@ from finetuning.commands.board_words import (
 from finetuning.commands.found_runs import runs_below
 from finetuning.files import command_of_this_program, may_be_hub_id
 from finetuning.reporting.run_rows import RunRow
+from finetuning.web.printed import error_in
 from finetuning.web.work import Chosen, Job, Look, Model, Offer, SettingFact
 
 _PLACE = ".board"  # beside the runs: records of what the page started, and the data that runs were started on
@@ -201,9 +202,9 @@ class Workplace:
             continue
         return target, command_of_this_program(*words)
 
-    def formats(self) -> list[tuple[str, str]]:
-        """Return the export formats, and what each is for."""
-        return [(name, korean) for name, (korean, _) in _FORMATS.items()]
+    def formats(self) -> list[tuple[str, str, str]]:
+        """Return the export formats, and what each is for, in both languages."""
+        return [(name, *both) for name, both in _FORMATS.items()]
 
     def export(self, model: str, form: str) -> Iterator[str]:
         """Yield what `export` prints, each time all of it so far."""

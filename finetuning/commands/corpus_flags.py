@@ -1,4 +1,4 @@
-"""The flags of what works on a corpus of passages: `mine`, and `predict --corpus`."""
+"""The flags of what works on a corpus of passages: `mine`, `predict --corpus` and `evaluate --corpus`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetuning.files import user_path
 WAYS = ("dense", "bm25", "both")
 _USUAL_TOP, _USUAL_NEGATIVES, _USUAL_MARGIN = 5, 4, 0.05
 CORPUS_FLAGS: Mapping[str, tuple[str, ...]] = MappingProxyType({  # flag → commands that take it
-    "--corpus": ("predict", "mine"), "--top": ("predict",), "--negatives": ("mine",), "--margin": ("mine",),
+    "--corpus": ("predict", "mine", "evaluate"), "--top": ("predict",), "--negatives": ("mine",), "--margin": ("mine",),
     "--by": ("mine",),
 })  # fmt: skip
 
@@ -22,8 +22,9 @@ def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags to the parser of the command line."""
     parser.add_argument(
         "--corpus", metavar="파일",
-        help="predict: 질문마다 이 파일의 문서에서 가까운 것을 찾습니다(임베딩 모델). mine: 오답 문서를 찾을 문서들 "
-        "(기본값: --dataset의 문서들)",
+        help="predict: 질문마다 이 파일의 문서에서 가까운 것을 찾습니다(임베딩 모델). evaluate: "
+        "질문마다 이 파일의 문서 전체에서 찾아 점수를 냅니다. "
+        "mine: 오답 문서를 찾을 문서들(기본값: --dataset의 문서들)",
     )  # fmt: skip
     parser.add_argument("--top", metavar="개수", help=f"predict --corpus: 찾을 문서의 개수 (기본값: {_USUAL_TOP})")
     parser.add_argument(
@@ -45,7 +46,7 @@ def check_corpus_flags(arguments: argparse.Namespace) -> None:
     """Check the flags, and put defaults in place of what was not given.
 
     Args:
-        arguments: The command line of `mine` or `predict`.
+        arguments: The command line of any command.
 
     Raises:
         SettingsError: A value is wrong, or a flag lacks another.

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exceptions import ResourceError
+from exceptions import ResourceError, SettingsError
 from finetuning.cells import printable
 from finetuning.commands.references import compared
 from finetuning.commands.results import check_is_own, evaluation_record, metrics_path
+from finetuning.commands.rows_read import is_one_file
 from finetuning.commands.session import Session, saved_model
 from finetuning.commands.what_next import steps_after_use, tell
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from finetuning.data.examples import Examples
+    from finetuning.data.prepared import Unlabelled
     from finetuning.data.rows import Rows
     from finetuning.inference.evaluator import Evaluation, Evaluator
     from finetuning.reporting.next_steps import NextStep
@@ -39,9 +41,10 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         suite.run(session, arguments)
         return
     evaluator = saved_model(session, arguments)
-    given = Path(arguments.dataset or "").expanduser()
+    corpus = _corpus(session, arguments)
     with session.runtime.main_first():  # which caches them
-        if arguments.dataset and arguments.split is None and given.is_file():  # score all rows of a single file
+        if is_one_file(arguments):
+            given = Path(arguments.dataset).expanduser()
             split, rows = given.stem, session.data.load_file(given)
         else:
             split, rows = session.data.load_split(arguments.split)
@@ -52,6 +55,10 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     session.data.prune_cache()
     evaluator.tell_decoding(is_measured=True)
     evaluation = evaluator.evaluate(examples, session.settings.training.seed, session.task.scores.final_texts)
+    if corpus is not None:
+        from finetuning.inference.whole_corpus import over_corpus
+
+        evaluation = over_corpus(evaluator, evaluation, examples, corpus)
     for line in evaluation.details:
         _log.info("%s", line)
     names = evaluator.label_names
@@ -66,6 +73,19 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     if session.runtime.is_main:  # what is saved does not depend on who reads this
         print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
     tell(steps)
+
+
+def _corpus(session: Session, arguments: argparse.Namespace) -> Unlabelled | None:
+    """Return the passages of --corpus, or of data that have a corpus; None where the split's own are searched."""
+    if session.task.shows.searches:
+        return session.data.corpus(arguments.corpus)
+    if arguments.corpus is not None:
+        raise SettingsError(
+            f"{session.task.name} 태스크의 이 모델은 문서를 찾지 않습니다.",
+            where="--corpus",
+            remedy="질문과 정답 문서로 학습한 임베딩 모델에 쓰거나, --corpus를 지우세요.",
+        )
+    return None
 
 
 def _write(

@@ -47,7 +47,7 @@ def runs_below(folder: Path) -> FoundRuns:
         The runs, and what was skipped.
     """
     found = FoundRuns()
-    if _is_run(folder):
+    if is_run(folder):
         _read(folder, folder.name or str(folder), found)
         return found
     for child in _folders_in(folder):
@@ -83,14 +83,15 @@ def read_run(folder: Path, name: str) -> RunRow:
 
 def _runs_at(folder: Path, deeper: int) -> Iterator[Path]:
     """Yield the folder where it is a run, else the runs below it."""
-    if _is_run(folder):
+    if is_run(folder):
         yield folder
     elif deeper > 0:
         for child in _folders_in(folder):
             yield from _runs_at(child, deeper - 1)
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run, and no export of one."""
     return is_ours(folder) and not (folder / EXPORTED).exists()
 
 

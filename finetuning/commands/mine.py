@@ -92,7 +92,8 @@ def _questions(rows: Iterable[Mapping[str, Any]]) -> dict[str, _Asked]:
 def _corpus(session: Session, arguments: argparse.Namespace) -> Iterable[str]:
     from finetuning.inference.corpus import Passages
 
-    return () if arguments.corpus is None else Passages.of(session.data.load_passages(arguments.corpus)).texts
+    source = session.data.corpus(arguments.corpus)
+    return () if source is None else Passages.of(source).texts
 
 
 def _rankings(by: str, texts: list[str], questions: list[str]) -> list[Ranking | None]:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # What a run writes over or removes; `tensorboard` and other trackers add files of their own names.
 _WRITTEN = (
     *MODEL_FILES, "adapter_model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-    "chat_template.jinja", "README.md", "settings.yaml", "summary.json", "metrics.jsonl", "trace.json",
-    "vocabulary.json", "best.json", "trackers.json", "modules.json",
+    "chat_template.jinja", "README.md", "settings.yaml", "summary.json", "metrics.jsonl", "samples.json",
+    "trace.json", "vocabulary.json", "best.json", "trackers.json", "modules.json",
     "config_sentence_transformers.json", "sentence_bert_config.json", *FILES,
 )  # fmt: skip
 
@@ -81,7 +81,7 @@ def prepare_output(run: RunFolder, starts_anew: bool) -> None:
     try:
         (run.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # now, not at the first save hours later
         if starts_anew:
-            for name in ("metrics.jsonl", "trace.json", "best.json", "trackers.json"):
+            for name in ("metrics.jsonl", "samples.json", "trace.json", "best.json", "trackers.json"):
                 (run.path / name).unlink(missing_ok=True)
             for folder in half_made_in(run.path / CHECKPOINTS):
                 discard(folder)

@@ -62,9 +62,9 @@ def _names_in(arguments: argparse.Namespace) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(filter(None, map(str.strip, (arguments.suite or "").split(",")))))
     if not names:
         raise SettingsError("벤치마크의 이름이 없습니다.", where="--suite", remedy="예: --suite kobest,kmmlu,haerae")
-    if arguments.dataset or arguments.split:
+    if arguments.dataset or arguments.split or arguments.corpus:
         raise SettingsError(
-            "--suite는 --dataset, --split과 함께 쓸 수 없습니다.",
+            "--suite는 --dataset, --split, --corpus와 함께 쓸 수 없습니다.",
             where="명령줄",
             remedy="내 데이터와 벤치마크를 따로 평가하세요. 벤치마크 데이터의 폴더는 --suite_data로 지정합니다.",
         )

@@ -242,7 +242,6 @@ def _report(
     from finetuning.inference.evaluator import columns_of
     from finetuning.reporting.cases import Said, ranked_cases
     from finetuning.reporting.metrics_file import records_in, validation_losses
-    from finetuning.reporting.predictions import sample_lines
     from finetuning.reporting.quality import Scored, quality_of
     from finetuning.reporting.run_report import (
         Background,
@@ -253,6 +252,7 @@ def _report(
         build_report,
         log_lines,
     )
+    from finetuning.reporting.samples import sample_lines, samples_of
 
     prepared, state, memory = fitted.prepared, trained.state, trained.memory
     session, examples, label_names = prepared.session, trained.examples, prepared.label_names
@@ -267,7 +267,7 @@ def _report(
     said = Said(task, prepared.splits[split], examples[split].rows, evaluation.predictions, label_names, tokenizer)
     samples = list[str]()
     if not task.scores.final_texts:  # otherwise the details show generated texts
-        samples = sample_lines(task, said.rows, said.predictions, label_names, tokenizer)
+        samples = sample_lines(samples_of(task, said.rows, said.predictions, label_names, tokenizer))
     evidence = task.shows.evidence(said.predictions, columns_of(examples[split]), label_names)
     cases = ranked_cases(said, evidence) if session.settings.logging.report else ()
     scored = Scored(

@@ -102,7 +102,7 @@ class Cleaner:
                 findings.skip("첫 행과 모양이 다른 행", number)
                 continue
             findings.kept += 1
-            findings.numeric += _is_number(row.get("text", ""))
+            findings.numeric += _is_number(row.get("text", row.get("context", "")))
             yield row
 
     def _clean(self, number: int, source: Mapping[str, Any], findings: Findings) -> dict[str, Any] | None:

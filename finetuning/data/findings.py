@@ -23,7 +23,7 @@ class Findings:
 
     Attributes:
         kept: Clean rows.
-        numeric: Clean rows whose text is a number.
+        numeric: Clean rows whose text (or passage) is a number.
         changed: Kind of change → number of values.
         first_changed: Kind of change → the first value changed, as the log shows it.
         skipped: Reason → number of rows.
@@ -110,11 +110,13 @@ class Findings:
                 remedy="열 이름이 맞는지 확인하고 데이터를 고치세요. "
                 f"그 행들을 제외하고 계속하려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
             )
-        if "text" in columns and self.numeric > 0.9 * self.kept > 0:
+        role = next((role for role in ("text", "context") if role in columns), None)
+        if role is not None and self.numeric > 0.9 * self.kept > 0:
             raise DataError(
-                f"텍스트 열 '{columns['text']}'의 값이 숫자입니다.",
+                f"{ROLE_NAMES[role]} 열 '{columns[role]}'의 값이 숫자입니다.",
                 where=where,
-                remedy="data.text_column에 문장이 들어 있는 열의 이름을 쓰세요.",
+                remedy=f"data.{role}_column에 문장이 들어 있는 열의 이름을 쓰세요. 번호(id)가 아니라 텍스트가 "
+                "필요합니다.",
             )
 
     def all_lack(self, roles: Iterable[str]) -> bool:

@@ -14,6 +14,7 @@ from finetuning.data.folders import splits_in
 from finetuning.data.formats.base import Source
 from finetuning.data.formats.registry import is_supported
 from finetuning.files import content_key
+from finetuning.korean.particles import with_particle
 from finetuning.tasks.passages import texts_in
 
 _IDS = ("_id", "id", "docid", "doc_id", "pid", "qid", "query_id", "query-id", "corpus_id", "corpus-id")
@@ -46,6 +47,25 @@ def is_retrieval(folder: Path) -> bool:
     return bool(_part(folder, "corpus") and _part(folder, "queries") and _judgements(folder))
 
 
+def incomplete(folder: Path) -> DataError | None:
+    """Return what a folder of judgements lacks, as an error; None for a folder without any."""
+    judged = _judgements(folder)
+    lacking = [name for name in ("corpus", "queries") if not _part(folder, name)]
+    if not judged or not lacking:
+        return None
+    files = ", ".join(f"{name}.jsonl" for name in lacking)
+    return DataError(
+        f"검색 데이터의 판정(qrels)은 있지만 {with_particle(files, '이/가')} 없습니다.",
+        where=str(folder),
+        remedy=f"{with_particle(files, '을/를')} 같은 폴더에 두세요(_id, text). 판정에는 번호만 있습니다.",
+    )
+
+
+def corpus_files(folder: Path) -> list[Path]:
+    """Return the files of the passages of a folder that `is_retrieval`."""
+    return _part(folder, "corpus")
+
+
 def judged_by_split(folder: Path, opened: Open) -> dict[str, Judged]:
     """Read the splits of a folder that `is_retrieval`.
 
@@ -68,7 +88,7 @@ def judged_by_split(folder: Path, opened: Open) -> dict[str, Judged]:
         rows, used = _rows(opened(path), texts, asked)
         note = (
             f"질문 {len(rows):,}개와 문서 {len(texts):,}개 가운데 질문에 연결된 {used:,}개를 읽었습니다. "
-            "평가도 이 문서들에서 찾습니다."
+            "학습하는 동안의 평가는 이 문서들에서, evaluate는 모든 문서에서 찾습니다."
         )
         files = [path, *(source.path for source in (*corpus, *queries))]
         found[split] = Judged(rows, str(path), content_key(*map(_hash, files)), note)

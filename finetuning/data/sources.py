@@ -16,7 +16,7 @@ from finetuning.data.folders import Files, files_by_split, splits_in, unread_bes
 from finetuning.data.formats.class_names import information_beside
 from finetuning.data.formats.registry import check_path, is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
-from finetuning.data.retrieval_folder import COLUMNS, is_retrieval, judged_by_split
+from finetuning.data.retrieval_folder import COLUMNS, corpus_files, incomplete, is_retrieval, judged_by_split
 from finetuning.data.shapes.registry import flat_rows
 from finetuning.files import content_key, may_be_hub_id, similar_name
 
@@ -66,7 +66,7 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
             return {**_from_hub(data), **_opened(files, data)}
         if path.is_dir() and is_retrieval(path):
             return {**_judged(path, data), **_opened(files, data)}
-        by_name: dict[str, Files] = {"train": (path,)} if path.is_file() else files_by_split(path, data.dataset_config)
+        by_name: dict[str, Files] = {"train": (path,)} if path.is_file() else _in_folder(path, data.dataset_config)
         files = {**by_name, **files}
     if data.revision is not None:
         raise SettingsError(
@@ -84,6 +84,13 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
         split, first = next(iter(found.items()))
         found[split] = replace(first, notes=(*first.notes, note))
     return found
+
+
+def _in_folder(folder: Path, config: str | None) -> dict[str, Files]:
+    try:
+        return files_by_split(folder, config)
+    except DataError as error:
+        raise incomplete(folder) or error from None
 
 
 def _existing(path: Path, setting: str) -> Path:
@@ -131,6 +138,12 @@ def _check_records(data: DataSettings, files: Iterable[Path]) -> None:
         where=f"data.records: {data.records}, 읽을 데이터: {data.shown_name()}",
         remedy="data.records를 null로 두거나, data.dataset_name에 JSON 파일(.json, .jsonl, .ndjson)을 쓰세요.",
     )
+
+
+def corpus_of(data: DataSettings) -> list[Path]:
+    """Return the files of the corpus of a folder of queries, a corpus and judgements; none for other data."""
+    path = Path(data.dataset_name).expanduser() if data.reads_dataset_name() else None
+    return corpus_files(path) if path is not None and path.is_dir() and is_retrieval(path) else []
 
 
 def _judged(folder: Path, data: DataSettings) -> dict[str, Raw]:

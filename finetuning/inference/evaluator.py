@@ -84,7 +84,7 @@ class Evaluator:
             Metrics, lines for the log, and predictions.
         """
         predictions, loss = self._with_loss(examples, seed, generated_rows)
-        return self._measure(predictions, examples, loss)
+        return self.measure(predictions, examples, loss)
 
     def validate(self, examples: Examples, seed: int, generated_rows: int) -> Evaluation:
         """Calibrate the task on the validation split (for example, choose a threshold), then evaluate on it.
@@ -103,12 +103,12 @@ class Evaluator:
         for name, value in self.task.scores.calibrate(predictions, columns_of(examples), self.label_names).items():
             setattr(self.model.config, name, value)
         self.task.scores.fit_model(self.model, self.tokenizer)
-        return self._measure(self._cross_calibrated(predictions, examples), examples, loss)
+        return self.measure(self._cross_calibrated(predictions, examples), examples, loss)
 
     def evaluate_again(self, examples: Examples, seed: int, generated_rows: int) -> Evaluation:
         """Evaluate on the validation split that the model was chosen and calibrated on; see `validate`."""
         predictions, loss = self._with_loss(examples, seed, generated_rows)
-        return self._measure(self._cross_calibrated(predictions, examples), examples, loss)
+        return self.measure(self._cross_calibrated(predictions, examples), examples, loss)
 
     def _cross_calibrated(self, predictions: Sequence[Any], examples: Examples) -> list[Any]:
         return list(self.task.scores.cross_calibrated(predictions, columns_of(examples), self.label_names))
@@ -160,7 +160,8 @@ class Evaluator:
         free_gathered(self.model)
         return bad
 
-    def _measure(self, predictions: list[Any], examples: Examples, loss: float) -> Evaluation:
+    def measure(self, predictions: list[Any], examples: Examples, loss: float) -> Evaluation:
+        """Compute the metrics of predictions; loss: the mean loss of the split's items."""
         rows = columns_of(examples)
         metrics = self.task.scores.metrics(predictions, rows, self.label_names, loss)
         details = self.task.shows.details(predictions, rows, self.label_names)

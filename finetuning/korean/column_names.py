@@ -69,3 +69,9 @@ def pair_in(available: Sequence[str]) -> tuple[str, str] | None:
     spelled = {name.casefold(): name for name in available}
     found = [(spelled[first], spelled[second]) for first, second in PAIRS if {first, second} <= spelled.keys()]
     return found[0] if len(found) == 1 else None
+
+
+def first_of(usual: Sequence[str], available: Sequence[str]) -> str | None:
+    """Return the column that has the first of some usual names, as the source spells it; None where none has one."""
+    spelled = {name.casefold(): name for name in available}
+    return next((spelled[name] for name in usual if name in spelled), None)

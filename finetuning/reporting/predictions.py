@@ -1,4 +1,4 @@
-"""Predictions for people and programs: JSONL and CSV files, and a few lines for the log."""
+"""Predictions for people and programs: JSONL and CSV files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exceptions import ResourceError, SettingsError
 from finetuning.files import discard, move, writing
 from finetuning.korean.particles import with_particle
-from finetuning.tasks.base import Task
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
-_SAMPLES = 5
 _LABELS_SHOWN = 20
 _FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # full-width ones count in Excel too
 _NUMBER = re.compile(r"[+-]?[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?%?")
@@ -214,45 +208,8 @@ def put_in_place(written: Path, path: Path) -> None:
         raise
 
 
-def sample_lines(
-    task: Task,
-    rows: Dataset,
-    predictions: Sequence[Any],
-    label_names: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
-) -> list[str]:
-    """Format a few rows, spread over a split, with their predictions and, where known, the right answer.
-
-    Args:
-        task: Formats its rows and predictions.
-        rows: The rows of the split.
-        predictions: One prediction a row, in the same order.
-        label_names: Label names in the order of their ids.
-        tokenizer: The model's tokenizer.
-
-    Returns:
-        A heading, then one line a row.
-    """
-    lines = ["예측 예시"]
-    for position in range(0, len(rows), max(1, len(rows) // _SAMPLES))[:_SAMPLES]:
-        row = rows[position]
-        given, truth = task.shows.show(row)
-        found = _phrase(task.shows.phrase(predictions[position], row, label_names, tokenizer))
-        lines.append(f"  {given[:80]} → {found or '없음'}" + (f" (정답 {truth})" if truth else ""))
-    return lines
-
-
 def _as_json_escape(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
-
-
-def _phrase(value: Any) -> str:
-    """Format a JSON value for people."""
-    if isinstance(value, float):
-        return f"{value:.2f}"
-    if isinstance(value, dict):
-        return f"{{{_phrase(list(value.values()))}}}"
-    return ", ".join(_phrase(item) for item in value if item != []) if isinstance(value, list) else str(value)
 
 
 def _writing(path: Path) -> AbstractContextManager[None]:

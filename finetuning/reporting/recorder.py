@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +12,7 @@ from exceptions import SettingsError, first_line_of
 from finetuning.config.schema import Settings
 from finetuning.files import without_nan
 from finetuning.reporting.metrics_file import MetricsFile
+from finetuning.reporting.samples import Sample, write_samples
 from finetuning.reporting.sent_records import TRACKERS_FILE
 from finetuning.reporting.trackers import TrackedRun, Tracker, build_trackers, flattened
 
@@ -94,6 +96,11 @@ class Recorder:
                     tracker.name, first_line_of(error),
                 )  # fmt: skip
                 _finish_quietly(tracker)
+
+    def show(self, step: int, samples: Sequence[Sample]) -> None:
+        """Write what an evaluation predicted for a few rows, in place of what the one before it did."""
+        if self._is_main_process and self._settings.logging.report:  # it holds texts of the data
+            write_samples(self._output_dir, step, samples)
 
     def size(self) -> int:
         """Flush metrics.jsonl to the disk.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RowColumns = Mapping[str, Sequence[Any]]  # the values of rows by role
-Gathered = tuple[tuple[str, ...], Sequence[Mapping[str, Any]], str]
+Gathered = tuple[tuple[str, ...], Iterable[Mapping[str, Any]], str]
 Rows = Sequence[Sequence[Mapping[str, Any]]]  # the examples of each row of a batch
 
 

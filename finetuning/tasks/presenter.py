@@ -18,9 +18,11 @@ class Presenter(ABC):
 
     Attributes:
         gives_vectors: Whether predictions are vectors, which may be written as a matrix, too.
+        searches: Whether predictions are what a search in passages found.
     """
 
     gives_vectors: ClassVar[bool] = False
+    searches: ClassVar[bool] = False
 
     def show(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Return a row's input and its expected output as text. The latter is "" if it is not known."""

@@ -60,9 +60,15 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
 
         return change
 
+    def on_path(now: Chosen, path: str) -> list[Any]:
+        if path.strip():
+            return on_source(now, path.strip())
+        what = say("파일이나 폴더, Hub ID를 쓴 뒤 누르세요.", "Type a file, a folder or an id of the Hub first.")
+        return [*(gr.skip() for _ in outputs[1:]), problem(what)]
+
     file.change(on_source, [chosen, file], outputs)
     example.click(lambda now: on_source(now, work.example()), chosen, outputs)
-    gr.on([read.click, path.submit], on_source, [chosen, path], outputs)
+    gr.on([read.click, path.submit], on_path, [chosen, path], outputs)
     test.change(lambda now, given: looked(replace(now, test=given or "")), [chosen, test], outputs)
     task.input(lambda now, name: looked(Chosen(data=now.data, test=now.test, task=name)), [chosen, task], outputs)
     for place, column in enumerate(columns):

@@ -9,13 +9,14 @@ from typing import Any
 
 from finetuning.reporting.metrics_file import records_in
 from finetuning.reporting.page.curves import charts_of
+from finetuning.reporting.samples import read_samples
 from finetuning.web.curves import drawn
 from finetuning.web.language import Say
-from finetuning.web.shown import command, problem, said, shown
+from finetuning.web.printed import error_in
+from finetuning.web.shown import command, problem, said, shown, table
 from finetuning.web.work import Job
 
 _STEPS = re.compile(r"epoch (\d+) 스텝 ([\d,]+)/([\d,]+): (.*)")
-_ERROR = "오류: "
 _GIB = 2**30
 _LINES = 40
 
@@ -55,6 +56,7 @@ def job_html(job: Job, say: Say) -> str:
     if job.state == "failed":
         parts.append(_failure(job.log, say))
     parts += [said(_numbers(records, say)), "<div class='curves'>", *(drawn(one) for one in _charts(records)), "</div>"]
+    parts.append(_samples(job, say))
     return "".join(parts)
 
 
@@ -86,9 +88,9 @@ def _state_text(job: Job, at: Progress, say: Say) -> str:
 
 def _failure(log: str, say: Say) -> str:
     """Return the last error that a run printed; what to do where it printed none."""
-    _, mark, rest = log.rpartition(_ERROR)
-    if mark:
-        return problem(rest.strip())
+    told = error_in(log)
+    if told is not None:
+        return problem(*told)
     what = say("갑자기 끝났습니다. 메모리가 부족했을 수 있습니다.", "It ended suddenly, maybe short of memory.")
     return problem(
         what, remedy=say("이어서 학습하거나, 더 작은 모델을 고르세요.", "Resume it, or choose a smaller model.")
@@ -102,3 +104,16 @@ def _numbers(records: Sequence[Mapping[str, Any]], say: Say) -> str:
     memory, speed = (train.get("memory_bytes") or 0) / _GIB, train.get("examples_per_s") or 0
     return say(f"메모리 {memory:.2f} GiB, 1초에 예제 {speed:,.1f}개",
                f"Memory {memory:.2f} GiB, {speed:,.1f} examples a second")  # fmt: skip
+
+
+def _samples(job: Job, say: Say) -> str:
+    """Return what the newest evaluation predicted for a few rows that are not trained on, "" before the first."""
+    step, samples = read_samples(job.folder)
+    if not samples:
+        return ""
+    heading = say(
+        f"스텝 {step:,}에서 검증 데이터를 예측해 본 예", f"Predicted at step {step:,} for rows not trained on"
+    )
+    columns = (say("입력", "Input"), say("예측", "Predicted"), say("정답", "Right answer"))
+    rows = ((one.given, one.said or say("없음", "none"), one.truth) for one in samples)
+    return f"<h4>{shown(heading)}</h4>{table(columns, rows)}"

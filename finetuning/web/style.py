@@ -15,7 +15,8 @@ CSS = """
 .board-head h1 { font-size: 1.25rem; margin: 0.4rem 0; }
 .wide { overflow-x: auto; max-width: 100%; contain: inline-size; }
 .wide table { border-collapse: collapse; font-size: 0.875rem; width: max-content; max-width: none; }
-.wide th, .wide td { text-align: left; padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--border-color-primary);
+.wide th, .wide td { text-align: left; padding: 0.3rem 0.6rem;
+  border: 0; border-bottom: 1px solid var(--border-color-primary);
   max-width: 26rem; overflow-wrap: anywhere; vertical-align: top; }
 .problem { border-left: 4px solid #c2410c; background: color-mix(in srgb, #c2410c 9%, transparent);
   padding: 0.6rem 0.9rem; border-radius: 4px; overflow-wrap: anywhere; white-space: pre-line; }

@@ -21,7 +21,7 @@ def build_take(work: Work, say: Say, tab: gr.Tab) -> None:
     """Build the tab; see `build_results` for the arguments."""
     model = gr.Dropdown([], label=say("모델", "Model"), elem_id="take-model")
     links = gr.HTML(elem_id="take-links")
-    form = gr.Radio([(what, name) for name, what in work.formats()], value="merged",
+    form = gr.Radio([(say(ko, en), name) for name, ko, en in work.formats()], value="merged",
                     label=say("어디에서 쓸까요?", "What shall use it?"), elem_id="take-format")  # fmt: skip
     export = gr.Button(say("내보내기", "Export"), variant="primary", elem_id="take-export")
     found = gr.HTML(elem_id="take-found")
@@ -36,9 +36,10 @@ def build_take(work: Work, say: Say, tab: gr.Tab) -> None:
         if name is None:
             return said(say("아직 모델이 없습니다.", "There is no model yet."))
         text = say("모델 폴더를 zip으로 내려받기", "Download the model's folder as a zip")
+        typed = say("명령줄에서 예측하기", "Predict on the command line")
         serve = work.command("predict", "--model_name", folder or "")
         vllm = f"<h4>vLLM</h4>{command(f'vllm serve {folder}')}" if _generates(Path(folder or "")) else ""
-        return f"<p><a href='/run-zip/{quote(name)}'>{shown(text)}</a></p>{command(serve)}{vllm}"
+        return f"<p><a href='/run-zip/{quote(name)}'>{shown(text)}</a></p><h4>{shown(typed)}</h4>{command(serve)}{vllm}"
 
     def exported(folder: str | None, chosen: str) -> Iterator[str]:
         if not folder:

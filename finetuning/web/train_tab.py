@@ -12,7 +12,7 @@ from exceptions import FinetuningError
 from finetuning.web.language import Say
 from finetuning.web.progress import job_html, log_html
 from finetuning.web.shown import command, items, problem, said
-from finetuning.web.work import Chosen, Job, Work
+from finetuning.web.work import Chosen, Job, JobState, Work
 
 _LOOKED_S = 2.0
 _COMMON = ("training.epochs", "training.learning_rate", "data.batch_size", "data.max_length")
@@ -31,17 +31,18 @@ def build_train(work: Work, say: Say, chosen: gr.State, page: gr.Blocks) -> None
     start = gr.Button(say("학습 시작", "Start training"), variant="primary", elem_id="train-start")
     message = gr.HTML(elem_id="train-message")
     runs, view = _build_watch(work, say, page)
+    nothing = [gr.skip()] * (2 + len(view))
 
     def on_start(now: Chosen) -> tuple[Any, ...]:
         lacking = [what for what, is_there in ((say("데이터", "data"), now.data), (say("모델", "a model"), now.model))
                    if not is_there]  # fmt: skip
         if lacking:
             what = ", ".join(lacking)
-            return now, problem(say(f"먼저 골라야 합니다: {what}", f"Choose {what} first.")), *[gr.skip()] * 4
+            return now, problem(say(f"먼저 골라야 합니다: {what}", f"Choose {what} first.")), *nothing
         try:
             job = work.start(now)
         except FinetuningError as error:
-            return now, problem(error.what, error.where, error.remedy), *[gr.skip()] * 4
+            return now, problem(error.what, error.where, error.remedy), *nothing
         text = say(f"'{job.name}' 학습을 시작했습니다.", f"Run '{job.name}' was started.")
         if job.state == "queued":
             text = say(f"'{job.name}' 학습이 차례를 기다립니다.", f"Run '{job.name}' waits for its turn.")
@@ -104,30 +105,30 @@ def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
     return name
 
 
-def _build_watch(work: Work, say: Say, page: gr.Blocks) -> tuple[gr.Dropdown, list[gr.HTML]]:
+def _build_watch(work: Work, say: Say, page: gr.Blocks) -> tuple[gr.Dropdown, list[Any]]:
     """Build what shows a run and stops or resumes it; return the choice of runs, and what is shown of the chosen."""
     runs = gr.Dropdown([], label=say("지켜볼 학습", "Run to watch"), elem_id="train-runs")
     with gr.Row():
-        stop = gr.Button(say("멈추기 (상태 저장)", "Stop (its state is saved)"), elem_id="train-stop")
-        resume = gr.Button(say("이어서 학습", "Resume"), elem_id="train-resume")
+        stop = gr.Button(
+            say("멈추기 (상태 저장)", "Stop (its state is saved)"), interactive=False, elem_id="train-stop"
+        )
+        resume = gr.Button(say("이어서 학습", "Resume"), interactive=False, elem_id="train-resume")
     live = gr.HTML(elem_id="train-live")
     with gr.Accordion(say("출력된 내용과 명령", "What it printed, and its command"), open=False):
         printed = gr.HTML(elem_id="train-log")
-    view = [live, printed]
+    view = [live, printed, stop, resume]
 
     def on_button(act: Any) -> Any:
         def press(run: str | None) -> tuple[Any, ...]:
-            if not run:
-                return gr.skip(), "", ""
             try:
-                act(run)
+                act(run or "")
             except FinetuningError as error:
-                return gr.skip(), problem(error.what, error.where, error.remedy), gr.skip()
-            return _choices(work, say, run), *watched(run)
+                return gr.skip(), problem(error.what, error.where, error.remedy), *[gr.skip()] * 3
+            return _opened(work, say, run)
 
         return press
 
-    def watched(run: str | None) -> tuple[Any, Any]:
+    def watched(run: str | None) -> tuple[Any, ...]:
         return _watched(work, say, run)
 
     stop.click(on_button(work.stop), runs, [runs, *view])
@@ -138,20 +139,29 @@ def _build_watch(work: Work, say: Say, page: gr.Blocks) -> tuple[gr.Dropdown, li
     return runs, view
 
 
-def _watched(work: Work, say: Say, run: str | None) -> tuple[str, str]:
-    """Return how a run goes, and what it printed, as HTML."""
+def _watched(work: Work, say: Say, run: str | None) -> tuple[Any, ...]:
+    """Return how a run goes and what it printed, as HTML, and which of the two buttons can be pressed."""
     if not run:
-        return said(say("아직 학습이 없습니다.", "There is no run yet.")), ""
+        return said(say("아직 학습이 없습니다.", "There is no run yet.")), "", *_buttons()
     try:
         job = work.job(run)
     except FinetuningError as error:
-        return problem(error.what, "", error.remedy), ""
-    return job_html(job, say), log_html(job)
+        return problem(error.what, "", error.remedy), "", *_buttons()
+    return job_html(job, say), log_html(job), *_buttons(job.state)
 
 
-def _opened(work: Work, say: Say) -> tuple[Any, ...]:
+def _buttons(state: JobState | None = None) -> tuple[Any, Any]:
+    """Return whether a run can be stopped, and whether it can go on."""
+    can_stop, can_resume = state in ("queued", "running"), state in ("stopped", "failed")
+    return gr.update(interactive=can_stop), gr.update(interactive=can_resume)
+
+
+def _opened(work: Work, say: Say, wanted: str | None = None) -> tuple[Any, ...]:
+    """Return the choice of runs and what is shown of one: the wanted one, else the one that trains, else the newest."""
     jobs = work.jobs()
-    first = next((job.name for job in jobs if job.state in ("running", "stopping")), jobs[0].name if jobs else None)
+    names = [job.name for job in jobs]
+    training = next((job.name for job in jobs if job.state in ("running", "stopping")), None)
+    first = wanted if wanted in names else training or next(iter(names), None)
     return _choices(work, say, first, jobs), *_watched(work, say, first)
 
 

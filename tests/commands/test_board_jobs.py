@@ -11,7 +11,7 @@ import pytest
 
 from exceptions import SettingsError
 from finetuning.commands.board_jobs import Jobs
-from finetuning.commands.board_use import error_in
+from finetuning.web.printed import error_in
 from tests.support.summaries import write_finished
 
 TRAINS = """import sys
@@ -103,3 +103,18 @@ def test_the_error_that_a_command_printed_is_found() -> None:
     said = "로그\n오류: 파일이 없습니다.\n  위치: a.csv\n  해결: 고치세요.\n"
     assert error_in(said) == ("파일이 없습니다.", "a.csv", "고치세요.")
     assert error_in("끝") is None
+
+
+def test_a_run_that_trains_is_not_started_again_and_an_old_error_is_forgotten(runs: Runs, tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path / ".board", runs.start)
+    jobs.close()
+    jobs.add("a", ["train"], tmp_path / "a")
+    jobs.resume("a")
+    assert len(runs.started) == 1
+    (tmp_path / ".board" / "a.log").write_text("오류: 메모리가 부족합니다.\n", encoding="utf-8")
+    runs.end(0)
+    assert states(jobs) == {"a": "failed"}
+    jobs.resume("a")
+    jobs.stop("a")
+    runs.started[1][1].wait()
+    assert states(jobs) == {"a": "stopped"}

@@ -36,9 +36,9 @@ def write(tmp_path: Path) -> Write:
     return written
 
 
-def data_of(path: Path, task: str = "embedding", loss: str = "infonce") -> DataManager:
+def data_of(path: Path, task: str = "embedding", loss: str = "infonce", **options: Any) -> DataManager:
     data = {"dataset_name": str(path), "dataset_cache_dir": str(path.parent / "cache")}
-    named = {"model": {"task": task}, "data": data, "embedding": {"loss": loss}}
+    named = {"model": {"task": task}, "data": data, "embedding": {"loss": loss, **options}}
     settings = Settings.model_validate(named)
     return DataManager(settings, find_task(settings))
 
@@ -97,13 +97,41 @@ def test_nli_is_triplets_under_infonce_and_scores_under_cosent(write: Write, cap
     assert [row["label"] for row in read(data_of(path, loss="cosent"))][:3] == ["1", "0.5", "0"]
 
 
-@pytest.mark.parametrize("loss", ["infonce", "cosent"])
-def test_numbers_of_nli_labels_are_no_scores(write: Write, loss: str) -> None:
-    rows = [{"premise": f"가 {n}", "hypothesis": f"나 {n}", "label": n % 3} for n in range(9)]
+NUMBERS = {"entailment": 0, "neutral": 1, "contradiction": 2}
+
+
+@pytest.mark.parametrize("label", ["label", "gold_label"])
+def test_numbers_of_klue_nli_are_its_labels(write: Write, caplog: pytest.LogCaptureFixture, label: str) -> None:
+    rows = [{"premise": one["premise"], "hypothesis": one["hypothesis"], label: NUMBERS[one["gold_label"]]}
+            for one in NLI]  # fmt: skip
+    path = write({"train.jsonl": lines(rows), "names.jsonl": lines(NLI)}) / "train.jsonl"
+    for loss in ("infonce", "cosent"):
+        with caplog.at_level("INFO"):
+            found = read(data_of(path, loss=loss))
+        assert found == read(data_of(path.with_name("names.jsonl"), loss=loss))
+        assert "0 entailment, 1 neutral, 2 contradiction" in caplog.text
+        caplog.clear()
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers", "said"),
+    [(("sentence1", "sentence2"), (0, 1, 2), "highest_score"), (("premise", "hypothesis"), (0, 1), "entailment")],
+)
+def test_numbers_that_may_be_labels_of_nli_or_not_are_refused(
+    write: Write, names: tuple[str, str], numbers: tuple[int, ...], said: str
+) -> None:
+    rows = [{names[0]: f"가 {n}", names[1]: f"나 {n}", "label": numbers[n % len(numbers)]} for n in range(9)]
     path = write({"train.jsonl": lines(rows)}) / "train.jsonl"
-    with pytest.raises(DataError) as error:
-        read(data_of(path, loss=loss))
-    assert "라벨이 숫자입니다: 0, 1, 2" in error.value.what and "entailment" in error.value.remedy
+    for loss in ("infonce", "cosent"):
+        with pytest.raises(DataError) as error:
+            read(data_of(path, loss=loss))
+        assert "NLI 라벨의 번호인지" in error.value.what and said in error.value.remedy
+
+
+def test_scores_that_are_said_to_be_scores_are_read(write: Write) -> None:
+    rows = [{"sentence1": f"가 {n}", "sentence2": f"나 {n}", "label": n % 3} for n in range(9)]
+    path = write({"train.jsonl": lines(rows)}) / "train.jsonl"
+    assert [row["label"] for row in read(data_of(path, loss="cosent", highest_score=2))][:3] == ["0", "1", "2"]
 
 
 def test_questions_without_an_answer_are_counted_and_no_error(write: Write, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,13 +1,16 @@
-"""The whole job on the page, in a real browser: from the example data to a trained model that answers."""
+"""The page in a real browser: from a dropped file to a model that answers, what goes wrong, a keyboard, a phone."""
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,95 +19,292 @@ import pytest
 from tests.support.paths import ROOT
 
 _LONG_MS = 240_000
+_WIDE, _PHONE = {"width": 1000, "height": 900}, {"width": 360, "height": 740}
+
+
+@dataclass(frozen=True)
+class Board:
+    """A page that is served.
+
+    Attributes:
+        address: Its address.
+        runs: The folder of its runs.
+    """
+
+    address: str
+    runs: Path
+
+
+@dataclass
+class Heard:
+    """What a browser said and asked for."""
+
+    errors: list[str] = field(default_factory=list)
+    urls: list[str] = field(default_factory=list)
+
+    def listen(self, page: Any) -> None:
+        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.urls.append(request.url))
 
 
 @pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The address of a page that is served, and the folder of its runs."""
+def browser() -> Iterator[Any]:
+    """Debian's chromium, or another that is installed."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium is installed (apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def board(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """A page that people of other machines may open, by the token in its address. The hub cannot be reached."""
     pytest.importorskip("gradio", minversion="6.0.0", reason="the page needs Gradio 6 (make board)")
     runs = tmp_path_factory.mktemp("board") / "models"
+    words = ["board", str(runs), "--host", "0.0.0.0", "--port", "0"]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "finetuning_app.py"), "board", str(runs), "--port", "0"],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
+        [sys.executable, str(ROOT / "finetuning_app.py"), *words], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        encoding="utf-8", start_new_session=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert process.stdout is not None
-    address = process.stdout.readline().rpartition(" ")[2].strip()
-    yield address, runs
+    told = process.stdout.readline().rpartition(" ")[2].strip()
+    _, _, port_and_token = told.removeprefix("http://").partition(":")
+    yield Board(f"http://127.0.0.1:{port_and_token}", runs)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(60) == 128 + signal.SIGINT
 
 
 @pytest.fixture(scope="module")
-def page(board: tuple[str, Path]) -> Iterator[Any]:
-    """The page in Debian's chromium; nothing may go wrong on it, and nothing may be fetched from elsewhere."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium is installed (apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api")
-    wrong, asked = list[str](), list[str]()
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 1000, "height": 900})
-        opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        opened.on("pageerror", lambda error: wrong.append(str(error)))
-        opened.on("request", lambda request: asked.append(request.url))
-        opened.set_default_timeout(60_000)
-        opened.goto(board[0])
-        yield opened
-        browser.close()
-    assert wrong == []
-    assert [url for url in asked if not url.startswith((board[0], "data:", "blob:", "about:"))] == []
+def context(browser: Any, board: Board) -> Iterator[Any]:
+    """Windows of one person; nothing may go wrong in them, and nothing may be fetched from elsewhere."""
+    heard, made = Heard(), browser.new_context(viewport=_WIDE)
+    made.set_default_timeout(60_000)
+    made.on("page", heard.listen)
+    first = made.new_page()
+    first.goto(board.address)  # with the token; a cookie has it from here on
+    first.close()
+    yield made
+    made.close()
+    assert heard.errors == []
+    here = board.address.partition("?")[0]
+    assert [url for url in heard.urls if not url.startswith((here, "data:", "blob:", "about:"))] == []
 
 
-def tab(page: Any, name: str) -> None:
+@pytest.fixture
+def page(context: Any, board: Board) -> Iterator[Any]:
+    """A window with the page."""
+    opened = context.new_page()
+    opened.goto(board.address.partition("?")[0])
+    opened.wait_for_selector("#data-example")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def trained(context: Any, board: Board) -> str:
+    """The name of a run: dropped as Excel saves a CSV, trained, stopped, closed, opened again, resumed to its end."""
+    page = context.new_page()
+    page.goto(board.address.partition("?")[0])
+    drop(page, "리뷰.csv", reviews_csv().encode("cp949"))
+    page.wait_for_selector("#data-found h4")
+    found = page.inner_text("#data-found")
+    assert "라벨 2가지" in found and "CP949" in found.upper()
+    open_tab(page, "3. 학습")
+    page.wait_for_selector("#train-command code")
+    page.get_by_text("설정 바꾸기").click()
+    for key, value in (("training-epochs", "30"), ("data-batch_size", "8"), ("data-max_length", "32")):
+        page.fill(f"#{key} :is(input, textarea)", value)
+    page.wait_for_selector("#train-command code >> text=--max_length 32")
+    page.click("#train-start")
+    page.wait_for_selector("#train-live progress", timeout=_LONG_MS)
+    page.click("#train-stop")
+    page.wait_for_selector("#train-live >> text=멈췄습니다", timeout=_LONG_MS)
+    page.close()
+    page = context.new_page()
+    page.goto(board.address.partition("?")[0])
+    open_tab(page, "3. 학습")
+    page.wait_for_selector("#train-live >> text=멈췄습니다")
+    page.click("#train-resume")
+    page.wait_for_selector("#train-live >> text=학습이 끝났습니다", timeout=_LONG_MS)
+    assert "정답" in page.inner_text("#train-live"), "a few rows with their predictions"
+    page.close()
+    return "리뷰"
+
+
+def reviews_csv(rows: int = 60) -> str:
+    lines = [f"정말 재미있는 영화 {n},긍정\n지루하고 별로인 영화 {n},부정\n" for n in range(rows)]
+    return "리뷰,감정\n" + "".join(lines)
+
+
+def drop(page: Any, name: str, data: bytes) -> None:
+    page.set_input_files(
+        "#data-file input[type=file]", {"name": name, "mimeType": "application/octet-stream", "buffer": data}
+    )
+
+
+def open_tab(page: Any, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
-def test_the_whole_job(page: Any, board: tuple[str, Path]) -> None:
-    page.click("#data-example")
-    page.wait_for_selector("#data-found h4")
-    found = page.inner_text("#data-found")
-    assert "긍정" in found and "라벨 2가지" in found
-    page.set_viewport_size({"width": 360, "height": 740})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360, "nothing is wider than a phone"
-    page.set_viewport_size({"width": 1000, "height": 900})
-    tab(page, "3. 학습")
+def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(trained: str, board: Board) -> None:
+    summary = json.loads((board.runs / trained / "summary.json").read_text(encoding="utf-8"))
+    record = json.loads((board.runs / ".board" / f"{trained}.json").read_text(encoding="utf-8"))
+    assert record["words"][-1] == "--resume" and summary["test"]
+    log = (board.runs / ".board" / f"{trained}.log").read_text(encoding="utf-8")
+    assert "체크포인트에서 이어서 학습합니다" in log
+
+
+def test_the_whole_job_on_a_phone(page: Any, trained: str) -> None:
+    page.set_viewport_size(_PHONE)
+    drop(page, "리뷰.csv", reviews_csv().encode())
+    page.wait_for_selector("#data-found table")
+    check_width(page)
+    page.click("#next-1")
+    page.wait_for_selector("#model-offers input")
+    check_width(page)
+    page.click("#next-2")
     page.wait_for_selector("#train-command code")
-    page.get_by_text("설정 바꾸기").click()
-    epochs = page.locator("#training-epochs").locator("input, textarea")
-    epochs.press_sequentially("x")
-    page.wait_for_selector("#train-command .problem")
-    assert "training.epochs" in page.inner_text("#train-command")
-    epochs.press("Backspace")
-    epochs.press_sequentially("1.5")
-    page.wait_for_selector("#train-command .problem")
-    epochs.press("Backspace")
-    epochs.press("Backspace")
-    page.wait_for_selector("#train-command code >> text=--epochs 1")
-    page.click("#train-start")
-    page.wait_for_selector("#train-live progress", timeout=_LONG_MS)
-    page.reload()  # closed and opened again, the page shows the same run
-    tab(page, "3. 학습")
-    page.wait_for_selector("#train-live >> text=학습이 끝났습니다", timeout=_LONG_MS)
-    assert (board[1] / "reviews" / "summary.json").is_file()
-    tab(page, "4. 결과")
+    check_width(page)
+    page.click("#next-3")
     page.wait_for_selector("#results-found iframe")
     assert "정확도" in page.inner_text("#results-found")
-    tab(page, "5. 써 보기")
-    page.wait_for_selector("#try-model input")
-    page.wait_for_function("document.querySelector('#try-model input').value == 'reviews'")
+    assert "판정" in page.frame_locator("#results-found iframe").locator("body").inner_text()
+    check_width(page)
+    page.click("#next-4")
+    page.wait_for_function("name => document.querySelector('#try-model input')?.value == name", arg=trained)
     page.click("#try-load")
     page.wait_for_selector("#try-text-0 textarea", timeout=_LONG_MS)
-    page.locator("#try-text-0 textarea").press_sequentially("정말 재미있어요")
+    page.fill("#try-text-0 textarea", "정말 재미있어요")
     page.click("#try-ask")
     page.wait_for_selector("#try-answers h3")
     assert page.inner_text("#try-answers h3") in ("긍정", "부정")
+    check_width(page)
+    page.click("#next-5")
+    page.wait_for_selector("#take-links a")
+    check_width(page)
+    with page.expect_download() as got:
+        page.click("#take-links a")
+    assert got.value.suggested_filename == f"{trained}.zip"
 
 
-def test_a_path_outside_of_the_folders_is_refused(page: Any) -> None:
-    tab(page, "1. 데이터")
+def check_width(page: Any) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") <= _PHONE["width"]
+
+
+def test_the_whole_job_by_the_keyboard(page: Any, trained: str) -> None:
+    press(page, "#data-example")
+    page.wait_for_selector("#data-found h4")
+    press(page, "#next-1")
+    page.wait_for_selector("#model-offers input")
+    press(page, "#next-2")
+    page.wait_for_selector("#train-command code")
+    press(page, "#train-start")
+    page.wait_for_selector("#train-stop:not([disabled])", timeout=_LONG_MS)
+    press(page, "#train-stop")
+    page.wait_for_selector("#train-live >> text=멈췄습니다", timeout=_LONG_MS)
+    press(page, "#next-3")
+    page.wait_for_selector("#results-found iframe")
+    press(page, "#next-4")
+    page.wait_for_function("name => document.querySelector('#try-model input')?.value == name", arg=trained)
+    press(page, "#try-load")
+    page.wait_for_selector("#try-text-0 textarea", timeout=_LONG_MS)
+    tab_to(page, "#try-text-0 textarea")
+    page.keyboard.type("정말 재미있어요")
+    press(page, "#try-ask")
+    page.wait_for_selector("#try-answers h3")
+    press(page, "#next-5")
+    page.wait_for_selector("#take-links a")
+    press(page, "#take-export")
+    page.wait_for_selector("#take-found li", timeout=_LONG_MS)
+    assert "model.safetensors" in page.inner_text("#take-found")
+
+
+def press(page: Any, selector: str) -> None:
+    tab_to(page, selector)
+    page.keyboard.press("Enter")
+
+
+def tab_to(page: Any, selector: str) -> None:
+    """Press Tab until an element has the focus."""
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        if page.evaluate("wanted => document.activeElement.matches(wanted)", selector):
+            return
+    raise AssertionError(f"the keyboard does not reach {selector}")
+
+
+def sheet(lines: list[list[str]]) -> bytes:
+    from openpyxl import Workbook
+
+    book, written = Workbook(), io.BytesIO()
+    for line in lines:
+        book.active.append(line)
+    book.save(written)
+    return written.getvalue()
+
+
+def test_sheets_and_jsonl_are_read(page: Any) -> None:
+    lines = [line.split(",") for line in reviews_csv().splitlines()]
+    records = [json.dumps({"문장": text, "분류": label}, ensure_ascii=False) for text, label in lines[1:]]
+    for name, data, columns in (
+        ("리뷰.xlsx", sheet(lines), ("리뷰", "감정")), ("리뷰.jsonl", "\n".join(records).encode(), ("문장", "분류")),
+    ):  # fmt: skip
+        drop(page, name, data)
+        page.wait_for_selector(f"#data-found th >> text={columns[0]}")
+        assert "라벨 2가지" in page.inner_text("#data-found")
+        asked = [page.input_value(f"#data-column-{place} input") for place in (0, 1)]
+        assert asked == [*columns]
+        page.click("#data-file button[aria-label]")  # takes the file away again
+        page.wait_for_selector("#data-file input[type=file]", state="attached")
+
+
+@pytest.mark.parametrize(("name", "data"), [("사진.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), ("빈.csv", b"")])
+def test_a_wrong_file_is_told_of_in_place(page: Any, name: str, data: bytes) -> None:
+    drop(page, name, data)
+    page.wait_for_selector("#data-found .problem")
+    assert name in page.inner_text("#data-found")
+
+
+def test_a_wrong_column_value_and_path_are_told_of_in_place(page: Any) -> None:
+    drop(page, "리뷰.csv", reviews_csv().encode())
+    page.wait_for_selector("#data-found table")
+    page.click("#data-column-1 input")
+    page.get_by_role("option", name="리뷰").click()
+    page.wait_for_selector("#data-found .problem")
+    assert "리뷰" in page.inner_text("#data-found .problem")
+    page.click("#data-column-1 input")
+    page.get_by_role("option", name="감정").click()
+    page.wait_for_selector("#data-found .problem", state="detached")
+    open_tab(page, "3. 학습")
+    page.wait_for_selector("#train-command code")
+    page.get_by_text("설정 바꾸기").click()
+    epochs = page.locator("#training-epochs").locator("input, textarea")
+    for wrong in ("x", "1.5", "-1"):
+        epochs.fill(wrong)
+        page.wait_for_selector(f"#train-command .problem >> text={wrong}")
+        assert "training.epochs" in page.inner_text("#train-command")
+    epochs.fill("2")
+    page.wait_for_selector("#train-command code >> text=--epochs 2")
+    open_tab(page, "1. 데이터")
     page.get_by_text("다른 방법").click()
     page.locator("#data-path").locator("input, textarea").press_sequentially("/etc/hosts")
     page.click("#data-read")
     page.wait_for_selector("#data-found .problem")
     assert "폴더 밖" in page.inner_text("#data-found")
+
+
+def test_a_run_that_fails_says_why_in_place(page: Any) -> None:
+    drop(page, "실패.csv", reviews_csv().encode())
+    page.wait_for_selector("#data-found table")
+    open_tab(page, "2. 모델")
+    page.get_by_label("klue/roberta-small").click()  # of the hub, which cannot be reached
+    open_tab(page, "3. 학습")
+    page.wait_for_selector("#train-command code >> text=klue/roberta-small")
+    page.click("#train-start")
+    page.wait_for_selector("#train-live .problem", timeout=_LONG_MS)
+    assert "klue/roberta-small" in page.inner_text("#train-live .problem")

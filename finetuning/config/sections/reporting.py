@@ -80,8 +80,8 @@ class LoggingSettings(Section):
     )
     report: Boolean = setting(
         True,
-        "학습이나 evaluate가 끝나면 `report.html`과 `errors.csv`를 남길지. 두 파일에는 데이터의 텍스트가 들어갑니다",
-        "whether the end of `train` and `evaluate` writes `report.html` and `errors.csv`, which hold texts of the data",
+        "데이터의 텍스트가 들어 있는 `report.html`, `errors.csv`, `samples.json`을 남길지",
+        "whether `report.html`, `errors.csv` and `samples.json` are written, which hold texts of the data",
         user_only=True,
     )
     trackers: list[Text] = setting(

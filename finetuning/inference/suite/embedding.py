@@ -1,4 +1,4 @@
-"""Tasks of MTEB on a model of embeddings, with data of the Hub or of a folder in the shape of BEIR."""
+"""Tasks of MTEB on a model of embeddings, with data of the Hub or of a folder: BEIR's shape, or pairs with scores."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
 from mteb.models import ModelMeta
 
 from exceptions import DataError, SettingsError, first_line_of
+from finetuning.cells import as_text
+from finetuning.data.folders import files_by_split, splits_in
 from finetuning.data.formats.registry import open_source
 from finetuning.data.retrieval_folder import is_retrieval, judged_ids
 from finetuning.inference.corpus import embed
@@ -89,8 +92,7 @@ def suite_scores(evaluator: Evaluator, suite: EmbeddingSuite) -> list[TaskScore]
             for name, value in metrics[0].items()
             if isinstance(value, int | float) and name != "main_score"
         }
-        rows = sum(_rows(of_split[split]) for of_split in task.dataset.values())
-        found.append(TaskScore(task.metadata.name, 0, False, rows, task.metadata.main_score, numbers))
+        found.append(TaskScore(task.metadata.name, 0, False, _rows(task, split), task.metadata.main_score, numbers))
     return found
 
 
@@ -131,38 +133,73 @@ def _task(name: str) -> Any:
 
 
 def _fill(task: Any, folder: Path) -> None:
-    """Give a task of retrieval the data of a folder: one of its name or of its dataset's, or the folder itself."""
+    """Give a task the data of a folder: one of its name or of its dataset's, or the folder itself."""
     name = task.metadata.name
-    if not isinstance(task, AbsTaskRetrieval):
+    names = (name, task.metadata.dataset["path"].rpartition("/")[2])
+    home = next((folder / one for one in names if (folder / one).is_dir()), folder)
+    if isinstance(task, AbsTaskRetrieval):
+        data = {task.eval_splits[0]: _judged(name, home, task.eval_splits[0])}
+        task.dataset = {subset: data for subset in task.hf_subsets}
+    elif isinstance(task, AbsTaskSTS):
+        data = {task.eval_splits[0]: _pairs(name, home, task.eval_splits[0])}
+        task.dataset = {subset: data for subset in task.hf_subsets} if task.metadata.is_multilingual else data
+        task.dataset_transform()
+    else:
         raise SettingsError(
-            f"{name} 과제의 데이터는 폴더에서 읽지 않습니다. 검색(Retrieval) 과제만 읽습니다.",
+            f"{name} 과제의 데이터는 폴더에서 읽지 않습니다. 검색(Retrieval)과 STS 과제만 읽습니다.",
             where="--suite_data",
             remedy="--suite_data를 지우고 Hugging Face Hub에서 읽으세요.",
         )
-    names = (name, task.metadata.dataset["path"].rpartition("/")[2])
-    home = next((folder / one for one in names if (folder / one).is_dir()), folder)
-    split = task.eval_splits[0]
+    task.data_loaded = True
+
+
+def _judged(name: str, home: Path, split: str) -> dict[str, Any]:
+    """Return the queries, the corpus and the judgements of a split as MTEB holds them."""
     wanted = f"{home}/corpus.jsonl, queries.jsonl, qrels/{split}.tsv"
     if not is_retrieval(home):
         raise DataError(
             f"{name} 과제의 데이터가 폴더에 없습니다.", where=f"--suite_data: {home}", remedy=f"필요한 파일: {wanted}"
         )
-    corpus, queries, judged = judged_ids(home, lambda path: open_source(path, None))
-    if split not in judged:
-        known = next((own for own in ("validation", "test") if own in judged and split in ("dev", own)), None)
-        if known is None:
-            raise DataError(
-                f"qrels에 {split} split이 없습니다.", where=f"--suite_data: {home}", remedy=f"필요한 파일: {wanted}"
-            )
-        judged = {split: judged[known]}
-    data = {
+    corpus, queries, by_split = judged_ids(home, lambda path: open_source(path, None))
+    known = next((own for own in (split, *splits_in(split)) if own in by_split), None)
+    if known is None:
+        raise DataError(
+            f"qrels에 {split} split이 없습니다.", where=f"--suite_data: {home}", remedy=f"필요한 파일: {wanted}"
+        )
+    judged = by_split[known]
+    asked = {key: text for key, text in queries.items() if key in judged}
+    return {
         "corpus": Dataset.from_dict({"id": list(corpus), "text": list(corpus.values())}),
-        "queries": Dataset.from_dict({"id": list(queries), "text": list(queries.values())}),
-        "relevant_docs": judged[split], "top_ranked": None,
+        "queries": Dataset.from_dict({"id": list(asked), "text": list(asked.values())}),
+        "relevant_docs": judged, "top_ranked": None,
     }  # fmt: skip
-    data["queries"] = data["queries"].filter(lambda row: row["id"] in judged[split])
-    task.dataset, task.data_loaded = {subset: {split: data} for subset in task.hf_subsets}, True
 
 
-def _rows(data: Any) -> int:
-    return len(data["queries"]) if isinstance(data, Mapping) else len(data)
+def _pairs(name: str, home: Path, split: str) -> Dataset:
+    """Return the rows of a split as they are published; scores that a file holds as text become numbers."""
+    files = files_by_split(home)
+    own = next((files[role] for role in splits_in(split) if role in files), None)
+    if own is None:
+        raise DataError(
+            f"{name} 과제의 {split} 파일이 폴더에 없습니다. 있는 split: {', '.join(files)}",
+            where=f"--suite_data: {home}",
+            remedy=f"예: {home}/{split}.jsonl (sentence1, sentence2, score)",
+        )
+    rows = [dict(row) for path in own for row in open_source(path, None).rows]
+    for number, row in enumerate(rows, 1):
+        try:
+            row |= {"score": float(row["score"])} if "score" in row else {}
+        except (TypeError, ValueError):
+            raise DataError(
+                f"점수가 숫자가 아닙니다: {as_text(row['score'])[:40]}",
+                where=f"{own[0]}, {number:,}번째 행",
+                remedy="공개된 파일 그대로인지 확인하세요.",
+            ) from None
+    return Dataset.from_list(rows)
+
+
+def _rows(task: Any, split: str) -> int:
+    """Return how many rows of a split a task scores, over its subsets."""
+    held = task.dataset
+    parts = [held[split]] if split in held else [of_subset[split] for of_subset in held.values()]
+    return sum(len(part["queries"]) if isinstance(part, Mapping) else len(part) for part in parts)

@@ -12,8 +12,9 @@ from typing import Any
 from exceptions import BadRow, DataError
 from finetuning.cells import as_text, written_value
 from finetuning.korean.column_names import LABELS, PASSAGES, QUERIES, TEXTS, pair_in
+from finetuning.tasks.embedding.judged import judged_pairs
 from finetuning.tasks.embedding.losses import LOSSES
-from finetuning.tasks.embedding.nli import SCORES, check_scores, triplets
+from finetuning.tasks.embedding.nli import SCORES, inferences, triplets
 from finetuning.tasks.parts import Gathered, RowReader
 from finetuning.tasks.passages import NEGATIVES, only_text, texts_in
 from finetuning.types import Column
@@ -35,9 +36,15 @@ class EmbeddingReader(RowReader):
         return LOSSES[self.settings.embedding.loss].takes_scores
 
     def gathered(self, columns: Sequence[str], cells: Iterable[Mapping[str, Any]], where: str) -> Gathered | None:
-        """Gather the hypotheses of NLI by their premise; under a loss of scores its labels are scores."""
-        check_scores(columns, cells, where)
-        return None if self.takes_scores else triplets(columns, cells)
+        """Gather judged passages by their question, hypotheses of NLI by their premise; see `RowReader.gathered`."""
+        if not self.takes_scores and all(column.is_default() for column in self._texts(())):
+            found = judged_pairs(columns, cells)
+            if found is not None:
+                return found
+        pairs = inferences(columns, cells, where, self.settings.embedding.highest_score)
+        if pairs is None or not self.takes_scores:
+            return None if pairs is None else triplets(pairs)
+        return (tuple(columns), pairs, pairs.note()) if pairs.numbers else None
 
     def columns(self, available: Sequence[str]) -> tuple[Column, ...]:
         """Return the two texts, and the scores or the hard negatives; see `RowReader.columns`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,9 +66,34 @@ def search(queries: np.ndarray, corpus: np.ndarray, relevant: Sequence[Set[int]]
     Returns:
         What was found for each query.
     """
+    return search_in_blocks(queries, [corpus], relevant, depth)
+
+
+def search_in_blocks(
+    queries: np.ndarray, blocks: Iterable[np.ndarray], relevant: Sequence[Set[int]], depth: int = DEPTH
+) -> list[Hits]:
+    """Search a corpus that comes in blocks, of which one is held at a time; see `search`.
+
+    Args:
+        queries: (queries, dimensions) float32.
+        blocks: Vectors of the passages, (passages of the block, dimensions) float32 each.
+        relevant: Places in the whole corpus of the passages that answer each query.
+        depth: How many passages are found for a query.
+
+    Returns:
+        What was found for each query.
+    """
+    found: list[list[tuple[float, int]]] = [[] for _ in relevant]  # scores and places, the best first
+    start = 0
+    for block in blocks:
+        for best, (places, scores) in zip(found, nearest(queries, block, depth), strict=True):
+            best += [(score, start + place) for place, score in zip(places, scores, strict=True)]
+            best.sort(key=lambda one: -one[0])  # stable: of equal passages the first is nearer
+            del best[depth:]
+        start += len(block)
     return [
-        Hits(places, scores, frozenset(own))
-        for own, (places, scores) in zip(relevant, nearest(queries, corpus, depth), strict=True)
+        Hits(tuple(place for _, place in best), tuple(score for score, _ in best), frozenset(own))
+        for own, best in zip(relevant, found, strict=True)
     ]
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_NEAREST = 3  # passages of a query that are shown
+NEAREST = 3  # passages of a query that are shown
 
 
 @dataclass(frozen=True)
@@ -154,28 +154,9 @@ class RetrievalScorer(EmbeddingScorer):
         if not {"question", "context"} <= set(rows.column_names):
             return embedded
         columns = {name: rows[name][:] for name in rows.column_names if name != "row"}
-        corpus, relevant = dict[str, np.ndarray](), dict[str, set[str]]()
-        for place, row in enumerate(embedded):
-            passages = list(_passages(columns, place))
-            relevant.setdefault(columns["question"][place], set()).update(passages)
-            for passage, vectors in zip(passages, row.vectors, strict=True):
-                corpus.setdefault(passage, vectors[1])
-            for negative, vector in zip(_negatives(columns, place), row.vectors[0][2:], strict=True):
-                corpus.setdefault(negative, vector)
-        names = list(corpus)
-        places = {name: place for place, name in enumerate(names)}
-        asked = list(relevant)
-        queries = {question: row.vectors[0][0] for question, row in zip(columns["question"], embedded, strict=True)}
-        hits = search(
-            np.stack([queries[question] for question in asked]),
-            np.stack(list(corpus.values())),
-            [{places[name] for name in relevant[question]} for question in asked],
-        )
-        found = dict(zip(asked, hits, strict=True))
-        return [
-            dataclasses.replace(row, hits=found[question], nearest=_nearest(found[question], names))
-            for row, question in zip(embedded, columns["question"], strict=True)
-        ]
+        asked = asked_in(embedded, columns)
+        hits = search(asked.queries, asked.corpus, asked.relevant)
+        return with_hits(embedded, columns["question"], asked, hits, dict(enumerate(asked.passages)))
 
     def drawn_score(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]
@@ -231,14 +212,75 @@ class SimilarityScorer(EmbeddingScorer):
         }
 
 
-def _passages(rows: Mapping[str, Sequence[str]], place: int) -> Iterator[str]:
+@dataclass(frozen=True)
+class Asked:
+    """The distinct queries and passages of a split.
+
+    Attributes:
+        questions: The queries.
+        queries: Their vectors, (queries, dimensions) float32.
+        relevant: Places of the passages that answer each query.
+        passages: The passages: those that answer a query, and hard negatives.
+        corpus: Their vectors, (passages, dimensions) float32.
+    """
+
+    questions: list[str]
+    queries: np.ndarray
+    relevant: list[set[int]]
+    passages: list[str]
+    corpus: np.ndarray
+
+
+def asked_in(embedded: Sequence[Embedded], columns: RowColumns) -> Asked:
+    """Collect the queries and the passages of a split; columns: its rows."""
+    corpus, relevant = dict[str, np.ndarray](), dict[str, set[str]]()
+    for place, row in enumerate(embedded):
+        passages = list(_passages(columns, place))
+        relevant.setdefault(columns["question"][place], set()).update(passages)
+        for passage, vectors in zip(passages, row.vectors, strict=True):
+            corpus.setdefault(passage, vectors[1])
+        for negative, vector in zip(_negatives(columns, place), row.vectors[0][2:], strict=True):
+            corpus.setdefault(negative, vector)
+    places = {name: place for place, name in enumerate(corpus)}
+    asked = list(relevant)
+    queries = {question: row.vectors[0][0] for question, row in zip(columns["question"], embedded, strict=True)}
+    return Asked(
+        asked, np.stack([queries[question] for question in asked]),
+        [{places[name] for name in relevant[question]} for question in asked], list(corpus),
+        np.stack(list(corpus.values())),
+    )  # fmt: skip
+
+
+def with_hits(
+    embedded: Sequence[Embedded], questions: Sequence[str], asked: Asked, hits: Sequence[Hits], names: Mapping[int, str]
+) -> list[Embedded]:
+    """Return rows with what a search found for their queries.
+
+    Args:
+        embedded: The rows.
+        questions: The query of each.
+        asked: The distinct queries.
+        hits: What was found for each of these.
+        names: The texts of passages by their place, at least of those that are shown.
+
+    Returns:
+        The rows.
+    """
+    found = dict(zip(asked.questions, hits, strict=True))
+    return [
+        dataclasses.replace(row, hits=found[question], nearest=_nearest(found[question], names))
+        for row, question in zip(embedded, questions, strict=True)
+    ]
+
+
+def _passages(rows: RowColumns, place: int) -> Iterator[str]:
     """Yield the passages that answer a row's query."""
     yield rows["context"][place]
     if "positives" in rows:
         yield from json.loads(rows["positives"][place])
 
 
-def _negatives(rows: Mapping[str, Sequence[str]], place: int) -> list[str]:
+def _negatives(rows: RowColumns, place: int) -> list[str]:
     found: list[str] = json.loads(rows["negatives"][place]) if "negatives" in rows else []
     return found
 
@@ -252,6 +294,6 @@ def _texts_of(rows: RowColumns, place: int, known: dict[str, int]) -> list[list[
     ]
 
 
-def _nearest(hits: Hits, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    pairs = zip(hits.places, hits.scores, strict=True)
-    return tuple((names[place], score) for place, score in pairs)[:_NEAREST]
+def _nearest(hits: Hits, names: Mapping[int, str]) -> tuple[tuple[str, float], ...]:
+    pairs = list(zip(hits.places, hits.scores, strict=True))[:NEAREST]
+    return tuple((names[place], score) for place, score in pairs)

@@ -94,6 +94,8 @@ class EmbeddingPresenter(Presenter):
 class RetrievalPresenter(EmbeddingPresenter):
     """Shows what a search among the split's passages finds."""
 
+    searches = True
+
     def phrase(
         self, prediction: Embedded, row: Mapping[str, Any], label_names: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from data_manager import DataManager
 from exceptions import BadRow, DataError
 from finetuning.config.schema import Settings
 from finetuning.tasks.registry import find_task
@@ -39,6 +40,12 @@ SCORED: dict[str, tuple[dict[str, Any], str]] = {
     "nli": ({"premise": Q, "hypothesis": P, "gold_label": "neutral"}, "0.5"),
     "own names": ({"질문": Q, "문서": P, "점수": 1}, "1"),
 }  # fmt: skip
+
+
+def read_from(path: Path) -> DataManager:
+    data = {"dataset_name": str(path), "dataset_cache_dir": str(path.parent / "cache")}
+    settings = Settings.model_validate({"model": {"task": "embedding"}, "data": data})
+    return DataManager(settings, find_task(settings))
 
 
 def prepared(row: dict[str, Any], loss: str = "infonce") -> dict[str, Any]:
@@ -90,3 +97,32 @@ def test_a_source_without_passages_is_refused_before_training(cli: Cli, tiny_mod
     flags = ("--task", "embedding", "--model_name", tiny_model, "--dataset", tmp_path / "train.csv")
     done = cli(*flags, "--output_dir", tmp_path / "out")
     assert done.code == 3 and "'context' 열이 없습니다" in done.err and "data.context_column" in done.err
+
+
+def test_passages_that_were_judged_not_to_answer_are_negatives(tmp_path: Path) -> None:
+    data = tmp_path / "train.csv"
+    lines = [f"질문 {n // 2},문서 {n},{1 - n % 2}" for n in range(8)] + ["질문 9,문서 9,0"]
+    data.write_text("\n".join(["question,passage,label", *lines]), encoding="utf-8")
+    rows = [dict(row) for row in read_from(data).load_to_train().table]
+    assert [(row["question"], row["context"], row["negatives"]) for row in rows] == [
+        (f"질문 {n}", f"문서 {2 * n}", f'["문서 {2 * n + 1}"]') for n in range(4)
+    ]
+    data.write_text("\n".join(["Q,A,label", *(f"질문 {n},답 {n},{n % 3}" for n in range(8))]), encoding="utf-8")
+    assert len(read_from(data).load_to_train()) == 8  # classes, as of songys' chatbot data
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"train.csv": "query,positive\n" + "".join(f"{n},{70 + n}\n" for n in range(9))}, "숫자입니다"),
+        ({"queries.jsonl": '{"_id": "q", "text": "질문"}\n',
+          "qrels/train.tsv": "query-id\tcorpus-id\tscore\nq\td\t1\n"}, "corpus.jsonl"),
+    ],
+)  # fmt: skip
+def test_numbers_of_texts_without_the_texts_are_refused(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    for name, text in files.items():
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read_from(tmp_path / "data").load_to_train()
+    assert said in error.value.what

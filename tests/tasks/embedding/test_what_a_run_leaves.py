@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.cli import Cli, Run
+from tests.support.cli import Cli, Run, stop_at
 from tests.support.texts import NEGATIVE, POSITIVE
 
 PREFIXES = ("질문: ", "문서: ")  # to YAML each is a key without a value
@@ -21,6 +24,17 @@ def pairs() -> list[tuple[str, str]]:
     """Questions of which two share a passage, so that a query has a right passage that is another's, too."""
     texts = [f"{(POSITIVE if number % 2 else NEGATIVE)[number // 2 % 5]} {number}" for number in range(40)]
     return [(text, f"{texts[number // 2 * 2]} 영화") for number, text in enumerate(texts)]
+
+
+def in_beir_shape(home: Path, passages: list[str], questions: list[str], right: Mapping[int, int]) -> Path:
+    """Write a corpus, queries, and judgements: place of a question → that of its passage."""
+    (home / "qrels").mkdir(parents=True)
+    for name, mark, texts in (("corpus", "d", passages), ("queries", "q", questions)):
+        lines = [json.dumps({"_id": f"{mark}{n}", "text": text}, ensure_ascii=False) for n, text in enumerate(texts)]
+        (home / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    judged = [f"q{number}\td{place}\t1" for number, place in right.items()]
+    (home / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]), encoding="utf-8")
+    return home
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +48,7 @@ def run(cli: Cli, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "--no-mixed_precision", "--set", f"data.dataset_cache_dir={folder / 'cache'}",
         "--set", f"embedding.query_prefix={PREFIXES[0]}", "--set", f"embedding.passage_prefix={PREFIXES[1]}",
         "--set", "data.validation_split=0.3", "--set", "logging.report=true",
+        "--set", "data.train_rows=38", "--set", "data.test_rows=30",  # no limits of other rows than those of training
     )  # fmt: skip
     assert done.code == 0, done.err
     return folder, done
@@ -104,7 +119,7 @@ def test_sentence_transformers_loads_the_folder_and_measures_the_same(
     run: tuple[Path, Run], found: tuple[list[str], np.ndarray, list[str], np.ndarray]
 ) -> None:
     package: Any = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-    from sentence_transformers.evaluation import InformationRetrievalEvaluator
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
     from finetuning.tasks.embedding.retrieval import metrics_of, search
 
@@ -143,6 +158,49 @@ def test_a_search_finds_what_the_vectors_say(
         assert line["passages"][0]["similarity"] == pytest.approx(float((corpus @ queries[place]).max()), abs=1e-5)
     assert "passages" not in lines[1]  # an empty line asks nothing
     assert cli("predict", "--output_dir", run[0] / "out", "--top", "2").code == 2
+
+
+def test_a_search_in_a_whole_corpus_is_measured(
+    run: tuple[Path, Run], cli: Cli, found: tuple[list[str], np.ndarray, list[str], np.ndarray]
+) -> None:
+    from finetuning.tasks.embedding.retrieval import metrics_of, search
+
+    questions, queries, passages, corpus = found
+    others = [f"{text} 책 {number}" for number, text in enumerate((*POSITIVE, *NEGATIVE))]
+    vectors = np.concatenate([corpus, vectors_of(cli, run[0], "문서", others)])
+    asked = range(0, len(questions), 2)
+    right = [passages.index(dict(pairs())[questions[number]]) for number in asked]
+    expected = metrics_of(search(queries[::2], vectors, [{place} for place in right]))
+    home = in_beir_shape(run[0] / "beir", [*passages, *others], questions, dict(zip(asked, right, strict=True)))
+    with (run[0] / "asked.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("질문", "문서"), *(pairs()[number] for number in asked)])
+    flags = ("evaluate", "--output_dir", run[0] / "out", "--dataset")
+    for split, words in (
+        ("test", (home, "--split", "test")),  # the corpus is the folder's own
+        ("asked", (run[0] / "asked.csv", "--corpus", home / "corpus.jsonl")),
+    ):
+        done = cli(*flags, *words)
+        assert done.code == 0, done.err
+        metrics = json.loads((run[0] / "out" / f"metrics-{split}.json").read_text(encoding="utf-8"))
+        assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+        assert f"문서 {len(vectors)}개에서" in done.err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
+def test_a_stopped_search_for_negatives_leaves_the_old_file(run: tuple[Path, Run]) -> None:
+    folder = run[0]
+    with (folder / "many.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("문서",), *((f"{POSITIVE[number % 5]} {number}",) for number in range(5000))])
+    output = folder / "kept.jsonl"
+    output.write_text("old\n", encoding="utf-8")
+    words = ["mine", "--output_dir", str(folder / "out"), "--dataset", str(folder / "train.csv"), "--corpus",
+             str(folder / "many.csv"), "--output", str(output)]  # fmt: skip
+    for number, code in ((signal.SIGINT, 128 + signal.SIGINT), (signal.SIGKILL, -signal.SIGKILL)):
+        ended, said = stop_at(words, "벡터에 필요한 메모리", number)
+        assert ended == code, said
+        assert number == signal.SIGKILL or "같은 명령을 다시 실행하면" in said
+        assert output.read_text(encoding="utf-8") == "old\n"
+        assert not [path for path in folder.iterdir() if "partial" in path.name]
 
 
 def test_mined_negatives_are_data_to_train_on(run: tuple[Path, Run], cli: Cli, tiny_model: Path) -> None:
@@ -194,14 +252,8 @@ def test_a_task_of_mteb_is_scored_on_the_files_of_a_folder(
     from finetuning.tasks.embedding.retrieval import metrics_of, search
 
     questions, queries, passages, corpus = found
-    home = run[0] / "suite" / "AutoRAGRetrieval"
-    (home / "qrels").mkdir(parents=True)
-    for name, mark, texts in (("corpus", "d", passages), ("queries", "q", questions)):
-        lines = [json.dumps({"_id": f"{mark}{n}", "text": text}, ensure_ascii=False) for n, text in enumerate(texts)]
-        (home / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     right = [passages.index(dict(pairs())[question]) for question in questions]
-    judged = [f"q{number}\td{place}\t1" for number, place in enumerate(right)]
-    (home / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]), encoding="utf-8")
+    in_beir_shape(run[0] / "suite" / "AutoRAGRetrieval", passages, questions, dict(enumerate(right)))
     flags = ("evaluate", "--output_dir", run[0] / "out", "--suite_data", run[0] / "suite", "--suite")
     done = cli(*flags, "AutoRAGRetrieval")
     assert done.code == 0, done.err
@@ -212,3 +264,30 @@ def test_a_task_of_mteb_is_scored_on_the_files_of_a_folder(
     assert task["rows"] == len(questions) and "base_metrics" in task
     wrong = cli(*flags, "AutoRAGRetreival")
     assert wrong.code == 2 and "AutoRAGRetrieval" in wrong.err
+
+
+@pytest.mark.skipif(find_spec("mteb") is None, reason="mteb is not installed")
+def test_pairs_of_mteb_are_scored_on_published_files(
+    run: tuple[Path, Run], cli: Cli, found: tuple[list[str], np.ndarray, list[str], np.ndarray]
+) -> None:
+    from scipy.stats import spearmanr
+
+    questions, queries, *_ = found
+    scores = np.random.default_rng(0).permutation(len(questions) - 1) / 8
+    rows = list(zip(questions, questions[1:], scores, strict=False))
+    for name, file in (("KorSTS", "sts-test.tsv"), ("KLUE-STS", "klue-sts-v1.1_dev.json")):
+        (run[0] / "pairs" / name).mkdir(parents=True)
+        with (run[0] / "pairs" / name / file).open("w", encoding="utf-8", newline="") as written:
+            if file.endswith(".tsv"):
+                lines = csv.writer(written, delimiter="\t")
+                lines.writerows([("sentence1", "sentence2", "score"), *rows])
+            else:
+                nested = [{"sentence1": one, "sentence2": two, "labels": {"label": score, "real-label": 0.0}}
+                          for one, two, score in rows]  # fmt: skip
+                json.dump(nested, written, ensure_ascii=False)
+    flags = ("evaluate", "--output_dir", run[0] / "out", "--suite_data", run[0] / "pairs", "--suite")
+    done = cli(*flags, "KorSTS,KLUE-STS")
+    assert done.code == 0, done.err
+    expected = spearmanr(scores, (queries[:-1] * queries[1:]).sum(1))[0]
+    for task in json.loads((run[0] / "out" / "metrics-suite.json").read_text(encoding="utf-8"))["tasks"]:
+        assert task["metrics"]["cosine_spearman"] == pytest.approx(expected, abs=1e-5) and task["rows"] == len(rows)
