@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from exceptions import FinetuningError, ResourceError, StopRequested
+from finetuning.commands.command_flags import TRAINING_COMMANDS
 from finetuning.commands.command_line import (
-    TRAINING_COMMANDS,
     WITHOUT_MODEL,
     build_parser,
-    check_data_named,
     module_of,
     overrides_in,
     resume_command,
 )
-from finetuning.commands.console import error_text, prepare_output, settle_output, tell, tell_at_once
+from finetuning.commands.console import error_text, prepare_output, settle_output, tell
+from finetuning.commands.named_data import check_data_named
 from finetuning.commands.sharing import check_shared
+from finetuning.commands.stop_signal import StopSignal, ignore_launcher
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, out_of_memory
-from finetuning.device.peers import is_first_to_say, is_main, is_peer_lost, launches_several, peer_lost
+from finetuning.device.peers import is_first_to_say, is_peer_lost, peer_lost
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from finetuning.config.schema import Settings
 
 _HERE = Path(__file__).resolve().parent
-_STOPPING = "\n중단 요청을 받았습니다. 지금 스텝을 마치고 상태를 저장합니다. 한 번 더 누르면 바로 끝납니다.\n"
 _STOPPED = {  # what is said where a command that does not train was stopped
     "board": "페이지를 닫았습니다. 시작한 학습은 계속됩니다. 기다리던 학습은 페이지를 다시 열면 시작합니다.",
     "generate": "멈췄습니다. 지금까지 만든 답은 남아 있습니다. 같은 명령을 다시 실행하면 이어서 만듭니다.",
@@ -79,8 +77,7 @@ def main(argv: Sequence[str]) -> int:
             print(error_text(shown), file=sys.stderr)
         return shown.exit_code
     finally:
-        if launches_several():  # where one process has ended, torchrun ends those that are about to
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ignore_launcher()
         settle_output()
 
 
@@ -225,6 +222,7 @@ def build_session(
     from finetuning.device.precision import allow_tf32, autocast_precision
     from finetuning.device.report import report_device
     from finetuning.device.runtime import start_runtime
+    from finetuning.models.continued import decided_by_adapter
     from finetuning.models.vocabulary import check_task
     from finetuning.reporting.log import quiet_libraries, set_up_logging
     from finetuning.tasks.registry import find_task
@@ -239,54 +237,9 @@ def build_session(
     task = find_task(settings)
     check_task(task)
     data, models = DataManager(settings, task), ModelManager(settings, task)
-    origins = Origins(given, settings_file, ConfigManager.keys_in(settings_file))
+    in_file, adapter = ConfigManager.keys_in(settings_file), decided_by_adapter(settings)
+    origins = Origins(given, settings_file, in_file, adapter=adapter)
     return Session(settings, task, runtime, data, models, Path(settings.model.output_dir).expanduser(), stop, origins)
-
-
-class StopSignal:
-    """Handles as Ctrl+C: SIGTERM, SIGHUP, what a batch system warns with (SIGUSR1, SIGXCPU), and Windows' Ctrl+Break.
-
-    Before training, a signal ends the program. In training, the current step is finished first, and a second SIGINT or
-    SIGTERM ends the program at once. SIGHUP and the warnings come more than once, so they never do that; where one was
-    ignored at the start, as SIGHUP is by nohup, it stays so.
-
-    Attributes:
-        number: the signal that asked for a stop, or None.
-        patient: whether a stop waits for the step to end; set by training.
-    """
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self.patient = False
-        self._break = getattr(signal, "SIGBREAK", None)
-        self._repeated = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)]
-        if launches_several():  # a launcher hands Ctrl+C on as SIGTERM, to processes that have had SIGINT already
-            self._repeated.append(signal.SIGTERM)
-        for number in (signal.SIGINT, signal.SIGTERM, self._break, *self._repeated):
-            if number is not None and not (number in self._repeated and signal.getsignal(number) == signal.SIG_IGN):
-                signal.signal(number, self._handle)
-
-    def pending(self) -> int | None:
-        """The signal that asked for a stop, or None."""
-        return self.number
-
-    def check(self) -> None:
-        """Raise StopRequested if a stop was asked for."""
-        if self.number is not None:
-            raise StopRequested(self.number)
-
-    def _handle(self, number: int, _frame: Any) -> None:
-        number = signal.SIGINT if number == self._break else number
-        if not self.patient:
-            raise StopRequested(number)
-        if self.number is not None and number in self._repeated:
-            return
-        if self.number not in (None, *self._repeated):
-            os._exit(128 + number)
-        self.number = number
-        # not through the log: the signal may have come in the middle of a write to the same stream
-        if is_main():
-            tell_at_once(_STOPPING)
 
 
 @contextmanager

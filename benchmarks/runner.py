@@ -6,11 +6,13 @@ arguments and prints what it returns as JSON in its last line.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -24,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+_WHEN_PARENT_ENDS = 1  # PR_SET_PDEATHSIG of Linux
 _PACKAGES = (
     "torch", "transformers", "accelerate", "peft", "datasets", "trl", "bitsandbytes", "sentence-transformers",
 )  # fmt: skip
@@ -89,8 +92,24 @@ def call_apart(function: str, **arguments: Any) -> Any:
     return json.loads(_run(words).splitlines()[-1])
 
 
+def ends_with_this() -> dict[str, Any]:
+    """Options of subprocess with which Linux ends a process as soon as this one has ended, killed or not."""
+    if sys.platform != "linux":
+        return {}
+    libc, mine = ctypes.CDLL(None), os.getpid()
+
+    def tie() -> None:
+        libc.prctl(_WHEN_PARENT_ENDS, signal.SIGKILL)
+        if os.getppid() != mine:  # it ended before
+            os._exit(1)
+
+    return {"preexec_fn": tie}
+
+
 def _run(words: list[str], stdin: str = "") -> str:
-    done = subprocess.run(words, cwd=ROOT, input=stdin, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(
+        words, cwd=ROOT, input=stdin, capture_output=True, text=True, encoding="utf-8", **ends_with_this()
+    )
     if done.returncode:
         sys.exit(f"{' '.join(words)}\nended with code {done.returncode}:\n{done.stderr[-3000:]}")
     return done.stdout

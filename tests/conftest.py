@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.cli import Cli, Run, without_report
-from tests.support.durations import is_slow, slow_tests
+from tests.support.durations import is_slow, place_of, slow_tests
 from tests.support.forked import run_forked
 from tests.support.paths import REAL_DATA, ROOT
 from tests.support.runs import data_of, own_flags
@@ -22,16 +23,18 @@ from tests.support.texts import NEGATIVE, POSITIVE
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two files of tests run at a time, and what they start
 _AT_MOST_S = 300.0
+_MANY_MODULES = 50  # torch alone brings a thousand
 settings.register_profile("untimed", deadline=None)  # how long an example takes depends on what else the machine does
 settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow tests, which `make fast` leaves out."""
+    """Mark the slow tests, which `make fast` leaves out, and begin with the files that take longest."""
     listed = slow_tests()
     for item in items:
         if is_slow(item.nodeid, listed):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: place_of(item.nodeid))
 
 
 @pytest.fixture(scope="session")
@@ -155,6 +158,16 @@ def tiny_seq2seq(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) ->
     T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _imports_are_not_searched_for_garbage() -> Iterator[None]:
+    """Hide what was imported from the garbage collector, as the program does: a run collects several times."""
+    known = len(sys.modules)
+    yield
+    if len(sys.modules) - known >= _MANY_MODULES:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,18 @@ def test_tables_of_the_documents_are_those_of_the_newest_results(document: str) 
     text = (ROOT / document).read_text(encoding="utf-8")
     assert text.count("<!-- benchmark ") == text.count("<!-- /benchmark -->") == 3
     assert readme.rendered(text, document) == text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems let it go on")
+def test_what_a_benchmark_started_ends_when_the_benchmark_is_killed(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    trains = "import sys, time\nwith open(sys.argv[1], 'w') as out:\n    print('on', file=out, flush=True)\n"
+    trains += "    time.sleep(30)\n    print('it went on', file=out)\n"
+    measures = "import sys\nfrom benchmarks import runner\nrunner._run([sys.executable, '-c', *sys.argv[1:]])\n"
+    benchmark = subprocess.Popen([sys.executable, "-c", measures, trains, str(pipe)], cwd=ROOT)
+    with pipe.open(encoding="utf-8") as lines:
+        assert lines.readline() == "on\n"
+        benchmark.kill()
+        benchmark.wait()
+        assert lines.read() == ""

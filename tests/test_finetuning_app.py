@@ -13,9 +13,11 @@ import pytest
 
 from config_manager import ConfigManager
 from exceptions import SettingsError, StopRequested
-from finetuning.commands.command_line import build_parser, check_data_named, resume_command
+from finetuning.commands.command_line import build_parser, resume_command
+from finetuning.commands.named_data import check_data_named
+from finetuning.commands.stop_signal import StopSignal
 from finetuning.config.schema import DataSettings, Settings
-from finetuning_app import StopSignal, main, read_settings
+from finetuning_app import main, read_settings
 from tests.support.paths import ROOT
 
 
@@ -113,7 +115,7 @@ def test_hanging_up_twice_waits_for_the_state_and_a_second_interrupt_does_not(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ended: list[int] = []
-    monkeypatch.setattr("finetuning_app.os._exit", ended.append)
+    monkeypatch.setattr("finetuning.commands.stop_signal.os._exit", ended.append)
     stop = StopSignal()
     stop.patient = True
     for number, pending in ((signal.SIGHUP, 1), (signal.SIGHUP, 1), (signal.SIGTERM, 15), (signal.SIGHUP, 15)):
@@ -131,7 +133,7 @@ def test_warnings_of_a_batch_system_wait_for_the_state(
     name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ended: list[int] = []
-    monkeypatch.setattr("finetuning_app.os._exit", ended.append)
+    monkeypatch.setattr("finetuning.commands.stop_signal.os._exit", ended.append)
     number, stop = getattr(signal, name), StopSignal()
     stop.patient = True
     for _ in range(3):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.plan import Check, CheckFailed, Facts
-from benchmarks.runner import ROOT
+from benchmarks.runner import ROOT, ends_with_this
 
 START_S = 30  # of a process that imports torch and transformers from a cold disk
 _READY_S = 180  # after which a process that is not ready is given up
@@ -41,7 +41,7 @@ class Process:
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-                text=True, encoding="utf-8", env={**os.environ, **one_card, **offline},
+                text=True, encoding="utf-8", env={**os.environ, **one_card, **offline}, **ends_with_this(),
             )  # fmt: skip
         self._replies: queue.Queue[Facts | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()

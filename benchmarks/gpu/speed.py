@@ -18,7 +18,7 @@ from benchmarks.gpu.bench import GIB, Bench
 from benchmarks.gpu.card import matrix_rate
 from benchmarks.gpu.plan import Facts
 from benchmarks.in_process import Clock, evaluator_of, prepared_in, session_by
-from benchmarks.runner import ROOT
+from benchmarks.runner import ROOT, ends_with_this
 
 SHORT = Work("nsmc.yaml", "class", batch=64, accumulation=1, max_length=128, bare_width=64)
 CHAT = Work("chatbot.yaml", "answers", batch=16, accumulation=1, max_length=512, bare_width=512)
@@ -188,7 +188,7 @@ def start(bench: Bench) -> Iterator[Facts]:
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "finetuning_app.py", *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, encoding="utf-8",
+        text=True, encoding="utf-8", **ends_with_this(),
     )  # fmt: skip
     lines: list[str] = []
     try:

@@ -12,9 +12,10 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from exceptions import SettingsError
 from finetuning.checkpoints.names import (
@@ -47,6 +48,7 @@ class RunFolder:
         note: Korean log line for the start of the run; None if the folder is the one that was named.
         earlier: The finished run that stays as it is; None where there is none.
         checkpoint: The checkpoint that was named; None for the newest one.
+        refined: What was asked for, and what it became, of each setting that the data refined, by dotted name.
     """
 
     path: Path
@@ -55,10 +57,12 @@ class RunFolder:
     note: str | None = None
     earlier: Path | None = None
     checkpoint: Path | None = None
+    refined: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> None:
         """Write which run this is into its folder."""
-        write_json(self.path / RECORD, {"output_dir": self.name, "number": self.number})
+        refined = {"refined": self.refined} if self.refined else {}
+        write_json(self.path / RECORD, {"output_dir": self.name, "number": self.number, **refined})
 
 
 def newest_run(output_dir: Path) -> RunFolder:

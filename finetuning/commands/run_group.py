@@ -96,7 +96,7 @@ class RunGroup:
             return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            earlier = {**found["settings"]}
+            earlier = {**_compared(Settings()), **found["settings"]}  # a setting newer than the record had its default
             [(run["folder"], run["key"], run["values"]) for run in found["runs"]]
             varied = {**found["varied"]}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -107,7 +107,7 @@ class RunGroup:
             ) from None
         now = _compared(self._settings)
         free = {*varied, *self._varied}
-        changed = [key for key in now if key not in free and now[key] != earlier.get(key, now[key])]
+        changed = [key for key in now if key not in free and now[key] != earlier[key]]
         if changed:
             shown = ", ".join(f"{key} {earlier[key]} → {now[key]}" for key in changed[:3])
             raise SettingsError(
@@ -119,7 +119,7 @@ class RunGroup:
 
     def member(self, combination: Combination) -> Member:
         """Return the run of a combination, in the folder that it has, or in a new one that is named after it."""
-        key = content_key(json.dumps(_compared(combination.settings), ensure_ascii=False, sort_keys=True))
+        key = self._key(combination.settings)
         runs = self._record["runs"]
         known = next((run["folder"] for run in runs if run["key"] == key), None)
         if known is None:
@@ -128,6 +128,12 @@ class RunGroup:
                 known, number = f"{combination.name()}-{number}", number + 1
             runs.append({"folder": known, "key": key, "values": dict(combination.values)})
         return Member(self.folder / known, combination)
+
+    def _key(self, settings: Settings) -> str:
+        """Return a hash of a run's settings; one that is newer than the record counts where it has another value."""
+        known, defaults, now = self._record["settings"], _compared(Settings()), _compared(settings)
+        counted = {key: value for key, value in now.items() if key in known or value != defaults[key]}
+        return content_key(json.dumps({**known, **counted}, ensure_ascii=False, sort_keys=True))
 
     def varied(self) -> Mapping[str, str]:
         """Return the settings that differ, with what is tried of each."""

@@ -22,6 +22,7 @@ from finetuning.commands.output_folder import (
     prepare_output,
 )
 from finetuning.commands.references import compared
+from finetuning.commands.refined_settings import as_asked, refined
 from finetuning.commands.results import data_notes, result_files, results_in, split_facts, write_results
 from finetuning.commands.run_folder import check_not_its_own_base
 from finetuning.commands.session import Prepared, Session, prepare
@@ -129,12 +130,14 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
             with_window_of(checkpoint.fingerprint, session.settings, session.runtime.processes), session.task
         )
     folders = (path.parent.parent, output_dir) if path is not None else ()
+    session = as_asked(session, folders)
     earlier, template = read_kept(*folders), kept_template(*folders)
     tokenizer = session.models.load_tokenizer() if template is None else session.models.load_trained_tokenizer(template)
     max_length = session.models.usable_length(tokenizer)
     # data: the main process reads and caches it first
     with session.runtime.main_first():
         prepared = prepare(session, tokenizer, max_length, earlier, _chosen_in(checkpoint))
+    arguments.run = replace(arguments.run, refined=refined(session.settings, prepared))
     if prepared.session.runtime.is_main:
         for line in tokenizer_lines(prepared, tokenizer, max_length, others=()):  # warns where it does not fit
             _log.debug("%s", line)

@@ -77,9 +77,6 @@ def exported_model(session: Session, folder: Path) -> SavedModel:
 def words_for_more_epochs(arguments: argparse.Namespace, epochs: int) -> list[str]:
     """Return the words of a command that continues a finished run for as many epochs again.
 
-    The settings of the run's folder do not do: what the data showed is in them already, such as the shape of
-    conversations, and the rows would count as other rows.
-
     Args:
         arguments: The command line that trained it.
         epochs: The epochs of the run.

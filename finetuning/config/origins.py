@@ -29,12 +29,14 @@ class Origins:
         file: The settings file that the user named; None for the program's own config.yaml.
         in_file: Dotted names of the settings in that file.
         preset: Dotted name of each setting that the preset chose → its source.
+        adapter: Dotted names of the settings that a saved adapter decides, as the run goes on with it.
     """
 
     flags: frozenset[str] = frozenset()
     file: Path | None = None
     in_file: frozenset[str] = frozenset()
     preset: Mapping[str, str] = field(default_factory=dict)
+    adapter: frozenset[str] = frozenset()
 
     @property
     def by_user(self) -> frozenset[str]:
@@ -49,6 +51,8 @@ class Origins:
             return self.file.name
         if key in self.preset:
             return "preset"
+        if key in self.adapter:
+            return "이어서 학습하는 어댑터"
         return "기본값" if value_at(settings, key) == value_at(_DEFAULTS, key) else "config.yaml"
 
     def lines(self, settings: Settings) -> list[str]:

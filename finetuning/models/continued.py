@@ -16,6 +16,9 @@ from finetuning.models.adapter_files import config_of
 from finetuning.models.saved import is_adapter
 
 _METHOD = "model.adapter.method"
+_SHAPE = frozenset(
+    {_METHOD, "model.adapter.r", "model.adapter.rslora", "model.adapter.alpha", "model.adapter.target_modules"}
+)
 
 
 def follow_adapter(settings: Settings, by_user: Set[str]) -> Settings:
@@ -55,6 +58,11 @@ def follow_adapter(settings: Settings, by_user: Set[str]) -> Settings:
         ),
         remedy="이 설정들을 빼면 어댑터의 값을 씁니다. 다른 크기의 어댑터를 새로 학습하려면 먼저 export로 합치세요.",
     )
+
+
+def decided_by_adapter(settings: Settings) -> frozenset[str]:
+    """Return the dotted names of the settings that the adapter decides that is `model.name`; none for others."""
+    return _SHAPE if is_adapter(Path(settings.model.name).expanduser()) else frozenset()
 
 
 def shape_of(folder: Path) -> dict[str, Any]:

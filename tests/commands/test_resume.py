@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exceptions import StopRequested
 from finetuning.tasks.registry import task_classes
 from tests.support.runs import StopAfter, check_resumed_is_whole, losses, run_train
+
+
+def some_and_all(tasks: Iterable[str], *some: str) -> list[Any]:
+    """All tasks, of which some stand for their kind in `make test`; `make soak` runs the others."""
+    return [task if task in some else pytest.param(task, marks=pytest.mark.soak) for task in sorted(tasks)]
 
 
 @pytest.mark.parametrize("task", sorted(task_classes()))
@@ -34,7 +40,18 @@ def test_continued_pretraining_on_plain_text(
     assert "format: text" in settings  # told by the columns
 
 
-@pytest.mark.parametrize("task", sorted(task_classes()))
+def test_a_run_goes_on_under_the_settings_that_it_left(flags_for: Callable[[str], list[str]], tmp_path: Path) -> None:
+    """The data had refined them: the shape of conversations was found."""
+    flags, whole, halved = flags_for("text-generation"), tmp_path / "whole", tmp_path / "halved"
+    run_train([*flags, "--output_dir", str(whole)], StopAfter())
+    with pytest.raises(StopRequested):
+        run_train([*flags, "--output_dir", str(halved)], StopAfter(looks=7))  # the first epoch has left a model
+    run_train(["--config", str(halved / "settings.yaml"), "--resume"], StopAfter())
+    assert losses(halved) == losses(whole)
+    assert (halved / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("task", some_and_all(task_classes(), "text-classification", "text-generation", "embedding"))
 def test_an_adapter_of_every_task(task: str, flags_for: Callable[[str], list[str]], tmp_path: Path) -> None:
     flags = [*flags_for(task), "--set", "model.adapter.method=lora", "--set", "model.adapter.r=4"]
     check_resumed_is_whole(flags, StopAfter(looks=3), tmp_path)
@@ -77,20 +94,29 @@ MEMORY_SETTINGS = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain_losses() -> dict[str, list[float]]:
+    """By task, the losses of the run without savings, which the first test of a task trains."""
+    return {}
+
+
+def trained_losses(output_dir: Path) -> list[float]:
+    return [line["loss"] for line in losses(output_dir) if line["kind"] == "train"]
+
+
 @pytest.mark.parametrize("task", ["text-classification", "text-generation"])
 @pytest.mark.parametrize("setting", MEMORY_SETTINGS)
 def test_a_run_with_memory_savings_resumes_bit_for_bit(
-    setting: str, task: str, flags_for: Callable[[str], list[str]], tmp_path: Path
+    setting: str, task: str, flags_for: Callable[[str], list[str]], tmp_path: Path, plain_losses: dict[str, list[float]]
 ) -> None:
     if setting.endswith("8bit"):
         pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     flags = flags_for(task)
-    run_train([*flags, "--output_dir", str(tmp_path / "plain" / "model")], StopAfter())
+    if task not in plain_losses:
+        run_train([*flags, "--output_dir", str(tmp_path / "plain" / "model")], StopAfter())
+        plain_losses[task] = trained_losses(tmp_path / "plain" / "model")
     check_resumed_is_whole([*flags, "--set", setting], StopAfter(looks=3), tmp_path)
-    plain, lean = (
-        [line["loss"] for line in losses(tmp_path / name / "model") if line["kind"] == "train"]
-        for name in ("plain", "whole")
-    )
+    plain, lean = plain_losses[task], trained_losses(tmp_path / "whole" / "model")
     assert len(plain) == len(lean)
     assert lean == pytest.approx(plain, rel=MEMORY_SETTINGS[setting])
 

@@ -12,8 +12,11 @@ from types import ModuleType
 import pytest
 
 from exceptions import FinetuningError, SettingsError, StopRequested
+from finetuning.commands import run_group as group_of_runs
 from finetuning.commands import seeds, sweep
 from finetuning.commands.command_line import build_parser
+from finetuning.config.metadata import fields_of
+from finetuning.config.schema import Settings
 from finetuning_app import read_settings
 from tests.support.cli import Cli, arguments_for, stop_at
 from tests.support.forked import run_forked
@@ -144,6 +147,23 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     run_group(sweep, [*words, "--set", "logging.log_steps=1"], Trainer())  # no result depends on it
     with pytest.raises(SettingsError, match="이미 다른 학습"):
         run_group(sweep, [*words[:-1], str(tmp_path / "learning_rate=1e-5,epochs=2")], Trainer())
+
+
+def test_a_setting_that_is_newer_than_the_folder_trains_nothing_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = "training.label_smoothing"
+    words, trainer = ["sweep", *GRID, "--output_dir", str(tmp_path)], Trainer()
+    with monkeypatch.context() as earlier:
+        older = [field for field in fields_of(Settings) if field.key != newer]
+        earlier.setattr(group_of_runs, "fields_of", lambda section: older)
+        run_group(sweep, words, trainer)
+    run_group(sweep, words, trainer)
+    assert len(trainer.commands) == 4
+    with pytest.raises(SettingsError, match=r"training\.label_smoothing 0\.0 → 0\.1"):
+        run_group(sweep, [*words, "--set", f"{newer}=0.1"], trainer)
+    run_group(sweep, [*words, "--set", f"{newer}=0.0,0.1"], trainer)
+    assert len(trainer.commands) == 8
 
 
 def test_a_search_goes_on_as_if_it_was_never_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

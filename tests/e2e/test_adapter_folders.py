@@ -13,7 +13,9 @@ import pytest
 import torch
 from packaging.version import Version
 
+from finetuning.config.origins import Origins
 from finetuning.config.schema import Settings
+from finetuning.models.continued import decided_by_adapter
 from finetuning.tasks.registry import find_task
 from model_manager import ModelManager
 from tests.support.cli import Cli, arguments_for, read_json
@@ -165,6 +167,8 @@ def test_a_new_run_goes_on_with_a_saved_adapter(
     run_train([*flags, *LORA, "--set", "model.adapter.rslora=true", "--output_dir", str(first)], StopAfter())
     again = [*flags, "--model_name", str(first)]
     settings = settings_of([*again, "--no-mixed_precision"])
+    told = Origins(adapter=decided_by_adapter(settings)).of(settings, "model.adapter.method")
+    assert told == "이어서 학습하는 어댑터"
     models = ModelManager(settings, find_task(settings))
     names = models.label_names()
     begun = models.load_model(names).eval()

@@ -20,12 +20,12 @@ from finetuning.checkpoints.names import points_to_a_checkpoint
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.commands.console import prepare_output, tell_at_once
 from finetuning.commands.export import check_export_folder
+from finetuning.commands.stop_signal import StopSignal
 from finetuning.data.folders import files_by_split
 from finetuning.data.formats.registry import open_source
 from finetuning.files import disk_reason, move, seen_from, typed, user_path, write_json
 from finetuning.reporting.predictions import write_predictions
 from finetuning.types import Checkpoint, Progress
-from finetuning_app import StopSignal
 from tests.support.runs import StopAfter, losses, run_train
 from tests.support.windows import OpenFiles, simulate_windows, windows_error
 

@@ -18,6 +18,13 @@ KEPT = (  # however long they take: the losses of the quick start, and one run f
     "tests/e2e/test_train.py::test_a_run_writes_every_documented_file",
 )
 
+LONGEST = (  # files of a minute or more, the longest first: begun last, one of them would keep a single worker busy
+    "tests/device/test_rehearsal.py", "tests/e2e/test_many_processes.py", "tests/commands/test_resume.py",
+    "tests/test_gpu_benchmark.py", "tests/tasks/preference/test_trl_reference.py", "tests/e2e/test_train.py",
+    "tests/e2e/test_streams.py", "tests/e2e/test_two_processes.py", "tests/e2e/test_adapter_folders.py",
+    "tests/golden/test_golden_losses.py", "tests/web/test_page.py", "tests/test_notebook.py",
+)  # fmt: skip
+
 
 def slow_tests() -> frozenset[str]:
     """The listed tests, as file::function."""
@@ -35,6 +42,12 @@ def is_slow(node_id: str, listed: frozenset[str]) -> bool:
         True where its function is listed and the test is not one that is always kept.
     """
     return node_id.split("[")[0] in listed and node_id not in KEPT
+
+
+def place_of(node_id: str) -> int:
+    """Return where a test's file comes in the order of the suite: the longest ones first, then the others."""
+    file = node_id.split("::")[0]
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
 def measured(report: Path, limit_s: float = LIMIT_S) -> list[str]:

@@ -13,19 +13,11 @@ from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-_PRELOADED = [
-    "finetuning_app", "finetuning.commands.train", "finetuning.commands.session", "finetuning.planning.fit",
-    "training_manager", "datasets",
-    "accelerate", "peft", "transformers.models.bert.modeling_bert", "transformers.models.llama.modeling_llama",
-    "transformers.models.t5.modeling_t5", "sklearn.metrics", "scipy.stats", "tests.support.forked",
-    "tests.support.victim",
-]  # fmt: skip
-
 
 def forkserver() -> ForkServerContext:
     """The server that forks the processes, one for all tests of a process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload(["tests.support.preloaded"])
     return context
 
 

@@ -1,16 +1,14 @@
-"""Labels: their order, and their number against `model.num_labels`."""
+"""Labels: their order, their number against `model.num_labels`, and what the commonest one scores."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from exceptions import DataError
 from finetuning.config.schema import Settings
-
-if TYPE_CHECKING:
-    import numpy as np
+from finetuning.korean.particles import with_particle
+from finetuning.types import Naive
 
 
 def label_order(name: str) -> tuple[int, float, str]:
@@ -41,25 +39,27 @@ def in_order(labels: Iterable[str], settings: Settings) -> tuple[str, ...]:
     Raises:
         DataError: There are more or fewer labels than `model.num_labels`.
     """
-    names, asked = tuple(sorted(labels, key=label_order)), settings.model.num_labels
-    if asked not in (None, len(names)):
-        raise DataError(
-            f"학습 데이터의 라벨은 {len(names):,}가지인데 model.num_labels는 {asked:,}입니다.",
-            where=f"라벨 열 '{settings.data.label_column}'",
-            remedy="데이터를 확인하거나, model.num_labels를 지우고 데이터에서 찾게 하세요.",
-        )
+    names = tuple(sorted(labels, key=label_order))
+    check_number(names, settings, "라벨")
     return names
 
 
-def most_common(counts: Mapping[str, int]) -> str:
-    """Return the label of the highest count; the first of several."""
-    return max(counts, key=lambda label: counts[label])
+def check_number(names: Sequence[str], settings: Settings, kind: str) -> None:
+    """Raise DataError where train has more or fewer labels than `model.num_labels`; kind: the Korean word for them."""
+    asked = settings.model.num_labels
+    if asked not in (None, len(names)):
+        raise DataError(
+            f"학습 데이터의 {with_particle(kind, '은/는')} {len(names):,}가지인데 model.num_labels는 {asked:,}입니다.",
+            where=f"라벨 열 '{settings.data.label_column}'",
+            remedy="데이터를 확인하거나, model.num_labels를 지우고 데이터에서 찾게 하세요.",
+        )
 
 
-def only(label: str, label_names: Sequence[str]) -> np.ndarray:
-    """Return the probabilities of a model that is sure of one label and of no other, (labels,) float32."""
+def always_commonest(counts: Mapping[str, int], rows: int, label_names: Sequence[str]) -> Naive:
+    """Return what a model scores that says the label of the highest count about every row, and is sure of it."""
     import numpy as np
 
+    commonest = max(counts, key=lambda label: counts[label])
     sure = np.zeros(len(label_names), dtype=np.float32)
-    sure[label_names.index(label)] = 1
-    return sure
+    sure[label_names.index(commonest)] = 1
+    return Naive(f"항상 가장 흔한 라벨('{commonest}')로만 예측하면", [sure] * rows)

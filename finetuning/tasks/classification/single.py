@@ -15,7 +15,7 @@ from finetuning.tasks.base import Task
 from finetuning.tasks.classification import choose
 from finetuning.tasks.classification.evidence import confusion, label_scores
 from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
-from finetuning.tasks.classification.labels import in_order, most_common, only
+from finetuning.tasks.classification.labels import always_commonest, in_order
 from finetuning.tasks.classification.relations import relation_scores
 from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, ranked_wrong
 from finetuning.tasks.loss_settings import LabelLossScorer
@@ -136,8 +136,7 @@ class LabelScorer(LabelLossScorer, HeadScorer):
 
     def baseline(self, train_labels: Mapping[str, int], count: int, label_names: Sequence[str]) -> Naive | None:
         """Return the commonest label of train, always; see `Scorer.baseline`."""
-        commonest = most_common(train_labels)
-        return Naive(f"항상 가장 흔한 라벨('{commonest}')로만 예측하면", [only(commonest, label_names)] * count)
+        return always_commonest(train_labels, count, label_names)
 
     def drawn_score(
         self, predictions: Sequence[Any], rows: RowColumns, label_names: Sequence[str]

@@ -16,6 +16,7 @@ from finetuning.config.schema import Settings
 from finetuning.korean.column_names import TEXTS
 from finetuning.korean.word_cuts import cut_words
 from finetuning.tasks.base import Task
+from finetuning.tasks.classification.labels import check_number
 from finetuning.tasks.evidence import Case, Evidence, Part
 from finetuning.tasks.parts import RowColumns, RowReader
 from finetuning.tasks.presenter import Presenter
@@ -111,21 +112,15 @@ class EntityReader(RowReader):
 
     def label_names(self, train_labels: Mapping[str, int]) -> tuple[str, ...]:
         """Return O, then B- and I- of every kind of entity, both even if train has one; see `RowReader.label_names`."""
-        column, asked = self.settings.data.label_column, self.settings.model.num_labels
         kinds = sorted({tag.partition("-")[2] for tag in train_labels} - {""})
         if not kinds:
             raise DataError(
                 "학습 데이터에 개체가 하나도 없습니다.",
-                where=f"라벨 열 '{column}'",
+                where=f"라벨 열 '{self.settings.data.label_column}'",
                 remedy="태그 가운데 B-로 시작하는 것이 있는지, data.label_column이 맞는지 확인하세요.",
             )
         names = ("O", *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI"))
-        if asked not in (None, len(names)):
-            raise DataError(
-                f"학습 데이터의 태그는 {len(names):,}가지인데 model.num_labels는 {asked:,}입니다.",
-                where=f"라벨 열 '{column}'",
-                remedy="데이터를 확인하거나, model.num_labels를 지우고 데이터에서 찾게 하세요.",
-            )
+        check_number(names, self.settings, "태그")
         return names
 
 
