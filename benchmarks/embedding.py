@@ -149,6 +149,7 @@ def _sentence_transformers(
     folder = scratch / "untrained"
     prepared.session.models.save(evaluator.model, evaluator.tokenizer, folder)
     model = SentenceTransformer(str(folder), device=str(evaluator.model.device))
+    model[0].model = evaluator.model  # one copy of the weights, as this program has, so that memory counts the same
     pairs = _pairs_in_our_order(prepared, options["epochs"])
     _check_tokens(model, prepared, pairs)
     scale = 1 / options["temperature"]
@@ -165,7 +166,6 @@ def _sentence_transformers(
         use_cpu=evaluator.model.device.type == "cpu", dataloader_drop_last=True,
     )  # fmt: skip
     SentenceTransformerTrainer(model, arguments, train_dataset=pairs, loss=loss, callbacks=[Ticks()]).train()
-    evaluator.model.load_state_dict(model.transformers_model.state_dict())
 
 
 def _in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Any:

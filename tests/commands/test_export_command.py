@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from exceptions import SettingsError
+from finetuning.exports.base import require
 from tests.support.cli import Cli, arguments_for, read_json
 
 
@@ -66,11 +68,10 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(find_spec("onnx") is not None, reason="the package is installed")
-def test_a_missing_package_is_named_with_the_command_that_installs_it(cli: Cli, adapter: Path, tmp_path: Path) -> None:
-    run = cli("export", "--output_dir", adapter, "--output", tmp_path / "out", "--format", "onnx")
-    assert run.code == 2 and "pip install onnx" in run.err
-    assert not (tmp_path / "out").exists()
+def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
+    with pytest.raises(SettingsError) as error:
+        require("onnx", json="json", no_such_module="no-such-package")
+    assert error.value.what.endswith(": no-such-package") and "`pip install no-such-package`" in error.value.remedy
 
 
 @pytest.mark.skipif(
