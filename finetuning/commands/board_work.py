@@ -163,15 +163,8 @@ class Workplace:
 
     def load(self, model: str, settings: Mapping[str, str]) -> Model:
         """Load a model in a process of its own: to chat where it was trained to, else to predict."""
-        from config_manager import SAVED_SETTINGS
-        from finetuning.config.yaml_file import read_sections
-        from finetuning.tasks.registry import find_task
-
         folder = self._model_folder(model)
-        saved = read_sections(folder / SAVED_SETTINGS)
-        task = find_task(settings_in(["train", "--task", str((saved.get("model") or {}).get("task", ""))]))
-        form = (saved.get("text_generation") or {}).get("format")
-        chats = type(task).pipeline == "text-generation" and task.name != "causal-reranker" and form != "text"
+        _, chats = _use_of(folder)
         command = "chat" if chats else "predict"
         words = [command, "--model_name", str(folder), "--live", *words_of_settings(settings)]
         return self._talks.load(model, words)
@@ -202,9 +195,15 @@ class Workplace:
             continue
         return target, command_of_this_program(*words)
 
-    def formats(self) -> list[tuple[str, str, str]]:
-        """Return the export formats, and what each is for, in both languages."""
-        return [(name, *both) for name, both in _FORMATS.items()]
+    def formats(self, model: str) -> list[tuple[str, str, str]]:
+        """Return the export formats of a model, and what each is for, in both languages."""
+        folder = self._model_folder(model)
+        kind, _ = _use_of(folder)
+        fitting = {"AutoModelForCausalLM": ["gguf", "gguf-q8_0"], "AutoModelForSeq2SeqLM": []}.get(
+            kind, ["onnx", "onnx-int8"]
+        )
+        is_adapter = (folder / "adapter_config.json").is_file()
+        return [(name, *_FORMATS[name]) for name in (["merged"] if is_adapter else []) + fitting]
 
     def export(self, model: str, form: str) -> Iterator[str]:
         """Yield what `export` prints, each time all of it so far."""
@@ -253,6 +252,18 @@ class Workplace:
                 where=str(folder),
                 remedy="디스크의 남은 공간과 쓰기 권한을 확인하세요.",
             ) from error
+
+
+def _use_of(folder: Path) -> tuple[str, bool]:
+    """Return a saved model's class, and whether it was trained to chat."""
+    from config_manager import SAVED_SETTINGS
+    from finetuning.config.yaml_file import read_sections
+    from finetuning.tasks.registry import find_task
+
+    saved = read_sections(folder / SAVED_SETTINGS)
+    task = find_task(settings_in(["train", "--task", str((saved.get("model") or {}).get("task", ""))]))
+    form = (saved.get("text_generation") or {}).get("format")
+    return type(task).auto_class, type(task).pipeline == "text-generation" and form != "text"
 
 
 def _printed(words: Sequence[str]) -> Iterator[str]:

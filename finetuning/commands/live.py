@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from exceptions import DataError, FinetuningError
+from finetuning.cells import TEXT_ROLES
 from finetuning.commands.console import read_line
 from finetuning.commands.session import Session
 from finetuning.inference.chat import ChatSession
@@ -23,7 +24,11 @@ def answer_rows(session: Session, evaluator: Evaluator) -> None:
     """Answer lines that are lists of rows, cells by column, with `{"rows": [...]}` or `{"error": [...]}`."""
     from finetuning.data.sources import Raw
 
-    asked = [column for column in session.task.reads.columns(()) if not (column.target or column.optional)]
+    # a passage is a target where a question is embedded alone, and may be embedded in its place
+    asked = [
+        column for column in session.task.reads.columns(())
+        if not column.optional and (not column.target or column.role in TEXT_ROLES)
+    ]  # fmt: skip
     _say(task=session.task.name, chats=False, columns=[[column.name or column.role, column.role] for column in asked])
     for rows in _requests(list):
         try:

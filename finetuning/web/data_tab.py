@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from exceptions import FinetuningError
+from finetuning.web.events import IN_TURN, LAST_COUNTS
 from finetuning.web.language import Say
 from finetuning.web.shown import bars, items, problem, record_table, said, shown
 from finetuning.web.tasks import column_question, task_choices
@@ -24,7 +25,7 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
     with gr.Row():
         file = gr.File(label=say("학습할 파일", "File to learn from"), elem_id="data-file")
         with gr.Column():
-            example = gr.Button(say("예제 데이터로 해 보기 (영화 리뷰)", "Try the example data (film reviews)"),
+            example = gr.Button(say("예제 데이터로 해 보기 (리뷰)", "Try the example data (reviews)"),
                                 elem_id="data-example")  # fmt: skip
             with gr.Accordion(say("다른 방법", "Other ways"), open=False):
                 test = gr.File(label=say("시험할 파일 (없으면 10%를 떼어 둡니다)",
@@ -66,18 +67,23 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
         what = say("파일이나 폴더, Hub ID를 쓴 뒤 누르세요.", "Type a file, a folder or an id of the Hub first.")
         return [*(gr.skip() for _ in outputs[1:]), problem(what)]
 
-    file.change(on_source, [chosen, file], outputs)
-    example.click(lambda now: on_source(now, work.example()), chosen, outputs)
-    gr.on([read.click, path.submit], on_path, [chosen, path], outputs)
-    test.change(lambda now, given: looked(replace(now, test=given or "")), [chosen, test], outputs)
-    task.input(lambda now, name: looked(Chosen(data=now.data, test=now.test, task=name)), [chosen, task], outputs)
+    file.change(on_source, [chosen, file], outputs, **IN_TURN)
+    example.click(lambda now: on_source(now, work.example()), chosen, outputs, **IN_TURN)
+    gr.on([read.click, path.submit], on_path, [chosen, path], outputs, **IN_TURN)
+    test.change(lambda now, given: looked(replace(now, test=given or "")), [chosen, test], outputs, **IN_TURN)
+    task.input(
+        lambda now, name: looked(Chosen(data=now.data, test=now.test, task=name)),
+        [chosen, task],
+        outputs,
+        **LAST_COUNTS,
+    )
     for place, column in enumerate(columns):
-        column.input(on_column(place), [chosen, settings, column], outputs)
+        column.input(on_column(place), [chosen, settings, column], outputs, **LAST_COUNTS)
 
     def on_fix(now: Chosen, wanted: bool) -> Chosen:
         return replace(now, label_map=work.look(replace(now, label_map={})).merged if wanted else {})
 
-    fix.input(on_fix, [chosen, fix], chosen)
+    fix.input(on_fix, [chosen, fix], chosen, **LAST_COUNTS)
 
 
 def _shown_all(work: Work, now: Chosen, look: Look, say: Say) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from exceptions import FinetuningError
+from finetuning.web.events import IN_TURN, LAST_COUNTS
 from finetuning.web.language import Say
 from finetuning.web.shown import command, problem, said, shown
 from finetuning.web.work import Chosen, Offer, Work
@@ -22,7 +23,8 @@ def build_model(work: Work, say: Say, chosen: gr.State) -> None:
     advice = say("처음에는 작은 모델로 해 보세요. 큰 모델은 더 정확하지만 오래 걸리고 메모리를 더 씁니다.",
                  "Begin with a small model. Large ones are more accurate and take more time and memory.")  # fmt: skip
     gr.HTML(said(advice))
-    offers = gr.Radio([], label=say("모델", "Model"), elem_id="model-offers")
+    nothing_yet = say("모델: 데이터를 고르면 여기에 나옵니다", "Model: choose data, and models appear here")
+    offers = gr.Radio([], label=nothing_yet, elem_id="model-offers")
     own = gr.Textbox(
         "",
         label=say("다른 모델: 폴더나 Hugging Face Hub ID", "Another model: a folder or an id of the Hugging Face Hub"),
@@ -35,7 +37,10 @@ def build_model(work: Work, say: Say, chosen: gr.State) -> None:
     def offered(now: Chosen) -> Any:
         names = work.offers(now.task)
         value = now.model if now.model in {offer.name for offer in names} else None
-        return gr.update(choices=[(_told(one, say), one.name) for one in names], value=value)
+        if not now.data:
+            return gr.update(choices=[], value=None, label=nothing_yet)
+        choices = [(_told(one, say), one.name) for one in names]
+        return gr.update(choices=choices, value=value, label=say("모델", "Model"))
 
     def checked(now: Chosen) -> Iterator[str]:
         if not now.data:
@@ -53,9 +58,9 @@ def build_model(work: Work, say: Say, chosen: gr.State) -> None:
         yield planned_html(printed, say) + command(line)
 
     chosen.change(offered, chosen, offers)
-    offers.input(lambda now, name: (replace(now, model=name), ""), [chosen, offers], [chosen, own])
+    offers.input(lambda now, name: (replace(now, model=name), ""), [chosen, offers], [chosen, own], **LAST_COUNTS)
     gr.on([own.submit, own.blur], lambda now, name: replace(now, model=name.strip()) if name.strip() else now,
-          [chosen, own], chosen)  # fmt: skip
+          [chosen, own], chosen, **IN_TURN)  # fmt: skip
     try_out.click(checked, chosen, found)
 
 

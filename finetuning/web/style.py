@@ -14,6 +14,7 @@ CSS = """
   justify-content: space-between; gap: 0.25rem 1rem; }
 .board-head h1 { font-size: 1.25rem; margin: 0.4rem 0; }
 .wide { overflow-x: auto; max-width: 100%; contain: inline-size; }
+.wide :is(table, thead, tbody, tr) { border: 0 !important; }
 .wide table { border-collapse: collapse; font-size: 0.875rem; width: max-content; max-width: none; }
 .wide th, .wide td { text-align: left; padding: 0.3rem 0.6rem;
   border: 0; border-bottom: 1px solid var(--border-color-primary);

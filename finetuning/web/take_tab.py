@@ -21,31 +21,26 @@ def build_take(work: Work, say: Say, tab: gr.Tab) -> None:
     """Build the tab; see `build_results` for the arguments."""
     model = gr.Dropdown([], label=say("모델", "Model"), elem_id="take-model")
     links = gr.HTML(elem_id="take-links")
-    form = gr.Radio([(say(ko, en), name) for name, ko, en in work.formats()], value="merged",
-                    label=say("어디에서 쓸까요?", "What shall use it?"), elem_id="take-format")  # fmt: skip
+    form = gr.Radio([], label=say("다른 프로그램에서 쓸 형식", "Format for another program"), elem_id="take-format")
     export = gr.Button(say("내보내기", "Export"), variant="primary", elem_id="take-export")
     found = gr.HTML(elem_id="take-found")
 
-    def listed(now: str | None) -> tuple[Any, str]:
+    def listed(now: str | None) -> tuple[Any, ...]:
         models = work.models()
         value = now if now in {folder for _, folder in models} else models[-1][1] if models else None
-        return gr.update(choices=models, value=value), linked(value)
+        return gr.update(choices=models, value=value), *looked(value)
 
-    def linked(folder: str | None) -> str:
-        name = next((one for one, place in work.models() if place == folder), None)
-        if name is None:
-            return said(say("아직 모델이 없습니다.", "There is no model yet."))
-        text = say("모델 폴더를 zip으로 내려받기", "Download the model's folder as a zip")
-        typed = say("명령줄에서 예측하기", "Predict on the command line")
-        serve = work.command("predict", "--model_name", folder or "")
-        vllm = f"<h4>vLLM</h4>{command(f'vllm serve {folder}')}" if _generates(Path(folder or "")) else ""
-        return f"<p><a href='/run-zip/{quote(name)}'>{shown(text)}</a></p><h4>{shown(typed)}</h4>{command(serve)}{vllm}"
-
-    def exported(folder: str | None, chosen: str) -> Iterator[str]:
+    def looked(folder: str | None) -> tuple[Any, ...]:
         if not folder:
-            yield problem(say("아직 모델이 없습니다.", "There is no model yet."))
+            return said(say("아직 모델이 없습니다.", "There is no model yet.")), gr.update(choices=[]), ""
+        forms = [(say(ko, en), name) for name, ko, en in work.formats(folder)]
+        return _linked(work, folder, say), gr.update(choices=forms, value=forms[0][1] if forms else None), ""
+
+    def exported(folder: str | None, chosen: str | None) -> Iterator[str]:
+        if not folder or not chosen:
+            yield problem(say("먼저 모델과 형식을 고르세요.", "Choose a model and a format first."))
             return
-        yield said(say("내보내고 있습니다.", "Exporting."))
+        yield said(say("내보내고 있습니다. 큰 모델은 몇 분 걸립니다.", "Exporting; minutes for a large model."))
         printed = ""
         try:
             for printed in work.export(folder, chosen):
@@ -53,17 +48,33 @@ def build_take(work: Work, say: Say, tab: gr.Tab) -> None:
         except FinetuningError as error:
             yield problem(error.what, error.where, error.remedy)
             return
-        name = next((one for one, place in work.models() if place == folder), "")
-        yield _done(Path(folder), name, chosen, printed, say) + command(
+        yield _done(Path(folder), _name_of(work, folder), chosen, printed, say) + command(
             work.command("export", "--model_name", folder, "--format", chosen))  # fmt: skip
 
-    tab.select(listed, model, [model, links])
-    model.input(linked, model, links)
+    tab.select(listed, model, [model, links, form, found])
+    model.input(looked, model, [links, form, found])
     export.click(exported, [model, form], found)
 
 
-def _generates(folder: Path) -> bool:
-    """Return whether a folder has a whole model that writes texts, as vLLM serves it."""
+def _name_of(work: Work, folder: str) -> str:
+    return next((name for name, place in work.models() if place == folder), "")
+
+
+def _linked(work: Work, folder: str, say: Say) -> str:
+    """Return the download of a model as it is, and the commands that use it."""
+    text = say("모델 폴더를 zip으로 내려받기", "Download the model's folder as a zip")
+    without = say("데이터의 글이 든 보고서는 넣지 않습니다.", "Reports, which hold texts of the data, are left out.")
+    typed, predict = say("명령줄에서 예측하기", "Predict on the command line"), work.command(
+        "predict", "--model_name", folder)  # fmt: skip
+    vllm = f"<h4>vLLM</h4>{command(f'vllm serve {folder}')}" if _writes(Path(folder)) else ""
+    return (
+        f"<p><a href='/run-zip/{quote(_name_of(work, folder))}' download>{shown(text)}</a> {shown(without)}</p>"
+        f"<h4>{shown(typed)}</h4>{command(predict)}{vllm}"
+    )
+
+
+def _writes(folder: Path) -> bool:
+    """Return whether a folder has a whole model that writes texts, as vLLM serves it; an adapter is none."""
     config = folder / "config.json"
     return config.is_file() and "ForCausalLM" in config.read_text(encoding="utf-8", errors="replace")
 
@@ -80,6 +91,6 @@ def _done(folder: Path, name: str, form: str, printed: str, say: Say) -> str:
     used = printed.partition(_USED_BY)[2].strip("\n")
     heading = say("다른 프로그램에서 쓰기", "Use it in other programs")
     shown_use = f"<h4>{shown(heading)}</h4><pre class='command' tabindex='0'>{shown(used)}</pre>" if used else ""
-    vllm = f"<h4>vLLM</h4>{command(f'vllm serve {target}')}" if form == "merged" else ""
+    vllm = f"<h4>vLLM</h4>{command(f'vllm serve {target}')}" if _writes(target) else ""
     where = say(f"저장했습니다: {target}", f"Saved: {target}")
     return f"{said(where)}<ul>{linked}</ul>{shown_use}{vllm}"

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from exceptions import FinetuningError
+from finetuning.web.events import IN_TURN, LAST_COUNTS
 from finetuning.web.language import Say
 from finetuning.web.progress import job_html, log_html
 from finetuning.web.shown import command, items, problem, said
@@ -49,7 +50,7 @@ def build_train(work: Work, say: Say, chosen: gr.State, page: gr.Blocks) -> None
         later = replace(now, name=work.free_name(now))
         return later, said(text), _choices(work, say, job.name), later.name, *_watched(work, say, job.name)
 
-    start.click(on_start, chosen, [chosen, message, runs, name, *view])
+    start.click(on_start, chosen, [chosen, message, runs, name, *view], **IN_TURN)
 
 
 def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
@@ -91,15 +92,19 @@ def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
         return lambda now, given: on_setting(now, setting, given)
 
     for setting, box in zip(_COMMON, common, strict=True):
-        box.change(setter(setting), [chosen, box], [chosen, others])
+        box.change(setter(setting), [chosen, box], [chosen, others], **IN_TURN)
 
-    def on_key(one: str, now: Chosen) -> tuple[str, str]:
-        return said(_about(facts, one, say)), now.settings.get(one, "")
+    def on_key(one: str | None, now: Chosen, typed_so_far: str) -> tuple[str, Any]:
+        if one is None:  # while it is searched for
+            return "", gr.skip()
+        kept = now.settings.get(one, "")
+        # an empty box is left alone: what is typed before this answer arrives would be erased
+        return said(_about(facts, one, say)), kept if kept or typed_so_far else gr.skip()
 
-    key.input(on_key, [key, chosen], [about, value])
-    value.change(on_setting, [chosen, key, value], [chosen, others])
-    preset.input(lambda now, wanted: replace(now, preset=wanted), [chosen, preset], chosen, trigger_mode="always_last")
-    name.change(lambda now, given: replace(now, name=given.strip()), [chosen, name], chosen)
+    key.input(on_key, [key, chosen, value], [about, value])
+    value.change(on_setting, [chosen, key, value], [chosen, others], **IN_TURN)
+    preset.input(lambda now, wanted: replace(now, preset=wanted), [chosen, preset], chosen, **LAST_COUNTS)
+    name.change(lambda now, given: replace(now, name=given.strip()), [chosen, name], chosen, **IN_TURN)
     chosen.change(checked, chosen, typed)
     chosen.change(lambda now, given: gr.skip() if given.strip() == now.name else now.name, [chosen, name], name)
     return name

@@ -221,8 +221,8 @@ class Work(Protocol):
     def predict_file(self, model: str, path: str) -> tuple[Path, str]:
         """Predict a file; return the file of the results, and the command."""
 
-    def formats(self) -> list[tuple[str, str, str]]:
-        """Return the export formats, and what each is for, in Korean and in English."""
+    def formats(self, model: str) -> list[tuple[str, str, str]]:
+        """Return the export formats of a model, and what each is for, in Korean and in English."""
 
     def export(self, model: str, form: str) -> Iterator[str]:
         """Yield what `export` prints, each time all of it so far."""

@@ -119,7 +119,12 @@ def trained(context: Any, board: Board) -> str:
     page.get_by_text("설정 바꾸기").click()
     for key, value in (("training-epochs", "30"), ("data-batch_size", "8"), ("data-max_length", "32")):
         page.fill(f"#{key} :is(input, textarea)", value)
-    page.wait_for_selector("#train-command code >> text=--max_length 32")
+    page.fill("#train-key input", "model.adapter.method")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=기본값: none")
+    page.fill("#train-value :is(input, textarea)", "lora")
+    page.wait_for_selector("#train-command code >> text=model.adapter.method=lora")
+    assert "--max_length 32" in page.inner_text("#train-command")
     page.click("#train-start")
     page.wait_for_selector("#train-live progress", timeout=_LONG_MS)
     page.click("#train-stop")
@@ -154,7 +159,9 @@ def open_tab(page: Any, name: str) -> None:
 def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(trained: str, board: Board) -> None:
     summary = json.loads((board.runs / trained / "summary.json").read_text(encoding="utf-8"))
     record = json.loads((board.runs / ".board" / f"{trained}.json").read_text(encoding="utf-8"))
-    assert record["words"][-1] == "--resume" and summary["test"]
+    words = record["words"]
+    assert words[-1] == "--resume" and summary["test"]
+    assert {"--batch_size", "--max_length", "model.adapter.method=lora"} <= {*words}, "what was typed fast is kept"
     log = (board.runs / ".board" / f"{trained}.log").read_text(encoding="utf-8")
     assert "체크포인트에서 이어서 학습합니다" in log
 
