@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from finetuning.models.adapters import METHODS
 from finetuning.tasks.registry import task_classes
 from finetuning.training.results import sums_and_norms
 from tests.support.paths import ROOT
-from tests.support.rehearsal.walk import ALIKE
+from tests.support.rehearsal.walk import ALIKE, adapters_of
 
 pytest.importorskip("torch.utils.backend_registration", reason="torch has no device of Python's")
 _READS_LOSSES = f"{sums_and_norms.__module__.replace('.', '/')}.py: {sums_and_norms.__name__}"
@@ -55,7 +54,7 @@ def test_a_task_trains_and_evaluates_on_a_gpu(task: str, walks: dict[str, dict[s
     of_task = walks[task]
     assert not {name: walk["error"] for name, walk in of_task.items() if walk["error"]}
     names = [name for name in of_task if not name.startswith(("evaluation", "generation"))]
-    assert {name.rpartition(", ")[2] for name in names} == set(METHODS)
+    assert {name.rpartition(", ")[2] for name in names} == set(adapters_of(task))
     without_padding = [name for name in names if name.startswith(("Dense", "OneRow"))]
     assert without_padding or task == "text2text-generation"
     for name in without_padding:

@@ -141,6 +141,8 @@ class _Watch(TorchDispatchMode):
         return self._answer(func, args)
 
     def _what_waits(self, func: Any, args: Any, kwargs: Any) -> str | None:
+        if func is not aten._to_copy.default and func not in _BY_MASK and func not in _WAITING:
+            return None
         if not any(isinstance(leaf, torch.Tensor) and leaf.device == self.device for leaf in tree_leaves(args)):
             return None
         if func is aten._to_copy.default:

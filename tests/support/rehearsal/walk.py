@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,6 +72,8 @@ ALIKE = {
     "fill-mask",
 }  # fmt: skip
 _ON_PADDED_ROWS = "adamw, checkpointing"  # where attention is walked as on a card without kernels for it
+# Tasks that stand for their kind of model: they are walked under every adapter and optimizer.
+KINDS = {"text-classification", "text-generation", "text2text-generation"}
 _WINDOW = 8
 _ONE_MICRO_BATCH = 2  # examples that fit into one
 
@@ -84,6 +85,18 @@ def flags_of(task: str, model: str, folder: Path) -> list[str]:
         "--set", f"data.dataset_cache_dir={folder / 'cache'}", "--no-mixed_precision",
         "--set", "logging.level=ERROR", *own_flags(task),
     ]  # fmt: skip
+
+
+def adapters_of(task: str) -> Sequence[str]:
+    """The adapters that a task is walked under: an adapter changes the layers, and no task's head or loss."""
+    return tuple(METHODS) if task in KINDS else ("none", "lora")
+
+
+def variants_of(task: str) -> Iterator[tuple[str, str]]:
+    """Pairs of an adapter and an optimizer: adapters with AdamW, optimizers without an adapter."""
+    few = () if task in ALIKE else ("adamw in backward", _ON_PADDED_ROWS)
+    yield from ((adapter, "adamw") for adapter in adapters_of(task))
+    yield from (("none", name) for name in (OPTIMIZERS if task in KINDS else few) if name != "adamw")
 
 
 def layouts_of(task: Any, model: Any, max_length: int, card: Card) -> Iterator[Layout]:
@@ -195,10 +208,8 @@ def walks(task: str, model: str, folder: Path, runtime: Runtime) -> dict[str, An
     prepared, tokenizer, length = prepared_for(flags_of(task, model, folder))
     found = dict[str, Any]()
     base = with_changes(prepared.session.settings, {"data.max_length": length})
-    for adapter, (name, changes) in itertools.product(METHODS, OPTIMIZERS.items()):
-        if name != "adamw" and (adapter != "none" or task in ALIKE):  # in pairs: an adapter changes what is trained
-            continue
-        changes = {**changes, "model.adapter.method": adapter, "model.adapter.layers": 1}
+    for adapter, name in variants_of(task):
+        changes = {**OPTIMIZERS[name], "model.adapter.method": adapter, "model.adapter.layers": 1}
         card = NO_CARD if name == _ON_PADDED_ROWS else runtime.card
         walk = Walk(prepared.under(with_changes(base, changes)), tokenizer, runtime, card)
         steps: dict[str, Callable[[], object]] = {
