@@ -22,7 +22,8 @@ from finetuning.commands.command_line import (
 )
 from finetuning.commands.console import error_text, prepare_output, settle_output, tell
 from finetuning.commands.named_data import check_data_named
-from finetuning.commands.stop_signal import StopSignal
+from finetuning.commands.sharing import check_shared
+from finetuning.commands.stop_signal import StopSignal, ignore_launcher
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, out_of_memory
 from finetuning.device.peers import is_first_to_say, is_peer_lost, peer_lost
 
@@ -76,6 +77,7 @@ def main(argv: Sequence[str]) -> int:
             print(error_text(shown), file=sys.stderr)
         return shown.exit_code
     finally:
+        ignore_launcher()
         settle_output()
 
 
@@ -108,6 +110,7 @@ def _run(argv: Sequence[str], started: _Started) -> None:
     # flags → settings
     started.arguments = arguments = build_parser().parse_args(argv)
     tell(arguments.unused)
+    check_shared(arguments)
     started.settings = settings = read_settings(arguments)
     name = module_of(arguments)
     if name in WITHOUT_MODEL:

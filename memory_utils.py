@@ -11,6 +11,7 @@ from finetuning.config.ladder import remedies
 from finetuning.config.schema import Settings
 from finetuning.device.allocator import limit_gpu, map_large_blocks, trim_heap
 from finetuning.device.oom import out_of_memory
+from finetuning.device.peers import launches_several
 from finetuning.device.usage import gpu_limit_bytes, host_limit_bytes, peak_bytes, used_bytes
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ class MemoryManager:
             OutOfMemory: The micro-batch was a single example, so it cannot be split.
         """
         if examples <= 1:
-            raise self.ran_out(f"토큰 {largest:,}개짜리 예제 하나도 메모리에 들어가지 않습니다.")
+            divided = " 예제 하나를 여러 카드에 나누어 계산하지는 않습니다." if launches_several() else ""
+            raise self.ran_out(f"토큰 {largest:,}개짜리 예제 하나도 메모리에 들어가지 않습니다.{divided}")
         self.start_at(max(1, min(self.token_budget, largest) // 2))
         self.clean_up()
         _log.warning(

@@ -12,6 +12,7 @@ from finetuning.checkpoints.fingerprint import check_same_run, fingerprint
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.config.schema import Settings
 from finetuning.data.examples import Examples
+from finetuning.device.sharding import shards_of
 from finetuning.inference.evaluator import Evaluator
 from finetuning.reporting.log import progress_bar
 from finetuning.reporting.metric_names import metrics_line
@@ -25,7 +26,7 @@ from finetuning.training.ledger import StepLedger
 from finetuning.training.results import StepResult
 from finetuning.training.resume import check_epochs
 from finetuning.training.schedules import schedule_of
-from finetuning.training.sharded import shards_of_model, tell_of_sharding
+from finetuning.training.sharded import tell_of_sharding
 from finetuning.training.state import TrainingState
 from finetuning.training.step import OptimizerStep
 from finetuning.types import Checkpoint
@@ -75,10 +76,8 @@ class TrainingManager:
         self.fingerprint = fingerprint(
             settings, self.model, train, data_keys, evaluator.max_length, self.window_size, self.runtime.precision
         )
-        # from here on the model may be divided among the processes
         tell_of_sharding(settings, self.runtime)
-        shards = shards_of_model(evaluator, settings)
-        self.stepper = OptimizerStep(settings, evaluator, self.profile, self.plan, shards)
+        self.stepper = OptimizerStep(settings, evaluator, self.profile, self.plan, shards_of(self.model))
         self.optimizer, self.loss_scale = self.stepper.optimizer, self.stepper.loss_scale
         self.checkpoints = RunCheckpoints(evaluator, self.stepper, store, self.recorder)
         self.saver = self.checkpoints.saver

@@ -26,6 +26,7 @@ NAMES = {
     "politeness": "polite answers of a base model, after SFT on mixed answers, and after DPO",
     "preference": "DPO beside TRL's DPOTrainer",
     "pretraining": "what the bundled encoder's pretraining is worth on NSMC",
+    "quickstart": "the quick start, seed by seed, beside a model that counts words",
     "scale": "memory and time of the data's side as rows grow",
     "tasks": "each task on real Korean data beside what is had for nothing",
     "throughput": "training speed beside transformers.Trainer, TRL and the bare limit",

@@ -144,7 +144,8 @@ def make_tiny_nsmc(folder: Path) -> Path:
     for name, split in (("ratings_train", "train"), ("ratings_test", "test")):
         with (ROOT / "examples" / "reviews" / f"{split}.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        lines = [f"{n}\t{row['text']}\t{int(row['label'] == '긍정')}\n" for n, row in enumerate(rows)]
+        told = [row for row in rows if row["label"] != "중립"]
+        lines = [f"{n}\t{row['text']}\t{int(row['label'] == '긍정')}\n" for n, row in enumerate(told)]
         (folder / f"{name}.txt").write_text("id\tdocument\tlabel\n" + "".join(lines), encoding="utf-8")
     return folder
 

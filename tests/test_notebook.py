@@ -64,5 +64,5 @@ def test_the_cells_run_in_order(tmp_path: Path, monkeypatch: Any) -> None:
     assert (ROOT / install.split()[-1]).is_file()
     with (copy / "result.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["label"] in {"긍정", "부정"} for row in rows] == [True, True]
+    assert [row["label"] in {"긍정", "부정", "중립"} for row in rows] == [True, True]
     assert (copy / "mine.zip").is_file() and (copy / "models" / "mine" / "report.html").is_file()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,11 @@ def test_a_list_names_recipes_and_the_scores_that_they_expect(listing: RecipeLis
         assert set(one.published) <= METRIC_NAMES.keys() and "https://" in listing.source
         if expected.metric in one.published:
             assert one.published[expected.metric] == expected.score and expected.source == listing.source
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_the_script_for_slurm_is_one() -> None:
+    script = str(ROOT / "recipes" / "slurm.sh")
+    subprocess.run(["bash", "-n", script], check=True)
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", script], check=True)

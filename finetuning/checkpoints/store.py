@@ -46,7 +46,7 @@ from finetuning.types import Checkpoint, Progress
 _log = logging.getLogger(__name__)
 _FORMAT = 3  # 3: the fingerprint has one entry per setting, and its hashes of rows are made anew
 _TENSORS, _STATE = ("model.safetensors", "optimizer.safetensors"), "state.json"
-_SHARD = re.compile(r"shard-\d{5}-model-00001-of-00001\.safetensors")  # torch's names
+_SHARD = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")  # torch's names
 _ALIASES = "tensor_aliases"
 
 
@@ -268,9 +268,9 @@ def facts_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return facts
 
 
-def shard_name(process: int) -> str:
-    """Return the name of the file with a process's shards, as torch's Distributed Checkpoint gives it."""
-    return f"shard-{process + 1:05d}-model-00001-of-00001.safetensors"
+def shards_in(folder: Path, process: int) -> list[Path]:
+    """Return the files that a process has written into a checkpoint of several, which torch names."""
+    return sorted(folder.glob(f"shard-{process + 1:05d}-model-*.safetensors"))
 
 
 def _verify(folder: Path) -> None:

@@ -11,11 +11,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.background import BackgroundSaver
-from finetuning.checkpoints.store import CheckpointStore, facts_of, shard_name, write_state
+from finetuning.checkpoints.store import CheckpointStore, facts_of, shards_in, write_state
 from finetuning.device.runtime import Runtime
 from finetuning.files import discard, give_usual_mode, writing
 from finetuning.types import Checkpoint
@@ -23,7 +23,7 @@ from finetuning.types import Checkpoint
 if TYPE_CHECKING:
     import torch
 
-_T = TypeVar("_T")
+_FILE_BYTES = 2**26  # of a process
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
 
@@ -50,16 +50,16 @@ class TogetherSaver(BackgroundSaver):
         store, runtime, target = self.store, self.runtime, self.store.path_of(checkpoint.progress.step)
         partial = runtime.from_main(store.partial_of(target))
         try:
-            _together(runtime, lambda: _main_alone(runtime, lambda: store.begin(partial, checkpoint), target, store))
-            _together(runtime, lambda: _write_shards(partial, checkpoint, runtime, target, store))
-            names = [shard_name(runtime.process)]
-            facts = runtime.gathered(_together(runtime, lambda: list(facts_of(partial, names).items())))
+            runtime.together(lambda: _main_alone(runtime, lambda: store.begin(partial, checkpoint), target, store))
+            runtime.together(lambda: _write_shards(partial, checkpoint, runtime, target, store))
+            names = [path.name for path in shards_in(partial, runtime.process)]
+            facts = runtime.gathered(runtime.together(lambda: list(facts_of(partial, names).items())))
 
             def publish() -> None:
                 write_state(partial, checkpoint, {}, dict(facts))
                 store.publish(partial, target)
 
-            _together(runtime, lambda: _main_alone(runtime, publish, target, store))
+            runtime.together(lambda: _main_alone(runtime, publish, target, store))
             self._path = target
         except ResourceError as error:
             self._error = error
@@ -110,13 +110,26 @@ def _write_shards(
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageWriter
 
-    writer = HuggingFaceStorageWriter(str(partial), save_distributed=True)
+    tensors = _named(checkpoint.model, checkpoint.optimizer)
+    files = _files_of(tensors, runtime.processes)
+    writer = HuggingFaceStorageWriter(str(partial), fqn_to_index_mapping=files, save_distributed=True)
     with _disk(target, store), _quiet():
         try:
-            dcp.save(_named(checkpoint.model, checkpoint.optimizer), storage_writer=writer, process_group=runtime.hosts)
+            dcp.save(tensors, storage_writer=writer, process_group=runtime.hosts)
         except CheckpointException as error:
             raise next(iter(error.failures.values()))[0] from error
-        give_usual_mode(partial.glob(shard_name(runtime.process)))
+        give_usual_mode(shards_in(partial, runtime.process))
+
+
+def _files_of(tensors: Mapping[str, torch.Tensor], processes: int) -> dict[str, int]:
+    """Return the number of the file of each tensor, from 1. A file is made in memory, twice, before it is written."""
+    found, number, size = dict[str, int](), 1, 0
+    for name, tensor in tensors.items():
+        share = tensor.numel() * tensor.itemsize // processes
+        if size and size + share > _FILE_BYTES:
+            number, size = number + 1, 0
+        found[name], size = number, size + share
+    return found
 
 
 def _named(model: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -138,19 +151,6 @@ def _disk(target: Path, store: CheckpointStore) -> Iterator[None]:
         "체크포인트를 저장하지 못했습니다", target, store.remedy("디스크의 남은 공간과 쓰기 권한을 확인한 뒤")
     ):
         yield
-
-
-def _together(runtime: Runtime, work: Callable[[], _T]) -> _T:
-    """Do the work; raise the error of the first process that had one, in all of them."""
-    made, error = None, None
-    try:
-        made = work()
-    except Exception as own:  # of any kind: the others wait
-        error = own
-    first = next((one for one in runtime.by_process(error) if one is not None), None)
-    if first is not None:
-        raise first
-    return made  # type: ignore[return-value]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from finetuning.commands.board_flags import BOARD_FLAGS, add_board_flags, check_
 from finetuning.commands.corpus_flags import CORPUS_FLAGS, add_corpus_flags, check_corpus_flags
 from finetuning.commands.export_flags import add_export_flags
 from finetuning.commands.generate_flags import GENERATE_FLAGS, add_generate_flags, check_generate_flags
+from finetuning.commands.plan_flags import PLAN_FLAGS, add_plan_flags
 from finetuning.files import user_path
 
 # The other commands work on a saved model, with the settings saved beside it.
@@ -36,8 +37,7 @@ _COMMAND_FLAGS = {
     "--license": ("export",),
     "--adapters": ("export",),
     "--defuse_formulas": ("predict",),
-    "--compare": ("plan",),
-    "--time": ("plan",),
+    **dict.fromkeys(PLAN_FLAGS, ("plan",)),
     "--seeds": ("train",),
     "--trials": ("sweep",),
     "--html": ("runs",),
@@ -72,12 +72,6 @@ def add_command_flags(parser: argparse.ArgumentParser) -> None:
         help="sweep, train --seeds: 끝난 학습의 체크포인트를 지우지 않습니다 (기본값: 가장 좋은 모델만 남김)",
     )  # fmt: skip
     parser.add_argument(
-        "--compare", nargs="+", metavar="모델", help="plan: tokenizer를 나란히 비교할 다른 모델들 (ID 또는 폴더)"
-    )
-    parser.add_argument(
-        "--time", action="store_true", help="plan: 가중치를 읽어 몇 스텝을 실행해 보고 학습 시간을 추정합니다"
-    )
-    parser.add_argument(
         "--allow_changed", action="store_true",
         help="--resume: 학습률처럼 앞으로의 스텝에만 영향을 주는 설정은 체크포인트와 달라도 새 값으로 이어 갑니다",
     )  # fmt: skip
@@ -104,7 +98,7 @@ def add_command_flags(parser: argparse.ArgumentParser) -> None:
         "--defuse_formulas", action="store_true",
         help="predict: .csv에서 =, +, -, @로 시작하는 텍스트 앞에 작은따옴표를 붙여 엑셀이 수식으로 실행하지 못하게 함",
     )  # fmt: skip
-    for add_flags in (add_generate_flags, add_corpus_flags, add_board_flags):
+    for add_flags in (add_plan_flags, add_generate_flags, add_corpus_flags, add_board_flags):
         add_flags(parser)
 
 

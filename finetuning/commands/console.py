@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, TextIO
 
 from exceptions import DataError, FinetuningError, ResourceError
 from finetuning.cells import printable
+from finetuning.device.peers import is_main
 
 _INPUT, _OUTPUT = "표준 입력", "표준 출력"
 _ITEM = "\n  - "
@@ -108,8 +109,8 @@ def _open_closed_descriptors() -> list[int]:
 
 
 def tell(notes: Iterable[str]) -> None:
-    """Write notes to standard error, a line each, before the log is set up."""
-    for note in notes:
+    """Write notes to standard error, a line each and once for all processes, before the log is set up."""
+    for note in notes if is_main() else ():
         print(f"주의: {printable(note)}", file=sys.stderr)
 
 

@@ -42,14 +42,15 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         return
     evaluator = saved_model(session, arguments)
     corpus = _corpus(session, arguments)
-    if is_one_file(arguments):
-        given = Path(arguments.dataset).expanduser()
-        split, rows = given.stem, session.data.load_file(given)
-    else:
-        split, rows = session.data.load_split(arguments.split)
-    if evaluator.label_names:
-        session.data.check_labels(rows, evaluator.label_names)
-    examples = session.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+    with session.runtime.main_first():  # which caches them
+        if is_one_file(arguments):
+            given = Path(arguments.dataset).expanduser()
+            split, rows = given.stem, session.data.load_file(given)
+        else:
+            split, rows = session.data.load_split(arguments.split)
+        if evaluator.label_names:
+            session.data.check_labels(rows, evaluator.label_names)
+        examples = session.data.encode(rows, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
     examples = compared(session, evaluator, {split: examples}, starts_here=False)[split]
     session.data.prune_cache()
     evaluator.tell_decoding(is_measured=True)
@@ -69,8 +70,8 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         _write(session, evaluator, rows, examples, evaluation, split, quality, steps)
     for line in lines_of(quality) if quality is not None else ():
         _log.info("%s", line)
-    # what is saved does not depend on who reads this
-    print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
+    if session.runtime.is_main:  # what is saved does not depend on who reads this
+        print(printable(evaluation_line(split, len(rows), evaluation.metrics)))
     tell(steps)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError, SettingsError
 from finetuning.commands.chat import check_converses
-from finetuning.commands.console import input_lines
 from finetuning.commands.session import Session, load_saved_model, saved_model
+from finetuning.commands.sharing import lines_for_all
 from finetuning.commands.what_next import tell
 from finetuning.config.ladder import with_changes
 from finetuning.files import command_of_this_program, discard
@@ -47,21 +47,16 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     from finetuning.inference.choosing import Left, kept_rows
     from finetuning.reporting.predictions import write_predictions
 
-    _check_output(arguments.output)
-    if session.runtime.processes > 1:
-        raise SettingsError(
-            "generate는 프로세스 하나로만 실행합니다.",
-            where="torchrun, accelerate launch",
-            remedy="python으로 실행하세요.",
-        )
+    session.runtime.on_main(lambda: _check_output(arguments.output))
     check_converses(session)
     session = session.with_settings(with_changes(session.settings, {"text_generation.format": "chat"}), session.task)
     rows, answers = _answers(session, arguments)
     scored, left = _scored(session, rows, answers, arguments), Left()
-    write_predictions(arguments.output, kept_rows(rows, scored, arguments.keep, left))
-    discard(_journal_path(arguments.output))
-    _tell_counts(scored, left, arguments)
-    tell(_steps(session, arguments))
+    if session.runtime.is_main:
+        write_predictions(arguments.output, kept_rows(rows, scored, arguments.keep, left))
+        discard(_journal_path(arguments.output))
+        _tell_counts(scored, left, arguments)
+        tell(_steps(session, arguments))
 
 
 def _answers(session: Session, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[list[GeneratedText]]]:
@@ -71,7 +66,7 @@ def _answers(session: Session, arguments: argparse.Namespace) -> tuple[list[dict
     from finetuning.tasks.generation.causal import CausalScorer
 
     evaluator = saved_model(session, arguments)
-    source = session.data.load_unlabelled(arguments.input, input_lines())
+    source = session.data.load_unlabelled(arguments.input, lines_for_all(session.runtime))
     rows: list[dict[str, Any]] = [dict(row) for clean, _ in source.chunks() for row in clean.table]
     scorer = session.task.scores
     assert isinstance(scorer, CausalScorer)  # or `check_converses` had refused it

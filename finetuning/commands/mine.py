@@ -77,10 +77,6 @@ def _check(session: Session, arguments: argparse.Namespace) -> None:
             where=f"--by {arguments.by}",
             remedy="`pip install kiwipiepy -c requirements-lock.txt` 명령으로 설치하거나 --by dense로 실행하세요.",
         )
-    if session.runtime.processes > 1:
-        raise SettingsError(
-            "mine은 프로세스 하나로만 실행합니다.", where="torchrun, accelerate launch", remedy="python으로 실행하세요."
-        )
 
 
 def _questions(rows: Iterable[Mapping[str, Any]]) -> dict[str, _Asked]:

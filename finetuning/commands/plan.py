@@ -14,7 +14,7 @@ from finetuning.commands.timing import time_lines
 from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.what_next import step_to_train, tell
 from finetuning.data.table import numbers
-from finetuning.planning.preview import memory_lines, padding_line
+from finetuning.planning.preview import memory_lines, padding_line, process_lines
 from finetuning.reporting.findings import finding_lines, foreseen
 
 
@@ -28,7 +28,8 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     prepared = prepare(session, tokenizer, max_length)
     session, splits, label_names, examples = prepared.session, prepared.splits, prepared.label_names, prepared.examples
     settings, train = session.settings, examples["train"]
-    window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * session.runtime.processes
+    processes = arguments.processes or 1
+    window = settings.data.batch_size * settings.memory.gradient_accumulation_steps * processes
     windows = windows_per_epoch(train.per_epoch, window)
     lines = [
         f"태스크: {session.task.name}, 모델: {settings.model.name}",
@@ -49,6 +50,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         padding_line(fitting, window),
         *tokenizer_lines(prepared, tokenizer, max_length, arguments.compare or ()),
         *memory_lines(fitting, estimate),
+        *(process_lines(fitting, estimate, processes) if processes > 1 else ()),
         *session.origins.lines(settings),
         *finding_lines("조언", foreseen(known_of(prepared, max_length))),
         *(time_lines(prepared, tokenizer, max_length) if arguments.time else ()),

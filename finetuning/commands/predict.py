@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from exceptions import SettingsError
-from finetuning.commands.console import input_lines
 from finetuning.commands.session import Session, saved_model
+from finetuning.commands.sharing import lines_for_all
 from finetuning.commands.what_next import tell_after_use
 
 if TYPE_CHECKING:
@@ -37,21 +38,26 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         answer_rows(session, saved_model(session, arguments))
         return
     gives_vectors = session.task.shows.gives_vectors and arguments.corpus is None
-    check_output(arguments.output, arguments.input, SUFFIXES if gives_vectors else ())
+    output, runtime = arguments.output, session.runtime
+    runtime.on_main(lambda: check_output(output, arguments.input, SUFFIXES if gives_vectors else ()))
     _check_searches(session, arguments)
     evaluator = saved_model(session, arguments)
-    source = session.data.load_unlabelled(arguments.input, input_lines())
+    source = session.data.load_unlabelled(arguments.input, lines_for_all(runtime))
     evaluator.tell_decoding(is_measured=False)
     cell = as_cell_without_formula if arguments.defuse_formulas else as_cell
     predictor = Predictor(evaluator)
     if arguments.corpus is not None:
-        write_predictions(arguments.output, _found(session, evaluator, predictor, source, arguments), cell)
-    elif arguments.output is not None and arguments.output.suffix.lower() in SUFFIXES:
-        write_vectors(arguments.output, predictor.predict(source))
+        found = _found(session, evaluator, predictor, source, arguments)
     else:
-        write_predictions(arguments.output, predictor.predict(source), cell)
+        found = predictor.predict(source)
+    if not runtime.is_main:  # which computes its share of the rows, and the main process writes them all
+        deque(found, maxlen=0)
+    elif output is not None and output.suffix.lower() in SUFFIXES:
+        write_vectors(output, found)
+    else:
+        write_predictions(output, found, cell)
     _log.info("%s", predictor.said.line())
-    taken = {"predict-file": arguments.output, "search": arguments.corpus}
+    taken = {"predict-file": output, "search": arguments.corpus}
     tell_after_use(session, arguments, "predict", *(name for name, used in taken.items() if used))
 
 

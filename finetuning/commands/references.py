@@ -43,5 +43,5 @@ def compared(
         return splits
     models = session.with_settings(session.settings, session.task).models
     models.name = asked
-    other = session.evaluator(models.load_saved(), evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
+    other = session.evaluator(models.load_saved, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
     return with_references(other, splits, session.data.cache)

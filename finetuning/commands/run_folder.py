@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from finetuning.checkpoints.names import (
     with_own_name,
 )
 from finetuning.commands.nearby_runs import nothing_to_resume
+from finetuning.device.peers import is_elastic, is_restarted
 from finetuning.files import write_json
 from finetuning.korean.particles import with_particle
 
@@ -86,8 +87,11 @@ def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: b
         SettingsError: The checkpoint is not of this output_dir.
     """
     if arguments.checkpoint_path is not None:
-        return _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given, arguments.words)
+        run = _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given, arguments.words)
+        return replace(run, checkpoint=None) if is_restarted() else run
     newest = newest_run(output_dir)
+    # a group that may be started again goes on with what it had saved
+    arguments.resume = arguments.resume or (is_elastic() and is_unfinished(newest.path))
     if arguments.resume:
         note = f"가장 최근 학습을 이어 갑니다: {newest.path}" if newest.number > 1 else None
         return RunFolder(newest.path, newest.name, newest.number, note)

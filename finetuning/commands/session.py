@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +20,7 @@ from finetuning.models.agreement import TokenRows, fit_special_ids
 from finetuning.models.quantization import check_device
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from data_manager import DataManager
     from finetuning.data.examples import Examples
@@ -95,14 +96,17 @@ class Session:
 
         return replace(self, models=ModelManager(self.settings, self.task, extension))
 
-    def evaluator(self, model: Any, tokenizer: Any, label_names: Sequence[str], max_length: int) -> Evaluator:
-        """Put a model on the device and return what evaluates it."""
+    def evaluator(
+        self, load: Callable[[], PreTrainedModel], tokenizer: Any, label_names: Sequence[str], max_length: int
+    ) -> Evaluator:
+        """Load a model onto the device, whole or this process's part of it, and return what evaluates it."""
         from finetuning.inference.evaluator import Evaluator
+        from finetuning.training.sharded import placed
         from memory_utils import MemoryManager
 
+        model = placed(load, self.settings, self.runtime)
         memory = MemoryManager(self.settings, self.runtime.device, max_length)
         fit_special_ids(model, tokenizer)
-        model.to(self.runtime.device)
         self.task.scores.fit_model(model, tokenizer)
         return Evaluator(self.task, model, tokenizer, label_names, max_length, self.runtime, memory, self.stop.check)
 
@@ -111,8 +115,8 @@ class Session:
         from finetuning.ops.recompute import recompute_activations
 
         self.runtime.seed_model(self.settings.training.seed)
-        model = self.models.load_model(label_names, TokenRows.of(tokenizer))
-        evaluator = self.evaluator(model, tokenizer, label_names, max_length)
+        load = partial(self.models.load_model, label_names, TokenRows.of(tokenizer))
+        evaluator = self.evaluator(load, tokenizer, label_names, max_length)
         self.models.check_savable(evaluator.model, tokenizer)
         evaluator.memory.trains = True
         if self.settings.memory.gradient_checkpointing:
@@ -230,9 +234,13 @@ def load_saved_model(session: Session) -> Evaluator:
     tokenizer = session.models.load_trained_tokenizer()
     max_length = session.models.usable_length(tokenizer)
     label_names = session.models.label_names()
-    model = session.models.load_saved()
-    cover(model, TokenRows.of(tokenizer).all)
-    return session.evaluator(model, tokenizer, label_names, max_length)
+
+    def load() -> PreTrainedModel:
+        model = session.models.load_saved()
+        cover(model, TokenRows.of(tokenizer).all)
+        return model
+
+    return session.evaluator(load, tokenizer, label_names, max_length)
 
 
 def find_saved(session: Session, arguments: argparse.Namespace) -> None:

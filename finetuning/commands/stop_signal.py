@@ -8,7 +8,7 @@ from typing import Any
 
 from exceptions import StopRequested
 from finetuning.commands.console import tell_at_once
-from finetuning.device.peers import launches_several
+from finetuning.device.peers import is_main, launches_several
 
 _STOPPING = "\n중단 요청을 받았습니다. 지금 스텝을 마치고 상태를 저장합니다. 한 번 더 누르면 바로 끝납니다.\n"
 
@@ -55,5 +55,11 @@ class StopSignal:
             os._exit(128 + number)
         self.number = number
         # not through the log: the signal may have come in the middle of a write to the same stream
-        if os.environ.get("RANK", "0") == "0":
+        if is_main():
             tell_at_once(_STOPPING)
+
+
+def ignore_launcher() -> None:
+    """Let a process that is about to end do so: where another one has ended, torchrun sends SIGTERM to the rest."""
+    if launches_several():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

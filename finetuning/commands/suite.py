@@ -50,9 +50,9 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     report = SuiteReport(
         names, folder.name, None if base is None else public_name(base), changes, version(harness), harness
     )
-    for line in lines_of(report):
-        print(printable(line))
     if session.runtime.is_main:
+        for line in lines_of(report):
+            print(printable(line))
         _write(session, folder if folder.is_dir() else session.output_dir, report)
     tell_after_use(session, arguments)
 
@@ -118,7 +118,7 @@ def _scores_before(session: Session, folder: Path, scored: Scoring) -> tuple[str
         models.name = base
         tokenizer = models.load_trained_tokenizer()
         _log.info("학습 전 모델도 평가합니다: %s", base)
-        evaluator = session.evaluator(models.load_base(), tokenizer, (), models.usable_length(tokenizer))
+        evaluator = session.evaluator(models.load_base, tokenizer, (), models.usable_length(tokenizer))
     except FinetuningError as error:
         _log.warning("학습 전 모델을 읽지 못해 비교하지 않습니다. %s (%s)", error.what, error.where)
         return None, ()

@@ -30,6 +30,7 @@ from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.what_next import tell, words_for_more_epochs
 from finetuning.config.ladder import remembered, with_changes
 from finetuning.config.preset import KEYS
+from finetuning.device.peers import is_elastic
 from finetuning.files import discard
 from finetuning.models.adapters import METHODS
 from finetuning.models.chat_template import keep_template, kept_template
@@ -115,6 +116,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
 
 def _train(session: Session, arguments: argparse.Namespace) -> None:
     from finetuning.checkpoints.store import CheckpointStore
+    from finetuning.training.resume import with_window_of
 
     started, output_dir = time.perf_counter(), session.output_dir
     check_device(session.settings, session.runtime.device)
@@ -123,6 +125,10 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     resumes = arguments.resume or arguments.checkpoint_path is not None
     path = checkpoint_to_resume(store, arguments.run, resumes, arguments.words)
     checkpoint = store.load(path) if path is not None else None
+    if checkpoint is not None and is_elastic():
+        session = session.with_settings(
+            with_window_of(checkpoint.fingerprint, session.settings, session.runtime.processes), session.task
+        )
     folders = (path.parent.parent, output_dir) if path is not None else ()
     session = as_asked(session, folders)
     earlier, template = read_kept(*folders), kept_template(*folders)
@@ -297,12 +303,8 @@ def _saved_best(
     session: Session, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
 ) -> Evaluator:
     """Load the best model as it was saved, divided among the processes as in training."""
-    from finetuning.training.sharded import shards_of_model
-
     session.models.name = str(session.output_dir)
-    best = session.evaluator(session.models.load_saved(), tokenizer, label_names, max_length)
-    shards_of_model(best, session.settings)
-    return best
+    return session.evaluator(session.models.load_saved, tokenizer, label_names, max_length)
 
 
 def _beside_untrained(before: float | None, best: Evaluator, validation: Examples) -> Untrained | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import FinetuningError, SettingsError, StopRequested
+from exceptions import FinetuningError, StopRequested
 from finetuning.commands.session import Session, prepare
 from finetuning.commands.what_next import step_to_train, tell
 from finetuning.config.schema import Settings
@@ -127,13 +127,8 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
         arguments: The command line.
 
     Raises:
-        SettingsError: There are several processes.
         FinetuningError: The results differ.
     """
-    if session.runtime.processes > 1:
-        raise SettingsError(
-            "verify-resume는 프로세스 하나로 실행합니다.", where="명령줄", remedy="torchrun 없이 실행하세요."
-        )
     tokenizer = session.models.load_tokenizer()
     max_length = session.models.usable_length(tokenizer)
     prepared = prepare(session, tokenizer, max_length)

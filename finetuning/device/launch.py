@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 
 from exceptions import SettingsError
 from finetuning.korean.particles import with_particle
@@ -104,3 +105,19 @@ def told_if_waiting() -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def join_anew(backend: str, wait: timedelta) -> None:
+    """Join a group that may be started again, under names of this start.
+
+    torchrun (2.13) keeps one store for all starts, and a process would find the addresses of those that have ended.
+
+    Args:
+        backend: torch's name of the way in which the devices exchange tensors.
+        wait: How long a process waits for the others.
+    """
+    import torch.distributed as dist
+
+    store, rank, size = next(dist.rendezvous("env://", timeout=wait))
+    start = f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT')}-of-{size}"
+    dist.init_process_group(backend, store=dist.PrefixStore(start, store), rank=rank, world_size=size, timeout=wait)

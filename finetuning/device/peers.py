@@ -13,9 +13,27 @@ _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe",
 _SOON_S = 1.0  # in which the process that failed says why
 
 
+def is_main(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this process speaks for its group; known before the group has met."""
+    return environment.get("RANK", "0") == "0"
+
+
 def launches_several(environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether a launcher such as torchrun started this process, and hands signals on to it."""
     return "TORCHELASTIC_RUN_ID" in environment
+
+
+def is_elastic(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the launcher starts the group again where a process of it ends, perhaps with fewer machines.
+
+    torchrun counts such starts only where a process failed, and not where a machine came or went.
+    """
+    return environment.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+
+
+def is_restarted(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the launcher started the group again because a process of it had failed."""
+    return environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def launcher_words(environment: Mapping[str, str] = os.environ) -> list[str]:

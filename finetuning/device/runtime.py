@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from finetuning.device.launch import check_launch, told_if_waiting
+from finetuning.device.launch import check_launch, join_anew, told_if_waiting
 from finetuning.device.loss_scale import LossScale
+from finetuning.device.peers import is_elastic
 from finetuning.device.reduction import sum_in_buckets
 from finetuning.types import NO_CARD, Card
 
@@ -178,10 +179,22 @@ class Runtime:
         """Whether this process writes files and logs."""
         return bool(self.accelerator.is_main_process)
 
-    def main_first(self) -> AbstractContextManager[None]:
-        """Return a context that the main process enters and leaves before the others enter."""
-        context: AbstractContextManager[None] = self.accelerator.main_process_first()
-        return context
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Run the block in the main process first, then in the first one of each other machine, then in the others.
+
+        So one process a machine prepares what lies on the machine's own disk, and one of all what lies on a shared one.
+        """
+        turn = 0 if self.is_main else 1 if self.accelerator.is_local_main_process else 2
+        for _ in range(turn):
+            self._meet()
+        yield
+        for _ in range(2 - turn):
+            self._meet()
+
+    def _meet(self) -> None:
+        if self.processes > 1:
+            dist.barrier(group=self.hosts)
 
     def totals(self, values: Sequence[float]) -> tuple[float, ...]:
         """Return the sum of the processes' values for each of them. Hosts meet here; no device is waited for."""
@@ -230,6 +243,24 @@ class Runtime:
         dist.all_gather_object(everyone, mine, group=self.hosts)
         return everyone
 
+    def together(self, work: Callable[[], _T]) -> _T:
+        """Do the work in every process; raise the error of the first one that had one, in all of them."""
+        if self.processes == 1:
+            return work()
+        made, error = None, None
+        try:
+            made = work()
+        except Exception as own:  # of any kind: the others wait
+            error = own
+        first = next((one for one in self.by_process(error) if one is not None), None)
+        if first is not None:
+            raise first
+        return made  # type: ignore[return-value]
+
+    def on_main(self, work: Callable[[], _T]) -> _T:
+        """Do the work in the main process alone; return its result, or raise its error, in every process."""
+        return self.from_main(self.together(work if self.is_main else lambda: None))  # type: ignore[return-value]
+
     def from_main(self, value: _T) -> _T:
         """Return the main process's value in every process."""
         if self.processes == 1:
@@ -267,6 +298,8 @@ def start_runtime(precision: str, deterministic: bool, wait: timedelta = _WAIT) 
     switch_cudnn_attention_off()
     choose_kernels(deterministic)
     with told_if_waiting():
+        if is_elastic():
+            join_anew("gloo" if on_cpu else "nccl", wait)
         group = InitProcessGroupKwargs(timeout=wait)
         accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[group])
     if accelerator.num_processes == 1 or on_cpu:

@@ -6,7 +6,8 @@ backward pass of a window. Source: Zhao et al. 2023; torchtitan's use of `fully_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -69,9 +70,13 @@ class Shards:
 
     def forget_pass(self) -> None:
         """Forget a pass that failed in every process, with what it had gathered."""
-        if hasattr(self.model, "reset_iter_state"):  # torch 2.13
-            self.model.reset_iter_state()
-        free_gathered(self.model)  # type: ignore[arg-type]
+        _forget_pass(self.model)
+
+
+def _forget_pass(model: FSDPModule) -> None:
+    if hasattr(model, "reset_iter_state"):  # torch 2.13
+        model.reset_iter_state()
+    free_gathered(model)  # type: ignore[arg-type]
 
 
 def free_gathered(model: torch.nn.Module) -> None:
@@ -86,24 +91,22 @@ def is_sharded(model: torch.nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def shard(
+def divide(
     model: torch.nn.Module, blocks: Sequence[torch.nn.Module], apart: Sequence[torch.nn.Module],
-    mode: Literal["full", "hybrid"], runtime: Runtime,
-) -> Shards:  # fmt: skip
-    """Divide a model among the processes, in place.
+    mode: Literal["full", "hybrid"], runtime: Runtime, fill: Callable[[torch.nn.Module], None],
+) -> None:  # fmt: skip
+    """Divide a model among the processes, in place. No process but the main one ever holds all of it.
 
     Blocks are gathered in autocast's precision, which halves what is sent; their gradients are summed in float32. The
     weights outside (embedding, head) are gathered as they are, so that hidden states keep their precision.
 
     Args:
-        model: The model, whole in every process.
+        model: The model on the meta device, the same in every process.
         blocks: The modules that are gathered one by one: those that repeat.
         apart: Others that are gathered by themselves, such as a head that shares no weight.
         mode: `full` over all processes; `hybrid` over those of a node, with a copy in each node.
         runtime: The processes, their device and precision.
-
-    Returns:
-        The shards of this process.
+        fill: Puts a module on the device with its values; called before it is divided.
     """
     device, here = runtime.device.type, runtime.processes_here
     if mode == "hybrid":
@@ -114,16 +117,50 @@ def shard(
     halved = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     plain = MixedPrecisionPolicy(cast_forward_inputs=False)
     for block in blocks:
+        fill(block)
         fully_shard(block, mesh=mesh, mp_policy=halved if runtime.precision == "bf16" else plain)
-    for module in apart:
+    for module in (*apart, model):
+        fill(module)
         fully_shard(module, mesh=mesh, mp_policy=plain)
-    whole: Any = fully_shard(model, mesh=mesh, mp_policy=plain)
     for module in model.modules():
         if isinstance(module, FSDPModule):  # the window divides, and gloo cannot
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-    local = {one: _local(one) for one in model.parameters() if one.requires_grad}
-    return Shards(whole, mesh, local)
+
+
+def shards_of(model: torch.nn.Module) -> Shards | None:
+    """Return this process's shards of a model; None where it is whole."""
+    if not isinstance(model, FSDPModule):
+        return None
+    parameters: list[Any] = list(model.parameters())
+    return Shards(model, parameters[0].device_mesh, {one: _local(one) for one in parameters if one.requires_grad})
+
+
+@contextmanager
+def run_in_parts(model: torch.nn.Module) -> Iterator[None]:
+    """Hold the weights outside a sharded model's blocks whole, so that in the block a part of it can run by itself.
+
+    Every process has to run the same. Blocks that are gathered in bfloat16 are multiplied under autocast. Of a whole
+    model nothing is changed.
+    """
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model._get_fsdp_state()._lazy_init()  # else the first part that runs would count as the whole
+    model.unshard()
+    device: torch.device = next(model.parameters()).device
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=len(dtypes_of(model)) > 1):
+            yield
+    finally:
+        _forget_pass(model)
+
+
+def dtypes_of(model: torch.nn.Module) -> set[torch.dtype]:
+    """Return the floating-point dtypes that a model's weights have when they are used."""
+    used = {one.dtype for one in model.parameters() if one.is_floating_point()}
+    gathered = (one._get_fsdp_state()._mp_policy.param_dtype for one in model.modules() if isinstance(one, FSDPModule))
+    return used | {dtype for dtype in gathered if dtype is not None}
 
 
 def _local(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
@@ -141,6 +178,11 @@ def like(parameter: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
     )  # fmt: skip
 
 
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that may be divided as one that is not. Every process has to call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def whole_tensors(tensors: dict[str, torch.Tensor], keeps: bool) -> dict[str, torch.Tensor]:
     """Gather tensors one by one into the CPU's memory. Every process has to call it.
 
@@ -153,9 +195,9 @@ def whole_tensors(tensors: dict[str, torch.Tensor], keeps: bool) -> dict[str, to
     """
     found: dict[int, torch.Tensor] = {}
     for key, tensor in {id(tensor): tensor for tensor in tensors.values()}.items():  # a tied one once in all processes
-        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        gathered = whole(tensor)
         if keeps:
-            found[key] = whole.detach().to("cpu", copy=not isinstance(tensor, DTensor))
+            found[key] = gathered.detach().to("cpu", copy=not isinstance(tensor, DTensor))
     return {name: found[id(tensor)] for name, tensor in tensors.items()} if keeps else {}
 
 

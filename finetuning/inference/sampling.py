@@ -1,7 +1,8 @@
 """Several answers to each prompt, in batches of like length whose results are kept as they are made.
 
-The batches are a function of the prompts and the settings alone. So answers that were stopped and resumed are those of
-a run that never stopped, bit for bit on one device, unless memory ran out in one of the two and a batch was halved.
+The batches are a function of the prompts and the settings alone; several processes make them in turns. So answers that
+were stopped and resumed, on any number of processes, are those of a run that never stopped, bit for bit on one kind of
+device, unless memory ran out in one of the two and a batch was halved.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 
 from finetuning.data.examples import batches_by_length
+from finetuning.device.sharding import is_sharded
 from finetuning.inference.evaluator import BUDGET_FACTOR, Evaluator, unless_out_of_memory
 from finetuning.inference.journal import Journal, open_journal
 from finetuning.korean.text_quality import GeneratedText
@@ -66,19 +69,24 @@ class Sampler:
         lengths = np.repeat([len(ids) for ids in prompts], self.count) + self.decoding.max_new_tokens
         budget = BUDGET_FACTOR * evaluator.memory.token_budget
         numbers = np.concatenate(self._numbers(prompts))
-        journal = open_journal(path, self._work(prompts, budget))
+        runtime = evaluator.runtime
+        journal = runtime.on_main(lambda: open_journal(path, self._work(prompts, budget)))
         batches, texts = batches_by_length(lengths, budget), dict[int, GeneratedText]()
         if journal.done:
             _log.info("만들어 둔 답에서 이어서 만듭니다. 묶음 %s/%s개", f"{len(journal.done):,}", f"{len(batches):,}")
         evaluator.model.eval()
+        todo = [number for number in range(len(batches)) if number not in journal.done]
+        for start in range(0, len(todo), runtime.processes):  # a batch for each process
+            turn = todo[start : start + runtime.processes]
+            evaluator.check_stop()
+            mine = turn[min(runtime.process, len(turn) - 1)]  # all run a sharded model equally often
+            made = self._made(prompts, batches[mine], numbers, lengths)
+            found = runtime.by_process([[one.text, one.ended] for one in made])[: len(turn)]
+            runtime.on_main(partial(_keep, journal, turn, found, len(batches)))
+            journal.done.update(zip(turn, found, strict=True))
         for number, batch in enumerate(batches):
-            if number not in journal.done:
-                evaluator.check_stop()
-                made = self._made(prompts, batch, numbers, lengths)
-                journal.add(number, [[one.text, one.ended] for one in made])
-                _tell(number, journal, len(batches))
-            found = (GeneratedText(text, ended) for text, ended in journal.done[number])
-            texts.update(zip(batch.tolist(), found, strict=True))
+            kept = (GeneratedText(text, ended) for text, ended in journal.done[number])
+            texts.update(zip(batch.tolist(), kept, strict=True))
         return [[texts[row * self.count + answer] for answer in range(self.count)] for row in range(len(rows))]
 
     def _numbers(self, prompts: Sequence[Sequence[int]]) -> list[range]:
@@ -99,11 +107,17 @@ class Sampler:
         def work(places: np.ndarray) -> list[GeneratedText]:
             asked = [prompts[place] for place in (places // self.count).tolist()]
             answers = numbers[places].tolist()
-            with torch.inference_mode(), evaluator.runtime.autocast():
+            # see `Evaluator.in_batches`
+            with (
+                torch.no_grad() if is_sharded(evaluator.model) else torch.inference_mode(),
+                evaluator.runtime.autocast(),
+            ):
                 return self.scorer.continued(evaluator.model, asked, evaluator.tokenizer, self.decoding, answers)
 
         if (made := unless_out_of_memory(work, batch)) is not None:
             return made
+        if is_sharded(evaluator.model):  # the others wait for this process inside a pass
+            raise evaluator.memory.ran_out("답을 만드는 도중에 메모리가 부족해졌습니다.")
         evaluator.memory.shrink(int(lengths[batch].max()) * len(batch), len(batch))
         halves = np.array_split(batch, 2)
         return [one for half in halves for one in self._made(prompts, half, numbers, lengths)]
@@ -122,7 +136,9 @@ class Sampler:
         }
 
 
-def _tell(number: int, journal: Journal, batches: int) -> None:
-    """Log the progress some ten times."""
-    if (number + 1) * _TOLD // batches > number * _TOLD // batches:
-        _log.info("답을 만드는 중: 묶음 %s/%s개", f"{len(journal.done):,}", f"{batches:,}")
+def _keep(journal: Journal, turn: Sequence[int], made: Sequence[Any], batches: int) -> None:
+    """Add batches to the journal, and log the progress some ten times."""
+    for number, own in zip(turn, made, strict=True):
+        journal.add(number, own)
+        if (number + 1) * _TOLD // batches > number * _TOLD // batches:
+            _log.info("답을 만드는 중: 묶음 %s/%s개", f"{len(journal.done):,}", f"{batches:,}")

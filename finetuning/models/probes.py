@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from finetuning.device.oom import is_out_of_memory
+from finetuning.device.sharding import dtypes_of, is_sharded, run_in_parts
 from finetuning.ops.attention_ways import Attend
 from finetuning.ops.dense_attention import causal_tokens, dense_tokens, layers_of, without_padding
 
@@ -194,8 +195,13 @@ def _runs_base_model(model: PreTrainedModel) -> bool:
     OPT's calls the decoder inside it, so only such models run a whole pass here.
     """
 
+    is_reached, stops = False, not is_sharded(model)  # a pass that is broken off would have to be forgotten
+
     def reached(*_: object) -> None:
-        raise _Reached
+        nonlocal is_reached
+        is_reached = True
+        if stops:
+            raise _Reached
 
     hook = model.base_model.register_forward_pre_hook(reached)
     is_meta = model.device.type == "meta"  # no values are computed there, and no conditions are needed
@@ -203,13 +209,14 @@ def _runs_base_model(model: PreTrainedModel) -> bool:
         with torch.no_grad() if is_meta else trial_conditions(model):
             model(input_ids=torch.arange(4, device=model.device)[None], use_cache=False)
     except _Reached:
-        return model.base_model is not model or model.get_output_embeddings() is None  # a bare model is its own base
+        pass
     except REFUSALS as error:
         if is_out_of_memory(error):
             raise
     finally:
         hook.remove()
-    return False
+    # a bare model is its own base
+    return is_reached and (model.base_model is not model or model.get_output_embeddings() is None)
 
 
 def _claims_attention_backend(model: PreTrainedModel) -> bool:
@@ -249,6 +256,7 @@ def trial_conditions(model: PreTrainedModel) -> Iterator[None]:
         with (
             torch.no_grad(),
             torch.autocast(model.device.type, torch.bfloat16, enabled=_has_mixed_dtypes(model)),
+            run_in_parts(model),
             _full_float32(),
             _fixed_random_state(model.device),
         ):
@@ -259,7 +267,7 @@ def trial_conditions(model: PreTrainedModel) -> Iterator[None]:
 
 def _has_mixed_dtypes(model: PreTrainedModel) -> bool:
     """Return whether the weights have several floating-point dtypes."""
-    return len({parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}) > 1
+    return len(dtypes_of(model)) > 1
 
 
 @contextmanager

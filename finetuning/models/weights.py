@@ -104,10 +104,12 @@ def hash_of_weights(model: torch.nn.Module) -> str:
     """Hash all weights; a model of 270 million parameters takes about a second."""
     import torch
 
+    from finetuning.device.sharding import whole
+
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(whole(parameter.detach()).cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -115,7 +117,9 @@ def start_of(weight: torch.Tensor) -> torch.Tensor:
     """Return a float32 copy of a weight's first values, on the CPU; a changed weight is known by them."""
     import torch
 
-    first = weight.detach().flatten()[:_START]
+    from finetuning.device.sharding import whole
+
+    first = whole(weight.detach()).flatten()[:_START]
     return first.to("meta" if first.is_meta else "cpu", torch.float32, copy=True)
 
 

@@ -237,7 +237,7 @@ def plain_head(model: PreTrainedModel) -> torch.nn.Linear | None:
     finally:
         model.train(was_training)
     if logits.is_meta:  # no values to compare, but a tensor that nothing was done to after the head is the same one
-        return head if any(logits is output for output in made) or not _is_scaled(model) else None
+        return head if any(logits is output for output in made) or not scales_logits(model) else None
     return head if bool((expected - logits).abs().max() <= 1e-3 * logits.abs().max()) else None
 
 
@@ -248,7 +248,7 @@ def _multiplying(model: PreTrainedModel) -> AbstractContextManager[None]:
     return torch.autocast(model.device.type, torch.bfloat16) if is_mixed else nullcontext()
 
 
-def _is_scaled(model: PreTrainedModel) -> bool:
+def scales_logits(model: PreTrainedModel) -> bool:
     """Return whether a model's config says that its logits are capped, or multiplied by something but one."""
     config = model.config.get_text_config()
     return any(getattr(config, name, None) not in (None, 1) for name in _SCALES)

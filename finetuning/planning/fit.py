@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from finetuning.device.runtime import Runtime
+    from finetuning.planning.divided import Division
     from finetuning.planning.types import Estimate, Workload
     from finetuning.planning.workload import Source
     from finetuning.windows.layouts import Layout
@@ -52,16 +53,26 @@ class Fitting:
         return self.limit - self.taken
 
     def estimate(self, settings: Settings) -> Estimate:
-        """Estimate the memory of the run under these settings by counting."""
+        """Estimate the memory of a process of the run under these settings by counting."""
         from finetuning.planning.estimate import estimate_memory
 
-        return estimate_memory(*self._run_under(settings), settings)
+        outline, workload = self._run_under(settings)
+        division = self._division(outline, workload, settings)  # before the count changes the outline
+        return division.held(estimate_memory(outline, workload, settings))
 
     def rough_estimate(self, settings: Settings) -> Estimate:
         """Estimate the same by a formula, without the seconds that the count takes."""
         from finetuning.planning.estimate import rough_estimate
 
-        return rough_estimate(*self._run_under(settings), settings)
+        outline, workload = self._run_under(settings)
+        return self._division(outline, workload, settings).held(rough_estimate(outline, workload, settings))
+
+    def division(self, processes: int, shards: int) -> Division:
+        """Describe how so many processes would divide the run asked for."""
+        from finetuning.planning.divided import Division
+
+        passes = self.settings.memory.gradient_accumulation_steps
+        return Division.of(self._asked, processes, shards, self.runtime.precision, passes)
 
     def automatic(self) -> list[Variant]:
         """List what `memory.optimize_memory_usage` may choose, the least costly first."""
@@ -107,6 +118,15 @@ class Fitting:
         if settings.memory.gradient_checkpointing:
             check_can_recompute(outline)
         return outline, make_workload(self.source, settings, self.runtime, self._layout(outline, settings))
+
+    def _division(self, outline: PreTrainedModel, workload: Workload, settings: Settings) -> Division:
+        from finetuning.planning.divided import Division
+
+        runtime, shard = self.runtime, settings.distributed.shard
+        shards = {"none": 1, "full": runtime.processes, "hybrid": runtime.processes_here}[shard]
+        is_one = all(step.is_window for step in workload.steps)
+        passes = 1 if is_one else max(2, settings.memory.gradient_accumulation_steps)
+        return Division.of(outline, runtime.processes, shards, runtime.precision, passes)
 
     def _layout(self, outline: PreTrainedModel, settings: Settings) -> Layout:
         from finetuning.windows.layouts import choose_layout

@@ -71,6 +71,29 @@ def memory_table(fitting: Fitting, estimate: Estimate) -> list[str]:
     ]
 
 
+def process_lines(fitting: Fitting, estimate: Estimate, processes: int) -> list[str]:
+    """Return what each of several processes would hold and receive, with whole models and with divided ones.
+
+    Args:
+        fitting: The run.
+        estimate: Its estimate in one process.
+        processes: Number of processes, all on devices like this one.
+
+    Returns:
+        A heading, then a line for each way.
+    """
+    lines = [f"프로세스 {processes:,}개일 때 프로세스마다 (측정값이 아니라 계산한 값):"]
+    for shard, shards in (("none", 1), ("full", processes)):
+        division = fitting.division(processes, shards)
+        held, received = division.held(estimate), division.received(estimate)
+        fits = "충분합니다" if held.total <= fitting.room else "부족합니다"
+        lines.append(
+            f"  distributed.shard: {shard}: 메모리 {(held.total + fitting.taken) / _GIB:.2f} GiB({fits}), "
+            f"한 스텝에 받는 양 {received / _GIB:.2f} GiB"
+        )
+    return lines
+
+
 def what_would_fit(fitting: Fitting) -> list[str]:
     """Return the cheapest settings that fit where those asked for do not, and what each of them costs."""
     what = "학습할 때 자동으로 적용할 설정"

@@ -23,11 +23,16 @@ class VocabularyScorer(Scorer):
     reads = frozenset({"label_smoothing"})
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Find out whether the loss can be computed from hidden states and the head's weight, without logits."""
-        from finetuning.ops.vocabulary_loss import plain_head
+        """Find out whether the loss can be computed from hidden states and the head's weight, without logits.
 
-        if not hasattr(model, "has_plain_head"):  # a sharded model cannot be tried, and was before
-            model.has_plain_head = plain_head(model) is not None  # type: ignore[assignment]
+        The weight of a sharded head is whole only inside it, where a scale behind it is not known yet.
+        """
+        from finetuning.device.sharding import is_sharded, run_in_parts
+        from finetuning.ops.vocabulary_loss import plain_head, scales_logits
+
+        with run_in_parts(model):
+            is_plain = plain_head(model) is not None
+        model.has_plain_head = is_plain and not (is_sharded(model) and scales_logits(model))  # type: ignore[assignment]
 
     @abstractmethod
     def project(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -60,8 +65,8 @@ class VocabularyScorer(Scorer):
     ) -> torch.Tensor:  # fmt: skip
         """Return what a function computes from the hidden states of the labelled positions, (items, hidden size).
 
-        Models may scale logits behind their head, which the hidden states undergo as well. The weight of a sharded
-        head is whole only inside it, where the scale is not known yet: such a model is refused.
+        Models may scale logits behind their head, which the hidden states undergo as well. A sharded one whose config
+        does not say so is refused.
 
         Args:
             model: The model; its head is plain.

@@ -147,7 +147,9 @@ def saved_on_out_of_memory(save: Callable[[], None], stepper: OptimizerStep, sta
             raise
         stepper.optimizer.zero_grad(set_to_none=True)
         shown = error if isinstance(error, OutOfMemory) else stepper.memory.ran_out("메모리가 부족합니다.")
-        if state.step > 0:  # before the first step there is nothing to continue from
+        if stepper.shards is not None:  # the others wait inside a pass and cannot save with this one
+            shown.remedy += ". 저장된 체크포인트에서 --resume으로 이어 갈 수 있습니다."
+        elif state.step > 0:  # before the first step there is nothing to continue from
             save()
             shown.remedy += (
                 f". 스텝 {state.step:,}까지의 상태를 저장했으므로, 메모리를 늘리거나 memory 설정을 바꾸면 "

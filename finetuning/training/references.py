@@ -7,6 +7,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,15 +61,23 @@ def with_references(evaluator: Evaluator, splits: Mapping[str, Examples], cache:
             str(evaluator.memory.token_budget), str(runtime.processes), torch.__version__,
         )  # fmt: skip
         path = cache.path("references", key, ".json")
-        if cache.has(path):
-            values = json.loads(path.read_text(encoding="utf-8"))[COLUMN]
-        else:
+        values = runtime.on_main(partial(_kept, cache, path))
+        if values is None:
             _log.info("%s: 학습 전 모델로 답의 확률을 계산합니다. 예제 %s개", name, f"{len(examples):,}")
             values = _values(evaluator, examples, layout)
-            with cache.write(path) as partial:
-                partial.write_text(json.dumps({COLUMN: values}), encoding="utf-8")
+            runtime.on_main(partial(_keep, cache, path, values))
         found[name] = dataclasses.replace(examples, table=_with_column(examples.table, values))
     return found
+
+
+def _kept(cache: Cache, path: Path) -> list[list[float]] | None:
+    found: list[list[float]] | None = json.loads(path.read_text(encoding="utf-8"))[COLUMN] if cache.has(path) else None
+    return found
+
+
+def _keep(cache: Cache, path: Path, values: list[list[float]]) -> None:
+    with cache.write(path) as partly:
+        partly.write_text(json.dumps({COLUMN: values}), encoding="utf-8")
 
 
 def _values(evaluator: Evaluator, examples: Examples, layout: Layout) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""Check a changed number of epochs in a resumed run."""
+"""What a resumed run may have otherwise than its checkpoint: the number of epochs, and of processes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from exceptions import SettingsError
-from finetuning.checkpoints.fingerprint import EPOCHS, difference
-from finetuning.config.schema import TrainingSettings
+from finetuning.checkpoints.fingerprint import EPOCHS, WINDOW_SIZE, difference
+from finetuning.config.ladder import with_changes
+from finetuning.config.schema import Settings, TrainingSettings
 from finetuning.korean.particles import with_particle
 from finetuning.training.schedules import schedule_of
 
@@ -43,3 +44,28 @@ def check_epochs(saved: Mapping[str, Any], training: TrainingSettings, done_step
         "%s. 학습률 스케줄을 전체 %s스텝에 맞춥니다. 다음 스텝의 학습률은 %s 아니라 %.3g입니다.",
         difference(EPOCHS, before, training.epochs), f"{total:,}", with_particle(f"{old:.3g}", "이/가"), new,
     )  # fmt: skip
+
+
+def with_window_of(saved: Mapping[str, Any], settings: Settings, processes: int) -> Settings:
+    """Return settings under which another number of processes trains on the windows of a checkpoint's run.
+
+    Args:
+        saved: The checkpoint's fingerprint.
+        settings: The settings in force.
+        processes: The processes that there are now.
+
+    Returns:
+        The settings with as many examples a process as make the window, in micro-batches that are no larger than
+        before; unchanged where the window is the same, or does not divide.
+    """
+    batch, window = settings.data.batch_size, int(saved[WINDOW_SIZE])
+    each, rest = divmod(window, processes)
+    if rest or each == batch * settings.memory.gradient_accumulation_steps:
+        return settings
+    batch = next(size for size in range(min(batch, each), 0, -1) if each % size == 0)
+    changes = {"data.batch_size": batch, "memory.gradient_accumulation_steps": each // batch}
+    _log.info(
+        "프로세스가 %d개여서, 한 스텝의 예제 %s개가 그대로이도록 바꿉니다: %s",
+        processes, f"{window:,}", ", ".join(f"{key}: {value}" for key, value in changes.items()),
+    )  # fmt: skip
+    return with_changes(settings, changes)

@@ -1,47 +1,78 @@
-"""Shard a model that is about to be trained, where `distributed.shard` asks for it."""
+"""Loading a model onto the devices: whole on each, or divided among the processes as `distributed.shard` says."""
 
 from __future__ import annotations
 
 import logging
+import pickle
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
-from exceptions import SettingsError
+from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.config.schema import Settings
+from finetuning.device.allocator import map_large_blocks
+from finetuning.device.outline import Values, outline_of
 from finetuning.device.runtime import Runtime
-from finetuning.device.sharding import Shards, shard
-from finetuning.inference.evaluator import Evaluator
+from finetuning.device.sharding import divide
 from finetuning.models.adapters import stacks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
 
 
-def shards_of_model(evaluator: Evaluator, settings: Settings) -> Shards | None:
-    """Divide the evaluator's model among the processes, in place, as `distributed.shard` says.
+def placed(load: Callable[[], PreTrainedModel], settings: Settings, runtime: Runtime) -> PreTrainedModel:
+    """Load a model, whole or as this process's part of it.
 
-    Whatever runs the model on one process alone, such as trials of it, has to be done before.
+    A divided model is loaded by the main process alone, into the CPU's memory. The others get its outline, and each its
+    part of every weight, one block at a time.
 
     Args:
-        evaluator: Holds the model and the group of processes.
+        load: Loads the model.
         settings: The settings in force.
+        runtime: The processes and their devices.
 
     Returns:
-        This process's shards; None where the model stays whole, as in a run of one process.
+        The model on the device.
 
     Raises:
-        SettingsError: The run computes in fp16.
+        SettingsError: The run computes in fp16, and the model would have to be divided.
+        ModelError: The model cannot be handed to other processes.
     """
-    model, runtime, mode = evaluator.model, evaluator.runtime, settings.distributed.shard
+    mode = settings.distributed.shard
     if mode == "none" or runtime.processes == 1:
-        return None
+        model = load()
+        model.to(runtime.device)  # type: ignore[arg-type]
+        return model
     if runtime.precision == "fp16":
         raise SettingsError(
             "이 GPU는 bfloat16을 지원하지 않습니다. float16으로는 가중치를 나누어 학습하지 않습니다.",
             where=f"distributed.shard: {mode}, memory.mixed_precision: true",
             remedy="memory.mixed_precision을 false로 하거나, distributed.shard를 none으로 두세요.",
         )
-    blocks = [block for stack in stacks(model).values() for block in stack]
-    return shard(model, blocks, _own_head(model), mode, runtime)
+    if runtime.is_cpu:
+        map_large_blocks()  # what is freed between the parts that stay would fill the heap
+    whole = runtime.together(load if runtime.is_main else lambda: None)
+    outline = runtime.on_main(partial(_outline_of, whole))
+    divided: PreTrainedModel = pickle.loads(outline)  # of the main process of this very group
+    blocks = [block for stack in stacks(divided).values() for block in stack]
+    divide(divided, blocks, _own_head(divided), mode, runtime, Values(divided, whole, runtime).fill)
+    return divided
+
+
+def _outline_of(model: PreTrainedModel | None) -> bytes:
+    assert model is not None  # in the main process
+    try:
+        return outline_of(model)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ModelError(
+            f"이 모델은 여러 프로세스가 나누어 가질 수 없습니다: {first_line_of(error)}",
+            where=f"model.name: {model.config.name_or_path}, distributed.shard",
+            remedy="모델이 카드 하나에 들어가면 distributed.shard를 none으로 두세요.",
+        ) from error
 
 
 def tell_of_sharding(settings: Settings, runtime: Runtime) -> None:

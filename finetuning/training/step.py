@@ -179,6 +179,8 @@ class OptimizerStep:
             self.memory.shrink(verdict.single, examples=1)  # raises, in every process
         if failed is not None:
             self.memory.shrink(failed.inputs["input_ids"].numel(), failed.examples())
+        else:
+            _log.warning("다른 프로세스의 메모리가 부족하여 이 스텝을 다시 계산합니다. 결과는 달라지지 않습니다.")
         return None
 
     def _equally_many(self, batches: list[Batch]) -> list[Batch]:

@@ -25,7 +25,7 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
     with gr.Row():
         file = gr.File(label=say("학습할 파일", "File to learn from"), elem_id="data-file")
         with gr.Column():
-            example = gr.Button(say("예제 데이터로 해 보기 (영화 리뷰)", "Try the example data (film reviews)"),
+            example = gr.Button(say("예제 데이터로 해 보기 (리뷰)", "Try the example data (reviews)"),
                                 elem_id="data-example")  # fmt: skip
             with gr.Accordion(say("다른 방법", "Other ways"), open=False):
                 test = gr.File(label=say("시험할 파일 (없으면 10%를 떼어 둡니다)",

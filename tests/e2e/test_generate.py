@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support.cli import Cli
+from tests.support.forked import run_group
+from tests.support.paths import ROOT
 from tests.support.victim import Victim
 
 ROWS = [("밥 먹었어?", "네, 먹었어요"), ("잘 자", "안녕히 주무세요"), ("뭐 해?", "그냥 쉬어")]
@@ -164,3 +166,15 @@ def test_predicted_conversations_are_training_data_again(cli: Cli, chatbot: Chat
                   "--output_dir", tmp_path / "next", *cached_in(tmp_path))  # fmt: skip
     assert planned.code == 0, planned.err
     assert f"⟦{read(output)[0]['generated']}" in planned.out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="gloo is tried where processes are forked")
+def test_two_processes_make_the_answers_of_one(cli: Cli, chatbot: Chatbot, tmp_path: Path) -> None:
+    small = ("--keep", "all", "--rule", "polite", "--max_length", "48", "--batch_size", "1")  # an odd number of batches
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    assert cli(*chatbot.words(one, *small)).code == 0
+    done = run_group(2, chatbot.words(two, *small), ROOT)
+    assert [code for code, *_ in done] == [0, 0], done
+    assert two.read_bytes() == one.read_bytes()
+    assert sum(err.count("프롬프트 5개에 답을 3개씩 만들었습니다") for *_, err in done) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.jsonl", "two.jsonl"]  # no journal is left

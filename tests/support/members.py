@@ -1,7 +1,7 @@
 """Trains tiny models as a member of a group: `torchrun tests/support/members.py OUT CASE...`.
 
-A case is a line of JSON: {"name", "dtype", "flags"}, the flags those of `train`. Process 0 writes to OUT, by the case's
-name, the losses and norms of the first steps, the first step's gradient and the last weights, all whole.
+A case is a line of JSON: {"name", "dtype", "flags", "processes_here"}, the flags those of `train`. Process 0 writes to
+OUT, by the case's name, the losses and norms of the first steps, the first step's gradient and the last weights.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def manager_of(flags: list[str], dtype: torch.dtype) -> Any:
     with session.runtime.main_first():
         prepared = prepare(session, tokenizer, max_length)
     session = prepared.session
+    load = session.models.load_model
+    session.models.load_model = lambda *names: load(*names).to(dtype)  # type: ignore[method-assign]
     evaluator = session.evaluator_to_train(tokenizer, prepared.label_names, max_length)
-    evaluator.model.to(dtype)
     examples = compared(session, evaluator, prepared.examples, starts_here=True)
     return TrainingManager(
         session.settings, evaluator, examples["train"], examples["validation"], CheckpointStore(session.output_dir, 2),
@@ -61,6 +62,7 @@ def trained(case: dict[str, Any]) -> dict[str, Any]:
     from finetuning.device.sharding import whole_tensors
     from finetuning.training.results import sums_and_norms
 
+    os.environ["LOCAL_WORLD_SIZE"] = str(case["processes_here"])  # as on machines of so many each
     manager = manager_of(case["flags"], getattr(torch, case["dtype"]))
     manager.model.train()
     manager.stepper.prepare(manager.planner)

@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.support.forked import forkserver
@@ -17,12 +18,12 @@ _POLL_S = 0.001
 
 
 class Victim:
-    """One run of the program, begun at once; log: the file that its output is added to."""
+    """One run of the program, begun at once; log: the file that its output is added to; place: that in a group."""
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, arguments: Sequence[str], log: Path, place: Mapping[str, str] = MappingProxyType({})) -> None:
         context = forkserver()
         self._phase = context.Value("i", 0, lock=False)
-        self._process = context.Process(target=_run, args=(list(arguments), self._phase, log))
+        self._process = context.Process(target=_run, args=(list(arguments), self._phase, log, dict(place)))
         self._process.start()
 
     def wait(self, seconds: float) -> None:
@@ -52,7 +53,8 @@ class Victim:
         return self._process.exitcode
 
 
-def _run(arguments: list[str], phase: Any, log: Path) -> None:
+def _run(arguments: list[str], phase: Any, log: Path, place: dict[str, str]) -> None:
+    os.environ.update(place)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
