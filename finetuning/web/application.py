@@ -57,7 +57,7 @@ def application(work: Work, place: Place) -> FastAPI:
         kind = {"content-disposition": f"attachment; filename*=UTF-8''{quote(folder.name)}.zip"}
         return StreamingResponse(_chunks(folder), media_type="application/zip", headers=kind)
 
-    for address, say, other in (("/en", english, ("/", "한국어")), ("/", korean, ("/en", "English"))):
+    for address, say, other in (("/en", english, ("/", "한국어")), ("/", korean, ("/en/", "English"))):
         language = f"<script>document.documentElement.lang = '{say('ko', 'en')}'</script>"
         page = build(work, say, other)
         gr.mount_gradio_app(

@@ -315,3 +315,9 @@ def test_a_run_that_fails_says_why_in_place(page: Any) -> None:
     page.click("#train-start")
     page.wait_for_selector("#train-live .problem", timeout=_LONG_MS)
     assert "klue/roberta-small" in page.inner_text("#train-live .problem")
+
+
+def test_the_other_language_is_there(page: Any, board: Board) -> None:
+    link = page.get_by_role("link", name="English").get_attribute("href")
+    answer = page.request.get(board.address.partition("/?")[0] + link, headers={"accept": "text/html"})
+    assert answer.ok and "Fine-tuning for Korean" in answer.text()
