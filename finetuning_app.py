@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +19,7 @@ from finetuning.commands.command_line import (
     resume_command,
 )
 from finetuning.commands.console import error_text, prepare_output, settle_output, tell
+from finetuning.commands.imports import imports_not_collected
 from finetuning.commands.named_data import check_data_named
 from finetuning.commands.sharing import check_shared
 from finetuning.commands.stop_signal import StopSignal, ignore_launcher
@@ -117,7 +116,7 @@ def _run(argv: Sequence[str], started: _Started) -> None:
         importlib.import_module(f"finetuning.commands.{name}").run(arguments, settings)
         return
     # settings → managers, in a session
-    with _imports_not_collected():
+    with imports_not_collected():
         command = importlib.import_module(f"finetuning.commands.{name}")
         reads_data = arguments.command in (*TRAINING_COMMANDS, "evaluate", "mine") and arguments.suite is None
         if arguments.suite is not None:
@@ -240,17 +239,6 @@ def build_session(
     in_file, adapter = ConfigManager.keys_in(settings_file), decided_by_adapter(settings)
     origins = Origins(given, settings_file, in_file, adapter=adapter)
     return Session(settings, task, runtime, data, models, Path(settings.model.output_dir).expanduser(), stop, origins)
-
-
-@contextmanager
-def _imports_not_collected() -> Iterator[None]:
-    """Keep the garbage collector from searching what the block imports, which takes a second and finds nothing."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 if __name__ == "__main__":
