@@ -80,10 +80,14 @@ class _LookedUp(torch.autograd.Function):
 
 
 def _is_look_up(layer: torch.nn.Embedding) -> bool:
-    """Return whether a layer looks rows up, and scales them by its `embed_scale` where it has one, as Gemma's does."""
+    """Return whether a layer looks rows up, or scales them by its `embed_scale`, as Gemma's and BART's do for words."""
     if layer.max_norm is not None or layer.scale_grad_by_freq or layer.sparse:
         return False
-    ids, scale = torch.arange(min(2, layer.num_embeddings)), getattr(layer, "embed_scale", None)
+    if type(layer) is torch.nn.Embedding:
+        return True
+    scale = getattr(layer, "embed_scale", None)
+    if scale is None:  # positions, say, that are counted in the layer's own way
+        return False
+    ids = torch.zeros(1, 1, dtype=torch.long)
     with torch.no_grad():
-        rows = torch.nn.functional.embedding(ids, layer.weight)
-        return type(layer) is torch.nn.Embedding or torch.equal(layer(ids), rows if scale is None else rows * scale)
+        return torch.equal(layer(ids), torch.nn.functional.embedding(ids, layer.weight) * scale)

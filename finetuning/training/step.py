@@ -301,8 +301,9 @@ class OptimizerStep:
             return norm
 
     def _scale(self, gradients: list[torch.Tensor], factor: torch.Tensor) -> None:
-        """Multiply gradients by a factor; on a CPU torch's fused AdamW does so in its own pass over them."""
-        if self.runtime.is_cpu and isinstance(self.optimizer, torch.optim.AdamW):
+        """Multiply gradients by a factor; on a CPU torch's fused AdamW does so in its own pass over float32 ones."""
+        takes_factor = isinstance(self.optimizer, torch.optim.AdamW) and factor.dtype == torch.float32
+        if self.runtime.is_cpu and takes_factor:
             self.optimizer.grad_scale = factor.reciprocal()  # type: ignore[attr-defined]
         else:
             torch._foreach_mul_(gradients, factor)

@@ -18,11 +18,12 @@ class _Scaled(torch.nn.Embedding):
         return super().forward(input) * self.embed_scale
 
 
-class _Shifted(torch.nn.Embedding):
-    """An embedding that does something else to its rows."""
+class _Positions(torch.nn.Embedding):
+    """An embedding of places, which takes whole rows, as BART's does."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return super().forward(input) + 1
+        _rows, length = input.shape
+        return super().forward(torch.arange(length))
 
 
 class _Tied(torch.nn.Module):
@@ -71,7 +72,7 @@ def test_a_pass_that_failed_leaves_nothing() -> None:
 
 
 def test_an_embedding_that_is_no_look_up_is_left_alone() -> None:
-    layer = _Shifted(3, 4)
+    layer = _Positions(3, 4)
     with RowGradients(layer).in_use():
         assert "forward" not in vars(layer)
 

@@ -44,6 +44,7 @@ def test_memory_that_runs_out_is_left_to_the_run(
 
     failed = list[bool]()
     manager.model.forward = fail
+    caplog.clear()
     try_model(manager.evaluator, manager.train_examples, seed=0)
     said = [record for record in caplog.records if record.name.startswith("finetuning")]
     assert failed and not said, "the trial ran, and says nothing of a model that only lacks memory"
