@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from exceptions import BadRow
+from exceptions import BadRow, DataError
 
 ROLE_NAMES = {  # what messages call the roles of columns
     "text": "텍스트", "text_pair": "두 번째 텍스트", "label": "라벨", "tokens": "토큰", "question": "질문",
@@ -44,6 +44,27 @@ def as_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return json.dumps(value, ensure_ascii=False)
+
+
+def as_number(cell: Any, what: str, where: str, remedy: str) -> float:
+    """Return a cell as a number.
+
+    Args:
+        cell: The cell.
+        what: What is said where it is no number, in Korean.
+        where: File and row, as a message names them.
+        remedy: What to do then.
+
+    Returns:
+        The number.
+
+    Raises:
+        DataError: It is none.
+    """
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        raise DataError(f"{what}: {as_text(cell)[:_SHOWN_CHARACTERS]}", where=where, remedy=remedy) from None
 
 
 def json_value(text: str) -> Any:

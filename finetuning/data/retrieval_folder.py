@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exceptions import DataError
-from finetuning.cells import as_text
+from finetuning.cells import as_number, as_text
 from finetuning.data.folders import splits_in
 from finetuning.data.formats.base import Source
 from finetuning.data.formats.registry import is_supported
@@ -168,14 +168,8 @@ def _rows(source: Source, texts: Mapping[str, str], asked: Mapping[str, str]) ->
 
 
 def _number(cell: Any, source: Source, row: int) -> float:
-    try:
-        return float(cell)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"판정 점수가 숫자가 아닙니다: {as_text(cell)[:40]}",
-            where=f"{source.path}, {row:,}번째 행",
-            remedy="관련 있는 문서는 1 이상, 없는 문서는 0으로 쓰세요.",
-        ) from None
+    remedy = "관련 있는 문서는 1 이상, 없는 문서는 0으로 쓰세요."
+    return as_number(cell, "판정 점수가 숫자가 아닙니다", f"{source.path}, {row:,}번째 행", remedy)
 
 
 def _column(source: Source, names: Sequence[str]) -> str:

@@ -17,6 +17,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from finetuning.device.clipping import clipping_factor
+
 if TYPE_CHECKING:
     from finetuning.device.runtime import Runtime
 
@@ -65,7 +67,7 @@ class Shards:
         dist.all_reduce(total, group=self.mesh.get_group(self.mesh.ndim - 1))
         norm = total.sqrt()
         if limit is not None:
-            torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+            torch._foreach_mul_(gradients, clipping_factor(norm, limit))
         return norm
 
     def forget_pass(self) -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from finetuning.ops.replaced import computing_by
+
 _BITS = 16  # of an element's random number; a probability is rounded to 1/65,536, and the scale to what it then is
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
@@ -56,13 +58,8 @@ class QuickDropout:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Let the layers that are in training drop by `dropped` inside the block."""
-        for layer in self._layers:
-            vars(layer)["forward"] = _forward_of(layer)
-        try:
+        with computing_by({layer: _forward_of(layer) for layer in self._layers}):
             yield
-        finally:
-            for layer in self._layers:
-                del vars(layer)["forward"]
 
 
 def _forward_of(layer: torch.nn.Dropout) -> Callable[[torch.Tensor], torch.Tensor]:

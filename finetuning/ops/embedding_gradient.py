@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from finetuning.ops.replaced import computing_by
+
 
 class RowGradients:
     """A model's embeddings, whose gradients are added row by row once a backward pass has ended.
@@ -29,14 +31,11 @@ class RowGradients:
     def in_use(self) -> Iterator[None]:
         """Let the embeddings keep what they are to add inside the block."""
         anchor = torch.zeros((), requires_grad=True)
-        for layer in self._layers:
-            vars(layer)["forward"] = self._forward_of(layer, anchor)
         try:
-            yield
+            with computing_by({layer: self._forward_of(layer, anchor) for layer in self._layers}):
+                yield
         finally:
             self._made.clear()
-            for layer in self._layers:
-                del vars(layer)["forward"]
 
     def add(self) -> None:
         """Add what the last backward pass left to the gradients."""

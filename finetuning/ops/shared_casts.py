@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from finetuning.ops.replaced import computing_by
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -30,13 +32,8 @@ class SharedCasts:
     def in_use(self) -> Iterator[None]:
         """Let the layers share casts inside the block."""
         last = _LastCast()
-        for layer in self._layers:
-            vars(layer)["forward"] = _forward_of(layer, last)
-        try:
+        with computing_by({layer: _forward_of(layer, last) for layer in self._layers}):
             yield
-        finally:
-            for layer in self._layers:
-                del vars(layer)["forward"]
 
 
 class _LastCast:

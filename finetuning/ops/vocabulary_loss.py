@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from finetuning.ops.replaced import computing_by
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -278,18 +280,12 @@ def computing(head: torch.nn.Linear, compute: Callable[[torch.Tensor], torch.Ten
     def forward(input: torch.Tensor) -> torch.Tensor:
         return compute(input.flatten(0, -2)).view(*[1] * (input.ndim - 2), -1, 1)
 
-    head.forward = forward  # type: ignore[method-assign]
-    try:
+    with computing_by({head: forward}):
         yield
-    finally:
-        del head.forward
 
 
 @contextmanager
 def as_identity(head: torch.nn.Linear) -> Iterator[None]:
     """Replace a model's head by the identity inside the block, so that the model returns hidden states as logits."""
-    head.forward = lambda input: input  # type: ignore[method-assign]
-    try:
+    with computing_by({head: lambda input: input}):
         yield
-    finally:
-        del head.forward

@@ -14,6 +14,7 @@ import torch
 
 from exceptions import SettingsError, first_line_of
 from finetuning.config.schema import Settings
+from finetuning.ops.replaced import computing_by
 from finetuning.windows.layouts import Layout, OneRow
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ class CompiledLayers:
             )
         self.graphs = self.graph_breaks = self._uncompiled = 0
         kinds = {type(layer): self._counted(type(layer).forward) for layer in self.layers}
-        self._forwards = [torch.compile(MethodType(kinds[type(layer)], layer), dynamic=True) for layer in self.layers]
+        self._forwards = {
+            layer: torch.compile(MethodType(kinds[type(layer)], layer), dynamic=True) for layer in self.layers
+        }
 
     def _counted(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Return a layer's forward function that counts its calls, but for those of compiled code."""
@@ -132,7 +135,7 @@ class CompiledLayers:
         caches = torch._functorch.config.patch(enable_autograd_cache=False)
         code = torch._inductor.config.patch(fx_graph_cache=False, compile_threads=1, fallback_random=True)
         try:
-            with limits, sizes, caches, code, self._in_place():
+            with limits, sizes, caches, code, computing_by(self._forwards):
                 step()
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = first_line_of(getattr(error, "inner_exception", error))
@@ -172,15 +175,5 @@ class CompiledLayers:
 
         Recompiling there would make the code of a resumed run depend on the step that it was resumed at.
         """
-        with self._in_place(), torch.compiler.set_stance("eager_on_recompile"):
+        with computing_by(self._forwards), torch.compiler.set_stance("eager_on_recompile"):
             yield
-
-    @contextmanager
-    def _in_place(self) -> Iterator[None]:
-        for layer, forward in zip(self.layers, self._forwards, strict=True):
-            vars(layer)["forward"] = forward
-        try:
-            yield
-        finally:
-            for layer in self.layers:
-                del vars(layer)["forward"]

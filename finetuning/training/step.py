@@ -12,6 +12,7 @@ import torch
 
 from exceptions import OutOfMemory, SettingsError
 from finetuning.config.schema import Settings
+from finetuning.device.clipping import clipping_factor
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, reraise_oom
 from finetuning.device.sharding import Shards
 from finetuning.inference.evaluator import Evaluator
@@ -59,7 +60,7 @@ class OptimizerStep:
         self.loss_scale = self.runtime.loss_scale()
         self.stepped_in_backward = self._stepped_in_backward()
         self.compiled: CompiledLayers | None = None
-        self.cheaper: list[QuickDropout | SharedCasts | RowGradients] = []
+        self.layers: list[CompiledLayers | QuickDropout | SharedCasts | RowGradients] = []  # in use in every pass
         self.row_gradients: RowGradients | None = None
         self._idle: Batch | None = None
         self._passes_left = 0
@@ -89,11 +90,13 @@ class OptimizerStep:
             self._try_heaviest(planner)
             return
         self._compile_if_it_pays(planner)
-        if self.compiled is None and self.runtime.is_cpu:  # compiled code has its own dropout and casts
-            self.cheaper = [QuickDropout(self.model), SharedCasts(self.model)]
+        if self.compiled is not None:
+            self.layers.append(self.compiled)
+        elif self.runtime.is_cpu:  # compiled code has its own dropout and casts
+            self.layers += [QuickDropout(self.model), SharedCasts(self.model)]
         if self.runtime.is_cpu and self.stepped_in_backward is None:
             self.row_gradients = RowGradients(self.model)
-            self.cheaper.append(self.row_gradients)
+            self.layers.append(self.row_gradients)
 
     def _compile_if_it_pays(self, planner: WindowPlanner) -> None:
         asked, epochs = self.settings.training.torch_compile, self.settings.training.epochs
@@ -214,7 +217,7 @@ class OptimizerStep:
         self._passes_left = len(batches)
         with ExitStack() as stack:
             stack.enter_context(self.runtime.autocast())  # around the whole window, so that weights are cast once
-            for layers in self.cheaper if self.compiled is None else (*self.cheaper, self.compiled):
+            for layers in self.layers:
                 stack.enter_context(layers.in_use())
             return self.objective.accumulate(self.model, batches, counts, self)
 
@@ -297,7 +300,7 @@ class OptimizerStep:
             gradients = [p.grad for p in parameters if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             if limit is not None:
-                self._scale(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+                self._scale(gradients, clipping_factor(norm, limit))
             return norm
 
     def _scale(self, gradients: list[torch.Tensor], factor: torch.Tensor) -> None:
@@ -351,7 +354,7 @@ class OptimizerStep:
         elif not bool(is_finite):
             return
         self.memory.trim_heap()  # free blocks of the first pass do not fit what the second one allocates
-        with stepped_in_backward(self.model, optimizer, (limit / (norm + 1e-6)).clamp(max=1.0)):
+        with stepped_in_backward(self.model, optimizer, clipping_factor(norm, limit)):
             self.accumulate(gradient.batches, gradient.counts, step)
 
     def _step_weights(self) -> None:

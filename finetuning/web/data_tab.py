@@ -22,20 +22,7 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
     """Build the tab; see `build_train` for the arguments."""
     gr.HTML(said(say("학습할 파일을 올리세요. CSV, 엑셀(xlsx), JSONL 등을 읽고, 이 컴퓨터 밖으로 보내지 않습니다.",
                      "Drop the file to learn from: CSV, Excel (xlsx), JSONL. It stays on this machine.")))  # fmt: skip
-    with gr.Row():
-        file = gr.File(label=say("학습할 파일", "File to learn from"), elem_id="data-file")
-        with gr.Column():
-            example = gr.Button(say("예제 데이터로 해 보기 (리뷰)", "Try the example data (reviews)"),
-                                elem_id="data-example")  # fmt: skip
-            with gr.Accordion(say("다른 방법", "Other ways"), open=False):
-                test = gr.File(label=say("시험할 파일 (없으면 10%를 떼어 둡니다)",
-                                         "Test file (10% is held out without one)"))  # fmt: skip
-                path = gr.Textbox("",
-                    label=say("이 컴퓨터의 파일이나 폴더, 또는 Hugging Face Hub ID",
-                              "A file or folder of this machine, or an id of the Hugging Face Hub"),
-                    elem_id="data-path",
-                )  # fmt: skip
-                read = gr.Button(say("읽기", "Read"), elem_id="data-read")
+    file, example, test, path, read = _build_sources(say)
     task = gr.Dropdown(task_choices(say), label=say("무엇을 하는 모델입니까?", "What shall the model do?"),
                        visible=False, elem_id="data-task")  # fmt: skip
     with gr.Row():
@@ -84,6 +71,25 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
         return replace(now, label_map=work.look(replace(now, label_map={})).merged if wanted else {})
 
     fix.input(on_fix, [chosen, fix], chosen, **LAST_COUNTS)
+
+
+def _build_sources(say: Say) -> tuple[gr.File, gr.Button, gr.File, gr.Textbox, gr.Button]:
+    """Build what data come from: a file, the example, a file for the test, and a path with the button that reads it."""
+    with gr.Row():
+        file = gr.File(label=say("학습할 파일", "File to learn from"), elem_id="data-file")
+        with gr.Column():
+            example = gr.Button(say("예제 데이터로 해 보기 (리뷰)", "Try the example data (reviews)"),
+                                elem_id="data-example")  # fmt: skip
+            with gr.Accordion(say("다른 방법", "Other ways"), open=False):
+                test = gr.File(label=say("시험할 파일 (없으면 10%를 떼어 둡니다)",
+                                         "Test file (10% is held out without one)"))  # fmt: skip
+                path = gr.Textbox("",
+                    label=say("이 컴퓨터의 파일이나 폴더, 또는 Hugging Face Hub ID",
+                              "A file or folder of this machine, or an id of the Hugging Face Hub"),
+                    elem_id="data-path",
+                )  # fmt: skip
+                read = gr.Button(say("읽기", "Read"), elem_id="data-read")
+    return file, example, test, path, read
 
 
 def _shown_all(work: Work, now: Chosen, look: Look, say: Say) -> list[Any]:

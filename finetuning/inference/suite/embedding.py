@@ -18,7 +18,7 @@ from mteb.abstasks.sts import AbsTaskSTS
 from mteb.models import ModelMeta
 
 from exceptions import DataError, SettingsError, first_line_of
-from finetuning.cells import as_text
+from finetuning.cells import as_number
 from finetuning.data.folders import files_by_split, splits_in
 from finetuning.data.formats.registry import open_source
 from finetuning.data.retrieval_folder import is_retrieval, judged_ids
@@ -187,14 +187,11 @@ def _pairs(name: str, home: Path, split: str) -> Dataset:
         )
     rows = [dict(row) for path in own for row in open_source(path, None).rows]
     for number, row in enumerate(rows, 1):
-        try:
-            row |= {"score": float(row["score"])} if "score" in row else {}
-        except (TypeError, ValueError):
-            raise DataError(
-                f"점수가 숫자가 아닙니다: {as_text(row['score'])[:40]}",
-                where=f"{own[0]}, {number:,}번째 행",
-                remedy="공개된 파일 그대로인지 확인하세요.",
-            ) from None
+        if "score" in row:
+            where = f"{own[0]}, {number:,}번째 행"
+            row["score"] = as_number(
+                row["score"], "점수가 숫자가 아닙니다", where, "공개된 파일 그대로인지 확인하세요."
+            )
     return Dataset.from_list(rows)
 
 
