@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).resolve().parent
 _STOPPED = {  # what is said where a command that does not train was stopped
-    "board": "페이지를 닫았습니다. 시작한 학습은 계속됩니다. 기다리던 학습은 페이지를 다시 열면 시작합니다.",
+    "board": "페이지를 닫았습니다. 시작한 학습은 계속됩니다. 차례를 기다리던 학습은 페이지를 다시 열면 시작합니다.",
     "generate": "멈췄습니다. 지금까지 만든 답은 남아 있습니다. 같은 명령을 다시 실행하면 이어서 만듭니다.",
     "mine": "멈췄습니다. 결과 파일은 쓰지 않았습니다(있던 파일은 그대로). 같은 명령을 다시 실행하면 처음부터 찾습니다.",
 }

@@ -81,7 +81,7 @@ def _corpus(session: Session, arguments: argparse.Namespace) -> Unlabelled | Non
         return session.data.corpus(arguments.corpus)
     if arguments.corpus is not None:
         raise SettingsError(
-            f"{session.task.name} 태스크의 이 모델은 문서를 찾지 않습니다.",
+            f"이 모델로는 문서를 검색할 수 없습니다(태스크: {session.task.name}).",
             where="--corpus",
             remedy="질문과 정답 문서로 학습한 임베딩 모델에 쓰거나, --corpus를 지우세요.",
         )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetuning.commands.command_line import words_to_resume
-from finetuning.files import command_of_this_program
+from finetuning.files import command_of_this_program, typed
 from finetuning.reporting.next_steps import NextStep, SavedModel, lines_of, next_commands, saved_model
 
 if TYPE_CHECKING:
     from finetuning.commands.session import Session
 
 _log = logging.getLogger(__name__)
+_OF_PLAN = ("--compare", "--time", "--processes")  # flags that training does not have
 _NAMES_THE_MODEL = ("config", "task")  # beside --model_name or --output_dir, where the user gave them
 
 
@@ -59,14 +61,20 @@ def _used_model(session: Session, arguments: argparse.Namespace) -> SavedModel:
 
 def step_to_train(arguments: argparse.Namespace) -> NextStep:
     """Return the step that trains under the settings that a command looked at, such as `plan`."""
-    kept, is_compared = list[str](), False
-    for word in arguments.words:
+    kept, is_compared, words = list[str](), False, iter(arguments.words)
+    for word in words:
+        name, equals, _ = word.partition("=")
         is_compared = word == "--compare" or (is_compared and not word.startswith("--"))
-        if not is_compared and word != "--time" and not word.startswith("--compare="):
+        if name == "--processes" and not equals:
+            next(words)
+        elif not is_compared and name not in _OF_PLAN:
             kept.append(word)
     places = [place for place, word in enumerate(kept) if word == arguments.command]
     del kept[0 if places[0] == 0 else places[-1]]
-    return NextStep("train", "이 설정으로 학습하기", command_of_this_program(*kept))
+    command = command_of_this_program(*kept)
+    if arguments.processes is not None:
+        command = typed("torchrun", "--nproc_per_node", arguments.processes, sys.argv[0], *kept)
+    return NextStep("train", "이 설정으로 학습하기", command)
 
 
 def exported_model(session: Session, folder: Path) -> SavedModel:

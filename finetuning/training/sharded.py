@@ -69,7 +69,7 @@ def _outline_of(model: PreTrainedModel | None) -> bytes:
         return outline_of(model)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ModelError(
-            f"이 모델은 여러 프로세스가 나누어 가질 수 없습니다: {first_line_of(error)}",
+            f"이 모델은 여러 프로세스에 나누어 올릴 수 없습니다: {first_line_of(error)}",
             where=f"model.name: {model.config.name_or_path}, distributed.shard",
             remedy="모델이 카드 하나에 들어가면 distributed.shard를 none으로 두세요.",
         ) from error
@@ -87,7 +87,7 @@ def tell_of_sharding(settings: Settings, runtime: Runtime) -> None:
         )  # fmt: skip
         return
     shares = runtime.processes if mode == "full" else runtime.processes_here
-    _log.info("가중치, 기울기, 옵티마이저의 상태를 프로세스 %d개가 나누어 가집니다. (distributed.shard)", shares)
+    _log.info("가중치, 기울기, 옵티마이저의 상태를 프로세스 %d개에 나누어 올립니다. (distributed.shard)", shares)
 
 
 def _own_head(model: torch.nn.Module) -> list[torch.nn.Module]:

@@ -130,7 +130,7 @@ def found_html(look: Look, say: Say) -> str:
         parts.append(said(say("처음 100,000행까지만 살펴보았습니다. 학습에는 모두 씁니다.",
                               "Only the first 100,000 rows were looked at; training uses all.")))  # fmt: skip
     if look.meant:
-        parts.append(said(say("라벨을 보고, 위에서 고른 모델이 하는 일을 바꾸었습니다.",
+        parts.append(said(say("라벨에 맞추어 위의 '무엇을 하는 모델입니까?'를 바꾸었습니다.",
                               "The labels mean another task, which is chosen above.")))  # fmt: skip
     if look.lengths:
         half, most, longest = (f"{length:,}" for length in look.lengths)

@@ -90,7 +90,9 @@ def _loaded(
         yield problem(error.what, error.where, error.remedy), (), "", *hidden
         return
     if len({(model.chats, tuple(model.columns)) for _, model in models}) > 1:
-        what = say("하는 일이 다른 두 모델은 나란히 볼 수 없습니다.", "Models of different tasks cannot be compared.")
+        what = say(
+            "태스크가 다른 두 모델은 나란히 비교할 수 없습니다.", "Models of different tasks cannot be compared."
+        )
         yield problem(what), (), "", *hidden
         return
     ready = said(say("불러왔습니다. 글을 쓰고 답 보기를 누르세요.", "Loaded. Type a text and press Answer."))

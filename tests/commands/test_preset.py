@@ -82,6 +82,17 @@ def test_plan_says_where_values_come_from_and_what_to_change(cli: Cli, flags: li
     assert "--time" not in run.err.partition("이 설정으로 학습하기")[2], "train has no such flag"
 
 
+@pytest.mark.parametrize("given", [["--processes", "2"], ["--processes=2"]])
+def test_plan_for_several_processes_ends_with_the_launcher_that_starts_them(
+    cli: Cli, flags: list[str], given: list[str]
+) -> None:
+    run = cli(*given, "plan", *flags)
+    assert run.code == 0, run.err
+    assert "프로세스 2개일 때" in run.out and "distributed.shard: full" in run.out
+    said = run.err.partition("이 설정으로 학습하기")[2]
+    assert "torchrun --nproc_per_node 2 " in said and "--processes" not in said and " plan" not in said
+
+
 @pytest.mark.parametrize(
     ("task", "settings"),
     [

@@ -72,7 +72,7 @@ class Sentences:
     def _cells(self, fields: list[str], number: int) -> list[Any]:
         if not _has_shape(fields, len(self.columns)):
             raise DataError(
-                f"어절 한 줄의 형식이 아닙니다: {' / '.join(fields)[:80]}",
+                f"어절 줄의 형식이 맞지 않습니다: {' / '.join(fields)[:80]}",
                 where=f"{self.path}, {number:,}번째 줄",
                 remedy=f"탭으로 나눈 {len(self.columns)}개의 열({', '.join(self.columns)})로 쓰고, "
                 "문장 사이에 빈 줄을 두세요. 주석은 ##로 시작합니다.",
