@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -142,12 +141,13 @@ def _differs(bench: Bench, model: str, work: Work, *settings: str) -> str | None
     """What the program's own check says of a resumed run that differs; None where it is the same."""
     from exceptions import FinetuningError
     from finetuning.commands import verify_resume
+    from finetuning.commands.command_line import build_parser
 
     bench.clean_up()
     session = _session(bench, model, work, "generation.validation_rows=0", *settings)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            verify_resume.run(session, Namespace(command="verify-resume", words=["verify-resume"]))
+            verify_resume.run(session, build_parser().parse_args(["verify-resume"]))
     except FinetuningError as error:
         return f"{error.what} {error.where}"
     return None

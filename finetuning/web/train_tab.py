@@ -104,7 +104,8 @@ def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
     key.input(on_key, [key, chosen, value], [about, value])
     value.change(on_setting, [chosen, key, value], [chosen, others], **IN_TURN)
     preset.input(lambda now, wanted: replace(now, preset=wanted), [chosen, preset], chosen, **LAST_COUNTS)
-    name.change(lambda now, given: replace(now, name=given.strip()), [chosen, name], chosen, **IN_TURN)
+    # what the user types alone: a box that is built anew tells of a change, too, and would take the name away
+    name.input(lambda now, given: replace(now, name=given.strip()), [chosen, name], chosen, **LAST_COUNTS)
     chosen.change(checked, chosen, typed)
     chosen.change(lambda now, given: gr.skip() if given.strip() == now.name else now.name, [chosen, name], name)
     return name

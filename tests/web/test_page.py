@@ -292,7 +292,9 @@ def test_a_wrong_column_value_and_path_are_told_of_in_place(page: Any) -> None:
     page.wait_for_selector("#train-command code >> text=--epochs 2")
     open_tab(page, "1. 데이터")
     page.get_by_text("다른 방법").click()
-    page.locator("#data-path").locator("input, textarea").press_sequentially("/etc/hosts")
+    path = page.locator("#data-path").locator("input, textarea")
+    path.click()  # waits until what was opened stands still
+    path.press_sequentially("/etc/hosts")
     page.click("#data-read")
     page.wait_for_selector("#data-found .problem")
     assert "폴더 밖" in page.inner_text("#data-found")
