@@ -1,7 +1,8 @@
 """Walks tasks through training and evaluation on the fake GPU, in every layout, optimizer and adapter.
 
 `python -m tests.support.rehearsal.walk FOLDER few|all TASK=MODEL ...` prints a JSON object: for each task and walk the
-error, "" for none, and the places that waited. `few` leaves out most adapters and optimizers. It runs in a process of its own: a device of torch's cannot be taken back.
+error, "" for none, and the places that waited. `few` leaves out most adapters and optimizers. It runs in a process of
+its own: a device of torch's cannot be taken back.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ _ON_PADDED_ROWS = "adamw, checkpointing"  # where attention is walked as on a ca
 # Tasks that stand for their kind of model: they are walked under every adapter and optimizer.
 KINDS = {"text-classification", "text-generation", "text2text-generation"}
 _ONE = "text-generation"
-_OPTIMIZERS_OF_ONE = ("adamw in backward", _ON_PADDED_ROWS, "adafactor")
+_OPTIMIZERS_OF_ONE = ("adamw in backward", "adamw, bfloat16 weights", _ON_PADDED_ROWS, "adafactor")
 _WINDOW = 8
 _ONE_MICRO_BATCH = 2  # examples that fit into one
 
