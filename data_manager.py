@@ -194,7 +194,7 @@ class DataManager:
 
         if rows.parts:
             made = [self.encode(part.rows, tokenizer, label_names, max_length) for part in rows.parts]
-            return mixed_examples(made, rows.parts)
+            return replace(mixed_examples(made, rows.parts), neighbours=self.task.encodes.neighbours)
         encoder = Encoder(self.task, tokenizer, label_names, max_length)
         path = self.cache.path("examples", encoder.key(rows))
         if not self.cache.has(path):
@@ -205,7 +205,7 @@ class DataManager:
         report.add(table)
         report.log()
         report.check(self.data.max_bad_rows)
-        return usable_examples(table, rows.table)
+        return replace(usable_examples(table, rows.table), neighbours=self.task.encodes.neighbours)
 
     def prune_cache(self) -> None:
         """Remove old files of the cache; call it once everything of this run has been loaded."""

@@ -103,7 +103,7 @@ def manager_of(prepared: Any, evaluator: Any, each_step: Callable[[], None], fol
     folder.mkdir(parents=True)
     return TrainingManager(
         prepared.session.settings, evaluator, prepared.examples["train"], prepared.examples["validation"],
-        CheckpointStore(folder, 1), lambda model: None, each_step, {}, folder,
+        CheckpointStore(folder, 1), lambda model, weights: None, each_step, {}, folder,
     )  # fmt: skip
 
 

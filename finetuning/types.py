@@ -84,6 +84,11 @@ class DenseTokens:
         """Rows of the dense row: the real tokens, and zeros up to a multiple."""
         return -(-len(self.gather) // self.multiple) * self.multiple
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the padded rows have no padding, so that they are the dense row in another shape."""
+        return self.spread.numel() == len(self.gather) == self.length and self.repeated is None
+
 
 @dataclass(frozen=True)
 class Card:

@@ -154,12 +154,14 @@ class Workplace:
     # --- trained models ---
 
     def models(self) -> list[tuple[str, str]]:
-        """Return the names and the folders of the models that can be used."""
-        return [
-            (row.name, str(row.folder))
+        """Return the names and the folders of the models that can be used, the newest last."""
+        found = [
+            (config.stat().st_mtime, row.name, str(row.folder))
             for row in self.runs()
-            if (row.folder / "config.json").is_file() or (row.folder / "adapter_config.json").is_file()
+            for config in (row.folder / "config.json", row.folder / "adapter_config.json")
+            if config.is_file()
         ]
+        return [(name, folder) for _, name, folder in sorted(found)]
 
     def load(self, model: str, settings: Mapping[str, str]) -> Model:
         """Load a model in a process of its own: to chat where it was trained to, else to predict."""

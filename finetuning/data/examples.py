@@ -67,12 +67,14 @@ class Examples:
             have when padded to the longest of them.
         rows: The clean rows that the examples were made from, in the same order.
         drawn: The datasets of a mixture, in the order of the table; empty where an epoch has every example once.
+        neighbours: How many similar examples stand together in an epoch's order; 0 for a plain random order.
     """
 
     table: Dataset
     lengths: np.ndarray
     rows: Dataset
     drawn: tuple[Drawn, ...] = ()
+    neighbours: int = 0
 
     @property
     def per_epoch(self) -> int:

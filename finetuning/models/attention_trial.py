@@ -127,9 +127,7 @@ def _sequences(lengths: Sequence[int], call: Call) -> DenseTokens:
     if call.is_causal:
         found = causal_tokens(lengths)
     else:
-        maps = dense_tokens((torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long())
-        assert maps is not None  # the lengths differ
-        found = maps
+        found = dense_tokens((torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long())
     return found.mapped(lambda tensor: tensor.to(call.query.device))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ATTENTION = "within-sequences"  # key of _attend_within_sequences in transformers' AttentionInterface
 
 
-def dense_tokens(attention_mask: torch.Tensor, attend: Attend | None = None, multiple: int = 1) -> DenseTokens | None:
+def dense_tokens(attention_mask: torch.Tensor, attend: Attend | None = None, multiple: int = 1) -> DenseTokens:
     """Build the index maps between an encoder's padded rows and one dense row of their real tokens.
 
     Args:
@@ -30,10 +30,8 @@ def dense_tokens(attention_mask: torch.Tensor, attend: Attend | None = None, mul
         multiple: What the dense row's length is rounded up to a multiple of.
 
     Returns:
-        The maps, or None if the rows have no padding and the way is that of padded rows.
+        The maps.
     """
-    if attend is None and bool(attention_mask.all()):
-        return None
     real = attention_mask.bool()[:, None, None, :]
     return DenseTokens(*_index_maps(attention_mask), real, attend=attend, multiple=multiple)
 

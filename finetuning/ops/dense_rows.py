@@ -12,9 +12,11 @@ from finetuning.types import DenseTokens
 def to_dense(padded: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
     """Return the real tokens of padded rows: (rows, tokens, width) → (tokens.length, width).
 
-    Each place is read once, so that the backward pass writes every row once.
+    Each place is read once, so that the backward pass writes every row once. Rows without padding are not copied.
     """
     flat = padded.flatten(0, 1)
+    if tokens.is_whole:
+        return flat
     gathered: torch.Tensor = _Gathered.apply(flat, tokens) if flat.device.type == "cpu" else _selected(flat, tokens)
     return gathered
 
@@ -25,6 +27,8 @@ def to_padded(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
     Padding repeats a token on a CPU, and is zero on a GPU. The backward pass only reads: that of a look-up, in which
     padding repeats a token, would add up gradients of padding, which are zero; on a GPU in an order that varies.
     """
+    if tokens.is_whole:
+        return dense.reshape(*tokens.spread.shape, -1)
     spread: torch.Tensor = _Spread.apply(dense, tokens) if dense.device.type == "cpu" else _written(dense, tokens)
     return spread
 

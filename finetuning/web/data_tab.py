@@ -10,7 +10,7 @@ import gradio as gr
 
 from exceptions import FinetuningError
 from finetuning.web.events import IN_TURN, LAST_COUNTS
-from finetuning.web.language import Say
+from finetuning.web.language import Say, english
 from finetuning.web.shown import bars, items, problem, record_table, said, shown
 from finetuning.web.tasks import column_question, task_choices
 from finetuning.web.work import Chosen, Look, Work
@@ -29,22 +29,31 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
         columns = [gr.Dropdown(visible=False, elem_id=f"data-column-{n}") for n in range(_MOST_COLUMNS)]
     fix = gr.Checkbox(visible=False, elem_id="data-fix")
     found = gr.HTML(elem_id="data-found")
-    settings = gr.State(())  # the settings that the columns name, in the order of the choices
-    outputs = [chosen, settings, task, *columns, fix, found]
+    asked = gr.State(())  # (setting, column that is shown) of each choice of a column
+    outputs = [chosen, asked, task, *columns, fix, found]
+    nothing_new: list[Any] = [gr.skip()] * len(outputs)
 
     def looked(now: Chosen) -> list[Any]:
         try:
-            return _shown_all(work, now, work.look(now), say)
+            return _shown_all(work, now, work.look(now) if now.data else Look(), say)
         except FinetuningError as error:
             return [now, (), gr.skip(), *(gr.skip() for _ in range(_MOST_COLUMNS + 1)),
                     problem(error.what, error.where, error.remedy)]  # fmt: skip
 
     def on_source(now: Chosen, source: str | None) -> list[Any]:
-        return looked(Chosen(data=source or "", test=now.test) if source else Chosen())
+        name = now.name if now.is_named else ""
+        return looked(replace(now, data=source or "", task="", columns={}, label_map={}, name=name))
+
+    def on_task(now: Chosen, name: str | None) -> list[Any]:
+        if not name or name == now.task:
+            return nothing_new
+        return looked(replace(now, task=name, columns={}, label_map={}))
 
     def on_column(place: int) -> Callable[..., list[Any]]:
-        def change(now: Chosen, names: Sequence[str], column: str | None) -> list[Any]:
-            return looked(replace(now, columns={**now.columns, names[place]: column or ""}, label_map={}))
+        def change(now: Chosen, shown_now: Sequence[tuple[str, str | None]], column: str | None) -> list[Any]:
+            if place >= len(shown_now) or column == shown_now[place][1]:
+                return nothing_new
+            return looked(replace(now, columns={**now.columns, shown_now[place][0]: column or ""}, label_map={}))
 
         return change
 
@@ -52,20 +61,15 @@ def build_data(work: Work, say: Say, chosen: gr.State) -> None:
         if path.strip():
             return on_source(now, path.strip())
         what = say("파일이나 폴더, Hub ID를 쓴 뒤 누르세요.", "Type a file, a folder or an id of the Hub first.")
-        return [*(gr.skip() for _ in outputs[1:]), problem(what)]
+        return [*nothing_new[1:], problem(what)]
 
     file.change(on_source, [chosen, file], outputs, **IN_TURN)
     example.click(lambda now: on_source(now, work.example()), chosen, outputs, **IN_TURN)
     gr.on([read.click, path.submit], on_path, [chosen, path], outputs, **IN_TURN)
     test.change(lambda now, given: looked(replace(now, test=given or "")), [chosen, test], outputs, **IN_TURN)
-    task.input(
-        lambda now, name: looked(Chosen(data=now.data, test=now.test, task=name)),
-        [chosen, task],
-        outputs,
-        **LAST_COUNTS,
-    )
+    task.input(on_task, [chosen, task], outputs, **LAST_COUNTS)
     for place, column in enumerate(columns):
-        column.input(on_column(place), [chosen, settings, column], outputs, **LAST_COUNTS)
+        column.input(on_column(place), [chosen, asked, column], outputs, **LAST_COUNTS)
 
     def on_fix(now: Chosen, wanted: bool) -> Chosen:
         return replace(now, label_map=work.look(replace(now, label_map={})).merged if wanted else {})
@@ -97,8 +101,7 @@ def _shown_all(work: Work, now: Chosen, look: Look, say: Say) -> list[Any]:
     if not now.data:
         return [now, (), gr.update(visible=False), *(gr.update(visible=False) for _ in range(_MOST_COLUMNS + 1)), ""]
     task_name = look.meant or look.task
-    now = replace(now, task=task_name, model=now.model or next((one.name for one in work.offers(task_name)), ""))
-    now = replace(now, name=now.name or work.free_name(now))
+    now = replace(now, task=task_name, model=_model_for(work, now, task_name), name=now.name or work.free_name(now))
     asked = [column for column in look.asked if column.is_needed or column.found][:_MOST_COLUMNS]
     chosen: list[Any] = [
         gr.update(choices=list(look.columns), value=column.found, visible=True,
@@ -111,7 +114,14 @@ def _shown_all(work: Work, now: Chosen, look: Look, say: Say) -> list[Any]:
         label=say("잘못 쓴 것으로 보이는 라벨을 합치거나 빼고 학습하기", "Merge or drop the labels that look mistaken"),
     )  # fmt: skip
     task = gr.update(value=now.task or None, visible=bool(look.columns))
-    return [now, tuple(column.setting for column in asked), task, *chosen, fix, found_html(look, say)]
+    return [now, tuple((one.setting, one.found) for one in asked), task, *chosen, fix, found_html(look, say)]
+
+
+def _model_for(work: Work, now: Chosen, task: str) -> str:
+    """Return the model for a task: what was chosen, unless it stands in the short lists of other tasks alone."""
+    offered = [one.name for one in work.offers(task)]
+    of_others = {one.name for _, other in task_choices(english) for one in work.offers(other)} - {*offered}
+    return now.model if now.model and now.model not in of_others else next(iter(offered), "")
 
 
 def found_html(look: Look, say: Say) -> str:

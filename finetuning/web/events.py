@@ -1,4 +1,9 @@
-"""How events of the page run."""
+"""How events of the page run.
+
+A list (gr.Dropdown) tells of an input whenever the focus leaves it, and twice when something is chosen. So what listens
+to one looks whether anything was chosen anew. A box (gr.Textbox) tells of an input by keys that make one character:
+of no Hangul, no paste, no Backspace. So its changes are listened to.
+"""
 
 from __future__ import annotations
 

@@ -57,10 +57,14 @@ def build_model(work: Work, say: Say, chosen: gr.State) -> None:
         line = work.check(replace(now, name=now.name or "run")).replace(" train ", " plan ", 1)
         yield planned_html(printed, say) + command(line)
 
+    def on_own(now: Chosen, name: str) -> Chosen:
+        if not name.strip() and now.model in {offer.name for offer in work.offers(now.task)}:
+            return now  # the box was emptied because a model of the list was chosen
+        return replace(now, model=name.strip())
+
     chosen.change(offered, chosen, offers)
     offers.input(lambda now, name: (replace(now, model=name), ""), [chosen, offers], [chosen, own], **LAST_COUNTS)
-    gr.on([own.submit, own.blur], lambda now, name: replace(now, model=name.strip()) if name.strip() else now,
-          [chosen, own], chosen, **IN_TURN)  # fmt: skip
+    own.change(on_own, [chosen, own], chosen, **IN_TURN)
     try_out.click(checked, chosen, found)
 
 

@@ -14,6 +14,8 @@ from finetuning.web.train_tab import build_train
 from finetuning.web.try_tab import build_try
 from finetuning.web.work import Chosen, Work
 
+_ASKED_S = 2.0
+
 
 def build(work: Work, say: Say, other: tuple[str, str]) -> gr.Blocks:
     """Build the page in one language.
@@ -32,6 +34,7 @@ def build(work: Work, say: Say, other: tuple[str, str]) -> gr.Blocks:
         address, name = other
         gr.HTML(f"<div class='board-head'><h1>{shown(title)}</h1><a href='{address}'>{shown(name)}</a></div>")
         gr.HTML(said(say("", "Errors, logs and reports are those of the commands, which speak Korean.")))
+        _stay_connected()
         chosen = gr.State(Chosen())
         with gr.Tabs() as tabs:
             with gr.Tab(say("1. 데이터", "1. Data"), id=0):
@@ -55,5 +58,16 @@ def build(work: Work, say: Say, other: tuple[str, str]) -> gr.Blocks:
 
 
 def _next(tabs: gr.Tabs, place: int, text: str) -> None:
-    """Add a button that opens the next tab."""
-    gr.Button(text, elem_id=f"next-{place}").click(lambda: gr.Tabs(selected=place), None, tabs)
+    """Add a button that opens the next tab, without asking the server."""
+    selects = f"() => ({{ __type__: 'update', selected: {place} }})"
+    gr.Button(text, elem_id=f"next-{place}").click(None, None, tabs, js=selects)
+
+
+def _stay_connected() -> None:
+    """Ask for nothing every few seconds.
+
+    Gradio's server closes the stream of answers when nothing is asked for. What a browser asks for in that moment is
+    answered on no stream: the answer waits until the next question opens one. In the mode `multiple` a question is
+    asked although another one waits.
+    """
+    gr.Timer(_ASKED_S).tick(lambda: None, trigger_mode="multiple", show_progress="hidden")

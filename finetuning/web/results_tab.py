@@ -30,7 +30,7 @@ def build_results(work: Work, say: Say, tab: gr.Tab) -> None:
     """
     every = gr.HTML(elem_id="results-all")
     run = gr.Dropdown([], label=say("자세히 볼 학습", "Run to look at"), elem_id="results-run")
-    found = gr.HTML(elem_id="results-found")
+    found, of_run = gr.HTML(elem_id="results-found"), gr.State(None)  # what is shown, and of which run
     with gr.Accordion(say("여러 학습의 곡선을 겹쳐 보기", "Curves of several runs in one"), open=False):
         several = gr.Dropdown([], multiselect=True, max_choices=_MOST_COMPARED, elem_id="results-several",
                               label=say("비교할 학습", "Runs to compare"))  # fmt: skip
@@ -45,11 +45,13 @@ def build_results(work: Work, say: Say, tab: gr.Tab) -> None:
         chosen = now if now in ended else newest.name if newest else None
         shown_run = next((one for one in rows if one.name == chosen), None)
         detail = run_html(shown_run, say) if shown_run is not None else ""
-        return all_html(rows, say), gr.update(choices=ended, value=chosen), detail, gr.update(choices=ended)
+        return all_html(rows, say), gr.update(choices=ended, value=chosen), detail, chosen, gr.update(choices=ended)
 
-    def looked(name: str | None) -> str:
+    def looked(name: str | None, before: str | None) -> tuple[object, ...]:
+        if name == before:
+            return gr.skip(), gr.skip()
         row = next((one for one in work.runs() if one.name == name), None)
-        return run_html(row, say) if row is not None else ""
+        return run_html(row, say) if row is not None else "", name
 
     def side_by_side(names: list[str]) -> str:
         if len(names) < 2:
@@ -57,8 +59,8 @@ def build_results(work: Work, say: Say, tab: gr.Tab) -> None:
         return f"<iframe class='report' title='{shown(say('비교', 'comparison'))}' sandbox='allow-scripts' " \
                f"srcdoc='{escape(work.compared(names), quote=True)}'></iframe>"  # fmt: skip
 
-    tab.select(opened, run, [every, run, found, several])
-    run.input(looked, run, found)
+    tab.select(opened, run, [every, run, found, of_run, several])
+    run.input(looked, [run, of_run], [found, of_run], trigger_mode="always_last")
     compare.click(side_by_side, several, compared)
 
 

@@ -23,18 +23,21 @@ def build_take(work: Work, say: Say, tab: gr.Tab) -> None:
     links = gr.HTML(elem_id="take-links")
     form = gr.Radio([], label=say("다른 프로그램에서 쓸 형식", "Format for another program"), elem_id="take-format")
     export = gr.Button(say("내보내기", "Export"), variant="primary", elem_id="take-export")
-    found = gr.HTML(elem_id="take-found")
+    found, of_model = gr.HTML(elem_id="take-found"), gr.State(None)  # what is shown, and for which model
 
     def listed(now: str | None) -> tuple[Any, ...]:
         models = work.models()
         value = now if now in {folder for _, folder in models} else models[-1][1] if models else None
-        return gr.update(choices=models, value=value), *looked(value)
+        return gr.update(choices=models, value=value), *shown_for(value)
 
-    def looked(folder: str | None) -> tuple[Any, ...]:
+    def looked(folder: str | None, before: str | None) -> tuple[Any, ...]:
+        return (gr.skip(),) * 4 if folder == before else shown_for(folder)
+
+    def shown_for(folder: str | None) -> tuple[Any, ...]:
         if not folder:
-            return said(say("아직 모델이 없습니다.", "There is no model yet.")), gr.update(choices=[]), ""
+            return said(say("아직 모델이 없습니다.", "There is no model yet.")), gr.update(choices=[]), "", folder
         forms = [(say(ko, en), name) for name, ko, en in work.formats(folder)]
-        return _linked(work, folder, say), gr.update(choices=forms, value=forms[0][1] if forms else None), ""
+        return _linked(work, folder, say), gr.update(choices=forms, value=forms[0][1] if forms else None), "", folder
 
     def exported(folder: str | None, chosen: str | None) -> Iterator[str]:
         if not folder or not chosen:
@@ -51,8 +54,8 @@ def build_take(work: Work, say: Say, tab: gr.Tab) -> None:
         yield _done(Path(folder), _name_of(work, folder), chosen, printed, say) + command(
             work.command("export", "--model_name", folder, "--format", chosen))  # fmt: skip
 
-    tab.select(listed, model, [model, links, form, found])
-    model.input(looked, model, [links, form, found])
+    tab.select(listed, model, [model, links, form, found, of_model])
+    model.input(looked, [model, of_model], [links, form, found, of_model], trigger_mode="always_last")
     export.click(exported, [model, form], found)
 
 

@@ -47,8 +47,8 @@ def build_train(work: Work, say: Say, chosen: gr.State, page: gr.Blocks) -> None
         text = say(f"'{job.name}' 학습을 시작했습니다.", f"Run '{job.name}' was started.")
         if job.state == "queued":
             text = say(f"'{job.name}' 학습이 차례를 기다립니다.", f"Run '{job.name}' waits for its turn.")
-        later = replace(now, name=work.free_name(now))
-        return later, said(text), _choices(work, say, job.name), later.name, *_watched(work, say, job.name)
+        later = replace(now, name=work.free_name(now), is_named=False)
+        return later, said(text), _choices(work, say, job.name), "", *_watched(work, say, job.name)
 
     start.click(on_start, chosen, [chosen, message, runs, name, *view], **IN_TURN)
 
@@ -62,7 +62,7 @@ def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
     preset = gr.Checkbox(True, label=say("설정을 자동으로 고르기 (권장). 아래에 쓴 값은 그대로 씁니다.",
                                          "Choose settings automatically (recommended); what is typed below stays."),
                          elem_id="train-preset")  # fmt: skip
-    with gr.Accordion(say("설정 바꾸기", "Change settings"), open=False):
+    with gr.Accordion(say("설정 바꾸기", "Change settings"), open=False, elem_id="train-settings"):
         with gr.Row():
             common = [
                 gr.Textbox("", label=say(facts[key].korean, facts[key].english).split(".")[0], placeholder=say(
@@ -70,7 +70,7 @@ def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
                 for key in _COMMON
             ]  # fmt: skip
         key = gr.Dropdown(sorted(facts), value=None, label=say("다른 설정", "Another setting"), elem_id="train-key")
-        about = gr.HTML()
+        about, explained = gr.HTML(), gr.State(None)
         value = gr.Textbox("", label=say("값 (비우면 기본값)", "Value (empty for the default)"), elem_id="train-value")
         others = gr.HTML(elem_id="train-others")
     typed = gr.HTML(elem_id="train-command")
@@ -94,20 +94,28 @@ def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
     for setting, box in zip(_COMMON, common, strict=True):
         box.change(setter(setting), [chosen, box], [chosen, others], **IN_TURN)
 
-    def on_key(one: str | None, now: Chosen, typed_so_far: str) -> tuple[str, Any]:
-        if one is None:  # while it is searched for
-            return "", gr.skip()
+    def on_key(one: str | None, before: str | None, now: Chosen, typed_so_far: str) -> tuple[Any, ...]:
+        if one is None or one == before:
+            return gr.skip(), gr.skip(), before
         kept = now.settings.get(one, "")
         # an empty box is left alone: what is typed before this answer arrives would be erased
-        return said(_about(facts, one, say)), kept if kept or typed_so_far else gr.skip()
+        return said(_about(facts, one, say)), kept if kept or typed_so_far else gr.skip(), one
 
-    key.input(on_key, [key, chosen, value], [about, value])
+    key.input(on_key, [key, explained, chosen, value], [about, value, explained], **LAST_COUNTS)
     value.change(on_setting, [chosen, key, value], [chosen, others], **IN_TURN)
     preset.input(lambda now, wanted: replace(now, preset=wanted), [chosen, preset], chosen, **LAST_COUNTS)
-    # what the user types alone: a box that is built anew tells of a change, too, and would take the name away
-    name.input(lambda now, given: replace(now, name=given.strip()), [chosen, name], chosen, **LAST_COUNTS)
+
+    def on_name(now: Chosen, given: str) -> Chosen:
+        if not given.strip() and not now.is_named:
+            return now
+        return replace(now, name=given.strip() or work.free_name(now), is_named=bool(given.strip()))
+
+    name.change(on_name, [chosen, name], chosen, **IN_TURN)
     chosen.change(checked, chosen, typed)
-    chosen.change(lambda now, given: gr.skip() if given.strip() == now.name else now.name, [chosen, name], name)
+    # the page's own name stands behind what is typed, which no answer that comes late can then replace
+    unless_typed = say("비워 두면 이 이름", "unless you type another")
+    chosen.change(lambda now: gr.skip() if now.is_named or not now.name else gr.update(
+        placeholder=f"{now.name} ({unless_typed})"), chosen, name)  # fmt: skip
     return name
 
 

@@ -24,6 +24,7 @@ class Chosen:
         label_map: Labels that are merged or left out, as `data.label_map` says it.
         model: A folder or an id of the Hub; "" where none is chosen.
         name: Name of the run's folder.
+        is_named: Whether a person typed the name; else the page made it.
         preset: Whether `training.preset` chooses what is left open.
         settings: Further settings by dotted key, as they were typed.
     """
@@ -35,6 +36,7 @@ class Chosen:
     label_map: Mapping[str, str | None] = field(default_factory=dict)
     model: str = ""
     name: str = ""
+    is_named: bool = False
     preset: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetuning.data.examples import Drawn, Examples
+from finetuning.windows.neighbours import with_neighbours
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def epoch_order(examples: int, seed: int, epoch: int) -> np.ndarray:
 def order_of(examples: Examples, seed: int, epoch: int) -> np.ndarray:
     """Return the order of an epoch, of all examples or of those that a mixture draws; see `epoch_order`.
 
+    Where the examples ask for neighbours, similar ones stand together.
+
     Args:
         examples: The training split.
         seed: The seed of the run.
@@ -45,8 +48,14 @@ def order_of(examples: Examples, seed: int, epoch: int) -> np.ndarray:
     Returns:
         int64 positions, shape (examples of the epoch,), from seed and epoch alone.
     """
-    if not examples.drawn:
-        return epoch_order(len(examples), seed, epoch)
+    order = _order_of_drawn(examples, seed, epoch) if examples.drawn else epoch_order(len(examples), seed, epoch)
+    if not examples.neighbours:
+        return order
+    # the last 2 keeps the seeds apart from those of `_drawn`
+    return with_neighbours(order, examples.table, examples.neighbours, np.random.default_rng([seed, epoch, 0, 2]))
+
+
+def _order_of_drawn(examples: Examples, seed: int, epoch: int) -> np.ndarray:
     starts = np.cumsum([0, *(part.size for part in examples.drawn)])
     positions: np.ndarray = np.concatenate(
         [

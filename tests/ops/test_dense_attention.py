@@ -12,8 +12,9 @@ from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dens
 from finetuning.types import DenseTokens
 
 _MASK = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
-_SHAPES: dict[str, Callable[[], DenseTokens | None]] = {
+_SHAPES: dict[str, Callable[[], DenseTokens]] = {
     "an encoder's": lambda: dense_tokens(_MASK),
+    "an encoder's, without padding": lambda: dense_tokens(torch.ones(3, 4, dtype=torch.long)),
     "an encoder's, rounded up": lambda: dense_tokens(_MASK, multiple=4),
     "causal": lambda: causal_tokens([2, 4, 1]),
     "branches": lambda: branching_tokens([(2, (1, 2)), (0, (3,)), (1, (1, 1))]),
@@ -25,7 +26,6 @@ _SHAPES: dict[str, Callable[[], DenseTokens | None]] = {
 def test_a_dense_row_as_padded_rows(shape: str, to_padded: Callable[..., torch.Tensor]) -> None:
     """Each real place has its token; nothing reads padding, so each token's gradient is that of its places."""
     tokens = _SHAPES[shape]()
-    assert tokens is not None
     is_real = torch.zeros(tokens.spread.numel(), dtype=torch.bool)
     is_real[tokens.gather] = True
     if tokens.repeated is not None:
@@ -48,7 +48,6 @@ def test_a_dense_row_as_padded_rows(shape: str, to_padded: Callable[..., torch.T
 def test_padded_rows_as_a_dense_row(shape: str, to_dense: Callable[..., torch.Tensor]) -> None:
     """Each token is that of its first place; padding has no gradient, and what rounds the length up is zero."""
     tokens = _SHAPES[shape]()
-    assert tokens is not None
     flat = torch.randn(tokens.spread.numel(), 5, dtype=torch.float64).requires_grad_()
     dense = to_dense(flat, tokens)
     assert torch.equal(dense[: len(tokens.gather)], flat[tokens.gather])
@@ -58,3 +57,10 @@ def test_padded_rows_as_a_dense_row(shape: str, to_dense: Callable[..., torch.Te
     expected = torch.zeros_like(flat)
     expected[tokens.gather] = upstream[: len(tokens.gather)]
     assert flat.grad is not None and torch.equal(flat.grad, expected)
+
+
+def test_rows_without_padding_are_not_copied() -> None:
+    tokens, rows = dense_tokens(torch.ones(3, 4, dtype=torch.long), multiple=4), torch.randn(3, 4, 5)
+    dense = dense_rows.to_dense(rows, tokens)
+    assert dense.shape == (12, 5)
+    assert dense.data_ptr() == rows.data_ptr() == dense_rows.to_padded(dense, tokens).data_ptr()

@@ -59,11 +59,11 @@ def test_a_models_layers_drop_inside_the_block_alone() -> None:
     assert torch.equal(model.train() and drawn(), torch_own)
 
 
-def test_attention_drops_weights_of_real_tokens() -> None:
-    """The way of a CPU with dropout is softmax, `dropped` and a product, by sequence."""
-    lengths, heads, width, share = [3, 5, 1], 2, 4, 0.4
-    tokens = dense_tokens((torch.arange(5) < torch.tensor(lengths)[:, None]).long(), multiple=4)
-    assert tokens is not None
+@pytest.mark.parametrize("lengths", [(3, 5, 1), (4, 4)], ids=["padded", "whole"])
+def test_attention_drops_weights_of_real_tokens(lengths: tuple[int, ...]) -> None:
+    """The way of a CPU with dropout is softmax, `dropped` and a product, by sequence, with and without padding."""
+    longest, heads, width, share = max(lengths), 2, 4, 0.4
+    tokens = dense_tokens((torch.arange(longest) < torch.tensor(lengths)[:, None]).long(), multiple=4)
     generator = torch.Generator().manual_seed(0)
     query, key, value = (
         torch.randn(tokens.length, heads, width, generator=generator, dtype=torch.float64) for _ in range(3)
@@ -71,7 +71,7 @@ def test_attention_drops_weights_of_real_tokens() -> None:
     torch.manual_seed(7)
     found = padded(Call(torch.nn.Module(), query, key, value, tokens, dropout=share))
     torch.manual_seed(7)
-    factors = dropped(torch.ones(3, heads, 5, 5, dtype=torch.float64), share)
+    factors = dropped(torch.ones(len(lengths), heads, longest, longest, dtype=torch.float64), share)
     start = 0
     for row, length in enumerate(lengths):
         mine = slice(start, start + length)

@@ -51,9 +51,12 @@ def parsed(text: str) -> str:
 
 
 def own_flags(task: str) -> list[str]:
-    """Return the flags that a task needs beside those of all tasks."""
-    # a character is three tokens of the tiny causal model
-    return ["--set", "reranker.prompt=Q {query} {passage}"] if task == "causal-reranker" else []
+    """Return the flags that a task has beside those of all tasks."""
+    own = {
+        "causal-reranker": "reranker.prompt=Q {query} {passage}",  # short: a character is three tokens
+        "embedding": "embedding.neighbours=2",  # another order of the examples
+    }
+    return ["--set", own[task]] if task in own else []
 
 
 def data_of(task: str, folder: Path) -> Path:

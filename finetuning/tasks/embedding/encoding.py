@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from finetuning.config.schema import Settings
 from finetuning.tasks.parts import RowColumns, RowEncoder, Rows
 from finetuning.tasks.tensors import pad
 from finetuning.tasks.text_encoding import encode_text
@@ -26,6 +27,10 @@ class EmbeddingEncoder(RowEncoder):
     An example holds the sequences of its texts one behind the other: the query, its passage, hard negatives (see
     `finetuning/data/examples.py`). A row with several passages makes an example of each.
     """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.neighbours = settings.embedding.neighbours or 0
 
     def encode(
         self, rows: RowColumns, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
