@@ -285,8 +285,14 @@ def test_attention_that_depends_on_the_batch_is_replaced(
     check_evaluate_repeats_training(cli, output_dir)
 
 
-@pytest.mark.parametrize("method", ["none", "lora", "freeze"])
-@pytest.mark.parametrize("kind", ["opt", "gemma3", "gemma4", "llama4"])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        pytest.param(kind, method, marks=[] if (kind, method) in NESTED_SAMPLE else pytest.mark.soak)
+        for kind in ("opt", "gemma3", "gemma4", "llama4")
+        for method in ("none", "lora", "freeze")
+    ],
+)
 def test_models_with_nested_settings_or_a_deeper_decoder_are_trained(
     cli: Cli, tiny_causal: Path, tmp_path: Path, kind: str, method: str
 ) -> None:
