@@ -46,6 +46,7 @@ def halved(old: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in old.items() if "layer.1." not in key}
 
 
+NESTED_SAMPLE = {("opt", "none"), ("gemma3", "lora"), ("gemma4", "none"), ("llama4", "freeze")}
 ODD_WEIGHTS: dict[str, tuple[Any, ...]] = {
     "prefix": (renamed, {}, "bert.embeddings.LayerNorm.bias", "이름 앞의 module.을 떼거나"),
     "layers": (halved, {}, "bert.encoder.layer.1.", "config.json의 층 수"),
