@@ -15,10 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support import dies, members
 from tests.support.cli import Cli
+from tests.support.dies import die_at_the_third_step
 from tests.support.forked import answer_signals, run_group
 from tests.support.launches import launched, launcher
+from tests.support.members import train_cases
 from tests.support.paths import ROOT
 from tests.support.runs import data_of
 from tests.support.runs_out import at_the_third_step, while_micro_batches_are_large
@@ -124,7 +125,7 @@ def found_by(
                     "processes_here": 2 if shard == "hybrid" else processes})
         for kind, shard, dtype in cases
     ]  # fmt: skip
-    done = run_group(processes, [str(folder / "found.pt"), *lines], ROOT, program=members.main)
+    done = run_group(processes, [str(folder / "found.pt"), *lines], ROOT, program=train_cases)
     assert not any(code for code, *_ in done), done
     found: Found = torch.load(folder / "found.pt")
     return found
@@ -248,7 +249,7 @@ def test_a_stop_of_the_launcher_saves_and_the_line_to_resume_names_it(
 
 def test_a_killed_process_is_told_once_without_tracebacks(flags_of: Callable[..., list[str]], tmp_path: Path) -> None:
     flags = [*flags_of("encoder", 2, "full"), "--epochs", "200", "--output_dir", str(tmp_path / "model")]
-    (code, _, said), (killed, *_) = run_group(2, flags, ROOT, prepare=dies.at_the_third_step)
+    (code, _, said), (killed, *_) = run_group(2, flags, ROOT, prepare=die_at_the_third_step)
     assert (code, killed) == (5, -signal.SIGKILL)
     assert said.count("다른 프로세스가 끝나 버려") == 1 and "Traceback" not in said, said
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import Cli, arguments_for, data_flags
-from tests.support.forked import Start, exit_code, stop_at
+from tests.support.forked import Start, stop_at
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there are no such streams and signals")
@@ -35,7 +35,7 @@ def run_with(
     streams = [stdin, *(None if name is None else str(tmp_path / name) for name in (out, err))]
     process = Start(list(map(str, arguments)), ROOT, streams).start()
     process.join(200)
-    return exit_code(process), (tmp_path / "err").read_text(encoding="utf-8") if err == "err" else ""
+    return process.exitcode, (tmp_path / "err").read_text(encoding="utf-8") if err == "err" else ""
 
 
 def shell(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
-def at_the_third_step() -> None:
+def die_at_the_third_step() -> None:
     """Have the last process killed."""
     from finetuning.training.step import OptimizerStep
 
@@ -29,7 +29,7 @@ def main() -> int:
     """Run the program."""
     from finetuning_app import main as run
 
-    at_the_third_step()
+    die_at_the_third_step()
     return run(sys.argv[1:])
 
 

@@ -97,13 +97,7 @@ def stop_at(arguments: Sequence[str], line: str, signal_number: int) -> tuple[in
                     line = "\0"
         process.join()
         guard.cancel()
-        return exit_code(process), "".join(log)
-
-
-def exit_code(process: Any) -> int:
-    """The exit code of a process that has ended, as a shell would say it."""
-    code = int(process.exitcode)
-    return 128 - code if code < 0 else code
+        return process.exitcode, "".join(log)
 
 
 def answer_signals() -> None:

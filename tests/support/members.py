@@ -84,7 +84,7 @@ def trained(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main(words: list[str]) -> int:
+def train_cases(words: list[str]) -> int:
     """Train each case; the words are OUT CASE..., and the exit code is 0."""
     out, *cases = words
     found = {case["name"]: trained(case) for case in map(json.loads, cases)}
