@@ -1,4 +1,4 @@
-"""The page in two languages, with the files of runs, as an application that a server serves."""
+"""The page in one language, with the files of runs, as an application that a server serves."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fastapi.responses import FileResponse, PlainTextResponse, Response, Streami
 from finetuning.reporting.page.names import FILES
 from finetuning.reporting.samples import SAMPLES_FILE
 from finetuning.web.archive import zipped
-from finetuning.web.language import english, korean
+from finetuning.web.language import Say, english, korean
 from finetuning.web.page import build
 from finetuning.web.server import Place
 from finetuning.web.style import CSS, theme
 from finetuning.web.work import Work
 
-_LARGEST_UPLOAD = 2 * 2**30  # bytes
+LARGEST_UPLOAD = 2 * 2**30  # bytes
 # The report has scripts of its own, which may draw it and reach nothing.
 _REPORT_POLICY = "sandbox allow-scripts; default-src 'unsafe-inline' data:"
 
 
-def application(work: Work, place: Place) -> FastAPI:
-    """Build the application.
+def korean_page(work: Work, place: Place) -> FastAPI:
+    """Build the page in Korean, with the files of runs.
 
     Args:
         work: What the commands do.
@@ -35,8 +35,26 @@ def application(work: Work, place: Place) -> FastAPI:
     Returns:
         The application.
     """
+    return _serve_files(_page(work, place, "/", korean, ("/en/", "English")), place.runs.resolve())
+
+
+def english_page(work: Work, place: Place) -> FastAPI:
+    """Build the page in English, below /en; see `korean_page` for the arguments."""
+    return _page(work, place, "/en", english, ("/", "한국어"))
+
+
+def _page(work: Work, place: Place, address: str, say: Say, other: tuple[str, str]) -> FastAPI:
     made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    runs = place.runs.resolve()
+    language = f"<script>document.documentElement.lang = '{say('ko', 'en')}'</script>"
+    gr.mount_gradio_app(
+        made, build(work, say, other), path=address, theme=theme(), css=CSS, max_file_size=LARGEST_UPLOAD,
+        show_error=True, footer_links=[], run_history=False, allowed_paths=[str(place.uploads)], head=language,
+    )  # fmt: skip
+    return made
+
+
+def _serve_files(made: FastAPI, runs: Path) -> FastAPI:
+    """Serve files of the runs below a folder."""
 
     @made.get("/run-file/{path:path}")
     def run_file(path: str) -> Response:
@@ -57,13 +75,6 @@ def application(work: Work, place: Place) -> FastAPI:
         kind = {"content-disposition": f"attachment; filename*=UTF-8''{quote(folder.name)}.zip"}
         return StreamingResponse(_chunks(folder), media_type="application/zip", headers=kind)
 
-    for address, say, other in (("/en", english, ("/", "한국어")), ("/", korean, ("/en/", "English"))):
-        language = f"<script>document.documentElement.lang = '{say('ko', 'en')}'</script>"
-        page = build(work, say, other)
-        gr.mount_gradio_app(
-            made, page, path=address, theme=theme(), css=CSS, max_file_size=_LARGEST_UPLOAD, show_error=True,
-            footer_links=[], run_history=False, allowed_paths=[str(place.uploads)], head=language,
-        )  # fmt: skip
     return made
 
 
