@@ -195,7 +195,8 @@ class Workplace:
         words = ["predict", "--model_name", str(folder), "--input", path, "--output", str(target), "--defuse_formulas"]
         for _ in _printed(words):
             continue
-        return target, command_of_this_program(*words)
+        named = {path: source.name, str(target): target.name}  # as they are called where the person has them
+        return target, command_of_this_program(*(named.get(word, word) for word in words))
 
     def formats(self, model: str) -> list[tuple[str, str, str]]:
         """Return the export formats of a model, and what each is for, in both languages."""

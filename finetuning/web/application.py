@@ -20,7 +20,6 @@ from finetuning.web.server import Place
 from finetuning.web.style import CSS, theme
 from finetuning.web.work import Work
 
-LARGEST_UPLOAD = 2 * 2**30  # bytes
 # The report has scripts of its own, which may draw it and reach nothing.
 _REPORT_POLICY = "sandbox allow-scripts; default-src 'unsafe-inline' data:"
 
@@ -35,25 +34,38 @@ def korean_page(work: Work, place: Place) -> FastAPI:
     Returns:
         The application.
     """
-    return _serve_files(_page(work, place, "/", korean, ("/en/", "English")), place.runs.resolve())
+    made = _empty()
+    _serve_files(made, place.runs.resolve())  # before the page, which takes all addresses
+    _mount(made, "/", build(work, korean, ("/en/", "English")), place, korean)
+    return made
 
 
 def english_page(work: Work, place: Place) -> FastAPI:
     """Build the page in English, below /en; see `korean_page` for the arguments."""
-    return _page(work, place, "/en", english, ("/", "한국어"))
-
-
-def _page(work: Work, place: Place, address: str, say: Say, other: tuple[str, str]) -> FastAPI:
-    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    language = f"<script>document.documentElement.lang = '{say('ko', 'en')}'</script>"
-    gr.mount_gradio_app(
-        made, build(work, say, other), path=address, theme=theme(), css=CSS, max_file_size=LARGEST_UPLOAD,
-        show_error=True, footer_links=[], run_history=False, allowed_paths=[str(place.uploads)], head=language,
-    )  # fmt: skip
+    made = _empty()
+    _mount(made, "/en", build(work, english, ("/", "한국어")), place, english)
     return made
 
 
-def _serve_files(made: FastAPI, runs: Path) -> FastAPI:
+def _empty() -> FastAPI:
+    return FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+
+def _mount(made: FastAPI, address: str, page: gr.Blocks, place: Place, say: Say) -> None:
+    """Serve a page below an address; Gradio's own words, such as those of a box for files, are in its language, too."""
+    name = say("ko", "en")
+    language = (
+        f"<script>document.documentElement.lang = '{name}';"
+        f"for (const [key, value] of [['language', '{name}'], ['languages', ['{name}']]])"
+        " Object.defineProperty(navigator, key, { get: () => value });</script>"
+    )
+    gr.mount_gradio_app(
+        made, page, path=address, theme=theme(), css=CSS, max_file_size=place.largest_upload,
+        show_error=True, footer_links=[], run_history=False, allowed_paths=[str(place.uploads)], head=language,
+    )  # fmt: skip
+
+
+def _serve_files(made: FastAPI, runs: Path) -> None:
     """Serve files of the runs below a folder."""
 
     @made.get("/run-file/{path:path}")
@@ -74,8 +86,6 @@ def _serve_files(made: FastAPI, runs: Path) -> FastAPI:
             return PlainTextResponse("모델이 없습니다.", status_code=404)
         kind = {"content-disposition": f"attachment; filename*=UTF-8''{quote(folder.name)}.zip"}
         return StreamingResponse(_chunks(folder), media_type="application/zip", headers=kind)
-
-    return made
 
 
 def _chunks(folder: Path) -> Iterator[bytes]:

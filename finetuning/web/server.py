@@ -28,12 +28,14 @@ class Place:
         port: The port; 0 takes any.
         runs: The folder below which files of runs are served.
         uploads: The folder of what is uploaded.
+        largest_upload: Bytes of the largest file that can be uploaded.
     """
 
     host: str
     port: int
     runs: Path
     uploads: Path
+    largest_upload: int = 2 * 2**30
 
     @property
     def is_here_alone(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from tests.support.browsers import chromium
 from tests.support.paths import ROOT
+from tests.support.summaries import write_finished
 
 _LONG_MS = 240_000
 _WIDE, _PHONE = {"width": 1000, "height": 900}, {"width": 360, "height": 740}
@@ -209,6 +211,9 @@ def test_the_whole_job_on_a_phone(page: Any, trained: str) -> None:
     check_width(page)
     page.click("#next-1")
     page.wait_for_selector("#model-offers input")
+    page.click("#model-check")
+    page.wait_for_selector("#model-found >> text=충분합니다", timeout=_LONG_MS)
+    assert "예상 시간" in page.inner_text("#model-found")
     check_width(page)
     page.click("#next-2")
     page.wait_for_selector("#train-command code")
@@ -233,6 +238,59 @@ def test_the_whole_job_on_a_phone(page: Any, trained: str) -> None:
     with page.expect_download() as got:
         page.click("#take-links a")
     assert got.value.suggested_filename == f"{trained}.zip"
+
+
+def test_two_runs_are_compared_and_their_models_answer_side_by_side(page: Any, trained: str, board: Board) -> None:
+    shutil.copytree(board.runs / trained, board.runs / "사본")
+    open_tab(page, "4. 결과")
+    page.wait_for_selector("#results-found iframe")
+    page.get_by_text("여러 학습의 곡선을 겹쳐 보기").click()
+    for name in (trained, "사본"):
+        page.click("#results-several input")
+        page.get_by_role("option", name=name, exact=True).click()
+    page.keyboard.press("Escape")
+    page.click("#results-compare")
+    compared = page.frame_locator("iframe[title=비교]").locator("body").inner_text()
+    assert trained in compared and "사본" in compared
+    open_tab(page, "5. 써 보기")
+    page.wait_for_function("document.querySelector('#try-model input')?.value")
+    for box, name in (("#try-model", trained), ("#try-second", "사본")):
+        page.click(f"{box} input")
+        page.get_by_role("option", name=name, exact=True).click()
+    page.click("#try-load")
+    page.fill("#try-text-0 textarea", "정말 재미있어요", timeout=_LONG_MS)
+    page.click("#try-ask")
+    page.wait_for_selector("#try-answers section:nth-of-type(2) h3")
+    first, second = page.locator("#try-answers h3").all_inner_texts()
+    assert first == second
+
+
+def test_names_are_found_in_colour(page: Any, board: Board, tiny_model: Path) -> None:
+    write_tagger(board.runs / "이름", tiny_model)
+    open_tab(page, "5. 써 보기")
+    page.wait_for_function("document.querySelector('#try-model input')?.value == '이름'")  # the newest
+    page.click("#try-load")
+    page.fill("#try-text-0 textarea", "재미있는 영화", timeout=_LONG_MS)
+    page.click("#try-ask")
+    page.wait_for_selector("#try-answers mark")
+    assert "PS" in page.inner_text("#try-answers mark sub")
+    colour = page.locator("#try-answers mark").first.evaluate("mark => getComputedStyle(mark).backgroundColor")
+    assert colour not in ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)")
+
+
+def write_tagger(folder: Path, tiny_model: Path) -> None:
+    """Write a run whose model takes every word for the name of a person."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForTokenClassification
+
+    names = ["O", "B-PS", "I-PS"]
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: n for n, name in enumerate(names)}}
+    model = BertForTokenClassification(BertConfig.from_pretrained(tiny_model, **labels))
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([0.0, 20.0, 0.0]))
+    model.save_pretrained(write_finished(folder, task="token-classification"))
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    (folder / "settings.yaml").write_text("model: {task: token-classification}\n", encoding="utf-8")
 
 
 def check_width(page: Any) -> None:
