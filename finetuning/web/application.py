@@ -52,13 +52,8 @@ def _empty() -> FastAPI:
 
 
 def _mount(made: FastAPI, address: str, page: gr.Blocks, place: Place, say: Say) -> None:
-    """Serve a page below an address; Gradio's own words, such as those of a box for files, are in its language, too."""
-    name = say("ko", "en")
-    language = (
-        f"<script>document.documentElement.lang = '{name}';"
-        f"for (const [key, value] of [['language', '{name}'], ['languages', ['{name}']]])"
-        " Object.defineProperty(navigator, key, { get: () => value });</script>"
-    )
+    """Serve a page below an address; Gradio's own words are in the language of the browser."""
+    language = f"<script>document.documentElement.lang = '{say('ko', 'en')}'</script>"
     gr.mount_gradio_app(
         made, page, path=address, theme=theme(), css=CSS, max_file_size=place.largest_upload,
         show_error=True, footer_links=[], run_history=False, allowed_paths=[str(place.uploads)], head=language,

@@ -34,6 +34,8 @@ CSS = """
 .command code { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85rem; }
 .log { max-height: 22rem; overflow: auto; }
 .text { line-height: 2; overflow-wrap: anywhere; white-space: pre-wrap; }
+.asked { margin: 0.8rem 0 0.4rem 20%; padding: 0.5rem 0.8rem; border-radius: 8px; white-space: pre-wrap;
+  overflow-wrap: anywhere; background: color-mix(in srgb, var(--color-accent) 12%, transparent); }
 mark { background: hsl(var(--hue) 75% 85%); color: #111; padding: 0.1rem 0.25rem; border-radius: 3px; }
 mark sub { font-size: 0.7em; margin-left: 0.25rem; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0.75rem; }
