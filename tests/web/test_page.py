@@ -204,10 +204,16 @@ def start_run(page: Any, name: str, epochs: str) -> None:
     page.click("#train-start")
 
 
+def choose(page: Any, box: str, name: str) -> None:
+    """Choose from the list of a box; that of another one may not be closed yet."""
+    page.click(f"{box} input")
+    page.locator(box).get_by_role("option", name=name, exact=True).click()
+
+
 def watch(page: Any, name: str) -> None:
     """Choose the run that is shown."""
     page.click("#train-runs input")
-    page.get_by_role("option", name=f"{name} (").click()
+    page.locator("#train-runs").get_by_role("option", name=f"{name} (").click()
 
 
 def test_the_whole_job_on_a_phone(page: Any, trained: str) -> None:
@@ -261,8 +267,7 @@ def test_two_runs_are_compared_and_their_models_answer_side_by_side(
     page.wait_for_selector("#results-found iframe")
     page.get_by_text("여러 학습의 곡선을 겹쳐 보기").click()
     for name in (trained, second.name):
-        page.click("#results-several input")
-        page.get_by_role("option", name=name, exact=True).click()
+        choose(page, "#results-several", name)
     page.keyboard.press("Escape")
     page.click("#results-compare")
     for name in (trained, second.name):
@@ -270,8 +275,7 @@ def test_two_runs_are_compared_and_their_models_answer_side_by_side(
     open_tab(page, "5. 써 보기")
     page.wait_for_function("document.querySelector('#try-model input')?.value")
     for box, name in (("#try-model", trained), ("#try-second", second.name)):
-        page.click(f"{box} input")
-        page.get_by_role("option", name=name, exact=True).click()
+        choose(page, box, name)
     page.click("#try-load")
     page.fill("#try-text-0 textarea", "정말 재미있어요", timeout=_LONG_MS)
     page.click("#try-ask")
@@ -424,12 +428,10 @@ def test_a_wrong_file_is_told_of_in_place(page: Any, name: str, data: bytes) -> 
 def test_a_wrong_column_value_and_path_are_told_of_in_place(page: Any) -> None:
     drop(page, "리뷰.csv", reviews_csv().encode())
     page.wait_for_selector("#data-found table")
-    page.click("#data-column-1 input")
-    page.get_by_role("option", name="리뷰").click()
+    choose(page, "#data-column-1", "리뷰")
     page.wait_for_selector("#data-found .problem")
     assert "리뷰" in page.inner_text("#data-found .problem")
-    page.click("#data-column-1 input")
-    page.get_by_role("option", name="감정").click()
+    choose(page, "#data-column-1", "감정")
     page.wait_for_selector("#data-found .problem", state="detached")
     open_tab(page, "3. 학습")
     page.wait_for_selector("#train-command code")
