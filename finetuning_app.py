@@ -24,7 +24,7 @@ from finetuning.commands.named_data import check_data_named
 from finetuning.commands.sharing import check_shared
 from finetuning.commands.stop_signal import StopSignal, ignore_launcher
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, out_of_memory
-from finetuning.device.peers import is_first_to_say, is_peer_lost, peer_lost
+from finetuning.device.peers import is_peer_lost, peer_lost, say_once
 
 if TYPE_CHECKING:
     import argparse
@@ -58,12 +58,10 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return 0
     except StopRequested as stopped:
-        if is_first_to_say("stopped"):
-            print(started.farewell(argv), file=sys.stderr)
+        _say("stopped", started.farewell(argv))
         return stopped.exit_code
     except FinetuningError as error:
-        if is_first_to_say(error.what):
-            print(error_text(error), file=sys.stderr)
+        _say(error.what, error_text(error))
         return error.exit_code
     except BrokenPipeError:  # as `| head` leaves it
         return _CLOSED_PIPE
@@ -72,12 +70,17 @@ def main(argv: Sequence[str]) -> int:
         if not (is_lost or is_out_of_memory(error)):
             raise
         shown = peer_lost(started.resume_command(argv)) if is_lost else _without_memory(started)
-        if is_first_to_say(shown.what, after_others=is_lost):
-            print(error_text(shown), file=sys.stderr)
+        _say(shown.what, error_text(shown), after_others=is_lost)
         return shown.exit_code
     finally:
         ignore_launcher()
         settle_output()
+
+
+def _say(what: str, text: str, after_others: bool = False) -> None:
+    """Print why this process ends, in one process of its group; a launcher ends the others while they do this."""
+    ignore_launcher()
+    say_once(what, lambda: print(text, file=sys.stderr, flush=True), after_others)
 
 
 class _Started:

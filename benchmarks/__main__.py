@@ -66,6 +66,7 @@ def main(words: list[str]) -> None:
     tables = module.run(arguments)
     _print(tables)
     label = f"{name}-{arguments.work}" if hasattr(arguments, "work") else name
+    label = module.label(arguments) if hasattr(module, "label") else label
     say(f"kept in {save(label, vars(arguments), tables)}")
 
 

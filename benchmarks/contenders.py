@@ -281,7 +281,9 @@ def _batches(examples: Any, task: Any, evaluator: Any) -> Iterator[Any]:
         yield evaluator.runtime.on_device(batch)
 
 
-def contend(work: str, name: str, data: str, model: str, seed: int, is_profiled: bool = False) -> dict[str, float]:
+def contend(
+    work: str, name: str, data: str, model: str, seed: int, adapter: str = "none", is_profiled: bool = False
+) -> dict[str, float]:
     """Train as one contender.
 
     Args:
@@ -290,6 +292,7 @@ def contend(work: str, name: str, data: str, model: str, seed: int, is_profiled:
         data: A folder with train and validation.
         model: A folder with the model.
         seed: Seed of the order of rows and of dropout.
+        adapter: What `model.adapter.method` is for all contenders, which train the very model that this program makes.
         is_profiled: Whether torch's profiler runs beside it, which takes time.
 
     Returns:
@@ -300,7 +303,8 @@ def contend(work: str, name: str, data: str, model: str, seed: int, is_profiled:
 
     with tempfile.TemporaryDirectory() as folder:
         scratch, trained = Path(folder), WORKS[work]
-        settings = compiled_or_not(name), f"data.dataset_cache_dir={scratch / 'cache'}"
+        cache = f"data.dataset_cache_dir={scratch / 'cache'}"
+        settings = compiled_or_not(name), cache, f"model.adapter.method={adapter}"
         words = trained.words(Path(model), Path(data), scratch / "model", seed, *settings)
         prepared, tokenizer = prepared_in(session_by(words))
         evaluator = evaluator_of(prepared, tokenizer)

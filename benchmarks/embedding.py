@@ -1,6 +1,7 @@
 """Embeddings beside sentence-transformers' trainer: the same texts, windows, steps, seed, schedule, precision, machine.
 
-Set OMP_NUM_THREADS to the number of cores. DATA is KorQuAD_v1.0_dev.json, MODEL a folder with multilingual-e5-small;
+Set OMP_NUM_THREADS to the number of cores. DATA is KorQuAD_v1.0_dev.json (speed: its passages are long; an untrained e5
+finds nearly all of them) or ChatbotData.csv (a gain: answers as passages), MODEL a folder with multilingual-e5-small;
 sentence-transformers takes part where `pip install -r benchmarks/requirements.txt` was done.
 
 A passage and all its questions are on one side: passages are drawn with a fixed seed, first those that are held out,
@@ -11,17 +12,20 @@ questions over the held-out passages, with this program's evaluation for all.
 Each run is a process of its own. Contenders take turns, each round with its own seed, after one round that does not
 count (--warm_up 0 leaves it out). Seconds are the median of a run's steps, so that no evaluation or checkpoint counts.
 MultipleNegativesRankingLoss takes the window at once; CachedMultipleNegativesRankingLoss is tried with each
-`mini_batch_size`.
+`mini_batch_size`, and this program with each `batch_size`, whose micro-batches are of as many of the longest passages.
+A contender is compared with the fastest of this program's runs that take no more memory than it.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
 import random
 import statistics
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +40,7 @@ from benchmarks.in_process import (
 )
 from benchmarks.runner import ROOT, Table, call_apart, flags_of, say
 
-WINDOW, MINI_BATCHES, LEAST_VALIDATED = 128, (8, 16, 32, 64), 8
+WINDOW, MINI_BATCHES, OUR_BATCHES, LEAST_VALIDATED = 128, (8, 16, 32, 64), (16, 32), 8
 _UNCOUNTED = 1  # steps of a run that warm up
 _METRICS = {"recall@1": "recall_at_1", "nDCG@10": "ndcg_at_10"}
 
@@ -45,18 +49,16 @@ def write_pairs(source: Path, folder: Path, passages: int, held_out: int) -> Non
     """Write train, validation (a few rows, which training asks for) and test of questions and passages.
 
     Args:
-        source: KorQuAD's JSON.
+        source: KorQuAD's JSON, or a CSV of questions and answers in its first two columns.
         folder: A new folder.
         passages: Passages to train on, with one question each.
         held_out: Passages of the test, with all their questions.
     """
-    documents = json.loads(source.read_text(encoding="utf-8"))["data"]
     asked: dict[str, list[str]] = {}
-    for document in documents:
-        for paragraph in document["paragraphs"]:
-            asked.setdefault(paragraph["context"], []).extend(one["question"] for one in paragraph["qas"])
+    for question, passage in _pairs_in(source):
+        asked.setdefault(passage, []).append(question)
     draw = random.Random(0)
-    contexts = draw.sample(sorted(context for context in asked if asked[context]), passages + held_out)
+    contexts = draw.sample(sorted(asked), passages + held_out)
     test = [(question, context) for context in contexts[:held_out] for question in asked[context]]
     train = [(draw.choice(asked[context]), context) for context in contexts[held_out:]]
     folder.mkdir()
@@ -67,13 +69,25 @@ def write_pairs(source: Path, folder: Path, passages: int, held_out: int) -> Non
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def _pairs_in(source: Path) -> Iterator[tuple[str, str]]:
+    """Questions, each with its passage."""
+    if source.suffix == ".csv":
+        with source.open(encoding="utf-8", newline="") as lines:
+            yield from ((row[0], row[1]) for row in list(csv.reader(lines))[1:])
+        return
+    for document in json.loads(source.read_text(encoding="utf-8"))["data"]:
+        for paragraph in document["paragraphs"]:
+            yield from ((one["question"], paragraph["context"]) for one in paragraph["qas"])
+
+
 def words(data: str, model: str, scratch: Path, options: dict[str, Any]) -> list[str]:
     """This program's command line for the run."""
+    batch = options.get("batch", OUR_BATCHES[0])
     flags = {
         "--config": ROOT / "recipes" / "embedding.yaml", "--model_name": model, "--dataset": data, "--output_dir":
         scratch / "model", "--epochs": options["epochs"], "--seed": options["seed"], "--max_length":
-        options["max_length"], "--batch_size": WINDOW // 8, "--gradient_accumulation_steps": 8, "--learning_rate":
-        options["learning_rate"], "--warmup_steps": options["warmup_steps"],
+        options["max_length"], "--batch_size": batch, "--gradient_accumulation_steps": WINDOW // batch,
+        "--learning_rate": options["learning_rate"], "--warmup_steps": options["warmup_steps"],
     }  # fmt: skip
     settings = (
         "logging.progress_bar=false", "training.save_steps=1000000",
@@ -99,7 +113,7 @@ def contend(name: str, data: str, model: str, options: dict[str, Any]) -> dict[s
     """Train as one contender and measure the model after the last step.
 
     Args:
-        name: `untrained`, `ours`, `mnrl`, or `cached-N` with a `mini_batch_size` of N.
+        name: `untrained`, `ours-N` with a `batch_size` of N, `mnrl`, or `cached-N` with a `mini_batch_size` of N.
         data: A folder with train, validation and test.
         model: A folder with the model.
         options: Epochs, seed, max_length, learning_rate, temperature, warmup_steps, cache.
@@ -109,6 +123,9 @@ def contend(name: str, data: str, model: str, options: dict[str, Any]) -> dict[s
     """
     from finetuning.device.usage import peak_bytes
 
+    is_ours = name.startswith("ours")
+    if is_ours:
+        options = {**options, "batch": int(name.removeprefix("ours-"))}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         prepared, tokenizer = prepared_in(session_by(words(data, model, scratch, options)))
@@ -116,7 +133,7 @@ def contend(name: str, data: str, model: str, options: dict[str, Any]) -> dict[s
         found: dict[str, float] = {}
         if name != "untrained":
             steps = Steps(len(prepared.examples["train"]) // WINDOW * options["epochs"])
-            if name == "ours":
+            if is_ours:
                 run_until_finished(manager_of(prepared, evaluator, steps.tick_and_stop, scratch / "model"))
             else:
                 _sentence_transformers(name, prepared, evaluator, steps, scratch, options)
@@ -207,7 +224,7 @@ def _check_tokens(model: Any, prepared: Any, pairs: Any) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, help="KorQuAD_v1.0_dev.json")
+    parser.add_argument("data", type=Path, help="KorQuAD_v1.0_dev.json or ChatbotData.csv")
     parser.add_argument("model", type=Path, help="a folder with multilingual-e5-small")
     parser.add_argument("--passages", type=int, default=512, help="to train on; a multiple of the window, 128")
     parser.add_argument("--held_out", type=int, default=400, help="passages of the test")
@@ -218,12 +235,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--warm_up", type=int, default=1, help="rounds that do not count")
     parser.add_argument("--sizes", type=int, nargs="*", default=MINI_BATCHES, help="mini_batch_size of the cached loss")
+    parser.add_argument("--our_sizes", type=int, nargs="+", default=OUR_BATCHES, help="this program's batch_size")
     parser.add_argument("--without_mnrl", action="store_true", help="leaves out the loss that takes the window at once")
 
 
 def run(arguments: argparse.Namespace) -> list[Table]:
     """Run the contenders in turns; the model before training is measured once."""
-    names = ["ours", *([] if arguments.without_mnrl else ["mnrl"]), *(f"cached-{size}" for size in arguments.sizes)]
+    ours = [f"ours-{size}" for size in arguments.our_sizes]
+    names = [*ours, *([] if arguments.without_mnrl else ["mnrl"]), *(f"cached-{size}" for size in arguments.sizes)]
     runs: dict[str, list[dict[str, float]]] = {"untrained": [], **{name: [] for name in names}}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -247,16 +266,21 @@ def run(arguments: argparse.Namespace) -> list[Table]:
 
 def table(runs: dict[str, list[dict[str, float]]]) -> Table:
     """Medians of speed and memory over the runs; of the metrics their mean and all values."""
-    ours = statistics.median(one["seconds"] for one in runs["ours"])
+    middle = {
+        name: {key: statistics.median(one[key] for one in found) for key in ("seconds", "peak")}
+        for name, found in runs.items()
+        if name != "untrained"
+    }
     rows = []
     for name, found in runs.items():
         row: dict[str, Any] = {"contender": name}
         if name != "untrained":
-            seconds = statistics.median(one["seconds"] for one in found)
+            seconds, peak = middle[name]["seconds"], middle[name]["peak"]
+            ours = [one["seconds"] for key, one in middle.items() if key.startswith("ours") and one["peak"] <= peak]
             row |= {
                 "examples/s": WINDOW / seconds, "by run": [WINDOW / one["seconds"] for one in found],
-                "this program is": None if name == "ours" else seconds / ours,
-                "peak, GiB": statistics.median(one["peak"] for one in found) / 2**30,
+                "this program is": None if name.startswith("ours") or not ours else seconds / min(ours),
+                "peak, GiB": peak / 2**30,
             }  # fmt: skip
         for metric in _METRICS:
             row |= {metric: statistics.mean(one[metric] for one in found), f"{metric} by run": [

@@ -19,12 +19,15 @@ _HEADS = {
         "throughput-encoder": ("NSMC 분류, BERT-base 크기, 16 × 4", "예제/초", "이 프로그램은", "손실", "최대 메모리"),
         "throughput-causal": ("질문과 답, SmolLM2-135M 전체 학습, 16 × 1", "예제/초", "이 프로그램은", "손실",
                               "최대 메모리"),
+        "embedding": ("KorQuAD 질문과 문서, e5-small, window 128", "예제/초", "이 프로그램은", "최대 메모리"),
     },
     ENGLISH: {
         "throughput-encoder": ("NSMC, a BERT-base shape, 16 × 4", "examples a second", "this program is", "loss",
                                "peak memory"),
         "throughput-causal": ("questions and answers, all of SmolLM2-135M, 16 × 1", "examples a second",
                               "this program is", "loss", "peak memory"),
+        "embedding": ("KorQuAD's questions and passages, e5-small, a window of 128", "examples a second",
+                      "this program is", "peak memory"),
     },
 }  # fmt: skip
 _NAMES = {
@@ -39,6 +42,9 @@ _NAMES = {
         "sft-packing": "TRL `SFTTrainer`, bf16, packing(배치 구성이 달라짐)",
         "throughput-encoder bare": "상한: 패딩 없는 행으로 forward, backward, step만",
         "throughput-causal bare": "상한: 512 토큰의 행으로 forward, backward, step만",
+        "embedding ours": "이 프로그램, `batch_size` {size}",
+        "embedding mnrl": "sentence-transformers, `MultipleNegativesRankingLoss`",
+        "embedding cached": "sentence-transformers, `Cached...RankingLoss`, `mini_batch_size` {size}",
     },
     ENGLISH: {
         "ours": "this program, bf16",
@@ -51,6 +57,9 @@ _NAMES = {
         "sft-packing": "TRL's `SFTTrainer`, bf16, packing (other batches)",
         "throughput-encoder bare": "limit: rows without padding, forward, backward and step alone",
         "throughput-causal bare": "limit: rows of 512 tokens, forward, backward and step alone",
+        "embedding ours": "this program, `batch_size` {size}",
+        "embedding mnrl": "sentence-transformers, `MultipleNegativesRankingLoss`",
+        "embedding cached": "sentence-transformers, `Cached...RankingLoss`, `mini_batch_size` {size}",
     },
 }
 _PARTS = {"gpu": ["gpu", "gpu-qlora", "gpu-peers"]}  # calls whose results make one table
@@ -93,16 +102,27 @@ _GOALS = {
 
 
 def table_of(result: dict[str, Any], document: str) -> str:
-    """The Markdown table of a throughput result in the language of a document."""
+    """The Markdown table of speeds in the language of a document. The untrained model has no speed and no line."""
     heads, names = _HEADS[document][result["benchmark"]], _NAMES[document]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in result["tables"][0]["rows"]:
-        name = names.get(row["name"]) or names[f"{result['benchmark']} {row['name']}"]
+        if "examples/s" not in row:
+            continue
         ratio = f"{row['this program is']:.2g}{_UNIT[document]}" if row["this program is"] else ""
-        loss = f"{row['loss']:.3f}" if row["loss"] is not None else ""
-        cells = (name, f"{row['examples/s']:.1f}", ratio, loss, f"{row['peak, GiB']:.2f} GiB")
+        cells = [_name_of(row, result["benchmark"], names), f"{row['examples/s']:.1f}", ratio]
+        if "loss" in row:
+            cells.append(f"{row['loss']:.3f}" if row["loss"] is not None else "")
+        cells.append(f"{row['peak, GiB']:.2f} GiB")
         lines.append("| " + " | ".join(cells).replace("|  |", "| |") + " |")
     return "\n".join(lines) + "\n"
+
+
+def _name_of(row: dict[str, Any], benchmark: str, names: dict[str, str]) -> str:
+    """What a contender is called; `cached-32` is `embedding cached` with a size of 32."""
+    if "name" in row:
+        return names.get(row["name"]) or names[f"{benchmark} {row['name']}"]
+    kind, _, size = row["contender"].partition("-")
+    return names[f"{benchmark} {kind}"].format(size=size)
 
 
 def gpu_table_of(results: list[dict[str, Any]], document: str) -> str:

@@ -116,9 +116,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("work", choices=sorted(CONTENDERS))
     parser.add_argument("data", type=Path, help="NSMC's folder, or ChatbotData.csv")
     parser.add_argument("--model", type=Path, help="the model's folder; an encoder is made where it is left out")
+    parser.add_argument("--adapter", choices=("none", "lora"), default="none", help="what is trained of the model")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", nargs="+", help="contenders that take part; this program always does")
+
+
+def label(arguments: argparse.Namespace) -> str:
+    """Return the name that a result is kept under; models that the tables do not show have one of their own."""
+    model = arguments.model.resolve().name.lower() if arguments.model and arguments.work == "causal" else "smollm2-135m"
+    named = [] if model == "smollm2-135m" else [model]
+    return "-".join(
+        ["throughput", arguments.work, *named, *([] if arguments.adapter == "none" else [arguments.adapter])]
+    )
 
 
 def tiny(folder: Path) -> list[str]:
@@ -146,6 +156,7 @@ def run(arguments: argparse.Namespace) -> list[Table]:
                     data=scratch / "data",
                     model=model,
                     seed=number,
+                    adapter=arguments.adapter,
                     is_profiled=name == "ours" and number == 0,
                 )
                 share = found.get("products", share)

@@ -144,13 +144,30 @@ def test_a_process_that_was_ended_or_whose_check_failed_leaves_the_others_their_
     assert facts[0]["packages"]["torch"] and facts[1]["bf16_tflops"] > 0
 
 
-def test_the_whole_in_miniature(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def in_miniature(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> list[Facts]:
+    """What a run on a CPU says, after no check failed and no result was kept."""
     monkeypatch.delenv("OUT", raising=False)
     before = set(runner.RESULTS.iterdir())
-    main(["gpu", "--tiny"])
-    printed = capfd.readouterr().out.splitlines()
-    lines = [json.loads(line) for line in printed if line.startswith("{")]
+    main(["gpu", "--tiny", *words])
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith("{")]
     assert [line for line in lines if "failed" in line] == []
+    assert set(runner.RESULTS.iterdir()) == before
+    return lines
+
+
+def test_checks_in_miniature(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = in_miniature(capfd, monkeypatch, "--only", "parity", "start")
+    assert {line["check"] for line in lines if "answered" in line} == {"parity", "start"}
+    layouts = {(line["task"], line["layout"]) for line in lines if "task" in line}
+    assert layouts == {("encoder", "Padded"), ("encoder", "Dense"), ("causal", "Padded"), ("causal", "OneRow")}
+    exact = [line for line in lines if line.get("precision") == "no"]
+    assert exact and all(line["gradient_differs_by"] < 1e-4 for line in exact)
+    assert all(line["first_step_logged_s"] > 0 for line in lines if "first_step_logged_s" in line)
+
+
+@pytest.mark.soak
+def test_the_whole_in_miniature(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = in_miniature(capfd, monkeypatch)
     answered = {line["check"] for line in lines if "answered" in line}
     assert answered == {check.name for check in CHECKS} - ON_ITS_OWN
     assert sum(line["took_s"] for line in lines if "took_s" in line) <= lines[-1]["at_s"] + 1  # they are rounded
@@ -158,17 +175,11 @@ def test_the_whole_in_miniature(capfd: pytest.CaptureFixture[str], monkeypatch: 
     def of(check: str, fact: str) -> list[Any]:
         return [line[fact] for line in lines if line["check"] == check and fact in line]
 
-    layouts = {(line["task"], line["layout"]) for line in lines if line["check"] == "parity" and "task" in line}
-    assert layouts == {("encoder", "Padded"), ("encoder", "Dense"), ("causal", "Padded"), ("causal", "OneRow")}
-    exact = [line for line in lines if line["check"] == "parity" and line.get("precision") == "no"]
-    assert exact and all(line["gradient_differs_by"] < 1e-4 for line in exact)
     assert of("resume", "same") == of("resume", "same_if_deterministic") == [True]
     assert of("short", "ours_is")[0].keys() == {"trainer", "trainer-tuned", "bare"}
     assert of("rows", "share_of_rate")[0]["ours"] > 0
     assert all(difference < 0.05 for difference in of("cut-again", "losses_differ_by") + of("fp16", "losses_differ_by"))
     assert of("waits", "waits") == [0]  # a CPU is never waited for
-    assert of("start", "first_step_logged_s")[0] > 0
-    assert set(runner.RESULTS.iterdir()) == before
 
 
 # --- tables ---

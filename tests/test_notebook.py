@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
+import shlex
 import shutil
 import string
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support.forked import run_forked
 from tests.support.paths import ROOT
 
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
@@ -42,18 +42,28 @@ class Notebook:
             elif words.startswith(NEEDS_A_NETWORK):
                 self.skipped.append(words)
             else:
-                command = re.sub(r"^python ", f'"{sys.executable}" ', words)
-                done = subprocess.run(command, shell=True, cwd=self.folder, capture_output=True, text=True, timeout=300)
-                assert done.returncode == 0, (words, done.stderr)
+                code, _, said = self._run_line(shlex.split(words))
+                assert code == 0, (words, said)
+
+    def _run_line(self, words: list[str]) -> tuple[int, str, str]:
+        if words[:2] == ["python", "finetuning_app.py"]:
+            return run_forked(words[2:], self.folder, "", 300)
+        done = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+
+def keep_rows(file: Path, count: int) -> None:
+    """Cut a file of the copy after some rows."""
+    lines = file.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+    file.write_text("".join(lines[: count + 1]), encoding="utf-8-sig")
 
 
 def test_the_cells_run_in_order(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)  # and back again afterwards
     copy = tmp_path / FOLDER
-    for name in ("finetuning", "recipes", "examples"):
-        shutil.copytree(ROOT / name, copy / name)
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("*.txt"), ROOT / "config.yaml"]:
-        shutil.copy(path, copy)
+    shutil.copytree(ROOT / "examples", copy / "examples")
+    for name, count in (("train", 96), ("validation", 24), ("test", 24)):
+        keep_rows(copy / "examples" / "reviews" / f"{name}.csv", count)
     cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert not [cell for cell in cells if cell["outputs"] or cell["execution_count"]]
     notebook = Notebook(tmp_path, EPOCHS=1)

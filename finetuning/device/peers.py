@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from exceptions import ResourceError
 
 _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "socket closed")
 _SOON_S = 1.0  # in which the process that failed says why
+_STAY_S = 3.0  # for which the main process waits for the others to ask who says a message
+_LOOKED_S = 0.02
 
 
 def is_main(environment: Mapping[str, str] = os.environ) -> bool:
@@ -63,28 +66,46 @@ def peer_lost(resume: str) -> ResourceError:
     )
 
 
-def is_first_to_say(message: str, after_others: bool = False) -> bool:
-    """Return whether this process should print a message that others of its group may have, too.
+def say_once(message: str, show: Callable[[], None], after_others: bool = False) -> None:
+    """Show a message that others of the group may have, too, in the first process that asks.
+
+    The store that knows who was first lies in the main process, so that one stays until all have asked or `_STAY_S`
+    is over: a process that finds no store cannot know whether its message was shown, and shows it.
 
     Args:
-        message: The message; each is printed once.
+        message: What tells this message from others; each is shown once. A run of one process always shows it.
+        show: Shows it.
         after_others: Whether any message of another process makes this one unnecessary.
-
-    Returns:
-        Always true in a run of one process.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        return True
+        show()
+        return
+    store = _store()
+    if store is None:  # what fails before the group has met fails in all of them
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            show()
+        return
+    if after_others:
+        time.sleep(_SOON_S)
+    try:
+        said = store.add("said", 1)
+        is_first = said == 1 if after_others else store.add(hashlib.sha256(message.encode()).hexdigest(), 1) == 1
+        asked = store.add("asked", 1)
+    except RuntimeError:  # the store went with the process that had it
+        show()
+        return
+    if is_first:
+        show()
+    end = time.monotonic() + _STAY_S
+    while is_main() and asked < int(os.environ["WORLD_SIZE"]) and time.monotonic() < end:
+        time.sleep(_LOOKED_S)
+        asked = store.add("asked", 0)
+
+
+def _store() -> Any:
+    """Return what the processes of the group share, or None before they have met."""
     try:
         import torch.distributed as dist
-
-        if not dist.is_initialized():  # what fails before fails in all of them
-            return os.environ.get("LOCAL_RANK", "0") == "0"
-        store = dist.distributed_c10d._get_default_store()
-        if after_others:
-            time.sleep(_SOON_S)
-            return bool(store.add("said", 1) == 1)
-        store.add("said", 1)
-        return bool(store.add(hashlib.sha256(message.encode()).hexdigest(), 1) == 1)
-    except (ImportError, RuntimeError):  # the store went with the process that had it
-        return True
+    except ImportError:
+        return None
+    return dist.distributed_c10d._get_default_store() if dist.is_initialized() else None

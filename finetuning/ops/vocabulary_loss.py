@@ -1,33 +1,35 @@
-"""Cross-entropy over a large vocabulary without a (tokens, vocabulary) tensor: logits are computed chunk by chunk.
+"""Cross-entropy over a large vocabulary without a (tokens, vocabulary) tensor: logits are computed block by block.
 
-The gradient with respect to the logits is softmax minus one-hot, so it is known as soon as the logits are. Each chunk
-computes its loss and its gradients in the forward pass and then drops its logits, as Liger Kernel does (Hsu et al.
-2024). `torch.nn.functional.linear_cross_entropy` of torch 2.13 works the same way, but on a CPU it took twice as long
-in bfloat16 and up to nine times as long with float32 sums, ignored autocast, and returned the loss in bfloat16.
+The gradient with respect to the logits is softmax minus one-hot, so it is known as soon as the logits are. Each block
+of items computes its loss and its gradients in the forward pass and then drops its logits, as Liger Kernel does (Hsu et
+al. 2024). On a CPU a block's logits are computed in tiles of the vocabulary that fit its cache, and kept in the
+product's dtype until their sum is known, so that the head's gradient, 671 MB for 262,144 pieces and 640 numbers each,
+is written once a block and not once in the few items whose logits fit the cache.
+`torch.nn.functional.linear_cross_entropy` of torch 2.13 works on chunks, too, but on a CPU it took twice as long in
+bfloat16 and up to nine times as long with float32 sums, ignored autocast, and returned the loss in bfloat16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from finetuning.ops.replaced import computing_by
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-_REFUSALS = (TypeError, ValueError, KeyError, AttributeError)  # of models that cannot run on a row of tokens
-_SCALES = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
-_CHUNK_LOGITS = {"cpu": 2**23}  # few enough for a CPU's cache
-_CHUNK_LOGITS_ELSEWHERE = 2**26  # enough to fill a GPU
+_BLOCK_BYTES = 2**27  # of a block's logits: enough to fill a GPU
+_TILE_LOGITS = {"cpu": 2**21}  # few enough for a CPU's cache; elsewhere a tile is the whole vocabulary
+_COPIES = 3  # of a tile's logits that exist at once, in float32
 
 
-def chunk_logits(device_type: str) -> int:
-    """Return how many logits the loss computes at once on a device of this type (torch's name for it)."""
-    return _CHUNK_LOGITS.get(device_type, _CHUNK_LOGITS_ELSEWHERE)
+def loss_bytes(device_type: str) -> int:
+    """Return how many bytes of logits the loss keeps at most on a device of this type (torch's name for it)."""
+    return _BLOCK_BYTES + 4 * _COPIES * _TILE_LOGITS.get(device_type, _BLOCK_BYTES // 2)
+
+
+def items_with_all_logits(device_type: str, vocabulary: int) -> int:
+    """Return of how many items all logits should be computed at once where they are needed in one piece."""
+    return max(1, (2**23 if device_type == "cpu" else 2**26) // vocabulary)
 
 
 def vocabulary_loss_sum(
@@ -86,13 +88,12 @@ class _Losses(torch.autograd.Function):
         losses: list[torch.Tensor] = []
         hidden_grads: list[torch.Tensor] = []
         with torch.autocast(hidden.device.type, enabled=False):
-            projection, shift = weight.to(dtype), bias.to(dtype) if bias is not None else None
-            for part, wanted in _chunks(hidden.to(dtype), labels, len(weight)):
-                logits = _logits(part, projection, shift)
-                losses.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
+            head = _Head.of(weight, bias, dtype)
+            for part, wanted in _blocks(hidden.to(dtype), labels, head):
+                block = _Block(part, wanted, head)
+                losses.append(block.log_sums - block.chosen)
                 if stores:
-                    log_sums = losses[-1] + logits.gather(1, wanted.unsqueeze(1)).squeeze(1)
-                    hidden_grads.append(_gradient_product(_errors(logits, log_sums, wanted).to(dtype), projection))
+                    hidden_grads.append(block.backward(_Gradients(None, None)))
         context.compute_dtype, context.hidden_dtype, context.stores = dtype, hidden.dtype, stores
         if stores:
             context.save_for_backward(torch.cat(hidden_grads))
@@ -108,31 +109,15 @@ class _Losses(torch.autograd.Function):
             return (hidden_grad * upstream.unsqueeze(1)).to(context.hidden_dtype), None, None, None
         hidden, weight, bias, labels = context.saved_tensors
         dtype, needs = context.compute_dtype, context.needs_input_grad
+        made = _Gradients.of(weight, bias, needs[1:3])
         hidden_grads: list[torch.Tensor] = []
-        weight_grad = torch.zeros_like(weight) if needs[1] else None
-        bias_grad = torch.zeros_like(bias) if bias is not None and needs[2] else None
         with torch.autocast(hidden.device.type, enabled=False):
-            projection, shift = weight.to(dtype), bias.to(dtype) if bias is not None else None
-            chunks = _chunks(hidden.to(dtype), labels, len(weight))
-            weights = upstream.split(max(1, chunk_logits(hidden.device.type) // len(weight)))
-            for (part, wanted), own in zip(chunks, weights, strict=True):
-                logits = _logits(part, projection, shift)
-                error = _errors(logits, logits.logsumexp(-1), wanted).mul_(own.unsqueeze(1))
-                if bias_grad is not None:
-                    bias_grad += error.sum(0)
-                error = error.to(dtype)
-                hidden_grads.append(_gradient_product(error, projection))
-                if weight_grad is not None:
-                    weight_grad += _gradient_product(error.t(), part)
+            head = _Head.of(weight, bias, dtype)
+            blocks = _blocks(hidden.to(dtype), labels, head)
+            for (part, wanted), own in zip(blocks, upstream.split(head.items_at_once), strict=True):
+                hidden_grads.append(_Block(part, wanted, head).backward(made, own))
         hidden_grad = torch.cat(hidden_grads).to(hidden.dtype) if needs[0] else None
-        return hidden_grad, weight_grad, bias_grad, None
-
-
-def _errors(logits: torch.Tensor, log_sums: torch.Tensor, wanted: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-    """Turn logits, in place, into their gradient: softmax minus one-hot, or minus the smoothed target."""
-    error = logits.sub_(log_sums.unsqueeze(1)).exp_()
-    error[torch.arange(len(wanted), device=wanted.device), wanted] -= 1.0 - smoothing
-    return error.sub_(smoothing / logits.shape[1]) if smoothing else error
+        return hidden_grad, made.weight, made.bias, None
 
 
 class _LossSum(torch.autograd.Function):
@@ -149,26 +134,18 @@ class _LossSum(torch.autograd.Function):
         """
         dtype = _compute_dtype(hidden)
         total = hidden.new_zeros((), dtype=torch.promote_types(dtype, torch.float32))
+        made = _Gradients.of(weight, bias, context.needs_input_grad[1:3])
         hidden_grads: list[torch.Tensor] = []
-        weight_grad = torch.zeros_like(weight) if context.needs_input_grad[1] else None
-        bias_grad = torch.zeros_like(bias) if bias is not None and context.needs_input_grad[2] else None
         with torch.autocast(hidden.device.type, enabled=False):
-            projection, shift = weight.to(dtype), bias.to(dtype) if bias is not None else None
-            for part, wanted in _chunks(hidden.to(dtype), labels, len(weight)):
-                logits = _logits(part, projection, shift)
-                log_sums, here = logits.logsumexp(-1), torch.arange(len(part), device=part.device)
-                total += (log_sums - (1.0 - smoothing) * logits[here, wanted]).sum()
+            head = _Head.of(weight, bias, dtype)
+            for part, wanted in _blocks(hidden.to(dtype), labels, head):
+                block = _Block(part, wanted, head)
+                total += (block.log_sums - (1.0 - smoothing) * block.chosen).sum()
                 if smoothing:
-                    total -= smoothing * logits.mean(-1).sum()
-                error = _errors(logits, log_sums, wanted, smoothing)
-                if bias_grad is not None:
-                    bias_grad += error.sum(0)
-                error = error.to(dtype)
-                hidden_grad = _gradient_product(error, projection)
+                    total -= smoothing * block.means().sum()
+                hidden_grad = block.backward(made, smoothing=smoothing)
                 hidden_grads.append(hidden_grad.to(torch.promote_types(hidden_grad.dtype, hidden.dtype)))
-                if weight_grad is not None:
-                    weight_grad += _gradient_product(error.t(), part)
-        context.gradients, context.dtype = (torch.cat(hidden_grads), weight_grad, bias_grad), hidden.dtype
+        context.gradients, context.dtype = (torch.cat(hidden_grads), made.weight, made.bias), hidden.dtype
         return total
 
     @staticmethod
@@ -199,93 +176,146 @@ def _gradient_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return left.float() @ right.float()  # other devices have no kernel with another dtype for the result
 
 
-def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """Compute a chunk's logits in at least float32. The bias is added in the product's dtype, as nn.Linear does."""
-    logits = torch.nn.functional.linear(hidden, weight, bias)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+@dataclass(frozen=True)
+class _Head:
+    """An output layer, read in tiles of its vocabulary.
 
-
-def _chunks(hidden: torch.Tensor, labels: torch.Tensor, vocabulary: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Split hidden states and labels into chunks of as many rows as `chunk_logits` allows."""
-    rows = max(1, chunk_logits(hidden.device.type) // vocabulary)
-    yield from zip(hidden.split(rows), labels.split(rows), strict=True)
-
-
-# --- a model's head ---
-
-
-def plain_head(model: PreTrainedModel) -> torch.nn.Linear | None:
-    """Return the linear layer whose output is exactly the model's logits, or None if there is no such layer.
-
-    Some models change the output of their head: Gemma 2 caps the logits, BART adds a bias, a head may have an adapter.
-    The model runs on four tokens to find out.
+    Attributes:
+        weight: Shape (vocabulary, hidden size); cast already where a tile is the whole vocabulary.
+        bias: Shape (vocabulary,), or None.
+        dtype: What the products are computed in.
+        items_at_once: Items of a block.
+        columns: Pieces of the vocabulary in a tile.
     """
-    head = model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or "forward" in vars(head):
-        return None
-    ids = torch.arange(4, device=model.device).remainder(model.config.get_text_config().vocab_size).unsqueeze(0)
-    inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), _multiplying(model):
-            with _output_of(head) as made:
-                logits = model(**inputs).logits
-            with as_identity(head):
-                hidden = model(**inputs).logits
-            expected = head(hidden)
-    except (RuntimeError, *_REFUSALS):  # code after the head fails on hidden states: BART adds a bias to the logits
-        return None
-    finally:
-        model.train(was_training)
-    if logits.is_meta:  # no values to compare, but a tensor that nothing was done to after the head is the same one
-        return head if any(logits is output for output in made) or not scales_logits(model) else None
-    return head if bool((expected - logits).abs().max() <= 1e-3 * logits.abs().max()) else None
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    dtype: torch.dtype
+    items_at_once: int
+    columns: int
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> _Head:
+        """Build it from the layer's parameters."""
+        vocabulary, kind = len(weight), weight.device.type
+        items = max(1, _BLOCK_BYTES // dtype.itemsize // vocabulary)
+        if kind not in _TILE_LOGITS:
+            return cls(weight.to(dtype), bias, dtype, items, vocabulary)
+        return cls(weight, bias, dtype, items, min(vocabulary, max(1, _TILE_LOGITS[kind] // items)))
+
+    def tiles(self) -> Iterator[tuple[int, torch.Tensor, torch.Tensor | None]]:
+        """Yield the first piece of each tile, its weight and its bias in the products' dtype."""
+        for first in range(0, len(self.weight), self.columns):
+            end = first + self.columns
+            bias = None if self.bias is None else self.bias[first:end].to(self.dtype)
+            yield first, self.weight[first:end].to(self.dtype), bias
 
 
-def _multiplying(model: PreTrainedModel) -> AbstractContextManager[None]:
-    """Return a context in which weights of several dtypes, such as a trained embedding's, can be multiplied."""
-    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    is_mixed = len(dtypes) > 1 and model.device.type != "meta"
-    return torch.autocast(model.device.type, torch.bfloat16) if is_mixed else nullcontext()
-
-
-def scales_logits(model: PreTrainedModel) -> bool:
-    """Return whether a model's config says that its logits are capped, or multiplied by something but one."""
-    config = model.config.get_text_config()
-    return any(getattr(config, name, None) not in (None, 1) for name in _SCALES)
-
-
-@contextmanager
-def _output_of(head: torch.nn.Linear) -> Iterator[list[torch.Tensor]]:
-    """Collect what a module returns inside the block."""
-    made: list[torch.Tensor] = []
-    hook = head.register_forward_hook(lambda _module, _inputs, output: made.append(output))
-    try:
-        yield made
-    finally:
-        hook.remove()
-
-
-@contextmanager
-def computing(head: torch.nn.Linear, compute: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Make a model's head compute something else inside the block: the weight of a sharded head is whole only there.
+class _Gradients:
+    """The gradients of a head's weight and bias, in their dtypes; None for what is not trained.
 
     Args:
-        head: The head, which is plain.
-        compute: From hidden states, (items, hidden size), to values, (n,). The model returns them as its logits, as if
-            they were those of n items in a vocabulary of one.
+        weight: The head's weight if it is trained, else None.
+        bias: The same of its bias.
     """
 
-    def forward(input: torch.Tensor) -> torch.Tensor:
-        return compute(input.flatten(0, -2)).view(*[1] * (input.ndim - 2), -1, 1)
+    def __init__(self, weight: torch.Tensor | None, bias: torch.Tensor | None) -> None:
+        self.weight = torch.empty_like(weight) if weight is not None else None
+        self.bias = torch.zeros_like(bias) if bias is not None else None
+        self._blocks = 0
 
-    with computing_by({head: forward}):
-        yield
+    @classmethod
+    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, needs: Sequence[bool]) -> _Gradients:
+        """Build those that are needed."""
+        return cls(weight if needs[0] else None, bias if needs[1] else None)
+
+    def add(self, first: int, error: torch.Tensor, hidden: torch.Tensor) -> None:
+        """Add those of a tile: its logits' gradients, (items, columns), and the items' hidden states."""
+        pieces = slice(first, first + error.shape[1])
+        if self.bias is not None:
+            self.bias[pieces] += error.sum(0)
+        if self.weight is None:
+            return
+        product = _gradient_product(error.to(hidden.dtype).t(), hidden)
+        if not self._blocks:  # nothing is to be read, or filled with zeros first
+            self.weight[pieces] = product
+        elif product.device.type == "cpu":  # which adds another dtype at half the speed
+            self.weight[pieces] += product.to(self.weight.dtype)
+        else:
+            self.weight[pieces] += product
+
+    def end_block(self) -> None:
+        """Note that each tile of a block was added."""
+        self._blocks += 1
 
 
-@contextmanager
-def as_identity(head: torch.nn.Linear) -> Iterator[None]:
-    """Replace a model's head by the identity inside the block, so that the model returns hidden states as logits."""
-    with computing_by({head: lambda input: input}):
-        yield
+class _Block:
+    """The logits of a block of items, kept in tiles of the vocabulary until they become gradients.
+
+    Args:
+        hidden: Hidden states in the products' dtype, (items, hidden size).
+        wanted: Token ids, int64, (items,).
+        head: The output layer. Its bias is added in the product's dtype, as nn.Linear does.
+
+    Attributes:
+        log_sums: The logarithm of each item's sum of exponentials, (items,), at least float32.
+        chosen: The logit of each item's token, the same.
+    """
+
+    def __init__(self, hidden: torch.Tensor, wanted: torch.Tensor, head: _Head) -> None:
+        self._hidden, self._wanted, self._head = hidden, wanted, head
+        self._tiles: list[torch.Tensor] = []
+        sums = []
+        self.chosen = hidden.new_zeros(len(hidden), dtype=torch.promote_types(head.dtype, torch.float32))
+        for first, weight, bias in head.tiles():
+            kept = torch.nn.functional.linear(hidden, weight, bias)
+            logits = kept.to(self.chosen.dtype)
+            sums.append(logits.logsumexp(-1))
+            place, is_here = self._places(first, logits)
+            self.chosen += torch.where(is_here, logits.gather(1, place).squeeze(1), 0.0)
+            self._tiles.append(kept)
+        self.log_sums = torch.stack(sums).logsumexp(0)
+
+    def means(self) -> torch.Tensor:
+        """Return each item's mean logit, (items,)."""
+        sums = torch.stack([tile.to(self.chosen.dtype).sum(-1) for tile in self._tiles])
+        return sums.sum(0) / len(self._head.weight)
+
+    def backward(self, made: _Gradients, weights: torch.Tensor | None = None, smoothing: float = 0.0) -> torch.Tensor:
+        """Add the gradients of the head, and return those of the hidden states; the logits are dropped.
+
+        The gradient of a logit is softmax minus one-hot, or minus the smoothed target.
+
+        Args:
+            made: What the gradients of the head are added to.
+            weights: What each item's gradient is multiplied by, (items,); None is one.
+            smoothing: Share of each target that is spread over the whole vocabulary.
+
+        Returns:
+            Shape (items, hidden size), in at least the products' dtype.
+        """
+        parts: list[torch.Tensor] = []
+        tiles, self._tiles = self._tiles[::-1], []
+        for first, weight, _ in self._head.tiles():
+            error = tiles.pop().to(self.chosen.dtype).sub_(self.log_sums.unsqueeze(1)).exp_()
+            place, is_here = self._places(first, error)
+            error.scatter_add_(1, place, torch.where(is_here, smoothing - 1.0, 0.0).to(error.dtype).unsqueeze(1))
+            if smoothing:
+                error -= smoothing / len(self._head.weight)
+            if weights is not None:
+                error *= weights.unsqueeze(1)
+            made.add(first, error, self._hidden)
+            part = _gradient_product(error.to(self._head.dtype), weight)
+            parts = [parts[0].to(self.chosen.dtype).add_(part)] if parts else [part]
+        made.end_block()
+        return parts[0]
+
+    def _places(self, first: int, tile: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the column of each item's token in a tile, (items, 1), and whether it is there, (items,)."""
+        place = self._wanted - first
+        return place.clamp(0, tile.shape[1] - 1).unsqueeze(1), (place >= 0) & (place < tile.shape[1])
+
+
+def _blocks(hidden: torch.Tensor, labels: torch.Tensor, head: _Head) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Split hidden states and labels into blocks of items."""
+    yield from zip(hidden.split(head.items_at_once), labels.split(head.items_at_once), strict=True)

@@ -14,7 +14,7 @@ from finetuning.models.dtypes import base_dtype, trained_dtype
 from finetuning.models.pissa import kept_bytes
 from finetuning.models.quantization import quantized_weights
 from finetuning.ops.recompute import recompute_activations
-from finetuning.ops.vocabulary_loss import chunk_logits
+from finetuning.ops.vocabulary_loss import loss_bytes
 from finetuning.planning.count import count_evaluation, count_step
 from finetuning.planning.types import Count, Estimate, Workload
 from finetuning.training.optimizers import rows_of
@@ -148,6 +148,6 @@ def _by_formula(model: PreTrainedModel, batch: Batch, gradient_checkpointing: bo
     activations = layer + layers * 4 * tokens * hidden if gradient_checkpointing else layer * layers
     has_logits = batch.labels is not None and batch.labels.shape == input_ids.shape
     logits = 12 * batch.items * config.vocab_size if has_logits else 0
-    if getattr(model, "has_plain_head", False):  # computed a chunk at a time
-        logits = min(logits, 12 * chunk_logits(input_ids.device.type))
+    if getattr(model, "has_plain_head", False):  # computed a block at a time
+        logits = min(logits, loss_bytes(input_ids.device.type))
     return Count(activations + logits, logits)

@@ -28,7 +28,7 @@ class VocabularyScorer(Scorer):
         The weight of a sharded head is whole only inside it, where a scale behind it is not known yet.
         """
         from finetuning.device.sharding import is_sharded, run_in_parts
-        from finetuning.ops.vocabulary_loss import plain_head, scales_logits
+        from finetuning.ops.model_head import plain_head, scales_logits
 
         with run_in_parts(model):
             is_plain = plain_head(model) is not None
@@ -81,7 +81,7 @@ class VocabularyScorer(Scorer):
             ModelError: The model is sharded and changes logits behind its head.
         """
         from finetuning.device.sharding import is_sharded
-        from finetuning.ops.vocabulary_loss import as_identity, computing
+        from finetuning.ops.model_head import as_identity, computing
 
         if not is_sharded(model):
             with as_identity(head):

@@ -104,8 +104,14 @@ def trained_losses(output_dir: Path) -> list[float]:
     return [line["loss"] for line in losses(output_dir) if line["kind"] == "train"]
 
 
-@pytest.mark.parametrize("task", ["text-classification", "text-generation"])
-@pytest.mark.parametrize("setting", MEMORY_SETTINGS)
+@pytest.mark.parametrize(
+    ("setting", "task"),
+    [
+        pytest.param(setting, task, marks=pytest.mark.soak if (place + number) % 2 else [])
+        for place, setting in enumerate(MEMORY_SETTINGS)
+        for number, task in enumerate(("text-classification", "text-generation"))
+    ],
+)
 def test_a_run_with_memory_savings_resumes_bit_for_bit(
     setting: str, task: str, flags_for: Callable[[str], list[str]], tmp_path: Path, plain_losses: dict[str, list[float]]
 ) -> None:

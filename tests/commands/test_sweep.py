@@ -18,8 +18,8 @@ from finetuning.commands.command_line import build_parser
 from finetuning.config.metadata import fields_of
 from finetuning.config.schema import Settings
 from finetuning_app import read_settings
-from tests.support.cli import Cli, arguments_for, stop_at
-from tests.support.forked import run_forked
+from tests.support.cli import Cli, arguments_for
+from tests.support.forked import run_forked, stop_at
 from tests.support.paths import ROOT
 from tests.support.summaries import values_in, write_finished, write_stopped
 

@@ -14,7 +14,7 @@ import pytest
 from finetuning.tasks.registry import task_classes
 from finetuning.training.results import sums_and_norms
 from tests.support.paths import ROOT
-from tests.support.rehearsal.walk import ALIKE, adapters_of
+from tests.support.rehearsal.walk import ALIKE, all_variants, few_variants
 
 pytest.importorskip("torch.utils.backend_registration", reason="torch has no device of Python's")
 _READS_LOSSES = f"{sums_and_norms.__module__.replace('.', '/')}.py: {sums_and_norms.__name__}"
@@ -38,23 +38,27 @@ def test_what_is_wrong_on_a_gpu_is_caught() -> None:
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def walks(model_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Every task's walks, in one process: its imports take as long as some tasks."""
+Walks = dict[str, dict[str, Any]]  # of a task, by the name of the walk
+
+
+@pytest.fixture(scope="module", params=["few", pytest.param("all", marks=pytest.mark.soak)])
+def walks(
+    request: pytest.FixtureRequest, model_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, Walks]]:
+    """How many adapters and optimizers, and every task's walks, in one process: its imports take as long as some."""
     tasks = [f"{task}={model_of(task)}" for task in task_classes()]
-    found: dict[str, dict[str, Any]] = run_module(
-        "tests.support.rehearsal.walk", str(tmp_path_factory.mktemp("walks")), *tasks
-    )
-    return found
+    folder = str(tmp_path_factory.mktemp("walks"))
+    return request.param, run_module("tests.support.rehearsal.walk", folder, request.param, *tasks)
 
 
 @pytest.mark.parametrize("task", sorted(task_classes()))
-def test_a_task_trains_and_evaluates_on_a_gpu(task: str, walks: dict[str, dict[str, Any]]) -> None:
+def test_a_task_trains_and_evaluates_on_a_gpu(task: str, walks: tuple[str, dict[str, Walks]]) -> None:
     """Layouts, ways of attention, optimizers and adapters in pairs. No step waits between two lines of the log."""
-    of_task = walks[task]
+    how_many, of_task = walks[0], walks[1][task]
     assert not {name: walk["error"] for name, walk in of_task.items() if walk["error"]}
     names = [name for name in of_task if not name.startswith(("evaluation", "generation"))]
-    assert {name.rpartition(", ")[2] for name in names} == set(adapters_of(task))
+    variants = few_variants(task) if how_many == "few" else all_variants(task)
+    assert {name.rpartition(", ")[2] for name in names} == set(variants.adapters)
     without_padding = [name for name in names if name.startswith(("Dense", "OneRow"))]
     assert without_padding or task == "text2text-generation"
     for name in without_padding:
@@ -62,5 +66,5 @@ def test_a_task_trains_and_evaluates_on_a_gpu(task: str, walks: dict[str, dict[s
     ways = {name.partition("(")[2].partition(")")[0] for name in without_padding}
     if task in ALIKE:
         assert ways == {"efficient"}
-    elif task in ("text-classification", "text-generation"):
+    elif task == "text-generation" or (task, how_many) == ("text-classification", "all"):
         assert ways == {"efficient", "flash", "padded"}

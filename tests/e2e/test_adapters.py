@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.cli import Cli, arguments_for, stop_at
+from tests.support.cli import Cli, arguments_for
+from tests.support.forked import stop_at
 from tests.support.runs import final_state, losses
 
 

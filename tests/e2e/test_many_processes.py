@@ -15,9 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support.cli import Cli, answer_signals
-from tests.support.forked import run_group
+from tests.support.cli import Cli
+from tests.support.dies import die_at_the_third_step
+from tests.support.forked import answer_signals, run_group
 from tests.support.launches import launched, launcher
+from tests.support.members import train_cases
 from tests.support.paths import ROOT
 from tests.support.runs import data_of
 from tests.support.runs_out import at_the_third_step, while_micro_batches_are_large
@@ -89,40 +91,58 @@ def flags_of(model_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
     return flags
 
 
+Plans = dict[int, list[tuple[str, str, str]]]  # processes → kind, shard, dtype
+_FLOAT32 = [("causal", "full", "float32"), ("encoder", "full", "float32")]
+FEW: Plans = {
+    1: [*((kind, "none", "float64") for kind in ("encoder", "causal", "lora", "dpo", "contrastive")),
+        ("causal", "none", "float32"), ("encoder", "none", "float32")],
+    2: [*((kind, "full", "float64") for kind in ("causal", "lora", "dpo", "contrastive")),
+        ("encoder", "none", "float64"), *_FLOAT32],
+    4: [("causal", "hybrid", "float64")],
+}  # fmt: skip
+ALL: Plans = {
+    1: [*((kind, "none", "float64") for kind in KINDS), ("causal", "none", "float32")],
+    2: [*((kind, shard, "float64") for kind in KINDS for shard in ("none", "full"))],
+    4: [("encoder", "none", "float64"), ("causal", "full", "float64"), ("causal", "hybrid", "float64")],
+}
+
+
 @pytest.fixture(scope="module")
-def found(flags_of: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Found]:
-    """What each number of processes computed, by `kind shard dtype`."""
-    plans = {
-        1: [(kind, "none", "float64") for kind in KINDS]
-        + [("causal", "none", "float32"), ("encoder", "none", "float32")],
-        2: [
-            *((kind, shard, "float64") for kind in KINDS for shard in ("none", "full")),
-            ("causal", "full", "float32"),
-            ("encoder", "full", "float32"),
-        ],
-        4: [("encoder", "none", "float64"), ("causal", "full", "float64"), ("causal", "hybrid", "float64")],
+def compute(
+    flags_of: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Plans], dict[int, Found]]:
+    """What computes plans: what each number of processes found, by `kind shard dtype`."""
+    return lambda plans: {
+        n: found_by(n, cases, flags_of, tmp_path_factory.mktemp("found")) for n, cases in plans.items()
     }
-    made = {}
-    for processes, cases in plans.items():
-        out = tmp_path_factory.mktemp("found") / "found.pt"
-        lines = [
-            json.dumps(
-                {
-                    "name": f"{kind} {shard} {dtype}",
-                    "dtype": dtype,
-                    "flags": flags_of(kind, processes, shard),
-                    "processes_here": 2 if shard == "hybrid" else processes,
-                }
-            )
-            for kind, shard, dtype in cases
-        ]
-        done = launched(processes, "tests/support/members.py", out, *lines)
-        assert done.returncode == 0, done.stderr[-4000:]
-        made[processes] = torch.load(out)
-    return made
 
 
-def test_losses_gradients_and_weights_do_not_depend_on_the_processes(found: dict[int, Found]) -> None:
+def found_by(
+    processes: int, cases: list[tuple[str, str, str]], flags_of: Callable[..., list[str]], folder: Path
+) -> Found:
+    lines = [
+        json.dumps({"name": f"{kind} {shard} {dtype}", "dtype": dtype, "flags": flags_of(kind, processes, shard),
+                    "processes_here": 2 if shard == "hybrid" else processes})
+        for kind, shard, dtype in cases
+    ]  # fmt: skip
+    done = run_group(processes, [str(folder / "found.pt"), *lines], ROOT, program=train_cases)
+    assert not any(code for code, *_ in done), done
+    found: Found = torch.load(folder / "found.pt")
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(compute: Callable[[Plans], dict[int, Found]]) -> dict[int, Found]:
+    """What few kinds computed, on 1, 2 and 4 processes."""
+    return compute(FEW)
+
+
+@pytest.mark.parametrize("plans", [FEW, pytest.param(ALL, marks=pytest.mark.soak)], ids=["few", "all"])
+def test_losses_gradients_and_weights_do_not_depend_on_the_processes(
+    plans: Plans, found: dict[int, Found], compute: Callable[[Plans], dict[int, Found]]
+) -> None:
+    if plans is ALL:
+        found = compute(ALL)
     for processes in (2, 4):
         for name, many in found[processes].items():
             kind, shard, dtype = name.split()
@@ -159,6 +179,11 @@ def test_float32_rounds_the_gradients_of_an_encoder_no_more_on_two_processes_tha
     assert error(two) <= max(2 * error(one), 1e-6)
 
 
+def run_on_two(words: list[str]) -> None:
+    done = run_group(2, words, ROOT)
+    assert not any(code for code, *_ in done), done
+
+
 def test_a_sharded_run_goes_on_by_as_many_processes_bit_for_bit_and_by_one_closely(
     flags_of: Callable[..., list[str]], cli: Cli, tmp_path: Path
 ) -> None:
@@ -166,14 +191,12 @@ def test_a_sharded_run_goes_on_by_as_many_processes_bit_for_bit_and_by_one_close
         saves = ["--set", "training.save_steps=2", "--set", "training.save_total_limit=9"]
         return [*flags_of("causal", processes, shard), *saves, "--output_dir", str(tmp_path / home / "model"), *more]
 
-    done = launched(2, "finetuning_app.py", *words(2, "full", "whole"))
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on_two(words(2, "full", "whole"))
     first = tmp_path / "whole" / "model" / "checkpoints" / "step-00000002"
     assert len(list(first.glob("shard-*.safetensors"))) == 2
     for home in ("two", "one"):
         shutil.copytree(first, tmp_path / home / "model" / "checkpoints" / first.name)
-    done = launched(2, "finetuning_app.py", *words(2, "full", "two", "--resume"))
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on_two(words(2, "full", "two", "--resume"))
     run = cli(*words(1, "none", "one", "--resume"))
     assert run.code == 0, run.err
     # a process is killed at the third step; the launcher starts the group again, which nobody told to resume
@@ -199,7 +222,7 @@ def test_what_needs_whole_weights_is_refused_by_name(
     assert run.code == 2 and setting.partition("=")[0] in run.err and "distributed.shard" in run.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_a_stop_of_the_launcher_saves_and_the_line_to_resume_names_it(
     number: signal.Signals, flags_of: Callable[..., list[str]], tmp_path: Path
 ) -> None:
@@ -226,10 +249,9 @@ def test_a_stop_of_the_launcher_saves_and_the_line_to_resume_names_it(
 
 def test_a_killed_process_is_told_once_without_tracebacks(flags_of: Callable[..., list[str]], tmp_path: Path) -> None:
     flags = [*flags_of("encoder", 2, "full"), "--epochs", "200", "--output_dir", str(tmp_path / "model")]
-    done = launched(2, "tests/support/dies.py", *flags)
-    assert done.returncode != 0
-    assert done.stderr.count("다른 프로세스가 끝나 버려") == 1, done.stderr[-3000:]
-    assert 'training_manager.py", line' not in done.stderr, done.stderr[-3000:]  # the launcher has a report of its own
+    (code, _, said), (killed, *_) = run_group(2, flags, ROOT, prepare=die_at_the_third_step)
+    assert (code, killed) == (5, -signal.SIGKILL)
+    assert said.count("다른 프로세스가 끝나 버려") == 1 and "Traceback" not in said, said
 
 
 def test_memory_that_runs_out_in_one_process_makes_micro_batches_smaller_or_is_told_once(

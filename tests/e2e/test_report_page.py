@@ -12,8 +12,9 @@ from tests.support.browsers import chromium
 from tests.support.runs import StopAfter, run_train
 
 TASKS = (
-    "text-classification", "multi-label-classification", "text-regression", "token-classification",
-    "question-answering", "text-generation",
+    "text-classification", "question-answering", "text-generation",
+    *(pytest.param(task, marks=pytest.mark.soak)
+      for task in ("multi-label-classification", "text-regression", "token-classification")),
 )  # fmt: skip
 
 

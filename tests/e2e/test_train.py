@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.support.cli import Cli, arguments_for, data_flags, stop_at
+from tests.support.cli import Cli, arguments_for, data_flags
+from tests.support.forked import run_group, stop_at
 from tests.support.paths import ROOT
 from tests.support.runs import final_state, losses
 
@@ -172,12 +172,8 @@ def test_two_processes_train_the_windows_of_one(tiny_model: Path, reviews: Path,
     for processes, batch_size in ((1, "10"), (2, "5")):
         output_dir = tmp_path / str(processes) / "model"
         arguments = arguments_for(still, reviews, output_dir, "--epochs", "1", "--batch_size", batch_size)
-        done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
-             str(ROOT / "finetuning_app.py"), *arguments],
-            cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=280,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
+        done = run_group(processes, arguments, ROOT)
+        assert not any(code for code, *_ in done), done
         found[processes] = losses(output_dir)
         assert "스텝당 예제 20개" in (output_dir / "README.md").read_text(encoding="utf-8")
     assert [record["step"] for record in found[1]] == [record["step"] for record in found[2]]

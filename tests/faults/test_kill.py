@@ -74,7 +74,7 @@ def kill_at_a_moment(victim: Victim, moments: random.Random, usual_life_s: float
     return victim.kill()
 
 
-@pytest.mark.parametrize("kills", [16, pytest.param(SOAK, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [8, pytest.param(SOAK, marks=pytest.mark.soak)])
 def test_a_run_that_is_killed_again_and_again(undisturbed: Undisturbed, tmp_path: Path, kills: int) -> None:
     moments, killed, ended = random.Random(kills), Counter[str](), 0
     while killed.total() < kills:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-
-from tests.support.paths import ROOT
 
 
 @dataclass(frozen=True)
@@ -49,32 +42,6 @@ def without_report(words: list[str]) -> list[str]:
     if command not in ("train", "evaluate") or any("logging.report=" in word for word in words):
         return words
     return [*words[:place], "--set", "logging.report=false", *words[place:]]
-
-
-def answer_signals() -> None:
-    """Undo what `nohup` or a background shell around the tests has the run inherit: ignored signals."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
-def stop_at(arguments: list[str], line: str, signal_number: int) -> tuple[int, str]:
-    """Starts a run, sends a signal when its log says `line`, and returns its exit code and log."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "finetuning_app.py"), *arguments],
-        cwd=ROOT, stderr=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        preexec_fn=answer_signals,
-    )  # fmt: skip
-    log: list[str] = []
-    guard = threading.Timer(200, process.kill)
-    guard.start()
-    assert process.stderr is not None
-    for said in process.stderr:
-        log.append(said)
-        if line in said:
-            process.send_signal(signal_number)
-            line = "\0"
-    guard.cancel()
-    return process.wait(), "".join(log)
 
 
 def read_json(path: Path) -> Any:

@@ -11,19 +11,25 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
-def main() -> int:
-    """Run the program."""
+def die_at_the_third_step() -> None:
+    """Have the last process killed."""
     from finetuning.training.step import OptimizerStep
-    from finetuning_app import main as run
 
     update = OptimizerStep.update
 
     def dying(self: Any, gradient: Any, norm: Any, step: int) -> Any:
-        if step == 2 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if step == 2 and os.environ["RANK"] == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             os.kill(os.getpid(), signal.SIGKILL)
         return update(self, gradient, norm, step)
 
     OptimizerStep.update = dying  # type: ignore[method-assign]
+
+
+def main() -> int:
+    """Run the program."""
+    from finetuning_app import main as run
+
+    die_at_the_third_step()
     return run(sys.argv[1:])
 
 

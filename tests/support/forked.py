@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
+
+from tests.support.paths import ROOT
 
 
 def forkserver() -> ForkServerContext:
@@ -21,10 +28,38 @@ def forkserver() -> ForkServerContext:
     return context
 
 
+@dataclass(frozen=True)
+class Start:
+    """How a process begins.
+
+    Attributes:
+        arguments: The words after the program's name.
+        cwd: Its working directory.
+        streams: The files of standard input, output and error; None is a stream that is closed.
+        environment: What its environment has beside this process's.
+        prepare: A function of a module, called before the program.
+        program: What is run: takes the words and returns the exit code; None is finetuning_app.py.
+    """
+
+    arguments: Sequence[str]
+    cwd: Path
+    streams: Sequence[Path | str | None]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[], None] | None = None
+    program: Callable[[list[str]], int] | None = None
+
+    def start(self) -> Any:
+        """Fork the process."""
+        made = {**vars(self), "environment": {**os.environ, **self.environment}}
+        process = forkserver().Process(target=_run, kwargs=made)
+        process.start()
+        return process
+
+
 def run_forked(arguments: Sequence[str], cwd: Path, stdin: str, at_most_s: float) -> tuple[int, str, str]:
     """(exit code, standard output, standard error) of a command; TimeoutError where it does not end in time."""
-    (done,) = _run_all([arguments], cwd, [stdin], at_most_s, [{}])
-    return done
+    with tempfile.TemporaryDirectory() as name:
+        return _run_all([Start(arguments, cwd, _files(Path(name) / "0", stdin))], at_most_s)[0]
 
 
 def run_group(
@@ -34,13 +69,41 @@ def run_group(
     stdin: str = "",
     at_most_s: float = 200,
     prepare: Callable[[], None] | None = None,
+    program: Callable[[list[str]], int] | None = None,
 ) -> list[tuple[int, str, str]]:
-    """What `run_forked` returns, of each process of a group as torchrun starts it; process 0 alone finds the input.
+    """What `run_forked` returns, of each process of a group as torchrun starts it; process 0 alone finds the input."""
+    with tempfile.TemporaryDirectory() as name:
+        starts = [
+            Start(arguments, cwd, _files(Path(name) / str(rank), "" if rank else stdin), place, prepare, program)
+            for rank, place in enumerate(places_in_group(processes))
+        ]
+        return _run_all(starts, at_most_s)
 
-    `prepare`, a function of a module, is called in each process before the command.
-    """
-    inputs = [stdin, *[""] * (processes - 1)]
-    return _run_all([arguments] * processes, cwd, inputs, at_most_s, places_in_group(processes), prepare)
+
+def stop_at(arguments: Sequence[str], line: str, signal_number: int) -> tuple[int, str]:
+    """Start a run, send a signal when its log says `line`, and return its exit code and log."""
+    with tempfile.TemporaryDirectory() as name:
+        pipe = Path(name) / "err"
+        os.mkfifo(pipe)
+        process = Start(arguments, ROOT, (os.devnull, os.devnull, pipe), prepare=answer_signals).start()
+        guard = threading.Timer(200, process.kill)
+        guard.start()
+        log: list[str] = []
+        with pipe.open(encoding="utf-8") as lines:
+            for said in lines:
+                log.append(said)
+                if line in said:
+                    os.kill(process.pid, signal_number)
+                    line = "\0"
+        process.join()
+        guard.cancel()
+        return process.exitcode, "".join(log)
+
+
+def answer_signals() -> None:
+    """Undo what `nohup` or a background shell around the tests has the run inherit: ignored signals."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def places_in_group(processes: int) -> list[dict[str, str]]:
@@ -60,57 +123,61 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _run_all(
-    commands: Sequence[Sequence[str]], cwd: Path, inputs: Sequence[str], at_most_s: float,
-    more: Sequence[dict[str, str]], prepare: Callable[[], None] | None = None,
-) -> list[tuple[int, str, str]]:  # fmt: skip
-    with tempfile.TemporaryDirectory() as name:
-        folders = [Path(name) / str(number) for number in range(len(commands))]
-        started = []
-        for folder, words, stdin, own in zip(folders, commands, inputs, more, strict=True):
-            folder.mkdir()
-            (folder / "in").write_bytes(stdin.encode())
-            process = forkserver().Process(target=_run, args=(list(words), cwd, folder, {**os.environ, **own}, prepare))
-            process.start()
-            started.append(process)
-        end = time.monotonic() + at_most_s
-        for process in started:
-            process.join(max(0.0, end - time.monotonic()))
-        late = [process for process in started if process.exitcode is None]
-        for process in late:
-            process.kill()
-        if late:
-            raise TimeoutError(f"{commands[0]} took more than {at_most_s:.0f} s")
-        return [
-            (process.exitcode or 0, *((folder / stream).read_text(encoding="utf-8") for stream in ("out", "err")))
-            for process, folder in zip(started, folders, strict=True)
-        ]
+def _files(folder: Path, stdin: str) -> list[Path]:
+    folder.mkdir()
+    (folder / "in").write_bytes(stdin.encode())
+    return [folder / stream for stream in ("in", "out", "err")]
+
+
+def _run_all(starts: Sequence[Start], at_most_s: float) -> list[tuple[int, str, str]]:
+    processes = [start.start() for start in starts]
+    end = time.monotonic() + at_most_s
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
+    late = [process for process in processes if process.exitcode is None]
+    for process in late:
+        process.kill()
+    if late:
+        raise TimeoutError(f"{starts[0].arguments} took more than {at_most_s:.0f} s")
+    read = [[Path(str(file)).read_text(encoding="utf-8") for file in start.streams[1:]] for start in starts]
+    return [(process.exitcode or 0, out, err) for process, (out, err) in zip(processes, read, strict=True)]
 
 
 def _run(
-    arguments: list[str], cwd: Path, folder: Path, environment: dict[str, str], prepare: Callable[[], None] | None
+    arguments: Sequence[str],
+    cwd: Path,
+    streams: Sequence[Path | str | None],
+    environment: Mapping[str, str],
+    prepare: Callable[[], None] | None,
+    program: Callable[[list[str]], int] | None,
 ) -> None:
     """What `python finetuning_app.py` does, with files for the standard streams."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    flags = os.O_WRONLY | os.O_CREAT
-    os.dup2(os.open(folder / "in", os.O_RDONLY), 0)
-    os.dup2(os.open(folder / "out", flags), 1)
-    os.dup2(os.open(folder / "err", flags), 2)
-    sys.stdin = os.fdopen(0, closefd=False)  # a forked process has none; the others write to what was put in place
+    for number, file in enumerate(streams):
+        if file is not None:
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT if number else os.O_RDONLY), number)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if streams[number] is None:  # after the files were opened: the first of them would get its number
+            os.close(number)
+            setattr(sys, name, None)
+    if streams[0] is not None:  # a forked process has none; the others write to what was put in place
+        sys.stdin = os.fdopen(0, closefd=False)
     from finetuning_app import main
 
     if prepare is not None:
         prepare()
     sys.argv = ["finetuning_app.py", *arguments]
     try:
-        code = main(arguments)
+        code = (main if program is None else program)(list(arguments))
     except SystemExit as ended:  # of argparse
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:
         traceback.print_exc()
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            if stream is not None:
+                stream.flush()
     os._exit(code)

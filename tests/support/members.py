@@ -1,4 +1,4 @@
-"""Trains tiny models as a member of a group: `torchrun tests/support/members.py OUT CASE...`.
+"""Trains tiny models as a member of a group of processes.
 
 A case is a line of JSON: {"name", "dtype", "flags", "processes_here"}, the flags those of `train`. Process 0 writes to
 OUT, by the case's name, the losses and norms of the first steps, the first step's gradient and the last weights.
@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 _STEPS = 3
 
@@ -88,15 +84,12 @@ def trained(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Train each case."""
-    out, *cases = sys.argv[1:]
+def train_cases(words: list[str]) -> int:
+    """Train each case; the words are OUT CASE..., and the exit code is 0."""
+    out, *cases = words
     found = {case["name"]: trained(case) for case in map(json.loads, cases)}
     if os.environ.get("RANK", "0") == "0":
         torch.save(found, out)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -64,15 +64,20 @@ def gradients(model: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "recomputes"),
+    ("name", "recomputes", "backend"),
     [
-        ("llama", False),
-        pytest.param("llama", True, marks=pytest.mark.soak),
-        pytest.param("bert", False, marks=pytest.mark.soak),
+        ("llama", False, "eager"),  # the same guards, without half a minute of C++
+        *(
+            pytest.param(*case, "inductor", marks=pytest.mark.soak)
+            for case in (("llama", False), ("llama", True), ("bert", False))
+        ),
     ],
 )
-def test_compiled_once_for_every_shape(name: str, recomputes: bool) -> None:
+def test_compiled_once_for_every_shape(
+    name: str, recomputes: bool, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Micro-batches of 2 to 12 sequences: the loss and the gradients of layers that are not compiled."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     model, loss_of = (encoder(), encoder_loss) if name == "bert" else (causal(name), causal_loss)
     if recomputes:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -14,7 +14,8 @@ from finetuning.inference.evaluator import Evaluator
 from finetuning.inference.suite.questions import Question, one_row, questions_of
 from finetuning.models.probes import attends_within_sequences
 from finetuning.ops.dense_attention import without_padding
-from finetuning.ops.vocabulary_loss import as_identity, chunk_logits
+from finetuning.ops.model_head import as_identity
+from finetuning.ops.vocabulary_loss import items_with_all_logits
 from finetuning.reporting.log import progress_bar
 from finetuning.tasks.vocabulary import chosen_labels, only_head_positions, plain_head_of
 from finetuning.types import Batch
@@ -91,7 +92,7 @@ def _answer_tokens(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor
     labels, head = chosen_labels(batch), plain_head_of(model)
     with as_identity(head) if head is not None else nullcontext(), only_head_positions(model, batch):
         states = model(**batch.inputs, use_cache=False).logits[0]
-    at_once = max(1, chunk_logits(states.device.type) // len(head.weight)) if head is not None else len(states)
+    at_once = items_with_all_logits(states.device.type, len(head.weight)) if head is not None else len(states)
     values, greedy = [], []
     for part, wanted in zip(states.split(at_once), labels.split(at_once), strict=True):
         logits = (part if head is None else head(part)).float()

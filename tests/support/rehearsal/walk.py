@@ -1,7 +1,8 @@
 """Walks tasks through training and evaluation on the fake GPU, in every layout, optimizer and adapter.
 
-`python -m tests.support.rehearsal.walk FOLDER TASK=MODEL ...` prints a JSON object: for each task and walk the error,
-"" for none, and the places that waited. It runs in a process of its own: a device of torch's cannot be taken back.
+`python -m tests.support.rehearsal.walk FOLDER few|all TASK=MODEL ...` prints a JSON object: for each task and walk the
+error, "" for none, and the places that waited. `few` leaves out most adapters and optimizers. It runs in a process of
+its own: a device of torch's cannot be taken back.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ ALIKE = {
 _ON_PADDED_ROWS = "adamw, checkpointing"  # where attention is walked as on a card without kernels for it
 # Tasks that stand for their kind of model: they are walked under every adapter and optimizer.
 KINDS = {"text-classification", "text-generation", "text2text-generation"}
+_ONE = "text-generation"
+_OPTIMIZERS_OF_ONE = ("adamw in backward", "adamw, bfloat16 weights", _ON_PADDED_ROWS, "adafactor")
 _WINDOW = 8
 _ONE_MICRO_BATCH = 2  # examples that fit into one
 
@@ -87,16 +90,33 @@ def flags_of(task: str, model: str, folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def adapters_of(task: str) -> Sequence[str]:
-    """The adapters that a task is walked under: an adapter changes the layers, and no task's head or loss."""
-    return tuple(METHODS) if task in KINDS else ("none", "lora")
+@dataclass(frozen=True)
+class Variants:
+    """Pairs of an adapter and an optimizer that a task is walked under.
+
+    Attributes:
+        adapters: Adapters, with AdamW: an adapter changes the layers, and no task's head or loss.
+        optimizers: Optimizers beside AdamW, without an adapter.
+    """
+
+    adapters: Sequence[str]
+    optimizers: Sequence[str]
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        yield from ((adapter, "adamw") for adapter in self.adapters)
+        yield from (("none", name) for name in self.optimizers)
 
 
-def variants_of(task: str) -> Iterator[tuple[str, str]]:
-    """Pairs of an adapter and an optimizer: adapters with AdamW, optimizers without an adapter."""
-    few = () if task in ALIKE else ("adamw in backward", _ON_PADDED_ROWS)
-    yield from ((adapter, "adamw") for adapter in adapters_of(task))
-    yield from (("none", name) for name in (OPTIMIZERS if task in KINDS else few) if name != "adamw")
+def few_variants(task: str) -> Variants:
+    """Those without which a place of the program would not be walked."""
+    return Variants(("none", "lora") if task in KINDS else ("none",), _OPTIMIZERS_OF_ONE if task == _ONE else ())
+
+
+def all_variants(task: str) -> Variants:
+    """All adapters and optimizers for the tasks that stand for their kind of model, some for the others."""
+    if task in KINDS:
+        return Variants(tuple(METHODS), [name for name in OPTIMIZERS if name != "adamw"])
+    return Variants(("none", "lora"), () if task in ALIKE else ("adamw in backward", _ON_PADDED_ROWS))
 
 
 def layouts_of(task: Any, model: Any, max_length: int, card: Card) -> Iterator[Layout]:
@@ -202,13 +222,13 @@ def attempts(walk: Walk, steps: dict[str, Callable[[], object]]) -> dict[str, An
     return found
 
 
-def walks(task: str, model: str, folder: Path, runtime: Runtime) -> dict[str, Any]:
+def walks(task: str, model: str, folder: Path, runtime: Runtime, variants: Variants) -> dict[str, Any]:
     """Walk everything of a task. A model is loaded once for an optimizer and an adapter."""
     folder.mkdir()
     prepared, tokenizer, length = prepared_for(flags_of(task, model, folder))
     found = dict[str, Any]()
     base = with_changes(prepared.session.settings, {"data.max_length": length})
-    for adapter, name in variants_of(task):
+    for adapter, name in variants.pairs():
         changes = {**OPTIMIZERS[name], "model.adapter.method": adapter, "model.adapter.layers": 1}
         card = NO_CARD if name == _ON_PADDED_ROWS else runtime.card
         walk = Walk(prepared.under(with_changes(base, changes)), tokenizer, runtime, card)
@@ -231,7 +251,7 @@ class GeneratorAnywhere(torch.Generator):
         return super().__new__(cls)
 
 
-def main(folder: str, *tasks: str) -> None:
+def main(folder: str, how_many: str, *tasks: str) -> None:
     """Print what was found as JSON, in the last line."""
     import transformers.utils.import_utils as transformers_utils
 
@@ -241,7 +261,8 @@ def main(folder: str, *tasks: str) -> None:
     runtime, found = runtime_on(make_device()), dict[str, Any]()
     with kernels_on_cpu():  # on which the way of attention is tried before the model becomes fake
         for task, _, model in (one.partition("=") for one in tasks):
-            found[task] = walks(task, model, Path(folder) / task, runtime)
+            variants = few_variants(task) if how_many == "few" else all_variants(task)
+            found[task] = walks(task, model, Path(folder) / task, runtime, variants)
     print(json.dumps(found, ensure_ascii=False))
 
 

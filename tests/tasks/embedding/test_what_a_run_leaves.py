@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.cli import Cli, Run, stop_at
+from tests.support.cli import Cli, Run
+from tests.support.forked import stop_at
 from tests.support.texts import NEGATIVE, POSITIVE
 
 PREFIXES = ("질문: ", "문서: ")  # to YAML each is a key without a value
