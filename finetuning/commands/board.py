@@ -53,16 +53,25 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
         place = Place(host, port, runs, Path(uploads))
         work = Workplace(runs, Path(uploads), [Path(name).expanduser() for name in arguments.folders])
         try:
-            serve(lambda: _page(work, place), place, _tell)
+            serve({"/en": lambda: _english(work, place), "": lambda: _korean(work, place)}, place, _tell)
         finally:
             work.close()
 
 
-def _page(work: Work, place: Place) -> FastAPI:
+def _korean(work: Work, place: Place) -> FastAPI:
     """Load the libraries of the page and build it."""
-    from finetuning.web.application import application
+    from finetuning.web.quick_import import import_gradio
 
-    return application(work, place)
+    import_gradio()
+    from finetuning.web.application import korean_page
+
+    return korean_page(work, place)
+
+
+def _english(work: Work, place: Place) -> FastAPI:
+    from finetuning.web.application import english_page
+
+    return english_page(work, place)
 
 
 def _tell(address: str) -> None:

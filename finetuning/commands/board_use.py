@@ -39,7 +39,7 @@ class _Talk:
     log: Path
     model: Model = field(default_factory=lambda: Model("", ()))
     used: float = 0.0
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # whoever reads the end of an answer releases it
 
     def ask(self, request: object) -> Iterator[dict[str, Any]]:
         """Write a line and yield the lines of the answer, the last of which is no piece."""

@@ -29,6 +29,7 @@ from finetuning.web.printed import error_in
 from finetuning.web.work import Chosen, Job, Look, Model, Offer, SettingFact
 
 _PLACE = ".board"  # beside the runs: records of what the page started, and the data that runs were started on
+_CONFIGS = ("config.json", "adapter_config.json")  # an adapter's folder may have both
 _NOT_IN_NAMES = re.compile(r"[^\w-]+")
 _FORMATS = {  # format of `export` → what it is for
     "merged": ("모델 하나로 합친 폴더: transformers, vLLM", "one folder: transformers, vLLM"),
@@ -155,12 +156,11 @@ class Workplace:
 
     def models(self) -> list[tuple[str, str]]:
         """Return the names and the folders of the models that can be used, the newest last."""
-        found = [
-            (config.stat().st_mtime, row.name, str(row.folder))
-            for row in self.runs()
-            for config in (row.folder / "config.json", row.folder / "adapter_config.json")
-            if config.is_file()
-        ]
+        found = []
+        for row in self.runs():
+            times = [path.stat().st_mtime for name in _CONFIGS if (path := row.folder / name).is_file()]
+            if times:
+                found.append((max(times), row.name, str(row.folder)))
         return [(name, folder) for _, name, folder in sorted(found)]
 
     def load(self, model: str, settings: Mapping[str, str]) -> Model:
@@ -195,7 +195,8 @@ class Workplace:
         words = ["predict", "--model_name", str(folder), "--input", path, "--output", str(target), "--defuse_formulas"]
         for _ in _printed(words):
             continue
-        return target, command_of_this_program(*words)
+        named = {path: source.name, str(target): target.name}  # as they are called where the person has them
+        return target, command_of_this_program(*(named.get(word, word) for word in words))
 
     def formats(self, model: str) -> list[tuple[str, str, str]]:
         """Return the export formats of a model, and what each is for, in both languages."""

@@ -1,4 +1,4 @@
-"""The page in two languages, with the files of runs, as an application that a server serves."""
+"""The page in one language, with the files of runs, as an application that a server serves."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from fastapi.responses import FileResponse, PlainTextResponse, Response, Streami
 from finetuning.reporting.page.names import FILES
 from finetuning.reporting.samples import SAMPLES_FILE
 from finetuning.web.archive import zipped
-from finetuning.web.language import english, korean
+from finetuning.web.language import Say, english, korean
 from finetuning.web.page import build
 from finetuning.web.server import Place
 from finetuning.web.style import CSS, theme
 from finetuning.web.work import Work
 
-_LARGEST_UPLOAD = 2 * 2**30  # bytes
 # The report has scripts of its own, which may draw it and reach nothing.
 _REPORT_POLICY = "sandbox allow-scripts; default-src 'unsafe-inline' data:"
 
 
-def application(work: Work, place: Place) -> FastAPI:
-    """Build the application.
+def korean_page(work: Work, place: Place) -> FastAPI:
+    """Build the page in Korean, with the files of runs.
 
     Args:
         work: What the commands do.
@@ -35,8 +34,34 @@ def application(work: Work, place: Place) -> FastAPI:
     Returns:
         The application.
     """
-    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    runs = place.runs.resolve()
+    made = _empty()
+    _serve_files(made, place.runs.resolve())  # before the page, which takes all addresses
+    _mount(made, "/", build(work, korean, ("/en/", "English")), place, korean)
+    return made
+
+
+def english_page(work: Work, place: Place) -> FastAPI:
+    """Build the page in English, below /en; see `korean_page` for the arguments."""
+    made = _empty()
+    _mount(made, "/en", build(work, english, ("/", "한국어")), place, english)
+    return made
+
+
+def _empty() -> FastAPI:
+    return FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+
+def _mount(made: FastAPI, address: str, page: gr.Blocks, place: Place, say: Say) -> None:
+    """Serve a page below an address; Gradio's own words are in the language of the browser."""
+    language = f"<script>document.documentElement.lang = '{say('ko', 'en')}'</script>"
+    gr.mount_gradio_app(
+        made, page, path=address, theme=theme(), css=CSS, max_file_size=place.largest_upload,
+        show_error=True, footer_links=[], run_history=False, allowed_paths=[str(place.uploads)], head=language,
+    )  # fmt: skip
+
+
+def _serve_files(made: FastAPI, runs: Path) -> None:
+    """Serve files of the runs below a folder."""
 
     @made.get("/run-file/{path:path}")
     def run_file(path: str) -> Response:
@@ -56,15 +81,6 @@ def application(work: Work, place: Place) -> FastAPI:
             return PlainTextResponse("모델이 없습니다.", status_code=404)
         kind = {"content-disposition": f"attachment; filename*=UTF-8''{quote(folder.name)}.zip"}
         return StreamingResponse(_chunks(folder), media_type="application/zip", headers=kind)
-
-    for address, say, other in (("/en", english, ("/", "한국어")), ("/", korean, ("/en/", "English"))):
-        language = f"<script>document.documentElement.lang = '{say('ko', 'en')}'</script>"
-        page = build(work, say, other)
-        gr.mount_gradio_app(
-            made, page, path=address, theme=theme(), css=CSS, max_file_size=_LARGEST_UPLOAD, show_error=True,
-            footer_links=[], run_history=False, allowed_paths=[str(place.uploads)], head=language,
-        )  # fmt: skip
-    return made
 
 
 def _chunks(folder: Path) -> Iterator[bytes]:

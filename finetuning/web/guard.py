@@ -18,7 +18,10 @@ _COOKIE = "board_token"
 # what Gradio's template loads from elsewhere: a script for pages in frames, and fonts
 _OUTSIDE = re.compile(rb"<script[^>]+src=\"https?://[^>]*>\s*</script>|<link[^>]+href=\"https?://[^>]*>")
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
-_NOT_FOR_YOU = "이 페이지를 열 수 없습니다. 터미널에 나온 주소를 token까지 그대로 붙여 넣으세요."
+_NOT_FOR_YOU = (
+    "이 페이지를 열 수 없습니다. 터미널에 나온 주소를 token까지 그대로 붙여 넣으세요.\n"
+    "Open the page by the whole address that the terminal shows, with its token."
+)
 
 
 class Guard:

@@ -14,8 +14,8 @@ from finetuning.web.language import Say
 from finetuning.web.shown import command, problem, said, shown
 from finetuning.web.work import Chosen, Offer, Work
 
-# what `plan` prints, by how its lines begin: shown first, in these groups
-_FIRST = ("학습 시간", "예상", "메모리", "이 설정", "조언", "한 스텝", "기준")
+# what `plan` prints, by how its lines begin: shown first, in this order, with what is put before it
+_FIRST = {"한도": "메모리 ", "합계": "필요한 메모리(GiB) ", "예상 시간": "", "한 스텝": "", "기준": "", "조언": ""}
 
 
 def build_model(work: Work, say: Say, chosen: gr.State) -> None:
@@ -76,8 +76,8 @@ def _told(offer: Offer, say: Say) -> str:
 
 def planned_html(printed: str, say: Say) -> str:
     """Return what `plan` printed: first what is to know, then all of it."""
-    lines = printed.splitlines()
-    first = [line for line in lines if line.startswith(_FIRST)]
+    lines = [line.strip() for line in printed.splitlines()]
+    first = [more + line for begins, more in _FIRST.items() for line in lines if line.startswith(begins)]
     every = f"<pre class='command log' tabindex='0'>{shown(printed)}</pre>"
     more = say("전체 보기", "All of it")
     return f"{said(chr(10).join(first))}<details><summary>{shown(more)}</summary>{every}</details>"

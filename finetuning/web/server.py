@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import uvicorn
 
 from exceptions import SettingsError
 from finetuning.web.guard import Guard
-from finetuning.web.opening import Opening
+from finetuning.web.opening import Openings
 
 _HERE = ("127.0.0.1", "localhost", "::1")
 
@@ -28,12 +28,14 @@ class Place:
         port: The port; 0 takes any.
         runs: The folder below which files of runs are served.
         uploads: The folder of what is uploaded.
+        largest_upload: Bytes of the largest file that can be uploaded.
     """
 
     host: str
     port: int
     runs: Path
     uploads: Path
+    largest_upload: int = 2 * 2**30
 
     @property
     def is_here_alone(self) -> bool:
@@ -44,11 +46,11 @@ class Place:
             return self.host == "localhost"
 
 
-def serve(load: Callable[[], Any], place: Place, tell: Callable[[str], None]) -> None:
+def serve(loads: Mapping[str, Callable[[], Any]], place: Place, tell: Callable[[str], None]) -> None:
     """Serve the page until the process is asked to end.
 
     Args:
-        load: Returns the page as a FastAPI application; it is called in a thread.
+        loads: What returns the page of each language as a FastAPI application, as `Openings` takes it.
         place: Where it is served.
         tell: Called with the address as soon as it is listened on.
 
@@ -65,7 +67,7 @@ def serve(load: Callable[[], Any], place: Place, tell: Callable[[str], None]) ->
         errors.append(error)
         server.should_exit = True
 
-    guarded = Guard(Opening(load, failed), (*_HERE, place.host) if place.is_here_alone else (), token)
+    guarded = Guard(Openings(loads, failed), (*_HERE, place.host) if place.is_here_alone else (), token)
     config = uvicorn.Config(guarded, log_level="error", access_log=False, timeout_graceful_shutdown=1)
     server = _Server(config, lambda: tell(address))
     server.run(sockets=[listening])

@@ -10,6 +10,8 @@ _MONO = ("ui-monospace", "D2Coding", "NanumGothicCoding", "Consolas", "monospace
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1080px !important; margin: 0 auto !important;
   word-break: keep-all; }
+.gradio-container .fillable { max-width: none !important; padding: 0.5rem 1rem !important; }
+.block:has(> .html-container .prose:empty) { display: none; }
 .board-head { display: flex; flex-wrap: wrap; align-items: baseline;
   justify-content: space-between; gap: 0.25rem 1rem; }
 .board-head h1 { font-size: 1.25rem; margin: 0.4rem 0; }
@@ -19,6 +21,7 @@ CSS = """
 .wide th, .wide td { text-align: left; padding: 0.3rem 0.6rem;
   border: 0; border-bottom: 1px solid var(--border-color-primary);
   max-width: 26rem; overflow-wrap: anywhere; vertical-align: top; }
+#results-all .wide { max-height: 24rem; overflow: auto; }
 .problem { border-left: 4px solid #c2410c; background: color-mix(in srgb, #c2410c 9%, transparent);
   padding: 0.6rem 0.9rem; border-radius: 4px; overflow-wrap: anywhere; white-space: pre-line; }
 .problem p { margin: 0.35rem 0 0; }
@@ -31,6 +34,8 @@ CSS = """
 .command code { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85rem; }
 .log { max-height: 22rem; overflow: auto; }
 .text { line-height: 2; overflow-wrap: anywhere; white-space: pre-wrap; }
+.asked { margin: 0.8rem 0 0.4rem 20%; padding: 0.5rem 0.8rem; border-radius: 8px; white-space: pre-wrap;
+  overflow-wrap: anywhere; background: color-mix(in srgb, var(--color-accent) 12%, transparent); }
 mark { background: hsl(var(--hue) 75% 85%); color: #111; padding: 0.1rem 0.25rem; border-radius: 3px; }
 mark sub { font-size: 0.7em; margin-left: 0.25rem; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0.75rem; }

@@ -78,8 +78,8 @@ def _linked(work: Work, folder: str, say: Say) -> str:
 
 def _writes(folder: Path) -> bool:
     """Return whether a folder has a whole model that writes texts, as vLLM serves it; an adapter is none."""
-    config = folder / "config.json"
-    return config.is_file() and "ForCausalLM" in config.read_text(encoding="utf-8", errors="replace")
+    config, is_adapter = folder / "config.json", (folder / "adapter_config.json").is_file()
+    return not is_adapter and config.is_file() and "ForCausalLM" in config.read_text(encoding="utf-8", errors="replace")
 
 
 def _done(folder: Path, name: str, form: str, printed: str, say: Say) -> str:

@@ -27,7 +27,7 @@ def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
                              elem_id="try-second")  # fmt: skip
     load = gr.Button(say("불러오기", "Load"), elem_id="try-load")
     state = gr.HTML(elem_id="try-state")
-    opened = gr.State(())  # (folder, Model) of each model that is loaded
+    opened, talk = gr.State(()), gr.State("")  # (folder, Model) of each model that is loaded; the conversation so far
     boxes = [gr.Textbox("", visible=False, lines=3, max_lines=12, elem_id=f"try-text-{n}") for n in range(_BOXES)]
     with gr.Accordion(say("생성 설정", "Settings of generation"), open=False, visible=False) as generation:
         tokens = gr.Textbox("", label=say("최대 길이 (토큰)", "Most tokens"), elem_id="try-tokens")
@@ -48,36 +48,39 @@ def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
         value = now if now in {folder for _, folder in found} else found[-1][1] if found else None
         return gr.update(choices=found, value=value), gr.update(choices=[(say("없음", "none"), ""), *found])
 
-    def answered(models: tuple[tuple[str, Model], ...], *texts: str) -> Iterator[str]:
+    def answered(models: tuple[tuple[str, Model], ...], earlier: str, *texts: str) -> Iterator[tuple[str, str]]:
         if not models or not texts[0].strip():
-            yield problem(say("글을 먼저 쓰세요.", "Type a text first."))
+            yield earlier + problem(say("글을 먼저 쓰세요.", "Type a text first.")), earlier
             return
-        finished = ""
+        chats = models[0][1].chats
+        finished = f"{earlier}<p class='asked'>{shown(texts[0])}</p>" if chats else ""
         try:
             for folder, model in models:
                 for part in _answer(work, folder, model, texts, say):
-                    yield finished + _headed(folder, part, len(models) > 1)
+                    yield finished + _headed(folder, part, len(models) > 1), earlier
                 finished += _headed(folder, part, len(models) > 1)
         except FinetuningError as error:
-            yield finished + problem(error.what, error.where, error.remedy)
+            yield finished + problem(error.what, error.where, error.remedy), earlier
+            return
+        yield finished, finished if chats else ""
 
-    def forgotten(models: tuple[tuple[str, Model], ...]) -> str:
+    def forgotten(models: tuple[tuple[str, Model], ...]) -> tuple[str, str]:
         for folder, _ in models:
             work.forget(folder)
-        return said(say("지금까지의 대화를 지웠습니다.", "The conversation was cleared."))
+        return said(say("지금까지의 대화를 지웠습니다.", "The conversation was cleared.")), ""
 
     tab.select(listed, first, [first, second])
     load.click(partial(_loaded, work, say), [first, second, tokens, warmth],
-               [state, opened, answers, *boxes, generation, buttons, again, whole])  # fmt: skip
-    gr.on([ask.click, *(box.submit for box in boxes)], answered, [opened, *boxes], answers)
-    again.click(forgotten, opened, answers)
+               [state, opened, answers, talk, *boxes, generation, buttons, again, whole])  # fmt: skip
+    gr.on([ask.click, *(box.submit for box in boxes)], answered, [opened, talk, *boxes], [answers, talk])
+    again.click(forgotten, opened, [answers, talk])
 
 
 def _loaded(
     work: Work, say: Say, one: str | None, other: str | None, most: str, warm: str
 ) -> Iterator[tuple[Any, ...]]:
-    """Load one model or two; yield what is said, the models, no answer, and the updates of `_shown_boxes`."""
-    hidden = [gr.update(visible=False)] * (_BOXES + 4)
+    """Load one model or two; yield what is said, the models, no answer, no talk, and the updates of `_shown_boxes`."""
+    hidden = ["", *[gr.update(visible=False)] * (_BOXES + 4)]
     if not one:
         yield problem(say("아직 쓸 모델이 없습니다. 먼저 학습하세요.", "Train a model first.")), (), "", *hidden
         return
@@ -96,7 +99,7 @@ def _loaded(
         yield problem(what), (), "", *hidden
         return
     ready = said(say("불러왔습니다. 글을 쓰고 답 보기를 누르세요.", "Loaded. Type a text and press Answer."))
-    yield ready, models, "", *_shown_boxes(models[0][1], say)
+    yield ready, models, "", "", *_shown_boxes(models[0][1], say)
 
 
 def _build_file(work: Work, say: Say, model: gr.Dropdown) -> gr.Accordion:
