@@ -18,13 +18,18 @@ from typing import Any
 import torch
 
 _BLOCK_BYTES = 2**27  # of a block's logits: enough to fill a GPU
+_BLOCK_BYTES_ON_CPU = 2**28  # 512 items of 262,144 pieces in bfloat16: as long in products as in writing a gradient
 _TILE_LOGITS = {"cpu": 2**21}  # few enough for a CPU's cache; elsewhere a tile is the whole vocabulary
 _COPIES = 3  # of a tile's logits that exist at once, in float32
 
 
 def loss_bytes(device_type: str) -> int:
     """Return how many bytes of logits the loss keeps at most on a device of this type (torch's name for it)."""
-    return _BLOCK_BYTES + 4 * _COPIES * _TILE_LOGITS.get(device_type, _BLOCK_BYTES // 2)
+    return _block_bytes(device_type) + 4 * _COPIES * _TILE_LOGITS.get(device_type, _BLOCK_BYTES // 2)
+
+
+def _block_bytes(device_type: str) -> int:
+    return _BLOCK_BYTES_ON_CPU if device_type == "cpu" else _BLOCK_BYTES
 
 
 def items_with_all_logits(device_type: str, vocabulary: int) -> int:
@@ -88,7 +93,7 @@ class _Losses(torch.autograd.Function):
         losses: list[torch.Tensor] = []
         hidden_grads: list[torch.Tensor] = []
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _Head.of(weight, bias, dtype)
+            head = _Head.of(weight, bias, dtype, len(hidden))
             for part, wanted in _blocks(hidden.to(dtype), labels, head):
                 block = _Block(part, wanted, head)
                 losses.append(block.log_sums - block.chosen)
@@ -112,7 +117,7 @@ class _Losses(torch.autograd.Function):
         made = _Gradients.of(weight, bias, needs[1:3])
         hidden_grads: list[torch.Tensor] = []
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _Head.of(weight, bias, dtype)
+            head = _Head.of(weight, bias, dtype, len(hidden))
             blocks = _blocks(hidden.to(dtype), labels, head)
             for (part, wanted), own in zip(blocks, upstream.split(head.items_at_once), strict=True):
                 hidden_grads.append(_Block(part, wanted, head).backward(made, own))
@@ -137,7 +142,7 @@ class _LossSum(torch.autograd.Function):
         made = _Gradients.of(weight, bias, context.needs_input_grad[1:3])
         hidden_grads: list[torch.Tensor] = []
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _Head.of(weight, bias, dtype)
+            head = _Head.of(weight, bias, dtype, len(hidden))
             for part, wanted in _blocks(hidden.to(dtype), labels, head):
                 block = _Block(part, wanted, head)
                 total += (block.log_sums - (1.0 - smoothing) * block.chosen).sum()
@@ -195,10 +200,10 @@ class _Head:
     columns: int
 
     @classmethod
-    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> _Head:
-        """Build it from the layer's parameters."""
+    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, items: int) -> _Head:
+        """Build it from the layer's parameters, for some number of items in all."""
         vocabulary, kind = len(weight), weight.device.type
-        items = max(1, _BLOCK_BYTES // dtype.itemsize // vocabulary)
+        items = max(1, min(items, _block_bytes(kind) // dtype.itemsize // vocabulary))
         if kind not in _TILE_LOGITS:
             return cls(weight.to(dtype), bias, dtype, items, vocabulary)
         return cls(weight, bias, dtype, items, min(vocabulary, max(1, _TILE_LOGITS[kind] // items)))

@@ -26,7 +26,7 @@ WIDE = {**SMALL, "intermediate_size": 64, "max_position_embeddings": 64}
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of five items in float32 and of two in float64, in tiles of 75 pieces and of 187."""
-    monkeypatch.setattr(vocabulary_loss, "_BLOCK_BYTES", 5 * VOCABULARY * 4)
+    monkeypatch.setattr(vocabulary_loss, "_BLOCK_BYTES_ON_CPU", 5 * VOCABULARY * 4)
     monkeypatch.setitem(vocabulary_loss._TILE_LOGITS, "cpu", 5 * 75)
 
 
