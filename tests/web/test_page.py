@@ -253,10 +253,10 @@ def test_the_whole_job_on_a_phone(page: Any, trained: str) -> None:
 
 
 @pytest.fixture
-def second(board: Board) -> Iterator[Path]:
-    """A folder for one more run, which is gone when the test ends."""
-    yield board.runs / "사본"
-    shutil.rmtree(board.runs / "사본")
+def second(board: Board, tmp_path: Path) -> Iterator[Path]:
+    """A folder for one more run, gone when the test ends, of a name of its own: a model stays loaded by its name."""
+    yield board.runs / tmp_path.name
+    shutil.rmtree(board.runs / tmp_path.name)
 
 
 def test_two_runs_are_compared_and_their_models_answer_side_by_side(
