@@ -239,6 +239,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--without_mnrl", action="store_true", help="leaves out the loss that takes the window at once")
 
 
+def label(arguments: argparse.Namespace) -> str:
+    """Return the name that a result is kept under: without the cached loss what is compared is the models."""
+    return "embedding" if arguments.sizes else f"embedding-quality-{arguments.data.stem.split('_')[0].lower()}"
+
+
 def run(arguments: argparse.Namespace) -> list[Table]:
     """Run the contenders in turns; the model before training is measured once."""
     ours = [f"ours-{size}" for size in arguments.our_sizes]
