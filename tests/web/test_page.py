@@ -140,6 +140,7 @@ def trained(context: Any, board: Board) -> str:
     for words in ("--epochs 2", "--batch_size 8", "--max_length 32", "model.adapter.method=lora"):
         page.wait_for_selector(f"#train-command code >> text={words}")
     page.click("#train-start")
+    page.wait_for_selector("#train-message >> text=학습을 시작했습니다")  # until then another run is shown
     page.wait_for_selector("#train-live >> text=학습이 끝났습니다", timeout=_LONG_MS)
     assert "정답" in page.inner_text("#train-live"), "a few rows with their predictions"
     page.wait_for_selector("#train-live figure svg")
@@ -194,12 +195,14 @@ def test_runs_wait_their_turn_and_go_on_after_the_page_was_closed(page: Any, con
 
 
 def start_run(page: Any, name: str, epochs: str) -> None:
-    """Drop a file of reviews and train on it."""
+    """Drop a file of reviews and train on it, without the preset: it ends runs that no longer improve."""
     drop(page, name, reviews_csv().encode())
     page.wait_for_selector("#data-found table")
     open_tab(page, "3. 학습")
+    page.uncheck("#train-preset input")
     page.get_by_text("설정 바꾸기").click()
     page.fill("#training-epochs :is(input, textarea)", epochs)
+    page.wait_for_selector("#train-command code:not(:has-text('training.preset'))")
     page.wait_for_selector(f"#train-command code >> text=--epochs {epochs}")
     page.click("#train-start")
 
