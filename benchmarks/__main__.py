@@ -65,8 +65,7 @@ def main(words: list[str]) -> None:
     arguments = own.parse_args(words[1:])
     tables = module.run(arguments)
     _print(tables)
-    label = f"{name}-{arguments.work}" if hasattr(arguments, "work") else name
-    label = module.label(arguments) if hasattr(module, "label") else label
+    label = module.label(arguments) if hasattr(module, "label") else name
     say(f"kept in {save(label, vars(arguments), tables)}")
 
 

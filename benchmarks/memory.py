@@ -182,6 +182,11 @@ def tiny(folder: Path) -> list[str]:
     return [*words, "--rows", "plain", "--steps", "1", "--max-length", "64"]
 
 
+def label(arguments: argparse.Namespace) -> str:
+    """Return the name that a result is kept under."""
+    return f"memory-{arguments.work}"
+
+
 def run(arguments: argparse.Namespace) -> list[Table]:
     """Train once with each setting."""
     is_encoder = arguments.work == "encoder"

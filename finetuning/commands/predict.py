@@ -64,7 +64,7 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
 def _check_searches(session: Session, arguments: argparse.Namespace) -> None:
     if arguments.corpus is not None and not session.task.shows.gives_vectors:
         raise SettingsError(
-            f"{session.task.name} 태스크의 모델은 문서를 찾지 않습니다.",
+            f"이 모델로는 문서를 검색할 수 없습니다(태스크: {session.task.name}).",
             where="--corpus",
             remedy="임베딩 모델(--task embedding으로 학습)의 폴더를 쓰거나, --corpus를 지우세요.",
         )

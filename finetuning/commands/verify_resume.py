@@ -251,5 +251,5 @@ def _few(examples: Examples, wanted: int, seed: int) -> Examples:
     enough = int(np.searchsorted(np.cumsum(counts[drawn]), wanted)) + 1
     chosen = rows[drawn[:enough]]
     kept = np.flatnonzero(np.isin(owners, chosen))
-    kept_rows = np.flatnonzero(np.isin(numbers(examples.rows, "row"), chosen))
-    return Examples(examples.table.select(kept), examples.lengths[kept], examples.rows.select(kept_rows))
+    kept_rows = examples.rows.select(np.flatnonzero(np.isin(numbers(examples.rows, "row"), chosen)))
+    return Examples(examples.table.select(kept), examples.lengths[kept], kept_rows, neighbours=examples.neighbours)

@@ -13,7 +13,7 @@ from finetuning.web.events import IN_TURN, LAST_COUNTS
 from finetuning.web.language import Say
 from finetuning.web.progress import job_html, log_html
 from finetuning.web.shown import command, items, problem, said
-from finetuning.web.work import Chosen, Job, JobState, Work
+from finetuning.web.work import Chosen, Job, JobState, SettingFact, Work
 
 _LOOKED_S = 2.0
 _COMMON = ("training.epochs", "training.learning_rate", "data.batch_size", "data.max_length")
@@ -62,18 +62,8 @@ def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
     preset = gr.Checkbox(True, label=say("설정을 자동으로 고르기 (권장). 아래에 쓴 값은 그대로 씁니다.",
                                          "Choose settings automatically (recommended); what is typed below stays."),
                          elem_id="train-preset")  # fmt: skip
-    with gr.Accordion(say("설정 바꾸기", "Change settings"), open=False, elem_id="train-settings"):
-        with gr.Row():
-            common = [
-                gr.Textbox("", label=say(facts[key].korean, facts[key].english).split(".")[0], placeholder=say(
-                    "자동", "automatic"), info=key, elem_id=key.replace(".", "-"))
-                for key in _COMMON
-            ]  # fmt: skip
-        key = gr.Dropdown(sorted(facts), value=None, label=say("다른 설정", "Another setting"), elem_id="train-key")
-        about, explained = gr.HTML(), gr.State(None)
-        value = gr.Textbox("", label=say("값 (비우면 기본값)", "Value (empty for the default)"), elem_id="train-value")
-        others = gr.HTML(elem_id="train-others")
-    typed = gr.HTML(elem_id="train-command")
+    common, key, about, value, others = _build_boxes(facts, say)
+    explained, typed = gr.State(None), gr.HTML(elem_id="train-command")
 
     def checked(now: Chosen) -> str:
         if not (now.data and now.model and now.name):
@@ -117,6 +107,24 @@ def _build_settings(work: Work, say: Say, chosen: gr.State) -> gr.Textbox:
     chosen.change(lambda now: gr.skip() if now.is_named or not now.name else gr.update(
         placeholder=f"{now.name} ({unless_typed})"), chosen, name)  # fmt: skip
     return name
+
+
+def _build_boxes(
+    facts: Mapping[str, SettingFact], say: Say
+) -> tuple[list[gr.Textbox], gr.Dropdown, gr.HTML, gr.Textbox, gr.HTML]:
+    """Build the boxes of common settings; the choice of another one, what is said of it, its value; all the others."""
+    with gr.Accordion(say("설정 바꾸기", "Change settings"), open=False, elem_id="train-settings"):
+        with gr.Row():
+            common = [
+                gr.Textbox("", label=say(facts[key].korean, facts[key].english).split(".")[0], placeholder=say(
+                    "자동", "automatic"), info=key, elem_id=key.replace(".", "-"))
+                for key in _COMMON
+            ]  # fmt: skip
+        key = gr.Dropdown(sorted(facts), value=None, label=say("다른 설정", "Another setting"), elem_id="train-key")
+        about = gr.HTML()
+        value = gr.Textbox("", label=say("값 (비우면 기본값)", "Value (empty for the default)"), elem_id="train-value")
+        others = gr.HTML(elem_id="train-others")
+    return common, key, about, value, others
 
 
 def _build_watch(work: Work, say: Say, page: gr.Blocks) -> tuple[gr.Dropdown, list[Any]]:
