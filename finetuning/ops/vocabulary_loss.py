@@ -96,7 +96,7 @@ class _Losses(torch.autograd.Function):
             head = _Head.of(weight, bias, dtype, len(hidden))
             for part, wanted in _blocks(hidden.to(dtype), labels, head):
                 block = _Block(part, wanted, head)
-                losses.append(block.log_sums - block.chosen)
+                losses.append(block.losses)
                 if stores:
                     hidden_grads.append(block.backward(_Gradients(None, None)))
         context.compute_dtype, context.hidden_dtype, context.stores = dtype, hidden.dtype, stores
@@ -145,9 +145,9 @@ class _LossSum(torch.autograd.Function):
             head = _Head.of(weight, bias, dtype, len(hidden))
             for part, wanted in _blocks(hidden.to(dtype), labels, head):
                 block = _Block(part, wanted, head)
-                total += (block.log_sums - (1.0 - smoothing) * block.chosen).sum()
+                total += block.losses.sum()
                 if smoothing:
-                    total -= smoothing * block.means().sum()
+                    total += smoothing * (block.chosen - block.means()).sum()
                 hidden_grad = block.backward(made, smoothing=smoothing)
                 hidden_grads.append(hidden_grad.to(torch.promote_types(hidden_grad.dtype, hidden.dtype)))
         context.gradients, context.dtype = (torch.cat(hidden_grads), made.weight, made.bias), hidden.dtype
@@ -265,21 +265,27 @@ class _Block:
     Attributes:
         log_sums: The logarithm of each item's sum of exponentials, (items,), at least float32.
         chosen: The logit of each item's token, the same.
+        losses: The cross-entropy of each item, the same. It is not the rounded sum less the logit: both are taken from
+            the largest logit.
     """
 
     def __init__(self, hidden: torch.Tensor, wanted: torch.Tensor, head: _Head) -> None:
         self._hidden, self._wanted, self._head = hidden, wanted, head
         self._tiles: list[torch.Tensor] = []
-        sums = []
+        tops, sums = list[torch.Tensor](), list[torch.Tensor]()
         self.chosen = hidden.new_zeros(len(hidden), dtype=torch.promote_types(head.dtype, torch.float32))
         for first, weight, bias in head.tiles():
             kept = torch.nn.functional.linear(hidden, weight, bias)
             logits = kept.to(self.chosen.dtype)
-            sums.append(logits.logsumexp(-1))
+            tops.append(logits.amax(-1).clamp_min(torch.finfo(logits.dtype).min))
+            sums.append((logits - tops[-1].unsqueeze(1)).exp_().sum(-1))
             place, is_here = self._places(first, logits)
             self.chosen += torch.where(is_here, logits.gather(1, place).squeeze(1), 0.0)
             self._tiles.append(kept)
-        self.log_sums = torch.stack(sums).logsumexp(0)
+        by_tile = torch.stack(tops)
+        top = by_tile.amax(0)
+        above = (torch.stack(sums) * (by_tile - top).exp()).sum(0).log()
+        self.log_sums, self.losses = top + above, top - self.chosen + above
 
     def means(self) -> torch.Tensor:
         """Return each item's mean logit, (items,)."""
