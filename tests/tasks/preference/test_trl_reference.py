@@ -70,10 +70,7 @@ def losses_of_trl(loss: str, folder: Path, tmp_path: Path) -> list[float]:
     return [record["loss"] for record in trainer.state.log_history if "loss" in record]
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [pytest.param(loss, marks=pytest.mark.soak if loss in ("ipo", "simpo") else []) for loss in sorted(TRAINERS)],
-)
+@pytest.mark.parametrize("loss", sorted(TRAINERS))
 def test_every_step_has_trls_loss(loss: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetuning.reporting.log.set_up_logging", lambda *_: None)
     rows = judged_rows() if loss == "kto" else pair_rows()
