@@ -167,13 +167,13 @@ class EmbeddingSettings(Section):
     )
     neighbours: Annotated[Integer, Field(ge=2)] | None = setting(
         None,
-        "window에 서로 비슷한 예제를 이만큼씩 묶어 넣습니다. 그 문서들이 어려운 오답이 됩니다. `null`이면 무작위",
+        "window에 비슷한 예제를 이 수만큼 묶어 넣습니다. 묶인 예제의 문서끼리 어려운 오답이 됩니다. `null`이면 무작위",
         "puts this many similar examples together into a window, where their passages are hard negatives; `null` is "
         "random",
         more=(
-            "드문 토큰을 함께 가진 예제를 비슷하다고 봅니다(TF-IDF). 묶음은 epoch마다 다르고, window의 크기가 이 값의 "
-            "배수면 나뉘지 않습니다. 한 질문에 답하는 문서가 여러 행에 흩어져 있으면 정답이 오답이 될 수 있으니 작은 "
-            "값부터 쓰세요",
+            "드문 토큰이 겹치는 예제를 비슷하다고 봅니다(TF-IDF). 묶음은 epoch마다 바뀌고, window 크기가 이 값의 "
+            "배수이면 나뉘지 않습니다. 한 질문의 답이 되는 문서가 여러 행에 있으면 정답이 오답으로 쓰일 수 있으니 작은 "
+            "값부터 써 보세요",
             "Examples are similar that share tokens which few others have (TF-IDF). Every epoch has other groups, and "
             "none is divided if the window is a multiple of this number. Where passages that answer one question are "
             "in several rows, right answers may become negatives: begin with a small number",
