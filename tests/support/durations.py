@@ -13,10 +13,7 @@ from tests.support.paths import ROOT
 
 LIST = ROOT / "tests" / "slow.txt"
 LIMIT_S = 1.0
-KEPT = (  # however long they take: the losses of the quick start, and one run from end to end
-    "tests/golden/test_golden_losses.py::test_the_losses_are_those_that_were_recorded[quickstart]",
-    "tests/e2e/test_train.py::test_a_run_writes_every_documented_file",
-)
+KEPT = ("tests/e2e/test_train.py::test_a_run_writes_every_documented_file",)  # however long it takes: one whole run
 
 LONGEST = (  # files of a minute or more, the longest first: begun last, one of them would keep a single worker busy
     "tests/device/test_rehearsal.py", "tests/e2e/test_many_processes.py", "tests/commands/test_resume.py",
@@ -39,7 +36,7 @@ def is_slow(node_id: str, listed: frozenset[str]) -> bool:
         listed: What `slow_tests` returned.
 
     Returns:
-        True where its function is listed and the test is not one that is always kept.
+        True where its function is listed and the test is not always kept.
     """
     return node_id.split("[")[0] in listed and node_id not in KEPT
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ DIALOGUE = {
         {"role": "sys", "text": "네, 예약했습니다."},
     ],
 }  # fmt: skip
-VALUES = st.text("가나 ,:-1a", min_size=1, max_size=6).filter(lambda text: text.strip() == text)
+_LIKE_A_SLOT = re.compile(r",\s*[^\s,-][^,-]*-[^,-]+-")  # a value with it cannot be told from the next slot
+VALUES = st.text("가나 ,:-1a", min_size=1, max_size=6).filter(
+    lambda text: text.strip() == text and not _LIKE_A_SLOT.search(text)
+)
 
 
 def rows_of(path: Path, dialogues: list[Any], task: str, **data: Any) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """States of a dialogue, as KLUE-DST (Wizard of Seoul) writes them: `도메인-슬롯-값`, spelled as one text and scored.
 
 A state is spelled in the order of its slots, so that there is one right text for each. A value may hold a comma, so a
-text is divided at commas before the next `도메인-슬롯-`.
+text is divided at commas before the next `도메인-슬롯-`; a value with a comma and such a beginning in it is none.
 """
 
 from __future__ import annotations
