@@ -201,7 +201,7 @@ class DataManager:
             with self.cache.write(path) as partial:
                 write_examples(rows.table, encoder, partial)
         table = Dataset.from_file(str(path))
-        report = LengthReport(rows.where, max_length, self.task.encodes.why_several())
+        report = LengthReport(rows.where, max_length, self.task.encodes.why_several(), self.task.encodes.reads_whole)
         report.add(table)
         report.log()
         report.check(self.data.max_bad_rows)

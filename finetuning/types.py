@@ -158,10 +158,10 @@ class Texts:
 
 @dataclass(frozen=True)
 class Lists:
-    """Which rows of a batch are the passages of one query, for losses that compare them.
+    """Which rows of a batch are of one example: the passages of a query, which are compared, or windows of a document.
 
     Attributes:
-        sizes: Number of passages of each list.
+        sizes: Number of rows of each list.
         owners: The list that each row belongs to, (rows,) int64.
         teacher: A teacher's score of each row, (rows,), or None.
         pairs: Rows of a relevant and an irrelevant passage of one list, (pairs, 2) int64; None without a teacher.
@@ -214,7 +214,7 @@ class Batch:
         answers: Which places belong to which answer, for losses of whole answers.
         others: Sequences of the same examples that the objective computes first, without gradients.
         texts: Which text of the window each sequence is, for losses that compare texts.
-        lists: Which rows are the passages of one query.
+        lists: Which rows are of one example: passages of a query, windows of a document.
         noise: Noise on embeddings, in training only.
         is_idle: Whether it is computed only because other processes of a sharded model have one more: it adds nothing.
     """

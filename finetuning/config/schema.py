@@ -23,6 +23,7 @@ from finetuning.config.sections.tasks import (
     QuestionAnsweringSettings,
     RerankerSettings,
     Text2TextSettings,
+    TextClassificationSettings,
     TextGenerationSettings,
 )
 from finetuning.config.sections.training import MemorySettings, TrainingSettings
@@ -43,6 +44,7 @@ __all__ = [
     "RerankerSettings",
     "Settings",
     "Text2TextSettings",
+    "TextClassificationSettings",
     "TextGenerationSettings",
     "TrainingSettings",
     "all_keys",
@@ -59,6 +61,9 @@ class Settings(Section):
     memory: MemorySettings = setting(MemorySettings(), "메모리", "memory")
     distributed: DistributedSettings = setting(DistributedSettings(), "여러 프로세스", "several processes")
     fill_mask: FillMaskSettings = setting(FillMaskSettings(), "fill-mask 태스크", "fill-mask task")
+    text_classification: TextClassificationSettings = setting(
+        TextClassificationSettings(), "텍스트 분류와 회귀", "text classification and regression"
+    )
     question_answering: QuestionAnsweringSettings = setting(
         QuestionAnsweringSettings(), "질의응답 태스크", "question-answering task"
     )

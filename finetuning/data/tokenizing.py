@@ -154,14 +154,18 @@ class LengthReport:
         where: The source, as messages name it.
         max_length: Most tokens of an example.
         why_several: Why a row may make several examples, a sentence, or "".
+        reads_whole: Whether long texts are divided into windows.
     """
 
     where: str
     max_length: int
     why_several: str = ""
+    reads_whole: bool = False
     _rows: int = 0
     _total: int = 0
     _cut: int = 0
+    _divided: int = 0
+    _windows: int = 0
     _dropped_rows: list[np.ndarray] = field(default_factory=list)
     _full_lengths: list[np.ndarray] = field(default_factory=list)
     _refused: dict[str, list[int]] = field(default_factory=dict)
@@ -172,6 +176,10 @@ class LengthReport:
         self._total += len(table)
         rows = numbers(table, "row")
         self._cut += len(np.unique(rows[numbers(table, "truncated").astype(bool)]))  # not the examples of a row
+        if self.reads_whole:
+            windows = list_lengths(table, "sizes")
+            self._divided += int((windows > 1).sum())
+            self._windows += int(windows[windows > 1].sum())
         self._rows += 1 + int(np.count_nonzero(np.diff(rows))) if len(rows) else 0
         is_refused = np.zeros(len(table), dtype=bool)
         if "refused" in table.column_names and counted(table, "refused").keys() - {""}:
@@ -189,6 +197,12 @@ class LengthReport:
             _log.info(
                 "%s: %s행으로 예제 %s개를 만들었습니다. %s",
                 self.where, f"{self._rows:,}", f"{self._total:,}", self.why_several,
+            )  # fmt: skip
+        if self._divided:
+            _log.info(
+                "%s: %s 토큰보다 긴 텍스트 %s개(%.1f%%)를 구간 %s개로 나누어 끝까지 읽습니다.",
+                self.where, f"{self.max_length:,}", f"{self._divided:,}", 100 * self._divided / self._rows,
+                f"{self._windows:,}",
             )  # fmt: skip
         if self._refused:
             _log.warning("%s: 다음 행을 건너뜁니다. %s", self.where, self._refused_as_text())

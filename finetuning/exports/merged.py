@@ -6,6 +6,7 @@ from pathlib import Path
 
 from exceptions import SettingsError
 from finetuning.exports.base import ExportFormat, FineTunedModel, Written
+from finetuning.tasks.base import Task
 
 _CAUSAL = "AutoModelForCausalLM"
 _SERVED = (
@@ -36,18 +37,18 @@ def write_merged(model: FineTunedModel, folder: Path) -> Written:
     tokenizer = model.load_trained_tokenizer()
     model.save(model.load_whole(tokenizer), tokenizer, folder)
     task = model.task
-    return Written(usage=_usage(task.auto_class, task.pipeline), commands=_SERVED if task.auto_class == _CAUSAL else ())
+    return Written(usage=_usage(task), commands=_SERVED if task.auto_class == _CAUSAL else ())
 
 
-def _usage(auto_class: str, pipeline: str | None) -> str:
+def _usage(task: Task) -> str:
     lines: tuple[str, ...]
-    if pipeline is not None:
-        lines = ("from transformers import pipeline", "", f'model = pipeline("{pipeline}", model="{{folder}}")')
+    if task.pipeline is not None and not task.usage:
+        lines = ("from transformers import pipeline", "", f'model = pipeline("{task.pipeline}", model="{{folder}}")')
     else:
         lines = (
-            f"from transformers import {auto_class}, AutoTokenizer", "",
-            f'model = {auto_class}.from_pretrained("{{folder}}")',
-            'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+            f"from transformers import {task.auto_class}, AutoTokenizer", "",
+            f'model = {task.auto_class}.from_pretrained("{{folder}}")',
+            'tokenizer = AutoTokenizer.from_pretrained("{folder}")', *task.usage.rstrip().split("\n"),
         )  # fmt: skip
     return "\n".join(("```python", *lines, "```"))
 

@@ -61,6 +61,7 @@ class Predictor:
         evaluator = self.evaluator
         encoder = Encoder(evaluator.task, evaluator.tokenizer, evaluator.label_names, evaluator.max_length)
         report, first, has_rows = LengthReport(source.raw.where, evaluator.max_length), 1, False
+        report.reads_whole = evaluator.task.encodes.reads_whole
         for rows, records in source.chunks():
             found: dict[int, tuple[dict[str, Any], Any]] = {}
             if len(rows):

@@ -16,6 +16,8 @@ from finetuning.config.preset import Method, Row
 from finetuning.config.schema import Settings
 from finetuning.config.value_types import bare_value
 from finetuning.korean.particles import with_particle
+from finetuning.tasks.classification.inputs import LabelledTextTask
+from finetuning.tasks.registry import find_task
 from finetuning.types import Naive
 
 _FEW_STEPS = 100  # models need hundreds of steps (Zhang et al. 2021, see config/preset.py)
@@ -187,6 +189,9 @@ def _cut(known: Known) -> Iterator[Finding]:
         return
     is_models = known.max_length < known.settings.data.max_length
     remedy = "더 긴 텍스트를 읽는 모델을 고르거나 텍스트를 나누세요." if is_models else "data.max_length를 늘리세요."
+    is_divisible = isinstance(find_task(known.settings), LabelledTextTask) and not known.settings.data.text_pair_column
+    if is_divisible:
+        remedy = f"{remedy} 끝까지 읽으려면 text_classification.long_documents를 pool로 바꾸세요."
     limit = f"{'모델의 한도' if is_models else 'data.max_length'}({known.max_length:,} 토큰)"
     share = 100 * known.cut / known.per_epoch
     yield Finding("rows cut", f"학습 예제 {known.cut:,}개({share:.0f}%)의 텍스트가 {limit}에서 잘립니다.", remedy)

@@ -50,7 +50,7 @@ library_name: transformers
 
 
 def _usage(loading: Loading) -> str:
-    if loading.pipeline is None:
+    if loading.usage or loading.pipeline is None:
         return f"""```python
 from transformers import {loading.auto_class}, AutoTokenizer
 

@@ -44,7 +44,7 @@ class Loading:
     Attributes:
         auto_class: Name of the transformers class that loads the model.
         pipeline: Name of the transformers pipeline, or None if there is none.
-        usage: Python lines that use `model` and `tokenizer`, for a task without a pipeline.
+        usage: Python lines that use `model` and `tokenizer`, where no pipeline does the same.
         is_adapter: Whether the folder holds an adapter without its base model.
     """
 

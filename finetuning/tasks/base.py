@@ -31,7 +31,7 @@ class Task(ABC):
         auto_class: Name of the transformers class that loads the model.
         pipeline: Name of the transformers pipeline that uses the model, or None if there is none.
         objective: Name of the loss of a window (`finetuning/windows/objectives/registry.py`).
-        usage: Python lines that use `model` and `tokenizer`, for the model card of a task without a pipeline.
+        usage: Python lines that use `model` and `tokenizer`, for the model card where no pipeline does the same.
         reads: Which columns the task reads, and how cells become a clean row.
         encodes: How rows become token ids, and examples a batch.
         scores: Loss, predictions and metrics.
@@ -42,7 +42,7 @@ class Task(ABC):
     aliases: ClassVar[tuple[str, ...]] = ()
     auto_class: ClassVar[str]
     pipeline: ClassVar[str | None]
-    usage: ClassVar[str] = ""
+    usage: str = ""
     objective: ClassVar[str] = "summed"
 
     settings: Settings

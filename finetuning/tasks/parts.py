@@ -179,9 +179,11 @@ class RowEncoder(ABC):
     Attributes:
         shares_beginnings: Whether an example holds two sequences behind their common beginning (column `branches`).
         neighbours: How many similar examples stand together in an epoch's order; 0 for a plain random order.
+        reads_whole: Whether long texts are read whole, in windows that are an example's sequences (`sizes`).
     """
 
     shares_beginnings: ClassVar[bool] = False
+    reads_whole: bool = False
     neighbours: int = 0
 
     def __init__(self, settings: Settings) -> None:

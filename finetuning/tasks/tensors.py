@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from finetuning.types import Lists
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+
+_OF_TOKENS = ("input_ids", "token_type_ids")
+
+
+def sequences_of(examples: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the sequences of examples that own several, one behind the other: `sizes` has the tokens of each."""
+    for example in examples:
+        start = 0
+        for size in example["sizes"]:
+            yield {name: example[name][start : start + size] for name in _OF_TOKENS if name in example}
+            start += size
+
+
+def lists_of(examples: Sequence[Mapping[str, Any]]) -> Lists:
+    """Return which sequences are of one example."""
+    import torch
+
+    sizes = [len(example["sizes"]) for example in examples]
+    return Lists(tuple(sizes), torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)))
 
 
 def pad(

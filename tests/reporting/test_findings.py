@@ -53,7 +53,9 @@ def test_leaked_rows_cut_rows_and_rare_labels_are_named() -> None:
     assert "100개(17%)" in found[1].text and "모델의 한도(512 토큰)" in found[1].text
     assert "training.class_weights" in found[2].remedy
     (cut,) = foreseen(known({**enough, "data": {"max_length": 512}}, cut=100))
-    assert "data.max_length를 늘리세요" in cut.remedy
+    assert "data.max_length를 늘리세요" in cut.remedy and "long_documents를 pool로" in cut.remedy
+    (pair,) = foreseen(known({**enough, "data": {"max_length": 512, "text_pair_column": "other"}}, cut=100))
+    assert "long_documents" not in pair.remedy
 
 
 def test_a_weak_run_is_led_to_the_preset_and_a_loss_of_guessing_is_named() -> None:

@@ -38,6 +38,36 @@ class FillMaskSettings(Section):
     whole_word: Boolean = setting(True, "어절을 통째로 가릴지", "whether whole words are masked")
 
 
+class TextClassificationSettings(Section):
+    """How classification and regression read documents longer than the model takes at once."""
+
+    cache_rule: ClassVar[CacheRule] = "examples"
+
+    long_documents: Literal["cut", "pool"] = setting(
+        "cut",
+        "`data.max_length`보다 긴 텍스트를 자르거나(`cut`) 구간으로 나누어 끝까지 읽습니다(`pool`)",
+        "cuts texts longer than `data.max_length` (`cut`), or reads them whole in windows (`pool`)",
+        more=(
+            "`pool`에서는 구간마다 구한 logits의 평균이 그 텍스트의 logits입니다. 한 텍스트의 구간은 함께 계산하므로 "
+            "텍스트가 길수록 메모리가 더 듭니다. 텍스트 쌍에는 쓸 수 없습니다",
+            "Under `pool` the logits of a text are the mean of its windows' logits. The windows of a text are computed "
+            "together, so longer texts take more memory. It does not read pairs of texts",
+        ),
+    )
+    doc_stride: NonNegativeInteger = setting(
+        64,
+        "`pool`에서 나눈 구간이 서로 겹치는 최대 토큰 수. 구간의 절반을 넘지 않게 합니다",
+        "most tokens by which windows overlap under `pool`; at most half a window",
+    )
+    sentence_ends: Literal["kiwi", "punctuation", "tokens"] | None = setting(
+        None,
+        "`pool`에서 텍스트를 나누는 곳: `kiwi`(kiwipiepy가 찾은 문장 끝), `punctuation`(문장 부호와 줄 끝), "
+        "`tokens`(어디서나). `null`이면 kiwipiepy가 있을 때 `kiwi`, 없으면 `punctuation`",
+        "where `pool` divides a text: `kiwi` (ends of sentences by kiwipiepy), `punctuation` (by punctuation and "
+        "lines) or `tokens` (anywhere); `null` is `kiwi` where kiwipiepy is installed, else `punctuation`",
+    )
+
+
 class QuestionAnsweringSettings(Section):
     """How the question-answering task cuts long contexts, and how long an answer may be."""
 

@@ -11,10 +11,14 @@ import numpy as np
 from exceptions import BadRow, DataError
 from finetuning.cells import as_label, json_value
 from finetuning.config.schema import Settings
-from finetuning.tasks.base import Task
 from finetuning.tasks.classification import choose
 from finetuning.tasks.classification.evidence import label_scores
-from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
+from finetuning.tasks.classification.inputs import (
+    HeadScorer,
+    LabelledTextEncoder,
+    LabelledTextReader,
+    LabelledTextTask,
+)
 from finetuning.tasks.classification.labels import always_commonest, in_order
 from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, ranked_wrong
 from finetuning.tasks.parts import RowColumns
@@ -29,13 +33,11 @@ if TYPE_CHECKING:
 _THRESHOLDS = (np.arange(1, 20) / 20).tolist()  # 0.05 to 0.95
 
 
-class MultiLabelClassification(Task):
+class MultiLabelClassification(LabelledTextTask):
     """Any number of labels for each text: binary cross-entropy for each label."""
 
     name = choose.MULTI_LABEL
     aliases = ("multilabel-classification", "다중 라벨 분류", "멀티라벨 분류")
-    auto_class = "AutoModelForSequenceClassification"
-    pipeline = "text-classification"
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

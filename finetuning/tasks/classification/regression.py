@@ -11,9 +11,13 @@ import numpy as np
 from exceptions import BadRow, DataError
 from finetuning.cells import as_text
 from finetuning.config.schema import Settings
-from finetuning.tasks.base import Task
 from finetuning.tasks.classification import choose
-from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
+from finetuning.tasks.classification.inputs import (
+    HeadScorer,
+    LabelledTextEncoder,
+    LabelledTextReader,
+    LabelledTextTask,
+)
 from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, Scatter, ranked_wrong
 from finetuning.tasks.parts import RowColumns
 from finetuning.tasks.presenter import Presenter
@@ -28,13 +32,11 @@ if TYPE_CHECKING:
 _SIMILAR, _HIGHEST = 3.0, 5.0
 
 
-class TextRegression(Task):
+class TextRegression(LabelledTextTask):
     """One number for each text: mean squared error of a single output."""
 
     name = choose.REGRESSION
     aliases = ("regression", "sentence-similarity", "텍스트 회귀", "문장 유사도", "회귀")
-    auto_class = "AutoModelForSequenceClassification"
-    pipeline = "text-classification"
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

@@ -11,10 +11,14 @@ import numpy as np
 from exceptions import BadRow, DataError
 from finetuning.cells import as_label
 from finetuning.config.schema import Settings
-from finetuning.tasks.base import Task
 from finetuning.tasks.classification import choose
 from finetuning.tasks.classification.evidence import confusion, label_scores
-from finetuning.tasks.classification.inputs import HeadScorer, LabelledTextEncoder, LabelledTextReader
+from finetuning.tasks.classification.inputs import (
+    HeadScorer,
+    LabelledTextEncoder,
+    LabelledTextReader,
+    LabelledTextTask,
+)
 from finetuning.tasks.classification.labels import always_commonest, in_order
 from finetuning.tasks.classification.relations import relation_scores
 from finetuning.tasks.evidence import Case, Distribution, Evidence, Part, ranked_wrong
@@ -32,7 +36,7 @@ _log = logging.getLogger(__name__)
 _MAX_LABELS = 1000
 
 
-class TextClassification(Task):
+class TextClassification(LabelledTextTask):
     """One label for each text: cross-entropy over a sequence-classification head."""
 
     name = choose.SINGLE
@@ -40,8 +44,6 @@ class TextClassification(Task):
         "sequence-classification", "sentiment-analysis", "텍스트 분류", "문장 분류", "문서 분류", "감성 분석",
         "감성 분류", "감정 분석", "감정 분류",
     )  # fmt: skip
-    auto_class = "AutoModelForSequenceClassification"
-    pipeline = "text-classification"
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

@@ -11,11 +11,11 @@ from finetuning.config.schema import Settings
 from finetuning.tasks.base import Task
 from finetuning.tasks.model_kind import sees_later_tokens
 from finetuning.tasks.parts import Rows
-from finetuning.tasks.reranker.encoding import PairEncoder, pairs_of
+from finetuning.tasks.reranker.encoding import PairEncoder
 from finetuning.tasks.reranker.reader import RerankReader
 from finetuning.tasks.reranker.scoring import RerankScorer
 from finetuning.tasks.reranker.showing import RerankPresenter
-from finetuning.tasks.tensors import at_least_float32, pad
+from finetuning.tasks.tensors import at_least_float32, pad, sequences_of
 from finetuning.tasks.text_encoding import read_beginning
 from finetuning.tasks.vocabulary import only_head_positions
 from finetuning.types import Batch, RandomKey
@@ -102,12 +102,12 @@ class PromptEncoder(PairEncoder):
         self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
     ) -> Batch:
         """Pad the pairs of examples, one a row; see `RowEncoder.collate`."""
-        return self._read_at_ends([[pair] for pair in pairs_of(examples)], examples, tokenizer, shows_padding=True)
+        return self._read_at_ends([[pair] for pair in sequences_of(examples)], examples, tokenizer, shows_padding=True)
 
     def collate_rows(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None = None) -> Batch:
         """Put the pairs of each row's examples one behind the other; see `RowEncoder.collate_rows`."""
         examples = [example for row in rows for example in row]
-        return self._read_at_ends([list(pairs_of(row)) for row in rows], examples, tokenizer, shows_padding=False)
+        return self._read_at_ends([list(sequences_of(row)) for row in rows], examples, tokenizer, shows_padding=False)
 
     def _read_at_ends(
         self, rows: Rows, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from finetuning.tasks.parts import RowColumns, RowEncoder
 from finetuning.tasks.reranker.losses import OF_LISTS
-from finetuning.tasks.tensors import pad
+from finetuning.tasks.tensors import lists_of, pad, sequences_of
 from finetuning.tasks.text_encoding import encode_text
-from finetuning.types import Batch, Lists, RandomKey
+from finetuning.types import Batch, RandomKey
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,31 +73,29 @@ class PairEncoder(RowEncoder):
         self, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey | None
     ) -> Batch:
         """Pad the pairs of examples, one a row; see `RowEncoder.collate`."""
-        inputs, tokens = pad(list(pairs_of(examples)), tokenizer)
+        inputs, tokens = pad(list(sequences_of(examples)), tokenizer)
         return self.listed(Batch(inputs, None, 0, tokens), examples)
 
     def listed(self, batch: Batch, examples: Sequence[Mapping[str, Any]]) -> Batch:
         """Tell which pairs are of one list, their labels, and how many items the loss has."""
         import torch
 
-        sizes = [len(example["sizes"]) for example in examples]
-        owners = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-        lists = Lists(tuple(sizes), owners)
+        lists = lists_of(examples)
         if "labels" not in examples[0]:
             return dataclasses.replace(batch, items=len(examples), sequences=len(examples), lists=lists)
         labels = torch.tensor([label for example in examples for label in example["labels"]])
-        items, loss = sum(sizes), self.settings.reranker.loss
+        items, loss = len(lists.owners), self.settings.reranker.loss
         if "teacher" in examples[0]:
             teacher = torch.tensor([score for example in examples for score in example["teacher"]])
             pairs = torch.tensor(list(_leads(examples))).view(-1, 2)
             lists = dataclasses.replace(lists, teacher=teacher, pairs=pairs)
         if loss in OF_LISTS:
-            items = len(sizes) if loss == "listwise" else 0 if lists.pairs is None else len(lists.pairs)
+            items = len(lists.sizes) if loss == "listwise" else 0 if lists.pairs is None else len(lists.pairs)
         return dataclasses.replace(batch, labels=labels, items=items, sequences=len(examples), lists=lists)
 
     def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
         """Return an example's pairs as the model reads them, a line each, with their labels."""
-        texts = [str(tokenizer.decode(pair["input_ids"])) for pair in pairs_of([example])]
+        texts = [str(tokenizer.decode(pair["input_ids"])) for pair in sequences_of([example])]
         labels = example.get("labels") or [None] * len(texts)
         return "\n".join(
             text if label is None else f"({label:g}) {text}" for text, label in zip(texts, labels, strict=True)
@@ -109,15 +107,6 @@ def passages_of(rows: RowColumns) -> list[list[str]]:
     if "passages" in rows:
         return [json.loads(cell) for cell in rows["passages"]]
     return [[cell] for cell in rows["context"]]
-
-
-def pairs_of(examples: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the sequence of each pair of examples."""
-    for example in examples:
-        start = 0
-        for size in example["sizes"]:
-            yield {name: example[name][start : start + size] for name in _OF_TOKENS if name in example}
-            start += size
 
 
 def _leads(examples: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
