@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from finetuning.data.shapes import (
+    aihub,
     choices,
     dialogue_states,
     frames,
@@ -34,10 +35,15 @@ _ROWS: tuple[Callable[[Sequence[str], Rows, str], Flat | None], ...] = (
     titled.titled,
     choices.choices,
     nikl_tasks.nikl_tasks,
+    aihub.emotions,
 )
 _DOCUMENTS: tuple[tuple[Callable[[Any], bool], Callable[[dict[str, Any], str], list[dict[str, Any]]]], ...] = (
     (squad.is_squad, squad.records),
     (modu.is_modu, modu.records),
+    (aihub.is_summaries, aihub.summaries),
+    (aihub.is_sessions, aihub.sessions),
+    (aihub.is_precedent, aihub.precedents),
+    (aihub.is_question, aihub.questions),
     (frames.is_split, frames.split_records),
     (frames.is_by_label, frames.records_by_label),
     (frames.is_by_column, frames.records_by_column),
