@@ -1,7 +1,7 @@
 #!/bin/bash
 # 여러 노드에서 학습하기 (Slurm). 노드 수, 카드 수, 시간을 고친 뒤 실행합니다:
-#   sbatch recipes/slurm.sh --recipe sft --output_dir ./models/sft
-# 뒤에 붙인 플래그는 모두 프로그램에 그대로 전달됩니다. 모든 노드에서 이 폴더와 output_dir가 보여야 합니다.
+#   sbatch recipes/slurm.sh --recipe chatbot
+# 뒤에 붙인 플래그는 모두 프로그램에 그대로 전달됩니다. 모든 노드에서 이 폴더가 보여야 합니다.
 #SBATCH --job-name=finetuning
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -17,7 +17,8 @@ cd "${SLURM_SUBMIT_DIR:-.}"
 
 # 제한 시간 120초 전이나 다른 작업에 밀릴 때 SIGTERM이 옵니다. 그러면 체크포인트를 저장하고 멈춥니다. 프로세스 하나가 죽으면 torchrun이
 # 세 번까지 다시 시작합니다. --max-restarts가 있으면 다시 시작된 작업도 --resume 없이 가장 최근 체크포인트에서 이어 갑니다.
-first_node=$(scontrol show hostnames "${SLURM_JOB_NODELIST:?sbatch로 실행하세요}" | head -n 1)
+nodes=$(scontrol show hostnames "${SLURM_JOB_NODELIST:?sbatch로 실행하세요}")
+first_node=${nodes%%$'\n'*}
 
 srun --kill-on-bad-exit=1 \
   "${PYTHON:-python}" -m torch.distributed.run \
