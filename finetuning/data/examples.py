@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetuning.data.table import list_items, list_lengths, numbers
+from finetuning.data.table import list_items, list_lengths, numbers, values_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,10 +89,9 @@ class Examples:
 
     def label_counts(self, label_names: Sequence[str]) -> Counter[str]:
         """Count the labels of the examples, or of their tokens, by name."""
-        found = Counter[int]()
-        for label in self.table["label"][:]:
-            found.update(label if isinstance(label, list) else [label])
-        return Counter({name: found[number] for number, name in enumerate(label_names)})
+        labels, counts = np.unique(values_of(self.table, "label"), return_counts=True)
+        found = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+        return Counter({name: found.get(number, 0) for number, name in enumerate(label_names)})
 
     def of_first_rows(self, count: int) -> Examples:
         """Return the examples of the first rows."""

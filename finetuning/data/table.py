@@ -99,6 +99,16 @@ def numbers(table: Dataset, column: str) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
+def values_of(table: Dataset, column: str) -> np.ndarray:
+    """Read the numbers of a column, one for each row or those of all its lists."""
+    import pyarrow as pa
+
+    is_list = any(
+        is_kind(table.data.schema.field(column).type) for is_kind in (pa.types.is_list, pa.types.is_large_list)
+    )
+    return list_items(table, column) if is_list else numbers(table, column)
+
+
 def list_lengths(table: Dataset, column: str) -> np.ndarray:
     """Return the length of each row's list, int32, without reading the items."""
     import pyarrow.compute as pc
