@@ -328,6 +328,18 @@ def discard_leftovers(paths: Iterable[Path], idle_s: float = 0.0) -> None:
                 discard(path)
 
 
+def missing_folders(folder: Path) -> list[Path]:
+    """Return the folders that making this one would make, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders in which nothing is."""
+    for path in folders:
+        with suppress(OSError):  # a folder in use is not empty
+            path.rmdir()
+
+
 def give_usual_mode(paths: Iterable[Path]) -> None:
     """Give files the permissions of the umask: safetensors makes its files readable by their owner alone."""
     mask = os.umask(0o077)

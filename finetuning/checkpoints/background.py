@@ -56,9 +56,12 @@ class BackgroundSaver:
         """
         self.wait()
         self._step, self._error, self._is_reported = checkpoint.progress.step, None, False
-        if size_in_bytes(checkpoint) > _SHARE * available_bytes() or not self._start_to_write_a_copy(checkpoint):
+        copy = self._copied(checkpoint)
+        if copy is None:
             self._write(checkpoint)
             self.report()
+        else:
+            self._pending = self._pool.submit(self._write, copy)
 
     def report(self) -> None:
         """Log the result of the last write once, if it has ended.
@@ -99,15 +102,9 @@ class BackgroundSaver:
             raise self._error
         self.report()
 
-    def _start_to_write_a_copy(self, checkpoint: Checkpoint) -> bool:
-        """Return whether the copy fitted; a limit that only allocations reveal may leave less than is free."""
-        try:
-            self._pending = self._pool.submit(self._write, copied(checkpoint))
-        except MAY_BE_OUT_OF_MEMORY as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        return True
+    def _copied(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        """Return a copy, or None where memory has no room for it."""
+        return copied_if_it_fits(checkpoint, size_in_bytes(checkpoint))
 
     def _write(self, checkpoint: Checkpoint) -> None:
         try:
@@ -121,3 +118,24 @@ class BackgroundSaver:
             where=f"스텝 {self._step:,}",
             remedy=self.store.remedy("메모리를 늘린 뒤"),
         )
+
+
+def copied_if_it_fits(checkpoint: Checkpoint, size: int, sharers: int = 1) -> Checkpoint | None:
+    """Copy a checkpoint into CPU memory where enough of it is free.
+
+    Args:
+        checkpoint: What to copy.
+        size: Bytes of the copy.
+        sharers: Processes of this machine that copy as much.
+
+    Returns:
+        The copy; None where it does not fit: a limit that only allocations reveal may leave less than is free.
+    """
+    if size * sharers > _SHARE * available_bytes():
+        return None
+    try:
+        return copied(checkpoint)
+    except MAY_BE_OUT_OF_MEMORY as error:
+        if not is_out_of_memory(error):
+            raise
+        return None

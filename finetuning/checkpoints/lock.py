@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exceptions import SettingsError
-from finetuning.files import writing
+from finetuning.files import missing_folders, remove_empty, writing
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -35,7 +35,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock
 
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    created = missing_folders(folder)
     lock = FileLock(folder / _NAME)
     with writing("output_dir에 쓸 수 없습니다", folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,9 +46,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # Windows cannot remove an open file
             (folder / _NAME).unlink()  # before the release, or the next process could lock a file about to vanish
         lock.release()
-        for path in created:
-            with suppress(OSError):  # a folder in use is not empty
-                path.rmdir()
+        remove_empty(created)
 
 
 def _acquire(lock: BaseFileLock, folder: Path) -> None:

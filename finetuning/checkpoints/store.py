@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save_file
 
 from exceptions import ModelError, ResourceError
+from finetuning.checkpoints.manifest import (
+    TENSORS,
+    facts_of,
+    file_broken,
+    present_in,
+    read_state,
+    state_text,
+    with_tensors,
+    without_tensors,
+    write_state,
+)
 from finetuning.checkpoints.names import (
     CHECKPOINTS,
     LATEST,
@@ -29,6 +35,7 @@ from finetuning.checkpoints.names import (
     with_own_name,
 )
 from finetuning.checkpoints.tensors import size_in_bytes, without_aliases
+from finetuning.device.disks import ONE_DISK, Disks
 from finetuning.files import (
     discard,
     discard_leftovers,
@@ -37,17 +44,12 @@ from finetuning.files import (
     move,
     on_windows,
     seen_from,
-    sync_file,
     sync_folder,
     writing,
 )
-from finetuning.types import Checkpoint, Progress
+from finetuning.types import Checkpoint
 
 _log = logging.getLogger(__name__)
-_FORMAT = 3  # 3: the fingerprint has one entry per setting, and its hashes of rows are made anew
-_TENSORS, _STATE = ("model.safetensors", "optimizer.safetensors"), "state.json"
-_SHARD = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")  # torch's names
-_ALIASES = "tensor_aliases"
 
 
 class CheckpointStore:
@@ -56,10 +58,11 @@ class CheckpointStore:
     Args:
         output_dir: The folder of the run.
         keep: How many checkpoints stay on disk.
+        disks: The disks behind the path of the folder, where the processes see several.
     """
 
-    def __init__(self, output_dir: Path, keep: int) -> None:
-        self.folder, self.keep = output_dir / CHECKPOINTS, keep
+    def __init__(self, output_dir: Path, keep: int, disks: Disks = ONE_DISK) -> None:
+        self.folder, self.keep, self.disks = output_dir / CHECKPOINTS, keep, disks
         self.latest = with_own_name(output_dir).absolute().parent / LATEST  # beside a link, not beside its target
         self._has_warned_of_latest = False
 
@@ -84,24 +87,39 @@ class CheckpointStore:
             self.begin(partial, checkpoint)
             write_files(partial, checkpoint)
             self.publish(partial, target)
+            self.settle(target)
         return target
 
     def partial_of(self, target: Path) -> Path:
         """Return the hidden folder in which this process makes a checkpoint."""
         return self.folder / f".{target.name}.partial-{os.getpid()}"
 
-    def begin(self, partial: Path, checkpoint: Checkpoint) -> None:
-        """Remove folders of checkpoints that were cut off, and make that of a new one if the disk has room for it."""
+    def begin(self, partial: Path, checkpoint: Checkpoint, share: float = 1.0) -> None:
+        """Remove folders of checkpoints that were cut off, and make that of a new one if the disk has room for it.
+
+        Args:
+            partial: The folder to make.
+            checkpoint: What is to be written.
+            share: The share of its tensors that comes to this disk.
+
+        Raises:
+            ResourceError: The disk is too full.
+            OSError: The disk cannot be written.
+        """
         self._make_folder()
         discard_leftovers(half_made_in(self.folder))
         discard_leftovers(self.latest.parent.glob(f".{self.latest.name}.partial-*"))
-        self._check_space(checkpoint)
+        self._check_space(checkpoint, share)
+        discard(partial)  # of another machine's process with this number
         partial.mkdir()
 
     def publish(self, partial: Path, target: Path) -> None:
-        """Give a checkpoint that is whole its name, make it the latest, and drop those that gave way to it."""
+        """Give a checkpoint that is whole its name, and drop those of the same and of later steps."""
         _publish(partial, target, self.later_than((step_of(target) or 0) - 1))
         sync_folder(self.folder)
+
+    def settle(self, target: Path) -> None:
+        """Make a checkpoint the latest, and drop the oldest ones."""
         self._try_to_point_latest_to(target)
         self._rotate()
 
@@ -148,22 +166,17 @@ class CheckpointStore:
         """
         folder = follow(path)
         _verify(folder)
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        rest = (state["state"], Progress(**state["progress"]), state["fingerprint"])
-        if not (folder / "model.safetensors").is_file():
-            return Checkpoint({}, {}, *rest, shards=folder)
-        model = load_file(folder / "model.safetensors")
-        for alias, name in state.pop(_ALIASES).items():
-            model[alias] = model[name]
-        return Checkpoint(model, load_file(folder / "optimizer.safetensors"), *rest)
+        if not (folder / TENSORS[0]).is_file():
+            return without_tensors(read_state(folder), folder)
+        return with_tensors(read_state(folder), *(load_file(folder / name) for name in TENSORS))
 
     def _make_folder(self) -> None:
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True, exist_ok=True)
             sync_folder(self.folder.parent)
 
-    def _check_space(self, checkpoint: Checkpoint) -> None:
-        needed = int(1.05 * size_in_bytes(checkpoint)) + 2**20
+    def _check_space(self, checkpoint: Checkpoint, share: float) -> None:
+        needed = int(1.05 * share * size_in_bytes(checkpoint)) + 2**20
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise ResourceError(
@@ -227,75 +240,14 @@ def write_files(folder: Path, checkpoint: Checkpoint) -> None:
         {name: tensor.contiguous() for name, tensor in checkpoint.optimizer.items()}, folder / "optimizer.safetensors"
     )
     give_usual_mode(folder.glob("*.safetensors"))
-    write_state(folder, checkpoint, aliases, facts_of(folder, _TENSORS))
-
-
-def write_state(
-    folder: Path, checkpoint: Checkpoint, aliases: Mapping[str, str], facts: Mapping[str, dict[str, Any]]
-) -> None:
-    """Write what a checkpoint holds besides tensors, and the manifest of all its files.
-
-    Args:
-        folder: The folder, in which the tensors are already.
-        checkpoint: What to write.
-        aliases: Names of tensors that share another's memory, and that tensor's name.
-        facts: Result of `facts_of` for the files of tensors.
-
-    Raises:
-        OSError: The disk cannot be written.
-    """
-    state = {
-        "progress": asdict(checkpoint.progress),
-        "fingerprint": checkpoint.fingerprint,
-        "state": checkpoint.state,
-        _ALIASES: dict(aliases),
-    }
-    (folder / _STATE).write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
-    files = {**facts, **facts_of(folder, [_STATE])}
-    manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps({"format": _FORMAT, "files": files}, indent=2), encoding="utf-8")
-    sync_file(manifest)
-    sync_folder(folder)
-
-
-def facts_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Flush files to the disk and return size and hash of each, for the manifest; those that are not there are not."""
-    facts = {}
-    for path in (folder / name for name in names):
-        if path.is_file():
-            sync_file(path)
-            facts[path.name] = {"bytes": path.stat().st_size, "sha256": _hash(path)}
-    return facts
-
-
-def shards_in(folder: Path, process: int) -> list[Path]:
-    """Return the files that a process has written into a checkpoint of several, which torch names."""
-    return sorted(folder.glob(f"shard-{process + 1:05d}-model-*.safetensors"))
+    write_state(folder, state_text(checkpoint, aliases), facts_of(folder, TENSORS))
 
 
 def _verify(folder: Path) -> None:
     """Raise ModelError where a file of a checkpoint is missing or differs from what was written."""
-    remedy = "더 이전 체크포인트를 쓰려면 --checkpoint_path 없이 --resume만 쓰세요."
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        version, facts = manifest["format"], manifest["files"]
-        shards = [name for name in facts if _SHARD.fullmatch(name)]
-        expected = {name: (facts[name]["bytes"], facts[name]["sha256"]) for name in (_STATE, *(shards or _TENSORS))}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise ModelError("체크포인트의 manifest.json이 없거나 깨졌습니다.", where=str(folder), remedy=remedy) from None
-    if version != _FORMAT:
-        raise ModelError(
-            f"체크포인트의 형식({version})이 이 버전의 형식({_FORMAT})과 달라 이어서 학습할 수 없습니다.",
-            where=str(folder),
-            remedy="체크포인트를 만든 버전으로 이어서 학습하세요. 지금까지 학습한 모델에서 시작하려면 새 학습의 "
-            "--model_name에 이 output_dir를 쓰세요.",
-        )
-    for name, (size, digest) in expected.items():
-        path = folder / name
-        if not path.is_file():
-            raise ModelError(f"체크포인트에 {name} 파일이 없습니다.", where=str(folder), remedy=remedy)
-        if path.stat().st_size != size or _hash(path) != digest:
-            raise ModelError(f"체크포인트의 {name} 파일이 깨졌습니다.", where=str(folder), remedy=remedy)
+    present = present_in(folder)
+    for name in present.broken:
+        raise file_broken(folder, present, name)
 
 
 def _point(path: Path, target: str) -> None:
@@ -339,8 +291,3 @@ def _drop(folder: Path) -> None:
 
 def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

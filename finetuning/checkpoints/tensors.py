@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from exceptions import ModelError
-from finetuning.device.sharding import copy_part, is_divided
+from finetuning.device.sharding import copy_part, is_divided, own_part
 from finetuning.types import Checkpoint
 
 _Storage = tuple[Any, ...]
@@ -94,11 +94,12 @@ def restore_optimizer(
 
 def size_in_bytes(checkpoint: Checkpoint) -> int:
     """Return the bytes of a checkpoint's tensors; tensors that share memory count once."""
-    every = (*checkpoint.model.values(), *checkpoint.optimizer.values())
-    if any(is_divided(tensor) for tensor in every):
-        return sum(tensor.numel() * tensor.element_size() for tensor in every)
-    distinct = {_storage_of(tensor): tensor for tensor in every}
-    return sum(tensor.numel() * tensor.element_size() for tensor in distinct.values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in _distinct(checkpoint))
+
+
+def size_here(checkpoint: Checkpoint) -> int:
+    """Return the bytes of this process's part of a checkpoint's tensors."""
+    return sum(own_part(tensor).nbytes for tensor in _distinct(checkpoint))
 
 
 def copied(checkpoint: Checkpoint) -> Checkpoint:
@@ -138,6 +139,13 @@ def without_aliases(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torc
     return kept, aliases
 
 
+def _distinct(checkpoint: Checkpoint) -> Iterable[torch.Tensor]:
+    every = (*checkpoint.model.values(), *checkpoint.optimizer.values())
+    return {_storage_of(tensor): tensor for tensor in every}.values()
+
+
 def _storage_of(tensor: torch.Tensor) -> _Storage:
-    """Identify the memory of a tensor and how it is read. An empty tensor shares nothing."""
+    """Identify the memory of a tensor and how it is read. An empty tensor, or one that is divided, shares nothing."""
+    if is_divided(tensor):
+        return (id(tensor),)
     return (tensor.data_ptr() or id(tensor), tensor.device, tensor.shape, tensor.stride(), tensor.dtype)

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ModelError, ResourceError
-from finetuning.checkpoints.background import BackgroundSaver
-from finetuning.checkpoints.store import CheckpointStore, facts_of, shards_in, write_state
+from finetuning.checkpoints.background import BackgroundSaver, copied_if_it_fits
+from finetuning.checkpoints.manifest import facts_of, shards_in, state_text, write_state
+from finetuning.checkpoints.store import CheckpointStore
+from finetuning.checkpoints.tensors import size_here
 from finetuning.device.runtime import Runtime
 from finetuning.files import discard, give_usual_mode, writing
 from finetuning.types import Checkpoint
@@ -28,7 +30,10 @@ _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
 
 class TogetherSaver(BackgroundSaver):
-    """Saves with all processes, before training goes on. Every process has to call each method.
+    """Saves with all processes. Every process has to call `save`, and to leave the `with` block.
+
+    Where every process has memory for a copy of its part, a thread of each writes the copy while training goes on. The
+    threads exchange what they need in a group of their own.
 
     Args:
         store: Where checkpoints are written.
@@ -37,34 +42,44 @@ class TogetherSaver(BackgroundSaver):
 
     def __init__(self, store: CheckpointStore, runtime: Runtime) -> None:
         super().__init__(store)
-        self.runtime = runtime
+        self.runtime = runtime.with_own_group()
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Save the state of all processes; see `BackgroundSaver.save`."""
-        self.wait()
-        self._step, self._error, self._is_reported = checkpoint.progress.step, None, False
-        self._write(checkpoint)
-        self.report()
+    def _copied(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        copy = copied_if_it_fits(checkpoint, size_here(checkpoint), self.runtime.processes_here)
+        return None if self.runtime.maximum(float(copy is None)) else copy
 
     def _write(self, checkpoint: Checkpoint) -> None:
         store, runtime, target = self.store, self.runtime, self.store.path_of(checkpoint.progress.step)
+        disks, is_keeper = store.disks, store.disks.keeper == runtime.process
         partial = runtime.from_main(store.partial_of(target))
+        state = runtime.from_main(state_text(checkpoint, {}))
+        share = runtime.by_process(disks.own).count(disks.own) / runtime.processes
+
+        def together(work: Callable[[], None], do: bool) -> None:
+            runtime.together(lambda: self._on_disk(work, target) if do else None)
+
         try:
-            runtime.together(lambda: _main_alone(runtime, lambda: store.begin(partial, checkpoint), target, store))
-            runtime.together(lambda: _write_shards(partial, checkpoint, runtime, target, store))
+            together(lambda: store.begin(partial, checkpoint, share), is_keeper)
+            together(lambda: write_shards(partial, checkpoint, runtime), True)
             names = [path.name for path in shards_in(partial, runtime.process)]
-            facts = runtime.gathered(runtime.together(lambda: list(facts_of(partial, names).items())))
-
-            def publish() -> None:
-                write_state(partial, checkpoint, {}, dict(facts))
-                store.publish(partial, target)
-
-            runtime.together(lambda: _main_alone(runtime, publish, target, store))
+            facts = dict(runtime.gathered(runtime.together(lambda: list(facts_of(partial, names).items()))))
+            writers = dict(runtime.gathered([(name, disks.names[disks.own]) for name in names]))
+            nodes = {} if disks.is_one else writers
+            together(lambda: write_state(partial, state, facts, nodes), is_keeper)
+            # the main process last: what it has under its name is whole on all disks
+            together(lambda: store.publish(partial, target), is_keeper and not runtime.is_main)
+            together(lambda: store.publish(partial, target), runtime.is_main)
+            together(lambda: store.settle(target), is_keeper)
             self._path = target
         except ResourceError as error:
             self._error = error
-            if runtime.is_main:
+            if is_keeper:
                 discard(partial)
+
+    def _on_disk(self, work: Callable[[], None], target: Path) -> None:
+        remedy = self.store.remedy("디스크의 남은 공간과 쓰기 권한을 확인한 뒤")
+        with writing("체크포인트를 저장하지 못했습니다", target, remedy):
+            work()
 
 
 def read_shards(folder: Path, model: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor]) -> None:
@@ -81,9 +96,22 @@ def read_shards(folder: Path, model: Mapping[str, torch.Tensor], optimizer: Mapp
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint import HuggingFaceStorageReader
 
-    into = _named(model, optimizer)
+    into = named(model, optimizer)
     reader = HuggingFaceStorageReader(str(folder))
-    saved = {name: tuple(one.size) for name, one in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
+    metadata = reader.read_metadata().state_dict_metadata
+    check_like({name: tuple(one.size) for name, one in metadata.items()}, into, folder)  # type: ignore[union-attr]
+    with _quiet():
+        dcp.load(into, storage_reader=reader, no_dist=not torch_is_grouped())
+
+
+def check_like(saved: Mapping[str, tuple[int, ...]], into: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Raise ModelError where the tensors of a checkpoint are not those of this model and optimizer.
+
+    Args:
+        saved: Shapes by name.
+        into: Tensors by name.
+        folder: The checkpoint.
+    """
     different = sorted(
         name for name in {*saved, *into} if name not in into or saved.get(name) != tuple(into[name].shape)
     )
@@ -93,8 +121,6 @@ def read_shards(folder: Path, model: Mapping[str, torch.Tensor], optimizer: Mapp
             where=str(folder),
             remedy="처음 학습할 때의 모델과 어댑터, 옵티마이저 설정으로 이어서 학습하세요.",
         )
-    with _quiet():
-        dcp.load(into, storage_reader=reader, no_dist=not torch_is_grouped())
 
 
 def torch_is_grouped() -> bool:
@@ -104,21 +130,19 @@ def torch_is_grouped() -> bool:
     return dist.is_initialized()
 
 
-def _write_shards(
-    partial: Path, checkpoint: Checkpoint, runtime: Runtime, target: Path, store: CheckpointStore
-) -> None:
+def write_shards(partial: Path, checkpoint: Checkpoint, runtime: Runtime) -> None:
+    """Write the shards of all processes, each to the folder as it sees it."""
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageWriter
 
-    tensors = _named(checkpoint.model, checkpoint.optimizer)
+    tensors = named(checkpoint.model, checkpoint.optimizer)
     files = _files_of(tensors, runtime.processes)
     writer = HuggingFaceStorageWriter(str(partial), fqn_to_index_mapping=files, save_distributed=True)
-    with _disk(target, store), _quiet():
-        try:
-            dcp.save(tensors, storage_writer=writer, process_group=runtime.hosts)
-        except CheckpointException as error:
-            raise next(iter(error.failures.values()))[0] from error
-        give_usual_mode(shards_in(partial, runtime.process))
+    try:
+        dcp.save(tensors, storage_writer=writer, process_group=runtime.hosts)
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from error
+    give_usual_mode(shards_in(partial, runtime.process))
 
 
 def _files_of(tensors: Mapping[str, torch.Tensor], processes: int) -> dict[str, int]:
@@ -132,25 +156,12 @@ def _files_of(tensors: Mapping[str, torch.Tensor], processes: int) -> dict[str, 
     return found
 
 
-def _named(model: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def named(model: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the tensors of a checkpoint under the names that they have in its files."""
     return {
         **{f"{_MODEL}{name}": tensor for name, tensor in model.items()},
         **{f"{_OPTIMIZER}{name}": tensor for name, tensor in optimizer.items()},
     }
-
-
-def _main_alone(runtime: Runtime, work: Callable[[], None], target: Path, store: CheckpointStore) -> None:
-    if runtime.is_main:
-        with _disk(target, store):
-            work()
-
-
-@contextmanager
-def _disk(target: Path, store: CheckpointStore) -> Iterator[None]:
-    with writing(
-        "체크포인트를 저장하지 못했습니다", target, store.remedy("디스크의 남은 공간과 쓰기 권한을 확인한 뒤")
-    ):
-        yield
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,9 @@ _WRITTEN = (
 )  # fmt: skip
 
 
-def checkpoint_to_resume(store: CheckpointStore, run: RunFolder, resumes: bool, words: Sequence[str]) -> Path | None:
+def checkpoint_to_resume(
+    store: CheckpointStore, run: RunFolder, resumes: bool, words: Sequence[str], newest: Callable[[], Path | None]
+) -> Path | None:
     """Find the checkpoint to resume from.
 
     Args:
@@ -36,6 +38,7 @@ def checkpoint_to_resume(store: CheckpointStore, run: RunFolder, resumes: bool, 
         run: The folder of the run, with the checkpoint that was named.
         resumes: Whether the command line asks to resume.
         words: The words of the command line.
+        newest: Finds the newest checkpoint that is whole.
 
     Returns:
         The folder of the checkpoint, or None for a new run.
@@ -45,7 +48,7 @@ def checkpoint_to_resume(store: CheckpointStore, run: RunFolder, resumes: bool, 
         SettingsError: A new run would overwrite one that is not finished.
     """
     if resumes:
-        path = run.checkpoint or store.newest()
+        path = run.checkpoint or newest()
         if path is None:
             raise nothing_to_resume(run.path, str(run.path / CHECKPOINTS), words)
         return path

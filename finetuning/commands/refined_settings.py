@@ -41,7 +41,7 @@ def as_asked(session: Session, folders: Iterable[Path]) -> Session:
     """
     from finetuning.tasks.registry import find_task
 
-    recorded = next((found for folder in folders if (found := _recorded(folder))), {})
+    recorded = session.runtime.on_main(lambda: next((found for folder in folders if (found := _recorded(folder))), {}))
     changes = {key: asked for key, (asked, became) in recorded.items() if value_at(session.settings, key) == became}
     if not changes:
         return session

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from exceptions import SettingsError
+from exceptions import ModelError, SettingsError
 from finetuning.checkpoints.names import (
     CHECKPOINTS,
     checkpoints_in,
@@ -28,7 +28,7 @@ from finetuning.checkpoints.names import (
     with_own_name,
 )
 from finetuning.commands.nearby_runs import nothing_to_resume
-from finetuning.device.peers import is_elastic, is_restarted
+from finetuning.device.peers import is_elastic, is_on_main_machine, is_restarted
 from finetuning.files import write_json
 from finetuning.korean.particles import with_particle
 
@@ -87,7 +87,12 @@ def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: b
         SettingsError: The checkpoint is not of this output_dir.
     """
     if arguments.checkpoint_path is not None:
-        run = _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given, arguments.words)
+        try:
+            run = _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given, arguments.words)
+        except (ModelError, SettingsError):
+            if is_on_main_machine():
+                raise
+            return RunFolder(output_dir, output_dir.name)  # another disk, maybe; what the main process finds counts
         return replace(run, checkpoint=None) if is_restarted() else run
     newest = newest_run(output_dir)
     # a group that may be started again goes on with what it had saved

@@ -15,10 +15,10 @@ from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
 from finetuning.commands.foresight import known_of, scored_split
+from finetuning.commands.machines import found_checkpoint, model_for_all, tell_of_disks
 from finetuning.commands.output_folder import (
     check_not_foreign,
     check_writable,
-    checkpoint_to_resume,
     prepare_output,
 )
 from finetuning.commands.references import compared
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from finetuning.checkpoints.store import CheckpointStore
     from finetuning.data.examples import Examples
     from finetuning.device.budget import TokenBudget
+    from finetuning.device.disks import Disks
     from finetuning.inference.evaluator import Evaluator
     from finetuning.reporting.profile import PhaseTimes
     from finetuning.reporting.quality import Untrained
@@ -89,6 +90,7 @@ class _Trained:
         compiled: What became of compiled layers, where there were any.
         examples: Tokenised examples by split, as they were trained on.
         unsaved: Why the last checkpoint is not on the disk; None where it is.
+        disks: The disks behind output_dir.
     """
 
     state: TrainingState
@@ -98,11 +100,13 @@ class _Trained:
     compiled: CompiledFacts | None
     examples: Mapping[str, Examples]
     unsaved: ResourceError | None
+    disks: Disks
 
 
 def run(session: Session, arguments: argparse.Namespace) -> None:
     """Fine-tune, keep the best model in output_dir, evaluate it on held-out rows and write the report."""
-    arguments.run = session.runtime.from_main(arguments.run)  # others may have looked when its folder was there already
+    # others may have looked when its folder was there already, or on another disk
+    arguments.run, arguments.resume = session.runtime.from_main((arguments.run, arguments.resume))
     session = replace(session, output_dir=arguments.run.path)
     check_trackers(session.settings.logging.trackers)
     check_writable(session.output_dir)
@@ -116,26 +120,27 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
 
 def _train(session: Session, arguments: argparse.Namespace) -> None:
     from finetuning.checkpoints.store import CheckpointStore
+    from finetuning.device.disks import disks_behind
     from finetuning.training.resume import with_window_of
 
-    started, output_dir = time.perf_counter(), session.output_dir
-    check_device(session.settings, session.runtime.device)
+    started, output_dir, runtime = time.perf_counter(), session.output_dir, session.runtime
+    check_device(session.settings, runtime.device)
     # the checkpoint to continue from, and the tokenizer
-    store = CheckpointStore(output_dir, session.settings.training.save_total_limit)
-    resumes = arguments.resume or arguments.checkpoint_path is not None
-    path = checkpoint_to_resume(store, arguments.run, resumes, arguments.words)
-    checkpoint = store.load(path) if path is not None else None
+    disks = disks_behind(output_dir, runtime)
+    tell_of_disks(disks, session)
+    store = CheckpointStore(output_dir, session.settings.training.save_total_limit, disks)
+    path, checkpoint = found_checkpoint(store, arguments, runtime)
     if checkpoint is not None and is_elastic():
         session = session.with_settings(
-            with_window_of(checkpoint.fingerprint, session.settings, session.runtime.processes), session.task
+            with_window_of(checkpoint.fingerprint, session.settings, runtime.processes), session.task
         )
     folders = (path.parent.parent, output_dir) if path is not None else ()
     session = as_asked(session, folders)
-    earlier, template = read_kept(*folders), kept_template(*folders)
+    earlier, template = runtime.on_main(lambda: (read_kept(*folders), kept_template(*folders)))
     tokenizer = session.models.load_tokenizer() if template is None else session.models.load_trained_tokenizer(template)
     max_length = session.models.usable_length(tokenizer)
     # data: the main process reads and caches it first
-    with session.runtime.main_first():
+    with runtime.main_first():
         prepared = prepare(session, tokenizer, max_length, earlier, _chosen_in(checkpoint))
     arguments.run = replace(arguments.run, refined=refined(session.settings, prepared))
     if prepared.session.runtime.is_main:
@@ -205,7 +210,7 @@ def _trained(
         later = [folder.name for folder in store.later_than(checkpoint.progress.step)]
         if later:
             _log.warning("이보다 뒤의 체크포인트는 다음에 저장할 때 삭제합니다: %s", ", ".join(later))
-        has_best = (output_dir / "config.json").exists()
+        has_best = session.runtime.from_main((output_dir / "config.json").exists())
         manager.restore(checkpoint, has_best, arguments.allow_changed)
         _log.info("스텝 %s까지 마친 체크포인트에서 이어서 학습합니다.", f"{manager.state.step:,}")
     elif session.task.scores.best_metric == "loss":
@@ -234,7 +239,7 @@ def _trained(
     report = ended if is_as_it_was else {}
     layers = manager.stepper.compiled
     compiled = None if layers is None else CompiledFacts(layers.graphs, layers.graph_breaks, state.uncompiled)
-    return _Trained(state, report, evaluator.memory, manager.profile.times(), compiled, examples, unsaved)
+    return _Trained(state, report, evaluator.memory, manager.profile.times(), compiled, examples, unsaved, store.disks)
 
 
 def _report(
@@ -260,7 +265,7 @@ def _report(
     prepared, state, memory = fitted.prepared, trained.state, trained.memory
     session, examples, label_names = prepared.session, trained.examples, prepared.label_names
     split, task, runtime = scored_split(examples), session.task, session.runtime
-    best = _saved_best(session, tokenizer, label_names, max_length)
+    best = _saved_best(session, tokenizer, label_names, max_length, trained.disks)
     best.memory.token_budget = memory.token_budget  # what did not fit in training would not fit now
     evaluate = best.evaluate_again if split == "validation" else best.evaluate
     evaluation = evaluate(examples[split], session.settings.training.seed, task.scores.final_texts)
@@ -300,11 +305,12 @@ def _report(
 
 
 def _saved_best(
-    session: Session, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int
+    session: Session, tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], max_length: int, disks: Disks
 ) -> Evaluator:
     """Load the best model as it was saved, divided among the processes as in training."""
-    session.models.name = str(session.output_dir)
-    return session.evaluator(session.models.load_saved, tokenizer, label_names, max_length)
+    with model_for_all(session.output_dir, disks, session.runtime) as folder:
+        session.models.name = str(folder)
+        return session.evaluator(session.models.load_saved, tokenizer, label_names, max_length)
 
 
 def _beside_untrained(before: float | None, best: Evaluator, validation: Examples) -> Untrained | None:

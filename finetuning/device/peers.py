@@ -21,6 +21,11 @@ def is_main(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("RANK", "0") == "0"
 
 
+def is_on_main_machine(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this process runs on the machine of the main process; known before the group has met."""
+    return int(environment.get("GROUP_RANK", "0")) == 0
+
+
 def launches_several(environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether a launcher such as torchrun started this process, and hands signals on to it."""
     return "TORCHELASTIC_RUN_ID" in environment

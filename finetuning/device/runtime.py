@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -71,11 +71,13 @@ class Runtime:
     Attributes:
         accelerator: accelerate's object for this process. No other module asks it.
         hosts: The group in which processes exchange values that the host knows; None for that of all processes.
+        wait: How long a process waits for the others before it gives up.
         pinning: Puts batches into memory that a GPU copies from by itself.
     """
 
     accelerator: Accelerator
     hosts: dist.ProcessGroup | None = None
+    wait: timedelta = _WAIT
     pinning: Pinning = field(default_factory=Pinning, kw_only=True)
 
     # --- the device ---
@@ -179,13 +181,18 @@ class Runtime:
         """Whether this process writes files and logs."""
         return bool(self.accelerator.is_main_process)
 
+    @property
+    def is_first_here(self) -> bool:
+        """Whether this process is the first one of its machine."""
+        return bool(self.accelerator.is_local_main_process)
+
     @contextmanager
     def main_first(self) -> Iterator[None]:
         """Run the block in the main process first, then in the first one of each other machine, then in the others.
 
         So one process a machine prepares what lies on the machine's own disk, and one of all what lies on a shared one.
         """
-        turn = 0 if self.is_main else 1 if self.accelerator.is_local_main_process else 2
+        turn = 0 if self.is_main else 1 if self.is_first_here else 2
         for _ in range(turn):
             self._meet()
         yield
@@ -195,6 +202,10 @@ class Runtime:
     def _meet(self) -> None:
         if self.processes > 1:
             dist.barrier(group=self.hosts)
+
+    def with_own_group(self) -> Runtime:
+        """Return this runtime with a group of hosts for what a thread exchanges; every process has to call it."""
+        return self if self.processes == 1 else replace(self, hosts=dist.new_group(backend="gloo", timeout=self.wait))
 
     def totals(self, values: Sequence[float]) -> tuple[float, ...]:
         """Return the sum of the processes' values for each of them. Hosts meet here; no device is waited for."""
@@ -263,11 +274,35 @@ class Runtime:
 
     def from_main(self, value: _T) -> _T:
         """Return the main process's value in every process."""
+        return self.from_process(0, lambda: value)
+
+    def from_process(self, source: int, make: Callable[[], _T]) -> _T:
+        """Make a value in one process, and return it in every process."""
         if self.processes == 1:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, src=0, group=self.hosts)
-        return values[0]
+            return make()
+        values: list[Any] = [make() if source == self.process else None]
+        dist.broadcast_object_list(values, src=source, group=self.hosts)
+        return values[0]  # type: ignore[no-any-return]
+
+    def spread(
+        self, tensor: torch.Tensor | None, shape: Sequence[int], dtype: torch.dtype, source: int
+    ) -> torch.Tensor:
+        """Return one process's tensor in every process, in CPU memory.
+
+        Args:
+            tensor: The tensor, in the process that has it; others need not know it.
+            shape: Its shape.
+            dtype: Its dtype.
+            source: Rank of the process that has it.
+
+        Returns:
+            The tensor; contiguous.
+        """
+        mine = source == self.process and tensor is not None
+        whole = tensor.contiguous() if mine else torch.empty(tuple(shape), dtype=dtype)  # type: ignore[union-attr]
+        if self.processes > 1 and whole.numel():
+            dist.broadcast(whole.view(-1).view(torch.uint8), src=source, group=self.hosts)
+        return whole
 
     def _reduced(self, values: Sequence[float], operation: Any) -> tuple[float, ...]:
         if self.processes == 1:
@@ -303,8 +338,8 @@ def start_runtime(precision: str, deterministic: bool, wait: timedelta = _WAIT) 
         group = InitProcessGroupKwargs(timeout=wait)
         accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[group])
     if accelerator.num_processes == 1 or on_cpu:
-        return Runtime(accelerator)
-    return Runtime(accelerator, dist.new_group(backend="gloo", timeout=wait))
+        return Runtime(accelerator, wait=wait)
+    return Runtime(accelerator, dist.new_group(backend="gloo", timeout=wait), wait)
 
 
 def has_apple_gpu() -> bool:

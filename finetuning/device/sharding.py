@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from finetuning.device.clipping import clipping_factor
 
@@ -206,6 +207,18 @@ def whole_tensors(tensors: dict[str, torch.Tensor], keeps: bool) -> dict[str, to
 def is_divided(tensor: torch.Tensor) -> bool:
     """Return whether a tensor lies on several processes."""
     return isinstance(tensor, DTensor)
+
+
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """Return what this process has of a tensor that may be divided."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def own_region(tensor: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shape of this process's part of a tensor, and where it begins in the whole."""
+    if isinstance(tensor, DTensor):
+        return compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return tuple(tensor.shape), (0,) * tensor.ndim
 
 
 def copy_part(whole: torch.Tensor, into: torch.Tensor) -> None:

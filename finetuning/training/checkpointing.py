@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from exceptions import OutOfMemory, ResourceError
 from finetuning.checkpoints.background import BackgroundSaver
+from finetuning.checkpoints.scattered import read_from_all
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
 from finetuning.checkpoints.together import TogetherSaver, read_shards
@@ -47,7 +49,7 @@ class RunCheckpoints:
     ) -> None:
         self.model, self.runtime, self.memory = evaluator.model, evaluator.runtime, evaluator.memory
         self.whole_budget = evaluator.task.settings.data.batch_size * evaluator.max_length
-        self.stepper, self.recorder = stepper, recorder
+        self.stepper, self.recorder, self.store = stepper, recorder, store
         self.shards = stepper.shards
         self.saver = BackgroundSaver(store) if self.shards is None else TogetherSaver(store, self.runtime)
 
@@ -83,7 +85,7 @@ class RunCheckpoints:
         begun = factors(self.model)
         if checkpoint.shards is not None:
             allocate_states(self.stepper.optimizer)
-            read_shards(checkpoint.shards, self._distinct_tensors(), self._states()[0])
+            self._read(checkpoint.shards, self._distinct_tensors(), self._states()[0])
         elif self.shards is not None:
             restore_model(self.model, checkpoint.model)
             allocate_states(self.stepper.optimizer)
@@ -99,6 +101,12 @@ class RunCheckpoints:
             self.memory.start_at(kept.shrunk_token_budget)
         self.recorder.cut(kept.metrics_bytes, checkpoint.progress.step)
         return TrainingState.from_json(kept.training)
+
+    def _read(self, folder: Path, model: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
+        if self.store.disks.is_one:
+            read_shards(folder, model, optimizer)
+        else:
+            read_from_all(folder, model, optimizer, self.store, self.runtime)
 
     def _metrics_bytes(self) -> int:
         """Return the size of metrics.jsonl. Records that cannot be written are no reason to save no checkpoint."""

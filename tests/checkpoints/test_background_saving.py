@@ -12,10 +12,13 @@ import torch
 
 from exceptions import ResourceError
 from finetuning.checkpoints import background as background_saving
+from finetuning.checkpoints import manifest
 from finetuning.checkpoints import store as checkpointing
 from finetuning.checkpoints.background import BackgroundSaver
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.types import Checkpoint, Progress
+from tests.support.forked import run_group
+from tests.support.saves_together import save_and_change
 
 
 class HeldStore(CheckpointStore):
@@ -91,7 +94,7 @@ def test_a_failed_save_is_logged_and_retried_at_the_next_one(
         saver.save(checkpoint(torch.ones(8), 1))
         saver.wait()
         with monkeypatch.context() as patch:
-            patch.setattr(checkpointing, "sync_file", failing(errno.ENOSPC))
+            patch.setattr(manifest, "sync_file", failing(errno.ENOSPC))
             saver.save(checkpoint(torch.ones(8), 2))
             saver.wait()
         assert "디스크가 가득 찼습니다" in caplog.text and "다시 시도합니다" in caplog.text
@@ -102,7 +105,7 @@ def test_a_failed_save_is_logged_and_retried_at_the_next_one(
 
 
 def test_a_failed_last_save_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpointing, "sync_file", failing(errno.EROFS))
+    monkeypatch.setattr(manifest, "sync_file", failing(errno.EROFS))
     with BackgroundSaver(CheckpointStore(tmp_path / "run", keep=2)) as saver:
         saver.save(checkpoint(torch.ones(8), 1))
         for _ in range(2):  # it stays unsaved
@@ -149,7 +152,14 @@ def test_a_write_that_runs_out_of_memory_counts_as_failed(tmp_path: Path, monkey
 
     store = CheckpointStore(tmp_path / "run", keep=2)
     with BackgroundSaver(store) as saver, monkeypatch.context() as patched:
-        patched.setattr(checkpointing, "sync_file", fail)
+        patched.setattr(manifest, "sync_file", fail)
         saver.save(checkpoint(torch.ones(8), 1))
         with pytest.raises(ResourceError, match="메모리가 부족해"):
             saver.finish()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="gloo is tried where processes are forked")
+@pytest.mark.parametrize("memory", ["room", "none"])
+def test_processes_save_what_they_divide_while_training_goes_on(memory: str, tmp_path: Path) -> None:
+    done = run_group(2, [str(tmp_path / "run"), memory], tmp_path, program=save_and_change)
+    assert [code for code, *_ in done] == [0, 0], done

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from exceptions import ModelError, ResourceError
+from finetuning.checkpoints import manifest
 from finetuning.checkpoints import store as checkpointing
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_optimizer
@@ -148,7 +149,7 @@ def test_a_disk_that_fails_keeps_the_last_checkpoint(
     def failing(path: Path) -> str:
         raise OSError(code, os.strerror(code), str(path))
 
-    monkeypatch.setattr(checkpointing, "sync_file", failing)
+    monkeypatch.setattr(manifest, "sync_file", failing)
     with pytest.raises(ResourceError) as error:
         saved(store, 2)
     assert error.value.exit_code == 5

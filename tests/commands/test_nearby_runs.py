@@ -93,5 +93,6 @@ def test_an_unfinished_run_is_not_written_over_and_the_command_that_resumes_it_i
     monkeypatch.setattr("shutil.which", lambda _: sys.executable)
     run = make_run(tmp_path / "a")
     with pytest.raises(SettingsError, match="끝나지 않은 학습") as error:
-        checkpoint_to_resume(CheckpointStore(run, 2), RunFolder(run, "a"), False, ["--epochs", "3"])
+        store = CheckpointStore(run, 2)
+        checkpoint_to_resume(store, RunFolder(run, "a"), False, ["--epochs", "3"], store.newest)
     assert error.value.remedy.endswith("python finetuning_app.py --epochs 3 --resume")

@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from exceptions import ResourceError, SettingsError, StopRequested
-from finetuning.checkpoints import store as checkpointing
+from finetuning.checkpoints import manifest
 from finetuning.tasks.classification.single import LabelScorer
 from tests.support.checkpoints import damage
 from tests.support.runs import StopAfter, losses, run_train
@@ -32,7 +32,7 @@ class Failing:
 
     def __init__(self, calls: range, code: int) -> None:
         self.calls, self.code, self.count = calls, code, 0
-        self.real = checkpointing.sync_folder
+        self.real = manifest.sync_folder
 
     def __call__(self, folder: Path) -> None:
         if ".partial-" in folder.name:
@@ -81,7 +81,7 @@ def test_a_failed_save_is_logged_and_the_run_goes_on(
     flags: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     code: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1, 3), code))
+    monkeypatch.setattr(manifest, "sync_folder", Failing(range(1, 3), code))
     run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
     check_like(tmp_path / "run" / "model", whole)
     told = [record.getMessage() for record in caplog.records if record.name == "finetuning.checkpoints.background"]
@@ -94,7 +94,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(
 ) -> None:
     flags = [*flags, "--output_dir", str(tmp_path / "run" / "model")]
     with monkeypatch.context() as patch:
-        patch.setattr(checkpointing, "sync_folder", Failing(range(1, 1000), errno.ENOSPC))
+        patch.setattr(manifest, "sync_folder", Failing(range(1, 1000), errno.ENOSPC))
         with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as error:
             run_train(flags, StopAfter())
     assert error.value.exit_code == 5 and "--resume" in error.value.remedy
@@ -106,7 +106,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_its_last_checkpoint(
 def test_a_stop_without_a_saved_state_is_not_reported_as_saved(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1, 1000), errno.ENOSPC))
+    monkeypatch.setattr(manifest, "sync_folder", Failing(range(1, 1000), errno.ENOSPC))
     with pytest.raises(ResourceError, match="저장하지 못했습니다"):
         run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter(looks=4))
 
@@ -177,7 +177,7 @@ def test_a_best_model_that_was_never_saved_is_told_at_the_end_and_had_from_its_c
 def test_a_disk_that_takes_no_checkpoint_at_all_is_not_said_to_hold_one(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(checkpointing, "sync_folder", Failing(range(1000), errno.ENOSPC))
+    monkeypatch.setattr(manifest, "sync_folder", Failing(range(1000), errno.ENOSPC))
     with pytest.raises(ResourceError, match="디스크가 가득 찼습니다") as error:
         run_train([*flags, "--output_dir", str(tmp_path / "run" / "model")], StopAfter())
     assert "--resume" not in error.value.remedy and "처음부터" in error.value.remedy

@@ -12,10 +12,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 def die_at_the_third_step() -> None:
-    """Have the last process killed."""
+    """Have the last process killed, when what was saved is on the disk."""
+    from finetuning.checkpoints.background import BackgroundSaver
     from finetuning.training.step import OptimizerStep
 
-    update = OptimizerStep.update
+    update, save = OptimizerStep.update, BackgroundSaver.save
+
+    def save_and_wait(self: Any, checkpoint: Any) -> None:
+        save(self, checkpoint)
+        self.wait()
 
     def dying(self: Any, gradient: Any, norm: Any, step: int) -> Any:
         if step == 2 and os.environ["RANK"] == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
@@ -23,6 +28,7 @@ def die_at_the_third_step() -> None:
         return update(self, gradient, norm, step)
 
     OptimizerStep.update = dying  # type: ignore[method-assign]
+    BackgroundSaver.save = save_and_wait  # type: ignore[method-assign]
 
 
 def main() -> int:

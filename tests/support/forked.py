@@ -80,6 +80,20 @@ def run_group(
         return _run_all(starts, at_most_s)
 
 
+def run_on_machines(
+    folders: Sequence[Path], arguments: Sequence[str], each: int = 1, at_most_s: float = 200
+) -> list[tuple[int, str, str]]:
+    """What `run_group` returns, of machines with so many processes each, whose working directory is their own disk."""
+    with tempfile.TemporaryDirectory() as name:
+        starts = list[Start]()
+        for rank, place in enumerate(places_in_group(each * len(folders))):
+            machine = {"GROUP_RANK": str(rank // each), "GROUP_WORLD_SIZE": str(len(folders)),
+                       "LOCAL_RANK": str(rank % each), "LOCAL_WORLD_SIZE": str(each)}  # fmt: skip
+            files = _files(Path(name) / str(rank), "")
+            starts.append(Start(arguments, folders[rank // each], files, {**place, **machine}))
+        return _run_all(starts, at_most_s)
+
+
 def stop_at(arguments: Sequence[str], line: str, signal_number: int) -> tuple[int, str]:
     """Start a run, send a signal when its log says `line`, and return its exit code and log."""
     with tempfile.TemporaryDirectory() as name:

@@ -72,6 +72,7 @@ def _tell_phases(phase: Any) -> None:
 
     from data_manager import DataManager
     from finetuning.checkpoints import store as checkpointing
+    from finetuning.checkpoints import together
     from finetuning.commands import train
     from finetuning.inference.evaluator import Evaluator
     from training_manager import TrainingManager
@@ -95,5 +96,8 @@ def _tell_phases(phase: Any) -> None:
     tell(TrainingManager, "train_window", 3)
     tell(Evaluator, "validate", 4)
     tell(checkpointing, "write_files", 5)
+    tell(together, "write_shards", 5)
+    tell(together, "facts_of", 5)
+    tell(together, "write_state", 5)
     tell(shutil, "rmtree", 6, of="checkpoints/.step-")
     tell(train, "_keep_model", 7)
