@@ -29,6 +29,9 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="gloo is tried where 
 # name → task, and the flags beside those of all
 KINDS = {
     "encoder": ("text-classification", ()),
+    # In a window of "encoder" each label stands as often as the other, and the gradients of its examples cancel: of 0.5
+    # the classifier's bias keeps 0.0014, the largest of all. What float32 rounds there is 1e-5 of that. Not so here.
+    "uneven": ("text-classification", ("training.class_weights={긍정: 1.0, 부정: 3.0}",)),
     "causal": ("text-generation", ()),
     "recomputing": ("text-generation", ("memory.gradient_checkpointing=true",)),
     "scaled": ("text-generation", ()),  # a model that divides its logits by a number
@@ -92,10 +95,10 @@ def flags_of(model_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
 
 
 Plans = dict[int, list[tuple[str, str, str]]]  # processes → kind, shard, dtype
-_FLOAT32 = [("causal", "full", "float32"), ("encoder", "full", "float32")]
+_FLOAT32 = [("causal", "full", "float32"), ("uneven", "full", "float32")]
 FEW: Plans = {
     1: [*((kind, "none", "float64") for kind in ("encoder", "causal", "lora", "dpo", "contrastive")),
-        ("causal", "none", "float32"), ("encoder", "none", "float32")],
+        ("causal", "none", "float32"), ("uneven", "none", "float32")],
     2: [*((kind, "full", "float64") for kind in ("causal", "lora", "dpo", "contrastive")),
         ("encoder", "none", "float64"), *_FLOAT32],
     4: [("causal", "hybrid", "float64")],
@@ -147,8 +150,6 @@ def test_losses_gradients_and_weights_do_not_depend_on_the_processes(
         for name, many in found[processes].items():
             kind, shard, dtype = name.split()
             one, close = found[1][f"{kind} none {dtype}"], 1e-9 if dtype == "float64" else 1e-6
-            if name == "encoder full float32":  # see the next test
-                continue
             where = f"{name} by {processes}"
             assert many["is_sharded"] == (shard != "none"), where
             for (loss, norm), (expected, expected_norm) in zip(many["steps"], one["steps"], strict=True):
@@ -163,20 +164,6 @@ def test_losses_gradients_and_weights_do_not_depend_on_the_processes(
                     assert torch.allclose(many["weights"][parameter], weight, rtol=1e-9, atol=1e-9), (where, parameter)
             if kind != "contrastive":  # its validation compares texts in windows of one process's size
                 assert many["metrics"]["loss"] == pytest.approx(one["metrics"]["loss"], rel=1e-6), where
-
-
-def test_float32_rounds_the_gradients_of_an_encoder_no_more_on_two_processes_than_on_one(
-    found: dict[int, Found],
-) -> None:
-    true = found[1]["encoder none float64"]["gradient"]
-    largest = max(float(part.abs().max()) for part in true.values())
-
-    def error(gradient: dict[str, torch.Tensor]) -> float:
-        return max(float((gradient[name] - part).abs().max()) for name, part in true.items()) / largest
-
-    one, two = (found[n][f"encoder {shard} float32"]["gradient"] for n, shard in ((1, "none"), (2, "full")))
-    print(f"largest errors: {error(one):.2g} on one process, {error(two):.2g} on two")
-    assert error(two) <= max(2 * error(one), 1e-6)
 
 
 def run_on_two(words: list[str]) -> None:
@@ -213,12 +200,15 @@ def test_a_sharded_run_goes_on_by_as_many_processes_bit_for_bit_and_by_one_close
 
 
 @pytest.mark.parametrize(
-    "setting", ["training.optimizer=adafactor", "memory.optimizer_in_backward=true", "training.torch_compile=true"]
-)
+    "setting",
+    ["training.optimizer=adafactor", "memory.optimizer_in_backward=true", "training.torch_compile=true",
+     "model.quantization=4bit"],
+)  # fmt: skip
 def test_what_needs_whole_weights_is_refused_by_name(
     setting: str, flags_of: Callable[..., list[str]], cli: Cli
 ) -> None:
-    run = cli(*flags_of("causal", 1, "full"), "--set", setting)
+    kind = "lora" if "quantization" in setting else "causal"
+    run = cli(*flags_of(kind, 1, "full"), "--set", setting)
     assert run.code == 2 and setting.partition("=")[0] in run.err and "distributed.shard" in run.err
 
 
