@@ -18,6 +18,7 @@ from benchmarks.runner import save, say
 
 NAMES = {
     "chat": "pairs with a system text and calls of tools on a base model, before and after",
+    "decoding": "constrained decoding and the cut before particles, on trained models",
     "embedding": "embeddings beside sentence-transformers' trainer",
     "gpu": "everything that is open about GPUs, asked in one run of some minutes",
     "memory": "estimated memory beside the measured peak, of one setting at a time",

@@ -8,10 +8,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import readme, runner
+from benchmarks import decoding, readme, runner
 from benchmarks.__main__ import NAMES, main
 from tests.support.paths import ROOT
 
@@ -75,3 +76,22 @@ def test_what_a_benchmark_started_ends_when_the_benchmark_is_killed(tmp_path: Pa
         benchmark.kill()
         benchmark.wait()
         assert lines.read() == ""
+
+
+def test_runs_of_decoding_are_kept_one_by_one_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, int, bool]] = []
+
+    def trained(function: str, **run: Any) -> list[dict[str, Any]]:
+        asked.append((run["name"], run["seed"], run["cut"]))
+        shared = {"task": run["name"], "seed": run["seed"], "cut": run["cut"], "rows": 10}
+        return [{**shared, "decoding": kind, "entity_macro_f1": run["seed"] / 4, "entity_micro_f1": 0.5}
+                for kind in ("constrained", "free")]  # fmt: skip
+
+    monkeypatch.setattr(decoding, "call_apart", trained)
+    for seeds in (["0"], ["0", "1"]):
+        main(["decoding", "--tiny", "--only", "ner", "--kept", str(tmp_path / "kept.json"), "--seeds", *seeds])
+    assert asked == [("ner", seed, cut) for seed in (0, 1) for cut in (True, False)]
+    assert len(json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))) == 8
+    assert "| cut | constrained | 10 | 0, 1 | 0.125 | 0, 0.25 |" in capsys.readouterr().out
