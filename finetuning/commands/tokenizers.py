@@ -41,6 +41,8 @@ def tokenizer_lines(
     for model_name, fit in fits.items():
         if warning := fit.warning(session.task.auto_class):
             _log.warning("%s: %s", model_name, warning)
+        if unknown := fit.unknown_line():
+            _log.info("%s: %s", model_name, unknown)
     if not others:
         return [fits[name].line()]
     return [f"tokenizer 비교 (학습 데이터 {fits[name].rows:,}행):", *(f"  {line}" for line in table_of(fits))]

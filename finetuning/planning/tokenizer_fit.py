@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from finetuning.korean.letters import kind_of
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ _COUNTED = 1 << 14  # characters of a text that are counted, so that the rows of
 _MOST_A_TOKEN = 64  # characters, far more than the tokens of any language have on average
 _KOREAN_ENOUGH = 200  # Hangul syllables that a sample needs before a tokenizer is judged
 _MANY_UNKNOWN, _MANY_TOKENS = 0.05, 1.5
+_SHOWN = 8  # unknown characters of a kind
 _BETTER = {
     "AutoModelForCausalLM": "한국어로 사전학습한 언어 모델(예: skt/kogpt2-base-v2)",
     "AutoModelForSeq2SeqLM": "한국어도 함께 학습한 모델(예: google/mt5-small)",
@@ -48,6 +51,7 @@ class Fit:
         fragments: Share of tokens that cover only part of a character, such as bytes or conjoining jamo.
         cut: Share of rows truncated at max_length.
         lost: Share of all tokens that truncation removed.
+        unknown_letters: Characters that the tokenizer does not know, the most frequent first, with their number.
     """
 
     rows: int
@@ -58,6 +62,7 @@ class Fit:
     fragments: float
     cut: float
     lost: float
+    unknown_letters: tuple[tuple[str, int], ...] = ()
 
     def cells(self) -> tuple[str, ...]:
         """Return the measures as text, in the order of HEADINGS."""
@@ -68,6 +73,23 @@ class Fit:
         """Return the measures as one line for the log."""
         said = ", ".join(f"{name} {cell}" for name, cell in zip(HEADINGS, self.cells(), strict=True))
         return f"tokenizer: {said} (학습 데이터 {self.rows:,}행)"
+
+    def unknown_line(self) -> str:
+        """Return a line on the characters that the tokenizer does not know, by their kind; empty if it knows all."""
+        kinds: dict[str, list[tuple[str, int]]] = {}
+        for letter, count in self.unknown_letters:
+            kinds.setdefault(kind_of(letter), []).append((letter, count))
+        shown = [
+            f"{kind} {len(own):,}가지 {sum(count for _, count in own):,}번"
+            f"({' '.join(_printable(letter) for letter, _ in own[:_SHOWN])}{' 등' if len(own) > _SHOWN else ''})"
+            for kind, own in kinds.items()
+        ]
+        if not shown:
+            return ""
+        return (
+            f"tokenizer가 모르는 글자: {', '.join(shown)}. 그 글자나 그 글자가 든 어절은 모델에 전달되지 않습니다"
+            f"(학습 데이터 {self.rows:,}행)."
+        )
 
     def warning(self, auto_class: str) -> str:
         """Return a warning that the tokenizer does not suit Korean, with a better choice; empty if it does.
@@ -135,6 +157,7 @@ def measure(
         fragments=counts.fragments / max(1, counts.tokens),
         cut=sum(kept["truncated"]) / max(1, len(kept["truncated"])),
         lost=max(0.0, 1 - left),
+        unknown_letters=_unknown_letters(counts.letters, tokenizer),
     )
 
 
@@ -150,6 +173,19 @@ def _whole_tokens(
     encoded = task.encodes.encode(rows, tokenizer, label_names, _WHOLE)["input_ids"] if short else []
     long = sum(length for length in lengths if length > _COUNTED)
     return sum(map(len, encoded)) + long * counts.tokens // max(1, counts.characters)
+
+
+def _unknown_letters(letters: Counter[str], tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[str, int], ...]:
+    """Return the characters that a tokenizer drops or has the unknown token for, with their number."""
+    own = [(letter, count) for letter, count in letters.most_common() if not letter.isascii() and kind_of(letter)]
+    if not own:
+        return ()
+    encoded = tokenizer([letter for letter, _ in own], add_special_tokens=False)["input_ids"]
+    return tuple(pair for pair, ids in zip(own, encoded, strict=True) if not ids or tokenizer.unk_token_id in ids)
+
+
+def _printable(letter: str) -> str:
+    return letter if letter.isprintable() else f"U+{ord(letter):04X}"
 
 
 def table_of(fits: Mapping[str, Fit]) -> list[str]:
@@ -176,6 +212,7 @@ class _Counts:
     hangul_tokens: int = 0
     unknown: int = 0
     fragments: int = 0
+    letters: Counter[str] = field(default_factory=Counter)
 
     def add(self, text: str, tokenizer: PreTrainedTokenizerBase) -> None:
         """Count a text, not truncated and without special tokens."""
@@ -185,6 +222,7 @@ class _Counts:
         syllables = sum("가" <= letter <= "힣" for letter in text)
         self.words += len(text.split())
         self.characters += len(text)
+        self.letters.update(text)
         self.syllables += syllables
         self.tokens += len(ids)
         self.unknown += sum(token == tokenizer.unk_token_id for token in ids)

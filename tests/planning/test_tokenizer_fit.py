@@ -77,3 +77,26 @@ def test_plan_shows_tokenizers_side_by_side(
     assert table[1].split(" | ")[2] == "토큰/음절"
     assert [line.split(" | ")[2] for line in table[2:4]] == ["1.00", "3.00"]
     assert str(tiny_causal) in run.err and "한국어에 맞지 않습니다" in run.err
+
+
+def test_letters_that_a_tokenizer_does_not_know_are_told_by_kind(
+    cli: Cli, tiny_model: Path, tiny_causal: Path, tmp_path: Path
+) -> None:
+    odd = [
+        "大韓民國은 재미있다",
+        "나랏말ᄊᆞ미",
+        "마이 뎌랑 지루하다",
+        "최고의 영화다😀",
+        "감동👨‍👩‍👧이다 😀",
+        "\ue0bc 좋다",
+    ]
+    rows = [f"{text} {number},{number % 2}" for number in range(4) for text in odd]
+    (tmp_path / "odd.csv").write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    done = cli("plan", "--model_name", tiny_model, "--dataset", tmp_path / "odd.csv", "--set",
+               f"data.dataset_cache_dir={tmp_path / 'cache'}")  # fmt: skip
+    assert done.code == 0, done.err
+    (told,) = [line for line in done.err.splitlines() if "tokenizer가 모르는 글자" in line]
+    for kind in ("한자 4가지", "옛한글 2가지", "한글 ", "이모지와 기호 4가지", "U+E0BC"):
+        assert kind in told
+    assert "😀" in told and "\u200d" not in told
+    assert fit_of(tiny_causal, odd, "text-generation").unknown_line() == ""  # bytes know every letter
