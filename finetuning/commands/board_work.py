@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +27,11 @@ from finetuning.commands.found_runs import runs_below
 from finetuning.files import command_of_this_program, may_be_hub_id
 from finetuning.reporting.run_rows import RunRow
 from finetuning.web.printed import error_in
-from finetuning.web.work import Chosen, Job, Look, Model, Offer, SettingFact
+from finetuning.web.work import Chosen, Job, Look, Model, Offer, Said, SettingFact
 
 _PLACE = ".board"  # beside the runs: records of what the page started, and the data that runs were started on
 _CONFIGS = ("config.json", "adapter_config.json")  # an adapter's folder may have both
+_SHOWN_S = 0.05  # between two states of an answer that grows
 _NOT_IN_NAMES = re.compile(r"[^\w-]+")
 _FORMATS = {  # format of `export` → what it is for
     "merged": ("모델 하나로 합친 폴더: transformers, vLLM", "one folder: transformers, vLLM"),
@@ -176,12 +178,19 @@ class Workplace:
         (answer,) = self._talks.ask(model, list(rows))
         return list(answer["rows"])
 
-    def chat(self, model: str, text: str) -> Iterator[str]:
+    def chat(self, model: str, text: str) -> Iterator[Said]:
         """Yield the answer as it grows."""
-        so_far = ""
+        so_far, shown_at = "", 0.0
         for said in self._talks.ask(model, {"text": text}):
             so_far = str(said["answer"]) if "answer" in said else so_far + str(said["piece"])
-            yield so_far
+            now = time.monotonic()  # a page takes longer to show a piece than some models to make it
+            if "answer" in said or now - shown_at >= _SHOWN_S:
+                shown_at = now
+                yield Said(so_far, bool(said.get("stopped")))
+
+    def hush(self, model: str) -> None:
+        """End the answer of a conversation that grows."""
+        self._talks.stop(model)
 
     def forget(self, model: str) -> None:
         """Begin a new conversation."""

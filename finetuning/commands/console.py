@@ -185,6 +185,21 @@ def input_lines() -> Iterator[str]:
     yield from io.StringIO(text, newline=None)
 
 
+def lines_as_they_come() -> Iterator[str]:
+    """Yield the lines of standard input as they arrive, for a thread that reads while others work.
+
+    It reads past the stream's buffer: a thread that waits there when the program ends would crash it.
+    """
+    from finetuning.data.formats.encoding import decode
+
+    descriptor, rest = _input().fileno(), b""
+    while block := os.read(descriptor, io.DEFAULT_BUFFER_SIZE):
+        *lines, rest = (rest + block).split(b"\n")
+        yield from (decode(line, _INPUT) for line in lines)
+    if rest:
+        yield decode(rest, _INPUT)
+
+
 def read_line() -> str | None:
     """Read the next line of standard input as soon as it arrives; None at the end."""
     from finetuning.data.formats.encoding import decode

@@ -17,7 +17,7 @@ from finetuning.tasks.generation.chat.template import ChatTemplate
 from finetuning.tasks.generation.decoding import Decoding
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, StoppingCriteriaList
 
 _BROKEN = "\ufffd"
 _SILENCE = "…"  # stands for an empty answer in the next prompt
@@ -35,10 +35,12 @@ class ChatSession:
     Attributes:
         evaluator: Holds the model.
         show: Called with each part of an answer as it is generated, and with a line break at its end.
+        is_stopped: Asked after each token whether the answer is to end there.
     """
 
     evaluator: Evaluator
     show: Callable[[str], None] = print_piece
+    is_stopped: Callable[[], bool] = lambda: False
     _turns: list[dict[str, str]] = field(default_factory=list)
 
     def forget(self) -> None:
@@ -52,7 +54,7 @@ class ChatSession:
             text: The user's message.
 
         Returns:
-            The answer, which becomes part of the conversation.
+            The answer, which becomes part of the conversation; what there is of it where it was stopped.
         """
         evaluator, settings = self.evaluator, self.evaluator.task.settings
         self._turns.append({"role": "user", "content": text})
@@ -67,11 +69,21 @@ class ChatSession:
         with torch.inference_mode(), evaluator.runtime.autocast():
             generate(
                 input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=decoding.max_new_tokens,
-                streamer=streamer, **decoding.arguments(len(ids), self._numbers(decoding)),
+                streamer=streamer, stopping_criteria=self._stops(),
+                **decoding.arguments(len(ids), self._numbers(decoding)),
             )  # fmt: skip
         answer = streamer.shown.strip()
         self._turns.append({"role": "assistant", "content": answer or _SILENCE})
         return answer
+
+    def _stops(self) -> StoppingCriteriaList:
+        """Return what ends an answer that was stopped."""
+        from transformers import StoppingCriteriaList
+
+        def stops(input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+            return torch.full((len(input_ids),), self.is_stopped(), device=input_ids.device)
+
+        return StoppingCriteriaList([stops])
 
     def _numbers(self, decoding: Decoding) -> np.ndarray | None:
         """Return what the next answer is drawn with: a person who asks again wants another answer."""

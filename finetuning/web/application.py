@@ -18,6 +18,7 @@ from finetuning.web.language import Say, english, korean
 from finetuning.web.page import build
 from finetuning.web.server import Place
 from finetuning.web.style import CSS, theme
+from finetuning.web.upload_limit import upload_limit
 from finetuning.web.work import Work
 
 # The report has scripts of its own, which may draw it and reach nothing.
@@ -56,7 +57,8 @@ def _mount(made: FastAPI, address: str, page: gr.Blocks, place: Place, say: Say)
     language = f"<script>document.documentElement.lang = '{say('ko', 'en')}'</script>"
     gr.mount_gradio_app(
         made, page, path=address, theme=theme(), css=CSS, max_file_size=place.largest_upload,
-        show_error=True, footer_links=[], run_history=False, allowed_paths=[str(place.uploads)], head=language,
+        show_error=True, footer_links=[], run_history=False, allowed_paths=[str(place.uploads)],
+        head=language + upload_limit(place.largest_upload, say),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import gradio as gr
 
 from finetuning.reporting.page.names import ERRORS, PAGE
 from finetuning.reporting.run_rows import RunRow, score_text, tables_of
+from finetuning.web.events import chosen_of
 from finetuning.web.language import Say
 from finetuning.web.shown import items, problem, record_table, said, shown, table
 from finetuning.web.work import Work
@@ -31,21 +32,23 @@ def build_results(work: Work, say: Say, tab: gr.Tab) -> None:
     every = gr.HTML(elem_id="results-all")
     run = gr.Dropdown([], label=say("자세히 볼 학습", "Run to look at"), elem_id="results-run")
     found, of_run = gr.HTML(elem_id="results-found"), gr.State(None)  # what is shown, and of which run
+    newest = gr.State(None)  # the run that was chosen without being asked for
     with gr.Accordion(say("여러 학습의 곡선을 겹쳐 보기", "Curves of several runs in one"), open=False):
         several = gr.Dropdown([], multiselect=True, max_choices=_MOST_COMPARED, elem_id="results-several",
                               label=say("비교할 학습", "Runs to compare"))  # fmt: skip
         compare = gr.Button(say("비교하기", "Compare"), elem_id="results-compare")
         compared = gr.HTML()
 
-    def opened(now: str | None) -> tuple[object, ...]:
+    def opened(now: str | None, before: str | None) -> tuple[object, ...]:
         rows = work.runs()
-        ended = [row.name for row in rows if row.state == "finished"]
-        newest = max((row for row in rows if row.state == "finished"), default=None,
-                     key=lambda row: (row.folder / "summary.json").stat().st_mtime)  # fmt: skip
-        chosen = now if now in ended else newest.name if newest else None
+        ended = [row for row in rows if row.state == "finished"]
+        names = [row.name for row in ended]
+        by_age = sorted(ended, key=lambda row: (row.folder / "summary.json").stat().st_mtime)
+        chosen, unasked = chosen_of([row.name for row in by_age], now, before)
         shown_run = next((one for one in rows if one.name == chosen), None)
         detail = run_html(shown_run, say) if shown_run is not None else ""
-        return all_html(rows, say), gr.update(choices=ended, value=chosen), detail, chosen, gr.update(choices=ended)
+        listed = gr.update(choices=names, value=chosen)
+        return all_html(rows, say), listed, detail, chosen, gr.update(choices=names), unasked
 
     def looked(name: str | None, before: str | None) -> tuple[object, ...]:
         if name == before:
@@ -59,7 +62,7 @@ def build_results(work: Work, say: Say, tab: gr.Tab) -> None:
         return f"<iframe class='report' title='{shown(say('비교', 'comparison'))}' sandbox='allow-scripts' " \
                f"srcdoc='{escape(work.compared(names), quote=True)}'></iframe>"  # fmt: skip
 
-    tab.select(opened, run, [every, run, found, of_run, several])
+    tab.select(opened, [run, newest], [every, run, found, of_run, several, newest])
     run.input(looked, [run, of_run], [found, of_run], trigger_mode="always_last")
     compare.click(side_by_side, several, compared)
 

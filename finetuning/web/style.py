@@ -36,6 +36,7 @@ CSS = """
 .text { line-height: 2; overflow-wrap: anywhere; white-space: pre-wrap; }
 .asked { margin: 0.8rem 0 0.4rem 20%; padding: 0.5rem 0.8rem; border-radius: 8px; white-space: pre-wrap;
   overflow-wrap: anywhere; background: color-mix(in srgb, var(--color-accent) 12%, transparent); }
+.talk { display: flex; flex-direction: column-reverse; max-height: 55vh; overflow-y: auto; }
 mark { background: hsl(var(--hue) 75% 85%); color: #111; padding: 0.1rem 0.25rem; border-radius: 3px; }
 mark sub { font-size: 0.7em; margin-left: 0.25rem; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0.75rem; }
@@ -49,6 +50,12 @@ mark sub { font-size: 0.7em; margin-left: 0.25rem; }
 .line-3 { stroke: #9333ea; } span.line-3 { color: #9333ea; } circle.line-3 { fill: #9333ea; }
 iframe.report { width: 100%; height: 75vh; border: 1px solid var(--border-color-primary); border-radius: 4px; }
 progress { width: 100%; height: 1rem; accent-color: var(--color-accent); }
+.too-large { margin: 0.5rem; }
+input[role=listbox] { text-overflow: ellipsis; padding-right: 1.75rem !important; }
+@media (max-width: 480px) {
+  .tab-container button { font-size: 0.75rem !important; padding: 0 0.15rem !important; }
+  .wide th, .wide td { max-width: 10.5rem; padding: 0.3rem 0.4rem; }
+}
 """
 
 

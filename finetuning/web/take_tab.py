@@ -10,6 +10,7 @@ from urllib.parse import quote
 import gradio as gr
 
 from exceptions import FinetuningError
+from finetuning.web.events import chosen_of
 from finetuning.web.language import Say
 from finetuning.web.shown import command, problem, said, shown
 from finetuning.web.work import Work
@@ -24,20 +25,29 @@ def build_take(work: Work, say: Say, tab: gr.Tab) -> None:
     form = gr.Radio([], label=say("다른 프로그램에서 쓸 형식", "Format for another program"), elem_id="take-format")
     export = gr.Button(say("내보내기", "Export"), variant="primary", elem_id="take-export")
     found, of_model = gr.HTML(elem_id="take-found"), gr.State(None)  # what is shown, and for which model
+    newest = gr.State(None)  # the model that was chosen without being asked for
 
-    def listed(now: str | None) -> tuple[Any, ...]:
+    def listed(now: str | None, before: str | None) -> tuple[Any, ...]:
         models = work.models()
-        value = now if now in {folder for _, folder in models} else models[-1][1] if models else None
-        return gr.update(choices=models, value=value), *shown_for(value)
+        value, unasked = chosen_of([folder for _, folder in models], now, before)
+        return gr.update(choices=models, value=value), unasked, *shown_for(value, models)
 
     def looked(folder: str | None, before: str | None) -> tuple[Any, ...]:
-        return (gr.skip(),) * 4 if folder == before else shown_for(folder)
+        return (gr.skip(),) * 4 if folder == before else shown_for(folder, work.models())
 
-    def shown_for(folder: str | None) -> tuple[Any, ...]:
+    def shown_for(folder: str | None, models: list[tuple[str, str]]) -> tuple[Any, ...]:
         if not folder:
             return said(say("아직 모델이 없습니다.", "There is no model yet.")), gr.update(choices=[]), "", folder
-        forms = [(say(ko, en), name) for name, ko, en in work.formats(folder)]
-        return _linked(work, folder, say), gr.update(choices=forms, value=forms[0][1] if forms else None), "", folder
+        try:
+            forms = [(say(ko, en), name) for name, ko, en in work.formats(folder)]
+        except FinetuningError as error:  # of a folder that misses files
+            return problem(error.what, error.where, error.remedy), gr.update(choices=[]), "", folder
+        return (
+            _linked(work, folder, _name_of(models, folder), say),
+            gr.update(choices=forms, value=forms[0][1] if forms else None),
+            "",
+            folder,
+        )
 
     def exported(folder: str | None, chosen: str | None) -> Iterator[str]:
         if not folder or not chosen:
@@ -51,19 +61,19 @@ def build_take(work: Work, say: Say, tab: gr.Tab) -> None:
         except FinetuningError as error:
             yield problem(error.what, error.where, error.remedy)
             return
-        yield _done(Path(folder), _name_of(work, folder), chosen, printed, say) + command(
+        yield _done(Path(folder), _name_of(work.models(), folder), chosen, printed, say) + command(
             work.command("export", "--model_name", folder, "--format", chosen))  # fmt: skip
 
-    tab.select(listed, model, [model, links, form, found, of_model])
+    tab.select(listed, [model, newest], [model, newest, links, form, found, of_model])
     model.input(looked, [model, of_model], [links, form, found, of_model], trigger_mode="always_last")
     export.click(exported, [model, form], found)
 
 
-def _name_of(work: Work, folder: str) -> str:
-    return next((name for name, place in work.models() if place == folder), "")
+def _name_of(models: list[tuple[str, str]], folder: str) -> str:
+    return next((name for name, place in models if place == folder), "")
 
 
-def _linked(work: Work, folder: str, say: Say) -> str:
+def _linked(work: Work, folder: str, name: str, say: Say) -> str:
     """Return the download of a model as it is, and the commands that use it."""
     text = say("모델 폴더를 zip으로 내려받기", "Download the model's folder as a zip")
     without = say("데이터의 글이 든 보고서는 넣지 않습니다.", "Reports, which hold texts of the data, are left out.")
@@ -71,7 +81,7 @@ def _linked(work: Work, folder: str, say: Say) -> str:
         "predict", "--model_name", folder)  # fmt: skip
     vllm = f"<h4>vLLM</h4>{command(f'vllm serve {folder}')}" if _writes(Path(folder)) else ""
     return (
-        f"<p><a href='/run-zip/{quote(_name_of(work, folder))}' download>{shown(text)}</a> {shown(without)}</p>"
+        f"<p><a href='/run-zip/{quote(name)}' download>{shown(text)}</a> {shown(without)}</p>"
         f"<h4>{shown(typed)}</h4>{command(predict)}{vllm}"
     )
 

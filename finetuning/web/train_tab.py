@@ -153,11 +153,17 @@ def _build_watch(work: Work, say: Say, page: gr.Blocks) -> tuple[gr.Dropdown, li
     def watched(run: str | None) -> tuple[Any, ...]:
         return _watched(work, say, run)
 
+    def looked(run: str | None, before: Any) -> tuple[Any, ...]:
+        """Show the run again, and the states of all runs where one has changed; an open list would close."""
+        choices = _named(work.jobs(), say)
+        return gr.skip() if choices == before else gr.update(choices=choices), choices, *_watched(work, say, run)
+
     stop.click(on_button(work.stop), runs, [runs, *view])
     resume.click(on_button(work.resume), runs, [runs, *view])
     runs.input(watched, runs, view)
     page.load(lambda: _opened(work, say), None, [runs, *view], show_progress="hidden")
-    gr.Timer(_LOOKED_S).tick(watched, runs, view, show_progress="hidden")
+    listed = gr.State(None)  # the names and states that the list shows
+    gr.Timer(_LOOKED_S).tick(looked, [runs, listed], [runs, listed, *view], show_progress="hidden")
     return runs, view
 
 
@@ -188,13 +194,17 @@ def _opened(work: Work, say: Say, wanted: str | None = None) -> tuple[Any, ...]:
 
 
 def _choices(work: Work, say: Say, chosen: str | None, jobs: list[Job] | None = None) -> Any:
+    return gr.update(choices=_named(work.jobs() if jobs is None else jobs, say), value=chosen)
+
+
+def _named(jobs: list[Job], say: Say) -> list[tuple[str, str]]:
+    """Return each run's name with its state, and its name."""
     states = {
         "queued": say("기다림", "waiting"), "running": say("학습 중", "training"),
         "stopping": say("멈추는 중", "stopping"), "finished": say("끝남", "done"),
         "stopped": say("멈춤", "stopped"), "failed": say("실패", "failed"),
     }  # fmt: skip
-    found = work.jobs() if jobs is None else jobs
-    return gr.update(choices=[(f"{job.name} ({states[job.state]})", job.name) for job in found], value=chosen)
+    return [(f"{job.name} ({states[job.state]})", job.name) for job in jobs]
 
 
 def _with(settings: Mapping[str, str], key: str, value: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import gradio as gr
 
 from exceptions import FinetuningError
 from finetuning.web.answers import answer_html, nearest_html
+from finetuning.web.events import chosen_of
 from finetuning.web.language import Say
 from finetuning.web.shown import command, problem, said, shown
 from finetuning.web.tasks import given_as
@@ -28,6 +29,7 @@ def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
     load = gr.Button(say("불러오기", "Load"), elem_id="try-load")
     state = gr.HTML(elem_id="try-state")
     opened, talk = gr.State(()), gr.State("")  # (folder, Model) of each model that is loaded; the conversation so far
+    newest = gr.State(None)  # the model that was chosen without being asked for
     boxes = [gr.Textbox("", visible=False, lines=3, max_lines=12, elem_id=f"try-text-{n}") for n in range(_BOXES)]
     with gr.Accordion(say("생성 설정", "Settings of generation"), open=False, visible=False) as generation:
         tokens = gr.Textbox("", label=say("최대 길이 (토큰)", "Most tokens"), elem_id="try-tokens")
@@ -39,40 +41,57 @@ def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
         gr.HTML(said(say("바꾼 뒤 불러오기를 다시 누르세요.", "Press Load again after a change.")))
     with gr.Row(visible=False) as buttons:
         ask = gr.Button(say("답 보기", "Answer"), variant="primary", elem_id="try-ask")
+        hush = gr.Button(say("답 멈추기", "Stop the answer"), visible=False, elem_id="try-stop")
         again = gr.Button(say("대화를 처음부터", "New conversation"), visible=False, elem_id="try-again")
     answers = gr.HTML(elem_id="try-answers")
     whole = _build_file(work, say, first)
 
-    def listed(now: str | None) -> tuple[Any, Any]:
+    def listed(now: str | None, before: str | None) -> tuple[Any, Any, Any]:
         found = work.models()
-        value = now if now in {folder for _, folder in found} else found[-1][1] if found else None
-        return gr.update(choices=found, value=value), gr.update(choices=[(say("없음", "none"), ""), *found])
+        value, unasked = chosen_of([folder for _, folder in found], now, before)
+        beside = gr.update(choices=[(say("없음", "none"), ""), *found])
+        return gr.update(choices=found, value=value), beside, unasked
 
-    def answered(models: tuple[tuple[str, Model], ...], earlier: str, *texts: str) -> Iterator[tuple[str, str]]:
+    def answered(models: tuple[tuple[str, Model], ...], earlier: str, *texts: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the conversation, what is kept of it, and the updates of the first box and the two buttons."""
+        as_is = [gr.skip()] * 3
         if not models or not texts[0].strip():
-            yield earlier + problem(say("글을 먼저 쓰세요.", "Type a text first.")), earlier
+            yield _talk(earlier) + problem(say("글을 먼저 쓰세요.", "Type a text first.")), earlier, *as_is
             return
         chats = models[0][1].chats
         finished = f"{earlier}<p class='asked'>{shown(texts[0])}</p>" if chats else ""
+        waits = gr.update(value=say("답하고 있습니다", "Answering"), interactive=False)
+        framed = _talk if chats else str
+        yield framed(finished), earlier, "" if chats else gr.skip(), waits, gr.update(visible=chats)
         try:
             for folder, model in models:
                 for part in _answer(work, folder, model, texts, say):
-                    yield finished + _headed(folder, part, len(models) > 1), earlier
+                    yield framed(finished + _headed(folder, part, len(models) > 1)), earlier, *as_is
                 finished += _headed(folder, part, len(models) > 1)
         except FinetuningError as error:
-            yield finished + problem(error.what, error.where, error.remedy), earlier
+            told = framed(finished) + problem(error.what, error.where, error.remedy)
+            yield told, earlier, texts[0] if chats else gr.skip(), *as_is[1:]
             return
-        yield finished, finished if chats else ""
+        yield framed(finished), finished if chats else "", *as_is
+
+    def hushed(models: tuple[tuple[str, Model], ...]) -> None:
+        for folder, _ in models:
+            work.hush(folder)
 
     def forgotten(models: tuple[tuple[str, Model], ...]) -> tuple[str, str]:
         for folder, _ in models:
             work.forget(folder)
         return said(say("지금까지의 대화를 지웠습니다.", "The conversation was cleared.")), ""
 
-    tab.select(listed, first, [first, second])
+    tab.select(listed, [first, newest], [first, second, newest])
     load.click(partial(_loaded, work, say), [first, second, tokens, warmth],
                [state, opened, answers, talk, *boxes, generation, buttons, again, whole])  # fmt: skip
-    gr.on([ask.click, *(box.submit for box in boxes)], answered, [opened, talk, *boxes], [answers, talk])
+    asked = gr.on([ask.click, *(box.submit for box in boxes)], answered, [opened, talk, *boxes],
+                  [answers, talk, boxes[0], ask, hush], show_progress_on=answers)  # fmt: skip
+    # also where an answer failed
+    asked.then(lambda: (gr.update(value=say("답 보기", "Answer"), interactive=True), gr.update(visible=False)), None,
+               [ask, hush], show_progress="hidden")  # fmt: skip
+    hush.click(hushed, opened, None, show_progress="hidden")
     again.click(forgotten, opened, [answers, talk])
 
 
@@ -80,13 +99,13 @@ def _loaded(
     work: Work, say: Say, one: str | None, other: str | None, most: str, warm: str
 ) -> Iterator[tuple[Any, ...]]:
     """Load one model or two; yield what is said, the models, no answer, no talk, and the updates of `_shown_boxes`."""
-    hidden = ["", *[gr.update(visible=False)] * (_BOXES + 4)]
+    hide = gr.update(visible=False)
+    hidden = ["", *[hide] * _BOXES, gr.skip(), *[hide] * 3]  # settings stay, where a wrong one is typed anew
     if not one:
         yield problem(say("아직 쓸 모델이 없습니다. 먼저 학습하세요.", "Train a model first.")), (), "", *hidden
         return
     yield said(say("모델을 불러오고 있습니다.", "Loading the model.")), (), "", *hidden
-    given = {"generation.max_new_tokens": most, "generation.temperature": warm,
-             "generation.do_sample": "true" if warm.strip() else ""}  # fmt: skip
+    given = {"generation.max_new_tokens": most, "generation.temperature": warm}
     try:
         models = tuple((folder, work.load(folder, given)) for folder in dict.fromkeys((one, other)) if folder)
     except FinetuningError as error:
@@ -98,7 +117,10 @@ def _loaded(
         )
         yield problem(what), (), "", *hidden
         return
-    ready = said(say("불러왔습니다. 글을 쓰고 답 보기를 누르세요.", "Loaded. Type a text and press Answer."))
+    names = ", ".join(_name(folder) for folder, _ in models)
+    ready = said(
+        say(f"불러온 모델: {names}. 글을 쓰고 답 보기를 누르세요.", f"Loaded {names}. Type a text and press Answer.")
+    )
     yield ready, models, "", "", *_shown_boxes(models[0][1], say)
 
 
@@ -143,8 +165,9 @@ def _shown_boxes(model: Model, say: Say) -> list[Any]:
 def _answer(work: Work, folder: str, model: Model, texts: tuple[str, ...], say: Say) -> Iterator[str]:
     """Yield a model's answer as HTML, as it grows."""
     if model.chats:
-        for text in work.chat(folder, texts[0]):
-            yield f"<p class='text'>{shown(text)}</p>"
+        for so_far in work.chat(folder, texts[0]):
+            cut = said(say("여기서 멈췄습니다.", "Stopped here.")) if so_far.is_stopped else ""
+            yield f"<p class='text'>{shown(so_far.text)}</p>{cut}"
         return
     if model.task == _PASSAGES:
         passages = [line.strip() for line in texts[1].splitlines() if line.strip()]
@@ -163,6 +186,14 @@ def _answer(work: Work, folder: str, model: Model, texts: tuple[str, ...], say: 
     yield answer_html(answer, row, roles, say)
 
 
+def _talk(html: str) -> str:
+    """Return a conversation in a box that stands at its end, beside what is typed next."""
+    return f"<div class='talk' tabindex='0'><div>{html}</div></div>" if html else ""
+
+
 def _headed(folder: str, part: str, is_one_of_two: bool) -> str:
-    name = folder.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    return f"<section>{f'<h4>{shown(name)}</h4>' if is_one_of_two else ''}{part}</section>"
+    return f"<section>{f'<h4>{shown(_name(folder))}</h4>' if is_one_of_two else ''}{part}</section>"
+
+
+def _name(folder: str) -> str:
+    return folder.replace("\\", "/").rstrip("/").rpartition("/")[2]

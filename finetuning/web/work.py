@@ -160,6 +160,14 @@ class Model:
     chats: bool = False
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a model has answered so far, and whether it was stopped there."""
+
+    text: str
+    is_stopped: bool = False
+
+
 class Work(Protocol):
     """What the commands do for the page. Every method may raise FinetuningError."""
 
@@ -214,8 +222,11 @@ class Work(Protocol):
     def predict(self, model: str, rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
         """Return the prediction for each row, from a model that was opened."""
 
-    def chat(self, model: str, text: str) -> Iterator[str]:
+    def chat(self, model: str, text: str) -> Iterator[Said]:
         """Yield the answer as it grows."""
+
+    def hush(self, model: str) -> None:
+        """End the answer of a conversation that grows; nothing where none does."""
 
     def forget(self, model: str) -> None:
         """Begin a new conversation."""

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
-from finetuning.inference.chat import HangulStreamer
+from finetuning.config.schema import Settings
+from finetuning.device.runtime import Runtime
+from finetuning.inference.chat import ChatSession, HangulStreamer
+from finetuning.inference.evaluator import Evaluator
 from finetuning.tasks.generation.chat.encoding import prompt_ids
 from finetuning.tasks.generation.chat.shapes import Conversation
 from finetuning.tasks.generation.chat.template import ChatTemplate
+from finetuning.tasks.registry import find_task
+from memory_utils import MemoryManager
+
+TEMPLATE = "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content'] }}{% endfor %}"
 
 
 def test_a_syllable_is_shown_once_all_its_bytes_are_there(tiny_causal: Path, capsys: pytest.CaptureFixture) -> None:
@@ -48,7 +56,7 @@ def test_a_conversation_that_outgrows_the_model_loses_its_oldest_turns_whole(tin
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_causal)
-    tokenizer.chat_template = "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content'] }}{% endfor %}"
+    tokenizer.chat_template = TEMPLATE
     roles = ("system", "user", "assistant", "user", "assistant", "user")
     messages = Conversation(tuple({"role": role, "content": f"말{number}"} for number, role in enumerate(roles)))
     template = ChatTemplate.of(tokenizer)
@@ -59,3 +67,28 @@ def test_a_conversation_that_outgrows_the_model_loses_its_oldest_turns_whole(tin
         fitting = tokenizer.decode(prompt_ids(messages, template, room))
         assert fitting.startswith("[system]말0[user]") and fitting.endswith("[user]말5")
         assert len(fitting) < len(left_out)
+
+
+def test_an_answer_that_is_stopped_ends_with_the_token_that_is_there(tiny_causal: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    said: dict[str, object] = {"model": {"task": "text-generation"}, "generation": {"max_new_tokens": 12}}
+    settings, runtime = Settings.model_validate(said), Runtime(Accelerator(cpu=True))
+    task, tokenizer = find_task(settings), AutoTokenizer.from_pretrained(tiny_causal)
+    tokenizer.chat_template = TEMPLATE
+    model = AutoModelForCausalLM.from_pretrained(tiny_causal, dtype=torch.float32)
+    model.generation_config.eos_token_id = None  # every answer has all of its tokens
+    memory = MemoryManager(settings, runtime.device, 64)
+    evaluator = Evaluator(task, model, tokenizer, (), 64, runtime, memory, lambda: None)
+    tokens = 0
+
+    def third() -> bool:
+        nonlocal tokens
+        tokens += 1
+        return tokens == 3
+
+    conversation = ChatSession(evaluator, lambda piece: None, third)
+    conversation.reply("안녕")
+    assert tokens == 3
+    conversation.reply("그리고")  # the next answer is not stopped
+    assert tokens == 3 + 12

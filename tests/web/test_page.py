@@ -144,6 +144,7 @@ def trained(context: Any, board: Board) -> str:
     page.wait_for_selector("#train-live >> text=학습이 끝났습니다", timeout=_LONG_MS)
     assert "정답" in page.inner_text("#train-live"), "a few rows with their predictions"
     page.wait_for_selector("#train-live figure svg")
+    page.wait_for_function("document.querySelector('#train-runs input').value == '리뷰 (끝남)'")
     page.close()
     return "리뷰"
 
@@ -221,6 +222,8 @@ def watch(page: Any, name: str) -> None:
 
 def test_the_whole_job_on_a_phone(page: Any, trained: str) -> None:
     page.set_viewport_size(_PHONE)
+    for place in range(6):
+        page.get_by_role("tab").nth(place).wait_for()  # in sight, and not in a menu
     drop(page, "리뷰.csv", reviews_csv().encode())
     page.wait_for_selector("#data-found table")
     check_width(page)
@@ -313,6 +316,62 @@ def write_tagger(folder: Path, tiny_model: Path) -> None:
     model.save_pretrained(write_finished(folder, task="token-classification"))
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
     (folder / "settings.yaml").write_text("model: {task: token-classification}\n", encoding="utf-8")
+
+
+def test_a_conversation_is_stopped_goes_on_and_begins_anew(page: Any, second: Path, tiny_causal: Path) -> None:
+    write_talker(second, tiny_causal)
+    open_tab(page, "5. 써 보기")
+    page.wait_for_function("name => document.querySelector('#try-model input')?.value == name", arg=second.name)
+    page.click("#try-load")
+    say(page, "첫째 말", wait="#try-stop")
+    assert page.is_disabled("#try-ask") and page.inner_text("#try-ask") == "답하고 있습니다"
+    page.click("#try-stop")
+    page.wait_for_selector("#try-answers >> text=여기서 멈췄습니다")
+    page.wait_for_selector("#try-stop", state="hidden")
+    page.get_by_text("생성 설정").click()
+    page.fill("#try-temperature :is(input, textarea)", "뜨겁게")
+    page.click("#try-load")
+    page.wait_for_selector("#try-state .problem")
+    page.fill("#try-temperature :is(input, textarea)", "0.7")
+    page.fill("#try-tokens :is(input, textarea)", "5")
+    page.click("#try-load")
+    for turns, text in enumerate(("둘째 말", "셋째 말"), start=1):
+        say(page, text, wait=f":nth-match(#try-answers .text:text-is('aaaaa'), {turns})")
+    assert page.locator("#try-answers .asked").all_inner_texts() == ["둘째 말", "셋째 말"]
+    page.click("#try-again")
+    page.wait_for_selector("#try-answers >> text=대화를 지웠습니다")
+    say(page, "새로 하는 말", wait="#try-answers .text:text-is('aaaaa')")
+    assert page.locator("#try-answers .asked").all_inner_texts() == ["새로 하는 말"]
+
+
+def say(page: Any, text: str, wait: str) -> None:
+    """Say something to a model that chats, and wait for what follows."""
+    page.fill("#try-text-0 textarea", text, timeout=_LONG_MS)
+    page.click("#try-ask")
+    page.wait_for_selector(wait)
+    assert page.input_value("#try-text-0 textarea") == ""
+
+
+def write_talker(folder: Path, tiny_causal: Path) -> None:
+    """Write a run whose model answers `aaa` with as many tokens as it may, which are endless unless it is told."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_causal)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}"
+    model = AutoModelForCausalLM.from_pretrained(tiny_causal)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        model.get_input_embeddings().weight.fill_(1.0)
+        model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.lm_head.weight))
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids("a")] = 1.0
+    model.config.tie_word_embeddings = False
+    model.save_pretrained(write_finished(folder, task="text-generation"))
+    tokenizer.save_pretrained(folder)
+    settings = "model: {task: text-generation}\ngeneration: {max_new_tokens: 100000}\n"
+    (folder / "settings.yaml").write_text(settings, encoding="utf-8")
 
 
 def check_width(page: Any) -> None:
@@ -426,6 +485,22 @@ def test_a_wrong_file_is_told_of_in_place(page: Any, name: str, data: bytes) -> 
     drop(page, name, data)
     page.wait_for_selector("#data-found .problem")
     assert name in page.inner_text("#data-found")
+
+
+def test_a_file_that_is_too_large_is_told_of_before_it_is_sent(page: Any, tmp_path: Path) -> None:
+    large = tmp_path / "너무 큰 파일.csv"
+    with large.open("wb") as file:
+        file.truncate(3 * 2**30)  # holes, which take no space
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.set_input_files("#data-file input[type=file]", large)
+    page.wait_for_selector("#data-file .problem")
+    told = page.inner_text("#data-file .problem")
+    assert large.name in told and "3.0 GiB" in told and "2 GiB까지" in told and "나누어" in told
+    drop(page, "리뷰.csv", reviews_csv().encode())
+    page.wait_for_selector("#data-found table")
+    assert page.locator("#data-file .problem").count() == 0
+    assert len([url for url in asked if "/upload?" in url]) == 1
 
 
 def test_a_wrong_column_value_and_path_are_told_of_in_place(page: Any) -> None:
