@@ -158,10 +158,10 @@ def present_in(folder: Path) -> Present:
 def file_broken(folder: Path, present: Present, name: str) -> ModelError:
     """Return the error for a file of a checkpoint that is nowhere as it was written; it names who wrote it."""
     writer = present.nodes.get(name)
-    what = f"{name} 파일" if writer is None else f"{writer} 몫인 {name} 파일"
+    what = name if writer is None else f"{writer} 몫인 {name}"
     remedy = _OTHER if writer is None else f"그 노드의 {folder} 폴더가 있는지 확인하세요. {_OTHER}"
     how = present.broken.get(name, _IS_MISSING)
-    said = f"체크포인트에 {what}이 없습니다." if how == _IS_MISSING else f"체크포인트의 {what}이 깨졌습니다."
+    said = f"체크포인트에 {what} 파일이 없습니다." if how == _IS_MISSING else f"체크포인트의 {what} 파일이 깨졌습니다."
     return ModelError(said, where=str(folder), remedy=remedy)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +46,42 @@ class Units:
     def __len__(self) -> int:
         return len(self.first)
 
-    def rows_beside(self, chosen: np.ndarray) -> list[np.ndarray]:
+    def rows_beside(self, chosen: np.ndarray) -> Gathered:
         """Return all rows of the unit of each of these rows."""
         order = np.argsort(self.codes, kind="stable")
-        ends = np.cumsum(np.bincount(self.codes, minlength=len(self)))
-        starts, units = np.concatenate([[0], ends]), self.codes[chosen]
-        return [order[start:end] for start, end in zip(starts[units].tolist(), ends[units].tolist(), strict=True)]
+        sizes = np.bincount(self.codes, minlength=len(self))
+        starts, units = np.cumsum(sizes) - sizes, self.codes[chosen]
+        own = sizes[units]
+        first = np.repeat(starts[units] - (np.cumsum(own) - own), own)
+        return Gathered(order[first + np.arange(len(first))], own)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Rows of some units, one unit behind the other.
+
+    Attributes:
+        rows: Positions of the rows, int64.
+        sizes: How many of them each unit has, int64.
+    """
+
+    rows: np.ndarray
+    sizes: np.ndarray
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the rows of each unit."""
+        end = 0
+        for size in self.sizes:
+            end += int(size)
+            yield self.rows[end - int(size) : end]
+
+    def where(self, kept: np.ndarray) -> Gathered:
+        """Return those units for which the mask is true."""
+        return Gathered(self.rows[np.repeat(kept, self.sizes)], self.sizes[kept])
+
+    def first(self) -> Gathered:
+        """Return the first unit; none where there is none."""
+        return Gathered(self.rows[: int(self.sizes[:1].sum())], self.sizes[:1])
 
 
 def groups_with_texts(rows: Rows, role: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from exceptions import DataError
 from finetuning.cells import ROLE_NAMES, SPLIT_NAMES
 from finetuning.data.cleaning import GROUP
-from finetuning.data.repeats import Units, groups_with_texts
+from finetuning.data.repeats import Gathered, Units, groups_with_texts
 from finetuning.data.rows import Rows
 from finetuning.data.table import coded
 from finetuning.files import content_key
@@ -85,19 +85,19 @@ def _rows(train: Rows, share: float, random: np.random.Generator, task: Task) ->
     has_labels = "label" in train.table.column_names
     codes, cells = coded(train.table, "label") if has_labels else (np.zeros(len(train), dtype=np.int32), [""])
 
-    def held_of(units: Units, chosen: np.ndarray) -> list[np.ndarray]:
+    def held_of(units: Units, chosen: np.ndarray) -> Gathered:
         held = units.rows_beside(chosen)
         keeps_labels = task.reads.has_labels and not task.reads.labels_are_open
         return leaving_every_label(codes, cells, held, task.reads.labels_in) if keeps_labels else held
 
     texts, rows = Units.of_texts(train), Units.of_rows(train)
-    held = held_of(texts, texts.first[hold_out_rows(codes[texts.first], share, random)])
-    if not held and len(texts) > 1 and (task.reads.has_labels or len(texts) < len(rows)):
+    held = held_of(texts, texts.first[hold_out_rows(codes[texts.first], share, random)]).rows
+    if not len(held) and len(texts) > 1 and (task.reads.has_labels or len(texts) < len(rows)):
         # so few texts that the share is none of them: one that leaves every label
-        held = held_of(texts, random.permutation(texts.first))[:1]
-    if not held and len(texts) < len(rows):
-        held = held_of(rows, hold_out_rows(codes, share, random))
-    return np.concatenate(held) if held else random.integers(len(train), size=1)
+        held = held_of(texts, random.permutation(texts.first)).first().rows
+    if not len(held) and len(texts) < len(rows):
+        held = held_of(rows, hold_out_rows(codes, share, random)).rows
+    return held if len(held) else random.integers(len(train), size=1)
 
 
 def hold_out_rows(labels: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
@@ -122,31 +122,39 @@ def hold_out_rows(labels: np.ndarray, share: float, random: np.random.Generator)
 
 
 def leaving_every_label(
-    codes: np.ndarray, cells: Sequence[str], held: Iterable[np.ndarray], labels_in: Callable[[str], Sequence[str]]
-) -> list[np.ndarray]:
+    codes: np.ndarray, cells: Sequence[str], held: Gathered, labels_in: Callable[[str], Sequence[str]]
+) -> Gathered:
     """Drop held-out rows that would leave train without a row of some label.
 
     Args:
         codes: For each row, the position of its label cell in `cells`.
         cells: The distinct label cells.
-        held: Positions to hold out, those of one text together.
+        held: Rows to hold out, those of one text together.
         labels_in: The labels in a cell.
 
     Returns:
         Those of `held` that remain.
     """
     labels = [labels_in(cell) for cell in cells]
-    left = Counter[str]()
-    for own, count in zip(labels, np.bincount(codes, minlength=len(cells)).tolist(), strict=True):
-        for label in own:
-            left[label] += count
-    kept = []
-    for rows in held:
+    left, asked = (_counted(labels, rows) for rows in (codes, codes[held.rows]))
+    if all(left[label] > count for label, count in asked.items()):
+        return held  # enough is left without all of them
+    kept = np.zeros(len(held.sizes), dtype=bool)
+    for number, rows in enumerate(held):
         found = Counter(label for code in codes[rows].tolist() for label in labels[code])
         if all(left[label] > count for label, count in found.items()):
             left.subtract(found)
-            kept.append(rows)
-    return kept
+            kept[number] = True
+    return held.where(kept)
+
+
+def _counted(labels: Sequence[Sequence[str]], codes: np.ndarray) -> Counter[str]:
+    """Count the labels of rows, whose codes are positions in `labels`."""
+    found = Counter[str]()
+    for own, count in zip(labels, np.bincount(codes, minlength=len(labels)).tolist(), strict=True):
+        for label in own:
+            found[label] += count
+    return found
 
 
 def hold_out_groups(groups: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.data.label_check import doubtful_labels
-from finetuning.data.splits import hold_out
+from finetuning.data.repeats import Units
+from finetuning.data.splits import hold_out, leaving_every_label
 from finetuning.tasks.registry import find_task
 from tests.support.cli import Cli
 from tests.support.rows import Make, managers_of, rows_of_table
@@ -240,3 +242,25 @@ def test_hashes_are_those_of_the_whole_text() -> None:
     assert found[0] == found[2] and len(np.unique(found)) == 3
     chosen = rows.table.select([1, 2])
     assert (hashed(chosen, ["text", "text_pair"]) == found[[1, 2]]).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_texts_are_held_out_one_by_one_while_train_keeps_every_label(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    cells = ["가", "나", "가,나", "다"]
+    codes = random.choice(len(cells), 60, p=[0.5, 0.3, 0.15, 0.05])
+    _, first, own = np.unique(random.integers(0, 25, 60), return_index=True, return_inverse=True)
+    units = Units(own, np.sort(first))
+    chosen = random.permutation(units.first)[: int(random.integers(1, len(units.first) + 1))]
+
+    left, expected = Counter(label for code in codes for label in cells[code].split(",")), list[int]()
+    for row in chosen:
+        rows = np.flatnonzero(units.codes == units.codes[row])
+        found = Counter(label for code in codes[rows] for label in cells[code].split(","))
+        if all(left[label] > count for label, count in found.items()):
+            left.subtract(found)
+            expected += rows.tolist()
+    kept = leaving_every_label(codes, cells, units.rows_beside(chosen), lambda cell: cell.split(","))
+    assert kept.rows.tolist() == expected
+    assert [row for rows in kept for row in rows.tolist()] == expected
+    assert [units.codes[rows[0]] for rows in kept] == list(dict.fromkeys(units.codes[expected]))
