@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from exceptions import DataError, FinetuningError
-from finetuning.cells import TEXT_ROLES
+from finetuning.cells import TEXT_ROLES, as_text
 from finetuning.config.schema import Settings
 from finetuning.data.columns import check_meaning, check_used, find_columns, group_column, missing_columns
 from finetuning.data.sources import Raw, find_sources
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from finetuning.tasks.base import Task
 
 _FIRST, _MOST_ROWS, _MOST_LABELS = 8, 100_000, 1000
+_LABELS_SEEN, _MOST_KINDS = 500, 30  # rows that are looked at for labels, and how many kinds they may have
 # The order in which tasks are tried where none is chosen: those with columns of their own come first.
 _TRIED = (
     "question-answering", "token-classification", "preference", "text-classification", "text-generation", "reranker",
@@ -58,7 +59,10 @@ def _task_of(settings: Settings) -> Task:
 
 
 def _fitting_task(settings: Settings, raw: Raw) -> Task:
-    """Return the first task all of whose columns are there; text-classification where none fits."""
+    """Return the first task all of whose columns are there.
+
+    It is text-classification where none fits, and where a task for texts alone would leave a column of labels aside.
+    """
     for name in _TRIED:
         task = _task_of(settings.model_copy(update={"model": settings.model.model_copy(update={"task": name})}))
         try:
@@ -66,8 +70,17 @@ def _fitting_task(settings: Settings, raw: Raw) -> Task:
         except FinetuningError:
             continue
         if not missing_columns(columns, raw) and _reads_first_rows(task, columns, raw):
-            return task
+            read = find_columns(columns, raw).values()
+            if len(read) > 1 or not any(_has_labels(name, raw) for name in raw.columns if name not in read):
+                return task
+            break
     return _task_of(settings)
+
+
+def _has_labels(column: str, raw: Raw) -> bool:
+    """Return whether the first rows of a column repeat a few values."""
+    cells = [as_text(row.get(column)) for row in itertools.islice(raw.rows, _LABELS_SEEN)]
+    return 1 < len({*cells}) <= min(_MOST_KINDS, len(cells) // 4)
 
 
 def _reads_first_rows(task: Task, columns: Sequence[Column], raw: Raw) -> bool:

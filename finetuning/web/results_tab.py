@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from finetuning.web.shown import items, problem, record_table, said, shown, tabl
 from finetuning.web.work import Work
 
 _WRONG_ROWS, _MOST_COMPARED = 30, 10
+_SCORE = re.compile(r"-?\d+\.\d{5,}")  # as the program writes them
 
 
 def build_results(work: Work, say: Say, tab: gr.Tab) -> None:
@@ -102,4 +104,9 @@ def _wrong(path: Path) -> str:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         rows = list(itertools.islice(reader, _WRONG_ROWS))
-    return record_table(reader.fieldnames or [], rows)
+    return record_table(reader.fieldnames or [], ({name: _rounded(cell) for name, cell in row.items()} for row in rows))
+
+
+def _rounded(cell: str | None) -> str | None:
+    """Return a score as a person reads it; other cells as they are."""
+    return f"{float(cell):.3f}" if cell and _SCORE.fullmatch(cell) else cell

@@ -32,6 +32,7 @@ CSS = """
 .bar i { display: block; height: 0.8rem; background: var(--color-accent); border-radius: 2px; min-width: 2px; }
 .command { overflow-x: auto; padding: 0.6rem; border: 1px solid var(--border-color-primary); border-radius: 4px; }
 .command code { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85rem; }
+.command:not(.log) { white-space: pre-wrap; overflow-wrap: anywhere; }
 .log { max-height: 22rem; overflow: auto; }
 .text { line-height: 2; overflow-wrap: anywhere; white-space: pre-wrap; }
 .asked { margin: 0.8rem 0 0.4rem 20%; padding: 0.5rem 0.8rem; border-radius: 8px; white-space: pre-wrap;

@@ -98,7 +98,7 @@ def _done(folder: Path, name: str, form: str, printed: str, say: Say) -> str:
     files = sorted(path for path in target.iterdir() if path.is_file() and not path.name.startswith("."))
     linked = "".join(
         f"<li><a href='/run-file/{quote(f'{name}/{form}/{path.name}')}' download>{shown(path.name)}</a> "
-        f"{path.stat().st_size / 2**20:,.1f} MiB</li>"
+        f"{_size(path.stat().st_size)}</li>"
         for path in files
     )
     used = printed.partition(_USED_BY)[2].strip("\n")
@@ -107,3 +107,7 @@ def _done(folder: Path, name: str, form: str, printed: str, say: Say) -> str:
     vllm = f"<h4>vLLM</h4>{command(f'vllm serve {target}')}" if _writes(target) else ""
     where = say(f"저장했습니다: {target}", f"Saved: {target}")
     return f"{said(where)}<ul>{linked}</ul>{shown_use}{vllm}"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"

@@ -12,6 +12,7 @@ import pytest
 from finetuning.commands import board_work
 from finetuning.commands.board_work import Workplace
 from finetuning.web.language import korean
+from finetuning.web.work import Chosen
 from tests.support.summaries import write_finished
 
 RUNS = 200
@@ -48,6 +49,20 @@ def test_a_tab_reads_each_of_many_runs_once(work: Workplace, tmp_path: Path, mon
             shown = opening.fn(*[None] * len(opening.inputs))
         assert len(+read) == RUNS and sorted(read.values())[-2] == 1  # that of the run which is shown is read again
         assert f"run-{RUNS - 1}" in str(shown)
+
+
+def test_a_column_of_labels_is_asked_for_by_its_name(work: Workplace, tmp_path: Path) -> None:
+    reviews = tmp_path / "uploads" / "영화.csv"
+    reviews.parent.mkdir()
+    lines = [f"재미있는 영화 {n},긍정\n지루한 영화 {n},부정\n" for n in range(20)]
+    reviews.write_text("내용,구분\n" + "".join(lines), encoding="cp949")  # a name that no list of names has
+    found = work.look(Chosen(data=str(reviews)))
+    assert found.task == "text-classification" and found.problem is not None
+    assert {one.role: one.found for one in found.asked if one.is_needed} == {"text": "내용", "label": None}
+    told = work.look(Chosen(data=str(reviews), task=found.task, columns={"label_column": "구분"}))
+    assert told.problem is None and told.labels == {"긍정": 20, "부정": 20}
+    reviews.write_text("내용,번호\n" + "".join(f"재미있는 영화 {n},{n}\n" for n in range(40)), encoding="utf-8")
+    assert work.look(Chosen(data=str(reviews))).problem is None  # texts alone
 
 
 def test_a_predicted_file_has_the_name_that_a_person_gave(
