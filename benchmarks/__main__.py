@@ -29,6 +29,7 @@ NAMES = {
     "pretraining": "what the bundled encoder's pretraining is worth on NSMC",
     "quickstart": "the quick start, seed by seed, beside a model that counts words",
     "scale": "memory and time of the data's side as rows grow",
+    "states": "dialogue states on made dialogues in the shape of KLUE-DST",
     "tasks": "each task on real Korean data beside what is had for nothing",
     "throughput": "training speed beside transformers.Trainer, TRL and the bare limit",
     "vocabulary": "what new Korean pieces in the vocabulary are worth",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import decoding, readme, runner
+from benchmarks import decoding, readme, runner, states
 from benchmarks.__main__ import NAMES, main
 from tests.support.paths import ROOT
 
@@ -95,3 +95,23 @@ def test_runs_of_decoding_are_kept_one_by_one_and_not_repeated(
     assert asked == [("ner", seed, cut) for seed in (0, 1) for cut in (True, False)]
     assert len(json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))) == 8
     assert "| cut | constrained | 10 | 0, 1 | 0.125 | 0, 0.25 |" in capsys.readouterr().out
+
+
+def test_made_dialogues_have_the_published_shape_and_naive_states_are_scored(tmp_path: Path, real_data: Path) -> None:
+    from finetuning.data.formats.registry import open_source
+    from finetuning.data.shapes.registry import flat_rows
+
+    states.make_splits(real_data / "klue-dst" / "ontology.json", tmp_path / "data", 30, 12, seed=1)
+    rows: dict[str, list[Any]] = {}
+    for path in (tmp_path / "data").iterdir():
+        source = open_source(path, None)
+        columns, found, _ = flat_rows(source.columns, source.rows, path.name)
+        assert {"guid", "turn", "prompt", "response"} <= set(columns)
+        rows[path.stem] = list(found)
+    assert not {row["guid"] for row in rows["train"]} & {row["guid"] for row in rows["test"]}
+    empty, before = states.naive_scores(rows["test"])
+    nothing = sum(row["response"] == "없음" for row in rows["test"]) / len(rows["test"])
+    assert empty["joint_goal_accuracy"] == pytest.approx(nothing)
+    assert empty["joint_goal_accuracy"] <= before["joint_goal_accuracy"] < 1
+    right = states.scored("right", [{**row, "generated": row["response"]} for row in rows["test"]])
+    assert right["joint_goal_accuracy"] == right["slot_f1"] == 1
