@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -68,7 +69,12 @@ class Workplace:
         from finetuning.commands.board_data import look
 
         self._check_places(chosen)
-        return look(settings_in(train_words(replace(chosen, model="", settings={}), self._runs)), bool(chosen.task))
+        settings = settings_in(train_words(replace(chosen, model="", settings={}), self._runs))
+        found = look(settings, bool(chosen.task))
+        if found.problem is None:
+            return found
+        what, where, remedy = (self._as_uploaded(text) for text in found.problem)
+        return replace(found, problem=(what, where, remedy))
 
     def example(self) -> str:
         """Return the folder of the bundled example data."""
@@ -230,6 +236,11 @@ class Workplace:
     def _model_folder(self, model: str) -> Path:
         self._check_place(model, "모델")
         return Path(model)
+
+    def _as_uploaded(self, text: str) -> str:
+        """Return a text with the names that uploaded files have where the person has them."""
+        place = re.escape(str(self._uploads.resolve()) + os.sep)
+        return re.sub(rf"{place}(?:[0-9a-f]{{32,}}{re.escape(os.sep)})?", "", text)
 
     def _check_places(self, chosen: Chosen) -> None:
         for name, what in ((chosen.data, "데이터"), (chosen.test, "시험 데이터"), (chosen.model, "모델")):

@@ -128,7 +128,7 @@ def found_html(look: Look, say: Say) -> str:
     """Return what was found in the data."""
     parts = []
     if look.problem is not None:
-        parts.append(problem(*look.problem))
+        parts.append(_problem_html(look, look.problem, say))
     if look.rows:
         names = {"train": say("학습", "train"), "validation": say("검증", "validation"), "test": say("시험", "test")}
         counted = ", ".join(
@@ -157,3 +157,15 @@ def found_html(look: Look, say: Say) -> str:
         heading = say("처음 몇 행", "First rows")
         parts.append(f"<h4>{shown(heading)}</h4>{record_table(look.columns, look.first)}")
     return "".join(parts)
+
+
+def _problem_html(look: Look, told: tuple[str, str, str], say: Say) -> str:
+    """Return why the data cannot be used; the question that is open where a column is to be chosen."""
+    lacking = [one for one in look.asked if one.is_needed and not one.found]
+    if not lacking:
+        return problem(*told)
+    remedy = say(
+        "위의 같은 질문에서 열을 고르세요. 그런 열이 없으면 '무엇을 하는 모델입니까?'에서 다른 것을 고르세요.",
+        "Choose it above. Where no column has that, choose another answer to 'What shall the model do?'.",
+    )
+    return problem(" ".join(column_question(one.role, say) for one in lacking), remedy=remedy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -111,7 +111,7 @@ def _loaded(
     except FinetuningError as error:
         yield problem(error.what, error.where, error.remedy), (), "", *hidden
         return
-    if len({(model.chats, tuple(model.columns)) for _, model in models}) > 1:
+    if not ask_alike([model for _, model in models]):
         what = say(
             "태스크가 다른 두 모델은 나란히 비교할 수 없습니다.", "Models of different tasks cannot be compared."
         )
@@ -122,6 +122,11 @@ def _loaded(
         say(f"불러온 모델: {names}. 글을 쓰고 답 보기를 누르세요.", f"Loaded {names}. Type a text and press Answer.")
     )
     yield ready, models, "", "", *_shown_boxes(models[0][1], say)
+
+
+def ask_alike(models: Sequence[Model]) -> bool:
+    """Return whether the same boxes ask all models: one that searches takes several passages in a box of its own."""
+    return len({(model.chats, model.task == _PASSAGES, tuple(model.columns)) for model in models}) <= 1
 
 
 def _build_file(work: Work, say: Say, model: gr.Dropdown) -> gr.Accordion:

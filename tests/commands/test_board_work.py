@@ -52,13 +52,14 @@ def test_a_tab_reads_each_of_many_runs_once(work: Workplace, tmp_path: Path, mon
 
 
 def test_a_column_of_labels_is_asked_for_by_its_name(work: Workplace, tmp_path: Path) -> None:
-    reviews = tmp_path / "uploads" / "영화.csv"
-    reviews.parent.mkdir()
+    reviews = tmp_path / "uploads" / ("3f" * 32) / "영화.csv"  # as Gradio keeps what is uploaded
+    reviews.parent.mkdir(parents=True)
     lines = [f"재미있는 영화 {n},긍정\n지루한 영화 {n},부정\n" for n in range(20)]
     reviews.write_text("내용,구분\n" + "".join(lines), encoding="cp949")  # a name that no list of names has
     found = work.look(Chosen(data=str(reviews)))
     assert found.task == "text-classification" and found.problem is not None
     assert {one.role: one.found for one in found.asked if one.is_needed} == {"text": "내용", "label": None}
+    assert found.problem[1] == "영화.csv"
     told = work.look(Chosen(data=str(reviews), task=found.task, columns={"label_column": "구분"}))
     assert told.problem is None and told.labels == {"긍정": 20, "부정": 20}
     reviews.write_text("내용,번호\n" + "".join(f"재미있는 영화 {n},{n}\n" for n in range(40)), encoding="utf-8")
