@@ -121,7 +121,7 @@ def divide(
     plain = MixedPrecisionPolicy(cast_forward_inputs=False)
     for block in blocks:
         fill(block)
-        fully_shard(block, mesh=mesh, mp_policy=halved if runtime.precision == "bf16" else plain)
+        fully_shard(block, mesh=mesh, mp_policy=halved if _takes_halved(block, runtime) else plain)
     for module in (*apart, model):
         fill(module)
         fully_shard(module, mesh=mesh, mp_policy=plain)
@@ -129,6 +129,12 @@ def divide(
         if isinstance(module, FSDPModule):  # the window divides, and gloo cannot
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+
+
+def _takes_halved(block: torch.nn.Module, runtime: Runtime) -> bool:
+    """Return whether a block can compute with weights in bfloat16; a CPU's LayerNorm cannot, beside float32 states."""
+    has_norm = any(isinstance(module, torch.nn.LayerNorm) for module in block.modules())
+    return runtime.precision == "bf16" and not (runtime.is_cpu and has_norm)
 
 
 def shards_of(model: torch.nn.Module) -> Shards | None:

@@ -1,4 +1,4 @@
-"""`torchrun --nnodes 1:2 --max-restarts 3` on two machines, one of which dies: the other goes on alone."""
+"""`torchrun --max-restarts` starts a group again, and `--nnodes 1:2` goes on where one of two machines dies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.cli import arguments_for, read_json
 from tests.support.forked import free_port
+from tests.support.launches import launched
 from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL"), pytest.mark.soak]
@@ -26,6 +27,17 @@ def die(launcher: subprocess.Popen[bytes]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     launcher.wait()
+
+
+def test_a_group_that_lost_a_process_is_started_again(tiny_model: Path, reviews: Path, tmp_path: Path) -> None:
+    flags = arguments_for(
+        tiny_model, reviews, tmp_path / "model", "--epochs", 2, "--set", "training.save_steps=2", "--set",
+        "distributed.shard=full",
+    )  # fmt: skip
+    done = launched(2, "tests/support/dies.py", *flags, options=["--max-restarts=1"])
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert done.stderr.count("스텝 2까지 마친 체크포인트에서 이어서 학습합니다") == 1
+    assert read_json(tmp_path / "model" / "summary.json")["steps"] == 2 * 4
 
 
 def test_a_run_goes_on_with_one_machine_fewer(tiny_model: Path, reviews: Path, tmp_path: Path) -> None:

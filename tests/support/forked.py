@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.support.paths import ROOT
@@ -70,11 +71,19 @@ def run_group(
     at_most_s: float = 200,
     prepare: Callable[[], None] | None = None,
     program: Callable[[list[str]], int] | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[int, str, str]]:
     """What `run_forked` returns, of each process of a group as torchrun starts it; process 0 alone finds the input."""
     with tempfile.TemporaryDirectory() as name:
         starts = [
-            Start(arguments, cwd, _files(Path(name) / str(rank), "" if rank else stdin), place, prepare, program)
+            Start(
+                arguments,
+                cwd,
+                _files(Path(name) / str(rank), "" if rank else stdin),
+                {**place, **environment},
+                prepare,
+                program,
+            )
             for rank, place in enumerate(places_in_group(processes))
         ]
         return _run_all(starts, at_most_s)
