@@ -52,7 +52,7 @@ mark sub { font-size: 0.7em; margin-left: 0.25rem; }
 iframe.report { width: 100%; height: 75vh; border: 1px solid var(--border-color-primary); border-radius: 4px; }
 progress { width: 100%; height: 1rem; accent-color: var(--color-accent); }
 .too-large { margin: 0.5rem; }
-input[role=listbox] { text-overflow: ellipsis; padding-right: 1.75rem !important; }
+input:is([role=combobox], [role=listbox]) { text-overflow: ellipsis; padding-right: 1.75rem !important; }
 @media (max-width: 480px) {
   .tab-container button { font-size: 0.75rem !important; padding: 0 0.15rem !important; }
   .wide th, .wide td { max-width: 10.5rem; padding: 0.3rem 0.4rem; }
