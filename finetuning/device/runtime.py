@@ -144,6 +144,15 @@ class Runtime:
         context: AbstractContextManager[Any] = self.accelerator.autocast()
         return context
 
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """Run the block as texts are generated: without gradients, and with one cast of each weight for all tokens.
+
+        Autocast keeps no casts in inference mode, so that each token would cast the whole model anew.
+        """
+        with torch.inference_mode(False), torch.no_grad(), self.autocast():
+            yield
+
     def loss_scale(self) -> LossScale:
         """Return a new loss scale for fp16; in other precisions one that is switched off."""
         return LossScale(is_enabled=self.precision == "fp16")

@@ -66,7 +66,7 @@ class ChatSession:
         inputs = torch.tensor([ids], device=evaluator.runtime.device)
         streamer = HangulStreamer(evaluator.tokenizer, self.show)
         generate: Any = evaluator.model.generate
-        with torch.inference_mode(), evaluator.runtime.autocast():
+        with evaluator.runtime.generating():
             generate(
                 input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=decoding.max_new_tokens,
                 streamer=streamer, stopping_criteria=self._stops(),

@@ -196,7 +196,7 @@ class Evaluator:
 
         def work(indices: np.ndarray) -> list[GeneratedText]:
             rows = [examples.rows[int(index)] for index in indices]
-            with self.runtime.autocast():
+            with self.runtime.generating():
                 return scorer.generate(self.model, rows, self.tokenizer, self.max_length, decoding)
 
         lengths = np.zeros(len(examples.rows), dtype=np.int64)

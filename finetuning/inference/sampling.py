@@ -107,11 +107,7 @@ class Sampler:
         def work(places: np.ndarray) -> list[GeneratedText]:
             asked = [prompts[place] for place in (places // self.count).tolist()]
             answers = numbers[places].tolist()
-            # see `Evaluator.in_batches`
-            with (
-                torch.no_grad() if is_sharded(evaluator.model) else torch.inference_mode(),
-                evaluator.runtime.autocast(),
-            ):
+            with evaluator.runtime.generating():
                 return self.scorer.continued(evaluator.model, asked, evaluator.tokenizer, self.decoding, answers)
 
         if (made := unless_out_of_memory(work, batch)) is not None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from data_manager import DataManager
 from finetuning.config.schema import Settings
 from finetuning.device.runtime import Runtime
 from finetuning.inference.chat import ChatSession, HangulStreamer
 from finetuning.inference.evaluator import Evaluator
+from finetuning.inference.predictor import Predictor
 from finetuning.tasks.generation.chat.encoding import prompt_ids
 from finetuning.tasks.generation.chat.shapes import Conversation
 from finetuning.tasks.generation.chat.template import ChatTemplate
@@ -69,17 +74,26 @@ def test_a_conversation_that_outgrows_the_model_loses_its_oldest_turns_whole(tin
         assert len(fitting) < len(left_out)
 
 
-def test_an_answer_that_is_stopped_ends_with_the_token_that_is_there(tiny_causal: Path) -> None:
+def evaluator_of(folder: Path, cache: Path, precision: str = "no") -> Evaluator:
+    """A causal model whose answers have 12 tokens."""
+    from accelerate.state import AcceleratorState
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    said: dict[str, object] = {"model": {"task": "text-generation"}, "generation": {"max_new_tokens": 12}}
-    settings, runtime = Settings.model_validate(said), Runtime(Accelerator(cpu=True))
-    task, tokenizer = find_task(settings), AutoTokenizer.from_pretrained(tiny_causal)
-    tokenizer.chat_template = TEMPLATE
-    model = AutoModelForCausalLM.from_pretrained(tiny_causal, dtype=torch.float32)
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier test's precision
+    said: dict[str, object] = {
+        "model": {"task": "text-generation"}, "generation": {"max_new_tokens": 12},
+        "data": {"dataset_cache_dir": str(cache)},
+    }  # fmt: skip
+    settings, runtime = Settings.model_validate(said), Runtime(Accelerator(cpu=True, mixed_precision=precision))
+    task, tokenizer = find_task(settings), AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template, tokenizer.pad_token = TEMPLATE, tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.generation_config.eos_token_id = None  # every answer has all of its tokens
     memory = MemoryManager(settings, runtime.device, 64)
-    evaluator = Evaluator(task, model, tokenizer, (), 64, runtime, memory, lambda: None)
+    return Evaluator(task, model, tokenizer, (), 64, runtime, memory, lambda: None)
+
+
+def test_an_answer_that_is_stopped_ends_with_the_token_that_is_there(tiny_causal: Path, tmp_path: Path) -> None:
     tokens = 0
 
     def third() -> bool:
@@ -87,8 +101,37 @@ def test_an_answer_that_is_stopped_ends_with_the_token_that_is_there(tiny_causal
         tokens += 1
         return tokens == 3
 
-    conversation = ChatSession(evaluator, lambda piece: None, third)
+    conversation = ChatSession(evaluator_of(tiny_causal, tmp_path), lambda piece: None, third)
     conversation.reply("안녕")
     assert tokens == 3
     conversation.reply("그리고")  # the next answer is not stopped
     assert tokens == 3 + 12
+
+
+class CountedCasts(TorchDispatchMode):
+    """Counts how often each weight is cast."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.names = {weight.data_ptr(): name for name, weight in model.named_parameters() if weight.dim() == 2}
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.names:
+            self.found[self.names[args[0].data_ptr()]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_an_answer_casts_each_weight_once_for_all_of_its_tokens(tiny_causal: Path, tmp_path: Path) -> None:
+    evaluator = evaluator_of(tiny_causal, tmp_path, "bf16")
+    with CountedCasts(evaluator.model) as counted:
+        ChatSession(evaluator, lambda piece: None).reply("안녕")
+    assert len(counted.found) > 5 and set(counted.found.values()) == {1}
+
+
+def test_generated_texts_cast_each_weight_once_for_all_of_their_tokens(tiny_causal: Path, tmp_path: Path) -> None:
+    evaluator = evaluator_of(tiny_causal, tmp_path, "bf16")
+    unlabelled = DataManager(evaluator.task.settings, evaluator.task).load_unlabelled(None, ["안녕\n", "그리고\n"])
+    with CountedCasts(evaluator.model) as counted:
+        made = [one for _, one in zip(range(2), Predictor(evaluator).predict(unlabelled), strict=True)]
+    assert len(made) == 2 and len(counted.found) > 5 and set(counted.found.values()) == {1}
