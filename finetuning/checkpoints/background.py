@@ -43,8 +43,14 @@ class BackgroundSaver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.wait()
-        self._pool.shutdown()
+        try:
+            self.wait()
+        except Exception as failed:
+            if error is None:
+                raise
+            _log.warning("스텝 %s 체크포인트를 저장하지 못했습니다: %r", f"{self._step:,}", failed)
+        finally:
+            self._pool.shutdown()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Wait for the previous write, copy the state and start to write the copy.
@@ -108,9 +114,13 @@ class BackgroundSaver:
 
     def _write(self, checkpoint: Checkpoint) -> None:
         try:
-            self._path = self.store.save(checkpoint)
+            self._path = self._saved(checkpoint)
         except BaseException as error:  # nobody would see an error that is raised in the thread
             self._error = self._without_memory() if is_out_of_memory(error) else error
+
+    def _saved(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint and return its folder."""
+        return self.store.save(checkpoint)
 
     def _without_memory(self) -> ResourceError:
         return ResourceError(

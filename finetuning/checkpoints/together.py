@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exceptions import ModelError, ResourceError
+from exceptions import ModelError
 from finetuning.checkpoints.background import BackgroundSaver, copied_if_it_fits
 from finetuning.checkpoints.manifest import facts_of, shards_in, state_text, write_state
 from finetuning.checkpoints.store import CheckpointStore
@@ -48,7 +48,7 @@ class TogetherSaver(BackgroundSaver):
         copy = copied_if_it_fits(checkpoint, size_here(checkpoint), self.runtime.processes_here)
         return None if self.runtime.maximum(float(copy is None)) else copy
 
-    def _write(self, checkpoint: Checkpoint) -> None:
+    def _saved(self, checkpoint: Checkpoint) -> Path:
         store, runtime, target = self.store, self.runtime, self.store.path_of(checkpoint.progress.step)
         disks, is_keeper = store.disks, store.disks.keeper == runtime.process
         partial = runtime.from_main(store.partial_of(target))
@@ -70,11 +70,11 @@ class TogetherSaver(BackgroundSaver):
             together(lambda: store.publish(partial, target), is_keeper and not runtime.is_main)
             together(lambda: store.publish(partial, target), runtime.is_main)
             together(lambda: store.settle(target), is_keeper)
-            self._path = target
-        except ResourceError as error:
-            self._error = error
+        except BaseException:
             if is_keeper:
                 discard(partial)
+            raise
+        return target
 
     def _on_disk(self, work: Callable[[], None], target: Path) -> None:
         remedy = self.store.remedy("디스크의 남은 공간과 쓰기 권한을 확인한 뒤")

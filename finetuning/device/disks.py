@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +65,9 @@ def disks_behind(folder: Path, runtime: Runtime) -> Disks:
     if runtime.processes == 1:
         return ONE_DISK
     token = runtime.from_main(secrets.token_hex(8))
-    marks = runtime.by_process(f"{_MARK}{token}-{os.getpid()}" if runtime.is_first_here else None)
-    with _marked(folder, marks[runtime.process], runtime):
+    own = f"{_MARK}{token}-{runtime.process}-{os.getpid()}"  # containers may have processes of equal numbers
+    marks = runtime.by_process(own if runtime.is_first_here else None)
+    with _marked(folder, marks, runtime):
         seen = [rank for rank, mark in enumerate(marks) if mark is not None and (folder / mark).exists()]
         sees = runtime.by_process(min(seen, default=runtime.process))
     keepers, hosts = tuple(sorted(set(sees))), runtime.by_process(socket.gethostname())
@@ -75,14 +76,15 @@ def disks_behind(folder: Path, runtime: Runtime) -> Disks:
 
 
 @contextmanager
-def _marked(folder: Path, mark: str | None, runtime: Runtime) -> Iterator[None]:
-    made = missing_folders(folder)
+def _marked(folder: Path, marks: Sequence[str | None], runtime: Runtime) -> Iterator[None]:
+    made, mark = missing_folders(folder), marks[runtime.process]
 
     def leave() -> None:
         if mark is not None:
             with writing("output_dir에 쓸 수 없습니다", folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                discard_leftovers(folder.glob(f"{_MARK}*"))
+                # never those of this start: processes of other machines seem to be dead from here
+                discard_leftovers(path for path in folder.glob(f"{_MARK}*") if path.name not in marks)
                 (folder / mark).touch()
 
     try:

@@ -18,7 +18,7 @@ from finetuning.checkpoints.background import BackgroundSaver
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.types import Checkpoint, Progress
 from tests.support.forked import run_group
-from tests.support.saves_together import save_and_change
+from tests.support.saves_together import save_and_change, save_and_fail
 
 
 class HeldStore(CheckpointStore):
@@ -162,4 +162,11 @@ def test_a_write_that_runs_out_of_memory_counts_as_failed(tmp_path: Path, monkey
 @pytest.mark.parametrize("memory", ["room", "none"])
 def test_processes_save_what_they_divide_while_training_goes_on(memory: str, tmp_path: Path) -> None:
     done = run_group(2, [str(tmp_path / "run"), memory], tmp_path, program=save_and_change)
+    assert [code for code, *_ in done] == [0, 0], done
+
+
+@pytest.mark.skipif(os.name != "posix", reason="gloo is tried where processes are forked")
+@pytest.mark.parametrize("error", ["memory", "defect"])
+def test_a_divided_save_that_fails_in_one_process_has_failed_in_all(error: str, tmp_path: Path) -> None:
+    done = run_group(2, [str(tmp_path / "run"), error], tmp_path, program=save_and_fail)
     assert [code for code, *_ in done] == [0, 0], done

@@ -1,4 +1,4 @@
-"""A member of a group of processes that saves a divided model, and changes it as soon as `save` returns."""
+"""Members of a group of processes that save a divided model, and change it as soon as `save` returns, or fail."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ def save_and_change(words: list[str]) -> int:
     from finetuning.types import Checkpoint, Progress
 
     folder, memory = words
-    runtime = start_runtime("no", deterministic=False)
-    model: Any = torch.nn.Linear(6, 5)
-    torch.nn.init.ones_(model.weight)
-    torch.nn.init.ones_(model.bias)
-    fully_shard(model)
+    runtime, model = start_runtime("no", deterministic=False), _divided()
     store, returned, write = CheckpointStore(Path(folder), keep=2), threading.Event(), together.write_shards
 
     def write_later(*arguments: Any) -> None:
@@ -47,3 +43,59 @@ def save_and_change(words: list[str]) -> int:
     assert all(bool((parameter.to_local() == 1).all()) for parameter in model.parameters())
     torch.distributed.destroy_process_group()
     return 0
+
+
+def save_and_fail(words: list[str]) -> int:
+    """Save twice; the first save fails in the last process alone. The words are the folder of the run and the error."""
+    from exceptions import ResourceError
+    from finetuning.checkpoints import together
+    from finetuning.checkpoints.store import CheckpointStore
+    from finetuning.checkpoints.together import TogetherSaver
+    from finetuning.device.runtime import start_runtime
+    from finetuning.types import Checkpoint, Progress
+
+    error = {"memory": MemoryError(), "defect": KeyError("defect")}[words[1]]
+    expected: type[Exception] = {"memory": ResourceError, "defect": KeyError}[words[1]]
+    runtime, model = start_runtime("no", deterministic=False), _divided()
+    store, write = CheckpointStore(Path(words[0]), keep=2), together.facts_of
+
+    def fail(*arguments: Any) -> Any:
+        if runtime.process == runtime.processes - 1:
+            raise error
+        return write(*arguments)
+
+    with TogetherSaver(store, runtime) as saver:
+        together.facts_of = fail
+        saver.save(Checkpoint(dict(model.named_parameters()), {}, {}, Progress(0, 1, 1), {}))
+        try:
+            saver.finish()
+        except expected as told:
+            assert words[1] == "defect" or "메모리가 부족해" in str(told), told
+        else:
+            raise AssertionError("a save that failed was taken for one that did not")
+        runtime.together(lambda: None)  # the one that keeps the folder has cleared it
+        assert list(store.folder.iterdir()) == []
+        runtime.together(lambda: None)  # all have looked
+        together.facts_of = write
+        saver.save(Checkpoint(dict(model.named_parameters()), {}, {}, Progress(0, 2, 2), {}))
+        saver.finish()
+        assert store.newest() == store.path_of(2)
+        runtime.together(lambda: None)
+        try:  # an error of the block is not replaced by that of a save
+            with TogetherSaver(store, runtime) as other:
+                together.facts_of = fail
+                other.save(Checkpoint(dict(model.named_parameters()), {}, {}, Progress(0, 3, 3), {}))
+                raise ValueError("diverged")
+        except ValueError as ended:
+            assert str(ended) == "diverged"
+    torch.distributed.destroy_process_group()
+    return 0
+
+
+def _divided() -> Any:
+    """A model of ones that the processes divide."""
+    model: Any = torch.nn.Linear(6, 5)
+    torch.nn.init.ones_(model.weight)
+    torch.nn.init.ones_(model.bias)
+    fully_shard(model)
+    return model
