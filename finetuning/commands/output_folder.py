@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _WRITTEN = (
     *MODEL_FILES, "adapter_model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "chat_template.jinja", "README.md", "settings.yaml", "summary.json", "metrics.jsonl", "samples.json",
-    "trace.json", "vocabulary.json", "best.json", "trackers.json", "modules.json",
+    "trace.json", "vocabulary.json", "best.json", "trackers.json", "modules.json", "long_documents.json",
     "config_sentence_transformers.json", "sentence_bert_config.json", *FILES,
 )  # fmt: skip
 

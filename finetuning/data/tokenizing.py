@@ -101,6 +101,7 @@ def _encoded(table: Dataset, encode: Encode) -> Generator[pa.RecordBatch]:
 
     processes = min(parallel.cores(), len(starts), _MOST_PROCESSES)
     if processes > 1 and len(table) >= _ROWS_WORTH_PROCESSES and parallel.can_fork():
+        encode(table[:1])  # what it loads where it is first needed, such as Kiwi's model, is loaded once for all
         with closing(parallel.in_processes(make, starts, processes)) as batches:
             yield from batches
     else:

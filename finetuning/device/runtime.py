@@ -148,7 +148,8 @@ class Runtime:
     def generating(self) -> Iterator[None]:
         """Run the block as texts are generated: without gradients, and with one cast of each weight for all tokens.
 
-        Autocast keeps no casts in inference mode, so that each token would cast the whole model anew.
+        Autocast keeps no casts in inference mode, so that each token would cast the whole model anew. It keeps those
+        of float32 weights that are not frozen; a frozen base beside an adapter is in the run's precision already.
         """
         with torch.inference_mode(False), torch.no_grad(), self.autocast():
             yield

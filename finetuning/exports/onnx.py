@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FILE, _VECTOR = "model.onnx", "sentence_embedding"
+_OF_DOCUMENTS = """
+
+긴 텍스트는 `long_documents.json`에 적힌 대로 겹치는 구간으로 나누어 구간마다 계산하고, logits의 평균을 쓰세요."""
 _TEXTS = (
     "정말 재미있게 봤습니다.",
     "별로였어요",
@@ -197,7 +200,7 @@ from transformers import AutoConfig, AutoTokenizer
 config, tokenizer = AutoConfig.from_pretrained("{{folder}}"), AutoTokenizer.from_pretrained("{{folder}}")
 session = onnxruntime.InferenceSession("{{folder}}/{_FILE}")
 outputs = session.run(None, dict(tokenizer(["{text}"], padding=True, return_tensors="np")))  # {made}
-```"""
+```{_OF_DOCUMENTS if task.settings.text_classification.long_documents == "pool" else ""}"""
 
 
 _DONE = "ONNX 파일을 저장했습니다"

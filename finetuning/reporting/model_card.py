@@ -80,4 +80,4 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 이 폴더에는 어댑터만 있고, 베이스 모델은 학습할 때의 경로\
 (`adapter_config.json`의 `base_model_name_or_path`)에서 읽습니다. \
 `python finetuning_app.py export --output_dir 이_폴더`로 베이스 모델에 병합하면 \
-{"`pipeline()`으로" if loading.pipeline else "베이스 모델 없이"} 쓸 수 있습니다."""
+{"`pipeline()`으로" if loading.pipeline and not loading.usage else "베이스 모델 없이"} 쓸 수 있습니다."""

@@ -88,7 +88,7 @@ def run_html(row: RunRow, say: Say) -> str:
     address = f"/run-file/{quote(row.name)}"
     if (row.folder / ERRORS).is_file():
         heading, more = say("틀린 행 (확신이 큰 것부터)", "Wrong rows (the surest first)"), say("모두 내려받기", "All")
-        parts.append(f"<h4>{shown(heading)}</h4>{_wrong(row.folder / ERRORS)}")
+        parts.append(f"<h4>{shown(heading)}</h4>{wrong_rows(row.folder / ERRORS)}")
         parts.append(f"<p><a href='{address}/{ERRORS}'>{shown(more)} ({ERRORS})</a></p>")
     if (row.folder / PAGE).is_file():
         title = say("학습 보고서", "Report")
@@ -100,13 +100,16 @@ def run_html(row: RunRow, say: Say) -> str:
     return "".join(parts)
 
 
-def _wrong(path: Path) -> str:
+def wrong_rows(path: Path) -> str:
+    """Return the first rows of errors.csv as a table."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         rows = list(itertools.islice(reader, _WRONG_ROWS))
-    return record_table(reader.fieldnames or [], ({name: _rounded(cell) for name, cell in row.items()} for row in rows))
+    columns = reader.fieldnames or []
+    own = next((name for name in ("predicted_score", "score") if name in columns), None)
+    return record_table(columns, ({name: _shown(cell, name == own) for name, cell in row.items()} for row in rows))
 
 
-def _rounded(cell: str | None) -> str | None:
-    """Return a score as a person reads it; other cells as they are."""
-    return f"{float(cell):.3f}" if cell and _SCORE.fullmatch(cell) else cell
+def _shown(cell: str | None, is_score: bool) -> str | None:
+    """Return the program's own score as a person reads it; the user's cells as they are."""
+    return f"{float(cell):.3f}" if cell and is_score and _SCORE.fullmatch(cell) else cell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -52,28 +53,6 @@ def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
         beside = gr.update(choices=[(say("없음", "none"), ""), *found])
         return gr.update(choices=found, value=value), beside, unasked
 
-    def answered(models: tuple[tuple[str, Model], ...], earlier: str, *texts: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the conversation, what is kept of it, and the updates of the first box and the two buttons."""
-        as_is = [gr.skip()] * 3
-        if not models or not texts[0].strip():
-            yield _talk(earlier) + problem(say("글을 먼저 쓰세요.", "Type a text first.")), earlier, *as_is
-            return
-        chats = models[0][1].chats
-        finished = f"{earlier}<p class='asked'>{shown(texts[0])}</p>" if chats else ""
-        waits = gr.update(value=say("답하고 있습니다", "Answering"), interactive=False)
-        framed = _talk if chats else str
-        yield framed(finished), earlier, "" if chats else gr.skip(), waits, gr.update(visible=chats)
-        try:
-            for folder, model in models:
-                for part in _answer(work, folder, model, texts, say):
-                    yield framed(finished + _headed(folder, part, len(models) > 1)), earlier, *as_is
-                finished += _headed(folder, part, len(models) > 1)
-        except FinetuningError as error:
-            told = framed(finished) + problem(error.what, error.where, error.remedy)
-            yield told, earlier, texts[0] if chats else gr.skip(), *as_is[1:]
-            return
-        yield framed(finished), finished if chats else "", *as_is
-
     def hushed(models: tuple[tuple[str, Model], ...]) -> None:
         for folder, _ in models:
             work.hush(folder)
@@ -86,7 +65,7 @@ def build_try(work: Work, say: Say, tab: gr.Tab) -> None:
     tab.select(listed, [first, newest], [first, second, newest])
     load.click(partial(_loaded, work, say), [first, second, tokens, warmth],
                [state, opened, answers, talk, *boxes, generation, buttons, again, whole])  # fmt: skip
-    asked = gr.on([ask.click, *(box.submit for box in boxes)], answered, [opened, talk, *boxes],
+    asked = gr.on([ask.click, *(box.submit for box in boxes)], partial(answered, work, say), [opened, talk, *boxes],
                   [answers, talk, boxes[0], ask, hush], show_progress_on=answers)  # fmt: skip
     # also where an answer failed
     asked.then(lambda: (gr.update(value=say("답 보기", "Answer"), interactive=True), gr.update(visible=False)), None,
@@ -167,28 +146,63 @@ def _shown_boxes(model: Model, say: Say) -> list[Any]:
             gr.update(visible=not model.chats)]  # fmt: skip
 
 
-def _answer(work: Work, folder: str, model: Model, texts: tuple[str, ...], say: Say) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Part:
+    """An answer as HTML, as far as it has grown, and whether the user stopped it there."""
+
+    html: str
+    is_stopped: bool = False
+
+
+def answered(
+    work: Work, say: Say, models: tuple[tuple[str, Model], ...], earlier: str, *texts: str
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the conversation, what is kept of it, and the updates of the first box and the two buttons."""
+    as_is = [gr.skip()] * 3
+    if not models or not texts[0].strip():
+        yield _talk(earlier) + problem(say("글을 먼저 쓰세요.", "Type a text first.")), earlier, *as_is
+        return
+    chats = models[0][1].chats
+    finished = f"{earlier}<p class='asked'>{shown(texts[0])}</p>" if chats else ""
+    waits = gr.update(value=say("답하고 있습니다", "Answering"), interactive=False)
+    framed = _talk if chats else str
+    yield framed(finished), earlier, "" if chats else gr.skip(), waits, gr.update(visible=chats)
+    try:
+        for folder, model in models:
+            for part in _answer(work, folder, model, texts, say):
+                yield framed(finished + _headed(folder, part.html, len(models) > 1)), earlier, *as_is
+            finished += _headed(folder, part.html, len(models) > 1)
+            if part.is_stopped:  # who stops one answer does not wait for the other model's
+                break
+    except FinetuningError as error:
+        told = framed(finished) + problem(error.what, error.where, error.remedy)
+        yield told, earlier, texts[0] if chats else gr.skip(), *as_is[1:]
+        return
+    yield framed(finished), finished if chats else "", *as_is
+
+
+def _answer(work: Work, folder: str, model: Model, texts: tuple[str, ...], say: Say) -> Iterator[_Part]:
     """Yield a model's answer as HTML, as it grows."""
     if model.chats:
         for so_far in work.chat(folder, texts[0]):
             cut = said(say("여기서 멈췄습니다.", "Stopped here.")) if so_far.is_stopped else ""
-            yield f"<p class='text'>{shown(so_far.text)}</p>{cut}"
+            yield _Part(f"<p class='text'>{shown(so_far.text)}</p>{cut}", so_far.is_stopped)
         return
     if model.task == _PASSAGES:
         passages = [line.strip() for line in texts[1].splitlines() if line.strip()]
         if not passages:
-            yield problem(say("문서를 한 줄에 하나씩 쓰세요.", "Type passages, one a line."))
+            yield _Part(problem(say("문서를 한 줄에 하나씩 쓰세요.", "Type passages, one a line.")))
             return
         question, passage = (name for name, _ in model.columns[:2])
         asked = work.predict(folder, [{question: texts[0]}])
         found = work.predict(folder, [{passage: text} for text in passages])
-        yield nearest_html(asked[0], found, passages)
+        yield _Part(nearest_html(asked[0], found, passages))
         return
     names = [name for name, _ in model.columns][:_BOXES]
     row: Mapping[str, str] = dict(zip(names, texts, strict=False))
     roles = {role: text for (_, role), text in zip(model.columns, texts, strict=False)}
     (answer,) = work.predict(folder, [row])
-    yield answer_html(answer, row, roles, say)
+    yield _Part(answer_html(answer, row, roles, say))
 
 
 def _talk(html: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from data_manager import DataManager
+from exceptions import DataError
 from finetuning.config.schema import Settings
 from finetuning.tasks.registry import find_task
 
@@ -164,3 +165,10 @@ def test_other_objects_are_not_taken_for_a_set(tmp_path: Path, broken: dict[str,
     from finetuning.data.shapes.registry import flat_records
 
     assert flat_records(broken, "a.json") is None
+
+
+def test_entries_of_another_kind_are_told_by_their_number(tmp_path: Path) -> None:
+    odd: dict[str, Any] = copy.deepcopy(SUMMARIES)
+    odd["data"][3:6] = [None, "점심", {"header": [], "body": "점심"}]
+    with pytest.raises(DataError, match=r"3행.*4, 5, 6번째"):
+        rows_of(tmp_path / "a.json", odd, "text2text-generation")

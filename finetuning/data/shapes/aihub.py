@@ -26,11 +26,11 @@ def is_summaries(value: Any) -> bool:
 def summaries(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
     """Return a row for each dialogue: `prompt`, what each participant says on a line, and `response`, the summary."""
     rows = []
-    for one in value["data"]:
-        body, header = one.get("body") or {}, one.get("header") or {}
+    for one in map(_object, value["data"]):
+        body, header = _object(one.get("body")), _object(one.get("header"))
         said = [f"{as_text(turn.get('participantID'))}: {as_text(turn.get('utterance'))}"
-                for turn in body.get("dialogue") or () if isinstance(turn, Mapping)]  # fmt: skip
-        about = header.get("dialogueInfo") or {}
+                for turn in _objects(body.get("dialogue"))]  # fmt: skip
+        about = _object(header.get("dialogueInfo"))
         rows.append(
             {"dialogue_id": about.get("dialogueID"), "prompt": "\n".join(said), "response": body.get("summary")}
         )
@@ -45,12 +45,12 @@ def is_sessions(value: Any) -> bool:
 
 def sessions(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
     """Return a row for each session: `prompt`, what each speaker says on a line, and `response`, its summary."""
-    about = value.get("multisessionInfo") or {}
+    about = _object(value.get("multisessionInfo"))
     rows = []
-    for one in value["sessionInfo"]:
+    for one in map(_object, value["sessionInfo"]):
         said = [f"{as_text(turn.get('speaker'))}: {as_text(turn.get('utterance'))}"
-                for turn in one.get("dialog") or () if isinstance(turn, Mapping)]  # fmt: skip
-        summary = (one.get("sessionSummary") or {}).get("dialogSummary")
+                for turn in _objects(one.get("dialog"))]  # fmt: skip
+        summary = _object(one.get("sessionSummary")).get("dialogSummary")
         rows.append({
             "multisession_id": about.get("multisessionID"), "session_id": one.get("sessionID"),
             "prompt": "\n".join(said), "response": summary,
@@ -65,15 +65,15 @@ def is_precedent(value: Any) -> bool:
 
 def precedents(value: dict[str, Any], where: str) -> list[dict[str, Any]]:
     """Return a row for each question about a decision: `question`, `answer`, `context`, its gist, and `summary`."""
-    about, first = value.get("info") or {}, _first(value, "Summary")
-    kind = value.get("Class_info") or {}
+    about, first = _object(value.get("info")), _first(value, "Summary")
+    kind = _object(value.get("Class_info"))
     return [
         {
             "id": about.get("id"), "case": about.get("caseNm"), "field": kind.get("class_name"),
             "question": one.get("question"), "answer": one.get("answer"),
             "context": first.get("summ_contxt"), "summary": first.get("summ_pass"),
         }
-        for one in value["jdgmnInfo"]
+        for one in map(_object, value["jdgmnInfo"])
     ]  # fmt: skip
 
 
@@ -128,6 +128,16 @@ def _said(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     turns = [(role, f"{name}{number:02d}") for number in range(1, _TURNS + 1)
              for role, name in (("user", _HUMAN), ("assistant", _SYSTEM))]  # fmt: skip
     return [(role, text) for role, name in turns if (text := as_text(content.get(name)).strip())]
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """Return an object; an empty one for anything else, whose row is then told as one without a text."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    """Return the objects in a list; none for anything else."""
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
 def _first(value: Any, name: str) -> Mapping[str, Any]:

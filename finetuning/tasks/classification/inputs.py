@@ -35,7 +35,7 @@ class LabelledTextTask(Task):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         if settings.text_classification.long_documents == "pool":
-            self.usage = USAGE  # a pipeline reads the first window only
+            self.usage = USAGE  # a pipeline makes no windows
 
     def beside_model(self, model: PreTrainedModel, max_length: int) -> Mapping[str, Any]:
         """Return how documents are divided, where they are; see `Task.beside_model`."""
