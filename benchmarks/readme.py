@@ -20,6 +20,8 @@ _HEADS = {
         "throughput-causal": ("질문과 답, SmolLM2-135M 전체 학습, 16 × 1", "예제/초", "이 프로그램은", "손실",
                               "최대 메모리"),
         "embedding": ("KorQuAD 질문과 문서, e5-small, window 128", "예제/초", "이 프로그램은", "최대 메모리"),
+        "embedding-quality-korquad": ("학습에 쓰지 않은 KorQuAD 문서 300개에서 찾기, 시드 셋의 평균(범위)", "recall@1",
+                                      "nDCG@10"),
     },
     ENGLISH: {
         "throughput-encoder": ("NSMC, a BERT-base shape, 16 × 4", "examples a second", "this program is", "loss",
@@ -28,6 +30,8 @@ _HEADS = {
                               "this program is", "loss", "peak memory"),
         "embedding": ("KorQuAD's questions and passages, e5-small, a window of 128", "examples a second",
                       "this program is", "peak memory"),
+        "embedding-quality-korquad": ("search in 300 passages of KorQuAD not trained on, mean (range) of three seeds",
+                                      "recall@1", "nDCG@10"),
     },
 }  # fmt: skip
 _NAMES = {
@@ -42,6 +46,7 @@ _NAMES = {
         "sft-packing": "TRL `SFTTrainer`, bf16, packing(배치 구성이 달라짐)",
         "throughput-encoder bare": "상한: 패딩 없는 행으로 forward, backward, step만",
         "throughput-causal bare": "상한: 512 토큰의 행으로 forward, backward, step만",
+        "embedding untrained": "학습 전",
         "embedding ours": "이 프로그램, `batch_size` {size}",
         "embedding mnrl": "sentence-transformers, `MultipleNegativesRankingLoss`",
         "embedding cached": "sentence-transformers, `Cached...RankingLoss`, `mini_batch_size` {size}",
@@ -57,6 +62,7 @@ _NAMES = {
         "sft-packing": "TRL's `SFTTrainer`, bf16, packing (other batches)",
         "throughput-encoder bare": "limit: rows without padding, forward, backward and step alone",
         "throughput-causal bare": "limit: rows of 512 tokens, forward, backward and step alone",
+        "embedding untrained": "untrained",
         "embedding ours": "this program, `batch_size` {size}",
         "embedding mnrl": "sentence-transformers, `MultipleNegativesRankingLoss`",
         "embedding cached": "sentence-transformers, `Cached...RankingLoss`, `mini_batch_size` {size}",
@@ -117,6 +123,20 @@ def table_of(result: dict[str, Any], document: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def quality_table_of(result: dict[str, Any], document: str) -> str:
+    """The Markdown table of models that were compared after training, in the language of a document."""
+    heads, names = _HEADS[document][result["benchmark"]], _NAMES[document]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for row in result["tables"][0]["rows"]:
+        cells = [_name_of(row, "embedding", names)]
+        for metric in heads[1:]:
+            runs = row[f"{metric} by run"]
+            spread = f" ({min(runs):.4f}–{max(runs):.4f})" if len(runs) > 1 else ""
+            cells.append(f"{row[metric]:.4f}{spread}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _name_of(row: dict[str, Any], benchmark: str, names: dict[str, str]) -> str:
     """What a contender is called; `cached-32` is `embedding cached` with a size of 32."""
     if "name" in row:
@@ -144,7 +164,11 @@ def rendered(text: str, document: str) -> str:
         results = [result for part in _PARTS.get(found[2], [found[2]]) if (result := newest(part)) is not None]
         if not results:
             return found[0]
-        made = gpu_table_of(results, document) if found[2] == "gpu" else table_of(results[0], document)
+        if found[2] == "gpu":
+            made = gpu_table_of(results, document)
+        else:
+            table = quality_table_of if found[2].startswith("embedding-quality-") else table_of
+            made = table(results[0], document)
         return found[1] + made + found[3]
 
     return _BLOCK.sub(block, text)
