@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+OF_TOKENS = ("input_ids", "token_type_ids")  # columns of examples with a value for each token
 IGNORED = -100  # label of a token that has no loss, PyTorch's default `ignore_index`
 
 
@@ -294,6 +295,7 @@ class Checkpoint:
         progress: Where the run continues.
         fingerprint: JSON facts that a resumed run must share.
         shards: Folder with the tensors of a checkpoint that several processes wrote; None where they are here.
+        readers: The process that reads each file of it, where not all see one disk.
     """
 
     model: dict[str, torch.Tensor]
@@ -302,6 +304,7 @@ class Checkpoint:
     progress: Progress
     fingerprint: dict[str, Any]
     shards: Path | None = None
+    readers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -62,7 +62,20 @@ class Piece:
     reader: int
 
 
-def newest_of_all(store: CheckpointStore, runtime: Runtime) -> Path | None:
+@dataclass(frozen=True)
+class Scattered:
+    """A checkpoint that is whole over all disks, each file as it was written.
+
+    Attributes:
+        folder: Its path on each disk.
+        readers: The process that reads each file.
+    """
+
+    folder: Path
+    readers: Mapping[str, int]
+
+
+def newest_of_all(store: CheckpointStore, runtime: Runtime) -> Scattered | None:
     """Return the newest checkpoint that is whole over all disks; None without one. Every process has to call it."""
     keeps = store.disks.keeper == runtime.process
     names = {
@@ -70,42 +83,37 @@ def newest_of_all(store: CheckpointStore, runtime: Runtime) -> Path | None:
     }
     for name in sorted(names, key=lambda name: step_of(Path(name)) or 0, reverse=True):
         try:
-            _readers_of(store.folder / name, store, runtime)
+            return scattered_in(store.folder / name, store, runtime)
         except ModelError as error:
             _log.warning("%s 이전 체크포인트를 찾습니다. (%s)", error.what, error.where)
             continue
-        return store.folder / name
     return None
 
 
-def load_from_all(folder: Path, store: CheckpointStore, runtime: Runtime) -> Checkpoint:
+def load_from_all(found: Scattered, runtime: Runtime) -> Checkpoint:
     """Load a checkpoint from several disks. Every process has to call it.
 
     Args:
-        folder: The checkpoint, under the same path on each disk.
-        store: The checkpoints of the run.
+        found: The checkpoint.
         runtime: The group of processes.
 
     Returns:
         The checkpoint; tensors that several processes wrote are read by `read_from_all`.
-
-    Raises:
-        ModelError: A file is on no disk as it was written; the message names the machine that wrote it.
     """
-    readers = _readers_of(folder, store, runtime)
+    folder, readers = found.folder, found.readers
     state = runtime.from_process(readers[STATE], lambda: read_state(folder))
     if TENSORS[0] not in readers:
-        return without_tensors(state, folder)
+        return replace(without_tensors(state, folder), readers=readers)
     model, optimizer = (_sent(folder / name, readers[name], runtime) for name in TENSORS)
     return with_tensors(state, model, optimizer)
 
 
 def read_from_all(
-    folder: Path, model: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor], store: CheckpointStore,
-    runtime: Runtime,
+    found: Scattered, model: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor],
+    store: CheckpointStore, runtime: Runtime,
 ) -> None:  # fmt: skip
     """Read this process's part of a checkpoint on several disks into tensors, in place; see `read_shards`."""
-    into, readers = named(model, optimizer), _readers_of(folder, store, runtime)
+    into, folder, readers = named(model, optimizer), found.folder, found.readers
     mine = [name for name, reader in readers.items() if reader == runtime.process and name != STATE]
     pieces = sorted(
         runtime.gathered([piece for name in mine for piece in _pieces_in(folder / name, runtime.process)]),
@@ -116,14 +124,14 @@ def read_from_all(
         ends = tuple(start + length for start, length in zip(piece.offset, piece.shape, strict=True))
         saved[piece.name] = tuple(map(max, ends, saved.get(piece.name, ends)))
     check_like(saved, into, folder)
-    needed = [piece for piece in pieces if _overlap(piece, into[piece.name]) is not None]
+    needed = {piece for piece in pieces if _overlap(piece, into[piece.name]) is not None}
     to_send = set(runtime.gathered([piece for piece in needed if piece.reader != store.disks.keeper]))
     with ExitStack() as stack:
         files = dict[str, safe_open]()
         for piece in pieces:
             tensor = None
-            sees = piece.reader == store.disks.keeper
-            if piece.reader == runtime.process or (sees and piece in needed):
+            sends = piece.reader == runtime.process and piece in to_send
+            if sends or (piece.reader == store.disks.keeper and piece in needed):
                 if piece.file not in files:
                     files[piece.file] = stack.enter_context(safe_open(folder / piece.file, framework="pt"))
                 tensor = files[piece.file].get_tensor(piece.name)
@@ -133,8 +141,20 @@ def read_from_all(
                 _copy(piece, tensor, into[piece.name])
 
 
-def _readers_of(folder: Path, store: CheckpointStore, runtime: Runtime) -> dict[str, int]:
-    """Return the process that reads each file of a checkpoint; raise ModelError where not all are on the disks."""
+def scattered_in(folder: Path, store: CheckpointStore, runtime: Runtime) -> Scattered:
+    """Look which disks have which files of a checkpoint. Every process has to call it.
+
+    Args:
+        folder: The checkpoint, under the same path on each disk.
+        store: The checkpoints of the run.
+        runtime: The group of processes.
+
+    Returns:
+        The checkpoint, whole over all disks.
+
+    Raises:
+        ModelError: A file is on no disk as it was written; the message names the machine that wrote it.
+    """
     keeps = store.disks.keeper == runtime.process
     found: list[Present | ModelError | None] = runtime.by_process(_looked(folder) if keeps else None)
     failed = next((one for one in found if isinstance(one, ModelError)), None)
@@ -145,7 +165,7 @@ def _readers_of(folder: Path, store: CheckpointStore, runtime: Runtime) -> dict[
         first = of_one[0][1]
         missing = [name for name in first.files if name not in readers]
         if not missing:
-            return readers
+            return Scattered(folder, readers)
         failed = file_broken(folder, first, missing[0])
     assert failed is not None  # the keeper of the main process's disk has found something or nothing
     raise failed

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetuning.checkpoints.names import CHECKPOINTS
 from finetuning.commands.output_folder import checkpoint_to_resume
-from finetuning.commands.run_folder import is_unfinished
+from finetuning.commands.run_folder import ENDED, is_unfinished
 from finetuning.device.peers import is_elastic
 from finetuning.files import discard, missing_folders, remove_empty, writing
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _COPY = ".model.copied"
+_TEMPLATES = "additional_chat_templates"  # of a tokenizer that has several
 _READ = frozenset({".json", ".safetensors", ".jinja", ".txt", ".model", ".yaml"})  # by what loads a model
 _PART_BYTES = 2**26
 
@@ -58,21 +59,45 @@ def found_checkpoint(
         resumes = arguments.resume or arguments.checkpoint_path is not None
         path = checkpoint_to_resume(store, arguments.run, resumes, arguments.words, store.newest)
         return path, None if path is None else store.load(path)
-    from finetuning.checkpoints.scattered import load_from_all, newest_of_all
+    from finetuning.checkpoints.scattered import load_from_all, newest_of_all, scattered_in
 
     # a machine that comes first after a new start may not be the one that was first before
-    is_elsewhere = any(runtime.by_process(is_unfinished(store.folder.parent)))
-    arguments.resume = arguments.resume or (is_elastic() and is_elsewhere)
+    is_elsewhere = is_elastic() and any(runtime.by_process(is_unfinished(store.folder.parent)))
     resumes = arguments.resume or arguments.checkpoint_path is not None
-    newest = newest_of_all(store, runtime) if resumes and arguments.run.checkpoint is None else None
+    is_searched = (resumes or is_elsewhere) and arguments.run.checkpoint is None
+    newest = newest_of_all(store, runtime) if is_searched else None
+    # what others have left of a run that the first one has not is nothing to go on with
+    arguments.resume = arguments.resume or (is_elsewhere and newest is not None)
+    resumes = resumes or arguments.resume
 
     def find() -> Path | None:
-        path = checkpoint_to_resume(store, arguments.run, resumes, arguments.words, lambda: newest)
+        path = checkpoint_to_resume(
+            store, arguments.run, resumes, arguments.words, lambda: None if newest is None else newest.folder
+        )
         is_ours = path is not None and path.parent == store.folder.resolve()
         return store.folder / path.name if path is not None and is_ours else path  # as each machine finds it
 
     path = runtime.on_main(find)
-    return path, None if path is None else load_from_all(path, store, runtime)
+    if path is None:
+        return None, None
+    found = newest if newest is not None and newest.folder == path else scattered_in(path, store, runtime)
+    return path, load_from_all(found, runtime)
+
+
+def clear_copies(folder: Path, disks: Disks, runtime: Runtime) -> None:
+    """Remove the copies of the model that a killed run has left on other disks."""
+    copy = folder / _COPY
+    if disks.keeper == runtime.process and not runtime.is_main and copy.is_dir():
+        discard(copy)
+        remove_empty([folder])
+
+
+def mark_end(store: CheckpointStore, runtime: Runtime) -> None:
+    """Leave on other disks that the run has ended, which summary.json says on the first one's."""
+    newest = store.folders()[-1:]
+    if store.disks.keeper == runtime.process and not runtime.is_main and newest:
+        with suppress(OSError):  # without it the next start looks for a checkpoint and finds this one
+            (newest[0] / ENDED).touch()
 
 
 @contextmanager
@@ -105,12 +130,22 @@ def model_for_all(folder: Path, disks: Disks, runtime: Runtime) -> Iterator[Path
 
 
 def _model_files(folder: Path) -> list[str]:
-    """Return the files that a model is loaded from, by their path below the folder."""
-    found = (path.relative_to(folder) for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
+    """Return the files that a model is loaded from, by their path below the folder: other folders may be exports."""
+    found = (path for part in (folder, *_folders_of_model(folder)) for path in part.iterdir() if path.is_file())
     return sorted(
-        one.as_posix() for one in found
-        if one.suffix in _READ and not any(part.startswith(".") or part == CHECKPOINTS for part in one.parts)
+        path.relative_to(folder).as_posix() for path in found
+        if path.suffix in _READ and not path.name.startswith(".")
     )  # fmt: skip
+
+
+def _folders_of_model(folder: Path) -> list[Path]:
+    """Return the folders in which a model has files: of its modules, as `1_Pooling`, and of further templates."""
+    try:
+        modules = [str(module["path"]) for module in json.loads((folder / "modules.json").read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError):  # most models have none
+        modules = []
+    names = {Path(name).name for name in (*modules, _TEMPLATES)} - {""}
+    return sorted(folder / name for name in names if (folder / name).is_dir())
 
 
 def _hand_over(source: Path, target: Path, writes: bool, runtime: Runtime) -> None:

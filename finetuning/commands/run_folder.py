@@ -33,6 +33,7 @@ from finetuning.files import write_json
 from finetuning.korean.particles import with_particle
 
 RECORD = "run.json"
+ENDED = "ended"  # in the last checkpoint of a run, on disks without its result
 MODEL_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "adapter_config.json")
 _NUMBERED = re.compile(r".+-[1-9]\d*")
 
@@ -117,7 +118,9 @@ def is_ours(folder: Path) -> bool:
 
 def is_unfinished(folder: Path) -> bool:
     """Return whether a run stopped in the folder before its end, with a checkpoint to continue from."""
-    return not _exists(folder / "summary.json") and bool(checkpoints_in(folder / CHECKPOINTS))
+    return (
+        not _exists(folder / "summary.json") and bool(checkpoints_in(folder / CHECKPOINTS)) and not _is_marked(folder)
+    )
 
 
 def _exists(path: Path) -> bool:
@@ -132,7 +135,12 @@ def _is_folder(path: Path) -> bool:
 
 
 def _has_result(folder: Path) -> bool:
-    return any(_exists(folder / name) for name in ("summary.json", *MODEL_FILES))
+    return any(_exists(folder / name) for name in ("summary.json", *MODEL_FILES)) or _is_marked(folder)
+
+
+def _is_marked(folder: Path) -> bool:
+    """Return whether a run has ended here whose result lies on another machine's disk."""
+    return any(_exists(newest / ENDED) for newest in checkpoints_in(folder / CHECKPOINTS)[-1:])
 
 
 def _runs(output_dir: Path) -> Iterator[RunFolder]:

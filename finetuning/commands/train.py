@@ -15,7 +15,7 @@ from exceptions import ModelError, ResourceError
 from finetuning.checkpoints.lock import only_run_in
 from finetuning.commands.fitting import fitting_of
 from finetuning.commands.foresight import known_of, scored_split
-from finetuning.commands.machines import found_checkpoint, model_for_all, tell_of_disks
+from finetuning.commands.machines import clear_copies, found_checkpoint, mark_end, model_for_all, tell_of_disks
 from finetuning.commands.output_folder import (
     check_not_foreign,
     check_writable,
@@ -128,6 +128,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     # the checkpoint to continue from, and the tokenizer
     disks = disks_behind(output_dir, runtime)
     tell_of_disks(disks, session)
+    clear_copies(output_dir, disks, runtime)
     store = CheckpointStore(output_dir, session.settings.training.save_total_limit, disks)
     path, checkpoint = found_checkpoint(store, arguments, runtime)
     if checkpoint is not None and is_elastic():
@@ -153,6 +154,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     trained.memory.clean_up()  # the trained model and its optimizer, before the best model is loaded beside them
     steps = next_commands(_left_by(fitted.prepared, trained.state, arguments))
     _report(fitted, trained, tokenizer, max_length, started, steps)
+    mark_end(store, runtime)
     if arguments.run.earlier is not None:
         _log.info(
             "이번 학습은 %s 폴더에 있습니다. 이전 학습은 %s 폴더에 그대로 있습니다.", output_dir, arguments.run.earlier

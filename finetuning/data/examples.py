@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetuning.data.table import list_items, list_lengths, numbers, values_of
+from finetuning.types import OF_TOKENS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,7 +36,6 @@ class Drawn:
 
 
 PARTS, CONTENTS = "parts", "contents"  # tokens of each of an example's sequences; two int32 of a hash of each
-_OF_TOKENS = ("input_ids", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ def _sequence(example: dict[str, Any], position: int, place: int) -> dict[str, A
     start = sum(example[PARTS][:place])
     end = start + example[PARTS][place]
     low, high = example[CONTENTS][2 * place : 2 * place + 2]
-    others = {name: value for name, value in example.items() if name not in (*_OF_TOKENS, PARTS, CONTENTS)}
-    tokens = {name: example[name][start:end] for name in _OF_TOKENS if name in example}
+    others = {name: value for name, value in example.items() if name not in (*OF_TOKENS, PARTS, CONTENTS)}
+    tokens = {name: example[name][start:end] for name in OF_TOKENS if name in example}
     return {**others, **tokens, "example": position, "place": place, "content": (high << 32) | (low & 0xFFFFFFFF)}
 
 

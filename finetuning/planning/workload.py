@@ -15,7 +15,7 @@ from finetuning.device.runtime import Runtime
 from finetuning.inference.evaluator import BUDGET_FACTOR
 from finetuning.planning.types import Step, Workload
 from finetuning.tasks.base import Task
-from finetuning.types import Batch, RandomKey
+from finetuning.types import OF_TOKENS, Batch, RandomKey
 from finetuning.windows.layouts import Cut, Layout, Padded
 from finetuning.windows.order import order_of, share_of, window_of, windows_per_epoch
 
@@ -172,7 +172,7 @@ def _shortened_list(example: Mapping[str, Any], max_length: int) -> dict[str, An
     ends = np.cumsum(example["sizes"]).tolist()
     spans = [(end - size, min(size, max_length)) for end, size in zip(ends, example["sizes"], strict=True)]
     places = [start + place for start, size in spans for place in range(size)]
-    names = [name for name in ("input_ids", "token_type_ids") if name in example]
+    names = [name for name in OF_TOKENS if name in example]
     return {**example, **{name: [example[name][place] for place in places] for name in names},
             "sizes": [size for _, size in spans]}  # fmt: skip
 

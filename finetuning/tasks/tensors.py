@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from finetuning.types import Lists
+from finetuning.types import OF_TOKENS, Lists
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
-
-
-_OF_TOKENS = ("input_ids", "token_type_ids")
 
 
 def sequences_of(examples: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -20,7 +17,7 @@ def sequences_of(examples: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, An
     for example in examples:
         start = 0
         for size in example["sizes"]:
-            yield {name: example[name][start : start + size] for name in _OF_TOKENS if name in example}
+            yield {name: example[name][start : start + size] for name in OF_TOKENS if name in example}
             start += size
 
 

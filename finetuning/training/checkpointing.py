@@ -6,14 +6,13 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from exceptions import OutOfMemory, ResourceError
 from finetuning.checkpoints.background import BackgroundSaver
-from finetuning.checkpoints.scattered import read_from_all
+from finetuning.checkpoints.scattered import Scattered, read_from_all
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.tensors import optimizer_tensors, restore_model, restore_optimizer, trained_tensors
 from finetuning.checkpoints.together import TogetherSaver, read_shards
@@ -85,7 +84,8 @@ class RunCheckpoints:
         begun = factors(self.model)
         if checkpoint.shards is not None:
             allocate_states(self.stepper.optimizer)
-            self._read(checkpoint.shards, self._distinct_tensors(), self._states()[0])
+            found = Scattered(checkpoint.shards, checkpoint.readers)
+            self._read(found, self._distinct_tensors(), self._states()[0])
         elif self.shards is not None:
             restore_model(self.model, checkpoint.model)
             allocate_states(self.stepper.optimizer)
@@ -102,11 +102,11 @@ class RunCheckpoints:
         self.recorder.cut(kept.metrics_bytes, checkpoint.progress.step)
         return TrainingState.from_json(kept.training)
 
-    def _read(self, folder: Path, model: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
+    def _read(self, found: Scattered, model: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
         if self.store.disks.is_one:
-            read_shards(folder, model, optimizer)
+            read_shards(found.folder, model, optimizer)
         else:
-            read_from_all(folder, model, optimizer, self.store, self.runtime)
+            read_from_all(found, model, optimizer, self.store, self.runtime)
 
     def _metrics_bytes(self) -> int:
         """Return the size of metrics.jsonl. Records that cannot be written are no reason to save no checkpoint."""

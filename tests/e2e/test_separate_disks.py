@@ -7,8 +7,9 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from tests.support.forked import free_port, run_on_machines
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="gloo is tried where processes are forked")
+_ALONE: Mapping[str, str] = MappingProxyType({})
+_ELASTIC = {"TORCHELASTIC_MAX_RESTARTS": "1", "TORCHELASTIC_RESTART_COUNT": "0"}
 STEPS = ["step-00000004", "step-00000008", "step-00000009"]
 
 
@@ -37,10 +40,17 @@ class Machines:
             *[word for one in settings for word in ("--set", one)],
         ]  # fmt: skip
 
-    def train(self, shard: str, *more: str, disks: Sequence[int] = (0, 1), each: int = 1) -> tuple[set[int], str]:
+    def train(
+        self,
+        shard: str,
+        *more: str,
+        disks: Sequence[int] = (0, 1),
+        each: int = 1,
+        environment: Mapping[str, str] = _ALONE,
+    ) -> tuple[set[int], str]:
         """The exit codes and the log of a run on these disks, the first of them the main machine's."""
         words = [*self.words, "--set", f"distributed.shard={shard}", *more]
-        done = run_on_machines([self.disks[number] for number in disks], words, each)
+        done = run_on_machines([self.disks[number] for number in disks], words, each, environment=environment)
         return {code for code, *_ in done}, "".join(err for *_, err in done)
 
     def files(self, disk: int, pattern: str) -> list[str]:
@@ -109,6 +119,18 @@ def test_each_machine_keeps_its_shards_and_the_run_goes_on_from_all_of_them(
     assert codes == {4}, log
     assert log.count("오류: ") == log.count(f"1번 노드({host}) 몫인 shard-00002") == 1, log
     assert "Traceback" not in log
+
+    # a group that may be started again does not go on with what another machine has left of a run
+    left = machines.disks[0] / "model" / ".model.copied" / "config.json"  # by a kill
+    left.parent.mkdir()
+    left.touch()
+    codes, log = machines.train("full", disks=(1, 0), environment=_ELASTIC)
+    assert codes == {0} and "이어서 학습합니다" not in log, log
+    assert not left.parent.exists()
+    # nor with one that has ended, whichever machine comes first
+    codes, log = machines.train("full", environment=_ELASTIC)
+    assert codes == {0} and "이어서 학습합니다" not in log, log
+    assert machines.files(0, "../*/run.json") == ["run.json"] * 2
 
 
 def test_whole_models_are_saved_by_the_main_machine_and_sent_to_the_others(

@@ -90,7 +90,11 @@ def run_group(
 
 
 def run_on_machines(
-    folders: Sequence[Path], arguments: Sequence[str], each: int = 1, at_most_s: float = 200
+    folders: Sequence[Path],
+    arguments: Sequence[str],
+    each: int = 1,
+    at_most_s: float = 200,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[int, str, str]]:
     """What `run_group` returns, of machines with so many processes each, whose working directory is their own disk."""
     with tempfile.TemporaryDirectory() as name:
@@ -99,7 +103,7 @@ def run_on_machines(
             machine = {"GROUP_RANK": str(rank // each), "GROUP_WORLD_SIZE": str(len(folders)),
                        "LOCAL_RANK": str(rank % each), "LOCAL_WORLD_SIZE": str(each)}  # fmt: skip
             files = _files(Path(name) / str(rank), "")
-            starts.append(Start(arguments, folders[rank // each], files, {**place, **machine}))
+            starts.append(Start(arguments, folders[rank // each], files, {**place, **machine, **environment}))
         return _run_all(starts, at_most_s)
 
 

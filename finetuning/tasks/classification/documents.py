@@ -13,6 +13,7 @@ import numpy as np
 
 from finetuning.config.schema import TextClassificationSettings
 from finetuning.korean.sentences import SENTENCE_END, Starts
+from finetuning.types import OF_TOKENS
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +96,7 @@ def encode_documents(
     """
     encoded = tokenizer(list(texts), truncation=False, verbose=False)
     assert encoded.encodings is not None
-    names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+    names = [name for name in OF_TOKENS if name in encoded]
     columns: dict[str, list[Any]] = {name: [] for name in (*names, "sizes", "truncated")}
     before, after = _special_tokens_around(tokenizer)
     room = max(1, max_length - before - after)

@@ -12,12 +12,10 @@ from finetuning.tasks.parts import RowColumns, RowEncoder
 from finetuning.tasks.reranker.losses import OF_LISTS
 from finetuning.tasks.tensors import lists_of, pad, sequences_of
 from finetuning.tasks.text_encoding import encode_text
-from finetuning.types import Batch, RandomKey
+from finetuning.types import OF_TOKENS, Batch, RandomKey
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_OF_TOKENS = ("input_ids", "token_type_ids")
 
 
 class PairEncoder(RowEncoder):
@@ -41,7 +39,7 @@ class PairEncoder(RowEncoder):
             is_whole = all(sizes)  # a passage of which the cut leaves nothing would be missing in its list
             columns["sizes"].append(sizes if is_whole else [])
             columns["truncated"].append(any(encoded["truncated"][start:end]))
-            for name in _OF_TOKENS:
+            for name in OF_TOKENS:
                 if name in encoded:
                     tokens = list(itertools.chain.from_iterable(encoded[name][start:end]))
                     columns[name].append(tokens if is_whole else [])

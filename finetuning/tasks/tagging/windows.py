@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
+from finetuning.types import OF_TOKENS
+
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
@@ -44,7 +46,7 @@ def text_windows(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_l
         list(texts), truncation=True, max_length=max_length, stride=max_length // 4, return_overflowing_tokens=True
     )
     assert encoded.encodings is not None
-    columns: Any = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+    columns: Any = {name: encoded[name] for name in OF_TOKENS if name in encoded}
     numbered = enumerate(encoded["overflow_to_sample_mapping"])
     for position, group in groupby(numbered, key=lambda pair: pair[1]):
         members = [number for number, _ in group]
