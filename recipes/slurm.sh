@@ -21,7 +21,7 @@ nodes=$(scontrol show hostnames "${SLURM_JOB_NODELIST:?sbatch로 실행하세요
 first_node=${nodes%%$'\n'*}
 
 srun --kill-on-bad-exit=1 \
-  "${PYTHON:-python}" -m torch.distributed.run \
+  "${PYTHON:-python}" -m finetuning.device.torchrun \
   --nnodes "$SLURM_JOB_NUM_NODES" --nproc_per_node "${SLURM_GPUS_ON_NODE:-1}" --max-restarts 3 \
   --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" --rdzv_endpoint "$first_node:${MASTER_PORT:-29500}" \
   finetuning_app.py "$@"

@@ -10,6 +10,7 @@ from typing import Any
 
 from exceptions import ResourceError
 
+OWN_LAUNCHER = "FINETUNING_LAUNCHER"  # variable that device/torchrun.py sets
 _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "socket closed")
 _SOON_S = 1.0  # in which the process that failed says why
 _STAY_S = 3.0  # for which the main process waits for the others to ask who says a message
@@ -52,7 +53,8 @@ def launcher_words(environment: Mapping[str, str] = os.environ) -> list[str]:
         return ["accelerate", "launch", "--num_processes", environment.get("WORLD_SIZE", "1")]
     nodes = environment.get("GROUP_WORLD_SIZE", "1")
     more = [] if nodes == "1" else ["--nnodes", nodes, "--rdzv_endpoint", environment.get("MASTER_ADDR", "HOST")]
-    return ["torchrun", "--nproc_per_node", environment.get("LOCAL_WORLD_SIZE", "1"), *more]
+    torchrun = ["python", "-m", "finetuning.device.torchrun"] if OWN_LAUNCHER in environment else ["torchrun"]
+    return [*torchrun, "--nproc_per_node", environment.get("LOCAL_WORLD_SIZE", "1"), *more]
 
 
 def is_peer_lost(error: BaseException) -> bool:

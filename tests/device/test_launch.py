@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from exceptions import SettingsError
 from finetuning.device.launch import check_launch, unused_settings
+from finetuning.device.peers import OWN_LAUNCHER
+from finetuning.device.torchrun import launch
 from tests.support.cli import Cli
+from tests.support.launches import launched
 
 WHOLE = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -68,3 +74,21 @@ def test_settings_of_accelerate_that_differ_from_the_run_are_told() -> None:
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1",
     }  # fmt: skip
     assert unused_settings(usual, "bf16") == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="torchrun is tried where there is gloo")
+def test_a_launch_ends_with_the_code_of_the_process_that_failed(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import os, sys\nsys.exit(4 * int(os.environ['RANK']))\n", encoding="utf-8")
+    done = launched(2, program)
+    assert done.returncode == 4, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_launch_ends_as_a_shell_does_where_a_process_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: object) -> None:
+        raise ChildFailedError("program", {1: ProcessFailure(1, 2, -9, "no-file")})
+
+    monkeypatch.setattr("torch.distributed.run.run", run)
+    monkeypatch.setenv(OWN_LAUNCHER, "")
+    assert launch(["program.py"]) == 128 + 9

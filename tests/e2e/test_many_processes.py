@@ -250,9 +250,10 @@ def test_a_stop_of_the_launcher_saves_and_the_line_to_resume_names_it(
                 os.killpg(process.pid, number)
             else:  # from Slurm or Kubernetes, to the launcher alone
                 process.send_signal(number)
-    process.wait(timeout=60)
+    assert process.wait(timeout=60) == 128 + number
     said = "".join(log)
-    assert said.count("이어서 하려면: torchrun --nproc_per_node 2") == 1, said[-3000:]
+    assert said.count("이어서 하려면: python -m finetuning.device.torchrun --nproc_per_node 2") == 1, said[-3000:]
+    assert "Traceback" not in said, said[-3000:]
     assert list((tmp_path / "model" / "checkpoints").glob("step-*/manifest.json"))
 
 

@@ -48,7 +48,7 @@ def test_each_node_starts_torchrun_with_the_programs_flags(tmp_path: Path) -> No
 
     start = words.index(sys.executable)
     assert all(word.startswith("--") for word in words[:start])  # of srun
-    assert words[start + 1 : start + 3] == ["-m", "torch.distributed.run"]
+    assert words[start + 1 : start + 3] == ["-m", "finetuning.device.torchrun"]
     launch = parse_args(words[start + 3 :])
     assert (launch.nnodes, launch.nproc_per_node, launch.max_restarts) == ("3", "4", 3)
     assert (launch.rdzv_backend, launch.rdzv_id, launch.rdzv_endpoint) == ("c10d", "4711", "gpu-07:29500")

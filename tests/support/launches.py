@@ -23,4 +23,11 @@ def launched(
 
 def launcher(processes: int, *options: str) -> list[str]:
     """The words of the launcher, before the program and its flags."""
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *options]
+    return [
+        sys.executable,
+        "-m",
+        "finetuning.device.torchrun",
+        "--standalone",
+        f"--nproc_per_node={processes}",
+        *options,
+    ]
