@@ -7,8 +7,9 @@ trained model is scored twice. Constrained: the likeliest legal IOB2 tags, the l
 Free: the likeliest tag of each token, the likeliest first and last token of an answer, which is none if the last comes
 first.
 
-Every run is a process of its own and is added to the KEPT file at once: a run that is there is not repeated, so seeds
-may be measured by several commands. The table is of all runs in the file.
+Every run is a process of its own and is added to the KEPT file at once. A run that is there is not repeated, so runs
+may be divided among several commands, at the same time too. The table is of all runs in the file; `--seeds` without a
+number trains nothing and makes the table.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.kept import keep, kept
 from benchmarks.runner import ROOT, Table, call_apart, flags_of, say
 
 
@@ -58,11 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("qa", type=Path, metavar="QA_FILE")
     parser.add_argument("model", type=Path, nargs="?", default=ROOT / "examples" / "encoder", metavar="ENCODER")
     parser.add_argument("--only", choices=tuple(JOBS), nargs="+", default=list(JOBS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--words", choices=("cut", "whole"), nargs="+", default=["cut", "whole"])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--ner-rows", type=int, default=5000, help="rows, of which a fifth is for test")
     parser.add_argument("--qa-rows", type=int, default=1500, help="questions, of which a fifth is for test")
     parser.add_argument("--set", action="append", default=[], dest="settings", help="a further setting of every run")
-    parser.add_argument("--kept", type=Path, default=Path("decoding.json"), metavar="KEPT")
+    parser.add_argument("--kept", type=Path, default=Path("decoding.jsonl"), metavar="KEPT")
 
 
 def tiny(folder: Path) -> list[str]:
@@ -77,9 +80,8 @@ def tiny(folder: Path) -> list[str]:
         for n, text in enumerate(passages)
     ]  # fmt: skip
     (folder / "qa.json").write_text(json.dumps({"data": data}, ensure_ascii=False), encoding="utf-8")
-    kept = folder / "kept.json"
-    return [str(folder / "ner.tsv"), str(folder / "qa.json"), "--seeds", "0", "--kept", str(kept), "--set",
-            "training.epochs=1"]  # fmt: skip
+    return [str(folder / "ner.tsv"), str(folder / "qa.json"), "--seeds", "0", "--kept",
+            str(folder / "kept.jsonl"), "--set", "training.epochs=1"]  # fmt: skip
 
 
 def _tags(text: str) -> list[tuple[str, str]]:
@@ -94,18 +96,19 @@ def run(arguments: argparse.Namespace) -> list[Table]:
     """Train and score what is not in the file of results, and tell the means of what is."""
     for seed in arguments.seeds:
         for name in arguments.only:
-            for cut in (True, False):
-                known = {(row["task"], row["seed"], row["cut"]) for row in _kept(arguments.kept)}
-                if (name, seed, cut) in known:
+            for words in arguments.words:
+                known = {(row["task"], row["seed"], row["cut"]) for row in kept(arguments.kept)}
+                if (name, seed, words == "cut") in known:
                     continue
-                say(f"{name}, seed {seed}, words {'cut' if cut else 'whole'}")
+                say(f"{name}, seed {seed}, words {words}")
                 rows = call_apart(
                     "decoding:train_and_score", name=name, file=getattr(arguments, name).resolve(),
-                    model=arguments.model.resolve(), seed=seed, cut=cut, rows=getattr(arguments, f"{name}_rows"),
-                    settings=arguments.settings,
+                    model=arguments.model.resolve(), seed=seed, cut=words == "cut",
+                    rows=getattr(arguments, f"{name}_rows"), settings=arguments.settings,
                 )  # fmt: skip
-                _keep(arguments.kept, rows)
-    return [_means(name, [row for row in _kept(arguments.kept) if row["task"] == name]) for name in arguments.only]
+                keep(arguments.kept, rows)
+    found = kept(arguments.kept)
+    return [_means(name, [row for row in found if row["task"] == name]) for name in arguments.only]
 
 
 def train_and_score(
@@ -195,16 +198,6 @@ def _free_spans(outputs: Any, batch: Any) -> list[Any]:
 
 
 # --- results ---
-
-
-def _kept(path: Path) -> list[dict[str, Any]]:
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
-
-
-def _keep(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Add rows to the file. A command that runs beside this one may have added its own since."""
-    lines = ",\n ".join(json.dumps(row) for row in [*_kept(path), *rows])
-    path.write_text(f"[{lines}]\n", encoding="utf-8")
 
 
 def _means(name: str, rows: Sequence[dict[str, Any]]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import decoding, readme, runner, states
+from benchmarks import decoding, parsing, readme, runner, states
 from benchmarks.__main__ import NAMES, main
 from tests.support.paths import ROOT
 
@@ -90,11 +91,40 @@ def test_runs_of_decoding_are_kept_one_by_one_and_not_repeated(
                 for kind in ("constrained", "free")]  # fmt: skip
 
     monkeypatch.setattr(decoding, "call_apart", trained)
-    for seeds in (["0"], ["0", "1"]):
-        main(["decoding", "--tiny", "--only", "ner", "--kept", str(tmp_path / "kept.json"), "--seeds", *seeds])
-    assert asked == [("ner", seed, cut) for seed in (0, 1) for cut in (True, False)]
-    assert len(json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))) == 8
+    command = ["decoding", "--tiny", "--only", "ner", "--kept", str(tmp_path / "kept.jsonl")]
+    main([*command, "--words", "whole", "--seeds", "0"])
+    assert asked == [("ner", 0, False)]
+    main([*command, "--seeds", "0", "1"])
+    assert asked[1:] == [("ner", 0, True), ("ner", 1, True), ("ner", 1, False)]
+    capsys.readouterr()
+    main([*command, "--seeds"])
+    assert len(asked) == 4
     assert "| cut | constrained | 10 | 0, 1 | 0.125 | 0, 0.25 |" in capsys.readouterr().out
+
+
+def test_runs_of_parsing_are_kept_and_told_by_encoder_and_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def trained(arguments: argparse.Namespace, seed: int, mine: dict[str, Any]) -> list[dict[str, Any]]:
+        asked.append((mine["parser"], seed))
+        scores = {"uas": seed / 4, "las": 0.5, "klue_uas_macro_f1": 0.5, "klue_las_macro_f1": 0.5}
+        return [{"seed": seed, **parser, "sentences": 8, "words": 40, **scores}
+                for parser in ({"parser": "the next word"}, mine)]  # fmt: skip
+
+    monkeypatch.setattr(parsing, "train_and_score", trained)
+    command = ["parsing", "--tiny", "--kept", str(tmp_path / "kept.jsonl"), "--seeds", "0", "1"]
+    for encoder in ("one", "one", "other"):
+        monkeypatch.setattr(parsing, "tiny", lambda folder, encoder=encoder: ["dp.tsv", encoder])
+        main(command)
+    assert asked == [("one", 0), ("one", 1), ("other", 0), ("other", 1)]
+    lines = capsys.readouterr().out.splitlines()[-9:]
+    assert [line.split(" | ")[:2] for line in lines] == [
+        [f"| {seed}", parser] for seeds in (["0", "1"], ["mean"])
+        for parser in ("the next word", "one", "other") for seed in seeds
+    ]  # fmt: skip
+    assert all(line.startswith("| mean") == ("| 0.125 | 0.5 |" in line) for line in lines)
 
 
 def test_made_dialogues_have_the_published_shape_and_naive_states_are_scored(tmp_path: Path, real_data: Path) -> None:
