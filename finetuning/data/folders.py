@@ -21,18 +21,26 @@ _SPLIT_PREFIXES = {  # Korean nouns are compounded: 학습데이터, 검증용
 }  # fmt: skip
 _SHARD = re.compile(r"(.*?)[-_.]?(\d{4,6})-of-(\d{4,6})(-[0-9a-f]{8,})?")
 _STATE = "state.json"  # of a split that `save_to_disk` wrote
-_OFFICE_OWNER = "~$"  # Office puts such a file beside one that it has open
+HIDDEN = (".", "~$", "__MACOSX")  # names of hidden files, of Office's beside one that is open, of macOS in archives
 _DATA = "data"  # the folder in which the Hub keeps a dataset's files
-_METADATA = frozenset({_STATE, "dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
+METADATA = frozenset({_STATE, "dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
 Files = tuple[Path, ...]
 
 
 def splits_in(name: str) -> set[str]:
     """Return the splits that a name's words mean; if no whole word does, the beginnings of Korean words count."""
+    starts = _SPLIT_PREFIXES.items()
+    return split_words_in(name) or {split for word in _words(name) for start, split in starts if word.startswith(start)}
+
+
+def split_words_in(name: str) -> set[str]:
+    """Return the splits that whole words of a name mean, such as `1.Training`."""
+    return {_SPLIT_WORDS[word] for word in _words(name) if word in _SPLIT_WORDS}
+
+
+def _words(name: str) -> list[str]:
     composed = unicodedata.normalize("NFC", name).casefold()
-    words = "".join(letter if letter.isalpha() else " " for letter in composed).split()
-    exact = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
-    return exact or {split for word in words for start, split in _SPLIT_PREFIXES.items() if word.startswith(start)}
+    return "".join(letter if letter.isalpha() else " " for letter in composed).split()
 
 
 def files_by_split(folder: Path, config: str | None = None) -> dict[str, Files]:
@@ -51,14 +59,25 @@ def files_by_split(folder: Path, config: str | None = None) -> dict[str, Files]:
     Raises:
         DataError: No file is of a split, or several files are of one split.
     """
+    found = named_files(folder, config)
+    if not found:
+        raise nothing_found(folder)
+    return found
+
+
+def named_files(folder: Path, config: str | None = None) -> dict[str, Files]:
+    """Find the files of a folder by split, as `files_by_split` does; none if no file is of a split."""
     if config is not None and (folder / config).is_dir():
-        return files_by_split(folder / config)
+        return named_files(folder / config)
     found = _of_saved(folder) or _by_names(folder) or _by_folders(folder)
     if not found and (folder / _DATA).is_dir():
         found = _by_names(folder / _DATA) or _by_folders(folder / _DATA)
-    if not found:
-        raise _nothing_found(folder)
     return found
+
+
+def configurations(folder: Path) -> list[str]:
+    """Return the folders in which files are named after splits: the configurations of a dataset of the Hub."""
+    return [path.name for path in _folders_in(folder) if _by_names(path)]
 
 
 def unread_beside(read: Iterable[Path]) -> list[Path]:
@@ -151,18 +170,18 @@ def _files_in(folder: Path) -> list[Path]:
         for path in sorted(folder.iterdir())
         if path.is_file()
         and (is_supported(path) or not path.suffix)
-        and path.name not in _METADATA
-        and not path.name.startswith((".", _OFFICE_OWNER))
+        and path.name not in METADATA
+        and not path.name.startswith(HIDDEN)
     ]
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(HIDDEN)]
 
 
-def _nothing_found(folder: Path) -> DataError:
-    configs = [path.name for path in _folders_in(folder) if _by_names(path)]
-    if configs:
+def nothing_found(folder: Path) -> DataError:
+    """Return the error that says what a folder without a split has instead."""
+    if configs := configurations(folder):
         return DataError(
             f"설정(config)이 여럿인 데이터셋입니다: {', '.join(configs[:20])}",
             where=str(folder),

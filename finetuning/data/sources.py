@@ -12,12 +12,14 @@ from typing import Any
 
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import DataSettings
-from finetuning.data.folders import Files, files_by_split, splits_in, unread_beside
+from finetuning.data.archives import is_archive
+from finetuning.data.folders import Files, configurations, named_files, nothing_found, splits_in, unread_beside
 from finetuning.data.formats.class_names import information_beside
 from finetuning.data.formats.registry import check_path, is_json, is_supported, open_source
 from finetuning.data.hub import load_hub
 from finetuning.data.retrieval_folder import COLUMNS, corpus_files, incomplete, is_retrieval, judged_by_split
 from finetuning.data.shapes.registry import flat_rows
+from finetuning.data.trees import Tree, files_in_tree
 from finetuning.files import content_key, may_be_hub_id, similar_name
 
 _SHOWN = 5
@@ -60,14 +62,14 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
     if data.reads_dataset_name():
         _check_no_train_file(data)
         path = Path(data.dataset_name).expanduser()
-        if os.path.lexists(path) and not path.is_dir():
+        if os.path.lexists(path) and not path.is_dir() and not (path.is_file() and is_archive(path)):
             check_path(path)
         if not (path.is_file() or path.is_dir()):
             return {**_from_hub(data), **_opened(files, data)}
         if path.is_dir() and is_retrieval(path):
             return {**_judged(path, data), **_opened(files, data)}
-        by_name: dict[str, Files] = {"train": (path,)} if path.is_file() else _in_folder(path, data.dataset_config)
-        files = {**by_name, **files}
+        tree = _files_at(path, data)
+        files = {**tree.files, **files}
     if data.revision is not None:
         raise SettingsError(
             "data.revision은 Hugging Face Hub의 데이터셋에만 쓸 수 있습니다.",
@@ -77,20 +79,51 @@ def find_sources(data: DataSettings) -> dict[str, Raw]:
     read = [file for of_split in files.values() for file in of_split]
     _check_records(data, read)
     found = _opened(files, data)
-    if data.reads_dataset_name() and path.is_dir() and (unread := unread_beside(read)):
-        names = ", ".join(other.name for other in unread[:_SHOWN])
-        more = f" 외 {len(unread) - _SHOWN:,}개" if len(unread) > _SHOWN else ""
-        note = f"폴더에 있지만 이름에 train, validation, test가 없어 읽지 않은 파일: {names}{more}"
+    if data.reads_dataset_name() and (note := tree.note or (_unread(read) if path.is_dir() else "")):
         split, first = next(iter(found.items()))
         found[split] = replace(first, notes=(*first.notes, note))
     return found
 
 
+def _unread(read: Sequence[Path]) -> str:
+    """Return a note on the files that lie beside those which are read."""
+    if not (unread := unread_beside(read)):
+        return ""
+    names = ", ".join(other.name for other in unread[:_SHOWN])
+    more = f" 외 {len(unread) - _SHOWN:,}개" if len(unread) > _SHOWN else ""
+    return f"폴더에 있지만 이름에 train, validation, test가 없어 읽지 않은 파일: {names}{more}"
+
+
+def _files_at(path: Path, data: DataSettings) -> Tree:
+    """Return the files of a path by split: the file itself, those of a folder, or those below it and in archives."""
+    if path.is_file() and not is_archive(path):
+        return Tree({"train": (path,)}, "")
+    found = _in_folder(path, data.dataset_config) if path.is_dir() else {}
+    if "train" not in found and not (path.is_dir() and configurations(path)):
+        tree = files_in_tree(path, Path(data.dataset_cache_dir).expanduser())
+        if tree is not None and found.keys() <= tree.files.keys():
+            return tree
+    if not found:
+        raise nothing_found(path) if path.is_dir() else _nothing_in_archive(path)
+    return Tree(found, "")
+
+
 def _in_folder(folder: Path, config: str | None) -> dict[str, Files]:
     try:
-        return files_by_split(folder, config)
+        found = named_files(folder, config)
     except DataError as error:
         raise incomplete(folder) or error from None
+    if not found and (reason := incomplete(folder)):
+        raise reason
+    return found
+
+
+def _nothing_in_archive(path: Path) -> DataError:
+    return DataError(
+        "zip에서 데이터 파일을 찾지 못했습니다.",
+        where=str(path),
+        remedy="압축을 풀어 안을 확인하고, 데이터 파일을 지정하거나 이름에 train, validation, test를 넣으세요.",
+    )
 
 
 def _existing(path: Path, setting: str) -> Path:
@@ -243,7 +276,7 @@ def raw_lines(lines: Iterable[str], columns: Sequence[str]) -> Raw:
 
 def _from_hub(data: DataSettings) -> dict[str, Raw]:
     name = data.dataset_name
-    if is_supported(Path(name)) or not may_be_hub_id(name):
+    if is_supported(Path(name)) or is_archive(Path(name)) or not may_be_hub_id(name):
         raise _no_file(name, "data.dataset_name")
     _check_records(data, ())
     found: dict[str, Raw] = {}
