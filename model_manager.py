@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,9 @@ from finetuning.models.weights import tell_new_head
 from finetuning.tasks.base import Task
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from finetuning.device.sharding import Gathering
 
 _ANY = TokenRows(0, 0)
 
@@ -236,7 +237,7 @@ class ModelManager:
 
     def save(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path,
-        weights: Mapping[str, torch.Tensor] | None = None,
+        weights: Gathering | None = None,
     ) -> None:  # fmt: skip
         """Write model and tokenizer into output_dir in `model.save_dtype`; see `models.saving.save_pretrained`."""
         base, length = base_weights(model, self.settings.model), self.settings.data.max_length

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch.distributed.checkpoint._hf_utils import CUSTOM_METADATA_KEY, DTYPE_MAP, SAVED_OFFSETS_KEY
+from torch.distributed.checkpoint._hf_utils import CUSTOM_METADATA_KEY, SAVED_OFFSETS_KEY
 
 from exceptions import ModelError
 from finetuning.checkpoints.manifest import (
@@ -35,10 +35,10 @@ from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.together import check_like, named
 from finetuning.device.runtime import Runtime
 from finetuning.device.sharding import own_part, own_region
+from finetuning.models.streamed import DTYPES
 from finetuning.types import Checkpoint
 
 _log = logging.getLogger(__name__)
-_DTYPES = {**DTYPE_MAP, "BOOL": torch.bool}
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def read_from_all(
                     files[piece.file] = stack.enter_context(safe_open(folder / piece.file, framework="pt"))
                 tensor = files[piece.file].get_tensor(piece.name)
             if piece in to_send:
-                tensor = runtime.spread(tensor, piece.shape, _DTYPES[piece.dtype], piece.reader)
+                tensor = runtime.spread(tensor, piece.shape, DTYPES[piece.dtype], piece.reader)
             if tensor is not None:
                 _copy(piece, tensor, into[piece.name])
 

@@ -43,13 +43,13 @@ from finetuning.reporting.trackers import check_trackers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetuning.checkpoints.store import CheckpointStore
     from finetuning.data.examples import Examples
     from finetuning.device.budget import TokenBudget
     from finetuning.device.disks import Disks
+    from finetuning.device.sharding import Gathering
     from finetuning.inference.evaluator import Evaluator
     from finetuning.reporting.profile import PhaseTimes
     from finetuning.reporting.quality import Untrained
@@ -343,7 +343,7 @@ def _left_by(prepared: Prepared, state: TrainingState, arguments: argparse.Names
 
 def _keep_model(
     session: Session, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
-    weights: Mapping[str, torch.Tensor] | None,
+    weights: Gathering | None,
 ) -> None:  # fmt: skip
     """Save the model and its settings as the result of the run; remove the card and metrics of the model before."""
     ConfigManager.save(session.settings, session.output_dir / "settings.yaml")  # first: no model without its settings

@@ -6,7 +6,8 @@ backward pass of a window. Source: Zhao et al. 2023; torchtitan's use of `fully_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -192,22 +193,36 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_tensors(tensors: dict[str, torch.Tensor], keeps: bool) -> dict[str, torch.Tensor]:
-    """Gather tensors one by one into the CPU's memory. Every process has to call it.
+class Gathering:
+    """Tensors that the processes make whole one by one, in one order, so that none holds all of them.
+
+    Every process has to call `finish`, also one whose work on a tensor has failed: the others wait for it.
 
     Args:
-        tensors: Tensors by name, the same names in every process.
-        keeps: Whether this process gets them.
-
-    Returns:
-        The whole tensors, where they are asked for; names of one tensor keep one.
+        tensors: Tensors by name, the same names in every process. Names of one tensor are gathered once.
     """
-    found: dict[int, torch.Tensor] = {}
-    for key, tensor in {id(tensor): tensor for tensor in tensors.values()}.items():  # a tied one once in all processes
-        gathered = whole(tensor)
-        if keeps:
-            found[key] = gathered.detach().to("cpu", copy=not isinstance(tensor, DTensor))
-    return {name: found[id(tensor)] for name, tensor in tensors.items()} if keeps else {}
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.outline = {name: torch.empty(one.shape, dtype=one.dtype, device="meta") for name, one in tensors.items()}
+        names: dict[int, list[str]] = {}
+        for name, tensor in tensors.items():
+            names.setdefault(id(tensor), []).append(name)
+        self._left = deque((own, tensors[own[0]]) for own in names.values())
+
+    def __iter__(self) -> Iterator[tuple[Sequence[str], torch.Tensor]]:
+        """Yield each tensor that is left with its names; one that is not divided is the tensor itself."""
+        while self._left:
+            names, tensor = self._left.popleft()
+            yield names, whole(tensor).detach()
+
+    def in_memory(self) -> dict[str, torch.Tensor]:
+        """Return all tensors that are left in the CPU's memory; names of one tensor keep one."""
+        return {name: one for names, tensor in self for one in [tensor.to("cpu", copy=True)] for name in names}
+
+    def finish(self) -> None:
+        """Gather what is left, and keep nothing of it."""
+        for _ in self:
+            pass
 
 
 def is_divided(tensor: torch.Tensor) -> bool:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from finetuning.device.sharding import Gathering
+
 _log = logging.getLogger(__name__)
 
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -38,7 +40,7 @@ _WEIGHTS = re.compile(
 def save_pretrained(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, dtype: str | None,
     base: Mapping[str, str] = MappingProxyType({}), base_hash: str | None = None,
-    beside: Mapping[str, Any] = MappingProxyType({}), weights: Mapping[str, torch.Tensor] | None = None,
+    beside: Mapping[str, Any] = MappingProxyType({}), weights: Gathering | None = None,
 ) -> None:  # fmt: skip
     """Write model and tokenizer into output_dir, and remove weights of another kind from it.
 
@@ -53,12 +55,12 @@ def save_pretrained(
         base: Weight of an adapter's base → path of its file, as far as known.
         base_hash: Hash of that base, which config.json keeps; None where unknown.
         beside: JSON values of further files by their path below the folder.
-        weights: The weights by name; None for the model's own.
+        weights: The weights, where the processes divide the model; None for the model's own.
     """
     partial = output_dir / ".model.partial"
     discard(partial)
     with writing("모델을 저장하지 못했습니다", output_dir, partial=partial):
-        _write_weights(model, partial, dtype, None if weights is None else dict(weights))
+        _write_weights(model, partial, dtype, weights)
         if (partial / ADAPTER_WEIGHTS).is_file():
             write_index(base, partial)
             dtype = dtype or "float32"  # that of the adapter: others load the base in it, which may be in bfloat16 here
@@ -157,9 +159,10 @@ def plain_config(model: PreTrainedModel) -> PreTrainedConfig:
     return config
 
 
-def _write_weights(
-    model: PreTrainedModel, folder: Path, dtype: str | None, weights: dict[str, torch.Tensor] | None
-) -> None:
+def _write_weights(model: PreTrainedModel, folder: Path, dtype: str | None, gathering: Gathering | None) -> None:
+    if gathering is not None and _write_one_by_one(model, folder, dtype, gathering):
+        return
+    weights = None if gathering is None else gathering.in_memory()
     if dtype is not None:
         weights = _cast(model.state_dict() if weights is None else weights, dtype)
     with warnings.catch_warnings():
@@ -168,6 +171,20 @@ def _write_weights(
     if (folder / ADAPTER_WEIGHTS).is_file():
         add_vocabulary(folder / ADAPTER_WEIGHTS, model, weights or model.state_dict())
         save_as_lora(folder, model)
+
+
+def _write_one_by_one(model: PreTrainedModel, folder: Path, dtype: str | None, gathering: Gathering) -> bool:
+    """Write a divided model's weights as they are gathered; return False where they must be in memory together."""
+    from finetuning.models.streamed import cast, saved_one_by_one, write_one_by_one
+
+    if getattr(model, "_hf_peft_config_loaded", False):  # little, in peft's own format
+        return False
+    saved = saved_one_by_one(model, {name: cast(one, dtype) for name, one in gathering.outline.items()})
+    if saved is None:
+        return False
+    model.save_pretrained(folder, state_dict={})  # all but the weights
+    write_one_by_one(model, saved, gathering, folder, dtype)
+    return True
 
 
 def _write_config(model: PreTrainedModel, folder: Path, dtype: str | None, base_hash: str | None) -> None:
@@ -206,13 +223,10 @@ def _for_older(described: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cast(weights: Mapping[str, torch.Tensor], dtype: str) -> dict[str, torch.Tensor]:
     """Return the weights with floating-point ones in `dtype`. Tied weights stay one tensor and are written once."""
-    import torch
+    from finetuning.models.streamed import cast
 
-    target = getattr(torch, dtype)
-    cast: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    made: dict[tuple[int, torch.Size], torch.Tensor] = {}
     return {
-        name: cast.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(target))
-        if tensor.is_floating_point()
-        else tensor
+        name: made.setdefault((tensor.data_ptr(), tensor.shape), cast(tensor, dtype))
         for name, tensor in weights.items()
     }

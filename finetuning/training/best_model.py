@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 from exceptions import ResourceError
 from finetuning.checkpoints.store import CheckpointStore
 from finetuning.device.runtime import Runtime
-from finetuning.device.sharding import is_sharded, whole_tensors
+from finetuning.device.sharding import Gathering, is_sharded
 from finetuning.files import write_json
 from finetuning.training.state import TrainingState
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
@@ -40,9 +39,9 @@ def metric_of(metrics: Mapping[str, float], name: str) -> float:
 
 
 class BestModelSaver(Protocol):
-    """Saves the model as it is now as the result of the run; weights: its weights by name, where it is sharded."""
+    """Saves the model as it is now as the result of the run; weights: its weights, where it is sharded."""
 
-    def __call__(self, model: PreTrainedModel, weights: Mapping[str, torch.Tensor] | None) -> None: ...
+    def __call__(self, model: PreTrainedModel, weights: Gathering | None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,12 @@ class BestModel:
             state.evaluations_since_best = 0
             state.best_metric, state.best_step = metric if math.isfinite(metric) else None, state.step
             return
-        weights = self._whole(model) if is_sharded(model) else None
-        reason = self._save_on_main(model, weights, state.step, metric)
+        weights = _gathering_of(model) if is_sharded(model) else None
+        try:
+            reason = self._save_on_main(model, weights, state.step, metric)
+        finally:
+            if weights is not None:
+                weights.finish()  # also where the disk failed: the others gather with this process
         state.evaluations_since_best = 0
         lost, is_lost = self._lost, bool(self._runtime.maximum(float(reason is not None)))
         if lost is None or (metric >= lost.metric if greater_is_better else metric <= lost.metric):
@@ -196,16 +199,7 @@ class BestModel:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
-    def _whole(self, model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
-        """Gather a sharded model in the main process: of one with an adapter only what is trained."""
-        is_adapter = getattr(model, "_hf_peft_config_loaded", False)
-        tensors = model.state_dict(keep_vars=True)
-        kept = {name: one for name, one in tensors.items() if one.requires_grad or not is_adapter}
-        return whole_tensors(kept, keeps=self._runtime.is_main)
-
-    def _save_on_main(
-        self, model: PreTrainedModel, weights: Mapping[str, torch.Tensor] | None, step: int, metric: float
-    ) -> str | None:
+    def _save_on_main(self, model: PreTrainedModel, weights: Gathering | None, step: int, metric: float) -> str | None:
         """Return why the model could not be saved, or None."""
         if not self._runtime.is_main:
             return None
@@ -219,3 +213,10 @@ class BestModel:
             )  # fmt: skip
             return error.what
         return None
+
+
+def _gathering_of(model: PreTrainedModel) -> Gathering:
+    """Return what is saved of a sharded model: of one with an adapter only what is trained."""
+    is_adapter = getattr(model, "_hf_peft_config_loaded", False)
+    tensors = model.state_dict(keep_vars=True)
+    return Gathering({name: one for name, one in tensors.items() if one.requires_grad or not is_adapter})

@@ -43,19 +43,19 @@ def manager_of(flags: list[str], dtype: torch.dtype) -> Any:
 
 def gradient_of(manager: Any) -> dict[str, torch.Tensor]:
     """The whole gradient, after it was summed and handed to what is stepped."""
-    from finetuning.device.sharding import like, whole_tensors
+    from finetuning.device.sharding import Gathering, like
 
     shards = {} if manager.stepper.shards is None else manager.stepper.shards.local
     pairs = {
         name: (parameter, shards.get(parameter, parameter).grad) for name, parameter in manager.model.named_parameters()
     }
     found = {name: like(parameter, one) for name, (parameter, one) in pairs.items() if one is not None}
-    return {name: one.clone() for name, one in whole_tensors(found, keeps=True).items()}
+    return Gathering(found).in_memory()
 
 
 def trained(case: dict[str, Any]) -> dict[str, Any]:
     """Take the first steps of a case."""
-    from finetuning.device.sharding import whole_tensors
+    from finetuning.device.sharding import Gathering
     from finetuning.training.results import sums_and_norms
 
     os.environ["LOCAL_WORLD_SIZE"] = str(case["processes_here"])  # as on machines of so many each
@@ -78,7 +78,7 @@ def trained(case: dict[str, Any]) -> dict[str, Any]:
     return {
         "steps": [(sums[0] / result.items, norm) for (sums, norm), result in values],
         "gradient": first,
-        "weights": whole_tensors(dict(manager.model.named_parameters()), keeps=True),
+        "weights": Gathering(dict(manager.model.named_parameters())).in_memory(),
         "metrics": metrics,
         "is_sharded": manager.stepper.shards is not None,
     }

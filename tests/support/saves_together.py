@@ -92,6 +92,38 @@ def save_and_fail(words: list[str]) -> int:
     return 0
 
 
+def keep_the_best(words: list[str]) -> int:
+    """Save a best model on a disk that fails after its first tensor, and then on one that does not."""
+    from exceptions import ResourceError
+    from finetuning.checkpoints.store import CheckpointStore
+    from finetuning.device.runtime import start_runtime
+    from finetuning.training.best_model import BestModel
+    from finetuning.training.state import TrainingState
+
+    runtime, model = start_runtime("no", deterministic=False), _divided()
+    saved = dict[str, torch.Tensor]()
+    Path(words[0]).mkdir(exist_ok=True)
+
+    def save(_: Any, weights: Any) -> None:
+        if state.step == 1:
+            next(iter(weights))
+            raise ResourceError("디스크가 가득 찼습니다.", where="모델", remedy="공간을 비우세요.")
+        saved.update(weights.in_memory())
+
+    best, state = BestModel(save, CheckpointStore(Path(words[0]), keep=2), runtime), TrainingState(step=1)
+    best.keep(model, state, 0.5, greater_is_better=True)
+    assert (state.best_step, saved) == (0, {})
+    state.step = 2
+    best.keep(model, state, 0.6, greater_is_better=True)
+    assert state.best_step == 2
+    assert {name: tuple(one.shape) for name, one in saved.items()} == (
+        {"weight": (5, 6), "bias": (5,)} if runtime.is_main else {}
+    )
+    assert all(bool((one == 1).all()) for one in saved.values())
+    torch.distributed.destroy_process_group()
+    return 0
+
+
 def _divided() -> Any:
     """A model of ones that the processes divide."""
     model: Any = torch.nn.Linear(6, 5)
