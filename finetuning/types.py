@@ -51,8 +51,8 @@ class DenseTokens:
         gather: Place of each real token in the flattened padded batch, (real tokens,) int64.
         spread: Place in the dense row for each padded position, (rows, tokens) int64. A padding position
             points to the token before it.
-        bounds: Where each sequence begins in the dense row, and where the last one ends, (rows + 1,) int32. None where
-            sequences share tokens.
+        bounds: Where each sequence begins in the dense row, and where the last one ends, (sequences + 1,) int32; what
+            fills the row up to a multiple counts as a sequence. None where sequences share tokens.
         real: Which positions are real tokens, (rows, 1, 1, tokens) bool. None under causal attention, where
             padding at the end of a sequence is never attended to.
         repeated: Of tokens that stand in more than one padded row, since sequences share them: the token's place in

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from exceptions import SettingsError
 from finetuning.device.launch import check_launch, join_anew, told_if_waiting
 from finetuning.device.loss_scale import LossScale
 from finetuning.device.peers import is_elastic
@@ -168,6 +169,33 @@ class Runtime:
         """Seed dropout by run, step and process, so that a resumed run draws what a run without a stop draws."""
         sequence = np.random.SeedSequence([seed, step, self.process])
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+
+    @contextmanager
+    def adding_in_one_order(self) -> Iterator[None]:
+        """Run the block, a pass of training, with kernels that add in one order, where the run asks for such kernels.
+
+        Those of attention do so only where torch may not just warn. What lacks such a kernel is an error inside the
+        block, and a warning elsewhere: drawing texts, say, which changes no weight.
+
+        Raises:
+            SettingsError: An operation of the block has no such kernel.
+        """
+        if not torch.are_deterministic_algorithms_enabled():
+            yield
+            return
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        except RuntimeError as error:
+            if "does not have a deterministic implementation" not in str(error):
+                raise
+            raise SettingsError(
+                f"더하는 순서를 고정할 수 없는 연산이 이 모델에 있습니다: {str(error).split()[0]}",
+                where="training.deterministic: true",
+                remedy="training.deterministic을 false로 두세요. 그러면 실행할 때마다 마지막 자리가 다를 수 있습니다.",
+            ) from error
+        finally:
+            torch.use_deterministic_algorithms(True, warn_only=True)
 
     # --- processes ---
 

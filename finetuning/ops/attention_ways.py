@@ -56,6 +56,11 @@ class Call:
         """Tokens of the longest sequence."""
         return self.sequences.spread.shape[1]
 
+    @property
+    def longest_in_row(self) -> int:
+        """Tokens of the longest sequence of the row, where what fills the row up is one."""
+        return max(self.longest, self.sequences.length - len(self.sequences.gather))
+
 
 Attend = Callable[[Call], "torch.Tensor"]  # → (real tokens, heads, width)
 
@@ -169,7 +174,7 @@ def flash(call: Call) -> torch.Tensor:
     query, key, value = _of_one_dtype(call)
     reach = None if call.window is None else call.window - 1
     attended: torch.Tensor = torch.ops.aten._flash_attention_forward(
-        query, key, value, call.sequences.bounds, call.sequences.bounds, call.longest, call.longest,
+        query, key, value, call.sequences.bounds, call.sequences.bounds, call.longest_in_row, call.longest_in_row,
         call.dropout, call.is_causal, False, scale=call.scaling,
         window_size_left=reach, window_size_right=0 if call.is_causal else reach,
     )[0]  # fmt: skip
@@ -190,7 +195,7 @@ def efficient(call: Call) -> torch.Tensor:
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     attended: torch.Tensor = torch.ops.aten._efficient_attention_forward(
         query[None], key[None], value[None], None, call.sequences.bounds, call.sequences.bounds,
-        call.longest, call.longest, call.dropout, _CAUSAL if call.is_causal else _NOT_CAUSAL,
+        call.longest_in_row, call.longest_in_row, call.dropout, _CAUSAL if call.is_causal else _NOT_CAUSAL,
         compute_log_sumexp=True, scale=call.scaling,
     )[0]  # fmt: skip
     return attended[0]
@@ -226,7 +231,12 @@ def _flex_functions(device: str) -> tuple[Callable[..., Any], Callable[..., Any]
 
 def _sees(call: Call) -> Callable[..., torch.Tensor]:
     """Return FlexAttention's function of whether a token of the row sees another."""
-    sequence = call.sequences.gather // call.longest  # of each token; counted on the device, without a wait
+    import torch
+
+    sequences = call.sequences
+    missing = sequences.length - len(sequences.gather)
+    # the sequence of each token, counted on the device, without a wait; what fills the row up is one more
+    sequence = torch.nn.functional.pad(sequences.gather // call.longest, (0, missing), value=len(sequences.spread))
     window, is_causal = call.window, call.is_causal
 
     def sees(_row: torch.Tensor, _head: torch.Tensor, of: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finetuning.ops.attention_ways import Attend, Call, padded
@@ -27,13 +28,20 @@ def dense_tokens(attention_mask: torch.Tensor, attend: Attend | None = None, mul
     Args:
         attention_mask: Shape (rows, tokens); 1 for a real token, 0 for padding.
         attend: The way to compute attention; None for padded rows.
-        multiple: What the dense row's length is rounded up to a multiple of.
+        multiple: What the dense row's length is rounded up to a multiple of. For kernels that take the bounds of
+            sequences, the zeros behind the last one are a sequence, too.
 
     Returns:
         The maps.
     """
+    import torch
+
     real = attention_mask.bool()[:, None, None, :]
-    return DenseTokens(*_index_maps(attention_mask), real, attend=attend, multiple=multiple)
+    gather, spread, bounds = _index_maps(attention_mask)
+    tokens = DenseTokens(gather, spread, bounds, real, attend=attend, multiple=multiple)
+    if tokens.length == len(gather):
+        return tokens
+    return replace(tokens, bounds=torch.nn.functional.pad(bounds, (0, 1), value=tokens.length))
 
 
 def causal_tokens(lengths: Sequence[int], attend: Attend | None = None) -> DenseTokens:

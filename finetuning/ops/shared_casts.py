@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+Weights = Callable[[torch.nn.Linear], tuple[torch.Tensor, "torch.Tensor | None"]]
+
+
 class SharedCasts:
     """A model's linear layers, which share casts of their inputs inside a block.
 
@@ -22,18 +25,25 @@ class SharedCasts:
 
     Args:
         model: The model. Its output layer, which others replace while they compute losses, is left alone.
+        weights: Returns the weight and the bias that a layer computes with; by default its own.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        linear = [module for module in model.modules() if type(module) is torch.nn.Linear]
-        self._layers = [layer for layer in linear if layer is not model.get_output_embeddings()]
+    def __init__(self, model: PreTrainedModel, weights: Weights | None = None) -> None:
+        self._weights = weights or _own
+        self._layers = linear_layers(model)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Let the layers share casts inside the block."""
         last = _LastCast()
-        with computing_by({layer: _forward_of(layer, last) for layer in self._layers}):
+        with computing_by({layer: _forward_of(layer, last, self._weights) for layer in self._layers}):
             yield
+
+
+def linear_layers(model: PreTrainedModel) -> list[torch.nn.Linear]:
+    """Return a model's linear layers but for its output layer."""
+    linear = [module for module in model.modules() if type(module) is torch.nn.Linear]
+    return [layer for layer in linear if layer is not model.get_output_embeddings()]
 
 
 class _LastCast:
@@ -55,8 +65,12 @@ class _LastCast:
         return self._cast
 
 
-def _forward_of(layer: torch.nn.Linear, last: _LastCast) -> Callable[[torch.Tensor], torch.Tensor]:
+def _own(layer: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return layer.weight, layer.bias
+
+
+def _forward_of(layer: torch.nn.Linear, last: _LastCast, weights: Weights) -> Callable[[torch.Tensor], torch.Tensor]:
     def forward(input: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(last.of(input), layer.weight, layer.bias)
+        return torch.nn.functional.linear(last.of(input), *weights(layer))
 
     return forward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -89,7 +90,8 @@ class WindowPlanner:
         return self._collate(self.layout.together(self.examples.sequences_of(indices)), RandomKey(self.seed, 0))
 
     def _collate(self, cut: Cut, key: RandomKey) -> Batch:
-        rows = [self.examples.fetch_sequences(row) for row in cut]
+        found = iter(self.examples.fetch_sequences(np.concatenate(cut)))  # one read: each takes 0.1 ms
+        rows = [list(itertools.islice(found, len(row))) for row in cut]
         return self.layout.collate(self.task, rows, self.tokenizer, key)
 
 

@@ -19,7 +19,8 @@ from finetuning.inference.evaluator import Evaluator
 from finetuning.ops.dense_attention import without_padding
 from finetuning.ops.dropout import QuickDropout
 from finetuning.ops.embedding_gradient import RowGradients
-from finetuning.ops.shared_casts import SharedCasts
+from finetuning.ops.shared_casts import SharedCasts, linear_layers
+from finetuning.ops.weight_copies import WeightCopies
 from finetuning.reporting.profile import Profile
 from finetuning.training.ahead import ReadyWindow, WindowPlanner
 from finetuning.training.backward_step import HalfStep, measured_in_backward, stepped_in_backward
@@ -34,6 +35,7 @@ from finetuning.windows.order import Window
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+InUse = CompiledLayers | QuickDropout | SharedCasts | RowGradients | WeightCopies
 
 
 class OptimizerStep:
@@ -56,12 +58,13 @@ class OptimizerStep:
         self.objective = objective_of(evaluator.task)
         stepped = {} if shards is None else shards.local
         self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward, stepped)
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.learning_rate = settings.training.learning_rate
         self.loss_scale = self.runtime.loss_scale()
         self.stepped_in_backward = self._stepped_in_backward()
         self.compiled: CompiledLayers | None = None
-        self.layers: list[CompiledLayers | QuickDropout | SharedCasts | RowGradients] = []  # in use in every pass
-        self.row_gradients: RowGradients | None = None
+        self.layers: list[InUse] = []  # in every pass
+        self.late: list[RowGradients | WeightCopies] = []  # what adds its gradients once a backward pass has ended
         self._idle: Batch | None = None
         self._passes_left = 0
         # through `found_inf` a step is skipped without a sync; an optimizer without it needs the value on the host
@@ -94,9 +97,14 @@ class OptimizerStep:
             self.layers.append(self.compiled)
         elif self.runtime.is_cpu:  # compiled code has its own dropout and casts
             self.layers += [QuickDropout(self.model), SharedCasts(self.model)]
+        elif self.stepped_in_backward is None:
+            copies = WeightCopies(linear_layers(self.model))
+            self.layers += [copies, SharedCasts(self.model, copies.of)]
+            self.late.append(copies)
         if self.runtime.is_cpu and self.stepped_in_backward is None:
-            self.row_gradients = RowGradients(self.model)
-            self.layers.append(self.row_gradients)
+            rows = RowGradients(self.model)
+            self.layers.append(rows)
+            self.late.append(rows)
 
     def _compile_if_it_pays(self, planner: WindowPlanner) -> None:
         asked, epochs = self.settings.training.torch_compile, self.settings.training.epochs
@@ -216,6 +224,7 @@ class OptimizerStep:
         self.runtime.seed_step(self.settings.training.seed, step)
         self._passes_left = len(batches)
         with ExitStack() as stack:
+            stack.enter_context(self.runtime.adding_in_one_order())
             stack.enter_context(self.runtime.autocast())  # around the whole window, so that weights are cast once
             for layers in self.layers:
                 stack.enter_context(layers.in_use())
@@ -238,8 +247,8 @@ class OptimizerStep:
         if self.shards is not None:
             self.shards.sum_gradients(is_last=self._passes_left == 0)
         self.loss_scale.scaled(loss).backward()
-        if self.row_gradients is not None:
-            self.row_gradients.add()
+        for part in self.late:
+            part.add()
 
     @contextmanager
     def without_gradients(self) -> Iterator[None]:
@@ -294,10 +303,9 @@ class OptimizerStep:
             if self.shards is not None:
                 return self.shards.clip(limit)
             # first: an overflow in one process must skip the step in all
-            self.runtime.sum_gradients([p for p in self.model.parameters() if p.requires_grad])
-            parameters = [p for p in self.model.parameters() if p.grad is not None]
-            self.loss_scale.unscale([p.grad for p in parameters if p.grad is not None])
-            gradients = [p.grad for p in parameters if p.grad is not None]
+            self.runtime.sum_gradients(self.trained)
+            self.loss_scale.unscale([p.grad for p in self.trained if p.grad is not None])
+            gradients = [p.grad for p in self.trained if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             if limit is not None:
                 self._scale(gradients, clipping_factor(norm, limit))

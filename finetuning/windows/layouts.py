@@ -35,7 +35,9 @@ _log = logging.getLogger(__name__)
 # padded token costs about an eighth of a real one there, so one more micro-batch has to save eight times as much
 # padding. Measured on BERT-base in bfloat16 on a CPU.
 _REAL_FOR_PADDED = 8
-_MULTIPLE_ON_CPU = 32  # tokens; oneDNN makes a kernel for each length, and keeps some hundred
+# Tokens that a dense row's length is a multiple of, so that lengths come back: oneDNN makes a kernel for each one, and
+# keeps some hundred; cuBLAS chooses one anew for each product, which took as long as two launches more on an H200.
+_MULTIPLES = {"cpu": 32, "cuda": 64}
 
 Cut = list[np.ndarray]  # a micro-batch as rows; each row holds the positions of its examples, int64
 
@@ -120,8 +122,7 @@ class Dense(Padded):
     """Padded rows for an encoder's embeddings and head; its layers compute one row of real tokens.
 
     Attributes:
-        multiple: The row's length is a multiple of it, so that lengths come back: a CPU's matrix products are made
-            anew for each length that is not kept.
+        multiple: The row's length is a multiple of it, so that lengths come back.
     """
 
     label = "인코더의 층에서 패딩을 뺌"
@@ -212,7 +213,7 @@ def choose_layout(
         packs = not task.encodes.shares_beginnings and isolates(model)
         return Packed(cost, max_length) if packs else Padded(cost, max_length)
     if task.settings.data.packing is not False and drops_padding(model):
-        multiple = _MULTIPLE_ON_CPU if model.device.type == "cpu" else 1
+        multiple = _MULTIPLES.get(model.device.type, 1)
         way = usable_way(model, max_length, card, partial(drops_padding, model))
         return Dense(_real(cost), max_length, way, multiple)
     return Padded(cost, max_length)

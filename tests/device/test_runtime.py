@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from exceptions import SettingsError
 from finetuning.config.schema import Settings
 from finetuning.device.allocator import prepare_allocator
 from finetuning.device.runtime import Runtime, choose_kernels
@@ -78,3 +79,25 @@ def test_deterministic_kernels_are_chosen_where_they_are_asked_for(
     finally:
         choose_kernels(deterministic=False)
         monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+
+
+def _unpooled() -> torch.Tensor:
+    """An operation that torch has no deterministic kernel for, on a CPU either."""
+    pooled, places = torch.nn.functional.max_pool2d(torch.rand(1, 1, 4, 4), 2, return_indices=True)
+    return torch.nn.functional.max_unpool2d(pooled, places, 2)
+
+
+def test_an_operation_without_a_deterministic_kernel_is_refused_in_training_alone() -> None:
+    runtime = runtime_on("cpu")
+    with runtime.adding_in_one_order():
+        _unpooled()  # not asked for
+    try:
+        choose_kernels(deterministic=True)
+        with pytest.raises(SettingsError, match="max_unpooling2d") as caught, runtime.adding_in_one_order():
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()  # else attention keeps its faster kernels
+            _unpooled()
+        assert "training.deterministic" in caught.value.where
+        with pytest.warns(UserWarning, match="deterministic"):
+            _unpooled()
+    finally:
+        choose_kernels(deterministic=False)

@@ -23,28 +23,32 @@ def kernels() -> Iterator[None]:
         yield
 
 
-def call_of(lengths: list[int], is_causal: bool, heads: int, groups: int, **options: Any) -> Call:
-    """A call in float64, with the heads of a transposed view."""
+def call_of(lengths: list[int], is_causal: bool, heads: int, groups: int, multiple: int = 1, **options: Any) -> Call:
+    """A call in float64, with the heads of a transposed view; an encoder's row may be filled up to a multiple."""
     random = torch.Generator().manual_seed(sum(lengths))
     if is_causal:
         sequences: Any = causal_tokens(lengths)
     else:
-        sequences = dense_tokens((torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long())
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        sequences = dense_tokens(mask.long(), multiple=multiple)
 
     def made(heads: int) -> torch.Tensor:
-        return torch.randn(heads, sum(lengths), 8, dtype=torch.float64, generator=random).transpose(0, 1)
+        return torch.randn(heads, sequences.length, 8, dtype=torch.float64, generator=random).transpose(0, 1)
 
     module = SimpleNamespace(num_key_value_groups=groups)
     return Call(module, made(heads), made(heads // groups), made(heads // groups), sequences, **options)
 
 
 def outcome(attend: Attend, call: Call) -> list[torch.Tensor]:
-    """What a way computes, and its gradients by query, key and value."""
+    """What a way computes, and its gradients by query, key and value, of the real tokens."""
     inputs = [tensor.detach().clone().requires_grad_() for tensor in (call.query, call.key, call.value)]
     query, key, value = inputs
     attended = attend(replace(call, query=query, key=key, value=value))
-    assert attended.shape == call.query.shape
-    return [attended.detach(), *torch.autograd.grad((attended * torch.arange(8)).pow(2).sum(), inputs)]
+    assert attended.shape == call.query.shape and bool(attended.isfinite().all())
+    tokens = len(call.sequences.gather)
+    gradients = torch.autograd.grad((attended[:tokens] * torch.arange(8)).pow(2).sum(), inputs)
+    assert not any(bool(one[tokens:].any()) for one in gradients)  # what fills the row up has no part in them
+    return [one[:tokens] for one in (attended.detach(), *gradients)]
 
 
 LENGTHS = st.lists(st.integers(1, 20), min_size=2, max_size=5).filter(lambda found: len(set(found)) > 1)
@@ -52,11 +56,12 @@ LENGTHS = st.lists(st.integers(1, 20), min_size=2, max_size=5).filter(lambda fou
 
 @settings(max_examples=25)
 @given(LENGTHS, st.booleans(), st.sampled_from([(4, 1), (4, 2), (2, 2)]), st.sampled_from([None, 1, 3, 12]),
-       st.sampled_from([None, 0.3]))  # fmt: skip
+       st.sampled_from([None, 0.3]), st.sampled_from([1, 16, 32]))  # fmt: skip
 def test_every_way_computes_what_padded_rows_compute(
-    lengths: list[int], is_causal: bool, heads: tuple[int, int], window: int | None, scaling: float | None
-) -> None:
-    call = call_of(lengths, is_causal, *heads, window=window, scaling=scaling)
+    lengths: list[int], is_causal: bool, heads: tuple[int, int], window: int | None, scaling: float | None,
+    multiple: int,
+) -> None:  # fmt: skip
+    call = call_of(lengths, is_causal, *heads, multiple=multiple, window=window, scaling=scaling)
     expected = outcome(padded, call)
     for attend in (flash, flex, *([efficient] if window is None else [])):
         for found, wanted in zip(outcome(attend, call), expected, strict=True):
