@@ -33,7 +33,7 @@ def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, te
         model: On the meta device; its parameters are replaced by fake ones.
         workload: The micro-batches.
         in_backward: Whether the optimizer steps inside the backward pass and drops each gradient at once.
-        temporaries: By a trained parameter's name, float32 tensors of its size that its step allocates.
+        temporaries: By a trained parameter's name, float32 numbers that its step allocates.
 
     Returns:
         The bytes alive at the peak.
@@ -42,7 +42,7 @@ def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, te
     allocated: dict[torch.nn.Parameter, int] = {}
 
     def step(parameter: torch.nn.Parameter) -> None:
-        [torch.empty_like(parameter, dtype=torch.float32) for _ in range(allocated[parameter])]
+        torch.empty(allocated[parameter], dtype=torch.float32, device=parameter.device)
 
     def step_in_backward(parameter: torch.nn.Parameter) -> None:
         step(parameter)
@@ -64,7 +64,7 @@ def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, te
                 with hooks, workload.autocast(), without_padding(model, counted.batch.dense):
                     workload.task.scores.training_loss(model, counted.batch).backward()
                 if not drops_gradients:
-                    step(max(trained, key=lambda parameter: parameter.numel() * allocated[parameter]))
+                    step(max(trained, key=lambda parameter: allocated[parameter]))
                 model.zero_grad(set_to_none=True)
     return live.peak
 

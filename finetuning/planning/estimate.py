@@ -17,6 +17,7 @@ from finetuning.ops.recompute import recompute_activations
 from finetuning.ops.vocabulary_loss import loss_bytes
 from finetuning.planning.count import count_evaluation, count_step
 from finetuning.planning.types import Count, Estimate, Workload
+from finetuning.training.chunked import stretch_of
 from finetuning.training.optimizers import rows_of
 from finetuning.types import Batch
 
@@ -65,13 +66,18 @@ def state_bytes(model: torch.nn.Module, settings: Settings) -> int:
     return int(sum(p.numel() * rows[name].state_bytes for name, p in model.named_parameters() if name in rows))
 
 
-def step_temporaries(model: torch.nn.Module, settings: Settings) -> dict[str, int]:
-    """Return how many float32 tensors of its size the optimizer makes for a trained parameter's step, by its name.
+def step_temporaries(model: torch.nn.Module, settings: Settings, device: torch.device) -> dict[str, int]:
+    """Return how many float32 numbers the optimizer makes at once for a trained parameter's step, by its name.
 
-    bfloat16 weights take two more: they are stepped as float32 weights, with a float32 gradient.
+    A bfloat16 weight is stepped as a float32 one, with a float32 gradient: as many numbers twice more.
     """
     rounded = 2 * (trained_dtype(settings) == "bfloat16")
-    return {name: row.temporaries + rounded for name, row in rows_of(model, settings.training.optimizer).items()}
+    rows, parameters = rows_of(model, settings.training.optimizer), dict(model.named_parameters())
+    return {
+        name: (row.temporaries + rounded)
+        * (stretch_of(parameters[name], device) if row.is_by_rows else parameters[name].numel())
+        for name, row in rows.items()
+    }
 
 
 def estimate_memory(model: PreTrainedModel, workload: Workload, settings: Settings) -> Estimate:
@@ -93,7 +99,8 @@ def estimate_memory(model: PreTrainedModel, workload: Workload, settings: Settin
     if settings.memory.gradient_checkpointing:
         recompute_activations(model)
     try:
-        step = count_step(model, workload, settings.memory.optimizer_in_backward, step_temporaries(model, settings))
+        temporaries = step_temporaries(model, settings, workload.device)
+        step = count_step(model, workload, settings.memory.optimizer_in_backward, temporaries)
         counts = [step, count_evaluation(model, workload)]
     except Exception as error:  # libraries raise errors of any type for what fake tensors cannot follow
         _log.debug("활성값을 세지 못해 식으로 추정합니다: %s", error)

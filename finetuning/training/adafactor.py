@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,53 @@ class Adafactor(torch.optim.Optimizer):
             for stepped in ([p for p in present if p.ndim >= 2], [p for p in present if p.ndim < 2]):
                 if stepped:
                     self._step_together(stepped, group["lr"], group["weight_decay"])
+
+    def change_by_rows(
+        self, gradient: torch.Tensor, state: dict[str, Any], slices: Sequence[slice]
+    ) -> Callable[[slice, torch.Tensor], None]:
+        """Move the moments of one matrix, and return what changes some of its rows; all by slices of rows.
+
+        Args:
+            gradient: The gradient, (rows, columns), float32 or in 16 bits.
+            state: The matrix's state, which a step of it alone would have.
+            slices: Its rows, a part at a time.
+
+        Returns:
+            What changes some rows in float32, in place.
+        """
+        (group,) = self.param_groups
+        (key,) = group["params"]
+        self.state[key] = state
+        state["step"] = state.get("step", 0) + 1
+        kept = self._kept([gradient])
+        if kept is None:
+            return lambda rows, values: None
+        columns = torch.zeros(gradient.shape[1], dtype=torch.float32, device=gradient.device)
+        row_means = []
+        for rows in slices:
+            squares = gradient[rows].to(torch.float32, copy=True).square_()
+            row_means.append(squares.mean(-1))
+            columns += squares.sum(0)
+        means = torch.cat(row_means) + _SMALLEST, columns / len(gradient) + _SMALLEST
+        names = ("exp_avg_sq_row", "exp_avg_sq_col")
+        by_row, by_column = (
+            self._averaged([key], name, [one], kept)[0] for name, one in zip(names, means, strict=True)
+        )
+        row_factors, column_factors = (by_row / by_row.mean()).rsqrt_().unsqueeze(1), by_column.rsqrt()
+
+        def update(rows: slice) -> torch.Tensor:
+            return gradient[rows].to(torch.float32, copy=True).mul_(row_factors[rows]).mul_(column_factors)
+
+        norm = torch.stack([update(rows).norm() for rows in slices]).norm()
+        factor = (norm / math.sqrt(gradient.numel())).clamp_min_(1.0).reciprocal_() * (-group["lr"] * kept)
+        decay = 1 - group["weight_decay"] * group["lr"] * kept
+
+        def change(rows: slice, values: torch.Tensor) -> None:
+            if group["weight_decay"] != 0:
+                values.mul_(decay)
+            values.addcmul_(update(rows), factor)
+
+        return change
 
     def _step_together(self, parameters: list[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
         """Step parameters that all have moments by row and column, or none of which has."""

@@ -11,6 +11,7 @@ import torch
 
 from finetuning.ops.rounding import stochastically_rounded
 from finetuning.training.adafactor import Adafactor
+from finetuning.training.large import LargeMatrix
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -21,11 +22,26 @@ Rule = Callable[[Any], "Optimizer"]  # parameters or groups → an optimizer ove
 # launches of some twelve kernels.
 _AT_ONCE = {"cpu": 2**20}
 _AT_ONCE_ELSEWHERE = 2**22
+_LARGE = 2**25  # numbers of a matrix from which it is stepped some rows at a time
+_OF_LARGE_ONES = 2**24  # numbers at once on a GPU: a matrix of 262 million takes 16 times a few launches
 
 
 def numbers_at_once(device: torch.device) -> int:
     """Return how many numbers of parameters are stepped at once on a device."""
     return _AT_ONCE.get(device.type, _AT_ONCE_ELSEWHERE)
+
+
+def stretch_of(parameter: torch.Tensor, device: torch.device) -> int:
+    """Return how many numbers of a parameter AdamW or Adafactor steps at once, which their temporaries have."""
+    return _at_once_of_large(device) if _is_large(parameter) else parameter.numel()
+
+
+def _is_large(parameter: torch.Tensor) -> bool:
+    return parameter.ndim == 2 and parameter.numel() >= _LARGE
+
+
+def _at_once_of_large(device: torch.device) -> int:
+    return _AT_ONCE.get(device.type, _OF_LARGE_ONES)
 
 
 class Chunk:
@@ -124,8 +140,8 @@ class ChunkedOptimizer(torch.optim.Optimizer):
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, rules: Sequence[Rule], at_once: int) -> None:
         super().__init__(groups, {"lr": lr, "fused": True})  # "fused": the step count is a tensor beside the moments
-        self._chunks = [
-            Chunk(parameters, group, rule)
+        self._chunks: list[Chunk | LargeMatrix] = [
+            _chunk_of(parameters, group, rule)
             for group, rule in zip(self.param_groups, rules, strict=True)
             for parameters in _chunks_of(group["params"], at_once)
         ]
@@ -159,8 +175,19 @@ class ChunkedOptimizer(torch.optim.Optimizer):
         """Step the chunk of one parameter: those of its parameters that have a gradient."""
         self._step(self._chunk_of[parameter])
 
-    def _step(self, chunk: Chunk) -> None:
+    def _step(self, chunk: Chunk | LargeMatrix) -> None:
         chunk.step(self.state, self.found_inf, self._rounding[chunk.parameters[0].device])
+
+
+def _chunk_of(parameters: list[torch.nn.Parameter], group: dict[str, Any], rule: Rule) -> Chunk | LargeMatrix:
+    """Return what steps these parameters: a large matrix by rows, where its optimizer can and takes temporaries."""
+    first = parameters[0]
+    if _is_large(first):
+        working = torch.nn.Parameter(torch.empty(0, dtype=torch.float32, device=first.device))
+        inner = rule([working])
+        if isinstance(inner, Adafactor) or (isinstance(inner, torch.optim.AdamW) and first.dtype == torch.bfloat16):
+            return LargeMatrix(first, group, inner, working, _at_once_of_large(first.device))
+    return Chunk(parameters, group, rule)
 
 
 def _chunks_of(parameters: list[torch.nn.Parameter], at_once: int) -> Iterator[list[torch.nn.Parameter]]:

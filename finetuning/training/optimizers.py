@@ -18,6 +18,7 @@ from finetuning.config.schema import TrainingSettings
 from finetuning.models.matrices import hidden_matrices
 from finetuning.training.adafactor import Adafactor
 from finetuning.training.chunked import ChunkedOptimizer, Rule, numbers_at_once
+from finetuning.training.large import adamw_state
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -34,12 +35,14 @@ class OptimizerRow:
         make_rule: Returns the function that makes the optimizer of some parameters.
         state_bytes: Bytes that it keeps for each trained parameter.
         temporaries: float32 tensors of a parameter's size that its step makes besides its states.
+        is_by_rows: Whether a large matrix is stepped some rows at a time, if its step makes temporaries.
         matrices: How the matrices of a model's layers are stepped, where that is another way.
     """
 
     make_rule: Callable[[TrainingSettings], Rule]
     state_bytes: float
     temporaries: int = 0
+    is_by_rows: bool = False
     matrices: OptimizerRow | None = None
 
 
@@ -79,10 +82,11 @@ def _muon(settings: TrainingSettings) -> Rule:
 _MUON = OptimizerRow(_muon, state_bytes=4.0, temporaries=3)
 
 OPTIMIZERS: dict[str, OptimizerRow] = {
-    "adamw": OptimizerRow(_adamw, state_bytes=8.0),
-    "muon": OptimizerRow(_adamw, state_bytes=8.0, matrices=_MUON),
+    "adamw": OptimizerRow(_adamw, state_bytes=8.0, is_by_rows=True),
+    "muon": OptimizerRow(_adamw, state_bytes=8.0, is_by_rows=True, matrices=_MUON),
     "adamw_8bit": OptimizerRow(_adamw_8bit, state_bytes=2.0),
-    "adafactor": OptimizerRow(_adafactor, state_bytes=0.0, temporaries=1),  # its states are a row and a column a matrix
+    # its states are a row and a column a matrix
+    "adafactor": OptimizerRow(_adafactor, state_bytes=0.0, temporaries=1, is_by_rows=True),
 }
 
 
@@ -181,12 +185,7 @@ def allocate_states(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter not in optimizer.state:
-                dtype = torch.promote_types(parameter.dtype, torch.float32)
-                optimizer.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                    "exp_avg": torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format),
-                    "exp_avg_sq": torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format),
-                }
+                optimizer.state[parameter] = adamw_state(parameter)
 
 
 def has_8bit_optimizer(device: torch.device) -> bool:

@@ -147,9 +147,21 @@ def test_an_optimizer_takes_its_stated_bytes(optimizer: str, method: str, tiny_c
 
 
 def test_rounded_weights_take_two_more_temporaries(tiny_causal: Path) -> None:
-    model, settings = AutoModelForCausalLM.from_pretrained(tiny_causal), Settings()
-    rounded = step_temporaries(model, with_changes(settings, {"model.dtype": "bfloat16"}))
-    assert rounded == {name: count + 2 for name, count in step_temporaries(model, settings).items()}
+    model, settings, cpu = AutoModelForCausalLM.from_pretrained(tiny_causal), Settings(), torch.device("cpu")
+    rounded = step_temporaries(model, with_changes(settings, {"model.dtype": "bfloat16"}), cpu)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    plain = step_temporaries(model, settings, cpu)
+    assert rounded == {name: plain[name] + 2 * size for name, size in sizes.items()}
+
+
+def test_a_large_matrix_takes_temporaries_of_some_rows() -> None:
+    """An embedding of 262,144 pieces, which would take three of its size in float32."""
+    with torch.device("meta"):
+        model = torch.nn.Embedding(262_144, 640, dtype=torch.bfloat16)
+    adafactor = {"model.dtype": "bfloat16", "training.optimizer": "adafactor"}
+    for changes in (adafactor, {"model.dtype": "bfloat16"}):
+        (numbers,) = step_temporaries(model, with_changes(Settings(), changes), torch.device("cuda")).values()
+        assert numbers < model.weight.numel() / 3
 
 
 def test_every_optimizer_states_its_bytes() -> None:

@@ -79,10 +79,12 @@ def chunks_of(model: torch.nn.Module, name: str) -> ChunkedOptimizer:
     ("name", "dtype"),
     [("adamw", torch.bfloat16), ("adafactor", torch.bfloat16), ("adafactor", torch.float32)],
 )
+@pytest.mark.parametrize("large", [10**6, 500])
 def test_chunks_give_the_numbers_of_parameters_one_by_one(
-    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    name: str, dtype: torch.dtype, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """AdamW to the bit, with the noise of (seed, step, parameter). Adafactor sums in another order."""
+    monkeypatch.setattr(chunked, "_LARGE", large)  # the largest matrix is stepped some rows at a time
     monkeypatch.setattr(
         chunked, "_AT_ONCE", {"cpu": 700}
     )  # chunks of several parameters, and parameters of several slices
@@ -105,6 +107,27 @@ def test_chunks_give_the_numbers_of_parameters_one_by_one(
         else:  # a difference in the last bit of float32 may round otherwise
             assert float((found == wanted).float().mean()) > 0.98
             torch.testing.assert_close(found, wanted, rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_a_step_of_a_large_matrix_is_left_out_on_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adafactor, "_host_knows", lambda value: False)
+    monkeypatch.setattr(chunked, "_LARGE", 500)
+    monkeypatch.setattr(chunked, "_AT_ONCE", {"cpu": 300})
+    model = torch.nn.Linear(20, 50, bias=False, dtype=torch.bfloat16)
+    optimizer = chunks_of(model, name)
+    for found_inf in (0.0, 1.0, 0.0):
+        state = optimizer.state[model.weight]
+        kept = [one.clone() for one in (model.weight, *state.values()) if isinstance(one, torch.Tensor)]
+        model.weight.grad = torch.full_like(model.weight, float("nan") if found_inf else 1.0)
+        optimizer.found_inf = torch.tensor(found_inf)
+        optimizer.step()
+        now = [one for one in (model.weight, *state.values()) if isinstance(one, torch.Tensor)]
+        if found_inf:
+            assert all(torch.equal(old, new) for old, new in zip(kept, now, strict=True))
+        else:
+            assert not torch.equal(kept[0], now[0])
+        assert all(bool(torch.isfinite(one).all()) for one in now)
 
 
 def test_adafactor_skips_a_step_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
