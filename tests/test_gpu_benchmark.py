@@ -104,7 +104,7 @@ def test_no_check_takes_more_than_is_left(times: list[tuple[float, float]], seco
 
 
 def test_only_names_the_checks_that_are_asked() -> None:
-    assert {"qlora", "peers"} == ON_ITS_OWN
+    assert {"qlora", "peers", "flex"} == ON_ITS_OWN
     assert [check.name for check in chosen(CHECKS, ["peers", "card"])] == ["card", "peers"]
     assert {check.name for check in chosen(CHECKS, None)} == {check.name for check in CHECKS} - ON_ITS_OWN
 

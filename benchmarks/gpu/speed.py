@@ -64,19 +64,25 @@ def peers(bench: Bench) -> Iterator[Facts]:
 
 
 def compiled(bench: Bench) -> Iterator[Facts]:
-    """A Llama of 4 layers on questions and answers, its layers compiled or not, and what compiling costs."""
+    """Layers compiled or not, of a 1B Llama on full rows and of BERT-base on short texts, and what compiling costs."""
     import torch._dynamo.utils
 
-    torch._dynamo.utils.counters.clear()
-    turns = Turns(bench, sized(bench, CHAT), bench.model("causal-4-layers"), bench.dialogues(), bench.pick(20, 3))
-    with _graphs_alone() if bench.tiny else nullcontext():
-        yield from turns.take(("ours", "ours-compiled"), rounds=1)
-    first = turns.medians("first_step_s")
-    yield {
-        "compiling_s": round(first["ours-compiled"] - first["ours"], 1),
-        "graphs": dict(torch._dynamo.utils.counters["stats"]),
-        "graph_breaks": sum(torch._dynamo.utils.counters["graph_break"].values()),
+    works = {
+        "rows": (ROWS, "causal-1b", bench.documents(), bench.pick(8, 3)),
+        "short texts": (SHORT, "encoder", bench.short_texts(), bench.pick(20, 4)),
     }
+    for name, (work, model, data, steps) in works.items():
+        torch._dynamo.utils.counters.clear()
+        turns = Turns(bench, sized(bench, work), bench.model(model), data, steps)
+        with _graphs_alone() if bench.tiny else nullcontext():
+            for facts in turns.take(("ours", "ours-compiled"), rounds=1):
+                yield {"work": name, **facts}
+        first = turns.medians("first_step_s")
+        yield {
+            "work": name, "compiling_s": round(first["ours-compiled"] - first["ours"], 1),
+            "graphs": dict(torch._dynamo.utils.counters["stats"]),
+            "graph_breaks": sum(torch._dynamo.utils.counters["graph_break"].values()),
+        }  # fmt: skip
 
 
 @contextmanager

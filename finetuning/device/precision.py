@@ -26,8 +26,8 @@ def autocast_precision(settings: Settings) -> str:
 
 
 def allow_tf32(precision: str) -> None:
-    """Compute remaining float32 matrix products on CUDA in TF32 if the run uses mixed precision."""
+    """Compute remaining float32 matrix products on CUDA in TF32 if the run uses mixed precision, and only then."""
     import torch
 
-    if torch.cuda.is_available() and precision != "no":
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.fp32_precision = "ieee" if precision == "no" else "tf32"

@@ -106,10 +106,9 @@ def estimate_memory(model: PreTrainedModel, workload: Workload, settings: Settin
         _log.debug("활성값을 세지 못해 식으로 추정합니다: %s", error)
         return rough
     most = max(counts, key=lambda count: count.total)
-    activations = max(0, most.total - most.logits - rough.gradients)
-    return replace(
-        rough, activations=activations, logits=most.logits, slack=_slack(most, workload.device), counted=True
-    )
+    beside = max(0, most.total - rough.gradients)  # gradients come as logits and activations go: not all are alive
+    logits = min(most.logits, beside)
+    return replace(rough, activations=beside - logits, logits=logits, slack=_slack(most, workload.device), counted=True)
 
 
 def rough_estimate(model: PreTrainedModel, workload: Workload, settings: Settings) -> Estimate:

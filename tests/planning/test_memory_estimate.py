@@ -17,10 +17,11 @@ from finetuning.config.schema import Settings
 from finetuning.models.adapters import choose_trained
 from finetuning.models.pissa import kept_bytes
 from finetuning.ops.dense_attention import without_padding
+from finetuning.planning import estimate
 from finetuning.planning.estimate import state_bytes, step_temporaries
 from finetuning.planning.fit import Fitting, first_that_fits
 from finetuning.planning.preview import memory_table, what_would_fit
-from finetuning.planning.types import Estimate
+from finetuning.planning.types import Count, Estimate
 from finetuning.planning.workload import heaviest_cuts, make_workload, shares, shortened
 from finetuning.tasks.registry import task_classes
 from finetuning.training.optimizers import OPTIMIZERS, make_optimizer
@@ -167,3 +168,17 @@ def test_a_large_matrix_takes_temporaries_of_some_rows() -> None:
 def test_every_optimizer_states_its_bytes() -> None:
     names = get_args(type(Settings().training).model_fields["optimizer"].annotation)
     assert set(names) == set(OPTIMIZERS)
+
+
+def test_what_is_not_alive_at_once_is_not_added_up(
+    flags_for: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With checkpointing the logits are most of the peak, and the gradients of the layers come after them."""
+    fitting = fitting_for(flags_for("text-generation"))
+    gradients = fitting.rough_estimate(fitting.settings).gradients
+    peak = Count(total=gradients + 300, logits=gradients)
+    monkeypatch.setattr(estimate, "count_step", lambda *_: peak)
+    monkeypatch.setattr(estimate, "count_evaluation", lambda *_: Count(0, 0))
+    found = fitting.estimate(fitting.settings)
+    assert found.counted
+    assert found.gradients + found.activations + found.logits == peak.total
