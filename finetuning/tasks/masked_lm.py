@@ -12,7 +12,8 @@ from finetuning.korean.column_names import TEXTS
 from finetuning.tasks.base import Task
 from finetuning.tasks.parts import RowColumns, RowEncoder, RowReader
 from finetuning.tasks.presenter import Presenter
-from finetuning.tasks.tensors import pad
+from finetuning.tasks.random_numbers import uniform
+from finetuning.tasks.tensors import pad, padded
 from finetuning.tasks.text_encoding import check_is_fast, text_columns, without_unread_end
 from finetuning.tasks.vocabulary import (
     VocabularyScorer,
@@ -89,42 +90,45 @@ class MaskingEncoder(RowEncoder):
 
         Without a key nothing is drawn, and the masks in the text are the labelled positions.
         """
-        import numpy as np
         import torch
 
         inputs, tokens = pad(examples, tokenizer)
-        labels = torch.full_like(inputs["input_ids"], IGNORED)
-        for position, example in enumerate(examples):
-            if key is None:
-                original = masked = np.array(example["input_ids"])
-                chosen = original == tokenizer.mask_token_id
-            else:
-                original, masked, chosen = self._mask(example, tokenizer, key)
-            inputs["input_ids"][position, : len(masked)] = torch.from_numpy(masked)
-            labels[position, : len(masked)][torch.from_numpy(chosen)] = torch.from_numpy(original[chosen])
-        return vocabulary_batch(inputs, labels, tokens)
+        ids = inputs["input_ids"]
+        if key is None:
+            chosen = (ids == tokenizer.mask_token_id) & (inputs["attention_mask"] == 1)
+        else:
+            masked, places = self._mask(ids.numpy(), examples, tokenizer, key)
+            inputs["input_ids"], chosen = torch.from_numpy(masked), torch.from_numpy(places)
+        return vocabulary_batch(inputs, torch.where(chosen, ids, IGNORED), tokens)
 
     def _mask(
-        self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, key: RandomKey
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the ids, the masked ids and which were chosen, (tokens,) each. At least one word of a text is."""
+        self, ids: np.ndarray, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, key: RandomKey
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mask a padded batch. At least one word of a text is chosen.
+
+        Args:
+            ids: Token ids, (rows, tokens) int64.
+            examples: The rows' examples, of which `row` and `word` are read.
+            tokenizer: Has the mask token.
+            key: With an example's row and a token's place it decides what is drawn.
+
+        Returns:
+            The masked ids, (rows, tokens) int64, and which tokens were chosen, (rows, tokens) bool.
+        """
         import numpy as np
 
         options = self.settings.fill_mask
-        random = np.random.default_rng([key.seed, key.epoch, example["row"]])
-        original, word = np.array(example["input_ids"]), np.array(example["word"])
-        unit = word if options.whole_word else np.where(word >= 0, np.arange(len(word)), -1)
-        units = np.unique(unit[unit >= 0])
-        if not len(units):
-            return original, original, np.zeros(len(original), dtype=bool)
-        picked = units[random.random(len(units)) < options.mask_probability]
-        if not len(picked):
-            picked = random.choice(units, 1)
-        chosen = np.isin(unit, picked)
-        fate, anything = random.random(len(original)), random.integers(0, len(tokenizer), len(original))
-        masked = np.where(chosen & (fate < 0.8), tokenizer.mask_token_id, original)
-        masked = np.where(chosen & (fate >= 0.9), anything, masked)
-        return original, masked, chosen
+        place = np.arange(ids.shape[1])
+        word = padded([example["word"] for example in examples], -1)
+        unit = word if options.whole_word else np.where(word >= 0, place, -1)
+        row = np.array([example["row"] for example in examples])[:, None]
+        score = np.where(unit >= 0, uniform(key, 0, row, unit), np.inf)  # tokens of one word have one score
+        least = score.min(axis=1, keepdims=True)
+        chosen = (unit >= 0) & (score <= np.maximum(least, options.mask_probability))
+        fate, anything = uniform(key, 1, row, place), uniform(key, 2, row, place)
+        masked = np.where(chosen & (fate < 0.8), tokenizer.mask_token_id, ids)
+        masked = np.where(chosen & (fate >= 0.9), (anything * len(tokenizer)).astype(np.int64), masked)
+        return masked, chosen
 
 
 class MaskScorer(VocabularyScorer):

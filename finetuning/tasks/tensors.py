@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetuning.types import OF_TOKENS, Lists
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from transformers import PreTrainedTokenizerBase
 
@@ -44,16 +46,25 @@ def pad(
     import torch
 
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    lengths = [len(example["input_ids"]) for example in examples]
-    shape = (len(examples), max(lengths))
-    inputs = {"input_ids": torch.full(shape, pad_id), "attention_mask": torch.zeros(shape, dtype=torch.long)}
+    ids = [example["input_ids"] for example in examples]
+    inputs = {
+        "input_ids": torch.from_numpy(padded(ids, pad_id)),
+        "attention_mask": torch.from_numpy(padded([[1] * len(row) for row in ids], 0)),
+    }
     if "token_type_ids" in examples[0]:
-        inputs["token_type_ids"] = torch.zeros(shape, dtype=torch.long)
-    for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):
-        inputs["attention_mask"][row, :length] = 1
-        for column in inputs.keys() - {"attention_mask"}:
-            inputs[column][row, :length] = torch.tensor(example[column])
-    return inputs, sum(lengths)
+        inputs["token_type_ids"] = torch.from_numpy(padded([example["token_type_ids"] for example in examples], 0))
+    return inputs, sum(map(len, ids))
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
+    """Return rows of numbers as an array (rows, longest) int64 whose ends hold `fill`. All are written at once."""
+    import numpy as np
+
+    lengths = np.array([len(row) for row in rows])
+    found = np.full((len(rows), lengths.max()), fill, dtype=np.int64)
+    numbers = itertools.chain.from_iterable(rows)
+    found[np.arange(found.shape[1]) < lengths[:, None]] = np.fromiter(numbers, dtype=np.int64, count=lengths.sum())
+    return found
 
 
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:

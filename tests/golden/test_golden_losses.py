@@ -26,6 +26,7 @@ EVERYWHERE = {
     "HF_HUB_OFFLINE": "1", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "COMPATIBLE",
     "OMP_NUM_THREADS": "1",
 }  # fmt: skip
+MODULE = "tests.golden.test_golden_losses"  # its name also where it is run, to record
 STEPS = 20
 SAME = 1e-5  # relative: libraries of mathematical functions differ by this much, a changed order of rows by far more
 
@@ -85,7 +86,7 @@ def train(recipe: str, home: Path) -> None:
 def losses_of(home: Path) -> dict[str, list[float]]:
     """The loss of every step of each recipe: all are forked from one process, which instructions are set for."""
     done = subprocess.run(
-        [sys.executable, "-c", f"from {__name__} import *\nfor recipe in RECIPES: train(recipe, Path({str(home)!r}))"],
+        [sys.executable, "-c", f"from {MODULE} import *\nfor recipe in RECIPES: train(recipe, Path({str(home)!r}))"],
         cwd=ROOT, env={**os.environ, **EVERYWHERE}, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
