@@ -93,7 +93,7 @@ _GOALS = {
     },
     ENGLISH: {
         "short-trainer": "short Korean texts, BERT-base: times the speed of `Trainer` in bf16",
-        "short-tuned": "the same: times the speed of `Trainer` with `group_by_length` and fused AdamW",
+        "short-tuned": "the same: with `group_by_length` and fused AdamW in `Trainer`, times its speed",
         "chat-packing": "questions and answers, all of a 1B: times the speed of `SFTTrainer` with packing",
         "chat-packing-liger": "the same: times the speed of `SFTTrainer` with packing and Liger's kernels",
         "rows-trainer": "rows of 2,048 tokens, all of a 1B: times the speed of `Trainer` in bf16",

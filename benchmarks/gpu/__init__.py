@@ -8,8 +8,8 @@ says so. At the end the answers stand beside what they should be.
 
 gpu.jsonl, gpu.log (what the processes printed) and the result go to the folder that OUT names; without OUT, the first
 two go to the present folder. `--only NAME ...` asks the checks that it names, and only so are "qlora" (needs
-bitsandbytes, and 40 GB of memory or disk), "peers" (needs trl; liger-kernel adds Liger's kernels) and "flex" asked. `--tiny` is
-the same in miniature, also on a CPU, to see that it works.
+bitsandbytes, and 40 GB of memory or disk), "peers" (needs trl; liger-kernel adds Liger's kernels) and "flex" asked.
+`--tiny` is the same in miniature, also on a CPU, to see that it works.
 
 Other trainers run as torch comes, but for the tuned one, which is spared the plans that cuDNN's attention builds for
 each new shape: this program switches that attention off.

@@ -20,7 +20,7 @@ CHECKS = (
     Check("resume", "a resumed run, to the bit", resume, 60),
     Check("cut-again", "a run whose memory ends", cut_again, 8),
     Check("fp16", "steps with the loss scale, as on a T4", half_precision, 8),
-    Check("estimate", "the estimate beside the peak", estimate, 12),
+    Check("estimate", "the estimate beside the peak", estimate, 20),
     Check("attention", "attention's backends in shapes that are new", attention, 8),
     Check("ways", "attention by the bounds of sequences beside padded rows", ways, 4),
     Check("peers", "chat beside SFTTrainer with packing and Liger's kernels", peers, 60, ("trl",), False),
