@@ -3,7 +3,7 @@
 python -m benchmarks NAME ...        measure; the result is kept in benchmarks/results with the machine and the commit
 python -m benchmarks NAME --help     what is measured, and on what data
 python -m benchmarks NAME --tiny     run it on a few bundled rows, to see that it works; nothing is kept
-python -m benchmarks readme          write the newest results into docs/memory-and-speed.md and .en.md
+python -m benchmarks readme          write the newest results into docs/memory-and-speed.md, docs/tasks.md and .en.md
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(words: list[str]) -> None:
     commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, summary in NAMES.items():
         commands.add_parser(name, help=summary, add_help=False)
-    commands.add_parser("readme", help="write the newest results into docs/memory-and-speed.md")
+    commands.add_parser("readme", help="write the newest results into the documents")
     name = parser.parse_known_args(words[:1])[0].name
     if name == "readme":
         from benchmarks import readme

@@ -1,4 +1,4 @@
-"""Tables of docs/memory-and-speed.md made from results, in both languages.
+"""Tables of docs/memory-and-speed.md and docs/tasks.md made from results, in both languages.
 
 A table stands between `<!-- benchmark throughput-encoder -->` and `<!-- /benchmark -->`, and is written anew from the
 newest result of that name.
@@ -10,9 +10,11 @@ import re
 from typing import Any
 
 from benchmarks.runner import ROOT, newest, say
+from benchmarks.task_tables import TABLES
 
 _BLOCK = re.compile(r"(<!-- benchmark ([\w-]+) -->\n).*?(<!-- /benchmark -->)", re.DOTALL)
 KOREAN, ENGLISH = "docs/memory-and-speed.md", "docs/memory-and-speed.en.md"
+DOCUMENTS = {KOREAN: "ko", ENGLISH: "en", "docs/tasks.md": "ko", "docs/tasks.en.md": "en"}
 _UNIT = {KOREAN: "배", ENGLISH: " ×"}
 _HEADS = {
     KOREAN: {
@@ -166,6 +168,8 @@ def rendered(text: str, document: str) -> str:
             return found[0]
         if found[2] == "gpu":
             made = gpu_table_of(results, document)
+        elif found[2] in TABLES:
+            made = TABLES[found[2]](results[0], DOCUMENTS[document])
         else:
             table = quality_table_of if found[2].startswith("embedding-quality-") else table_of
             made = table(results[0], document)
@@ -175,8 +179,8 @@ def rendered(text: str, document: str) -> str:
 
 
 def update() -> None:
-    """Write the tables of both documents."""
-    for document in _HEADS:
+    """Write the tables of the documents."""
+    for document in DOCUMENTS:
         path = ROOT / document
         text = path.read_text(encoding="utf-8")
         made = rendered(text, document)

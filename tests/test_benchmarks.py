@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import decoding, parsing, readme, runner, states
+from benchmarks import decoding, parsing, readme, runner, states, task_tables
 from benchmarks.__main__ import NAMES, main
 from tests.support.paths import ROOT
 
@@ -57,11 +57,30 @@ def test_a_result_says_where_it_was_measured(tmp_path: Path, monkeypatch: pytest
     assert table.markdown().splitlines() == ["| name | seconds |", "|---|---|", "| this program | 1.25 |"]
 
 
-@pytest.mark.parametrize("document", [readme.KOREAN, readme.ENGLISH])
+@pytest.mark.parametrize("document", readme.DOCUMENTS)
 def test_tables_of_the_documents_are_those_of_the_newest_results(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
-    assert text.count("<!-- benchmark ") == text.count("<!-- /benchmark -->") == 5
+    blocks = 5 if "memory" in document else len(task_tables.TABLES)
+    assert text.count("<!-- benchmark ") == text.count("<!-- /benchmark -->") == blocks
     assert readme.rendered(text, document) == text
+
+
+def test_tables_of_tasks_tell_means_ranges_and_what_is_added_seed_by_seed() -> None:
+    def row(words: str, decoding: str, scores: list[float]) -> dict[str, Any]:
+        return {"words": words, "decoding": decoding, "f1": 0.0, "f1 by seed": scores}
+
+    tables = [
+        {"columns": ["words", "decoding", "f1", "f1 by seed"], "rows": [
+            row("cut", "constrained", [0.5 * scale, 0.7 * scale]), row("cut", "free", [0.4 * scale, 0.5 * scale]),
+            row("whole", "constrained", [0.6 * scale, 0.6 * scale]), row("whole", "free", [0.1 * scale, 0.1 * scale]),
+        ]} for scale in (1, 100)
+    ]  # fmt: skip
+    lines = task_tables.decoding_table({"tables": tables}, "en").splitlines()
+    assert [line.split(" | ")[2:] for line in lines[2:]] == [
+        ["0.600 (0.500–0.700)", "60.0 (50.0–70.0) |"], ["0.450 (0.400–0.500)", "45.0 (40.0–50.0) |"],
+        ["0.600 (0.600–0.600)", "60.0 (60.0–60.0) |"], ["0.100 (0.100–0.100)", "10.0 (10.0–10.0) |"],
+        ["+0.150 (+0.100–+0.200)", "+15.0 (+10.0–+20.0) |"], ["+0.000 (-0.100–+0.100)", "+0.0 (-10.0–+10.0) |"],
+    ]  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems let it go on")

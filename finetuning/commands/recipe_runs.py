@@ -19,7 +19,7 @@ from finetuning.korean.durations import duration
 from finetuning.reporting.metric_names import display_name
 from finetuning.reporting.text_table import table_lines
 
-_MODEL, _DATA = "model.name", "data.dataset_name"
+_MODEL, _DATA, _CONFIG = "model.name", "data.dataset_name", "data.dataset_config"
 _NOTHING = "-"
 
 
@@ -67,22 +67,25 @@ def run(arguments: argparse.Namespace, settings: Settings, listing: RecipeList, 
     given = overrides_in(arguments)
     folder = Path(settings.model.output_dir if OUTPUT_DIR in given else f"models/{listing.name}").expanduser()
     names = ",".join(one.name for one in listing.recipes)
-    group = RunGroup(folder, settings, {"recipe": names, _MODEL: "", _DATA: ""})
+    group = RunGroup(folder, settings, {"recipe": names, _MODEL: "", _DATA: "", _CONFIG: ""})
     with begin(group, arguments.dry_run):
-        members = [group.member(_run_of(one, arguments)) for one in listing.recipes]
+        members = [group.member(_run_of(one, arguments, listing.hub)) for one in listing.recipes]
         report = Report(lambda outcomes: _table(outcomes, listing), lambda outcomes: _lines(listing), lambda _: [])
         train_and_report(group, members, len(members), arguments, launch, report)
 
 
-def _run_of(listed: Listed, arguments: argparse.Namespace) -> RecipeRun:
-    """Return the run of a recipe, with the model and the data of the command line."""
+def _run_of(listed: Listed, arguments: argparse.Namespace, hub: str) -> RecipeRun:
+    """Return the run of a recipe, with the model and the data (a folder, or the list's on the Hub) that flags name."""
     from config_manager import ConfigManager
 
     given = overrides_in(arguments)
     model, data = (str(given[key].value) if key in given else None for key in (_MODEL, _DATA))
-    model = None if listed.own_model else model
-    data = None if data is None else str(Path(data).expanduser() / listed.folder)
-    named = {_MODEL: ("--model_name", model), _DATA: ("--dataset", data)}
+    model, config = None if listed.own_model else model, None
+    if data == hub and not Path(data).is_dir():
+        config = listed.config
+    elif data is not None:
+        data = str(Path(data).expanduser() / listed.folder)
+    named = {_MODEL: ("--model_name", model), _DATA: ("--dataset", data), _CONFIG: ("--dataset_config", config)}
     flags = tuple(word for flag, value in named.values() if value is not None for word in (flag, value))
     others = {key: value for key, value in given.items() if key not in (OUTPUT_DIR, *named)}
     settings = ConfigManager.load(recipe_path(listed.name), others)

@@ -19,12 +19,14 @@ class Listed:
     Attributes:
         name: Its name.
         folder: Its data's folder below the one that `--dataset` names.
+        config: Its data's configuration of the list's dataset on the Hub.
         published: Published scores by metric, in this program's units.
         own_model: Whether it keeps its own model where `--model_name` names another, which could not do its task.
     """
 
     name: str
     folder: str
+    config: str
     published: Mapping[str, float]
     own_model: bool = False
 
@@ -36,11 +38,13 @@ class RecipeList:
     Attributes:
         name: The list's name.
         source: Where the scores stand.
+        hub: The dataset of the Hub that has the data of all.
         recipes: The recipes in their order.
     """
 
     name: str
     source: str
+    hub: str
     recipes: tuple[Listed, ...]
 
 
@@ -83,4 +87,5 @@ def recipe_list(path: Path) -> RecipeList | None:
     if "\nrecipes:" not in text:
         return None
     found = yaml.safe_load(text)
-    return RecipeList(path.stem, found["source"], tuple(Listed(name, **own) for name, own in found["recipes"].items()))
+    recipes = tuple(Listed(name, **own) for name, own in found["recipes"].items())
+    return RecipeList(path.stem, found["source"], found["hub"], recipes)

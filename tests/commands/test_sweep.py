@@ -285,6 +285,13 @@ def test_a_list_of_recipes_is_trained_one_by_one_beside_the_published_scores(
     assert [words[words.index("--recipe") + 1] for words in trainer.commands[8:]] == ["klue-nli"]
 
 
+def test_a_list_of_recipes_is_read_from_the_hub_by_configuration(tmp_path: Path) -> None:
+    trainer = KlueTrainer()
+    run_group(sweep, ["sweep", "--recipe", "klue", "--dataset", "klue", "--output_dir", str(tmp_path)], trainer)
+    asked = [[words[words.index(flag) + 1] for flag in ("--dataset", "--dataset_config")] for words in trainer.commands]
+    assert asked == [["klue", name] for name in ("ynat", "sts", "nli", "ner", "re", "dp", "mrc", "wos")]
+
+
 def test_a_list_of_recipes_is_for_sweep_alone_and_varies_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as error:
         build_parser().parse_args(["train", "--recipe", "klue"])
