@@ -61,10 +61,10 @@ def files_in_tree(root: Path, cache: Path) -> Tree | None:
     by_split: dict[str, list[_Entry]] = {}
     for entry in found:
         split = _split_of(entry.parts)
-        for one in [entry] if split or entry not in archives else _inside(entry, cache):
+        for one in [entry] if split or not is_archive(entry.path) else _inside(entry, cache):
             by_split.setdefault(split or _split_of(one.parts) or "", []).append(one)
     unnamed = by_split.pop("", [])
-    if not by_split and _are_training_data(unnamed, is_one):
+    if not by_split and _are_training_data(_without_raw(unnamed), is_one):
         by_split, unnamed = {"train": unnamed}, []
     files, raw = {}, 0
     for split, entries in by_split.items():

@@ -105,6 +105,9 @@ def test_documents_without_a_split_are_training_data(tmp_path: Path) -> None:
     write(tmp_path / "set", {f"문서/{n}.json": document(n) for n in range(3)})
     found = read(tmp_path / "set", tmp_path)
     assert {split: numbers(raw) for split, raw in found.items()} == {"train": [0, 1, 2]}
+    labelled = {f"Sample/02.라벨링데이터/{n}.json": document(n) for n in range(3)}
+    write(tmp_path / "sample", {"Sample/01.원천데이터/0.txt": "원문", **labelled})
+    assert numbers(read(tmp_path / "sample", tmp_path)["train"]) == [0, 1, 2]
     write(tmp_path / "set", {"문서/목록.csv": "id\n1\n"})  # what is which is the user's to say
     with pytest.raises(DataError, match="찾지 못했습니다"):
         read(tmp_path / "set", tmp_path)
