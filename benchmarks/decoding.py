@@ -133,9 +133,11 @@ def train_and_score(
     from finetuning.commands.session import load_saved_model
     from finetuning.inference.evaluator import columns_of
 
-    if not cut:
-        _leave_words_whole()
     job, started = JOBS[name], time.perf_counter()
+    if not cut and name == "ner":
+        _leave_words_whole()
+    elif not cut:
+        settings = ["question_answering.cut_particles=false", *settings]
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         flags = flags_of(
@@ -163,12 +165,10 @@ def train_and_score(
 
 
 def _leave_words_whole() -> None:
-    """Have this process train and read with the model's own tokens."""
-    from finetuning.tasks.answering import encoding
+    """Have this process tag the model's own tokens; the program has no setting for it."""
     from finetuning.tasks.tagging import task
 
-    for module in (encoding, task):
-        module.cut_words = lambda tokenizer: None  # type: ignore[attr-defined]
+    task.cut_words = lambda tokenizer: None  # type: ignore[attr-defined]
 
 
 def _free(name: str, evaluator: Any, examples: Any) -> list[Any]:

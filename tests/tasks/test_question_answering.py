@@ -100,6 +100,14 @@ def test_a_slow_tokenizer_is_refused() -> None:
         task_of().encodes.fit_tokenizer(SimpleNamespace(is_fast=False))
 
 
+def test_words_are_cut_before_particles_unless_settings_say_not_to() -> None:
+    for cuts, expected in ((True, ["서울", "에서", "산다"]), (False, ["서울에서", "산다"])):
+        tokenizer = character_tokenizer()
+        task_of(cut_particles=cuts).encodes.fit_tokenizer(tokenizer)
+        pieces = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("서울에서 산다")
+        assert [piece for piece, _ in pieces] == expected
+
+
 def test_gold_spans_of_real_rows_read_back_as_the_gold_answers(e5_small: Path, real_data: Path) -> None:
     from transformers import AutoTokenizer
 

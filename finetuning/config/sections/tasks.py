@@ -69,12 +69,19 @@ class TextClassificationSettings(Section):
 
 
 class QuestionAnsweringSettings(Section):
-    """How the question-answering task cuts long contexts, and how long an answer may be."""
+    """How the question-answering task cuts long contexts and words, and how long an answer may be."""
 
     doc_stride: PositiveInteger = setting(
         128,
         "긴 지문을 나눈 구간이 서로 겹치는 토큰 수. 구간의 절반을 넘지 않게 합니다",
         "number of tokens by which the windows of a long context overlap; at most half a window",
+        cache="examples",
+    )
+    cut_particles: Boolean = setting(
+        True,
+        "tokenizer가 조사 앞과 문장 부호, 숫자에서 단어를 자르게 합니다. 답에 조사가 붙지 않습니다",
+        "has the tokenizer cut words before particles and around marks and numbers: no particle sticks to an answer",
+        more=("측정한 EM과 F1은 docs/tasks.md에 있습니다", "docs/tasks.en.md has EM and F1 as measured"),
         cache="examples",
     )
     max_answer_length: PositiveInteger = setting(
