@@ -236,8 +236,9 @@ class Batch:
     is_idle: bool = False
 
     def computed_tokens(self) -> int:
-        """Return how many tokens the model's layers compute, padding included unless it is skipped."""
-        return self.inputs["input_ids"].numel() if self.dense is None else self.tokens
+        """Return how many tokens the model's layers compute: padding unless it is skipped, shared ones once."""
+        is_encoder = self.dense is not None and self.dense.real is not None
+        return self.tokens if is_encoder else self.inputs["input_ids"].numel()
 
     def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """Return a copy with `convert` applied to each tensor, such as a move to another device."""

@@ -71,8 +71,8 @@ class Tally:
 
     @property
     def padding(self) -> float:
-        """Share of padding among the computed tokens, from 0 to 1."""
-        return 1 - self.tokens / max(self.padded_tokens, 1)
+        """Share of padding among the computed tokens, from 0 to 1; 0 where shared tokens were computed once."""
+        return max(0.0, 1 - self.tokens / max(self.padded_tokens, 1))
 
     @property
     def examples_per_s(self) -> float:

@@ -252,6 +252,10 @@ class RowEncoder(ABC):
         """
         return self.collate([example for row in rows for example in row], tokenizer, key)
 
+    def joined(self, examples: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of a micro-batch in which examples that begin alike are one, with the column `branches`."""
+        return examples
+
     def describe(self, example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
         """Return an example's text as the model reads it, for `plan`."""
         return str(tokenizer.decode(example["input_ids"]))

@@ -45,7 +45,7 @@ class StepResult:
             the step was skipped.
         lr: Learning rate of the step.
         tokens: Real tokens of this process.
-        padded_tokens: Tokens that the layers of this process's model computed, padding included.
+        padded_tokens: Tokens that the layers of this process's model computed, padding included, shared ones once.
         overflowed: Whether the gradient overflowed fp16, so that only the loss scale changed.
         uncompiled: How often one of the compiled layers ran its Python code, which shapes may need.
     """

@@ -151,9 +151,17 @@ class OneRow(Layout):
         return [indices]
 
     def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
-        """Make one row and the map of its sequences; see `Layout.collate`."""
-        (row,) = rows
+        """Make one row and the map of its sequences; see `Layout.collate`.
+
+        In training, examples that begin alike share their beginning, where attention is by padded rows: the bounds of
+        sequences, which kernels take, do not say which keys they share.
+        """
+        (examples,) = rows
+        row = examples if key is None or self.attention.attend is not None else task.encodes.joined(examples)
         batch = task.encodes.collate_rows([row], tokenizer, key)
+        if len(row) < len(examples):
+            tokens = sum(len(example["input_ids"]) for example in examples)
+            batch = dataclasses.replace(batch, tokens=tokens, sequences=len(examples))
         if batch.others is not None:
             lengths = [len(sequence["other"]) for sequence in row]
             dense = causal_tokens(lengths, self.attention.attend)

@@ -13,6 +13,7 @@ from exceptions import ModelError
 from finetuning.config.schema import Settings
 from finetuning.korean.text_quality import GeneratedText
 from finetuning.tasks.base import Task
+from finetuning.tasks.generation.beginnings import joined_by_beginning
 from finetuning.tasks.generation.chat.encoding import Encoded, encode_rendered, prompt_ids, trained_characters
 from finetuning.tasks.generation.chat.reader import ConversationReader
 from finetuning.tasks.generation.chat.rendering import render
@@ -151,16 +152,21 @@ class ConversationEncoder(RowEncoder):
         """
         return self._noisy(self.arranged(rows, tokenizer, shows_padding=False), rows, key)
 
+    def joined(self, examples: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Join examples that begin alike; with noise on embeddings each has its own, from its first token."""
+        return examples if self.settings.training.neftune_alpha else joined_by_beginning(examples)
+
     def _noisy(self, batch: Batch, rows: Rows, key: RandomKey | None) -> Batch:
         """Return the batch with the noise that `training.neftune_alpha` asks for."""
         alpha = self.settings.training.neftune_alpha
         return batch if key is None or alpha == 0 else replace(batch, noise=noise_of(rows, key, alpha))
 
     def positions(self, example: Mapping[str, Any]) -> torch.Tensor:
-        """Return the position of each of an example's tokens, (tokens,) int64."""
+        """Return the position of each of an example's tokens, (tokens,) int64; branches begin behind what is shared."""
         import torch
 
-        return torch.arange(len(example["input_ids"]))
+        shared, *branches = example.get("branches") or (0, len(example["input_ids"]))
+        return torch.cat([torch.arange(shared), *(torch.arange(shared, shared + length) for length in branches)])
 
     def arranged(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, shows_padding: bool) -> Batch:
         """Put the examples of each row one behind the other, and pad the rows.

@@ -16,7 +16,6 @@ from finetuning.tasks.preference.losses import LOSSES, PreferenceLoss
 from finetuning.types import Answers, Batch, RandomKey
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
 
 ANSWER, PROMPT = 1, 2  # in the column `trained`: a token of an answer; one of a prompt that orpo trains, too
@@ -113,14 +112,9 @@ class PreferenceEncoder(ConversationEncoder):
         batch = self.arranged([row], tokenizer, shows_padding=False)
         return self._with_answers(batch, row, tokenizer, row, shows_padding=False)
 
-    def positions(self, example: Mapping[str, Any]) -> torch.Tensor:
-        """Return the position of each token; both branches of a pair begin behind what they share."""
-        import torch
-
-        if not example.get("branches"):
-            return super().positions(example)
-        shared, first, second = example["branches"]
-        return torch.cat([torch.arange(shared + first), torch.arange(shared, shared + second)])
+    def joined(self, examples: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Return the examples as they are: those of pairs have a beginning that they share already."""
+        return examples
 
     def _with_answers(
         self, batch: Batch, examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase,
