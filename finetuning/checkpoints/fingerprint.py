@@ -22,6 +22,7 @@ from finetuning.data.examples import Examples
 from finetuning.korean.particles import with_particle
 from finetuning.models.pissa import unchanged_starts
 from finetuning.models.weights import start_of
+from finetuning.windows.order import is_computed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,6 +60,7 @@ def fingerprint(
         **{f"{name} 데이터{_CONTENT}": key for name, key in data_keys.items()},
         f"토큰{_CONTENT}": _hash_tokens(examples),
         **_references(examples),
+        **_way_of_ordering(examples),
         "data.max_length": max_length,
         WINDOW_SIZE: window_size,
         "memory.mixed_precision": precision,
@@ -127,6 +129,11 @@ def _hash_frozen_weights(model: torch.nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
+def _way_of_ordering(examples: Examples) -> dict[str, str]:
+    """Name how the order of so many examples is made that it is no array; earlier versions made one of any number."""
+    return {"예제의 순서": "자리마다 계산"} if is_computed(examples.per_epoch) else {}
+
+
 def _references(examples: Examples) -> dict[str, str]:
     """Hash what every example's answers are compared with, where a loss compares them."""
     if "reference" not in examples.table.column_names:
@@ -137,7 +144,7 @@ def _references(examples: Examples) -> dict[str, str]:
 
 def _hash_tokens(examples: Examples) -> str:
     """Hash every example's length and the tokens of some examples, which shows another tokenizer."""
-    digest = hashlib.sha256(examples.lengths.tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(examples.lengths).data)
     some = np.linspace(0, len(examples) - 1, min(_SAMPLED_EXAMPLES, len(examples)), dtype=np.int64)
     for example in examples.fetch(some):
         digest.update(json.dumps(example["input_ids"]).encode())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetuning.data.table import list_items, list_lengths, numbers, values_of
+from finetuning.data.table import list_items, list_lengths, numbers, selected, values_of
 from finetuning.types import OF_TOKENS
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Examples:
         """Return the examples of the first rows."""
         rows = self.rows.select(range(min(count, len(self.rows))))
         kept = np.flatnonzero(np.isin(numbers(self.table, "row"), numbers(rows, "row")))
-        return Examples(self.table.select(kept), self.lengths[kept], rows)
+        return Examples(selected(self.table, kept), self.lengths[kept], rows)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -12,6 +12,7 @@ from finetuning.config.schema import DataSettings
 from finetuning.data.examples import Drawn, Examples
 from finetuning.data.loading import SplitLoader
 from finetuning.data.rows import Part, Rows
+from finetuning.data.table import selected
 from finetuning.files import content_key
 
 if TYPE_CHECKING:
@@ -137,4 +138,4 @@ def _stacked(tables: Sequence[Dataset], parts: Sequence[Part]) -> Dataset:
         start += len(whole)
     whole = pa.concat_tables(wholes, promote_options="permissive")
     stacked, places = Dataset(InMemoryTable(whole), fingerprint="mixed"), np.concatenate(chosen)
-    return stacked if len(places) == start else stacked.select(places)
+    return stacked if len(places) == start else selected(stacked, places)

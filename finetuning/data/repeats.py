@@ -35,7 +35,10 @@ class Units:
     @classmethod
     def of_texts(cls, rows: Rows) -> Units:
         """Make a unit of all rows of one text."""
-        _, first, codes = np.unique(text_hashes(rows), return_index=True, return_inverse=True)
+        hashes = text_hashes(rows)
+        if len(np.unique(hashes)) == len(hashes):  # the codes of many rows take memory to find
+            return cls.of_rows(rows)
+        _, first, codes = np.unique(hashes, return_index=True, return_inverse=True)
         return cls(codes, np.sort(first))
 
     @classmethod
@@ -48,6 +51,8 @@ class Units:
 
     def rows_beside(self, chosen: np.ndarray) -> Gathered:
         """Return all rows of the unit of each of these rows."""
+        if len(self) == len(self.codes):
+            return Gathered(chosen, np.ones(len(chosen), dtype=np.int64))
         order = np.argsort(self.codes, kind="stable")
         sizes = np.bincount(self.codes, minlength=len(self))
         starts, units = np.cumsum(sizes) - sizes, self.codes[chosen]
@@ -108,8 +113,7 @@ def groups_with_texts(rows: Rows, role: str) -> np.ndarray:
 
 def leaked_rows(splits: Mapping[str, Rows]) -> dict[str, int]:
     """Count the rows of each split besides train whose text is in train, too."""
-    texts = np.unique(text_hashes(splits["train"]))
-    return {name: int(np.isin(text_hashes(rows), texts).sum()) for name, rows in splits.items() if name != "train"}
+    return _leaked(splits, np.unique(text_hashes(splits["train"])))
 
 
 def tell_repeats(splits: Mapping[str, Rows], has_labels: bool) -> None:
@@ -136,9 +140,20 @@ def repeats_in(splits: Mapping[str, Rows], has_labels: bool) -> tuple[str, bool]
         told.append(
             f"학습 데이터 안에서 중복된 {repeated:,}행{_contradictions(splits['train'], train, texts, has_labels)}"
         )
-    shared = leaked_rows(splits)
+    shared = _leaked(splits, texts)
     told += [f"학습 데이터에도 있는 {SPLIT_NAMES[name]} 데이터 {count:,}행" for name, count in shared.items() if count]
     return f"중복된 텍스트가 있습니다: {', '.join(told)}." if told else "", any(shared.values())
+
+
+def _leaked(splits: Mapping[str, Rows], texts: np.ndarray) -> dict[str, int]:
+    """Count the rows of each split besides train that have one of these texts, sorted hashes."""
+    return {name: _count_in(texts, text_hashes(rows)) for name, rows in splits.items() if name != "train"}
+
+
+def _count_in(texts: np.ndarray, hashes: np.ndarray) -> int:
+    """Count the hashes that are among sorted ones; `np.isin` would sort all of them together."""
+    places = np.searchsorted(texts, hashes)
+    return int((texts[np.minimum(places, len(texts) - 1)] == hashes).sum()) if len(texts) else 0
 
 
 def _contradictions(rows: Rows, hashes: np.ndarray, texts: np.ndarray, has_labels: bool) -> str:

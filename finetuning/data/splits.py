@@ -14,7 +14,7 @@ from finetuning.cells import ROLE_NAMES, SPLIT_NAMES
 from finetuning.data.cleaning import GROUP
 from finetuning.data.repeats import Gathered, Units, groups_with_texts
 from finetuning.data.rows import Rows
-from finetuning.data.table import coded
+from finetuning.data.table import coded, selected
 from finetuning.files import content_key
 from finetuning.korean.particles import with_particle
 from finetuning.tasks.base import Task
@@ -58,7 +58,7 @@ def hold_out(train: Rows, name: str, share: float, seed: int, task: Task) -> tup
     kept, held_out = (
         replace(
             train,
-            table=train.table.select(np.flatnonzero(mask)),
+            table=selected(train.table, np.flatnonzero(mask)),
             key=content_key(train.key, str(seed), str(share), name, part, *by),
         )
         for part, mask in (("kept", ~is_held), ("held", is_held))
@@ -90,13 +90,13 @@ def _rows(train: Rows, share: float, random: np.random.Generator, task: Task) ->
         keeps_labels = task.reads.has_labels and not task.reads.labels_are_open
         return leaving_every_label(codes, cells, held, task.reads.labels_in) if keeps_labels else held
 
-    texts, rows = Units.of_texts(train), Units.of_rows(train)
+    texts = Units.of_texts(train)
     held = held_of(texts, texts.first[hold_out_rows(codes[texts.first], share, random)]).rows
-    if not len(held) and len(texts) > 1 and (task.reads.has_labels or len(texts) < len(rows)):
+    if not len(held) and len(texts) > 1 and (task.reads.has_labels or len(texts) < len(train)):
         # so few texts that the share is none of them: one that leaves every label
         held = held_of(texts, random.permutation(texts.first)).first().rows
-    if not len(held) and len(texts) < len(rows):
-        held = held_of(rows, hold_out_rows(codes, share, random)).rows
+    if not len(held) and len(texts) < len(train):
+        held = held_of(Units.of_rows(train), hold_out_rows(codes, share, random)).rows
     return held if len(held) else random.integers(len(train), size=1)
 
 

@@ -18,7 +18,7 @@ from finetuning.data.arrow import example_batch, in_memory, joined, write_tables
 from finetuning.data.cache import FORMAT, code_key, settings_key
 from finetuning.data.examples import Examples
 from finetuning.data.rows import Rows
-from finetuning.data.table import Cells, counted, list_lengths, numbers, text_sizes
+from finetuning.data.table import Cells, counted, list_lengths, numbers, selected, text_sizes
 from finetuning.files import content_key
 from finetuning.tasks.base import Task
 
@@ -131,11 +131,11 @@ def usable_examples(table: Dataset, rows: Dataset) -> Examples:
     """
     lengths = list_lengths(table, "input_ids")
     if not lengths.all():
-        table, lengths = table.select(np.flatnonzero(lengths)), lengths[lengths > 0]
+        table, lengths = selected(table, np.flatnonzero(lengths)), lengths[lengths > 0]
     own, owners = numbers(rows, "row"), numbers(table, "row")
     if not np.array_equal(own, owners):  # else each row has one example
         has_any = np.isin(own, owners)
-        rows = rows if has_any.all() else rows.select(np.flatnonzero(has_any))
+        rows = rows if has_any.all() else selected(rows, np.flatnonzero(has_any))
     return Examples(table, _padded_lengths(table, lengths), rows)
 
 

@@ -17,7 +17,7 @@ from finetuning.planning.types import Step, Workload
 from finetuning.tasks.base import Task
 from finetuning.types import OF_TOKENS, Batch, RandomKey
 from finetuning.windows.layouts import Cut, Layout, Padded
-from finetuning.windows.order import order_of, share_of, window_of, windows_per_epoch
+from finetuning.windows.order import Order, order_of, place_of, share_of, window_of, windows_per_epoch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,7 +94,7 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
     )
 
 
-def shares(lengths: np.ndarray, order: np.ndarray, window_size: int, processes: int) -> Iterator[np.ndarray]:
+def shares(lengths: np.ndarray, order: Order, window_size: int, processes: int) -> Iterator[np.ndarray]:
     """Yield the first process's examples of a hundred evenly spaced windows, and of that of the longest example.
 
     Args:
@@ -107,8 +107,8 @@ def shares(lengths: np.ndarray, order: np.ndarray, window_size: int, processes: 
         Positions of the examples, int64.
     """
     windows = windows_per_epoch(len(order), window_size)
-    places = np.flatnonzero(order == int(lengths.argmax()))  # none where a mixture draws it in a later epoch
-    longest = int(places[0] if len(places) else lengths[order].argmax()) // window_size
+    place = place_of(order, int(lengths.argmax()))  # none where a mixture draws it in a later epoch
+    longest = (int(lengths[order[:]].argmax()) if place is None else place) // window_size
     numbers = {longest, *np.linspace(0, windows - 1, min(windows, _SAMPLED_WINDOWS)).astype(int).tolist()}
     for number in sorted(numbers):
         yield share_of(window_of(order, window_size, 0, number), lengths, 0, processes)

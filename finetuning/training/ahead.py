@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _AHEAD = 2
+_LOOKED_AT = 2**24  # examples among which two typical ones are found
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class WindowPlanner:
 
     def sample(self) -> Batch:
         """Make a micro-batch of two typical examples. They are the same two in every run on these examples."""
-        lengths, order = self.examples.lengths, epoch_order(len(self.examples), self.seed, 0)
+        lengths, order = self.examples.lengths, epoch_order(len(self.examples), self.seed, 0)[:_LOOKED_AT]
         others = order[lengths[order] != lengths[order[0]]]  # of another length, so that there is padding
         two = np.array([order[0], (others if len(others) else order)[-1]])
         return self._of_examples(two)

@@ -8,6 +8,10 @@ import numpy as np
 
 from finetuning.data.examples import Drawn, Examples
 from finetuning.windows.neighbours import with_neighbours
+from finetuning.windows.shuffled import Shuffled
+
+_MOST_IN_MEMORY = 2**24  # examples whose order is drawn as an array of 128 MiB
+Order = np.ndarray | Shuffled
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,28 @@ def windows_per_epoch(examples: int, window_size: int) -> int:
     return -(-examples // window_size)
 
 
-def epoch_order(examples: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of an epoch's examples as int64 positions, shape (examples,), from seed and epoch alone."""
+def epoch_order(examples: int, seed: int, epoch: int) -> Order:
+    """Return the order of an epoch's examples, from seed and epoch alone.
+
+    Args:
+        examples: Number of examples.
+        seed: The seed of the run.
+        epoch: The epoch, from 0.
+
+    Returns:
+        Their positions, int64, shape (examples,); of very many something whose slices are such arrays.
+    """
+    if is_computed(examples):
+        return Shuffled(examples, seed, epoch)
     return np.random.default_rng([seed, epoch]).permutation(examples)
 
 
-def order_of(examples: Examples, seed: int, epoch: int) -> np.ndarray:
+def is_computed(examples: int) -> bool:
+    """Return whether so many examples have an order that is computed place by place, and no array."""
+    return examples > _MOST_IN_MEMORY
+
+
+def order_of(examples: Examples, seed: int, epoch: int) -> Order:
     """Return the order of an epoch, of all examples or of those that a mixture draws; see `epoch_order`.
 
     Where the examples ask for neighbours, similar ones stand together.
@@ -46,13 +66,13 @@ def order_of(examples: Examples, seed: int, epoch: int) -> np.ndarray:
         epoch: The epoch, from 0.
 
     Returns:
-        int64 positions, shape (examples of the epoch,), from seed and epoch alone.
+        Positions as `epoch_order` returns them, of the examples of the epoch.
     """
     order = _order_of_drawn(examples, seed, epoch) if examples.drawn else epoch_order(len(examples), seed, epoch)
     if not examples.neighbours:
         return order
     # the last 2 keeps the seeds apart from those of `_drawn`
-    return with_neighbours(order, examples.table, examples.neighbours, np.random.default_rng([seed, epoch, 0, 2]))
+    return with_neighbours(order[:], examples.table, examples.neighbours, np.random.default_rng([seed, epoch, 0, 2]))
 
 
 def _order_of_drawn(examples: Examples, seed: int, epoch: int) -> np.ndarray:
@@ -63,7 +83,7 @@ def _order_of_drawn(examples: Examples, seed: int, epoch: int) -> np.ndarray:
             for number, (part, start) in enumerate(zip(examples.drawn, starts[:-1], strict=True))
         ]
     )
-    order: np.ndarray = positions[epoch_order(len(positions), seed, epoch)]
+    order: np.ndarray = positions[epoch_order(len(positions), seed, epoch)[:]]
     return order
 
 
@@ -81,7 +101,15 @@ def _drawn(part: Drawn, number: int, seed: int, epoch: int) -> np.ndarray:
     return np.concatenate(turns)[start : start + part.count]
 
 
-def window_of(order: np.ndarray, window_size: int, epoch: int, number: int) -> Window:
+def place_of(order: Order, position: int) -> int | None:
+    """Return the place of an example in an order; None where it has none, as one that a mixture leaves out."""
+    if isinstance(order, Shuffled):
+        return order.place_of(position)
+    places = np.flatnonzero(order == position)
+    return int(places[0]) if len(places) else None
+
+
+def window_of(order: Order, window_size: int, epoch: int, number: int) -> Window:
     """Return window `number` of the epoch whose order is given."""
     return Window(epoch, number, order[number * window_size : (number + 1) * window_size])
 

@@ -69,6 +69,24 @@ def test_changes_that_corrupt_progress_are_always_refused(
         assert "--allow_changed" not in error.value.remedy
 
 
+def test_an_order_that_is_made_in_another_way_is_refused(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = halfway(tiny_model, tmp_path)
+    monkeypatch.setattr("finetuning.windows.order._MOST_IN_MEMORY", 1)
+    manager = make_manager(tiny_model, tmp_path, TASK, torch.float32)
+    with pytest.raises(SettingsError) as error:
+        manager.restore(checkpoint, True, True)
+    assert "예제의 순서" in error.value.where
+    manager = make_manager(tiny_model, tmp_path / "anew", TASK, torch.float32)
+    manager.run()
+    again = make_manager(tiny_model, tmp_path / "anew", TASK, torch.float32)
+    again.restore(again.store.load(again.store.folder / "step-00000003"), True)
+    again.run()
+    whole, resumed = (one.model.state_dict() for one in (manager, again))
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+
+
 def test_changes_of_future_steps_need_allow_changed(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
