@@ -164,11 +164,13 @@ class CheckpointStore:
         Raises:
             ModelError: There is no checkpoint, or a file of it is missing or damaged.
         """
+        return read(self.verified(path))
+
+    def verified(self, path: Path) -> Path:
+        """Return a checkpoint's folder once its files are known to be as they were written; raises as `load` does."""
         folder = follow(path)
         _verify(folder)
-        if not (folder / TENSORS[0]).is_file():
-            return without_tensors(read_state(folder), folder)
-        return with_tensors(read_state(folder), *(load_file(folder / name) for name in TENSORS))
+        return folder
 
     def _make_folder(self) -> None:
         if not self.folder.is_dir():
@@ -222,6 +224,13 @@ class CheckpointStore:
             sync_folder(self.latest.parent)
         finally:
             discard(partial)
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read a checkpoint that is known to be whole."""
+    if not (folder / TENSORS[0]).is_file():
+        return without_tensors(read_state(folder), folder)
+    return with_tensors(read_state(folder), *(load_file(folder / name) for name in TENSORS))
 
 
 def write_files(folder: Path, checkpoint: Checkpoint) -> None:

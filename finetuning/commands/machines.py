@@ -55,10 +55,11 @@ def found_checkpoint(
     Returns:
         The checkpoint's folder, and the checkpoint; None, None for a new run.
     """
+    from finetuning.checkpoints.store import read
+
     if store.disks.is_one:
-        resumes = arguments.resume or arguments.checkpoint_path is not None
-        path = checkpoint_to_resume(store, arguments.run, resumes, arguments.words, store.newest)
-        return path, None if path is None else store.load(path)
+        path = runtime.on_main(lambda: _whole(store, arguments))  # its files are hashed once, and not by every process
+        return path, None if path is None else read(path)
     from finetuning.checkpoints.scattered import load_from_all, newest_of_all, scattered_in
 
     # a machine that comes first after a new start may not be the one that was first before
@@ -82,6 +83,15 @@ def found_checkpoint(
         return None, None
     found = newest if newest is not None and newest.folder == path else scattered_in(path, store, runtime)
     return path, load_from_all(found, runtime)
+
+
+def _whole(store: CheckpointStore, arguments: argparse.Namespace) -> Path | None:
+    """Return the checkpoint to resume from, verified, or None for a new run."""
+    resumes = arguments.resume or arguments.checkpoint_path is not None
+    path = checkpoint_to_resume(store, arguments.run, resumes, arguments.words, store.newest)
+    if path is None or arguments.run.checkpoint is None:  # the newest was verified when it was looked for
+        return path
+    return store.verified(path)
 
 
 def clear_copies(folder: Path, disks: Disks, runtime: Runtime) -> None:

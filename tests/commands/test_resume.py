@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from exceptions import StopRequested
+from exceptions import ModelError, StopRequested
 from finetuning.tasks.registry import task_classes
 from tests.support.runs import StopAfter, check_resumed_is_whole, losses, run_train
 
@@ -49,6 +49,32 @@ def test_a_run_goes_on_under_the_settings_that_it_left(flags_for: Callable[[str]
     run_train(["--config", str(halved / "settings.yaml"), "--resume"], StopAfter())
     assert losses(halved) == losses(whole)
     assert (halved / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_each_file_of_a_checkpoint_is_hashed_once(
+    flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetuning.checkpoints import manifest
+
+    flags = [*flags_for("text-classification"), "--output_dir", str(tmp_path)]
+    hashed, hash_of = list[str](), manifest._hash
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        return hash_of(path)
+
+    with pytest.raises(StopRequested):
+        run_train(flags, StopAfter(looks=2))
+    monkeypatch.setattr(manifest, "_hash", counted)
+    saved = next((tmp_path / "checkpoints").iterdir())
+    for more in ([], ["--checkpoint_path", str(saved)]):
+        hashed.clear()
+        with pytest.raises(StopRequested):
+            run_train([*flags, "--resume", *more], StopAfter(looks=0))
+        assert sorted(hashed) == ["model.safetensors", "optimizer.safetensors", "state.json"]
+    (saved / "optimizer.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="깨졌습니다"):
+        run_train([*flags, "--resume", "--checkpoint_path", str(saved)], StopAfter())
 
 
 @pytest.mark.parametrize("task", some_and_all(task_classes(), "text-classification", "text-generation", "embedding"))
