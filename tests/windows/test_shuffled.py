@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetuning.windows import order as ordering
@@ -24,6 +24,7 @@ def test_every_example_has_one_place(size: int, seed: int, epoch: int) -> None:
         assert positions[order.place_of(position)] == position
 
 
+@settings(max_examples=30)
 @given(st.integers(2**24, 2**40), SEEDS, st.data())
 def test_a_window_of_very_many_is_computed_alone(size: int, seed: int, data: st.DataObject) -> None:
     order = Shuffled(size, seed, 0)
