@@ -388,7 +388,8 @@ def has_apple_gpu() -> bool:
 
 def choose_kernels(deterministic: bool) -> None:
     """Choose between kernels that always add in one order and faster ones; those without a choice stay as they are."""
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports torch's compiler
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
     torch.backends.cudnn.deterministic = deterministic
 

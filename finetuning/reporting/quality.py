@@ -172,9 +172,12 @@ def naive_of(task: Task, train_labels: Mapping[str, int], count: int, label_name
 
 
 def naive_score(task: Task, naive: Naive, rows: Mapping[str, Sequence[Any]], label_names: Sequence[str]) -> float:
-    """Return the task's metric of what is had without training."""
+    """Return the task's metric of what is had without training; counted where `plan` need not load scikit-learn."""
     if naive.predictions is None:
         return naive.score
+    counted = task.scores.drawn_score(naive.predictions, rows, label_names)
+    if counted is not None:
+        return counted(np.arange(len(naive.predictions)))
     return task.scores.metrics(naive.predictions, rows, label_names, 0.0)[task.scores.best_metric]
 
 
