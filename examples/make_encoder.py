@@ -1,43 +1,60 @@
 """Makes the blank encoder of examples/: a WordPiece vocabulary from texts, and a small BERT with random weights.
 
-usage: python examples/make_encoder.py TEXTS OUT_DIR      (TEXTS: the published ratings_train.txt of NSMC)
+usage: python examples/make_encoder.py NSMC TEXTS OUT_DIR
 
-The next step trains it: python finetuning_app.py --config recipes/pretrain-encoder.yaml --dataset TEXTS
+NSMC is a clone of https://github.com/e9t/nsmc: its folder `raw` has all 712,000 reviews, CC0. TEXTS is written: one
+review a line, without those of ratings_test.txt. The next step trains: examples/pretrain_encoder.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import random
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-VOCABULARY_SIZE = 12_000
+VOCABULARY_SIZE = 10_000
+ALPHABET = 1_800  # characters; one text in a thousand has another
+SHORTEST = 4  # characters of a text
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def texts_of(path: Path) -> Iterator[str]:
-    """Yield the review column of the published NSMC file, in NFC."""
-    with path.open(encoding="utf-8") as file:
-        next(file)
-        for line in file:
-            yield unicodedata.normalize("NFC", line.rstrip("\n").split("\t")[1])
+def texts_of(nsmc: Path) -> list[str]:
+    """Return the distinct reviews in NFC and in random order, without those of the test file, by number and by text."""
+    rows = (nsmc / "ratings_test.txt").read_text(encoding="utf-8").split("\n")[1:]
+    test = [row.split("\t") for row in rows if row]
+    numbers, seen = {row[0] for row in test}, {plain(row[1]) for row in test}
+    found: dict[str, str] = {}
+    for file in sorted((nsmc / "raw").glob("*.json")):
+        for review in json.loads(file.read_text(encoding="utf-8")):
+            text = plain(review["review"])
+            if review["review_id"] not in numbers and text not in seen and len(text) >= SHORTEST:
+                found[review["review_id"]] = text
+    texts = list(dict.fromkeys(found.values()))
+    random.Random(0).shuffle(texts)
+    return texts
 
 
-def train_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+def plain(text: str) -> str:
+    """Return a text in NFC with single spaces."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     """Train a lower-case WordPiece tokenizer. It strips no accents, which would take Hangul syllables apart."""
     pieces = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
     pieces.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     pieces.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(
-        vocab_size=VOCABULARY_SIZE, special_tokens=SPECIAL_TOKENS, min_frequency=3, limit_alphabet=2500
+        vocab_size=VOCABULARY_SIZE, special_tokens=SPECIAL_TOKENS, min_frequency=3, limit_alphabet=ALPHABET
     )
-    pieces.train_from_iterator(texts_of(path), trainer)
+    pieces.train_from_iterator(texts, trainer)
     cls_id, sep_id = pieces.token_to_id("[CLS]"), pieces.token_to_id("[SEP]")
     pieces.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -57,18 +74,18 @@ def train_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
 
 def blank_model(vocabulary_size: int) -> BertForMaskedLM:
-    """Build a BERT of about 4.2 million parameters: 4 layers of 192 units, positions for 256 tokens."""
+    """Build a BERT of about 5.9 million parameters: 4 layers of 256 units, positions for 256 tokens."""
     torch.manual_seed(0)
     return BertForMaskedLM(
         BertConfig(
             vocab_size=vocabulary_size,
-            hidden_size=192,
+            hidden_size=256,
             num_hidden_layers=4,
-            num_attention_heads=6,
-            intermediate_size=768,
+            num_attention_heads=8,
+            intermediate_size=1024,
             max_position_embeddings=256,
             pad_token_id=0,
-            hidden_dropout_prob=0.0,  # four passes over the texts leave nothing to regularise
+            hidden_dropout_prob=0.0,  # no text is seen often enough to be learned by heart
             attention_probs_dropout_prob=0.0,
         )
     )
@@ -76,14 +93,21 @@ def blank_model(vocabulary_size: int) -> BertForMaskedLM:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nsmc", type=Path)
     parser.add_argument("texts", type=Path)
     parser.add_argument("out_dir", type=Path)
     arguments = parser.parse_args()
-    tokenizer = train_tokenizer(arguments.texts)
+    texts = texts_of(arguments.nsmc)
+    arguments.texts.parent.mkdir(parents=True, exist_ok=True)
+    arguments.texts.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    tokenizer = train_tokenizer(texts)
     model = blank_model(len(tokenizer))
     model.save_pretrained(arguments.out_dir)
     tokenizer.save_pretrained(arguments.out_dir)
-    print(f"{arguments.out_dir}: {sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer):,} tokens")
+    size = sum(parameter.numel() for parameter in model.parameters())
+    print(
+        f"{arguments.texts}: {len(texts):,} texts. {arguments.out_dir}: {size:,} parameters, {len(tokenizer):,} tokens"
+    )
 
 
 if __name__ == "__main__":
