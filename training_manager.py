@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class TrainingManager:
         """Train to the end and return the final state; raise StopRequested once the state of a stop is saved."""
         state = self.state
         self.model.train()
-        self.stepper.prepare(self.planner)
+        self.prepare()
         bar = progress_bar(self.settings.logging, self.total_steps, state.step, self.runtime.is_main)
         with bar, self.saver, self.recorder, saved_on_out_of_memory(self._save_for_good, self.stepper, self.state):
             self._finish_step()  # a resumed run may owe an evaluation
@@ -112,6 +113,11 @@ class TrainingManager:
             self._save_for_good()
         self.best.check(state)
         return state
+
+    def prepare(self) -> None:
+        """Allocate the optimizer's states, and compile the layers if that pays; see `OptimizerStep.prepare`."""
+        self.stepper.prepare(self.planner)
+        self.planner = replace(self.planner, shares=self.stepper.compiled is None)
 
     def train_window(self, ready: ReadyWindow) -> StepResult:
         """Take one optimizer step."""

@@ -240,6 +240,10 @@ class Batch:
         is_encoder = self.dense is not None and self.dense.real is not None
         return self.tokens if is_encoder else self.inputs["input_ids"].numel()
 
+    def budgeted_tokens(self) -> int:
+        """Return how many tokens a budget counts: padding, and shared ones for each sequence."""
+        return max(self.inputs["input_ids"].numel(), self.tokens)
+
     def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """Return a copy with `convert` applied to each tensor, such as a move to another device."""
         return replace(

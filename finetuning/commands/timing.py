@@ -42,7 +42,7 @@ def time_lines(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, max_lengt
             session.stop.pending, {}, Path(folder),
         )  # fmt: skip
         manager.model.train()
-        manager.stepper.prepare(manager.planner)
+        manager.prepare()
         order, tokens = order_of(train, session.settings.training.seed, 0), 0
         started = time.perf_counter()
         for number in range(min(_WINDOWS, manager.windows)):

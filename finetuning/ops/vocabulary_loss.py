@@ -13,6 +13,8 @@ bfloat16 and up to nine times as long with float32 sums, ignored autocast, and r
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +22,9 @@ from typing import Any
 
 import torch
 
+from exceptions import first_line_of
+
+_log = logging.getLogger(__name__)
 _BLOCK_BYTES = 2**27  # of a block's logits: enough to fill a GPU
 _BLOCK_BYTES_OF_KERNELS = 2**28  # which keep nothing else of a block
 _BLOCK_BYTES_ON_CPU = 2**28  # 512 items of 262,144 pieces in bfloat16: as long in products as in writing a gradient
@@ -35,8 +40,28 @@ def loss_bytes(device_type: str) -> int:
 
 
 def has_kernels(device_type: str) -> bool:
-    """Return whether the loss has kernels of its own on a device of this type: on a GPU where Triton is there."""
-    return device_type == "cuda" and find_spec("triton") is not None
+    """Return whether the loss has kernels of its own on a device of this type: on a GPU where Triton works."""
+    return device_type == "cuda" and _triton_works()
+
+
+@functools.cache
+def _triton_works() -> bool:
+    """Return whether the kernels run and compute what torch does; found by trying, once a process.
+
+    Triton compiles a module in C when it starts, which fails without a compiler or Python's headers.
+    """
+    if find_spec("triton") is None:
+        return False
+    try:
+        from finetuning.ops.vocabulary_kernels import compute_as_torch
+
+        return compute_as_torch(torch.device("cuda"))
+    except Exception as error:  # a compiler's errors are of any type
+        _log.info(
+            "Triton을 쓸 수 없어 어휘의 손실을 PyTorch의 연산으로 계산합니다. 결과는 같고 조금 느립니다: %s",
+            first_line_of(error),
+        )
+        return False
 
 
 def _block_bytes(device_type: str) -> int:
@@ -133,7 +158,7 @@ class _Losses(torch.autograd.Function):
             head = _Head.of(weight, bias, dtype, len(hidden))
             blocks = _blocks(hidden.to(dtype), labels, head)
             for (part, wanted), own in zip(blocks, upstream.split(head.items_at_once), strict=True):
-                hidden_grads.append(_block_of(part, wanted, head).backward(made, own))
+                hidden_grads.append(_block_of(part, wanted, head).backward(made, own.contiguous()))
         hidden_grad = torch.cat(hidden_grads).to(hidden.dtype) if needs[0] else None
         return hidden_grad, made.weight, made.bias, None
 

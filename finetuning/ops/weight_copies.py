@@ -10,6 +10,7 @@ import torch
 # Trained numbers up to which the copies are kept. What they save is launches, which larger models do not wait for, and
 # all gradients in autocast's dtype live until the backward pass has ended: 512 MiB at most.
 _MOST = 2**28
+_AT_ONCE = 2**25  # numbers that are added at once, with a float32 temporary of each
 _ALIGNED = 128  # numbers: 256 bytes in 16 bits, as the allocator's own tensors begin
 
 
@@ -48,13 +49,25 @@ class WeightCopies:
 
     def add(self) -> None:
         """Add what the last backward pass left in the copies to the weights' gradients."""
-        used = [(weight, copy) for weight, copy in self._copies.items() if copy.grad is not None]
-        if not used:
+        part, numbers = list[torch.Tensor](), 0
+        for weight, copy in self._copies.items():
+            if copy.grad is None:
+                continue
+            part, numbers = [*part, weight], numbers + weight.numel()
+            if numbers >= _AT_ONCE:
+                self._add(part)
+                part, numbers = [], 0
+        self._add(part)
+
+    def _add(self, weights: list[torch.Tensor]) -> None:
+        """Add the gradients of these weights' copies, and drop them."""
+        if not weights:
             return
-        gradients = _like([weight for weight, _ in used], torch.float32)
-        torch._foreach_copy_(gradients, [copy.grad for _, copy in used if copy.grad is not None])
+        left = [self._copies[weight] for weight in weights]
+        gradients = _like(weights, torch.float32)
+        torch._foreach_copy_(gradients, [copy.grad for copy in left if copy.grad is not None])
         sums, added = list[torch.Tensor](), list[torch.Tensor]()
-        for (weight, copy), gradient in zip(used, gradients, strict=True):
+        for weight, copy, gradient in zip(weights, left, gradients, strict=True):
             copy.grad = None
             if weight.grad is None:
                 weight.grad = gradient

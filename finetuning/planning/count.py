@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from finetuning.ops.dense_attention import without_padding
+from finetuning.ops.shared_casts import SharedCasts, linear_layers
+from finetuning.ops.weight_copies import WeightCopies
 from finetuning.planning.types import Count, Workload
 from finetuning.training.backward_step import after_each_gradient
 
@@ -55,14 +57,21 @@ def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, te
             parameter: temporaries[name] for name, parameter in model.named_parameters() if name in temporaries
         }
         live = _LiveBytes(model)
+        is_copied = workload.device.type != "cpu" and not in_backward
+        copies = WeightCopies(linear_layers(model) if is_copied else [])
+        casts = SharedCasts(model, copies.of) if is_copied else None
         with live:
             for counted in workload.steps:
                 drops_gradients = in_backward and counted.is_window
                 for parameter in trained if not counted.is_window else ():
                     parameter.grad = torch.empty_like(parameter)
                 hooks = after_each_gradient(model, step_in_backward) if drops_gradients else nullcontext()
-                with hooks, workload.autocast(), without_padding(model, counted.batch.dense):
+                in_use = hooks, workload.autocast(), copies.in_use(), nullcontext() if casts is None else casts.in_use()
+                with ExitStack() as stack:
+                    for context in (*in_use, without_padding(model, counted.batch.dense)):
+                        stack.enter_context(context)
                     workload.task.scores.training_loss(model, counted.batch).backward()
+                    copies.add()
                 if not drops_gradients:
                     step(max(trained, key=lambda parameter: allocated[parameter]))
                 model.zero_grad(set_to_none=True)

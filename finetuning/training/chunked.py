@@ -182,8 +182,8 @@ class ChunkedOptimizer(torch.optim.Optimizer):
 def _chunk_of(parameters: list[torch.nn.Parameter], group: dict[str, Any], rule: Rule) -> Chunk | LargeMatrix:
     """Return what steps these parameters: a large matrix by rows, where its optimizer can and takes temporaries."""
     first = parameters[0]
-    if _is_large(first):
-        working = torch.nn.Parameter(torch.empty(0, dtype=torch.float32, device=first.device))
+    if len(parameters) == 1 and _is_large(first):
+        working = torch.nn.Parameter(torch.empty((0, 0), dtype=torch.float32, device=first.device))
         inner = rule([working])
         if isinstance(inner, Adafactor) or (isinstance(inner, torch.optim.AdamW) and first.dtype == torch.bfloat16):
             return LargeMatrix(first, group, inner, working, _at_once_of_large(first.device))

@@ -35,6 +35,7 @@ from finetuning.windows.order import Window
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_MORE_THAN_COMPILING = 0.1  # of the tokens: compiled layers take rows of one form, in which no beginning is shared
 InUse = CompiledLayers | QuickDropout | SharedCasts | RowGradients | WeightCopies
 
 
@@ -111,6 +112,8 @@ class OptimizerStep:
         tokens = int(planner.examples.lengths.sum()) * epochs
         if not is_worth_compiling(self.settings, self.model, self.runtime.precision, planner.layout, tokens):
             return
+        if asked is None and planner.saved_by_sharing() > _MORE_THAN_COMPILING:
+            return
         try:
             self._compile_layers(planner.sample())
         except (SettingsError, OutOfMemory) as error:
@@ -142,7 +145,7 @@ class OptimizerStep:
                 return
             assert self.shards is not None
             self.shards.forget_pass()
-            self.memory.shrink(batch.inputs["input_ids"].numel(), batch.examples())
+            self.memory.shrink(batch.budgeted_tokens(), batch.examples())
 
     # --- the gradient ---
 
@@ -194,7 +197,7 @@ class OptimizerStep:
                 raise
             if self.shards is not None:  # the others wait for this process inside a pass
                 raise self.memory.ran_out("학습하는 도중에 메모리가 부족해졌습니다.") from error
-            failed = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
+            failed = max(batches, key=lambda batch: batch.budgeted_tokens())
         verdict = verdict or vote(self.runtime, failed)
         if not verdict.tokens:
             return made
@@ -202,7 +205,7 @@ class OptimizerStep:
         if verdict.single:
             self.memory.shrink(verdict.single, examples=1)  # raises, in every process
         if failed is not None:
-            self.memory.shrink(failed.inputs["input_ids"].numel(), failed.examples())
+            self.memory.shrink(failed.budgeted_tokens(), failed.examples())
         else:
             _log.warning("다른 프로세스의 메모리가 부족하여 이 스텝을 다시 계산합니다. 결과는 달라지지 않습니다.")
         return None

@@ -39,7 +39,7 @@ def vote(runtime: Runtime, failed: Batch | None) -> Verdict:
     Returns:
         The verdict, the same in every process.
     """
-    tokens = 0 if failed is None else failed.inputs["input_ids"].numel()
+    tokens = 0 if failed is None else failed.budgeted_tokens()
     single = tokens if failed is not None and failed.examples() <= 1 else 0
     most, most_single = runtime.maxima([tokens, single])
     return Verdict(int(most), int(most_single))

@@ -100,6 +100,10 @@ class Layout(ABC):
             The tensors, on the CPU.
         """
 
+    def joined(self, task: Task, rows: Rows) -> Rows:
+        """Return the sequences of each row, those that share a beginning as one with `branches`."""
+        return rows
+
     def computed_tokens(self, cut: Cut, lengths: np.ndarray) -> int:
         """Return how many tokens the model's layers compute for a micro-batch, padding included."""
         tokens = [int(lengths[row].sum()) for row in cut]
@@ -151,22 +155,21 @@ class OneRow(Layout):
         return [indices]
 
     def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
-        """Make one row and the map of its sequences; see `Layout.collate`.
-
-        In training, examples that begin alike share their beginning, where attention is by padded rows: the bounds of
-        sequences, which kernels take, do not say which keys they share.
-        """
-        (examples,) = rows
-        row = examples if key is None or self.attention.attend is not None else task.encodes.joined(examples)
+        """Make one row and the map of its sequences; see `Layout.collate`."""
+        (row,) = rows
         batch = task.encodes.collate_rows([row], tokenizer, key)
-        if len(row) < len(examples):
-            tokens = sum(len(example["input_ids"]) for example in examples)
-            batch = dataclasses.replace(batch, tokens=tokens, sequences=len(examples))
         if batch.others is not None:
             lengths = [len(sequence["other"]) for sequence in row]
             dense = causal_tokens(lengths, self.attention.attend)
             batch = dataclasses.replace(batch, others=dataclasses.replace(batch.others, dense=dense))
         return dataclasses.replace(batch, dense=_sequences_in(row, self.attention.attend))
+
+    def joined(self, task: Task, rows: Rows) -> Rows:
+        """Join examples that begin alike, where attention is by padded rows; see `Layout.joined`.
+
+        The bounds of sequences, which kernels take, do not say which keys they share.
+        """
+        return [task.encodes.joined(row) for row in rows] if self.attention.attend is None else rows
 
 
 def _sequences_in(row: Sequence[Mapping[str, Any]], attend: Attend | None) -> DenseTokens:

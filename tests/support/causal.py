@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+
+from finetuning.ops.dense_attention import without_padding
 
 
 def causal_architectures() -> dict[str, Any]:
@@ -34,3 +37,30 @@ def examples_of(seed: int, count: int) -> list[dict[str, Any]]:
         trained[-1] = True
         made.append({"input_ids": random.integers(1, 97, length).tolist(), "trained": trained.tolist()})
     return made
+
+
+def loss_and_gradient(model: Any, task: Any, batches: list[Any]) -> tuple[float, torch.Tensor]:
+    items, total = sum(batch.items for batch in batches), 0.0
+    model.zero_grad()
+    for batch in batches:
+        with without_padding(model, batch.dense):
+            loss = task.scores.loss_sum(task.scores.forward(model, batch), batch) / items
+            loss.backward()
+        total += float(loss.detach())
+    return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def windowed(kind: str, window: int) -> Any:
+    """A causal model of layers with an attention window, but for Mistral beside layers without."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    wide = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    options: dict[str, Any] = {**wide, "num_key_value_heads": 2, "intermediate_size": 64, "sliding_window": window}
+    if kind != "mistral":
+        options["layer_types"] = ["sliding_attention", "full_attention"]
+    if kind == "gemma3_text":
+        options |= {"head_dim": 8, "query_pre_attn_scalar": 8}
+    if kind == "qwen2":
+        options["use_sliding_window"] = True
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **options)).train()

@@ -61,7 +61,7 @@ def trained(case: dict[str, Any]) -> dict[str, Any]:
     os.environ["LOCAL_WORLD_SIZE"] = str(case["processes_here"])  # as on machines of so many each
     manager = manager_of(case["flags"], getattr(torch, case["dtype"]))
     manager.model.train()
-    manager.stepper.prepare(manager.planner)
+    manager.prepare()
     results: list[Any] = []
     first: dict[str, torch.Tensor] = {}
     for ready in manager._windows():

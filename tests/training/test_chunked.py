@@ -109,6 +109,25 @@ def test_chunks_give_the_numbers_of_parameters_one_by_one(
             torch.testing.assert_close(found, wanted, rtol=0.02, atol=1e-3)
 
 
+def test_muon_steps_a_large_matrix_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its update is of the whole matrix. An 8B model's layers have matrices of that size."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    monkeypatch.setattr(chunked, "_LARGE", 500)
+    monkeypatch.setattr(chunked, "_AT_ONCE", {"cpu": 300})
+    config = LlamaConfig(
+        vocab_size=40, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = AutoModelForCausalLM.from_config(config).bfloat16()
+    optimizer = chunks_of(model, "muon")
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
+    before = [parameter.detach().clone() for parameter in matrices]
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    assert not any(map(torch.equal, before, matrices))
+
+
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
 def test_a_step_of_a_large_matrix_is_left_out_on_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adafactor, "_host_knows", lambda value: False)

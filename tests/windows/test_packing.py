@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 from finetuning.config.schema import Settings
 from finetuning.models.probes import attends_within_sequences, isolates
-from finetuning.ops.dense_attention import without_padding
 from finetuning.tasks.registry import find_task
 from finetuning.windows.layouts import OneRow
 from finetuning.windows.packing import best_fit, pack_window
-from tests.support.causal import PadToken, causal_architectures, examples_of
+from tests.support.causal import PadToken, causal_architectures, examples_of, loss_and_gradient, windowed
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=50), st.integers(60, 200))
@@ -37,17 +36,6 @@ def test_micro_batches_keep_to_the_budget(lengths: list[int], budget: int) -> No
     for rows in batches:
         padded = len(rows) * max(int(sizes[row].sum()) for row in rows)
         assert padded <= budget or (len(rows) == 1 and padded <= max(lengths))
-
-
-def loss_and_gradient(model: Any, task: Any, batches: list[Any]) -> tuple[float, torch.Tensor]:
-    items, total = sum(batch.items for batch in batches), 0.0
-    model.zero_grad()
-    for batch in batches:
-        with without_padding(model, batch.dense):
-            loss = task.scores.loss_sum(task.scores.forward(model, batch), batch) / items
-            loss.backward()
-        total += float(loss.detach())
-    return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt_neox", "gpt2"])
@@ -94,22 +82,6 @@ def test_one_row_has_the_loss_and_gradient_of_single_ones(name: str, recomputes:
 
 def _in_one_row(task: Any, examples: list[dict[str, Any]]) -> Any:
     return OneRow(0, 64).collate(task, [examples], cast(Any, PadToken()), None)
-
-
-def windowed(kind: str, window: int) -> Any:
-    """A causal model of layers with an attention window, but for Mistral beside layers without."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    wide = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    options: dict[str, Any] = {**wide, "num_key_value_heads": 2, "intermediate_size": 64, "sliding_window": window}
-    if kind != "mistral":
-        options["layer_types"] = ["sliding_attention", "full_attention"]
-    if kind == "gemma3_text":
-        options |= {"head_dim": 8, "query_pre_attn_scalar": 8}
-    if kind == "qwen2":
-        options["use_sliding_window"] = True
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **options)).train()
 
 
 @pytest.mark.parametrize("kind", ["mistral", "gemma3_text", "exaone4", "qwen2"])

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetuning.config.schema import Settings
+from finetuning.data.examples import Examples
 from finetuning.models.attention import AttentionWay
 from finetuning.ops.attention_ways import padded
 from finetuning.tasks.generation.beginnings import joined_by_beginning
 from finetuning.tasks.registry import find_task
+from finetuning.training.ahead import WindowPlanner
 from finetuning.types import RandomKey
 from finetuning.windows.layouts import OneRow
-from tests.support.causal import PadToken, causal_architectures
-from tests.windows.test_packing import loss_and_gradient, windowed
+from finetuning.windows.order import Window
+from tests.support.causal import PadToken, causal_architectures, loss_and_gradient, windowed
 
 KEY = RandomKey(0, 0)
 
@@ -41,7 +45,16 @@ def conversations(systems: list[int], length: int = 24) -> list[dict[str, Any]]:
 
 
 def in_one_row(task: Any, examples: list[dict[str, Any]], layout: OneRow | None = None) -> Any:
-    return (layout or OneRow(0, 64)).collate(task, [examples], cast(Any, PadToken()), KEY)
+    layout = layout or OneRow(0, 64)
+    return layout.collate(task, layout.joined(task, [examples]), cast(Any, PadToken()), KEY)
+
+
+def planner_of(examples: list[dict[str, Any]]) -> WindowPlanner:
+    table = Dataset.from_list(examples)
+    lengths = np.array([len(one["input_ids"]) for one in examples], dtype=np.int32)
+    runtime: Any = SimpleNamespace(process=0, processes=1, pinned=lambda batch: batch)
+    split = Examples(table, lengths, table)
+    return WindowPlanner(task_of(), cast(Any, PadToken()), split, OneRow(10**6, 64), 0, runtime)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt_neox", "gpt2"])
@@ -59,8 +72,37 @@ def test_the_loss_and_the_gradient_are_those_of_examples_alone(name: str, recomp
     together = loss_and_gradient(model, task, [batch])
     assert together[0] == pytest.approx(alone[0], rel=1e-9)
     assert float((together[1] - alone[1]).norm() / alone[1].norm()) < 1e-7  # rotary angles are float32
-    assert batch.tokens == sum(len(one["input_ids"]) for one in examples) and batch.examples() == len(examples)
-    assert batch.tokens - batch.computed_tokens() == 3 * 23  # of 24 each, the last stands in every branch
+    tokens = sum(len(one["input_ids"]) for one in examples)
+    assert tokens - batch.computed_tokens() == 3 * 23  # of 24 each, the last stands in every branch
+
+
+def test_a_window_counts_every_token_and_an_estimate_counts_none_as_shared() -> None:
+    """Memory is estimated, and a budget lowered, by tokens that are not shared: other windows may share nothing."""
+    examples = conversations([1, 1, 1, 0, 1, 2])
+    tokens = sum(len(one["input_ids"]) for one in examples)
+    planner = planner_of(examples)
+    window = Window(0, 0, np.arange(len(examples)))
+    (batch,) = planner.plan(window, 10_000).batches
+    assert batch.computed_tokens() == tokens - 3 * 23
+    assert batch.tokens == batch.budgeted_tokens() == tokens and batch.examples() == len(examples)
+    heaviest = planner.heaviest(10_000)
+    assert heaviest.computed_tokens() == heaviest.budgeted_tokens() == tokens
+    (whole,) = replace(planner, shares=False).plan(window, 10_000).batches
+    assert whole.computed_tokens() == tokens and whole.dense is not None and whole.dense.repeated is None
+    assert planner.saved_by_sharing() == pytest.approx(3 * 23 / tokens)
+    assert planner_of(conversations([0, 0, 1, 2])).saved_by_sharing() == 0
+
+
+def test_one_example_with_a_header_alone_in_common_does_not_take_the_rest_from_the_others() -> None:
+    header, body = [7] * 20, [place % 90 + 1 for place in range(300)]
+    many = [{"input_ids": [*header, *body, 91, number], "trained": [False] * 321 + [True]} for number in (1, 2, 3)]
+    other = {"input_ids": [*header, 95, 96], "trained": [False] * 21 + [True]}
+    for place in range(4):
+        rows = joined_by_beginning([*many[:place], other, *many[place:]])
+        assert sorted(len(row["branches"]) - 1 for row in rows) == [1, 3]
+        assert sum(len(row["input_ids"]) for row in rows) == 22 + 320 + 3 * 2
+    few = [{"input_ids": [*header, *range(start, start + 30)], "trained": [False] * 49 + [True]} for start in (20, 50)]
+    assert sum(len(row["input_ids"]) for row in joined_by_beginning(few)) == 19 + 2 * 31
 
 
 @pytest.mark.parametrize("kind", ["mistral", "gemma3_text"])
