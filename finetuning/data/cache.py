@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from finetuning.config.schema import DataSettings, Settings, cache_dependencies
+from finetuning.data.archives import FOLDER_NAME, UNPACKED
 from finetuning.files import discard, discard_leftovers, mark_as_used, move, writing
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ FORMAT = "9"  # part of every key: change it whenever the data room's cleaning o
 _OURS = re.compile(
     r"(?:rows-[0-9a-f]{32}\.(?:arrow|json)|examples-[0-9a-f]{32}\.arrow|(?:vocabulary|references|suite)-[0-9a-f]{32}\.json)"
 )
+PREPARED = "prepared"  # the folder of the data's cache that has them
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # Arrow's IPC format
 _DAY_S = 86_400.0
 _GB = 1e9
@@ -62,12 +64,13 @@ class _File:
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of prepared files.
+    """A folder of prepared files, and the one beside it into which archives are unpacked.
 
-    A file's last use is its access time, set here, or its modification time, whichever is later.
+    A file's last use is its access time, set here, or its modification time, whichever is later. That of an unpacked
+    archive is its folder's modification time, since whoever looks into a folder changes the access time.
 
     Attributes:
-        folder: Where the files are.
+        folder: Where the prepared files are.
         max_gb: Largest total size in units of 10⁹ bytes, None for no limit.
         max_days: Days after the last use that a file is kept, None for no limit.
     """
@@ -79,7 +82,7 @@ class Cache:
     @classmethod
     def of(cls, data: DataSettings) -> Self:
         """Open the cache that the settings name."""
-        return cls(Path(data.dataset_cache_dir).expanduser() / "prepared", data.cache_max_gb, data.cache_max_days)
+        return cls(Path(data.dataset_cache_dir).expanduser() / PREPARED, data.cache_max_gb, data.cache_max_days)
 
     def path(self, kind: str, key: str, suffix: str = ".arrow") -> Path:
         """Return the path of a file: its kind, one of those in `_OURS`, and a `content_key`."""
@@ -123,12 +126,12 @@ class Cache:
                 discard(partial)
 
     def prune(self) -> None:
-        """Remove files unused for `max_days`, then the least recently used beyond `max_gb`; log one line.
+        """Remove what is unused for `max_days`, then the least recently used beyond `max_gb`; log one line.
 
-        Files used within the last day stay, since a running process may be reading them. So does every file that is
+        What was used within the last day stays, since a running process may be reading it. So does every file that is
         not named as this program names its own.
         """
-        files = sorted(self._files(), key=lambda file: file.used)
+        files = sorted((*self._files(), *self._unpacked()), key=lambda file: file.used)
         now = time.time()
         idle = [file for file in files if now - file.used > _DAY_S]
         too_old = [file for file in idle if self.max_days is not None and now - file.used > self.max_days * _DAY_S]
@@ -151,6 +154,17 @@ class Cache:
                     found = path.lstat()
                     if stat.S_ISREG(found.st_mode):
                         yield _File(path, found.st_size, max(found.st_atime, found.st_mtime))
+
+    def _unpacked(self) -> Iterator[_File]:
+        """Yield the folders of unpacked archives, each as one."""
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            for path in self.folder.with_name(UNPACKED).iterdir():
+                with suppress(OSError):
+                    found = path.lstat()
+                    if FOLDER_NAME.fullmatch(path.name) and stat.S_ISDIR(found.st_mode):
+                        inside = (one.lstat() for one in path.rglob("*"))
+                        size = sum(one.st_size for one in inside if stat.S_ISREG(one.st_mode))
+                        yield _File(path, size, found.st_mtime)
 
     def _report(self, removed: Sequence[_File], too_old: Sequence[_File]) -> None:
         reasons = []
@@ -177,8 +191,5 @@ def _is_whole(path: Path) -> bool:
 
 
 def _remove(path: Path) -> bool:
-    try:
-        path.unlink()
-    except OSError:  # another process removed it, or Windows has it open
-        return False
-    return True
+    discard(path)
+    return not os.path.lexists(path)  # Windows removes nothing that is open

@@ -12,7 +12,7 @@ from typing import Any
 
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import DataSettings
-from finetuning.data.archives import is_archive
+from finetuning.data.archives import is_archive, members_of
 from finetuning.data.folders import Files, configurations, named_files, nothing_found, splits_in, unread_beside
 from finetuning.data.formats.class_names import information_beside
 from finetuning.data.formats.registry import check_path, is_json, is_supported, open_source
@@ -95,17 +95,17 @@ def _unread(read: Sequence[Path]) -> str:
 
 
 def _files_at(path: Path, data: DataSettings) -> Tree:
-    """Return the files of a path by split: the file itself, those of a folder, or those below it and in archives."""
+    """Return the files of a path by split: the file itself, those of a folder, else those below it and in archives."""
     if path.is_file() and not is_archive(path):
         return Tree({"train": (path,)}, "")
     found = _in_folder(path, data.dataset_config) if path.is_dir() else {}
-    if "train" not in found and not (path.is_dir() and configurations(path)):
+    if found:
+        return Tree(found, "")
+    if not (path.is_dir() and configurations(path)):
         tree = files_in_tree(path, Path(data.dataset_cache_dir).expanduser())
-        if tree is not None and found.keys() <= tree.files.keys():
+        if tree is not None:
             return tree
-    if not found:
-        raise nothing_found(path) if path.is_dir() else _nothing_in_archive(path)
-    return Tree(found, "")
+    raise nothing_found(path) if path.is_dir() else _nothing_in_archive(path)
 
 
 def _in_folder(folder: Path, config: str | None) -> dict[str, Files]:
@@ -119,6 +119,14 @@ def _in_folder(folder: Path, config: str | None) -> dict[str, Files]:
 
 
 def _nothing_in_archive(path: Path) -> DataError:
+    names = ["/".join(member.parts) for member in members_of(path)]
+    if names:
+        shown = ", ".join(names[:_SHOWN]) + (" 등" if len(names) > _SHOWN else "")
+        return DataError(
+            f"zip에 있는 파일 {len(names):,}개가 어느 split인지 알 수 없습니다: {shown}",
+            where=str(path),
+            remedy="압축을 풀어 파일 하나를 지정하거나, 파일이나 폴더의 이름에 train, validation, test를 넣으세요.",
+        )
     return DataError(
         "zip에서 데이터 파일을 찾지 못했습니다.",
         where=str(path),

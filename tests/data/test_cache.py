@@ -85,6 +85,25 @@ def test_only_files_of_our_names_are_removed(tmp_path: Path) -> None:
     assert left_in(tmp_path) == others and target.read_text() == "mine"
 
 
+def test_unpacked_archives_are_counted_and_pruned_with_the_prepared_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    unpacked, folder = tmp_path / "unpacked", tmp_path / "prepared"
+    names = {40: f"TL_문학-{key(1)}", 5: f"TL1-{key(2)}", 3: f"TL2-{key(3)}", 400: "mine"}
+    for days, name in names.items():
+        (unpacked / name / "내과").mkdir(parents=True)
+        put(unpacked / name / "내과", "1.json", days, size=4000)
+        os.utime(unpacked / name, (time.time(), time.time() - days * DAY_S))  # whoever looks changes the first
+    kept = put(folder, f"rows-{key(9)}.arrow", days_unused=2)
+    Cache(folder, max_gb=None, max_days=30).prune()
+    assert left_in(unpacked) == {names[5], names[3], "mine"}
+    Cache(folder, max_gb=15_000 / 1e9, max_days=30).prune()
+    assert left_in(unpacked) == {names[5], names[3], "mine"}
+    Cache(folder, max_gb=8000 / 1e9, max_days=30).prune()
+    assert left_in(unpacked) == {names[3], "mine"} and left_in(folder) == {kept.name}
+
+
 def test_null_keeps_all_and_a_folder_that_is_not_there_is_none(tmp_path: Path) -> None:
     path = put(tmp_path, f"rows-{key(1)}.arrow", days_unused=4000)
     Cache(tmp_path, max_gb=None, max_days=None).prune()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,13 @@ class OfKoreanWindows(zipfile.ZipInfo):
 
     def _encodeFilenameFlags(self) -> tuple[bytes, int]:
         return self.filename.encode("cp949"), self.flag_bits
+
+
+class OfMacOS(zipfile.ZipInfo):
+    """A member whose name is in UTF-8 and single letters, which its flags do not say."""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+        return unicodedata.normalize("NFD", self.filename).encode(), self.flag_bits
 
 
 def pack(path: Path, files: dict[str, str], kind: type[zipfile.ZipInfo] = zipfile.ZipInfo) -> Path:
@@ -72,7 +81,7 @@ def test_labelled_files_below_folders_of_splits_are_read(tmp_path: Path) -> None
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("kind", [zipfile.ZipInfo, OfKoreanWindows])
+@pytest.mark.parametrize("kind", [zipfile.ZipInfo, OfKoreanWindows, OfMacOS])
 def test_archives_are_read_as_they_are_downloaded(tmp_path: Path, kind: type[zipfile.ZipInfo]) -> None:
     home = tmp_path / "set"
     (home / "1.Training" / "원천데이터").mkdir(parents=True)
@@ -155,3 +164,110 @@ def test_archives_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
             read(tmp_path / f"{name}.zip", tmp_path)
         assert f"{name}.zip" in str(error.value)
     assert not list((tmp_path / "cache").rglob("*.json"))
+
+
+LABELS, RAW = "02.라벨링데이터", "01.원천데이터"
+CELLS = "text,label\n좋다,1\n"
+
+
+def test_names_of_macos_mean_what_they_say(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", {"학습/1.json": document(1), "검증/2.json": document(2)}, OfMacOS)
+    assert {split: numbers(raw) for split, raw in read(path, tmp_path).items()} == {"train": [1], "validation": [2]}
+    files = {f"Training/{LABELS}/1.json": document(1), f"Training/{RAW}/2.json": document(2)}
+    write(tmp_path / "set", {unicodedata.normalize("NFD", name): content for name, content in files.items()})
+    assert numbers(read(tmp_path / "set", tmp_path)["train"]) == [1]
+
+
+def test_what_lies_at_the_top_wins_over_files_deep_below(tmp_path: Path) -> None:
+    write(tmp_path / "set", {
+        "test.csv": CELLS, "dev.csv": CELLS, "결과/2026/test_predictions.csv": "text,label\n예측,0\n",
+        "models/run/dev_predictions.jsonl": '{"text": "예측", "label": "0"}',
+    })  # fmt: skip
+    found = read(tmp_path / "set", tmp_path)
+    assert {split: [row["text"] for row in raw.rows] for split, raw in found.items()} == {
+        "validation": ["좋다"], "test": ["좋다"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("cache", [".", "models/cache"])
+def test_what_this_program_wrote_is_not_read_as_data(tmp_path: Path, cache: str) -> None:
+    home = tmp_path / "set"
+    pack(home / "Training.zip", {"1.json": document(1), "2.json": document(2)})
+    write(home, {
+        "models/run/settings.yaml": "model: {}", "models/run/summary.json": "{}",
+        "models/run/train/3.json": document(3), "models/run/checkpoints/state.json": "{}",
+        "models/group/sweep.json": "{}", "models/group/one/train/4.json": document(4),
+    })  # fmt: skip
+    for _ in range(2):  # the second time there is a cache
+        found = read(home, tmp_path, dataset_cache_dir=str(home / cache))
+        assert {split: numbers(raw) for split, raw in found.items()} == {"train": [1, 2]}
+    assert list((home / cache / "unpacked").rglob("2.json"))
+
+
+def test_tables_beside_json_are_told_or_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a", {"x/Training/본문.csv": CELLS, "x/Training/라벨설명.json": '{"description": "?"}'})
+    with pytest.raises(DataError, match="어느 것을 읽을지") as error:
+        read(tmp_path / "a", tmp_path)
+    assert "본문.csv" in str(error.value) and "라벨설명.json" in str(error.value)
+    write(tmp_path / "b", {"x/Training/목록.csv": CELLS, **{f"x/Training/{n}.json": document(n) for n in (1, 2)}})
+    found = read(tmp_path / "b", tmp_path)
+    assert numbers(found["train"]) == [1, 2] and "다른 형식의 파일 1개(목록.csv 등)" in " ".join(found["train"].notes)
+    write(tmp_path / "c", {f"x/Training/{LABELS}/목록.csv": CELLS, f"x/Training/{LABELS}/1.json": document(1)})
+    assert numbers(read(tmp_path / "c", tmp_path)["train"]) == [1]
+
+
+def test_what_is_missing_of_an_unpacked_archive_is_unpacked_anew(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", {f"train/{n}.json": document(n) for n in (1, 2, 3)})
+    read(path, tmp_path)
+    unpacked = {file.name: file for file in (tmp_path / "cache").rglob("*.json")}
+    unpacked["2.json"].unlink()
+    unpacked["3.json"].write_bytes(b"")
+    assert numbers(read(path, tmp_path)["train"]) == [1, 2, 3]
+    assert not list((tmp_path / "cache").rglob("*.partial-*"))
+
+
+def test_an_archive_counts_as_used_when_it_is_read(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", {"train/1.json": document(1)})
+    read(path, tmp_path)
+    (folder,) = (tmp_path / "cache" / "unpacked").iterdir()
+    os.utime(folder, (1, 1))
+    read(path, tmp_path)
+    assert folder.stat().st_mtime > 1
+
+
+def test_raw_texts_in_an_archive_are_not_unpacked(tmp_path: Path) -> None:
+    files = {f"{LABELS}/1.json": document(1), f"{RAW}/1.txt": "원문", f"{RAW}/2.json": document(2)}
+    for path in (pack(tmp_path / "Training" / "all.zip", files).parent, pack(tmp_path / "one.zip", files)):
+        found = read(path if path.is_file() else tmp_path, tmp_path)
+        assert numbers(found["train"]) == [1] and "원천데이터의 파일 2개" in " ".join(found["train"].notes)
+        path.unlink() if path.is_file() else (path / "all.zip").unlink()
+    assert [file.name for file in (tmp_path / "cache").rglob("*.*") if file.is_file()].count("1.json") >= 1
+    assert not list((tmp_path / "cache").rglob("*.txt")) and not list((tmp_path / "cache").rglob("2.json"))
+
+
+def test_every_member_has_a_name_of_its_own_that_a_disk_takes(tmp_path: Path) -> None:
+    long = "가" * 100
+    path = pack(tmp_path / "a.zip", {
+        "train/a:1.json": document(1), "train/a?1.json": document(2), f"train/{long}1.json": document(3),
+        f"train/{long}2.json": document(4), "train/B.json": document(5), "train/b.json": document(6),
+        f"train/{long}/7.json": document(7),
+    })  # fmt: skip
+    assert sorted(numbers(read(path, tmp_path)["train"])) == [1, 2, 3, 4, 5, 6, 7]
+    assert len({str(file).casefold() for file in (tmp_path / "cache").rglob("*.json")}) == 7
+
+
+def test_an_archive_far_smaller_than_its_files_is_refused(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", {"train/1.json": " " * 5_000_000})
+    packed = bytearray(path.read_bytes())
+    at = packed.index(b"PK\x01\x02") + 24  # the size in the archive's directory
+    packed[at : at + 4] = (3 << 30).to_bytes(4, "little")
+    path.write_bytes(packed)
+    with pytest.raises(DataError, match=r"3\.0 GiB"):
+        read(path, tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_archive_without_a_split_names_what_is_in_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="어느 split인지 알 수 없습니다") as error:
+        read(pack(tmp_path / "a.zip", {"글/가.csv": CELLS, "글/나.csv": CELLS}), tmp_path)
+    assert "글/가.csv, 글/나.csv" in str(error.value) and "train, validation, test" in error.value.remedy
