@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, settings: Settings, listing: RecipeList, 
         launch: Runs a command of this program.
 
     Raises:
-        SettingsError: Settings are varied, too.
+        SettingsError: Settings are varied, or a configuration is named, which each recipe has of its own.
         FinetuningError: Runs failed. It has the exit code of the first.
     """
     if arguments.axes or arguments.trials is not None:
@@ -65,6 +65,12 @@ def run(arguments: argparse.Namespace, settings: Settings, listing: RecipeList, 
             f"레시피: {', '.join(one.name for one in listing.recipes)}",
         )
     given = overrides_in(arguments)
+    if _CONFIG in given and given[_CONFIG].value is not None:
+        raise SettingsError(
+            "레시피의 목록을 학습할 때는 데이터셋의 설정(config)을 고를 수 없습니다. 레시피마다 정해져 있습니다.",
+            where=f"{given[_CONFIG].source}, --recipe {listing.name}",
+            remedy="이 값을 빼거나, 레시피 하나를 골라 train을 실행하세요.",
+        )
     folder = Path(settings.model.output_dir if OUTPUT_DIR in given else f"models/{listing.name}").expanduser()
     names = ",".join(one.name for one in listing.recipes)
     group = RunGroup(folder, settings, {"recipe": names, _MODEL: "", _DATA: "", _CONFIG: ""})
@@ -81,7 +87,7 @@ def _run_of(listed: Listed, arguments: argparse.Namespace, hub: str) -> RecipeRu
     given = overrides_in(arguments)
     model, data = (str(given[key].value) if key in given else None for key in (_MODEL, _DATA))
     model, config = None if listed.own_model else model, None
-    if data == hub and not Path(data).is_dir():
+    if data in (hub, f"{hub}/{hub}") and not Path(data).is_dir():  # short and whole id
         config = listed.config
     elif data is not None:
         data = str(Path(data).expanduser() / listed.folder)

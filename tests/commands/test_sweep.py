@@ -285,11 +285,12 @@ def test_a_list_of_recipes_is_trained_one_by_one_beside_the_published_scores(
     assert [words[words.index("--recipe") + 1] for words in trainer.commands[8:]] == ["klue-nli"]
 
 
-def test_a_list_of_recipes_is_read_from_the_hub_by_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["klue", "klue/klue"])
+def test_a_list_of_recipes_is_read_from_the_hub_by_configuration(tmp_path: Path, name: str) -> None:
     trainer = KlueTrainer()
-    run_group(sweep, ["sweep", "--recipe", "klue", "--dataset", "klue", "--output_dir", str(tmp_path)], trainer)
+    run_group(sweep, ["sweep", "--recipe", "klue", "--dataset", name, "--output_dir", str(tmp_path)], trainer)
     asked = [[words[words.index(flag) + 1] for flag in ("--dataset", "--dataset_config")] for words in trainer.commands]
-    assert asked == [["klue", name] for name in ("ynat", "sts", "nli", "ner", "re", "dp", "mrc", "wos")]
+    assert asked == [[name, config] for config in ("ynat", "sts", "nli", "ner", "re", "dp", "mrc", "wos")]
 
 
 def test_a_list_of_recipes_is_for_sweep_alone_and_varies_nothing_else(tmp_path: Path) -> None:
@@ -298,3 +299,7 @@ def test_a_list_of_recipes_is_for_sweep_alone_and_varies_nothing_else(tmp_path: 
     assert "sweep --recipe klue" in error.value.remedy
     with pytest.raises(SettingsError, match="값을 나열할 수 없습니다"):
         run_group(sweep, ["sweep", "--recipe", "klue", "--output_dir", str(tmp_path), *GRID], KlueTrainer())
+    with pytest.raises(SettingsError, match="레시피마다 정해져") as refused:
+        words = ["sweep", "--recipe", "klue", "--dataset_config", "ynat", "--output_dir", str(tmp_path)]
+        run_group(sweep, words, KlueTrainer())
+    assert "--dataset_config" in refused.value.where
