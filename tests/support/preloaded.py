@@ -21,11 +21,20 @@ _OTHERS = (
 )  # fmt: skip
 
 
+def _import(name: str) -> None:
+    """Import a module. What cannot be imported here leaves every run without all of this, at ten times its time."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name != "triton":  # kernels for GPUs: it comes with torch for CUDA
+            raise
+
+
 def preload() -> None:
     """Import the program and its libraries, load a model once, and take all of it from the garbage collector."""
     for room in _ROOMS:
         for path in sorted((ROOT / "finetuning" / room).rglob("*.py")):
-            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+            _import(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
     for name in _OTHERS:
         importlib.import_module(name)
     _load_a_model()
