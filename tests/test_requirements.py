@@ -55,6 +55,7 @@ def test_every_package_that_is_imported_is_named() -> None:
     named = {IMPORTED_AS.get(name, name) for name in RANGES.keys() | EXTRA.keys()} | {
         "pydantic_core",
         "huggingface_hub",
+        "triton",  # comes with torch for CUDA
     }
     own = {path.stem for path in ROOT.glob("*.py")} | {"finetuning"}
     for path in [*ROOT.glob("*.py"), *(ROOT / "finetuning").rglob("*.py")]:
