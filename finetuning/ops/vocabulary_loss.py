@@ -58,7 +58,7 @@ def _triton_works() -> bool:
         return compute_as_torch(torch.device("cuda"))
     except Exception as error:  # a compiler's errors are of any type
         _log.info(
-            "Triton을 쓸 수 없어 어휘의 손실을 PyTorch의 연산으로 계산합니다. 결과는 같고 조금 느립니다: %s",
+            "Triton을 쓸 수 없어 cross-entropy를 PyTorch 연산으로 계산합니다. 결과는 같고 조금 느립니다: %s",
             first_line_of(error),
         )
         return False

@@ -72,7 +72,7 @@ class WindowPlanner:
         return ReadyWindow(window, [self.runtime.pinned(self._planned(cut, key)) for cut in cuts], token_budget)
 
     def saved_by_sharing(self) -> float:
-        """Return the share of the first window's tokens that shared beginnings save, from 0 to 1."""
+        """Return the share of tokens that shared beginnings save, from 0 to 1, in the epoch's first examples."""
         size = min(len(self.examples), 64)
         order = epoch_order(len(self.examples), self.seed, 0)
         rows = self._rows(self.layout.together(self.examples.sequences_of(order[:size])))
