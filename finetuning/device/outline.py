@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from finetuning.device.late_cast import release
+
 if TYPE_CHECKING:
     from finetuning.device.runtime import Runtime
 
@@ -75,7 +77,7 @@ class Values:
             if self._runtime.is_main:
                 own = self._whole[self._outlines[id(outline)][0]]
                 value.copy_(own.detach())
-                own.data = own.data.new_empty(0)
+                release(own)
             dist.broadcast(value, src=0)
             is_parameter = isinstance(outline, torch.nn.Parameter)
             self._received[id(outline)] = (

@@ -13,6 +13,7 @@ import torch
 from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.config.schema import Settings
 from finetuning.device.allocator import map_large_blocks
+from finetuning.device.late_cast import casting_late
 from finetuning.device.outline import Values, outline_of
 from finetuning.device.runtime import Runtime
 from finetuning.device.sharding import divide
@@ -27,8 +28,8 @@ _log = logging.getLogger(__name__)
 def placed(load: Callable[[], PreTrainedModel], settings: Settings, runtime: Runtime) -> PreTrainedModel:
     """Load a model, whole or as this process's part of it.
 
-    A divided model is loaded by the main process alone, into the CPU's memory. The others get its outline, and each its
-    part of every weight, one block at a time.
+    A divided model is loaded by the main process alone, its files mapped into memory. The others get its outline,
+    and each its part of every weight, one block at a time; weights in another dtype than the run's are cast then.
 
     Args:
         load: Loads the model.
@@ -55,7 +56,7 @@ def placed(load: Callable[[], PreTrainedModel], settings: Settings, runtime: Run
         )
     if runtime.is_cpu:
         map_large_blocks()  # what is freed between the parts that stay would fill the heap
-    whole = runtime.together(load if runtime.is_main else lambda: None)
+    whole = runtime.together(casting_late()(load) if runtime.is_main else lambda: None)
     outline = runtime.on_main(partial(_outline_of, whole))
     divided: PreTrainedModel = pickle.loads(outline)  # of the main process of this very group
     blocks = [block for stack in stacks(divided).values() for block in stack]

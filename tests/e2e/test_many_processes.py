@@ -53,7 +53,10 @@ Found = dict[str, dict[str, Any]]
 
 
 def still(model: Path, made: Path, ties: bool = False, **changes: object) -> Path:
-    """A copy of a model without dropout; on request its head is the embedding, as in most small language models."""
+    """A copy of a model without dropout; on request its head is the embedding, as in most small language models.
+
+    Its files are in float16 then, as theirs often are in another dtype than the training's.
+    """
     shutil.copytree(model, made)
     config = json.loads((made / "config.json").read_text(encoding="utf-8"))
     config |= {name: 0.0 for name in ("hidden_dropout_prob", "attention_probs_dropout_prob") if name in config}
@@ -62,6 +65,7 @@ def still(model: Path, made: Path, ties: bool = False, **changes: object) -> Pat
         config["tie_word_embeddings"] = True
         weights = load_file(made / "model.safetensors")
         del weights["lm_head.weight"]
+        weights = {name: one.half() for name, one in weights.items()}  # another dtype than the training's
         save_file(weights, made / "model.safetensors", metadata={"format": "pt"})
     (made / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return made
