@@ -152,7 +152,19 @@ def present_in(folder: Path) -> Present:
         )
     found = {name: _broken(folder / name, *fact) for name, fact in expected.items()}
     broken = {name: how for name, how in found.items() if how is not None}
-    return Present(hashlib.sha256(text).hexdigest(), nodes, tuple(expected), broken)
+    return Present(_save_of(text), nodes, tuple(expected), broken)
+
+
+def save_in(folder: Path) -> str | None:
+    """Return which save a folder is of, as `Present` has it, without reading its files; None without a manifest."""
+    try:
+        return _save_of((folder / "manifest.json").read_bytes())
+    except OSError:
+        return None
+
+
+def _save_of(manifest: bytes) -> str:
+    return hashlib.sha256(manifest).hexdigest()
 
 
 def file_broken(folder: Path, present: Present, name: str) -> ModelError:

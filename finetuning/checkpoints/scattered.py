@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from finetuning.checkpoints.manifest import (
     file_broken,
     present_in,
     read_state,
+    save_in,
     with_tensors,
     without_tensors,
 )
@@ -35,6 +36,7 @@ from finetuning.checkpoints.store import CheckpointStore
 from finetuning.checkpoints.together import check_like, named
 from finetuning.device.runtime import Runtime
 from finetuning.device.sharding import own_part, own_region
+from finetuning.files import move
 from finetuning.models.streamed import DTYPES
 from finetuning.types import Checkpoint
 
@@ -76,18 +78,51 @@ class Scattered:
 
 
 def newest_of_all(store: CheckpointStore, runtime: Runtime) -> Scattered | None:
-    """Return the newest checkpoint that is whole over all disks; None without one. Every process has to call it."""
+    """Return the newest checkpoint that is whole over all disks. Every process has to call it.
+
+    Args:
+        store: The checkpoints of the run.
+        runtime: The group of processes.
+
+    Returns:
+        The checkpoint; None where no disk has any.
+
+    Raises:
+        ModelError: There are parts of checkpoints, and the disks that are here make none of them whole.
+    """
     keeps = store.disks.keeper == runtime.process
-    names = {
-        name for part in runtime.by_process([one.name for one in store.folders()] if keeps else []) for name in part
-    }
+    names = set(runtime.gathered([one.name for one in store.folders()] if keeps else []))
+    broken = list[ModelError]()
     for name in sorted(names, key=lambda name: step_of(Path(name)) or 0, reverse=True):
+        _finish(store.folder / name, store, runtime)
         try:
-            return scattered_in(store.folder / name, store, runtime)
+            found = scattered_in(store.folder / name, store, runtime)
         except ModelError as error:
-            _log.warning("%s 이전 체크포인트를 찾습니다. (%s)", error.what, error.where)
+            broken.append(error)
             continue
+        for one in broken:
+            _log.warning("%s 이전 체크포인트를 찾습니다. (%s)", one.what, one.where)
+        return found
+    if broken:
+        raise ModelError(
+            f"온전한 체크포인트가 없어 이어서 학습할 수 없습니다. {broken[0].what}",
+            where=broken[0].where,
+            remedy="빠진 부분을 가진 노드가 다시 켜지면 --resume으로 이어서 학습하세요. 되찾을 수 없으면 모든 노드에서 "
+            f"{store.folder} 폴더를 지우거나 --output_dir를 바꾸어 처음부터 학습하세요.",
+        )
     return None
+
+
+def _finish(folder: Path, store: CheckpointStore, runtime: Runtime) -> None:
+    """Give a checkpoint its name on the disks where a kill came before: all were written when the first one got it."""
+    keeps = store.disks.keeper == runtime.process
+    named = set(runtime.gathered([save for save in [save_in(folder)] if keeps and save is not None]))
+    if keeps and not folder.exists():
+        for made in store.unnamed_of(folder):
+            if save_in(made) in named:
+                with suppress(OSError):  # then it is not whole, and an earlier one counts
+                    move(made, folder)
+    runtime.together(lambda: None)
 
 
 def load_from_all(found: Scattered, runtime: Runtime) -> Checkpoint:

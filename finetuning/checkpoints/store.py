@@ -94,6 +94,10 @@ class CheckpointStore:
         """Return the hidden folder in which this process makes a checkpoint."""
         return self.folder / f".{target.name}.partial-{os.getpid()}"
 
+    def unnamed_of(self, target: Path) -> list[Path]:
+        """Return the hidden folders in which processes have made a checkpoint that did not get its name."""
+        return sorted(self.folder.glob(f".{target.name}.partial-*"))
+
     def begin(self, partial: Path, checkpoint: Checkpoint, share: float = 1.0) -> None:
         """Remove folders of checkpoints that were cut off, and make that of a new one if the disk has room for it.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exceptions import SettingsError
+from finetuning.commands.command_line import resume_command
 from finetuning.commands.output_folder import checkpoint_to_resume
 from finetuning.commands.run_folder import ENDED, is_unfinished
 from finetuning.device.peers import is_elastic
@@ -63,13 +65,12 @@ def found_checkpoint(
     from finetuning.checkpoints.scattered import load_from_all, newest_of_all, scattered_in
 
     # a machine that comes first after a new start may not be the one that was first before
-    is_elsewhere = is_elastic() and any(runtime.by_process(is_unfinished(store.folder.parent)))
+    unfinished = runtime.by_process(is_unfinished(store.folder.parent))
+    arguments.resume = arguments.resume or (is_elastic() and any(unfinished))
     resumes = arguments.resume or arguments.checkpoint_path is not None
-    is_searched = (resumes or is_elsewhere) and arguments.run.checkpoint is None
-    newest = newest_of_all(store, runtime) if is_searched else None
-    # what others have left of a run that the first one has not is nothing to go on with
-    arguments.resume = arguments.resume or (is_elsewhere and newest is not None)
-    resumes = resumes or arguments.resume
+    if not resumes and not unfinished[0]:
+        _check_not_elsewhere(store, unfinished, arguments.words)
+    newest = newest_of_all(store, runtime) if resumes and arguments.run.checkpoint is None else None
 
     def find() -> Path | None:
         path = checkpoint_to_resume(
@@ -83,6 +84,19 @@ def found_checkpoint(
         return None, None
     found = newest if newest is not None and newest.folder == path else scattered_in(path, store, runtime)
     return path, load_from_all(found, runtime)
+
+
+def _check_not_elsewhere(store: CheckpointStore, unfinished: Sequence[bool], words: Sequence[str]) -> None:
+    """Raise SettingsError where a new run would drop what another machine has of one that is not finished."""
+    disks = store.disks
+    names = [name for name, keeper in zip(disks.names, disks.keepers, strict=True) if unfinished[keeper]]
+    if names:
+        raise SettingsError(
+            "끝나지 않은 학습의 체크포인트가 다른 노드에 있습니다. 덮어쓰지 않습니다.",
+            where=f"{', '.join(names)}의 {store.folder}",
+            remedy="새로 하려면 --output_dir를 바꾸거나 그 노드의 checkpoints 폴더를 지우세요. "
+            f"이어서 하려면: {resume_command(words)}",
+        )
 
 
 def _whole(store: CheckpointStore, arguments: argparse.Namespace) -> Path | None:

@@ -30,7 +30,7 @@ from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.what_next import tell, words_for_more_epochs
 from finetuning.config.ladder import remembered, with_changes
 from finetuning.config.preset import KEYS
-from finetuning.device.peers import is_elastic
+from finetuning.device.peers import is_elastic, is_restarted
 from finetuning.files import discard
 from finetuning.models.adapters import METHODS
 from finetuning.models.chat_template import keep_template, kept_template
@@ -131,6 +131,8 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     clear_copies(output_dir, disks, runtime)
     store = CheckpointStore(output_dir, session.settings.training.save_total_limit, disks)
     path, checkpoint = found_checkpoint(store, arguments, runtime)
+    if checkpoint is None and is_restarted():
+        _log.info("저장된 체크포인트가 없어 처음부터 다시 학습합니다.")
     if checkpoint is not None and is_elastic():
         session = session.with_settings(
             with_window_of(checkpoint.fingerprint, session.settings, runtime.processes), session.task

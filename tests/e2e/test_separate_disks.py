@@ -94,7 +94,10 @@ def test_each_machine_keeps_its_shards_and_the_run_goes_on_from_all_of_them(
         assert list((machines.disks[disk] / "cache" / "prepared").glob("examples-*"))  # tokenised on each
 
     # each goes on with its own part; the machine that comes first may be another one, as after a new start
+    # also where a kill came when the checkpoint had its name on one disk alone
     machines.go_back(0, 1)
+    saved = machines.disks[0] / "model" / "checkpoints" / STEPS[0]
+    saved.rename(saved.with_name(f".{STEPS[0]}.partial-4194305"))
     codes, log = machines.train("full", "--resume", disks=(1, 0))
     assert codes == {0}, log
     assert "스텝 4까지 마친 체크포인트에서 이어서 학습합니다" in log
@@ -120,17 +123,26 @@ def test_each_machine_keeps_its_shards_and_the_run_goes_on_from_all_of_them(
     assert log.count("오류: ") == log.count(f"1번 노드({host}) 몫인 shard-00002") == 1, log
     assert "Traceback" not in log
 
-    # a group that may be started again does not go on with what another machine has left of a run
-    left = machines.disks[0] / "model" / ".model.copied" / "config.json"  # by a kill
-    left.parent.mkdir()
-    left.touch()
+    # nor does a run begin anew over what a machine still has
     codes, log = machines.train("full", disks=(1, 0), environment=_ELASTIC)
+    assert codes == {4} and log.count("오류: ") == log.count(f"1번 노드({host}) 몫인 shard-00002") == 1, log
+    codes, log = machines.train("full", disks=(1, 0))
+    assert codes == {2} and log.count("오류: ") == log.count(f"1번 노드({host})의 model/checkpoints") == 1, log
+    assert machines.files(0, f"checkpoints/{STEPS[0]}/shard-*")
+
+    # where no machine has any of a run, a group that is started again begins anew
+    shutil.rmtree(machines.disks[0] / "model")
+    left = machines.disks[0] / "model" / ".model.copied" / "config.json"  # by a kill
+    left.parent.mkdir(parents=True)
+    left.touch()
+    codes, log = machines.train("full", disks=(1, 0), environment={**_ELASTIC, "TORCHELASTIC_RESTART_COUNT": "1"})
     assert codes == {0} and "이어서 학습합니다" not in log, log
+    assert log.count("저장된 체크포인트가 없어 처음부터 다시 학습합니다") == 1, log
     assert not left.parent.exists()
-    # nor with one that has ended, whichever machine comes first
+    # so it does behind a run that has ended, whichever machine comes first
     codes, log = machines.train("full", environment=_ELASTIC)
     assert codes == {0} and "이어서 학습합니다" not in log, log
-    assert machines.files(0, "../*/run.json") == ["run.json"] * 2
+    assert (machines.disks[0] / "model-2" / "run.json").is_file()
 
 
 def test_whole_models_are_saved_by_the_main_machine_and_sent_to_the_others(
