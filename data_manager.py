@@ -51,8 +51,7 @@ class DataManager:
         splits = mixed(self.data, self.loader) if self.data.mix else self.loader.to_train()
         renamed = {label for rows in splits.values() for label in rows.renamed}
         check_map(self.data.label_map, renamed, f"데이터: {self.data.shown_name()}")
-        tell_repeats(splits, self.task.reads.has_labels)
-        return splits
+        return tell_repeats(splits, self.task.reads.has_labels)
 
     def load_to_train(self) -> Rows:
         """Load all rows of train: nothing is held out of them."""

@@ -24,7 +24,6 @@ def known_of(prepared: Prepared, max_length: int) -> Known:
     Returns:
         The facts.
     """
-    from finetuning.data.repeats import leaked_rows
     from finetuning.data.table import numbers
 
     session, train = prepared.session, prepared.examples["train"]
@@ -42,7 +41,7 @@ def known_of(prepared: Prepared, max_length: int) -> Known:
         train_labels=session.data.label_counts(prepared.splits["train"]) if has_classes else {},
         cut=int(numbers(train.table, "truncated").sum()),
         max_length=max_length,
-        leaked=leaked_rows(prepared.splits),
+        leaked={name: rows.in_train for name, rows in prepared.splits.items() if name != "train"},
     )
 
 

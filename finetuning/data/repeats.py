@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -111,19 +111,23 @@ def groups_with_texts(rows: Rows, role: str) -> np.ndarray:
     return codes
 
 
-def leaked_rows(splits: Mapping[str, Rows]) -> dict[str, int]:
-    """Count the rows of each split besides train whose text is in train, too."""
-    return _leaked(splits, np.unique(text_hashes(splits["train"])))
+def tell_repeats(splits: Mapping[str, Rows], has_labels: bool) -> dict[str, Rows]:
+    """Log in one line how many rows repeat a text of train, if any do.
 
+    Args:
+        splits: As for `repeats_in`.
+        has_labels: As for `repeats_in`.
 
-def tell_repeats(splits: Mapping[str, Rows], has_labels: bool) -> None:
-    """Log in one line how many rows repeat a text of train, if any do; see `repeats_in` for the arguments."""
-    line, is_shared = repeats_in(splits, has_labels)
+    Returns:
+        The splits, each with the number of its rows that do.
+    """
+    line, shared = repeats_in(splits, has_labels)
     if line:
-        _log.log(logging.WARNING if is_shared else logging.INFO, "%s", line)
+        _log.log(logging.WARNING if any(shared.values()) else logging.INFO, "%s", line)
+    return {name: replace(rows, in_train=shared.get(name, 0)) for name, rows in splits.items()}
 
 
-def repeats_in(splits: Mapping[str, Rows], has_labels: bool) -> tuple[str, bool]:
+def repeats_in(splits: Mapping[str, Rows], has_labels: bool) -> tuple[str, dict[str, int]]:
     """Count rows that repeat a text of train.
 
     Args:
@@ -131,7 +135,7 @@ def repeats_in(splits: Mapping[str, Rows], has_labels: bool) -> tuple[str, bool]
         has_labels: Whether rows of one text and several labels contradict each other.
 
     Returns:
-        A sentence, "" where no text is repeated; and whether another split has texts of train.
+        A sentence, "" where no text is repeated; and how many rows of each other split have a text of train.
     """
     train = text_hashes(splits["train"])
     texts = np.unique(train)
@@ -142,7 +146,7 @@ def repeats_in(splits: Mapping[str, Rows], has_labels: bool) -> tuple[str, bool]
         )
     shared = _leaked(splits, texts)
     told += [f"학습 데이터에도 있는 {SPLIT_NAMES[name]} 데이터 {count:,}행" for name, count in shared.items() if count]
-    return f"중복된 텍스트가 있습니다: {', '.join(told)}." if told else "", any(shared.values())
+    return f"중복된 텍스트가 있습니다: {', '.join(told)}." if told else "", shared
 
 
 def _leaked(splits: Mapping[str, Rows], texts: np.ndarray) -> dict[str, int]:

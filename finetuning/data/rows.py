@@ -27,6 +27,7 @@ class Rows:
         parts: The datasets of a mixture, in the order of the table; empty for one dataset.
         raw: The source with all of its columns; None for a mixture.
         told: What cleaning found, a sentence each, in Korean.
+        in_train: How many of another split's rows have a text that is in train, too.
     """
 
     where: str
@@ -37,6 +38,7 @@ class Rows:
     parts: tuple[Part, ...] = ()
     raw: Raw | None = None
     told: tuple[str, ...] = ()
+    in_train: int = 0
 
     def datasets(self) -> Sequence[Rows]:
         """Return the rows of each dataset, of which a mixture has several."""

@@ -18,6 +18,7 @@ from finetuning.models.agreement import POSITIONS_AFTER_PADDING, fit_padding_tok
 from finetuning.models.dtypes import base_dtype
 from finetuning.models.errors import explain
 from finetuning.models.folder_check import check_folder, check_layers, check_length, check_pieces
+from finetuning.models.library import auto_class_of
 from finetuning.models.quantization import check_not_quantised_yet, keep_weights_as_loaded, quantization_config
 from finetuning.models.weights import check_finite, check_loaded
 from finetuning.tasks.base import Task
@@ -83,9 +84,8 @@ class ModelLoader:
             ModelError: The model cannot be read, its files lack weights outside the head, or have NaN.
         """
         import torch
-        import transformers
 
-        auto_class, location = getattr(transformers, self.task.auto_class), self._location(name)
+        auto_class, location = auto_class_of(self.task.auto_class), self._location(name)
         if gguf_reader.is_gguf(name):
             options = {**options, **gguf_reader.dequantizing_options(location)}
         elif "config" in options:
@@ -136,9 +136,8 @@ class ModelLoader:
             The model. No weight counts as missing, as its files are not looked at.
         """
         import torch
-        import transformers
 
-        auto_class, dtype = getattr(transformers, self.task.auto_class), getattr(torch, base_dtype(self.settings))
+        auto_class, dtype = auto_class_of(self.task.auto_class), getattr(torch, base_dtype(self.settings))
         config.update(steady_attention(config))
         with self.explaining("모델", name), torch.device("meta"):
             model: PreTrainedModel = auto_class.from_config(

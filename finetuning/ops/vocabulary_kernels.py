@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+
+from finetuning.ops.hollow import Hollow
 
 _PIECES = 4096  # of the vocabulary that a program reads at once
 _WARPS = 8
@@ -45,7 +46,7 @@ def sums_of(logits: torch.Tensor, wanted: torch.Tensor) -> Sums:
     """
     items, vocabulary = logits.shape
     sums = Sums(*torch.empty(4, items, dtype=torch.float32, device=logits.device).unbind(0))
-    if items and not isinstance(logits, FakeTensor):  # a count of memory has no values
+    if items and not isinstance(logits, Hollow):  # a count of memory has no values
         _sums[items,](logits, wanted, *sums, VOCABULARY=vocabulary, PIECES=_PIECES, num_warps=_WARPS)
     return sums
 
@@ -63,7 +64,7 @@ def turn_into_gradients(
         smoothing: Share of each target that is spread over the whole vocabulary.
     """
     items, vocabulary = logits.shape
-    if not items or isinstance(logits, FakeTensor):
+    if not items or isinstance(logits, Hollow):
         return
     grid = (items, triton.cdiv(vocabulary, _PIECES))
     _gradients[grid](
@@ -74,14 +75,13 @@ def turn_into_gradients(
 
 def compute_as_torch(device: torch.device) -> bool:
     """Return whether the kernels run on a device and agree with torch on a few numbers."""
-    with unset_fake_temporarily():  # a count of memory may ask first
-        logits = torch.linspace(-2, 3, 24, device=device).view(3, 8)
-        wanted = torch.tensor([7, 0, 3], device=device)
-        expected = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
-        error = logits.softmax(-1) - torch.nn.functional.one_hot(wanted, 8)
-        sums = sums_of(logits, wanted)
-        turn_into_gradients(logits, wanted, sums.log_sums, None, 0.0)
-        return torch.allclose(sums.losses, expected, atol=1e-4) and torch.allclose(logits, error, atol=1e-4)
+    logits = torch.linspace(-2, 3, 24, device=device).view(3, 8)
+    wanted = torch.tensor([7, 0, 3], device=device)
+    expected = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
+    error = logits.softmax(-1) - torch.nn.functional.one_hot(wanted, 8)
+    sums = sums_of(logits, wanted)
+    turn_into_gradients(logits, wanted, sums.log_sums, None, 0.0)
+    return torch.allclose(sums.losses, expected, atol=1e-4) and torch.allclose(logits, error, atol=1e-4)
 
 
 def add_product(sums: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
@@ -92,7 +92,7 @@ def add_product(sums: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> 
         left: Shape (rows, items), in 16 bits.
         right: Shape (items, columns), the same.
     """
-    if not isinstance(sums, FakeTensor):
+    if not isinstance(sums, Hollow):
         torch.addmm(sums, left, right, out_dtype=torch.float32, out=sums)
 
 

@@ -139,8 +139,7 @@ def measure(
     table = rows.select(range(min(SAMPLE, len(rows))))
     sample: dict[str, Sequence[Any]] = {name: table[name][:] for name in table.column_names}
     counts = _Counts()
-    for text in texts_of(sample):
-        counts.add(text[:_COUNTED], tokenizer)
+    counts.add([text[:_COUNTED] for text in texts_of(sample)], tokenizer)
     most = max(_COUNTED, _MOST_A_TOKEN * max_length)  # a longer text is cut, or goes on as it began
     beginnings = {role: cells if role in _NO_TEXT or role == "messages" else [cell[:most] for cell in cells]
                   for role, cells in sample.items()}  # fmt: skip
@@ -214,22 +213,28 @@ class _Counts:
     fragments: int = 0
     letters: Counter[str] = field(default_factory=Counter)
 
-    def add(self, text: str, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Count a text, not truncated and without special tokens."""
-        is_fast = tokenizer.is_fast
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=is_fast, verbose=False)
-        ids = encoded["input_ids"]
+    def add(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+        """Count texts, not truncated and without special tokens."""
+        if not texts:
+            return
+        is_fast, unknown = tokenizer.is_fast, tokenizer.unk_token_id
+        encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=is_fast, verbose=False)
+        places = encoded["offset_mapping"] if is_fast else [None] * len(texts)
+        for text, ids, own in zip(texts, encoded["input_ids"], places, strict=True):
+            self.unknown += ids.count(unknown)
+            self._add(text, len(ids), own)
+
+    def _add(self, text: str, tokens: int, places: Sequence[tuple[int, int]] | None) -> None:
+        """Count a text by the place of each token in it; None where the tokenizer does not tell."""
         syllables = sum("가" <= letter <= "힣" for letter in text)
         self.words += len(text.split())
         self.characters += len(text)
         self.letters.update(text)
         self.syllables += syllables
-        self.tokens += len(ids)
-        self.unknown += sum(token == tokenizer.unk_token_id for token in ids)
-        if not is_fast:  # a slow tokenizer returns no offsets, so all tokens of a text with Hangul are counted
-            self.hangul_tokens += len(ids) if syllables else 0
+        self.tokens += tokens
+        if places is None:  # all tokens of a text with Hangul are counted
+            self.hangul_tokens += tokens if syllables else 0
             return
-        places = encoded["offset_mapping"]
         self.hangul_tokens += sum(any("가" <= letter <= "힣" for letter in text[start:end]) for start, end in places)
         ends = [0, *(end for _, end in places)]
         starts = [*(start for start, _ in places), len(text)]
