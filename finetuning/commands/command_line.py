@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,8 +13,8 @@ from exceptions import SettingsError
 from finetuning.commands.command_flags import SEE_HELP, TRAINING_COMMANDS, add_command_flags, as_path, check_flags_of
 from finetuning.commands.repeated_flags import unread_settings, unused_values
 from finetuning.config.flags import SETTING_FLAGS
-from finetuning.device.peers import launcher_words
-from finetuning.files import command_of_this_program, typed
+from finetuning.device.peers import command_of_this_group
+from finetuning.files import typed
 from finetuning.korean.particles import with_particle
 
 if TYPE_CHECKING:
@@ -121,9 +120,7 @@ def overrides_in(arguments: argparse.Namespace) -> dict[str, Override]:
 
 def resume_command(argv: Sequence[str], run_folder: Path | None = None) -> str:
     """Return the command that continues this run, quoted for a shell, by its launcher; see `words_to_resume`."""
-    words = words_to_resume(argv, run_folder)
-    launcher = launcher_words()
-    return typed(*launcher, sys.argv[0], *words) if launcher else command_of_this_program(*words)
+    return command_of_this_group(*words_to_resume(argv, run_folder))
 
 
 def words_to_resume(argv: Sequence[str], run_folder: Path | None = None) -> list[str]:

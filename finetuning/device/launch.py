@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from exceptions import SettingsError
+from finetuning.device.peers import BY_ACCELERATE
 from finetuning.korean.particles import with_particle
 
 _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -27,7 +28,7 @@ _ENGINES = {  # variable → the engine that it asks accelerate for, and what to
 }
 _IGNORED = {  # variable → what it sets, and this program's setting of that
     "ACCELERATE_MIXED_PRECISION": ("혼합 정밀도", "memory.mixed_precision"),
-    "ACCELERATE_DYNAMO_BACKEND": ("컴파일", "training.torch_compile"),
+    BY_ACCELERATE: ("컴파일", "training.torch_compile"),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("그래디언트 누적", "memory.gradient_accumulation_steps"),
 }
 _OFF = ("", "no", "false", "0", "1")  # one step of accumulation is none
@@ -85,6 +86,12 @@ def unused_settings(environment: Mapping[str, str], precision: str) -> list[str]
         if value not in (*_OFF, precision):
             instead = f"{with_particle(setting, '을/를')} 쓰세요."
             notes.append(f"accelerate의 {what} 설정({name}={value})은 쓰지 않습니다. {instead}")
+    on_cpu = environment.get("ACCELERATE_USE_CPU", "").casefold() == "true"
+    if on_cpu and BY_ACCELERATE in environment and "WORLD_SIZE" not in environment:
+        notes.append(
+            "accelerate launch는 CPU에서 --num_processes와 관계없이 프로세스를 하나만 시작합니다. 여럿으로 실행하려면 "
+            "torchrun --nproc_per_node 2처럼 실행하세요."
+        )
     return notes
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from exceptions import ResourceError
+from finetuning.files import command_of_this_program, typed
 
+BY_ACCELERATE = "ACCELERATE_DYNAMO_BACKEND"  # variable that accelerate launch always sets
 OWN_LAUNCHER = "FINETUNING_LAUNCHER"  # variable that device/torchrun.py sets
 _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "socket closed")
 _SOON_S = 1.0  # in which the process that failed says why
 _STAY_S = 3.0  # for which the main process waits for the others to ask who says a message
 _LOOKED_S = 0.02
+_TURN_S = 10.0  # for which others of a machine let its first process speak
 
 
 def is_main(environment: Mapping[str, str] = os.environ) -> bool:
@@ -45,16 +51,40 @@ def is_restarted(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
+def command_of_this_group(*words: object) -> str:
+    """Return a command of this program as it is typed here, by the launcher that started this process if one did."""
+    launcher = launcher_words()
+    return typed(*launcher, sys.argv[0], *words) if launcher else command_of_this_program(*words)
+
+
 def launcher_words(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Return the words that started the group of processes, before the program; none where nothing launched it."""
     if not launches_several(environment):
         return []
-    if "ACCELERATE_DYNAMO_BACKEND" in environment:  # which accelerate launch always sets
-        return ["accelerate", "launch", "--num_processes", environment.get("WORLD_SIZE", "1")]
+    if BY_ACCELERATE in environment:
+        return accelerate_words(_words_of_parent()) or ["accelerate", "launch"]
     nodes = environment.get("GROUP_WORLD_SIZE", "1")
     more = [] if nodes == "1" else ["--nnodes", nodes, "--rdzv_endpoint", environment.get("MASTER_ADDR", "HOST")]
     torchrun = ["python", "-m", "finetuning.device.torchrun"] if OWN_LAUNCHER in environment else ["torchrun"]
     return [*torchrun, "--nproc_per_node", environment.get("LOCAL_WORLD_SIZE", "1"), *more]
+
+
+def accelerate_words(words: Sequence[str]) -> list[str]:
+    """Return what was typed before the program where words are those of `accelerate launch`; else nothing."""
+    names = [Path(word).name for word in words]
+    if "accelerate" not in names or Path(sys.argv[0]).name not in names:
+        return []
+    return ["accelerate", *words[names.index("accelerate") + 1 : names.index(Path(sys.argv[0]).name)]]
+
+
+def _words_of_parent() -> list[str]:
+    import psutil
+
+    try:
+        words: list[str] = psutil.Process(os.getppid()).cmdline()
+    except psutil.Error:  # of another user
+        words = []
+    return words
 
 
 def is_peer_lost(error: BaseException) -> bool:
@@ -91,6 +121,9 @@ def say_once(message: str, show: Callable[[], None], after_others: bool = False)
     if store is None:  # what fails before the group has met fails in all of them
         if os.environ.get("LOCAL_RANK", "0") == "0":
             show()
+        elif launches_several():
+            _wait_to_be_ended()
+            show()
         return
     if after_others:
         time.sleep(_SOON_S)
@@ -107,6 +140,13 @@ def say_once(message: str, show: Callable[[], None], after_others: bool = False)
     while is_main() and asked < int(os.environ["WORLD_SIZE"]) and time.monotonic() < end:
         time.sleep(_LOOKED_S)
         asked = store.add("asked", 0)
+
+
+def _wait_to_be_ended() -> None:
+    """Let the machine's first process fail and speak: the launcher ends the others when one has ended."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    time.sleep(_TURN_S)
 
 
 def _store() -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetuning.cells import printable
+from finetuning.device.peers import command_of_this_group
 from finetuning.files import command_of_this_program
 from finetuning.tasks.registry import task_classes
 
@@ -141,7 +142,7 @@ def _steps(model: SavedModel) -> Iterator[NextStep]:
     if model.is_adapter:
         yield _step("export", "어댑터를 합쳐 하나의 모델로 저장하기", "export", *model.place)
     if model.resumed_by:
-        yield _step("resume", "더 학습하기", *model.resumed_by)
+        yield NextStep("resume", "더 학습하기", command_of_this_group(*model.resumed_by))
 
 
 def lines_of(steps: Sequence[NextStep], heading: str = "다음에 할 수 있는 일") -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from exceptions import SettingsError
 from finetuning.device.launch import check_launch, unused_settings
-from finetuning.device.peers import OWN_LAUNCHER
+from finetuning.device.peers import OWN_LAUNCHER, accelerate_words
 from finetuning.device.torchrun import launch
 from tests.support.cli import Cli
 from tests.support.launches import launched
+from tests.support.paths import ROOT
 
 WHOLE = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -74,6 +76,36 @@ def test_settings_of_accelerate_that_differ_from_the_run_are_told() -> None:
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1",
     }  # fmt: skip
     assert unused_settings(usual, "bf16") == []
+
+
+def test_accelerate_on_a_cpu_is_told_to_have_started_one_process() -> None:
+    alone = {"ACCELERATE_USE_CPU": "True", "ACCELERATE_DYNAMO_BACKEND": "no"}
+    assert any("torchrun --nproc_per_node" in note for note in unused_settings(alone, "no"))
+    assert unused_settings({**alone, "WORLD_SIZE": "2"}, "no") == []
+
+
+def test_what_accelerate_was_given_is_named_by_the_command_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["./finetuning_app.py", "--epochs", "2"])
+    started = ["/usr/bin/python", "/usr/bin/accelerate", "launch", "--config_file", "two cards.yaml"]
+    words = accelerate_words([*started, "finetuning_app.py", "--epochs", "2"])
+    assert words == ["accelerate", "launch", "--config_file", "two cards.yaml"]
+    assert accelerate_words(["/usr/bin/python", "finetuning_app.py"]) == accelerate_words([]) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="torchrun is tried where there is gloo")
+def test_what_all_processes_refuse_is_said_although_the_first_one_comes_last(tmp_path: Path) -> None:
+    program, second = tmp_path / "program.py", tmp_path / "second-has-begun"
+    program.write_text(
+        "import os, sys\nfrom pathlib import Path\nfrom finetuning_app import main\n"
+        f"second = Path({str(second)!r})\n"
+        "second.touch() if os.environ['RANK'] == '1' else None\n"
+        "while not second.exists():\n    pass\n"
+        "sys.exit(main(['--set', 'no.such=1']))\n",
+        encoding="utf-8",
+    )  # fmt: skip
+    done = launched(2, program, PYTHONPATH=str(ROOT))
+    assert done.returncode == 2 and done.stderr.count("오류: ") == 1 and "no.such" in done.stderr, done.stderr
+    assert "멈췄습니다" not in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="torchrun is tried where there is gloo")
