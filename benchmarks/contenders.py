@@ -21,7 +21,7 @@ from benchmarks.in_process import (
 from benchmarks.runner import ROOT, flags_of
 
 RATE = 5e-5
-OURS = ("ours", "ours-compiled")
+OURS = ("ours", "ours-compiled", "ours-unrecorded")
 
 
 @dataclass(frozen=True)

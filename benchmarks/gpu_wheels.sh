@@ -8,7 +8,7 @@
 #         peers    trl and Liger's kernels
 # Versions are those of requirements-lock.txt. FOLDER may be wheels/, which git ignores.
 # There: python3 -m pip install -q --no-index --no-deps --target /tmp/site FOLDER/*.whl
-#        PYTHONPATH=/tmp/site python3 -m benchmarks gpu --budget 240
+#        PYTHONPATH=/tmp/site python3 -m benchmarks gpu --budget 270
 set -euo pipefail
 folder=$1 python=$2
 shift 2

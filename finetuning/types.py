@@ -48,7 +48,8 @@ class DenseTokens:
     """Index maps between a padded batch, one sequence a row, and one dense row of its real tokens.
 
     Attributes:
-        gather: Place of each real token in the flattened padded batch, (real tokens,) int64.
+        gather: Place of each real token in the flattened padded batch, (real tokens,) int64; where `is_filled`, of
+            each row of the dense row, (length,).
         spread: Place in the dense row for each padded position, (rows, tokens) int64. A padding position
             points to the token before it.
         bounds: Where each sequence begins in the dense row, and where the last one ends, (sequences + 1,) int32; what
@@ -59,6 +60,8 @@ class DenseTokens:
             the dense row, and the place of each further copy in the flattened padded batch; (copies,) int64 each.
         attend: The way to compute attention (ops/attention_ways.py); None for padded rows.
         multiple: The dense row's length is a multiple of it.
+        is_filled: Whether `gather` also has a place for what fills the dense row up: the one behind the padded batch.
+            Shapes then say nothing about the number of real tokens, and come back.
         made: What that way has made of the maps, to make it once.
     """
 
@@ -69,6 +72,7 @@ class DenseTokens:
     repeated: tuple[torch.Tensor, torch.Tensor] | None = None
     attend: Callable[..., torch.Tensor] | None = None
     multiple: int = 1
+    is_filled: bool = False
     made: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> DenseTokens:
@@ -77,8 +81,9 @@ class DenseTokens:
         bounds = None if self.bounds is None else convert(self.bounds)
         repeated = None if self.repeated is None else (convert(self.repeated[0]), convert(self.repeated[1]))
         return DenseTokens(
-            convert(self.gather), convert(self.spread), bounds, real, repeated, self.attend, self.multiple
-        )
+            convert(self.gather), convert(self.spread), bounds, real, repeated, self.attend, self.multiple,
+            self.is_filled,
+        )  # fmt: skip
 
     @property
     def length(self) -> int:
@@ -88,7 +93,8 @@ class DenseTokens:
     @property
     def is_whole(self) -> bool:
         """Whether the padded rows have no padding, so that they are the dense row in another shape."""
-        return self.spread.numel() == len(self.gather) == self.length and self.repeated is None
+        fits = self.spread.numel() == len(self.gather) == self.length
+        return fits and self.repeated is None and not self.is_filled
 
 
 @dataclass(frozen=True)

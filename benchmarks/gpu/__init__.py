@@ -1,4 +1,4 @@
-"""Everything that is open about GPUs, asked in one run: python -m benchmarks gpu --budget 240
+"""Everything that is open about GPUs, asked in one run: python -m benchmarks gpu --budget 270
 
 Offline, on one GPU, with random weights in real shapes and texts out of the bundled data. Checks are asked in the order
 of what their answers decide. What is known of one is a JSON line, on standard output and in gpu.jsonl, as soon as it is
@@ -19,7 +19,7 @@ network, `benchmarks/gpu_wheels.sh FOLDER 3.12 base` puts what such machines mos
 to carry there; "base qlora" or "base peers" adds what these two need. On the machine, in the root of this repository:
 
     python3 -m pip install -q --no-index --no-deps --target /tmp/site FOLDER/*.whl
-    PYTHONPATH=/tmp/site python3 -m benchmarks gpu --budget 240
+    PYTHONPATH=/tmp/site python3 -m benchmarks gpu --budget 270
 
 It runs on Python 3.11 and newer with torch 2.11 and transformers 5.17, or newer. Put the result (gpu-DATE.json) into
 benchmarks/results, and `python -m benchmarks readme` makes the table of docs/memory-and-speed.md from it.
@@ -51,7 +51,7 @@ _SHARE, _TINY_SHARE = 2.0, 20.0  # times its cost that a check may take
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     lines = [f"  {one.name:<22}{one.cost_s:>4} s  {one.question}" for one in CHECKS]
     parser.epilog = f"checks (a process starts in {START_S} s, the times are an H100's):\n" + "\n".join(lines)
-    parser.add_argument("--budget", type=float, default=240, help="seconds for all, the start included (240)")
+    parser.add_argument("--budget", type=float, default=270, help="seconds for all, the start included (270)")
     parser.add_argument("--only", nargs="+", choices=[check.name for check in CHECKS], metavar="NAME")
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)  # what --tiny stands for
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.contenders import Work
-from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.bench import GIB, Bench
 from benchmarks.gpu.memory import differ_by, logged_losses
 from benchmarks.gpu.plan import Facts
 from benchmarks.gpu.speed import CHAT, ROWS, SHORT, sized
@@ -151,6 +151,38 @@ def _differs(bench: Bench, model: str, work: Work, *settings: str) -> str | None
     except FinetuningError as error:
         return f"{error.what} {error.where}"
     return None
+
+
+# --- CUDA graphs ---
+
+
+def graphs(bench: Bench) -> Iterator[Facts]:
+    """Losses, end weights, time and memory of steps whose passes are recorded, and of the same steps as they are."""
+    import torch
+
+    runs = {}
+    for is_recorded in (False, True):
+        bench.clean_up()
+        session = _session(bench, *_TASKS["encoder"], "logging.log_steps=1", f"training.cuda_graphs={is_recorded}")
+        prepared, tokenizer = prepared_in(session)
+        clock = Clock(bench.pick(60, 3), uncounted=bench.pick(40, 1))  # most shapes have come back by then
+        evaluator, folder = evaluator_of(prepared, tokenizer), bench.scratch() / "run"
+        manager = manager_of(prepared, evaluator, clock.tick_and_stop, folder)
+        run_until_finished(manager)
+        weights = [weight.detach().cpu() for weight in evaluator.model.parameters()]
+        runs[is_recorded] = logged_losses(folder), weights
+        recorded = manager.stepper.recorded
+        yield {
+            "recorded": is_recorded,
+            "recordings": 0 if recorded is None else len(recorded),
+            "steps": clock.steps,
+            "step_ms": round(1000 * clock.seconds() / (clock.steps - clock.uncounted), 2),
+            "layout": type(manager.planner.layout).__name__,
+            "reserved_gib": round(torch.cuda.max_memory_reserved() / GIB, 3) if bench.on_gpu else None,
+        }
+    (losses, weights), (others, other_weights) = runs.values()
+    same = all(map(torch.equal, weights, other_weights))
+    yield {"losses_differ_by": differ_by(losses, others), "same_losses": losses == others, "same_weights": same}
 
 
 # --- fp16 ---

@@ -13,7 +13,7 @@ from benchmarks.gpu.plan import Facts
 from benchmarks.gpu.speed import CHAT, SHORT, sized
 from benchmarks.in_process import Clock, Finished, evaluator_of, manager_of, prepared_in, run_until_finished, session_by
 
-_BEFORE = 3  # steps in which libraries load and buffers are made
+_BEFORE, _TINY_BEFORE = 25, 3  # steps in which libraries load, buffers are made, and most shapes are recorded
 
 
 def waits(bench: Bench) -> Iterator[Facts]:
@@ -23,9 +23,9 @@ def waits(bench: Bench) -> Iterator[Facts]:
         words = sized(bench, work).words
         cache = f"data.dataset_cache_dir={bench.home / 'cache'}"
         silent = words(bench.model(model), data, bench.scratch() / "run", 0, cache, "logging.log_steps=1000")
-        watch = _Watch(bench, bench.pick(10, 2))
+        watch, as_they_are = _Watch(bench, bench.pick(10, 2)), ["--set", "training.cuda_graphs=false"]
         with warnings.catch_warnings(record=True) as seen:
-            _run(bench, silent, watch)
+            _run(bench, [*silent, *as_they_are], watch)  # a recording waits, once for each shape
         places = Counter(f"{Path(one.filename).name}:{one.lineno}" for one in seen if _is_wait(one))
         yield {"task": name, "steps": watch.steps, "waits": sum(places.values()), "at": dict(places.most_common(12))}
         kernels = _Kernels(bench, bench.pick(5, 2))
@@ -53,13 +53,14 @@ class _Watch:
 
     def __init__(self, bench: Bench, steps: int) -> None:
         self.bench, self.steps, self.step = bench, steps, 0
+        self.before = bench.pick(_BEFORE, _TINY_BEFORE)
 
     def __call__(self) -> None:
         self.step += 1
-        if self.step == _BEFORE:
+        if self.step == self.before:
             warnings.simplefilter("always")
             self._warn("warn")
-        elif self.step == _BEFORE + self.steps:
+        elif self.step == self.before + self.steps:
             self._warn("default")
             raise Finished
 
@@ -79,14 +80,15 @@ class _Kernels:
         activities = torch.profiler.ProfilerActivity
         kinds = [activities.CPU, *([activities.CUDA] if bench.on_gpu else [])]
         self.profile, self.steps, self.step = torch.profiler.profile(activities=kinds), steps, 0
+        self.before = bench.pick(_BEFORE, _TINY_BEFORE)
         self.clock = Clock(2, uncounted=1)  # its two ends are those of the steps that are watched
 
     def __call__(self) -> None:
         self.step += 1
-        if self.step == _BEFORE:
+        if self.step == self.before:
             self.clock.tick()
             self.profile.start()
-        elif self.step == _BEFORE + self.steps:
+        elif self.step == self.before + self.steps:
             self.clock.tick()
             self.profile.stop()
             raise Finished

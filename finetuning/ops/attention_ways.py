@@ -59,7 +59,10 @@ class Call:
     @property
     def longest_in_row(self) -> int:
         """Tokens of the longest sequence of the row, where what fills the row up is one."""
-        return max(self.longest, self.sequences.length - len(self.sequences.gather))
+        sequences = self.sequences
+        if sequences.is_filled:  # the same for all rows of this shape
+            return max(self.longest, sequences.multiple)
+        return max(self.longest, sequences.length - len(sequences.gather))
 
 
 Attend = Callable[[Call], "torch.Tensor"]  # → (real tokens, heads, width)

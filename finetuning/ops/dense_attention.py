@@ -44,6 +44,29 @@ def dense_tokens(attention_mask: torch.Tensor, attend: Attend | None = None, mul
     return replace(tokens, bounds=torch.nn.functional.pad(bounds, (0, 1), value=tokens.length))
 
 
+def filled_tokens(attention_mask: torch.Tensor, attend: Attend | None, multiple: int) -> DenseTokens:
+    """Build the maps of dense_tokens in shapes that are the same for every number of real tokens up to a multiple.
+
+    Args:
+        attention_mask: Shape (rows, tokens); 1 for a real token, 0 for padding.
+        attend: The way to compute attention, one that takes the bounds of sequences; None for padded rows.
+        multiple: What the dense row's length is rounded up to a multiple of. What fills it up is a sequence of its own,
+            which may have no token.
+
+    Returns:
+        The maps, filled.
+    """
+    import torch
+
+    real = attention_mask.bool()[:, None, None, :]
+    gather, spread, bounds = _index_maps(attention_mask)
+    length = -(-len(gather) // multiple) * multiple
+    behind = attention_mask.numel()
+    gather = torch.nn.functional.pad(gather, (0, length - len(gather)), value=behind)
+    bounds = torch.nn.functional.pad(bounds, (0, 1), value=length)
+    return DenseTokens(gather, spread, bounds, real, attend=attend, multiple=multiple, is_filled=True)
+
+
 def causal_tokens(lengths: Sequence[int], attend: Attend | None = None) -> DenseTokens:
     """Build the index maps for causal sequences that are concatenated in one row.
 

@@ -17,7 +17,7 @@ def to_dense(padded: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
     flat = padded.flatten(0, 1)
     if tokens.is_whole:
         return flat
-    gathered: torch.Tensor = _Gathered.apply(flat, tokens) if flat.device.type == "cpu" else _selected(flat, tokens)
+    gathered: torch.Tensor = _Gathered.apply(flat, tokens) if _on_cpu(flat, tokens) else _selected(flat, tokens)
     return gathered
 
 
@@ -29,8 +29,12 @@ def to_padded(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
     """
     if tokens.is_whole:
         return dense.reshape(*tokens.spread.shape, -1)
-    spread: torch.Tensor = _Spread.apply(dense, tokens) if dense.device.type == "cpu" else _written(dense, tokens)
+    spread: torch.Tensor = _Spread.apply(dense, tokens) if _on_cpu(dense, tokens) else _written(dense, tokens)
     return spread
+
+
+def _on_cpu(tensor: torch.Tensor, tokens: DenseTokens) -> bool:
+    return tensor.device.type == "cpu" and not tokens.is_filled
 
 
 class _Gathered(torch.autograd.Function):
@@ -67,17 +71,20 @@ class _Spread(torch.autograd.Function):
 
 
 def _selected(flat: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
+    if tokens.is_filled:  # any row will do for what nothing reads
+        return flat.index_select(0, tokens.gather.clamp(max=len(flat) - 1))
     return _lengthened(flat.index_select(0, tokens.gather), tokens.length)
 
 
 def _written(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
     """Return real tokens as padded rows, with zeros as padding; shapes as of to_padded."""
     (rows, longest), width = tokens.spread.shape, dense.shape[-1]
-    padded = dense.new_zeros(rows * longest, width).index_copy_(0, tokens.gather, dense[: len(tokens.gather)])
+    places = rows * longest + tokens.is_filled
+    padded = dense.new_zeros(places, width).index_copy_(0, tokens.gather, dense[: len(tokens.gather)])
     if tokens.repeated is not None:
         sources, copies = tokens.repeated
         padded = padded.index_copy_(0, copies, dense.index_select(0, sources))
-    return padded.view(rows, longest, width)
+    return padded[: rows * longest].view(rows, longest, width)
 
 
 def _lengthened(rows: torch.Tensor, length: int) -> torch.Tensor:

@@ -1,14 +1,18 @@
-"""The gradient of an embedding, added to the rows that were looked up: torch makes one of the whole vocabulary."""
+"""Gradients of embeddings: added to the rows that were looked up, or, of a small table, computed by a product."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
 from finetuning.ops.replaced import computing_by
+
+_SMALL = 1024  # rows of a table up to which a product is as fast as sorting
+_AT_ONCE = 2**14  # rows looked up whose product is taken at once
 
 
 class RowGradients:
@@ -76,6 +80,54 @@ class _LookedUp(torch.autograd.Function):
         layer, ids, made = context.kept
         made.append((layer, ids.flatten(), gradients[0].flatten(0, -2)))
         return None, None, None, None
+
+
+class SmallTables:
+    """A model's small embeddings, such as those of places and of a text's kind, whose gradients are products.
+
+    Many places look up one row of them. torch's kernel for GPUs adds so many in an order that varies: on an H200 the
+    gradient of BERT's kinds of text was the only one that differed from call to call, and with it a resumed run.
+
+    Args:
+        model: The model, not sharded.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        layers = [module for module in model.modules() if type(module) is torch.nn.Embedding]
+        self._layers = [one for one in layers if one.num_embeddings <= _SMALL and _is_look_up(one)]
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let the embeddings compute their gradients so inside the block."""
+        forwards: dict[torch.nn.Module, Callable[..., Any]] = {
+            layer: partial(_looked_up, layer) for layer in self._layers if layer.weight.requires_grad
+        }
+        with computing_by(forwards):
+            yield
+
+
+def _looked_up(layer: torch.nn.Embedding, input: torch.Tensor) -> torch.Tensor:
+    rows: torch.Tensor = _FromTable.apply(layer.weight, input, layer.padding_idx)
+    return rows
+
+
+class _FromTable(torch.autograd.Function):
+    """Rows of a small embedding; their gradients meet in a product with ones where a row was looked up."""
+
+    @staticmethod
+    def forward(context: Any, weight: torch.Tensor, ids: torch.Tensor, padding: int | None) -> torch.Tensor:
+        context.ids, context.shape, context.padding = ids, weight.shape, padding
+        return torch.nn.functional.embedding(ids, weight)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        gradient, numbers = gradients[0].flatten(0, -2), torch.arange(context.shape[0], device=gradients[0].device)
+        total = gradient.new_zeros(context.shape)
+        for ids, part in zip(context.ids.flatten().split(_AT_ONCE), gradient.split(_AT_ONCE), strict=True):
+            total.addmm_((numbers[:, None] == ids).to(part.dtype), part)
+        if context.padding is not None:
+            total[context.padding] = 0
+        return total, None, None
 
 
 def _is_look_up(layer: torch.nn.Embedding) -> bool:

@@ -19,7 +19,7 @@ class Step:
 
     Attributes:
         batch: Its tensors.
-        is_window: Whether it is the only micro-batch of its window, so that no earlier gradients are in memory.
+        is_window: Whether it is the only micro-batch of its window, and no gradients are in memory before it.
     """
 
     batch: Batch

@@ -15,6 +15,7 @@ from finetuning.device.runtime import Runtime
 from finetuning.inference.evaluator import BUDGET_FACTOR
 from finetuning.planning.types import Step, Workload
 from finetuning.tasks.base import Task
+from finetuning.training.recorded import are_recorded
 from finetuning.types import OF_TOKENS, Batch, RandomKey
 from finetuning.windows.layouts import Cut, Layout, Padded
 from finetuning.windows.order import Order, order_of, place_of, share_of, window_of, windows_per_epoch
@@ -85,9 +86,10 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
         rows = [[shortened(example, max_length) for example in examples.fetch_sequences(row)] for row in cut]
         return runtime.on_device(layout.collate(source.task, rows, source.tokenizer, RandomKey(seed, 0)))
 
+    keeps_gradients = are_recorded(settings, source.task, layout, runtime)
     return Workload(
         source.task,
-        steps=[Step(batch(source.train, one.cut, layout), one.alone) for one in heavy],
+        steps=[Step(batch(source.train, one.cut, layout), one.alone and not keeps_gradients) for one in heavy],
         evaluation=batch(source.validation, padded.together(held_out), padded),
         autocast=runtime.autocast,
         device=runtime.device,

@@ -18,7 +18,7 @@ from finetuning.device.sharding import Shards
 from finetuning.inference.evaluator import Evaluator
 from finetuning.ops.dense_attention import without_padding
 from finetuning.ops.dropout import QuickDropout
-from finetuning.ops.embedding_gradient import RowGradients
+from finetuning.ops.embedding_gradient import RowGradients, SmallTables
 from finetuning.ops.shared_casts import SharedCasts, linear_layers
 from finetuning.ops.weight_copies import WeightCopies
 from finetuning.reporting.profile import Profile
@@ -27,6 +27,7 @@ from finetuning.training.backward_step import HalfStep, measured_in_backward, st
 from finetuning.training.chunked import ChunkedOptimizer
 from finetuning.training.compile import CompiledLayers, is_worth_compiling
 from finetuning.training.optimizers import allocate_states, make_optimizer, stepping_lines, takes_found_inf
+from finetuning.training.recorded import CudaGraphs, RecordedPasses, are_recorded
 from finetuning.training.results import StepResult, WindowGradient
 from finetuning.training.votes import PeerRanOut, check_peers, vote
 from finetuning.types import Batch
@@ -36,7 +37,7 @@ from finetuning.windows.order import Window
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _MORE_THAN_COMPILING = 0.1  # of the tokens: compiled layers take rows of one form, in which no beginning is shared
-InUse = CompiledLayers | QuickDropout | SharedCasts | RowGradients | WeightCopies
+InUse = CompiledLayers | QuickDropout | SharedCasts | RowGradients | SmallTables | WeightCopies
 
 
 class OptimizerStep:
@@ -56,7 +57,7 @@ class OptimizerStep:
     ) -> None:  # fmt: skip
         self.settings, self.profile, self.plan, self.shards = settings, profile, plan, shards
         self.model, self.runtime, self.memory = evaluator.model, evaluator.runtime, evaluator.memory
-        self.objective = objective_of(evaluator.task)
+        self.task, self.objective = evaluator.task, objective_of(evaluator.task)
         stepped = {} if shards is None else shards.local
         self.optimizer = make_optimizer(self.model, settings.training, settings.memory.optimizer_in_backward, stepped)
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -64,6 +65,7 @@ class OptimizerStep:
         self.loss_scale = self.runtime.loss_scale()
         self.stepped_in_backward = self._stepped_in_backward()
         self.compiled: CompiledLayers | None = None
+        self.recorded: RecordedPasses | None = None
         self.layers: list[InUse] = []  # in every pass
         self.late: list[RowGradients | WeightCopies] = []  # what adds its gradients once a backward pass has ended
         self._idle: Batch | None = None
@@ -93,6 +95,8 @@ class OptimizerStep:
             self._idle = planner.idle()
             self._try_heaviest(planner)
             return
+        if self.runtime.is_cuda:
+            self.layers.append(SmallTables(self.model))
         self._compile_if_it_pays(planner)
         if self.compiled is not None:
             self.layers.append(self.compiled)
@@ -102,6 +106,8 @@ class OptimizerStep:
             copies = WeightCopies(linear_layers(self.model))
             self.layers += [copies, SharedCasts(self.model, copies.of)]
             self.late.append(copies)
+        if self.compiled is None and are_recorded(self.settings, self.task, planner.layout, self.runtime):
+            self.recorded = RecordedPasses(self.trained, self._passes, CudaGraphs(self.runtime.device))
         if self.runtime.is_cpu and self.stepped_in_backward is None:
             rows = RowGradients(self.model)
             self.layers.append(rows)
@@ -197,6 +203,9 @@ class OptimizerStep:
                 raise
             if self.shards is not None:  # the others wait for this process inside a pass
                 raise self.memory.ran_out("학습하는 도중에 메모리가 부족해졌습니다.") from error
+            if self.recorded is not None and self.recorded.forget():  # with the memory that they hold it may fit
+                self.drop_gradients()
+                return None
             failed = max(batches, key=lambda batch: batch.budgeted_tokens())
         verdict = verdict or vote(self.runtime, failed)
         if not verdict.tokens:
@@ -225,6 +234,12 @@ class OptimizerStep:
     def accumulate(self, batches: list[Batch], counts: Sequence[float], step: int) -> torch.Tensor:
         """Add the gradient of these micro-batches to the parameters; return the objective's sums."""
         self.runtime.seed_step(self.settings.training.seed, step)
+        if self.recorded is not None and len(batches) == 1:
+            return self.recorded.sums(batches[0], counts, self.loss_scale.value)
+        return self._passes(batches, counts)
+
+    def _passes(self, batches: list[Batch], counts: Sequence[float]) -> torch.Tensor:
+        """Compute forward and backward of micro-batches one after the other; see `accumulate`."""
         self._passes_left = len(batches)
         with ExitStack() as stack:
             stack.enter_context(self.runtime.adding_in_one_order())

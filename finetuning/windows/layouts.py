@@ -20,8 +20,8 @@ import numpy as np
 from finetuning.models.attention import AttentionWay
 from finetuning.models.attention_trial import usable_way
 from finetuning.models.probes import attends_within_sequences, drops_padding, isolates
-from finetuning.ops.attention_ways import Attend
-from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens
+from finetuning.ops.attention_ways import Attend, flash
+from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens, filled_tokens
 from finetuning.tasks.base import Task
 from finetuning.types import NO_CARD, Batch, Card, DenseTokens, RandomKey
 from finetuning.windows.packing import pack_window
@@ -38,6 +38,9 @@ _REAL_FOR_PADDED = 8
 # Tokens that a dense row's length is a multiple of, so that lengths come back: oneDNN makes a kernel for each one, and
 # keeps some hundred; cuBLAS chooses one anew for each product, which took as long as two launches more on an H200.
 _MULTIPLES = {"cpu": 32, "cuda": 64}
+
+_WIDTHS = 32  # tokens that padded rows are a multiple of where shapes come back; only the embeddings compute padding
+_FINENESS = 5  # bits: where shapes come back, a dense row is filled up by a sixteenth at most
 
 Cut = list[np.ndarray]  # a micro-batch as rows; each row holds the positions of its examples, int64
 
@@ -143,6 +146,42 @@ class Dense(Padded):
         )
 
 
+class Filled(Dense):
+    """The dense row and the padded rows in lengths that come back, for passes that are recorded and repeated.
+
+    Labels of places keep the rows as they are: what is scored of them has another shape in each micro-batch.
+    """
+
+    message = "인코더의 층에서 패딩을 빼고, 되풀이되는 크기로 맞추어 계산합니다."
+
+    def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
+        """Make padded tensors and the map of their real tokens, both rounded up; see `Layout.collate`."""
+        batch = Padded.collate(self, task, rows, tokenizer, key)
+        if batch.places is not None or batch.scope is not None:
+            return super().collate(task, rows, tokenizer, key)
+        longest = batch.inputs["input_ids"].shape[1]
+        width = max(longest, min(_rounded(longest, _WIDTHS), self.max_length))
+        batch = _widened(batch, width - longest, tokenizer.pad_token_id or 0)
+        mask = batch.inputs["attention_mask"]
+        multiple = max(self.multiple, 1 << max(0, int(mask.sum()).bit_length() - _FINENESS))
+        return dataclasses.replace(batch, dense=filled_tokens(mask, self.attention.attend, multiple))
+
+
+def _rounded(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _widened(batch: Batch, columns: int, pad_id: int) -> Batch:
+    """Return a batch of padded rows with more padding behind them."""
+    import torch
+
+    wider = {
+        name: torch.nn.functional.pad(tensor, (0, columns), value=pad_id if name == "input_ids" else 0)
+        for name, tensor in batch.inputs.items()
+    }
+    return dataclasses.replace(batch, inputs=wider)
+
+
 class OneRow(Layout):
     """All sequences of a causal model's micro-batch in one row; attention stays within each sequence."""
 
@@ -226,7 +265,8 @@ def choose_layout(
     if task.settings.data.packing is not False and drops_padding(model):
         multiple = _MULTIPLES.get(model.device.type, 1)
         way = usable_way(model, max_length, card, partial(drops_padding, model))
-        return Dense(_real(cost), max_length, way, multiple)
+        kind = Filled if way.attend is flash else Dense
+        return kind(_real(cost), max_length, way, multiple)
     return Padded(cost, max_length)
 
 

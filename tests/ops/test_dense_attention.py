@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetuning.ops import dense_rows
-from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens
+from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens, filled_tokens
 from finetuning.types import DenseTokens
 
 _MASK = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
@@ -64,3 +64,22 @@ def test_rows_without_padding_are_not_copied() -> None:
     dense = dense_rows.to_dense(rows, tokens)
     assert dense.shape == (12, 5)
     assert dense.data_ptr() == rows.data_ptr() == dense_rows.to_padded(dense, tokens).data_ptr()
+
+
+@pytest.mark.parametrize("lengths", [(2, 4, 1), (4, 4, 4), (1, 1, 1)])
+def test_filled_rows_are_rows_of_one_shape(lengths: tuple[int, ...]) -> None:
+    """Real tokens and gradients of the rows that are not filled, in shapes that do not tell how many are real."""
+    mask = (torch.arange(4) < torch.tensor(lengths)[:, None]).long()
+    plain, filled = dense_tokens(mask, multiple=16), filled_tokens(mask, None, 16)
+    values, gradients = [], []
+    for tokens in (plain, filled):
+        rows = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+        dense = dense_rows.to_dense(rows, tokens)
+        assert dense.shape == (16, 5)
+        padded = dense_rows.to_padded(dense**2, tokens)[mask.bool()]
+        (padded * torch.arange(5)).sum().backward()
+        values.append(padded)
+        gradients.append(rows.grad)
+    assert torch.equal(*values) and torch.equal(*gradients)
+    assert filled.bounds is not None and filled.bounds.tolist() == [0, *torch.tensor(lengths).cumsum(0).tolist(), 16]
+    assert len(filled.gather) == filled.length == 16 and not filled.is_whole

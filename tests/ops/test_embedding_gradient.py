@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
-from finetuning.ops.embedding_gradient import RowGradients
+from finetuning.ops import embedding_gradient
+from finetuning.ops.embedding_gradient import RowGradients, SmallTables
 
 
 class _Scaled(torch.nn.Embedding):
@@ -82,3 +84,22 @@ def test_frozen_embeddings_are_left_alone() -> None:
     model.words.weight.requires_grad_(False)
     with RowGradients(model).in_use():
         assert "forward" not in vars(model.words) and "forward" in vars(model.kinds)
+
+
+def test_those_of_small_tables_are_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of autograd, some rows at a time; a table that is not trained, and padding, have none."""
+    monkeypatch.setattr(embedding_gradient, "_AT_ONCE", 4)
+    torch.manual_seed(0)
+    ids = torch.randint(0, 3, (5, 4))
+    for layer in (torch.nn.Embedding(3, 6), torch.nn.Embedding(3, 6, padding_idx=0)):
+        model = torch.nn.Sequential(layer.double(), torch.nn.Tanh())
+        model(ids).square().sum().backward()
+        assert layer.weight.grad is not None
+        expected, layer.weight.grad = layer.weight.grad, None
+        with SmallTables(model).in_use():
+            assert torch.equal(model(ids), torch.tanh(layer.weight[ids]))
+            model(ids).square().sum().backward()
+        torch.testing.assert_close(layer.weight.grad, expected, rtol=0, atol=1e-12)
+        layer.requires_grad_(False)
+        with SmallTables(model).in_use():
+            assert not model(ids).requires_grad

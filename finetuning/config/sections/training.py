@@ -168,11 +168,23 @@ class TrainingSettings(Section):
             "`torch.compile`에는 CPU라면 `g++`, GPU라면 Triton이 필요합니다. `null`이면 CPU에서 언어 모델 전체를 "
             "bf16으로 오래 학습할 때만 켭니다. GPU에서는 짧은 텍스트를 오래 학습할 때 켜면 빨라집니다. 켜졌는지, "
             "컴파일한 코드를 몇 번 쓰지 못했는지는 로그와 "
-            "`summary.json`에 나옵니다. 배치마다 크기가 달라 CUDA graph는 쓰지 않습니다",
+            "`summary.json`에 나옵니다. 컴파일한 층에는 CUDA graph를 쓰지 않습니다",
             "`torch.compile` needs `g++` on a CPU and Triton on a GPU. `null` turns it on for long bf16 training of a "
             "whole language model on a CPU. On a GPU it pays in long training on short texts. The log "
             "and `summary.json` say whether it is on and how often the compiled code could not be used. "
-            "There are no CUDA graphs, since batches differ in size",
+            "Compiled layers use no CUDA graphs",
+        ),
+        resume="from_now_on",
+    )
+    cuda_graphs: Boolean = setting(
+        True,
+        "GPU에서 인코더를 학습할 때 크기가 같은 배치의 계산을 CUDA graph로 기록해 되풀이합니다",
+        "records the passes of batches whose shapes come back as CUDA graphs and repeats them, for encoders on a GPU",
+        more=(
+            "짧은 텍스트의 분류처럼 한 스텝이 micro-batch 하나일 때입니다. 결과는 같습니다. 기록하지 못하면 로그로 "
+            "알리고 그대로 계산합니다",
+            "This is for steps of one micro-batch, as in classification of short texts. The results are the same. "
+            "Where recording fails, the log says so and the passes run as they are",
         ),
         resume="from_now_on",
     )

@@ -1,0 +1,239 @@
+"""Passes that are recorded once as CUDA graphs and repeated, where micro-batches come back in the same shapes.
+
+A step on short texts launches a thousand small kernels, and a fast GPU waits for each launch: BERT-base on 64 texts
+kept an H200 busy for a tenth of the time. A graph launches them all at once. The kernels, their numbers and the draws
+of dropout are those of a pass that is not recorded, so that it makes no difference which passes of a run are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from exceptions import first_line_of
+from finetuning.config.schema import Settings
+from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY
+from finetuning.device.runtime import Runtime
+from finetuning.tasks.base import Task
+from finetuning.types import Batch
+from finetuning.windows.layouts import Filled, Layout
+
+_log = logging.getLogger(__name__)
+_MOST = 32  # recordings kept; each holds the arguments of all its kernels
+_ALIKE = 1e-2  # relative difference of the norms of gradients that are the same but for rounding
+
+Run = Callable[[list[Batch], Sequence[float]], torch.Tensor]
+
+
+def are_recorded(settings: Settings, task: Task, layout: Layout, runtime: Runtime) -> bool:
+    """Return whether a run's passes are recorded: where their shapes come back, and the host has no part in them.
+
+    Args:
+        settings: The settings of the run.
+        task: The task.
+        layout: Layout of the run's windows.
+        runtime: The run's device and processes.
+
+    Returns:
+        Whether they are.
+    """
+    training, memory = settings.training, settings.memory
+    has_part = memory.gradient_checkpointing or memory.optimizer_in_backward or settings.logging.profile
+    return (
+        training.cuda_graphs
+        and not training.torch_compile
+        and isinstance(layout, Filled)
+        and task.objective == "summed"
+        and settings.model.quantization is None
+        and not has_part
+        and runtime.is_cuda
+        and runtime.processes == 1
+    )
+
+
+class Recorder(Protocol):
+    """Records the work of a function."""
+
+    def has_room(self) -> bool:
+        """Whether there is memory for what a recorded pass keeps to itself."""
+
+    def record(self, work: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
+        """Return what does the work again, and the tensor in which its result is then; the work is not done yet."""
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A recorded pass.
+
+    Attributes:
+        batch: The tensors that it reads, on the device.
+        repeat: Computes the pass on them.
+        sums: The objective's sums of the pass that was repeated last.
+    """
+
+    batch: Batch
+    repeat: Callable[[], object]
+    sums: torch.Tensor
+
+    def of(self, batch: Batch) -> torch.Tensor:
+        """Compute the pass of a micro-batch; return the objective's sums."""
+        for place, tensor in zip(tensors_of(self.batch), tensors_of(batch), strict=True):
+            place.copy_(tensor, non_blocking=True)
+        self.repeat()
+        return self.sums.clone()
+
+
+class RecordedPasses:
+    """The passes of windows of one micro-batch each: recorded when their shape comes for the second time.
+
+    Recorded passes add to gradients in place, so that those stay the same tensors from step to step.
+
+    Args:
+        trained: The parameters that are trained.
+        run: Computes forward and backward of micro-batches, and adds their gradient to the parameters.
+        recorder: Records.
+    """
+
+    def __init__(self, trained: Sequence[torch.nn.Parameter], run: Run, recorder: Recorder) -> None:
+        self._trained, self._run, self._recorder = trained, run, recorder
+        self._seen, self._recordings = set[Any](), dict[Any, _Recording]()
+        self._gradients: dict[torch.nn.Parameter, torch.Tensor] = {}
+        self._weights: tuple[int, ...] = ()  # where they are
+        self.is_off = False
+
+    def __len__(self) -> int:
+        return len(self._recordings)
+
+    def sums(self, batch: Batch, counts: Sequence[float], scale: float) -> torch.Tensor:
+        """Add the gradient of a window's only micro-batch to parameters without one; return the objective's sums.
+
+        Args:
+            batch: The micro-batch.
+            counts: The window's counts.
+            scale: fp16's loss scale.
+
+        Returns:
+            The sums, as of objectives' `accumulate`.
+        """
+        if self.is_off:
+            return self._run([batch], counts)
+        key = (_shapes_of(batch), tuple(counts), scale)
+        self._begin()
+        found = self._recordings.get(key)
+        if found is None and key in self._seen and len(self._recordings) < _MOST and self._recorder.has_room():
+            found = self._recorded(batch, counts)
+            if found is not None:
+                self._recordings[key] = found
+        if found is not None:
+            return found.of(batch)
+        self._seen.add(key)
+        sums = self._run([batch], counts)
+        self._keep_gradients()
+        return sums
+
+    def forget(self) -> bool:
+        """Give up all recordings, with their memory, for good; return whether there were any."""
+        held = bool(self._recordings)
+        self._recordings, self._gradients, self.is_off = {}, {}, True
+        return held
+
+    def _begin(self) -> None:
+        """Set the gradients to zero, in the tensors that recordings add to."""
+        weights = tuple(parameter.data_ptr() for parameter in self._trained)
+        if weights != self._weights:  # a recording would read the old ones
+            self._recordings, self._weights = {}, weights
+        if self._gradients:
+            torch._foreach_zero_(list(self._gradients.values()))
+            for parameter, gradient in self._gradients.items():
+                parameter.grad = gradient
+
+    def _keep_gradients(self) -> None:
+        """Keep the tensors in which a pass left gradients; give up where passes leave them in other parameters."""
+        left = {one: one.grad for one in self._trained if one.grad is not None}
+        if self._gradients and left.keys() != self._gradients.keys():
+            self.forget()
+            return
+        self._gradients = left
+
+    def _recorded(self, batch: Batch, counts: Sequence[float]) -> _Recording | None:
+        """Record a pass; None where that fails, or where the first one does not compute what it should."""
+        device = self._trained[0].device
+        place = batch.mapped(lambda tensor: tensor.to(device, copy=True, non_blocking=True))
+        is_first = not self._recordings
+        try:
+            repeat, sums = self._recorder.record(lambda: self._run([place], counts))
+            made = _Recording(place, repeat, sums)
+            if is_first and not self._computes_the_same(made, batch, counts):
+                raise RuntimeError("a repeated pass differs")
+        except MAY_BE_OUT_OF_MEMORY as error:
+            gradients = list(self._gradients.values())
+            self.forget()
+            torch._foreach_zero_(gradients)
+            _log.info("CUDA graph를 쓰지 않고 계산합니다. (%s)", first_line_of(error))
+            return None
+        if is_first:
+            _log.info("크기가 같은 배치의 계산을 CUDA graph로 기록해 되풀이합니다. (training.cuda_graphs)")
+        return made
+
+    def _computes_the_same(self, made: _Recording, batch: Batch, counts: Sequence[float]) -> bool:
+        """Return whether a recording computes what the pass does, with the same draws; leave no gradient."""
+        gradients, outcomes = list(self._gradients.values()), list[torch.Tensor]()
+        devices = [made.sums.device] if made.sums.is_cuda else []
+        for compute in (lambda: self._run([batch], counts), lambda: made.of(batch)):
+            with torch.random.fork_rng(devices):
+                sums = compute()
+            outcomes.append(torch.stack([*sums.float().flatten(), *(one.float() for one in _norms(gradients))]))
+            torch._foreach_zero_(gradients)
+        expected, found = outcomes
+        limit = _ALIKE * expected.abs().clamp(min=float(expected.abs().max()) * _ALIKE)
+        return bool(((found - expected).abs() <= limit).all())
+
+
+def _norms(tensors: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+    return torch._foreach_norm(tensors)
+
+
+def tensors_of(batch: Batch) -> list[torch.Tensor]:
+    """Return a micro-batch's tensors, in one order."""
+    found = list[torch.Tensor]()
+
+    def see(tensor: torch.Tensor) -> torch.Tensor:
+        found.append(tensor)
+        return tensor
+
+    batch.mapped(see)
+    return found
+
+
+def _shapes_of(batch: Batch) -> tuple[Any, ...]:
+    """Return what a recording of a micro-batch depends on beside the values of its tensors."""
+    dense = batch.dense
+    numbers = (batch.items, batch.sequences, batch.is_idle, len(batch.noise), None if dense is None else dense.multiple)
+    return (*numbers, *((tuple(tensor.shape), tensor.dtype) for tensor in tensors_of(batch)))
+
+
+class CudaGraphs:
+    """Records kernels of a GPU. All recordings share the memory of what is only needed inside a pass."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Any = None
+
+    def has_room(self) -> bool:
+        """Whether the memory that a pass takes is free once more; see `Recorder.has_room`."""
+        free, _ = torch.cuda.mem_get_info(self._device)
+        allocated = torch.cuda.memory_allocated(self._device)
+        needed = torch.cuda.max_memory_allocated(self._device) - allocated
+        return free + torch.cuda.memory_reserved(self._device) - allocated > 2 * needed
+
+    def record(self, work: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
+        """Record work as a graph; see `Recorder.record`. Another thread may meanwhile pin the next window's memory."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            result = work()
+        self._pool = graph.pool()
+        return graph.replay, result
