@@ -21,7 +21,8 @@ ENGLISH = [path.with_suffix(".en.md") for path in KOREAN]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in KOREAN + ENGLISH}
 PAIRS = [(str(path.relative_to(ROOT)), str(path.with_suffix(".en.md").relative_to(ROOT))) for path in KOREAN]
 ANOTHER_PROGRAMS = {
-    "--nproc_per_node", "--nnodes", "--max-restarts", "--rm", "--user", "--build-arg", "--gpus", "--version",
+    "--nproc_per_node", "--num_processes", "--nnodes", "--max-restarts", "--rm", "--user", "--build-arg", "--gpus",
+    "--version",
 }  # fmt: skip
 OF_THE_CARD = [
     "설치 방법", "프로젝트 구조", "사용 방법", "설정 파일 가이드", "커맨드라인 인자", "학습 과정", "문제 해결", "FAQ",
