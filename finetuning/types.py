@@ -241,6 +241,11 @@ class Batch:
     noise: tuple[Noise, ...] = ()
     is_idle: bool = False
 
+    @property
+    def scores_places(self) -> bool:
+        """Whether its loss is of places in the rows, whose number differs from batch to batch."""
+        return self.places is not None or self.scope is not None
+
     def computed_tokens(self) -> int:
         """Return how many tokens the model's layers compute: padding unless it is skipped, shared ones once."""
         is_encoder = self.dense is not None and self.dense.real is not None

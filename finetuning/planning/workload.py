@@ -86,10 +86,16 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
         rows = [[shortened(example, max_length) for example in examples.fetch_sequences(row)] for row in cut]
         return runtime.on_device(layout.collate(source.task, rows, source.tokenizer, RandomKey(seed, 0)))
 
-    keeps_gradients = are_recorded(settings, source.task, layout, runtime)
+    may_be_recorded = are_recorded(settings, source.task, layout, runtime)
+
+    def step(heavy: HeavyCut) -> Step:
+        made = batch(source.train, heavy.cut, layout)
+        keeps_gradients = may_be_recorded and not made.scores_places
+        return Step(made, is_window=heavy.alone and not keeps_gradients)
+
     return Workload(
         source.task,
-        steps=[Step(batch(source.train, one.cut, layout), one.alone and not keeps_gradients) for one in heavy],
+        steps=[step(one) for one in heavy],
         evaluation=batch(source.validation, padded.together(held_out), padded),
         autocast=runtime.autocast,
         device=runtime.device,

@@ -24,6 +24,7 @@ from finetuning.windows.layouts import Filled, Layout
 
 _log = logging.getLogger(__name__)
 _MOST = 32  # recordings kept; each holds the arguments of all its kernels
+_MOST_SEEN = 4096  # shapes that are remembered
 _ALIKE = 1e-2  # relative difference of the norms of gradients that are the same but for rounding
 
 Run = Callable[[list[Batch], Sequence[float]], torch.Tensor]
@@ -119,7 +120,7 @@ class RecordedPasses:
         Returns:
             The sums, as of objectives' `accumulate`.
         """
-        if self.is_off:
+        if self.is_off or batch.scores_places:
             return self._run([batch], counts)
         key = (_shapes_of(batch), tuple(counts), scale)
         self._begin()
@@ -130,6 +131,8 @@ class RecordedPasses:
                 self._recordings[key] = found
         if found is not None:
             return found.of(batch)
+        if len(self._seen) == _MOST_SEEN:
+            self._seen.clear()
         self._seen.add(key)
         sums = self._run([batch], counts)
         self._keep_gradients()

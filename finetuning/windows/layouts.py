@@ -157,7 +157,7 @@ class Filled(Dense):
     def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         """Make padded tensors and the map of their real tokens, both rounded up; see `Layout.collate`."""
         batch = Padded.collate(self, task, rows, tokenizer, key)
-        if batch.places is not None or batch.scope is not None:
+        if batch.scores_places:
             return super().collate(task, rows, tokenizer, key)
         longest = batch.inputs["input_ids"].shape[1]
         width = max(longest, min(_rounded(longest, _WIDTHS), self.max_length))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +121,14 @@ def test_a_pass_with_other_gradients_ends_the_recordings() -> None:
     for rows in (2, 2, 2, 3, 2, 3):
         assert_same(line, batch_of([1.0, 2.0, 3.0], rows))
     assert line.passes.is_off
+
+
+def test_passes_whose_loss_is_of_places_are_left_as_they_are() -> None:
+    recorder = Again()
+    line = Line(recorder)
+    for _ in range(4):
+        assert_same(line, replace(batch_of([1.0, 2.0, 3.0]), places=torch.tensor([0, 2])))
+    assert recorder.recorded == 0
 
 
 def test_memory_of_recordings_can_be_had_back() -> None:
