@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from finetuning.checkpoints.names import (
     with_own_name,
 )
 from finetuning.commands.nearby_runs import nothing_to_resume
-from finetuning.device.peers import is_elastic, is_on_main_machine, is_restarted
+from finetuning.device.peers import is_elastic, is_on_main_machine
 from finetuning.files import write_json
 from finetuning.korean.particles import with_particle
 
@@ -89,12 +89,11 @@ def folder_to_train(output_dir: Path, arguments: argparse.Namespace, is_given: b
     """
     if arguments.checkpoint_path is not None:
         try:
-            run = _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given, arguments.words)
+            return _folder_of_checkpoint(output_dir, arguments.checkpoint_path, is_given, arguments.words)
         except (ModelError, SettingsError):
             if is_on_main_machine():
                 raise
             return RunFolder(output_dir, output_dir.name)  # another disk, maybe; what the main process finds counts
-        return replace(run, checkpoint=None) if is_restarted() else run
     newest = newest_run(output_dir)
     # a group that may be started again goes on with what it had saved
     arguments.resume = arguments.resume or (is_elastic() and is_unfinished(newest.path))
@@ -195,6 +194,8 @@ def _is_taken(path: Path) -> bool:
 
 def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool, words: Sequence[str]) -> RunFolder:
     given = given.expanduser()
+    if is_elastic() and not _exists(given) and checkpoints_in(given.parent):
+        given = given.parent  # a group that is started again has dropped the one that it began from
     if given.name == CHECKPOINTS and checkpoints_in(given):
         given = given.parent
     if _is_folder(given / CHECKPOINTS) and not _exists(given / "manifest.json"):

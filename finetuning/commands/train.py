@@ -30,7 +30,7 @@ from finetuning.commands.tokenizers import tokenizer_lines
 from finetuning.commands.what_next import tell, words_for_more_epochs
 from finetuning.config.ladder import remembered, with_changes
 from finetuning.config.preset import KEYS
-from finetuning.device.peers import is_elastic, is_restarted
+from finetuning.device.peers import is_elastic
 from finetuning.files import discard
 from finetuning.models.adapters import METHODS
 from finetuning.models.chat_template import keep_template, kept_template
@@ -107,6 +107,9 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     """Fine-tune, keep the best model in output_dir, evaluate it on held-out rows and write the report."""
     # others may have looked when its folder was there already, or on another disk
     arguments.run, arguments.resume = session.runtime.from_main((arguments.run, arguments.resume))
+    is_again = any(session.runtime.by_process(session.runtime.is_again))
+    if is_again:  # it goes on with what it has saved since, and not with the checkpoint that was named
+        arguments.run = replace(arguments.run, checkpoint=None)
     session = replace(session, output_dir=arguments.run.path)
     check_trackers(session.settings.logging.trackers)
     check_writable(session.output_dir)
@@ -115,10 +118,10 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     if arguments.run.note is not None:
         _log.info("%s", arguments.run.note)
     with only_run_in(session.output_dir) if session.runtime.is_main else nullcontext():
-        _train(session, arguments)
+        _train(session, arguments, is_again)
 
 
-def _train(session: Session, arguments: argparse.Namespace) -> None:
+def _train(session: Session, arguments: argparse.Namespace, is_again: bool) -> None:
     from finetuning.checkpoints.store import CheckpointStore
     from finetuning.device.disks import disks_behind
     from finetuning.training.resume import with_window_of
@@ -131,7 +134,7 @@ def _train(session: Session, arguments: argparse.Namespace) -> None:
     clear_copies(output_dir, disks, runtime)
     store = CheckpointStore(output_dir, session.settings.training.save_total_limit, disks)
     path, checkpoint = found_checkpoint(store, arguments, runtime)
-    if checkpoint is None and is_restarted():
+    if checkpoint is None and is_again:
         _log.info("저장된 체크포인트가 없어 처음부터 다시 학습합니다.")
     if checkpoint is not None and is_elastic():
         session = session.with_settings(

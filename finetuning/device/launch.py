@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from exceptions import SettingsError
 from finetuning.device.peers import BY_ACCELERATE
 from finetuning.korean.particles import with_particle
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 _MEETING = ("MASTER_ADDR", "MASTER_PORT")
@@ -33,6 +39,7 @@ _IGNORED = {  # variable → what it sets, and this program's setting of that
 }
 _OFF = ("", "no", "false", "0", "1")  # one step of accumulation is none
 _LONG_WAIT_S = 20.0
+_LOOKED_S = 0.02
 
 
 def check_launch(environment: Mapping[str, str]) -> None:
@@ -114,7 +121,7 @@ def told_if_waiting() -> Iterator[None]:
         timer.cancel()
 
 
-def join_anew(backend: str, wait: timedelta) -> None:
+def join_anew(backend: str, wait: timedelta) -> bool:
     """Join a group that may be started again, under names of this start.
 
     torchrun (2.13) keeps one store for all starts, and a process would find the addresses of those that have ended.
@@ -122,9 +129,51 @@ def join_anew(backend: str, wait: timedelta) -> None:
     Args:
         backend: torch's name of the way in which the devices exchange tensors.
         wait: How long a process waits for the others.
+
+    Returns:
+        Whether the group was started before, as far as the store knows.
     """
     import torch.distributed as dist
 
     store, rank, size = next(dist.rendezvous("env://", timeout=wait))
-    start = f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT')}-of-{size}"
-    dist.init_process_group(backend, store=dist.PrefixStore(start, store), rank=rank, world_size=size, timeout=wait)
+    number = number_of_start(store, rank, size, wait)
+    store = dist.PrefixStore(f"start-{number}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
+    return number > 1
+
+
+def number_of_start(store: Store, rank: int, size: int, wait: timedelta) -> int:
+    """Return the number of this start of a group, the same in all of its processes and in no earlier start.
+
+    torchrun's own count differs between machines: where a process failed it is one higher. So the first process counts,
+    and answers what the others ask. Questions of processes that have ended are left in the store, and do no harm.
+
+    Args:
+        store: What the processes share; it may have been there at earlier starts.
+        rank: The number of this process.
+        size: How many there are.
+        wait: How long the first process waits for the others.
+
+    Returns:
+        The number, from 1.
+
+    Raises:
+        DistStoreError: The others did not come.
+    """
+    from torch.distributed import DistStoreError
+
+    if rank > 0:
+        own = secrets.token_hex(8)
+        store.set(f"asks/{rank}", own)
+        number = int(store.get(f"number/{own}"))
+        store.set(f"knows/{number}/{rank}", "")
+        return number
+    number, others, end = store.add("starts", 1), set(range(1, size)), time.monotonic() + wait.total_seconds()
+    while others:
+        for asking in [other for other in others if store.check([f"asks/{other}"])]:
+            store.set(f"number/{store.get(f'asks/{asking}').decode()}", str(number))
+        others = {other for other in others if not store.check([f"knows/{number}/{other}"])}
+        if time.monotonic() > end:
+            raise DistStoreError(f"{len(others)} of {size} processes did not come within {wait}")
+        time.sleep(_LOOKED_S)
+    return number

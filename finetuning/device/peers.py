@@ -15,6 +15,7 @@ from exceptions import ResourceError
 from finetuning.files import command_of_this_program, typed
 
 BY_ACCELERATE = "ACCELERATE_DYNAMO_BACKEND"  # variable that accelerate launch always sets
+BY_SCRIPT = "FINETUNING_SCRIPT"  # variable of a batch script such as recipes/slurm.sh: what is typed before the flags
 OWN_LAUNCHER = "FINETUNING_LAUNCHER"  # variable that device/torchrun.py sets
 _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "socket closed")
 _SOON_S = 1.0  # in which the process that failed says why
@@ -53,6 +54,9 @@ def is_restarted(environment: Mapping[str, str] = os.environ) -> bool:
 
 def command_of_this_group(*words: object) -> str:
     """Return a command of this program as it is typed here, by the launcher that started this process if one did."""
+    script = os.environ.get(BY_SCRIPT)
+    if script:
+        return f"{script} {typed(*words)}"
     launcher = launcher_words()
     return typed(*launcher, sys.argv[0], *words) if launcher else command_of_this_program(*words)
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from exceptions import SettingsError
 from finetuning.device.launch import check_launch, join_anew, told_if_waiting
 from finetuning.device.loss_scale import LossScale
-from finetuning.device.peers import is_elastic
+from finetuning.device.peers import is_elastic, is_restarted
 from finetuning.device.reduction import sum_in_buckets
 from finetuning.types import NO_CARD, Card
 
@@ -73,12 +73,14 @@ class Runtime:
         accelerator: accelerate's object for this process. No other module asks it.
         hosts: The group in which processes exchange values that the host knows; None for that of all processes.
         wait: How long a process waits for the others before it gives up.
+        is_again: Whether a launcher has started the group before, as far as this process knows.
         pinning: Puts batches into memory that a GPU copies from by itself.
     """
 
     accelerator: Accelerator
     hosts: dist.ProcessGroup | None = None
     wait: timedelta = _WAIT
+    is_again: bool = False
     pinning: Pinning = field(default_factory=Pinning, kw_only=True)
 
     # --- the device ---
@@ -371,13 +373,13 @@ def start_runtime(precision: str, deterministic: bool, wait: timedelta = _WAIT) 
     switch_cudnn_attention_off()
     choose_kernels(deterministic)
     with told_if_waiting():
-        if is_elastic():
-            join_anew("gloo" if on_cpu else "nccl", wait)
+        is_again = is_elastic() and join_anew("gloo" if on_cpu else "nccl", wait)
         group = InitProcessGroupKwargs(timeout=wait)
         accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[group])
+    is_again = is_again or is_restarted()
     if accelerator.num_processes == 1 or on_cpu:
-        return Runtime(accelerator, wait=wait)
-    return Runtime(accelerator, dist.new_group(backend="gloo", timeout=wait), wait)
+        return Runtime(accelerator, None, wait, is_again)
+    return Runtime(accelerator, dist.new_group(backend="gloo", timeout=wait), wait, is_again)
 
 
 def has_apple_gpu() -> bool:

@@ -160,3 +160,15 @@ def test_an_output_dir_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> Non
     with pytest.raises(ResourceError, match="가리키는 곳이 없는 링크") as error:
         check_writable(tmp_path / "out")
     assert "moved" in error.value.where
+
+
+def test_a_group_that_is_started_again_goes_on_although_the_checkpoint_that_it_was_given_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output_dir = make_run(tmp_path / "model", finished=False)
+    dropped = output_dir / "checkpoints" / "step-00000004"
+    with pytest.raises(ModelError):
+        chosen(output_dir, checkpoint_path=dropped)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    run = chosen(output_dir, checkpoint_path=dropped)
+    assert (run.path.resolve(), run.checkpoint) == (output_dir.resolve(), None)

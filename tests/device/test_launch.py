@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import DistStoreError, HashStore
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from exceptions import SettingsError
-from finetuning.device.launch import check_launch, unused_settings
+from finetuning.commands.command_line import resume_command
+from finetuning.device.launch import check_launch, number_of_start, unused_settings
 from finetuning.device.peers import OWN_LAUNCHER, accelerate_words
 from finetuning.device.torchrun import launch
 from tests.support.cli import Cli
@@ -90,6 +94,25 @@ def test_what_accelerate_was_given_is_named_by_the_command_to_resume(monkeypatch
     words = accelerate_words([*started, "finetuning_app.py", "--epochs", "2"])
     assert words == ["accelerate", "launch", "--config_file", "two cards.yaml"]
     assert accelerate_words(["/usr/bin/python", "finetuning_app.py"]) == accelerate_words([]) == []
+
+
+def test_a_batch_script_is_named_in_place_of_the_launcher_inside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "4711")
+    monkeypatch.setenv("FINETUNING_SCRIPT", "sbatch recipes/slurm.sh")
+    assert resume_command(["--epochs", "2"]) == "sbatch recipes/slurm.sh --epochs 2 --resume"
+
+
+def test_the_processes_of_each_start_agree_on_its_number() -> None:
+    store, wait = HashStore(), timedelta(seconds=60)
+    store.set("asks/1", "a process that ended before it was answered")
+    for size in (3, 3, 2):
+        with ThreadPoolExecutor(size) as pool:
+            found = list(pool.map(lambda rank, size=size: number_of_start(store, rank, size, wait), range(size)))
+        assert len(set(found)) == 1
+        assert found[0] == store.add("starts", 0)
+    assert found[0] == 3
+    with pytest.raises(DistStoreError):
+        number_of_start(store, 0, 3, timedelta(0))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="torchrun is tried where there is gloo")

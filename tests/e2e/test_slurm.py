@@ -26,7 +26,7 @@ JOB = {
 def submitted(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the script with an `srun` that writes its words, and the folder it is in, to a file."""
     commands = {
-        "srun": 'printf "%s\\0" "$PWD" "$@" > words',
+        "srun": 'printf "%s\\0" "$FINETUNING_SCRIPT" "$PWD" "$@" > words',
         "scontrol": '[ "$*" = "show hostnames gpu-[07-09]" ] && printf "gpu-07\\ngpu-08\\ngpu-09\\n"',
     }
     for name, body in commands.items():
@@ -43,15 +43,15 @@ def test_each_node_starts_torchrun_with_the_programs_flags(tmp_path: Path) -> No
     assert subprocess.run(["bash", "-n", str(SCRIPT)]).returncode == 0
     done = submitted(tmp_path, **JOB)
     assert done.returncode == 0, done.stderr
-    folder, *words = (tmp_path / "words").read_text(encoding="utf-8").split("\0")[:-1]
-    assert Path(folder) == ROOT
+    script, folder, *words = (tmp_path / "words").read_text(encoding="utf-8").split("\0")[:-1]
+    assert (script, Path(folder)) == ("sbatch recipes/slurm.sh", ROOT)
 
     start = words.index(sys.executable)
     assert all(word.startswith("--") for word in words[:start])  # of srun
     assert words[start + 1 : start + 3] == ["-m", "finetuning.device.torchrun"]
     launch = parse_args(words[start + 3 :])
     assert (launch.nnodes, launch.nproc_per_node, launch.max_restarts) == ("3", "4", 3)
-    assert (launch.rdzv_backend, launch.rdzv_id, launch.rdzv_endpoint) == ("c10d", "4711", "gpu-07:29500")
+    assert (launch.rdzv_backend, launch.rdzv_id, launch.rdzv_endpoint) == ("c10d", "4711", "gpu-07:24711")
     assert (ROOT / launch.training_script).is_file()
     assert tuple(launch.training_script_args) == FLAGS
     assert build_parser().parse_args(launch.training_script_args).output_dir == FLAGS[3]
