@@ -166,13 +166,12 @@ class TrainingSettings(Section):
         "compiles the layers once, at the start; `null` only for long runs of models measured to gain from it",
         more=(
             "`torch.compile`에는 CPU라면 `g++`, GPU라면 Triton이 필요합니다. `null`이면 CPU에서 언어 모델 전체를 "
-            "bf16으로 오래 학습할 때만 켭니다. GPU에서는 짧은 텍스트를 오래 학습할 때 켜면 빨라집니다. 켜졌는지, "
-            "컴파일한 코드를 몇 번 쓰지 못했는지는 로그와 "
-            "`summary.json`에 나옵니다. 컴파일한 층에는 CUDA graph를 쓰지 않습니다",
+            "bf16으로 오래 학습할 때만 켭니다. 켜졌는지, 컴파일한 코드를 몇 번 쓰지 못했는지는 로그와 `summary.json`에 "
+            "나옵니다. 켜면 CUDA graph(`cuda_graphs`)를 쓰지 않으며, 짧은 텍스트에서는 CUDA graph가 더 빠릅니다",
             "`torch.compile` needs `g++` on a CPU and Triton on a GPU. `null` turns it on for long bf16 training of a "
-            "whole language model on a CPU. On a GPU it pays in long training on short texts. The log "
-            "and `summary.json` say whether it is on and how often the compiled code could not be used. "
-            "Compiled layers use no CUDA graphs",
+            "whole language model on a CPU. The log and `summary.json` say whether it is on and how often the compiled "
+            "code could not be used. Compiled layers use no CUDA graphs (`cuda_graphs`), which are faster on short "
+            "texts",
         ),
         resume="from_now_on",
     )
