@@ -119,6 +119,11 @@ def available_bytes() -> int:
     return min(int(psutil.virtual_memory().available), *_known(containers), sys.maxsize)
 
 
+def room_to_copy() -> int:
+    """Return the bytes that a copy of weights, which only saves time, may take: half of what the host has left."""
+    return available_bytes() // 2
+
+
 def _known(values: Iterator[int | None]) -> Iterator[int]:
     return (value for value in values if value is not None)
 

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from finetuning.cells import printable
+from finetuning.device.usage import room_to_copy
 from finetuning.inference.evaluator import Evaluator
+from finetuning.ops.packed_weights import packed_weights
 from finetuning.tasks.generation.chat.encoding import prompt_ids
 from finetuning.tasks.generation.chat.shapes import read_conversation
 from finetuning.tasks.generation.chat.template import ChatTemplate
@@ -66,7 +68,7 @@ class ChatSession:
         inputs = torch.tensor([ids], device=evaluator.runtime.device)
         streamer = HangulStreamer(evaluator.tokenizer, self.show)
         generate: Any = evaluator.model.generate
-        with evaluator.runtime.generating():
+        with evaluator.runtime.generating(), packed_weights(evaluator.model, 1, room_to_copy()):
             generate(
                 input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=decoding.max_new_tokens,
                 streamer=streamer, stopping_criteria=self._stops(),

@@ -182,11 +182,14 @@ def generate_texts(
         The texts without special tokens.
     """
     from finetuning.device.sharding import is_sharded
+    from finetuning.device.usage import room_to_copy
+    from finetuning.ops.packed_weights import packed_weights
 
     most = max(1, min(decoding.max_new_tokens, (positions_of(model) or 1 << 30) - prompt_tokens))
     generate: Any = model.generate
     options = decoding.arguments(prompt_tokens, numbers)
-    made = generate(**inputs, max_new_tokens=most, synced_gpus=is_sharded(model), **options)
+    with packed_weights(model, decoding.num_beams * len(inputs["input_ids"]), room_to_copy()):
+        made = generate(**inputs, max_new_tokens=most, synced_gpus=is_sharded(model), **options)
     answers: list[list[int]] = made[:, prompt_tokens:].tolist()  # one wait for the device, instead of one a row
     texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True)
     config = model.generation_config
