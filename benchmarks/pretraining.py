@@ -13,6 +13,8 @@ from pathlib import Path
 
 from benchmarks.runner import ROOT, Table, flags_of, make_tiny_nsmc, program, say, summary_of
 
+STARTS = ("pretrained", "random weights")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("nsmc", type=Path, help="a folder with ratings_train.txt and ratings_test.txt")
@@ -20,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--test-rows", type=int, default=5_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", choices=STARTS, help="measure one start alone")
 
 
 def tiny(folder: Path) -> list[str]:
@@ -55,10 +58,11 @@ def accuracy_of(model: Path, output_dir: Path, seed: int, arguments: argparse.Na
 
 
 def run(arguments: argparse.Namespace) -> list[Table]:
-    """Fine-tune from both starts, seed by seed."""
+    """Fine-tune from both starts, or from one, seed by seed."""
     with tempfile.TemporaryDirectory() as folder:
         scratch, encoder = Path(folder), arguments.encoder.resolve()
-        starts = {"pretrained": encoder, "random weights": randomised(encoder, scratch / "random")}
+        starts = dict(zip(STARTS, (encoder, randomised(encoder, scratch / "random")), strict=True))
+        starts = {name: model for name, model in starts.items() if arguments.only in (None, name)}
         found: dict[str, list[float]] = {name: [] for name in starts}
         for seed in arguments.seeds:
             for name, model in starts.items():
@@ -67,5 +71,6 @@ def run(arguments: argparse.Namespace) -> list[Table]:
                 say(f"seed {seed}  {name}: accuracy {found[name][-1]:.4f}")
     means = {name: statistics.mean(values) for name, values in found.items()}
     rows = [{"start": name, "accuracy": means[name], "by seed": values} for name, values in found.items()]
-    rows.append({"start": "difference", "accuracy": means["pretrained"] - means["random weights"]})
+    if len(means) == len(STARTS):
+        rows.append({"start": "difference", "accuracy": means["pretrained"] - means["random weights"]})
     return [Table(("start", "accuracy", "by seed"), rows)]
