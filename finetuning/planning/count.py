@@ -86,6 +86,7 @@ def count_evaluation(model: PreTrainedModel, workload: Workload) -> Count:
 
 def _make_hollow(model: PreTrainedModel, device: torch.device) -> None:
     """Replace all parameters and buffers by hollow tensors on a device. Tied parameters stay tied."""
+    device = torch.empty(0, device=device).device  # with its number, which a GPU's tensors have
 
     def hollow(tensor: torch.Tensor) -> Hollow:
         return Hollow.of(torch.empty(tensor.shape, dtype=tensor.dtype, device="meta"), device)
