@@ -45,7 +45,7 @@ def sums_of(logits: torch.Tensor, wanted: torch.Tensor) -> Sums:
         The sums.
     """
     items, vocabulary = logits.shape
-    sums = Sums(*torch.empty(4, items, dtype=torch.float32, device=logits.device).unbind(0))
+    sums = Sums(*logits.new_empty(4, items, dtype=torch.float32).unbind(0))
     if items and not isinstance(logits, Hollow):  # a count of memory has no values
         _sums[items,](logits, wanted, *sums, VOCABULARY=vocabulary, PIECES=_PIECES, num_warps=_WARPS)
     return sums

@@ -87,6 +87,6 @@ class WeightCopies:
 def _like(tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     """Return tensors of these shapes without values, in one allocation, where each begins as kernels like it."""
     sizes = [-(-tensor.numel() // _ALIGNED) * _ALIGNED for tensor in tensors]
-    flat = torch.empty(sum(sizes), dtype=dtype, device=tensors[0].device)
+    flat = tensors[0].new_empty(sum(sizes), dtype=dtype)
     parts = zip(flat.split(sizes), tensors, strict=True)
     return [part[: tensor.numel()].view(tensor.shape) for part, tensor in parts]

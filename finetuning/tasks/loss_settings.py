@@ -98,6 +98,7 @@ class LabelLossScorer(Scorer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.weights: torch.Tensor | None = None
+        self._placed: torch.Tensor | None = None  # the weights, where the last logits were
 
     def fit_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Put the weights into the order of the model's labels; see `Scorer.fit_model`."""
@@ -125,10 +126,19 @@ class LabelLossScorer(Scorer):
             return super().training_loss(model, batch)
         assert batch.labels is not None
         logits = at_least_float32(self.forward(model, batch)).flatten(0, -2)
-        weights = None if self.weights is None else self.weights.to(logits)
+        weights = None if self.weights is None else self._weights_beside(logits)
         return torch.nn.functional.cross_entropy(
             logits, batch.labels.flatten(), weights, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
         )
+
+    def _weights_beside(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the weights on the device of logits. They are copied once: a copy from the host waits for a GPU."""
+        assert self.weights is not None
+        placed = self._placed
+        if placed is None or placed.device != logits.device or placed.dtype != logits.dtype:
+            placed = self.weights.to(logits)
+            self._placed = placed if type(placed) is type(self.weights) else None  # none that has no values
+        return placed
 
 
 def _double() -> torch.dtype:

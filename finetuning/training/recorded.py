@@ -8,15 +8,18 @@ of dropout are those of a pass that is not recorded, so that it makes no differe
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
-from exceptions import first_line_of
+from exceptions import SettingsError, first_line_of
 from finetuning.config.schema import Settings
-from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY
+from finetuning.device.oom import is_out_of_memory
 from finetuning.device.runtime import Runtime
 from finetuning.tasks.base import Task
 from finetuning.types import Batch
@@ -25,6 +28,7 @@ from finetuning.windows.layouts import Filled, Layout
 _log = logging.getLogger(__name__)
 _MOST = 32  # recordings kept; each holds the arguments of all its kernels
 _MOST_SEEN = 4096  # shapes that are remembered
+_NO_PART = {"tokens", "made"}  # fields of a batch that no pass reads
 _ALIKE = 1e-2  # relative difference of the norms of gradients that are the same but for rounding
 
 Run = Callable[[list[Batch], Sequence[float]], torch.Tensor]
@@ -62,8 +66,15 @@ class Recorder(Protocol):
     def has_room(self) -> bool:
         """Whether there is memory for what a recorded pass keeps to itself."""
 
+    def without_waits(self) -> AbstractContextManager[None]:
+        """Return a context in which what waits for the device is a RuntimeError: a recording cannot hold it."""
+
     def record(self, work: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
-        """Return what does the work again, and the tensor in which its result is then; the work is not done yet."""
+        """Return what does the work again, and the tensor in which its result is then; the work is not done yet.
+
+        Raises:
+            SettingsError: It cannot be recorded.
+        """
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,7 @@ class RecordedPasses:
         self._seen, self._recordings = set[Any](), dict[Any, _Recording]()
         self._gradients: dict[torch.nn.Parameter, torch.Tensor] = {}
         self._weights: tuple[int, ...] = ()  # where they are
+        self._scale = 1.0
         self.is_off = False
 
     def __len__(self) -> int:
@@ -122,8 +134,10 @@ class RecordedPasses:
         """
         if self.is_off or batch.scores_places:
             return self._run([batch], counts)
-        key = (_shapes_of(batch), tuple(counts), scale)
-        self._begin()
+        if scale != self._scale:  # a number of the recorded work
+            self._recordings, self._scale = {}, scale
+        key = (_facts_of(batch), tuple(counts))
+        self.begin()
         found = self._recordings.get(key)
         if found is None and key in self._seen and len(self._recordings) < _MOST and self._recorder.has_room():
             found = self._recorded(batch, counts)
@@ -138,14 +152,8 @@ class RecordedPasses:
         self._keep_gradients()
         return sums
 
-    def forget(self) -> bool:
-        """Give up all recordings, with their memory, for good; return whether there were any."""
-        held = bool(self._recordings)
-        self._recordings, self._gradients, self.is_off = {}, {}, True
-        return held
-
-    def _begin(self) -> None:
-        """Set the gradients to zero, in the tensors that recordings add to."""
+    def begin(self) -> None:
+        """Give the parameters the gradients that recordings add to, set to zero, where there are any."""
         weights = tuple(parameter.data_ptr() for parameter in self._trained)
         if weights != self._weights:  # a recording would read the old ones
             self._recordings, self._weights = {}, weights
@@ -154,8 +162,16 @@ class RecordedPasses:
             for parameter, gradient in self._gradients.items():
                 parameter.grad = gradient
 
+    def forget(self) -> bool:
+        """Give up all recordings, with their memory, for good; return whether there was any memory to give up."""
+        held = bool(self._recordings or self._gradients)
+        self._recordings, self._gradients, self.is_off = {}, {}, True
+        return held
+
     def _keep_gradients(self) -> None:
         """Keep the tensors in which a pass left gradients; give up where passes leave them in other parameters."""
+        if self.is_off:
+            return
         left = {one: one.grad for one in self._trained if one.grad is not None}
         if self._gradients and left.keys() != self._gradients.keys():
             self.forget()
@@ -163,41 +179,45 @@ class RecordedPasses:
         self._gradients = left
 
     def _recorded(self, batch: Batch, counts: Sequence[float]) -> _Recording | None:
-        """Record a pass; None where that fails, or where the first one does not compute what it should."""
-        device = self._trained[0].device
-        place = batch.mapped(lambda tensor: tensor.to(device, copy=True, non_blocking=True))
-        is_first = not self._recordings
+        """Record a pass; None where that cannot be, or where the recording does not compute what the pass does."""
+        device, gradients = self._trained[0].device, list(self._gradients.values())
         try:
-            repeat, sums = self._recorder.record(lambda: self._run([place], counts))
-            made = _Recording(place, repeat, sums)
-            if is_first and not self._computes_the_same(made, batch, counts):
-                raise RuntimeError("a repeated pass differs")
-        except MAY_BE_OUT_OF_MEMORY as error:
-            gradients = list(self._gradients.values())
-            self.forget()
-            torch._foreach_zero_(gradients)
-            _log.info("CUDA graph를 쓰지 않고 계산합니다. (%s)", first_line_of(error))
+            with self._recorder.without_waits():
+                expected = self._outcome(lambda: self._run([batch], counts), gradients)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            self._give_up(f"장치를 기다리는 연산이 있습니다: {first_line_of(error)}", gradients)
             return None
-        if is_first:
+        place = batch.mapped(lambda tensor: tensor.to(device, copy=True, non_blocking=True))
+        made = _Recording(place, *self._recorder.record(lambda: self._run([place], counts)))
+        found = self._outcome(lambda: made.of(batch), gradients)
+        if not bool(torch.isfinite(expected).all()):
+            return None  # says nothing; such a step is skipped
+        limit = _ALIKE * expected.abs().clamp(min=float(expected.abs().max()) * _ALIKE)
+        if not bool(((found - expected).abs() <= limit).all()):
+            self._give_up("기록한 계산의 결과가 달랐습니다.", gradients)
+            return None
+        if not self._recordings:
             _log.info("크기가 같은 배치의 계산을 CUDA graph로 기록해 되풀이합니다. (training.cuda_graphs)")
         return made
 
-    def _computes_the_same(self, made: _Recording, batch: Batch, counts: Sequence[float]) -> bool:
-        """Return whether a recording computes what the pass does, with the same draws; leave no gradient."""
-        gradients, outcomes = list(self._gradients.values()), list[torch.Tensor]()
-        devices = [made.sums.device] if made.sums.is_cuda else []
-        for compute in (lambda: self._run([batch], counts), lambda: made.of(batch)):
-            with torch.random.fork_rng(devices):
-                sums = compute()
-            outcomes.append(torch.stack([*sums.float().flatten(), *(one.float() for one in _norms(gradients))]))
-            torch._foreach_zero_(gradients)
-        expected, found = outcomes
-        limit = _ALIKE * expected.abs().clamp(min=float(expected.abs().max()) * _ALIKE)
-        return bool(((found - expected).abs() <= limit).all())
+    def _give_up(self, reason: str, gradients: list[torch.Tensor]) -> None:
+        self.forget()
+        torch._foreach_zero_(gradients)
+        _log.info("CUDA graph를 쓰지 않고 계산합니다. %s (training.cuda_graphs)", reason)
 
+    def _outcome(self, compute: Callable[[], torch.Tensor], gradients: list[torch.Tensor]) -> torch.Tensor:
+        """Return the sums and the norms of the gradients of a pass, (sums + parameters,), with the step's draws.
 
-def _norms(tensors: list[torch.Tensor]) -> Sequence[torch.Tensor]:
-    return torch._foreach_norm(tensors)
+        Neither draws nor gradients are left of it.
+        """
+        device = gradients[0].device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            sums = compute()
+        found = torch.stack([*sums.float().flatten(), *(one.float() for one in torch._foreach_norm(gradients))])
+        torch._foreach_zero_(gradients)
+        return found
 
 
 def tensors_of(batch: Batch) -> list[torch.Tensor]:
@@ -212,11 +232,17 @@ def tensors_of(batch: Batch) -> list[torch.Tensor]:
     return found
 
 
-def _shapes_of(batch: Batch) -> tuple[Any, ...]:
-    """Return what a recording of a micro-batch depends on beside the values of its tensors."""
-    dense = batch.dense
-    numbers = (batch.items, batch.sequences, batch.is_idle, len(batch.noise), None if dense is None else dense.multiple)
-    return (*numbers, *((tuple(tensor.shape), tensor.dtype) for tensor in tensors_of(batch)))
+def _facts_of(value: Any) -> Any:
+    """Return what a recording depends on, beside the values of tensors: their shapes, and all that is on the host."""
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape), value.dtype
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    if isinstance(value, Mapping):
+        return tuple((name, _facts_of(one)) for name, one in value.items())
+    if is_dataclass(value):
+        return tuple(_facts_of(getattr(value, one.name)) for one in fields(value) if one.name not in _NO_PART)
+    return tuple(map(_facts_of, value)) if isinstance(value, tuple) else value
 
 
 class CudaGraphs:
@@ -233,10 +259,33 @@ class CudaGraphs:
         needed = torch.cuda.max_memory_allocated(self._device) - allocated
         return free + torch.cuda.memory_reserved(self._device) - allocated > 2 * needed
 
+    @contextmanager
+    def without_waits(self) -> Iterator[None]:
+        """Let torch refuse what waits for the device; see `Recorder.without_waits`."""
+        before = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the mode is a prototype
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                yield
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+
     def record(self, work: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
-        """Record work as a graph; see `Recorder.record`. Another thread may meanwhile pin the next window's memory."""
+        """Record work as a graph; see `Recorder.record`. Another thread may meanwhile pin the next window's memory.
+
+        After a recording that fails, torch (2.11) takes the generator of random numbers for one that still records, so
+        that a run cannot go on.
+        """
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            result = work()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                result = work()
+        except RuntimeError as error:
+            raise SettingsError(
+                f"학습의 계산을 CUDA graph로 기록하지 못했습니다: {first_line_of(error)}",
+                where="training.cuda_graphs: true",
+                remedy="--set training.cuda_graphs=false를 붙여 다시 실행하세요. 결과는 같고 조금 느려집니다.",
+            ) from error
         self._pool = graph.pool()
         return graph.replay, result

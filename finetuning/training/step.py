@@ -234,8 +234,10 @@ class OptimizerStep:
     def accumulate(self, batches: list[Batch], counts: Sequence[float], step: int) -> torch.Tensor:
         """Add the gradient of these micro-batches to the parameters; return the objective's sums."""
         self.runtime.seed_step(self.settings.training.seed, step)
-        if self.recorded is not None and len(batches) == 1:
-            return self.recorded.sums(batches[0], counts, self.loss_scale.value)
+        if self.recorded is not None:
+            if len(batches) == 1:
+                return self.recorded.sums(batches[0], counts, self.loss_scale.value)
+            self.recorded.begin()
         return self._passes(batches, counts)
 
     def _passes(self, batches: list[Batch], counts: Sequence[float]) -> torch.Tensor:

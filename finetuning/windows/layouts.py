@@ -140,10 +140,11 @@ class Dense(Padded):
 
     def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         """Make padded tensors and the map of their real tokens; see `Layout.collate`."""
-        batch = super().collate(task, rows, tokenizer, key)
-        return dataclasses.replace(
-            batch, dense=dense_tokens(batch.inputs["attention_mask"], self.attention.attend, self.multiple)
-        )
+        return self._with_maps(super().collate(task, rows, tokenizer, key))
+
+    def _with_maps(self, batch: Batch) -> Batch:
+        dense = dense_tokens(batch.inputs["attention_mask"], self.attention.attend, self.multiple)
+        return dataclasses.replace(batch, dense=dense)
 
 
 class Filled(Dense):
@@ -158,7 +159,7 @@ class Filled(Dense):
         """Make padded tensors and the map of their real tokens, both rounded up; see `Layout.collate`."""
         batch = Padded.collate(self, task, rows, tokenizer, key)
         if batch.scores_places:
-            return super().collate(task, rows, tokenizer, key)
+            return self._with_maps(batch)
         longest = batch.inputs["input_ids"].shape[1]
         width = max(longest, min(_rounded(longest, _WIDTHS), self.max_length))
         batch = _widened(batch, width - longest, tokenizer.pad_token_id or 0)

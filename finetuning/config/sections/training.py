@@ -180,10 +180,10 @@ class TrainingSettings(Section):
         "GPU에서 인코더를 학습할 때 크기가 같은 배치의 계산을 CUDA graph로 기록해 되풀이합니다",
         "records the passes of batches whose shapes come back as CUDA graphs and repeats them, for encoders on a GPU",
         more=(
-            "짧은 텍스트의 분류처럼 한 스텝이 micro-batch 하나일 때입니다. 결과는 같습니다. 기록하지 못하면 로그로 "
-            "알리고 그대로 계산합니다",
+            "짧은 텍스트의 분류처럼 한 스텝이 micro-batch 하나일 때입니다. 결과는 같습니다. GPU를 기다리는 연산이 있는 "
+            "모델은 기록하지 않고 로그로 알립니다",
             "This is for steps of one micro-batch, as in classification of short texts. The results are the same. "
-            "Where recording fails, the log says so and the passes run as they are",
+            "A model with an operation that waits for the GPU is not recorded, and the log says so",
         ),
         resume="from_now_on",
     )
