@@ -28,7 +28,7 @@ from finetuning.checkpoints.names import (
     with_own_name,
 )
 from finetuning.commands.nearby_runs import nothing_to_resume
-from finetuning.device.peers import is_elastic, is_on_main_machine
+from finetuning.device.peers import is_elastic, is_on_main_machine, is_restarted
 from finetuning.files import write_json
 from finetuning.korean.particles import with_particle
 
@@ -194,7 +194,7 @@ def _is_taken(path: Path) -> bool:
 
 def _folder_of_checkpoint(output_dir: Path, given: Path, is_given: bool, words: Sequence[str]) -> RunFolder:
     given = given.expanduser()
-    if is_elastic() and not _exists(given) and checkpoints_in(given.parent):
+    if is_restarted() and not _exists(given) and checkpoints_in(given.parent):
         given = given.parent  # a group that is started again has dropped the one that it began from
     if given.name == CHECKPOINTS and checkpoints_in(given):
         given = given.parent

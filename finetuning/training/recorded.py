@@ -70,7 +70,13 @@ class Recorder(Protocol):
         """Return a context in which what waits for the device is a RuntimeError: a recording cannot hold it."""
 
     def record(self, work: Callable[[], torch.Tensor]) -> tuple[Callable[[], object], torch.Tensor]:
-        """Return what does the work again, and the tensor in which its result is then; the work is not done yet.
+        """Record work, without doing it.
+
+        Args:
+            work: Computes a tensor.
+
+        Returns:
+            What does the work again, and the tensor in which its result is then.
 
         Raises:
             SettingsError: It cannot be recorded.

@@ -167,8 +167,10 @@ def test_a_group_that_is_started_again_goes_on_although_the_checkpoint_that_it_w
 ) -> None:
     output_dir = make_run(tmp_path / "model", finished=False)
     dropped = output_dir / "checkpoints" / "step-00000004"
-    with pytest.raises(ModelError):
-        chosen(output_dir, checkpoint_path=dropped)
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    with pytest.raises(ModelError):  # at its first start the path is mistyped
+        chosen(output_dir, checkpoint_path=dropped)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     run = chosen(output_dir, checkpoint_path=dropped)
     assert (run.path.resolve(), run.checkpoint) == (output_dir.resolve(), None)
