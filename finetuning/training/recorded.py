@@ -187,9 +187,13 @@ class RecordedPasses:
     def _recorded(self, batch: Batch, counts: Sequence[float]) -> _Recording | None:
         """Record a pass; None where that cannot be, or where the recording does not compute what the pass does."""
         device, gradients = self._trained[0].device, list(self._gradients.values())
-        try:
+
+        def plain() -> torch.Tensor:
             with self._recorder.without_waits():
-                expected = self._outcome(lambda: self._run([batch], counts), gradients)
+                return self._run([batch], counts)
+
+        try:
+            expected = self._outcome(plain, gradients)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
