@@ -88,7 +88,10 @@ def test_an_error_is_told_once_and_what_is_not_shared_is_refused(reviews: Path, 
 
 
 def _ask_after_main() -> None:
-    """Let process 1 ask who says a message when process 0 has said one: it ends next, and the store goes with it."""
+    """Let process 1 ask who says a message when process 0 has said one: it ends next, and the store goes with it.
+
+    Where there is no store yet, process 1 waits to be ended by the launcher, which is done here.
+    """
     if os.environ["RANK"] == "0" or not Path("/proc/self/fd/2").exists():
         return
     from finetuning.device import peers
@@ -101,3 +104,4 @@ def _ask_after_main() -> None:
         return meets()
 
     peers._store = meet_later
+    peers._wait_to_be_ended = lambda: os._exit(2)
