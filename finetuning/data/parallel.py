@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from exceptions import ResourceError
+from finetuning.environment import with_variable
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkProcess
@@ -124,16 +125,8 @@ def _received(pipe: Connection, worker: ForkProcess) -> bytes:
 @contextmanager
 def _ready_to_fork() -> Iterator[None]:
     """Turn the tokenizer's threads off: a forked process does not have them, and would wait for them."""
-    known = os.environ.get(_PARALLELISM)
-    os.environ[_PARALLELISM] = "false"
-    try:
-        with _signals_held():
-            yield
-    finally:
-        if known is None:
-            del os.environ[_PARALLELISM]
-        else:
-            os.environ[_PARALLELISM] = known
+    with with_variable(_PARALLELISM, "false"), _signals_held():
+        yield
 
 
 @contextmanager

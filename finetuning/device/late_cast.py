@@ -6,7 +6,6 @@ tensor by tensor so never holds a cast copy of all of it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -14,6 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
+
+from finetuning.environment import with_variable
 
 _ONE_BY_ONE = "HF_DEACTIVATE_ASYNC_LOAD"  # transformers casts in threads else, where a mode is not in force
 
@@ -97,15 +98,8 @@ def release(tensor: torch.Tensor) -> None:
 @contextmanager
 def casting_late() -> Iterator[None]:
     """Let models that are loaded in the block keep their files' tensors, and cast them when they are read."""
-    before = os.environ.get(_ONE_BY_ONE)
-    os.environ[_ONE_BY_ONE] = "1"
-    try:
-        with _CastingLate():
-            yield
-    finally:
-        del os.environ[_ONE_BY_ONE]
-        if before is not None:
-            os.environ[_ONE_BY_ONE] = before
+    with with_variable(_ONE_BY_ONE, "1"), _CastingLate():
+        yield
 
 
 class _CastingLate(TorchFunctionMode):

@@ -197,7 +197,7 @@ class RecordedPasses:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            self._give_up(f"장치를 기다리는 연산이 있습니다: {first_line_of(error)}", gradients)
+            self._give_up(f"GPU를 기다리는 연산이 있습니다: {first_line_of(error)}", gradients)
             return None
         place = batch.mapped(lambda tensor: tensor.to(device, copy=True, non_blocking=True))
         made = _Recording(place, *self._recorder.record(lambda: self._run([place], counts)))

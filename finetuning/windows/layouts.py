@@ -153,7 +153,7 @@ class Filled(Dense):
     Labels of places keep the rows as they are: what is scored of them has another shape in each micro-batch.
     """
 
-    message = "인코더의 층에서 패딩을 빼고, 되풀이되는 크기로 맞추어 계산합니다."
+    message = "인코더의 층에서 패딩을 빼고, 같은 크기가 다시 나오도록 길이를 맞추어 계산합니다."
 
     def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         """Make padded tensors and the map of their real tokens, both rounded up; see `Layout.collate`."""
