@@ -21,7 +21,7 @@ from finetuning.config.schema import Settings
 from finetuning.data.examples import Examples
 from finetuning.korean.particles import with_particle
 from finetuning.models.pissa import unchanged_starts
-from finetuning.models.weights import start_of
+from finetuning.models.weights import packed_start_of, packed_weights, parameter_count, start_of
 from finetuning.windows.order import is_computed
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def fingerprint(
     compared = [field.key for field in fields_of(type(settings)) if field.resume in ("same", "from_now_on")]
     return {
         **{key: value_at(settings, key) for key in compared},
-        "model.name": f"{model.config.model_type}, 파라미터 {model.num_parameters():,}개",
+        "model.name": f"{model.config.model_type}, 파라미터 {parameter_count(model):,}개",
         f"학습하지 않는 가중치{_CONTENT}": _hash_frozen_weights(model),
         **{f"{name} 데이터{_CONTENT}": key for name, key in data_keys.items()},
         f"토큰{_CONTENT}": _hash_tokens(examples),
@@ -121,10 +121,11 @@ def _remedy(fatal: list[str]) -> str:
 
 def _hash_frozen_weights(model: torch.nn.Module) -> str:
     """Hash the first values of each weight that is not trained, since a checkpoint does not hold these."""
-    digest, unchanged = hashlib.sha256(), unchanged_starts(model)
+    digest, unchanged, packed = hashlib.sha256(), unchanged_starts(model), packed_weights(model)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
-            start = unchanged[name] if name in unchanged else start_of(parameter)
+            read = packed_start_of if name in packed else start_of
+            start = unchanged[name] if name in unchanged else read(parameter)
             digest.update(name.encode() + start.cpu().numpy().tobytes())
     return digest.hexdigest()[:32]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,8 +41,23 @@ def _on_meta(shape: tuple[int, ...], dtype: torch.dtype, is_parameter: bool, is_
 
 
 def _named_tensors(model: torch.nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
-    """Return the parameters and buffers, persistent or not, tied ones by their first name alone."""
-    return (*model.named_parameters(), *model.named_buffers())
+    """Return the parameters, buffers (persistent or not) and scales, tied ones by their first name alone."""
+    scales = (
+        (f"{name}.{place}.{key}", tensor)
+        for name, module in model.named_modules()
+        for place, named in enumerate(_scales(module))
+        for key, tensor in named.items()
+        if isinstance(tensor, torch.Tensor)
+    )
+    return (*model.named_parameters(), *model.named_buffers(), *scales)
+
+
+def _scales(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
+    """Yield the registries of what a layer's 4-bit weight is read by: its scales, and the scales of these."""
+    state = getattr(module, "quant_state", None)
+    while state is not None:
+        yield vars(state)
+        state = state.state2
 
 
 class Values:
@@ -63,7 +78,9 @@ class Values:
     def fill(self, part: torch.nn.Module) -> None:
         """Put a part of the outline on the device, with its values. All processes fill the same parts in one order."""
         for module in part.modules():
-            registries: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, vars(module))
+            registries: tuple[dict[str, Any], ...] = (
+                module._parameters, module._buffers, vars(module), *_scales(module)
+            )  # fmt: skip
             for named in registries:
                 for key, tensor in named.items():
                     if isinstance(tensor, torch.Tensor) and id(tensor) in self._outlines:

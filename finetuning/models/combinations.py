@@ -46,7 +46,7 @@ def _check_sharding(settings: Settings) -> None:
         return
     memory, training, model = settings.memory, settings.training, settings.model
     for key, is_on, reason, remedy in (
-        ("model.quantization", model.quantization is not None, "양자화한 가중치는 나누어 둘 수 없습니다.", "null로"),
+        ("model.quantization", model.quantization == "8bit", "8bit 가중치는 나누어 둘 수 없습니다.", "4bit로"),
         ("training.optimizer", training.optimizer != "adamw", "이 옵티마이저는 행렬 전체를 봅니다.", "adamw로"),
         (
             "memory.optimizer_in_backward",

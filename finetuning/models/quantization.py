@@ -9,6 +9,7 @@ from exceptions import ModelError, SettingsError, first_line_of
 from finetuning.config.schema import Settings
 from finetuning.device.precision import autocast_precision
 from finetuning.models.adapters import stacks
+from finetuning.models.dtypes import base_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -105,16 +106,19 @@ def quantization_config(settings: Settings, outline: PreTrainedModel) -> BitsAnd
     if kind == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=whole)
     precisions = {"bf16": "bfloat16", "fp16": "float16", "no": settings.model.dtype}
+    # FSDP2 divides floating-point weights alone, and gathers those of this dtype as they are
+    storage = "uint8" if settings.distributed.shard == "none" else base_dtype(settings)
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=precisions[autocast_precision(settings)], llm_int8_skip_modules=whole,
+        bnb_4bit_compute_dtype=precisions[autocast_precision(settings)], bnb_4bit_quant_storage=storage,
+        llm_int8_skip_modules=whole,
     )  # fmt: skip
 
 
-def quantized_weights(outline: PreTrainedModel, kind: str | None) -> int:
-    """Return how many weights of an outline will be quantised; kind: `model.quantization`."""
-    layers = (outline.get_submodule(name) for name in _quantized_layers(outline, kind))
-    return sum(weight.numel() for layer in layers if not (weight := layer.get_parameter("weight")).requires_grad)
+def quantized_weights(outline: PreTrainedModel, kind: str | None) -> dict[str, int]:
+    """Return how many weights each layer of an outline has that will be quantised; kind: `model.quantization`."""
+    weights = {name: outline.get_parameter(f"{name}.weight") for name in _quantized_layers(outline, kind)}
+    return {name: weight.numel() for name, weight in weights.items() if not weight.requires_grad}
 
 
 def _quantized_layers(model: PreTrainedModel, kind: str | None) -> set[str]:

@@ -165,12 +165,23 @@ def _write_weights(model: PreTrainedModel, folder: Path, dtype: str | None, gath
     weights = None if gathering is None else gathering.in_memory()
     if dtype is not None:
         weights = _cast(model.state_dict() if weights is None else weights, dtype)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_quantizer(model):
         warnings.filterwarnings("ignore", module="peft")  # it reports which embeddings it saves
         model.save_pretrained(folder, state_dict=weights)
     if (folder / ADAPTER_WEIGHTS).is_file():
         add_vocabulary(folder / ADAPTER_WEIGHTS, model, weights or model.state_dict())
         save_as_lora(folder, model)
+
+
+@contextmanager
+def _without_quantizer(model: PreTrainedModel) -> Iterator[None]:
+    """Take the quantiser from a model in the block: with one, `save_pretrained` drops the weights that it is given."""
+    before = getattr(model, "hf_quantizer", None)
+    vars(model)["hf_quantizer"] = None
+    try:
+        yield
+    finally:
+        vars(model)["hf_quantizer"] = before
 
 
 def _write_one_by_one(model: PreTrainedModel, folder: Path, dtype: str | None, gathering: Gathering) -> bool:

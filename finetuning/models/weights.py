@@ -83,12 +83,13 @@ def check_finite(model: PreTrainedModel, missing: Collection[str], name: str) ->
     """
     import torch
 
+    read_apart = {*missing, *packed_weights(model)}
     bad = [
         key
         for key, weight in model.named_parameters()
         if weight.is_floating_point()
         and weight.dtype.itemsize > 1  # quantised weights are read through their scales
-        and key not in missing
+        and key not in read_apart
         and not torch.isfinite(weight.detach().sum(dtype=torch.float32))
         and not torch.isfinite(weight.detach()).all()
     ]
@@ -111,6 +112,27 @@ def hash_of_weights(model: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(whole(parameter.detach()).cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def packed_weights(model: torch.nn.Module) -> dict[str, torch.Size]:
+    """Return the shape of each 4-bit weight by its name; dtype and shape of the parameter are those of packed bytes."""
+    states = ((name, getattr(module, "quant_state", None)) for name, module in model.named_modules())
+    return {f"{name}.weight": state.shape for name, state in states if state is not None}
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Return the number of a model's parameters, each 4-bit one counted, also where the processes divide them."""
+    packed = packed_weights(model)
+    return sum(packed.get(name, parameter.shape).numel() for name, parameter in model.named_parameters())
+
+
+def packed_start_of(weight: torch.Tensor) -> torch.Tensor:
+    """Return what start_of does, of the bytes of a 4-bit weight: the same in whatever dtype they lie."""
+    import torch
+
+    from finetuning.device.sharding import whole
+
+    return start_of(whole(weight.detach()).view(torch.uint8))
 
 
 def start_of(weight: torch.Tensor) -> torch.Tensor:

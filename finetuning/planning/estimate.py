@@ -115,7 +115,7 @@ def rough_estimate(model: PreTrainedModel, workload: Workload, settings: Setting
     """Estimate the same by a formula, which takes no time; arguments as of estimate_memory, without a change."""
     parameters = model.num_parameters()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    quantized = quantized_weights(model, settings.model.quantization)
+    quantized = sum(quantized_weights(model, settings.model.quantization).values())
     frozen = parameters - trained - quantized
     each, on_cpu, states = parameter_bytes(settings), workload.device.type == "cpu", state_bytes(model, settings)
     kept = kept_bytes(model)

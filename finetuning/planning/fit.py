@@ -72,7 +72,8 @@ class Fitting:
         from finetuning.planning.divided import Division
 
         passes = self.settings.memory.gradient_accumulation_steps
-        return Division.of(self._asked, processes, shards, self.runtime.precision, passes)
+        quantization = self.settings.model.quantization
+        return Division.of(self._asked, processes, shards, self.runtime.precision, passes, quantization)
 
     def automatic(self) -> list[Variant]:
         """List what `memory.optimize_memory_usage` may choose, the least costly first."""
@@ -126,7 +127,8 @@ class Fitting:
         shards = {"none": 1, "full": runtime.processes, "hybrid": runtime.processes_here}[shard]
         is_one = all(step.is_window for step in workload.steps)
         passes = 1 if is_one else max(2, settings.memory.gradient_accumulation_steps)
-        return Division.of(outline, runtime.processes, shards, runtime.precision, passes)
+        quantization = settings.model.quantization
+        return Division.of(outline, runtime.processes, shards, runtime.precision, passes, quantization)
 
     def _layout(self, outline: PreTrainedModel, settings: Settings) -> Layout:
         from finetuning.windows.layouts import choose_layout

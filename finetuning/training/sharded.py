@@ -56,7 +56,9 @@ def placed(load: Callable[[], PreTrainedModel], settings: Settings, runtime: Run
         )
     if runtime.is_cpu:
         map_large_blocks()  # what is freed between the parts that stay would fill the heap
-    whole = runtime.together(casting_late()(load) if runtime.is_main else lambda: None)
+    if settings.model.quantization is None:  # quantised weights are read in the run's dtype first
+        load = casting_late()(load)
+    whole = runtime.together(load if runtime.is_main else lambda: None)
     outline = runtime.on_main(partial(_outline_of, whole))
     divided: PreTrainedModel = pickle.loads(outline)  # of the main process of this very group
     blocks = [block for stack in stacks(divided).values() for block in stack]

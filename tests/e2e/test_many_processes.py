@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support.cli import Cli
+from tests.support.cli import Cli, data_flags, read_json
 from tests.support.dies import die_at_the_third_step
 from tests.support.forked import answer_signals, run_group
 from tests.support.launches import launcher
@@ -41,6 +41,24 @@ KINDS = {
         ("memory.mixed_precision=true", "training.class_weights={긍정: 1, 부정: 3}"),
     ),
     "lora": ("text-generation", ("model.adapter.method=lora", "model.adapter.dropout=0")),
+    "quantised": (
+        "text-generation",
+        ("model.adapter.method=lora", "model.adapter.dropout=0", "model.quantization=4bit"),
+    ),
+    "halved-quantised": (
+        "text-generation",
+        (
+            "model.adapter.method=lora",
+            "model.adapter.dropout=0",
+            "model.quantization=4bit",
+            "memory.mixed_precision=true",
+            "memory.gradient_checkpointing=true",
+        ),
+    ),
+    "quantised-dora": (
+        "text-generation",
+        ("model.adapter.method=dora", "model.adapter.dropout=0", "model.quantization=4bit"),
+    ),
     "dpo": ("preference", ()),
     "kto": ("preference", ("preference.loss=kto",)),
     "contrastive": ("embedding", ()),
@@ -126,7 +144,12 @@ HALVED: Plans = {
     1: [("halved", "none", "float32"), ("halved-norms", "none", "float32")],
     2: [("halved", "none", "float32"), ("halved", "full", "float32"), ("halved-norms", "full", "float32")],
 }
-EXACT = [kind for kind in KINDS if not kind.startswith("halved")]
+QUANTISED: Plans = {
+    processes: [(kind, shard, "float32") for kind in ("quantised", "quantised-dora")]
+    for processes, shard in {1: "none", 2: "full"}.items()
+}
+HALVED_QUANTISED: Plans = {1: [("halved-quantised", "none", "float32")], 2: [("halved-quantised", "full", "float32")]}
+EXACT = [kind for kind in KINDS if not kind.startswith(("halved", "quantised"))]
 ALL: Plans = {
     1: [*((kind, "none", "float64") for kind in EXACT), ("causal", "none", "float32")],
     2: [*((kind, shard, "float64") for kind in EXACT for shard in ("none", "full"))],
@@ -158,21 +181,17 @@ def found_by(
     return found
 
 
-@pytest.fixture(scope="module")
-def found(compute: Callable[[Plans], dict[int, Found]]) -> dict[int, Found]:
-    """What few kinds computed, on 1, 2 and 4 processes."""
-    return compute(FEW)
-
-
 @pytest.mark.parametrize(
-    "plans", [FEW, *(pytest.param(plans, marks=pytest.mark.soak) for plans in (ALL, HALVED))],
-    ids=["few", "all", "halved"],
-)  # fmt: skip
+    "plans",
+    [FEW, QUANTISED, *(pytest.param(plans, marks=pytest.mark.soak) for plans in (ALL, HALVED, HALVED_QUANTISED))],
+    ids=["few", "quantised", "all", "halved", "halved-quantised"],
+)
 def test_losses_gradients_and_weights_do_not_depend_on_the_processes(
-    plans: Plans, found: dict[int, Found], compute: Callable[[Plans], dict[int, Found]]
+    plans: Plans, compute: Callable[[Plans], dict[int, Found]]
 ) -> None:
-    if plans is not FEW:
-        found = compute(plans)
+    if plans in (QUANTISED, HALVED_QUANTISED):
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    found = compute(plans)
     for processes in plans.keys() - {1}:
         for name, many in found[processes].items():
             kind, shard, dtype = name.split()
@@ -232,10 +251,42 @@ def test_a_sharded_run_goes_on_by_as_many_processes_bit_for_bit_and_by_one_close
         assert torch.allclose(one[name], weight, rtol=1e-4, atol=1e-6), name
 
 
+def test_a_quantised_run_in_shards_goes_on_and_its_adapter_is_read_by_one_process(
+    flags_of: Callable[..., list[str]], cli: Cli, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+
+    def words(processes: int, shard: str, home: str, *more: str) -> list[str]:
+        saves = ["--set", "training.save_steps=2", "--set", "training.save_total_limit=9"]
+        return [*flags_of("quantised", processes, shard), *saves, "--output_dir", str(tmp_path / home / "model"), *more]
+
+    run_on_two(words(2, "full", "whole"))
+    first = tmp_path / "whole" / "model" / "checkpoints" / "step-00000002"
+    held = [name for path in first.glob("shard-*.safetensors") for name in load_file(path)]
+    assert held and all("lora_" in name for name in held)
+    for home in ("two", "one"):
+        shutil.copytree(first, tmp_path / home / "model" / "checkpoints" / first.name)
+    run_on_two(words(2, "full", "two", "--resume"))
+    run = cli(*words(1, "none", "one", "--resume"))
+    assert run.code == 0, run.err
+    whole, two, one = (
+        load_file(tmp_path / home / "model" / "adapter_model.safetensors") for home in ("whole", "two", "one")
+    )
+    assert whole.keys() == two.keys() == one.keys()
+    for name, weight in whole.items():
+        assert torch.equal(two[name], weight), name
+        assert torch.allclose(one[name], weight, rtol=1e-4, atol=1e-6), name
+    saved = tmp_path / "whole" / "model"
+    evaluated = cli("evaluate", "--output_dir", saved, *data_flags(saved), "--split", "validation")
+    assert evaluated.code == 0, evaluated.err
+    reported = read_json(saved / "summary.json")["validation"]["loss"]
+    assert read_json(saved / "metrics-validation.json")["loss"] == pytest.approx(reported, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "setting",
     ["training.optimizer=adafactor", "memory.optimizer_in_backward=true", "training.torch_compile=true",
-     "model.quantization=4bit"],
+     "model.quantization=8bit"],
 )  # fmt: skip
 def test_what_needs_whole_weights_is_refused_by_name(
     setting: str, flags_of: Callable[..., list[str]], cli: Cli

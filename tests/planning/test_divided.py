@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from finetuning.planning import paper
@@ -17,7 +19,7 @@ BLOCKS = (300, 300, 300)
 
 
 def division(shards: int, passes: int = 1, is_halved: bool = False) -> Division:
-    return Division(4, shards, BLOCKS, 100, is_halved, passes)
+    return Division(4, shards, BLOCKS, (0, 0, 0), 100, is_halved, passes)
 
 
 def test_whole_models_hold_what_one_process_holds_and_sum_their_gradients_in_a_ring() -> None:
@@ -36,6 +38,15 @@ def test_divided_models_hold_a_share_and_the_blocks_that_are_on_their_way() -> N
 def test_bfloat16_halves_what_is_gathered_and_needs_no_copies_of_its_own() -> None:
     held = division(4, is_halved=True).held(ESTIMATE)
     assert held.activations == 2500 - 2 * 900 + 2 * 300 * 2 + 100 * 4 + 300 * 4
+
+
+def test_weights_in_4_bits_are_gathered_as_they_lie_and_their_scales_are_whole_everywhere() -> None:
+    packed = replace(division(4, is_halved=True), packed=(200, 200, 200))
+    estimate = replace(ESTIMATE, trained=0, weights=400 * 4 + 312, gradients=0)  # 600 weights of 0.52 bytes
+    held = packed.held(estimate)
+    assert held.weights == (400 * 4 + 300) // 4 + 12
+    assert held.activations == 2500 + 2 * (100 * 2 + 200 * 0.5) + 100 * 4
+    assert packed.received(estimate) == int(3 / 4 * (2 * 3 * (100 * 2 + 200 * 0.5) + 100 * 4))
 
 
 @pytest.mark.parametrize(("shards", "passes"), [(4, 1), (4, 3), (2, 2)])

@@ -32,7 +32,8 @@ def manager_of(flags: list[str], dtype: torch.dtype) -> Any:
         prepared = prepare(session, tokenizer, max_length)
     session = prepared.session
     load = session.models.load_model
-    session.models.load_model = lambda *names: load(*names).to(dtype)  # type: ignore[method-assign]
+    if dtype != torch.float32:  # quantised weights cannot be cast
+        session.models.load_model = lambda *names: load(*names).to(dtype)  # type: ignore[method-assign]
     evaluator = session.evaluator_to_train(tokenizer, prepared.label_names, max_length)
     examples = compared(session, evaluator, prepared.examples, starts_here=True)
     return TrainingManager(
