@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from exceptions import ModelError
@@ -33,6 +35,17 @@ def test_tied_weights_are_written_once_in_another_dtype(tiny_model: Path, tmp_pa
     again = manager_of(tmp_path).load_model(())
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor.half().float()), name
+
+
+def test_an_adapter_beside_a_quantised_base_is_saved_in_another_dtype(tiny_model: Path, tmp_path: Path) -> None:
+    manager = manager_of(tiny_model, adapter={"method": "lora"}, save_dtype="float16")
+    model, tokenizer = manager.load_model(()), manager.load_tokenizer()
+    quantiser = SimpleNamespace(get_state_dict_and_metadata=lambda _model: (None, {}))  # as those of transformers
+    model.hf_quantizer = quantiser  # type: ignore[assignment]
+    manager.save(model, tokenizer, tmp_path)
+    assert model.hf_quantizer is quantiser
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float16}
 
 
 def test_the_length_texts_were_cut_at_is_not_saved_with_the_tokenizer(tiny_model: Path, tmp_path: Path) -> None:
