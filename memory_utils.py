@@ -33,7 +33,7 @@ class MemoryManager:
         max_length: Most tokens of an example.
 
     Attributes:
-        token_budget: The most padded tokens in a micro-batch. It starts at batch_size × max_length and only goes down.
+        token_budget: The most tokens in a micro-batch, padding included where it is computed. It starts at batch_size × max_length and only goes down.
         trains: Whether the model is being trained, and not only used.
         chosen: The settings that `memory.optimize_memory_usage` chose, by dotted name. A resumed run keeps them.
     """
@@ -110,7 +110,7 @@ class MemoryManager:
         """Halve the token budget after memory ran out on a micro-batch.
 
         Args:
-            largest: Padded tokens of that micro-batch.
+            largest: Tokens of that micro-batch, as the budget counts them.
             examples: Examples in it.
 
         Raises:

@@ -63,6 +63,8 @@ class DenseTokens:
         is_filled: Whether `gather` also has a place for what fills the dense row up: the one behind the padded batch.
             Shapes then say nothing about the number of real tokens, and come back.
         made: What that way has made of the maps, to make it once.
+        groups: The maps of runs of rows of like length, in the order of the rows, each padded to its own longest, for
+            attention on padded rows. Empty where all rows are one group.
     """
 
     gather: torch.Tensor
@@ -74,6 +76,7 @@ class DenseTokens:
     multiple: int = 1
     is_filled: bool = False
     made: dict[Any, Any] = field(default_factory=dict, compare=False)
+    groups: tuple[DenseTokens, ...] = ()
 
     def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> DenseTokens:
         """Return a copy with `convert` applied to each tensor, such as a move to another device."""
@@ -82,7 +85,7 @@ class DenseTokens:
         repeated = None if self.repeated is None else (convert(self.repeated[0]), convert(self.repeated[1]))
         return DenseTokens(
             convert(self.gather), convert(self.spread), bounds, real, repeated, self.attend, self.multiple,
-            self.is_filled,
+            self.is_filled, groups=tuple(group.mapped(convert) for group in self.groups),
         )  # fmt: skip
 
     @property
@@ -248,12 +251,15 @@ class Batch:
 
     def computed_tokens(self) -> int:
         """Return how many tokens the model's layers compute: padding unless it is skipped, shared ones once."""
-        is_encoder = self.dense is not None and self.dense.real is not None
-        return self.tokens if is_encoder else self.inputs["input_ids"].numel()
+        return self.tokens if self._is_dense_encoder else self.inputs["input_ids"].numel()
 
     def budgeted_tokens(self) -> int:
-        """Return how many tokens a budget counts: padding, and shared ones for each sequence."""
-        return max(self.inputs["input_ids"].numel(), self.tokens)
+        """Return how many tokens a budget counts: padding unless it is skipped, and shared ones for each sequence."""
+        return self.tokens if self._is_dense_encoder else max(self.inputs["input_ids"].numel(), self.tokens)
+
+    @property
+    def _is_dense_encoder(self) -> bool:
+        return self.dense is not None and self.dense.real is not None
 
     def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """Return a copy with `convert` applied to each tensor, such as a move to another device."""

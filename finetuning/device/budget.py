@@ -11,7 +11,7 @@ class TokenBudget(Protocol):
     """Watches the memory of a run's device, and limits the tokens of a micro-batch.
 
     Attributes:
-        token_budget: The most padded tokens in a micro-batch. It only goes down during a run.
+        token_budget: The most tokens in a micro-batch, padding included where it is computed. It only goes down during a run.
         trains: Whether the model is being trained, and not only used.
         chosen: The settings that `memory.optimize_memory_usage` chose, by dotted name. A resumed run keeps them.
     """
@@ -48,7 +48,7 @@ class TokenBudget(Protocol):
         """Halve the token budget after memory ran out on a micro-batch.
 
         Args:
-            largest: Padded tokens of that micro-batch.
+            largest: Tokens of that micro-batch, as the budget counts them.
             examples: Examples in it.
 
         Raises:

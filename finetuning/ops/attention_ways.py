@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from finetuning.ops.dense_rows import to_dense, to_padded
@@ -72,7 +72,24 @@ Attend = Callable[[Call], "torch.Tensor"]  # → (real tokens, heads, width)
 
 
 def padded(call: Call) -> torch.Tensor:
-    """Attend on padded rows, by the kernel that torch chooses.
+    """Attend on padded rows, each group of rows padded to its own longest."""
+    import torch
+
+    groups = call.sequences.groups
+    if not groups:
+        return _padded_alike(call)
+    sizes = [group.length for group in groups]
+    sizes.append(call.sequences.length - sum(sizes))  # what fills the row up, which nothing reads
+    *parts, (filling, _, _) = zip(*(tensor.split(sizes) for tensor in (call.query, call.key, call.value)), strict=True)
+    attended = [
+        _padded_alike(replace(call, query=query, key=key, value=value, sequences=group))
+        for group, (query, key, value) in zip(groups, parts, strict=True)
+    ]
+    return torch.cat([*attended, attended[0].new_zeros(filling.shape)])
+
+
+def _padded_alike(call: Call) -> torch.Tensor:
+    """Attend on rows that are padded to the longest of all, by the kernel that torch chooses.
 
     Attention over the dense row itself would cost more: with a mask, the scores of all pairs of tokens are computed,
     and with dropout a CPU also stores them all.

@@ -44,6 +44,22 @@ def dense_tokens(attention_mask: torch.Tensor, attend: Attend | None = None, mul
     return replace(tokens, bounds=torch.nn.functional.pad(bounds, (0, 1), value=tokens.length))
 
 
+def grouped_tokens(attention_mask: torch.Tensor, groups: Sequence[tuple[int, int]], multiple: int = 1) -> DenseTokens:
+    """Build the maps of dense_tokens for attention on padded rows, in which runs of rows have a width of their own.
+
+    Args:
+        attention_mask: Shape (rows, tokens); 1 for a real token, 0 for padding behind them.
+        groups: First row and end of each run. They cover all rows, in order.
+        multiple: What the dense row's length is rounded up to a multiple of.
+
+    Returns:
+        The maps, with those of each run.
+    """
+    rows = [attention_mask[start:end] for start, end in groups]
+    parts = [dense_tokens(group[:, : int(group.sum(1).max())]) for group in rows]
+    return replace(dense_tokens(attention_mask, None, multiple), groups=tuple(parts))
+
+
 def filled_tokens(attention_mask: torch.Tensor, attend: Attend | None, multiple: int) -> DenseTokens:
     """Build the maps of dense_tokens in shapes that are the same for every number of real tokens up to a multiple.
 

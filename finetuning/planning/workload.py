@@ -77,7 +77,7 @@ def make_workload(source: Source, settings: Settings, runtime: Runtime, layout: 
     def cut(examples: np.ndarray) -> list[Cut]:
         return layout.cut(train.sequences_of(examples), lengths, token_budget)
 
-    heavy = heaviest_cuts(lengths, map(cut, shares(train.lengths, order, window, runtime.processes)))
+    heavy = heaviest_cuts(layout, lengths, map(cut, shares(train.lengths, order, window, runtime.processes)))
     evaluated = source.validation.sequence_lengths.clip(max=longest)
     held_out = largest_evaluation_batch(evaluated, BUDGET_FACTOR * token_budget)
     padded = Padded(layout.fixed_cost, max_length)
@@ -122,13 +122,14 @@ def shares(lengths: np.ndarray, order: Order, window_size: int, processes: int) 
         yield share_of(window_of(order, window_size, 0, number), lengths, 0, processes)
 
 
-def heaviest_cuts(lengths: np.ndarray, windows: Iterable[Sequence[Cut]]) -> list[HeavyCut]:
+def heaviest_cuts(layout: Layout, lengths: np.ndarray, windows: Iterable[Sequence[Cut]]) -> list[HeavyCut]:
     """Find the largest micro-batch among windows with one micro-batch, and among windows with several.
 
     A window with several keeps gradients while activations are at their peak, so its smaller micro-batches may need
     more memory.
 
     Args:
+        layout: What cut them.
         lengths: Tokens of each sequence, int32.
         windows: The micro-batches of each window.
 
@@ -139,7 +140,7 @@ def heaviest_cuts(lengths: np.ndarray, windows: Iterable[Sequence[Cut]]) -> list
     for cuts in windows:
         for cut in cuts:
             width = max(int(lengths[row].sum()) for row in cut)
-            alone, weight = len(cuts) == 1, (len(cut) * width, width)
+            alone, weight = len(cuts) == 1, (layout.computed_tokens(cut, lengths), width)
             if alone not in heaviest or weight > heaviest[alone][0]:
                 heaviest[alone] = weight, HeavyCut(cut, alone)
     return [heavy for _, heavy in sorted(heaviest.values(), key=lambda one: one[0], reverse=True)]

@@ -32,7 +32,7 @@ class ReadyWindow:
     Attributes:
         window: The window.
         batches: The micro-batches; on CUDA in pinned memory.
-        token_budget: The budget of padded tokens that they were cut for.
+        token_budget: The budget of tokens that they were cut for.
     """
 
     window: Window
@@ -64,7 +64,7 @@ class WindowPlanner:
     shares: bool = True
 
     def plan(self, window: Window, token_budget: int) -> ReadyWindow:
-        """Make this process's micro-batches of a window within a budget of padded tokens."""
+        """Make this process's micro-batches of a window within a budget of tokens."""
         mine = share_of(window, self.examples.lengths, self.runtime.process, self.runtime.processes)
         sequences, lengths = self.examples.sequences_of(mine), self.examples.sequence_lengths
         cuts = self.layout.cut(sequences, lengths, token_budget) if len(mine) else []
@@ -95,7 +95,7 @@ class WindowPlanner:
         return replace(self._of_examples(shortest), is_idle=True)
 
     def heaviest(self, token_budget: int) -> Batch:
-        """Make a micro-batch of the longest examples that a budget of padded tokens takes."""
+        """Make a micro-batch of the longest examples that a budget of tokens takes."""
         order = np.argsort(self.examples.lengths, kind="stable")[::-1]
         first = self.examples.sequences_of(order[:1])
         longest = max(1, int(self.examples.sequence_lengths[first].max()))

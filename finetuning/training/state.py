@@ -73,7 +73,7 @@ class KeptState:
         training: The TrainingState.
         optimizer: Scalars of the optimizer's state.
         scaler: State of fp16's loss scale; empty in other precisions.
-        shrunk_token_budget: The token budget after memory ran out, in padded tokens; None if it never did.
+        shrunk_token_budget: The token budget after memory ran out; None if it never did.
         chosen: Settings, by dotted name, that `memory.optimize_memory_usage` chose.
         metrics_bytes: Size of metrics.jsonl when the checkpoint was made.
     """

@@ -21,20 +21,24 @@ from finetuning.models.attention import AttentionWay
 from finetuning.models.attention_trial import usable_way
 from finetuning.models.probes import attends_within_sequences, drops_padding, isolates
 from finetuning.ops.attention_ways import Attend, flash
-from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens, filled_tokens
+from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens, filled_tokens, grouped_tokens
 from finetuning.tasks.base import Task
 from finetuning.types import NO_CARD, Batch, Card, DenseTokens, RandomKey
 from finetuning.windows.packing import pack_window
-from finetuning.windows.partition import micro_batch_cost, partition
+from finetuning.windows.partition import COST_ON_CPU, micro_batch_cost, partition, runs_of_like_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
-# Without padding, layers compute only real tokens; attention (and an encoder's embeddings) still run on padded rows. A
-# padded token costs about an eighth of a real one there, so one more micro-batch has to save eight times as much
-# padding. Measured on BERT-base in bfloat16 on a CPU.
+# Without padding, layers compute only real tokens; attention still runs on padded rows. A padded token costs about an
+# eighth of a real one there, so one more micro-batch, or one more group of rows within it, has to save eight times as
+# much padding. Measured on BERT-base in bfloat16 on a CPU.
 _REAL_FOR_PADDED = 8
+# An encoder's embeddings run on padded rows whatever its attention does, which costs little time. Their memory is a
+# tenth of the layers' where padded tokens are four times as many; the budget bounds the layers' tokens.
+_REAL_FOR_EMBEDDED = 64
+_EMBEDDED = 4
 # Tokens that a dense row's length is a multiple of, so that lengths come back: oneDNN makes a kernel for each one, and
 # keeps some hundred; cuBLAS chooses one anew for each product, which took as long as two launches more on an H200.
 _MULTIPLES = {"cpu": 32, "cuda": 64}
@@ -73,12 +77,13 @@ class Layout(ABC):
     attention: AttentionWay = AttentionWay()  # noqa: RUF009 (frozen)
 
     def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
-        """Cut examples into micro-batches within a budget of padded tokens.
+        """Cut examples into micro-batches within a budget of tokens that are computed.
 
         Args:
             indices: Positions of the examples, int64, shape (n,), not empty.
             lengths: Tokens of every example of the split, int32.
-            token_budget: Upper bound of rows × longest row, except for a single longer example.
+            token_budget: Upper bound of a micro-batch's tokens, except for a single longer example; padding counts
+                where layers compute it.
 
         Returns:
             The micro-batches.
@@ -145,6 +150,25 @@ class Dense(Padded):
     def _with_maps(self, batch: Batch) -> Batch:
         dense = dense_tokens(batch.inputs["attention_mask"], self.attention.attend, self.multiple)
         return dataclasses.replace(batch, dense=dense)
+
+
+class Grouped(Dense):
+    """A dense row for which attention on padded rows pads groups of rows of like length.
+
+    So texts of all lengths may share a micro-batch, in which products of matrices are larger.
+    """
+
+    def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
+        """Cut examples into micro-batches within a budget of real tokens; see `Layout.cut`."""
+        cuts = partition(indices, lengths, token_budget, self.fixed_cost, padded=_EMBEDDED)
+        return [self.together(cut) for cut in cuts]
+
+    def _with_maps(self, batch: Batch) -> Batch:
+        mask = batch.inputs["attention_mask"]
+        groups = runs_of_like_length(mask.sum(1).numpy(), _real(COST_ON_CPU))
+        if len(groups) == 1:
+            return super()._with_maps(batch)
+        return dataclasses.replace(batch, dense=grouped_tokens(mask, groups, self.multiple))
 
 
 class Filled(Dense):
@@ -266,6 +290,8 @@ def choose_layout(
     if task.settings.data.packing is not False and drops_padding(model):
         multiple = _MULTIPLES.get(model.device.type, 1)
         way = usable_way(model, max_length, card, partial(drops_padding, model))
+        if way.attend is None and not task.settings.training.torch_compile:  # compiled code takes one number of groups
+            return Grouped(cost * _REAL_FOR_EMBEDDED, max_length, way, multiple)
         kind = Filled if way.attend is flash else Dense
         return kind(_real(cost), max_length, way, multiple)
     return Padded(cost, max_length)

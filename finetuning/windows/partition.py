@@ -10,6 +10,7 @@ import numpy as np
 # at the start of a run: the cut changes how sums are rounded, so a measured one would make two runs of a seed differ.
 COST_ON_CPU = 64
 _COST_ELSEWHERE = 1024
+_UNBOUNDED = np.iinfo(np.int64).max
 FEWEST = 2**40  # a fixed cost so large that the partition makes as few micro-batches as possible
 
 
@@ -19,7 +20,7 @@ def micro_batch_cost(device_type: str) -> int:
 
 
 def partition(
-    indices: np.ndarray, lengths: np.ndarray, token_budget: int, fixed_cost: int = COST_ON_CPU
+    indices: np.ndarray, lengths: np.ndarray, token_budget: int, fixed_cost: int = COST_ON_CPU, padded: int = 1
 ) -> list[np.ndarray]:
     """Cut examples, sorted by length, into micro-batches with the least padded work.
 
@@ -29,28 +30,49 @@ def partition(
     Args:
         indices: Positions of the examples, int64, shape (n,).
         lengths: Tokens of every example of the split, int32; `indices` point into it.
-        token_budget: Upper bound of examples × longest. A longer example is a micro-batch by itself.
+        token_budget: Upper bound of a micro-batch's real tokens. A longer example is a micro-batch by itself.
         fixed_cost: Cost of one more micro-batch, in tokens.
+        padded: How many times the budget examples × longest may be. 1 where every padded token is computed.
 
     Returns:
         The micro-batches, shortest examples first, each an int64 array of positions.
     """
-    count = len(indices)
     by_length = indices[np.argsort(lengths[indices], kind="stable")]
-    longest = lengths[by_length].astype(np.int64)
+    runs = _runs(lengths[by_length], fixed_cost, token_budget, padded * token_budget)
+    return [by_length[start:end] for start, end in runs]
+
+
+def runs_of_like_length(lengths: np.ndarray, fixed_cost: int) -> list[tuple[int, int]]:
+    """Cut rows, in the order that they have, into runs with the least padded work.
+
+    Args:
+        lengths: Tokens of each row, int, shape (n,).
+        fixed_cost: Cost of one more run, in tokens.
+
+    Returns:
+        The first row and the end of each run.
+    """
+    return _runs(lengths, fixed_cost, _UNBOUNDED, _UNBOUNDED)
+
+
+def _runs(lengths: np.ndarray, fixed_cost: int, most_real: int, most_padded: int) -> list[tuple[int, int]]:
+    """Return the runs with the least padded work; a run of several has so many real and padded tokens at most."""
+    count, lengths = len(lengths), lengths.astype(np.int64)
+    until = np.concatenate([[0], lengths.cumsum()])  # real tokens before each
     best = np.zeros(count + 1, dtype=np.int64)
     cut_before = np.zeros(count + 1, dtype=np.int64)
     for end in range(1, count + 1):
-        padded = np.arange(end, 0, -1) * longest[end - 1]  # for each start 0 .. end-1
-        work = best[:end] + padded + fixed_cost
-        allowed = padded <= token_budget
+        longest = np.maximum.accumulate(lengths[:end][::-1])[::-1]  # for each start 0 .. end-1
+        places = np.arange(end, 0, -1) * longest
+        work = best[:end] + places + fixed_cost
+        allowed = (places <= most_padded) & (until[end] - until[:end] <= most_real)
         allowed[-1] = True
-        work[~allowed] = np.iinfo(np.int64).max
+        work[~allowed] = _UNBOUNDED
         cut_before[end] = int(np.argmin(work))
         best[end] = work[cut_before[end]]
-    cuts: list[np.ndarray] = []
+    runs: list[tuple[int, int]] = []
     end = count
     while end > 0:
-        cuts.append(by_length[cut_before[end] : end])
-        end = int(cut_before[end])
-    return cuts[::-1]
+        runs.append((int(cut_before[end]), end))
+        end = runs[-1][0]
+    return runs[::-1]

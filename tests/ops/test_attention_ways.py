@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetuning.ops.attention_ways import Attend, Call, efficient, flash, flex, padded
-from finetuning.ops.dense_attention import causal_tokens, dense_tokens
+from finetuning.ops.dense_attention import causal_tokens, dense_tokens, grouped_tokens
 from tests.support.attention_kernels import kernels_on_cpu
 
 
@@ -66,6 +66,23 @@ def test_every_way_computes_what_padded_rows_compute(
     for attend in (flash, flex, *([efficient] if window is None else [])):
         for found, wanted in zip(outcome(attend, call), expected, strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-8, msg=attend.__name__)
+
+
+@settings(max_examples=25)
+@given(LENGTHS, st.data(), st.sampled_from([None, 3]), st.sampled_from([1, 16]), st.booleans())
+def test_groups_of_rows_compute_what_all_rows_compute(
+    lengths: list[int], data: st.DataObject, window: int | None, multiple: int, is_mixed: bool
+) -> None:
+    call = call_of(lengths, False, 4, 2, multiple=multiple, window=window)
+    ends = sorted(data.draw(st.sets(st.integers(1, len(lengths) - 1), min_size=1)))
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    grouped = grouped_tokens(mask, list(zip([0, *ends], [*ends, len(lengths)], strict=True)), multiple)
+    for found, wanted in zip(outcome(padded, replace(call, sequences=grouped)), outcome(padded, call), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+    if is_mixed:  # norms of queries and keys are computed in float32
+        lower = replace(call, query=call.query.float(), key=call.key.float(), value=call.value.bfloat16())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert padded(replace(lower, sequences=grouped)).dtype == padded(lower).dtype == torch.bfloat16
 
 
 def test_a_kernel_computes_in_the_dtype_of_autocast() -> None:

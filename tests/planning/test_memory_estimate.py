@@ -103,13 +103,13 @@ def test_the_suggested_settings_fit(flags_for: Callable[[str], list[str]]) -> No
 def test_the_heaviest_micro_batch_is_the_largest_of_all_windows() -> None:
     lengths, layout = np.random.default_rng(0).integers(2, 60, 37).astype(np.int32), Padded(COST_ON_CPU, 64)
     order = epoch_order(37, 1, 0)
-    cut = heaviest_cuts(lengths, (layout.cut(mine, lengths, 100) for mine in shares(lengths, order, 8, 1)))[0]
+    cut = heaviest_cuts(layout, lengths, (layout.cut(mine, lengths, 100) for mine in shares(lengths, order, 8, 1)))[0]
     windows: list[Window] = [window_of(order, 8, 0, number) for number in range(windows_per_epoch(37, 8))]
     padded = [len(c) * int(lengths[c].max()) for window in windows for c in partition(window.indices, lengths, 100)]
     assert len(cut.cut) * max(int(lengths[row].max()) for row in cut.cut) == max(padded)
     assert not cut.alone
     even = np.full(37, 20, dtype=np.int32)
-    assert heaviest_cuts(even, (layout.cut(mine, even, 10**6) for mine in shares(even, order, 8, 1)))[0].alone
+    assert heaviest_cuts(layout, even, (layout.cut(mine, even, 10**6) for mine in shares(even, order, 8, 1)))[0].alone
 
 
 def test_shortening_cuts_every_list_with_one_entry_per_token() -> None:

@@ -129,7 +129,7 @@ def test_what_stands_at_the_end_of_a_document_is_learned(tiny_model: Path, tmp_p
     assert done.code == 0, done.err
     assert "나누어 끝까지 읽습니다" in done.err and "잘렸습니다" not in done.err
     assert check_evaluate_repeats_training(cli, output_dir)["accuracy"] > 0.95
-    asked = [f"{FILLER * 15}{end}" for end in (POSITIVE[0], NEGATIVE[0])]
+    asked = [f"{FILLER * 5}{end}" for end in (POSITIVE[0], NEGATIVE[0])]
     said = cli("predict", "--output_dir", output_dir, stdin="\n".join(asked))
     assert said.code == 0, said.err
     rows = [json.loads(line) for line in said.out.splitlines()]

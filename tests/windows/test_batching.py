@@ -17,7 +17,7 @@ from finetuning.windows.order import (
     window_of,
     windows_per_epoch,
 )
-from finetuning.windows.partition import COST_ON_CPU, micro_batch_cost, partition
+from finetuning.windows.partition import COST_ON_CPU, micro_batch_cost, partition, runs_of_like_length
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 
@@ -58,6 +58,16 @@ def test_partition_holds_every_example_once_within_the_budget(lengths: list[int]
         assert len(cut) == 1 or len(cut) * array[cut].max() <= budget
 
 
+@given(LENGTHS, st.integers(1, 400), st.integers(1, 5))
+def test_a_budget_of_real_tokens_bounds_padding_too(lengths: list[int], budget: int, padded: int) -> None:
+    array = np.array(lengths)
+    cuts = partition(np.arange(len(lengths)), array, budget, padded=padded)
+    assert sorted(np.concatenate(cuts)) == list(range(len(lengths)))
+    for cut in cuts:
+        within = array[cut].sum() <= budget and len(cut) * array[cut].max() <= padded * budget
+        assert len(cut) == 1 or within
+
+
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=9))
 def test_partition_is_the_best_of_all_contiguous_cuts(lengths: list[int]) -> None:
     array = np.array(lengths)
@@ -68,6 +78,19 @@ def test_partition_is_the_best_of_all_contiguous_cuts(lengths: list[int]) -> Non
         for places in combinations(range(1, len(lengths)), count)
     )
     assert work(partition(np.arange(len(lengths)), array, 10**9), array) == best
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=9))
+def test_runs_of_like_length_are_the_best_of_all_cuts_in_the_order_of_the_rows(lengths: list[int]) -> None:
+    array = np.array(lengths)
+    best = min(
+        work(np.split(np.arange(len(lengths)), list(places)), array)
+        for count in range(len(lengths))
+        for places in combinations(range(1, len(lengths)), count)
+    )
+    runs = runs_of_like_length(array, COST_ON_CPU)
+    assert [start for start, _ in runs] == [0, *(end for _, end in runs[:-1])] and runs[-1][1] == len(lengths)
+    assert work([np.arange(*run) for run in runs], array) == best
 
 
 def test_partition_saves_padding_on_mixed_lengths() -> None:

@@ -16,8 +16,9 @@ from finetuning.models.probes import drops_padding
 from finetuning.ops.dense_attention import dense_tokens, without_padding
 from finetuning.tasks.registry import find_task
 from finetuning.training.ahead import ReadyWindow, planned_ahead
-from finetuning.windows.layouts import Dense, Layout, Padded, choose_layout, log_layout
+from finetuning.windows.layouts import Grouped, Layout, Padded, choose_layout, log_layout
 from finetuning.windows.order import Window
+from tests.support.causal import PadToken
 from tests.support.encoders import config_of
 from tests.support.managers import make_manager
 
@@ -93,7 +94,41 @@ def test_gradient_checkpointing_runs_without_padding_too() -> None:
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize(("packing", "kind"), [(None, Dense), (True, Dense), (False, Padded)])
+def test_texts_of_all_lengths_are_one_micro_batch_whose_attention_pads_those_of_like_length() -> None:
+    """The budget is of real tokens, and the loss and its gradient are those of texts alone."""
+    from transformers import AutoModelForSequenceClassification
+
+    random = np.random.default_rng(0)
+    examples = [
+        {"input_ids": random.integers(5, 97, length).tolist(), "label": length % 2, "row": row}
+        for row, length in enumerate([5, 40, 7, 6] * 10)
+    ]
+    lengths = np.array([len(example["input_ids"]) for example in examples])
+    task = find_task(Settings())
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config_of("bert")).double().eval()
+    layout = choose_layout(task, model, 64)
+    found = []
+    for budget in (600, 100, 1):
+        cuts = layout.cut(np.arange(len(examples)), lengths, budget)
+        model.zero_grad()
+        total = 0.0
+        for cut in cuts:
+            batch = layout.collate(task, [[examples[one] for one in row] for row in cut], PadToken(), None)  # type: ignore[arg-type]
+            assert batch.budgeted_tokens() == sum(int(lengths[row].sum()) for row in cut) <= max(budget, 40)
+            with without_padding(model, batch.dense):
+                loss = task.scores.training_loss(model, batch)
+            loss.backward()
+            total += float(loss)
+        groups = () if batch.dense is None else batch.dense.groups
+        found.append((len(cuts), len(groups), total, [parameter.grad for parameter in model.parameters()]))
+    assert [(cuts, groups) for cuts, groups, *_ in found][::2] == [(1, 2), (40, 0)]
+    for _, _, loss, gradients in found[:2]:
+        assert loss == pytest.approx(found[2][2], rel=1e-12)
+        torch.testing.assert_close(gradients, found[2][3], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("packing", "kind"), [(None, Grouped), (True, Grouped), (False, Padded)])
 def test_packing_is_a_setting(packing: bool | None, kind: type[Layout], caplog: pytest.LogCaptureFixture) -> None:
     from transformers import AutoModelForSequenceClassification
 
