@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -45,11 +46,13 @@ from finetuning.files import (
     on_windows,
     seen_from,
     sync_folder,
+    write_json,
     writing,
 )
 from finetuning.types import Checkpoint
 
 _log = logging.getLogger(__name__)
+_BEFORE = ".before.json"  # which checkpoint was the newest when a run began from a named one
 
 
 class CheckpointStore:
@@ -155,6 +158,23 @@ class CheckpointStore:
                 continue
             return folder
         return None
+
+    def remember_newest(self) -> None:
+        """Write down which checkpoint is the newest, as a run begins from one that was named; see `has_gone_on`."""
+        with writing("체크포인트 폴더에 쓰지 못했습니다", self.folder):
+            self._make_folder()
+            write_json(self.folder / _BEFORE, self._last_written())
+
+    def has_gone_on(self) -> bool:
+        """Return whether a checkpoint was saved since the run began from the one that was named."""
+        try:
+            return bool(json.loads((self.folder / _BEFORE).read_text(encoding="utf-8")) != self._last_written())
+        except (OSError, ValueError, RecursionError):
+            return True
+
+    def _last_written(self) -> list[str | int]:
+        """Return the name of the newest checkpoint, and when it was written; nothing where there is none."""
+        return [fact for path in self.folders()[-1:] for fact in (path.name, path.stat().st_mtime_ns)]
 
     def load(self, path: Path) -> Checkpoint:
         """Verify and read a checkpoint.

@@ -237,7 +237,8 @@ def _for_a_copy(output_dir: Path, checkpoint: Path, is_given: bool) -> RunFolder
             remedy="--output_dir로 이어서 학습할 새 폴더를 지정하세요.",
         )
     newest = newest_run(output_dir)
-    if _has_result(newest.path) or checkpoints_in(newest.path / CHECKPOINTS):
+    is_taken = _has_result(newest.path) or bool(checkpoints_in(newest.path / CHECKPOINTS))
+    if is_taken and not is_restarted():  # what a group that is started again finds there is its own
         raise SettingsError(
             "이 체크포인트는 --output_dir의 학습에 들어 있지 않고, --output_dir에는 이미 학습이 있습니다.",
             where=f"--checkpoint_path: {checkpoint}, --output_dir: {newest.path}",

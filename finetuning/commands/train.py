@@ -46,9 +46,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from finetuning.checkpoints.store import CheckpointStore
+    from finetuning.commands.run_folder import RunFolder
     from finetuning.data.examples import Examples
     from finetuning.device.budget import TokenBudget
     from finetuning.device.disks import Disks
+    from finetuning.device.runtime import Runtime
     from finetuning.device.sharding import Gathering
     from finetuning.inference.evaluator import Evaluator
     from finetuning.reporting.profile import PhaseTimes
@@ -108,8 +110,6 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     # others may have looked when its folder was there already, or on another disk
     arguments.run, arguments.resume = session.runtime.from_main((arguments.run, arguments.resume))
     is_again = any(session.runtime.by_process(session.runtime.is_again))
-    if is_again:  # it goes on with what it has saved since, and not with the checkpoint that was named
-        arguments.run = replace(arguments.run, checkpoint=None)
     session = replace(session, output_dir=arguments.run.path)
     check_trackers(session.settings.logging.trackers)
     check_writable(session.output_dir)
@@ -133,6 +133,8 @@ def _train(session: Session, arguments: argparse.Namespace, is_again: bool) -> N
     tell_of_disks(disks, session)
     clear_copies(output_dir, disks, runtime)
     store = CheckpointStore(output_dir, session.settings.training.save_total_limit, disks)
+    if arguments.run.checkpoint is not None:
+        arguments.run = _from_named(arguments.run, store, runtime, is_again)
     path, checkpoint = found_checkpoint(store, arguments, runtime)
     if checkpoint is None and is_again:
         _log.info("저장된 체크포인트가 없어 처음부터 다시 학습합니다.")
@@ -167,6 +169,15 @@ def _train(session: Session, arguments: argparse.Namespace, is_again: bool) -> N
     if trained.unsaved is not None:
         raise trained.unsaved
     tell(steps)
+
+
+def _from_named(run: RunFolder, store: CheckpointStore, runtime: Runtime, is_again: bool) -> RunFolder:
+    """Return a run that began from a named checkpoint; started again, it goes on with what it has saved since."""
+    if not is_again:
+        is_keeper = store.disks.keeper == runtime.process
+        runtime.together(store.remember_newest if is_keeper else lambda: None)
+        return run
+    return replace(run, checkpoint=None) if runtime.on_main(store.has_gone_on) else run
 
 
 def _fitted(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from exceptions import SettingsError
+from exceptions import ResourceError, SettingsError, first_line_of
 from finetuning.device.peers import BY_ACCELERATE
 from finetuning.korean.particles import with_particle
 
@@ -119,6 +119,24 @@ def told_if_waiting() -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def explaining_no_meeting() -> Iterator[None]:
+    """Raise ResourceError in place of torch's error where the processes of a group do not find each other."""
+    from torch.distributed import DistNetworkError, DistStoreError
+
+    try:
+        yield
+    except (DistNetworkError, DistStoreError) as error:
+        place = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", *_MEETING)}
+        raise ResourceError(
+            f"다른 프로세스와 연결하지 못해 시작하지 않았습니다: {first_line_of(error)}",
+            where=f"프로세스 {place['WORLD_SIZE']}개 가운데 {place['RANK']}번, "
+            f"만나는 곳 {place['MASTER_ADDR']}:{place['MASTER_PORT']}",
+            remedy="먼저 끝난 프로세스의 메시지를 확인하고, 모든 노드에서 이 주소와 포트에 연결되는지 확인한 뒤 다시 "
+            "실행하세요. 늦게 시작하는 노드가 있으면 distributed.timeout_minutes를 늘리세요.",
+        ) from error
 
 
 def join_anew(backend: str, wait: timedelta) -> bool:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from exceptions import SettingsError
-from finetuning.device.launch import check_launch, join_anew, told_if_waiting
+from finetuning.device.launch import check_launch, explaining_no_meeting, join_anew, told_if_waiting
 from finetuning.device.loss_scale import LossScale
 from finetuning.device.peers import is_elastic, is_restarted
 from finetuning.device.reduction import sum_in_buckets
@@ -365,6 +365,7 @@ def start_runtime(precision: str, deterministic: bool, wait: timedelta = _WAIT) 
 
     Raises:
         SettingsError: The environment has parts of another launch.
+        ResourceError: The processes do not find each other.
     """
     check_launch(os.environ)
     from accelerate import Accelerator, InitProcessGroupKwargs
@@ -372,7 +373,7 @@ def start_runtime(precision: str, deterministic: bool, wait: timedelta = _WAIT) 
     on_cpu = not torch.accelerator.is_available() or has_apple_gpu()  # explicit: processes find each other on CPUs
     switch_cudnn_attention_off()
     choose_kernels(deterministic)
-    with told_if_waiting():
+    with told_if_waiting(), explaining_no_meeting():
         is_again = is_elastic() and join_anew("gloo" if on_cpu else "nccl", wait)
         group = InitProcessGroupKwargs(timeout=wait)
         accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[group])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,41 @@ def test_each_file_of_a_checkpoint_is_hashed_once(
     (saved / "optimizer.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="깨졌습니다"):
         run_train([*flags, "--resume", "--checkpoint_path", str(saved)], StopAfter())
+
+
+def test_a_group_that_is_started_again_goes_back_to_the_named_checkpoint_until_it_has_saved(
+    flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training_manager import TrainingManager
+
+    saves = ["--set", "training.save_steps=1", "--set", "training.save_total_limit=9"]
+    flags = [*flags_for("text-classification"), *saves]
+    model, other = tmp_path / "model", tmp_path / "other"
+
+    def steps(output_dir: Path) -> list[int]:
+        found = sorted((output_dir / "checkpoints").glob("step-*"))
+        return [int(path.name.removeprefix("step-")) for path in found]
+
+    with pytest.raises(StopRequested):
+        run_train([*flags, "--output_dir", str(model)], StopAfter(looks=3))
+    first = model / "checkpoints" / "step-00000001"
+    copied = shutil.copytree(first, tmp_path / "copied")
+
+    def killed(_manager: TrainingManager) -> None:
+        raise ZeroDivisionError
+
+    for output_dir, named, left in ((model, first, [1, 2, 3, 4]), (other, copied, [])):
+        words = [*flags, "--output_dir", str(output_dir), "--resume", "--checkpoint_path", str(named)]
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(TrainingManager, "run", killed)
+            run_train(words, StopAfter())
+        assert steps(output_dir) == left
+        with monkeypatch.context() as patch:
+            patch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+            for end in (2, 3):
+                with pytest.raises(StopRequested):
+                    run_train(words, StopAfter(looks=1))
+                assert steps(output_dir)[-1] == end
 
 
 @pytest.mark.parametrize("task", some_and_all(task_classes(), "text-classification", "text-generation", "embedding"))

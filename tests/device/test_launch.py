@@ -13,12 +13,14 @@ import pytest
 from torch.distributed import DistStoreError, HashStore
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from exceptions import SettingsError
+from exceptions import ResourceError, SettingsError
 from finetuning.commands.command_line import resume_command
 from finetuning.device.launch import check_launch, number_of_start, unused_settings
 from finetuning.device.peers import OWN_LAUNCHER, accelerate_words
+from finetuning.device.runtime import start_runtime
 from finetuning.device.torchrun import launch
 from tests.support.cli import Cli
+from tests.support.forked import places_in_group
 from tests.support.launches import launched
 from tests.support.paths import ROOT
 
@@ -113,6 +115,18 @@ def test_the_processes_of_each_start_agree_on_its_number() -> None:
     assert found[0] == 3
     with pytest.raises(DistStoreError):
         number_of_start(store, 0, 3, timedelta(0))
+
+
+@pytest.mark.parametrize("rank", [0, 1])  # the first process waits for the others, which look for it
+def test_processes_that_do_not_find_each_other_say_so_in_one_message(
+    rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = places_in_group(2)[rank]
+    for name, value in {**place, "TORCHELASTIC_MAX_RESTARTS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ResourceError, match="연결하지 못해 시작하지 않았습니다") as raised:
+        start_runtime("no", deterministic=False, wait=timedelta(seconds=1))
+    assert f"2개 가운데 {rank}번" in raised.value.where and place["MASTER_PORT"] in raised.value.where
 
 
 @pytest.mark.skipif(os.name != "posix", reason="torchrun is tried where there is gloo")
