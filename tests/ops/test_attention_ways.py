@@ -96,6 +96,17 @@ def test_a_kernel_computes_in_the_dtype_of_autocast() -> None:
         torch.testing.assert_close(one, found[0], rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.parametrize("lengths", [[7, 3, 12], [5, 5], [300, 20]])
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_half_precision_trains_by_the_gradients_of_full_precision(lengths: list[int], is_causal: bool) -> None:
+    exact = call_of(lengths, is_causal, 4, 2)
+    halves = (part.bfloat16() for part in (exact.query, exact.key, exact.value))
+    rounded = replace(exact, **dict(zip(("query", "key", "value"), halves, strict=True)))
+    for found, wanted in zip(outcome(padded, rounded), outcome(padded, exact), strict=True):
+        assert found.dtype == torch.bfloat16
+        assert float((found - wanted).norm() / wanted.norm()) < 2e-2
+
+
 def test_what_a_kernel_does_not_do_is_refused() -> None:
     call = call_of([7, 3], True, 4, 2)
     with pytest.raises(ValueError, match="window"):
