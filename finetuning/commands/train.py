@@ -174,8 +174,8 @@ def _train(session: Session, arguments: argparse.Namespace, is_again: bool) -> N
 def _from_named(run: RunFolder, store: CheckpointStore, runtime: Runtime, is_again: bool) -> RunFolder:
     """Return a run that began from a named checkpoint; started again, it goes on with what it has saved since."""
     if not is_again:
-        is_keeper = store.disks.keeper == runtime.process
-        runtime.together(store.remember_newest if is_keeper else lambda: None)
+        has_own = store.disks.keeper == runtime.process and store.folder.is_dir()  # a disk with some of the checkpoints
+        runtime.together(store.remember_newest if has_own or runtime.is_main else lambda: None)
         return run
     return replace(run, checkpoint=None) if runtime.on_main(store.has_gone_on) else run
 
