@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exceptions import SettingsError
+from finetuning.config.schema import Settings
+from finetuning.models.combinations import check_combination
 from finetuning.planning.fit import Fitting, first_that_fits
 from finetuning.windows.order import order_of, window_of, windows_per_epoch
 
@@ -84,6 +87,9 @@ def process_lines(fitting: Fitting, estimate: Estimate, processes: int) -> list[
     """
     lines = [f"프로세스 {processes:,}개일 때 프로세스마다 (측정값이 아니라 계산한 값):"]
     for shard, shards in (("none", 1), ("full", processes)):
+        if refusal := _refusal(fitting.settings, shard):
+            lines.append(f"  distributed.shard: {shard}: {refusal}")
+            continue
         division = fitting.division(processes, shards)
         held, received = division.held(estimate), division.received(estimate)
         fits = "충분합니다" if held.total <= fitting.room else "부족합니다"
@@ -92,6 +98,16 @@ def process_lines(fitting: Fitting, estimate: Estimate, processes: int) -> list[
             f"한 스텝에 받는 양 {received / _GIB:.2f} GiB"
         )
     return lines
+
+
+def _refusal(settings: Settings, shard: str) -> str | None:
+    """Return why a run under these settings cannot divide its weights this way, in Korean; None if it can."""
+    distributed = settings.distributed.model_copy(update={"shard": shard})
+    try:
+        check_combination(settings.model_copy(update={"distributed": distributed}))
+    except SettingsError as error:
+        return error.what
+    return None
 
 
 def what_would_fit(fitting: Fitting) -> list[str]:

@@ -93,6 +93,15 @@ def test_plan_for_several_processes_ends_with_the_launcher_that_starts_them(
     assert "torchrun --nproc_per_node 2 " in said and "--processes" not in said and " plan" not in said
 
 
+def test_plan_says_which_way_of_dividing_a_run_would_refuse(cli: Cli, flags: list[str]) -> None:
+    run = cli("plan", "--processes", "2", *flags, "--set", "training.optimizer=adafactor")
+    assert run.code == 0, run.err
+    (whole,) = (line for line in run.out.splitlines() if "distributed.shard: none" in line)
+    (divided,) = (line for line in run.out.splitlines() if "distributed.shard: full" in line)
+    assert "GiB" in whole
+    assert "GiB" not in divided and "training.optimizer: adafactor 설정을 쓸 수 없습니다" in divided
+
+
 @pytest.mark.parametrize(
     ("task", "settings"),
     [
