@@ -251,15 +251,14 @@ class Batch:
 
     def computed_tokens(self) -> int:
         """Return how many tokens the model's layers compute: padding unless it is skipped, shared ones once."""
-        return self.tokens if self._is_dense_encoder else self.inputs["input_ids"].numel()
+        is_encoder = self.dense is not None and self.dense.real is not None
+        return self.tokens if is_encoder else self.inputs["input_ids"].numel()
 
     def budgeted_tokens(self) -> int:
-        """Return how many tokens a budget counts: padding unless it is skipped, and shared ones for each sequence."""
-        return self.tokens if self._is_dense_encoder else max(self.inputs["input_ids"].numel(), self.tokens)
-
-    @property
-    def _is_dense_encoder(self) -> bool:
-        return self.dense is not None and self.dense.real is not None
+        """Return how many tokens a budget counts: padding but in groups of rows, and shared ones for each sequence."""
+        if self.dense is not None and self.dense.groups:
+            return self.tokens
+        return max(self.inputs["input_ids"].numel(), self.tokens)
 
     def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """Return a copy with `convert` applied to each tensor, such as a move to another device."""

@@ -159,7 +159,7 @@ def test_checks_in_miniature(capfd: pytest.CaptureFixture[str], monkeypatch: pyt
     lines = in_miniature(capfd, monkeypatch, "--only", "parity", "start")
     assert {line["check"] for line in lines if "answered" in line} == {"parity", "start"}
     layouts = {(line["task"], line["layout"]) for line in lines if "task" in line}
-    assert layouts == {("encoder", "Padded"), ("encoder", "Dense"), ("causal", "Padded"), ("causal", "OneRow")}
+    assert layouts == {("encoder", "Padded"), ("encoder", "Grouped"), ("causal", "Padded"), ("causal", "OneRow")}
     exact = [line for line in lines if line.get("precision") == "no"]
     assert exact and all(line["gradient_differs_by"] < 1e-4 for line in exact)
     assert all(line["first_step_logged_s"] > 0 for line in lines if "first_step_logged_s" in line)

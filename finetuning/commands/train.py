@@ -130,11 +130,11 @@ def _train(session: Session, arguments: argparse.Namespace, is_again: bool) -> N
     check_device(session.settings, runtime.device)
     # the checkpoint to continue from, and the tokenizer
     disks = disks_behind(output_dir, runtime)
+    store = CheckpointStore(output_dir, session.settings.training.save_total_limit, disks)
+    if arguments.run.checkpoint is not None:  # before anything may fail, after which the group is started again
+        arguments.run = _from_named(arguments.run, store, runtime, is_again)
     tell_of_disks(disks, session)
     clear_copies(output_dir, disks, runtime)
-    store = CheckpointStore(output_dir, session.settings.training.save_total_limit, disks)
-    if arguments.run.checkpoint is not None:
-        arguments.run = _from_named(arguments.run, store, runtime, is_again)
     path, checkpoint = found_checkpoint(store, arguments, runtime)
     if checkpoint is None and is_again:
         _log.info("저장된 체크포인트가 없어 처음부터 다시 학습합니다.")

@@ -135,7 +135,8 @@ def explaining_no_meeting() -> Iterator[None]:
             where=f"프로세스 {place['WORLD_SIZE']}개 가운데 {place['RANK']}번, "
             f"만나는 곳 {place['MASTER_ADDR']}:{place['MASTER_PORT']}",
             remedy="먼저 끝난 프로세스의 메시지를 확인하고, 모든 노드에서 이 주소와 포트에 연결되는지 확인한 뒤 다시 "
-            "실행하세요. 늦게 시작하는 노드가 있으면 distributed.timeout_minutes를 늘리세요.",
+            "실행하세요. 다른 프로그램이 이 포트를 쓰고 있으면(address already in use) --master_port를 바꾸세요. "
+            "늦게 시작하는 노드가 있으면 distributed.timeout_minutes를 늘리세요.",
         ) from error
 
 

@@ -25,7 +25,7 @@ from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dens
 from finetuning.tasks.base import Task
 from finetuning.types import NO_CARD, Batch, Card, DenseTokens, RandomKey
 from finetuning.windows.packing import pack_window
-from finetuning.windows.partition import COST_ON_CPU, micro_batch_cost, partition, runs_of_like_length
+from finetuning.windows.partition import COST_ON_CPU, FEWEST, micro_batch_cost, partition, runs_of_like_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 # eighth of a real one there, so one more micro-batch, or one more group of rows within it, has to save eight times as
 # much padding. Measured on BERT-base in bfloat16 on a CPU.
 _REAL_FOR_PADDED = 8
-# An encoder's embeddings run on padded rows whatever its attention does: 2% of a step's time where four places in five
-# were padding, and no more memory at its peak (BERT-base, short texts, on a CPU).
+# An encoder's embeddings run on padded rows whatever its attention does. On BERT-base on a CPU, four places in five
+# padding took 2% of a step's time and no memory at its peak; on e5-small one long text among short ones took 5%.
 _REAL_FOR_EMBEDDED = 64
 _EMBEDDED = 4
 # Tokens that a dense row's length is a multiple of, so that lengths come back: oneDNN makes a kernel for each one, and
@@ -77,13 +77,12 @@ class Layout(ABC):
     attention: AttentionWay = AttentionWay()  # noqa: RUF009 (frozen)
 
     def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
-        """Cut examples into micro-batches within a budget of tokens that are computed.
+        """Cut examples into micro-batches within a budget of padded tokens.
 
         Args:
             indices: Positions of the examples, int64, shape (n,), not empty.
             lengths: Tokens of every example of the split, int32.
-            token_budget: Upper bound of a micro-batch's tokens, except for a single longer example; padding counts
-                where layers compute it.
+            token_budget: Upper bound of rows × longest row, except for a single longer example.
 
         Returns:
             The micro-batches.
@@ -159,7 +158,7 @@ class Grouped(Dense):
     """
 
     def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
-        """Cut examples into micro-batches within a budget of real tokens; see `Layout.cut`."""
+        """Cut examples into micro-batches within a budget of real tokens, and four times as many padded ones."""
         cuts = partition(indices, lengths, token_budget, self.fixed_cost, padded=_EMBEDDED)
         return [self.together(cut) for cut in cuts]
 
@@ -290,7 +289,8 @@ def choose_layout(
     if task.settings.data.packing is not False and drops_padding(model):
         multiple = _MULTIPLES.get(model.device.type, 1)
         way = usable_way(model, max_length, card, partial(drops_padding, model))
-        if way.attend is None and not task.settings.training.torch_compile:  # compiled code takes one number of groups
+        is_on_cpu = card.capability is None and cost in (COST_ON_CPU, FEWEST)  # groups were measured there alone
+        if way.attend is None and is_on_cpu and not task.settings.training.torch_compile:  # compiled for one group
             return Grouped(cost * _REAL_FOR_EMBEDDED, max_length, way, multiple)
         kind = Filled if way.attend is flash else Dense
         return kind(_real(cost), max_length, way, multiple)

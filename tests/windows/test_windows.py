@@ -115,12 +115,13 @@ def test_texts_of_all_lengths_are_one_micro_batch_whose_attention_pads_those_of_
         total = 0.0
         for cut in cuts:
             batch = layout.collate(task, [[examples[one] for one in row] for row in cut], PadToken(), None)  # type: ignore[arg-type]
-            assert batch.budgeted_tokens() == sum(int(lengths[row].sum()) for row in cut) <= max(budget, 40)
+            assert batch.tokens == sum(int(lengths[row].sum()) for row in cut) <= max(budget, 40)
+            assert batch.dense is None or not batch.dense.groups or batch.budgeted_tokens() == batch.tokens
             with without_padding(model, batch.dense):
                 loss = task.scores.training_loss(model, batch)
             loss.backward()
             total += float(loss)
-        groups = () if batch.dense is None else batch.dense.groups
+        groups = () if batch.dense is None else batch.dense.groups  # of the last micro-batch
         found.append((len(cuts), len(groups), total, [parameter.grad for parameter in model.parameters()]))
     assert [(cuts, groups) for cuts, groups, *_ in found][::2] == [(1, 2), (40, 0)]
     for _, _, loss, gradients in found[:2]:
