@@ -21,7 +21,13 @@ class _BarSafeHandler(logging.StreamHandler[Any]):
     """Writes log lines above the progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except RuntimeError as error:
+            # a signal that comes while tqdm waits for its lock: tqdm then releases what it does not hold
+            if error.__context__ is None or isinstance(error.__context__, Exception):
+                raise
+            raise error.__context__ from None
 
 
 class _EscapingFormatter(logging.Formatter):
