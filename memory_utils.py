@@ -33,8 +33,8 @@ class MemoryManager:
         max_length: Most tokens of an example.
 
     Attributes:
-        token_budget: The most tokens in a micro-batch, as its layout counts them. It starts at
-            batch_size × max_length and only goes down.
+        token_budget: The most tokens in a micro-batch, as its layout counts them. It starts at batch_size ×
+            max_length and only goes down.
         trains: Whether the model is being trained, and not only used.
         chosen: The settings that `memory.optimize_memory_usage` chose, by dotted name. A resumed run keeps them.
     """

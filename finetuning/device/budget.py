@@ -11,8 +11,7 @@ class TokenBudget(Protocol):
     """Watches the memory of a run's device, and limits the tokens of a micro-batch.
 
     Attributes:
-        token_budget: The most tokens in a micro-batch, as its layout counts them. It only goes
-            down during a run.
+        token_budget: The most tokens in a micro-batch, as its layout counts them. It only goes down during a run.
         trains: Whether the model is being trained, and not only used.
         chosen: The settings that `memory.optimize_memory_usage` chose, by dotted name. A resumed run keeps them.
     """
