@@ -19,12 +19,12 @@ from finetuning.commands.command_line import (
     resume_command,
 )
 from finetuning.commands.console import error_text, prepare_output, settle_output, tell
-from finetuning.commands.imports import imports_not_collected
 from finetuning.commands.named_data import check_data_named
 from finetuning.commands.sharing import check_shared
 from finetuning.commands.stop_signal import StopSignal, ignore_launcher
 from finetuning.device.oom import MAY_BE_OUT_OF_MEMORY, is_out_of_memory, out_of_memory
 from finetuning.device.peers import is_peer_lost, peer_lost, say_once
+from finetuning.imports import imports_not_collected
 
 if TYPE_CHECKING:
     import argparse

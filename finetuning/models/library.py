@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from finetuning.imports import imports_not_collected
 
 
 def auto_class_of(name: str) -> Any:
@@ -13,8 +16,26 @@ def auto_class_of(name: str) -> Any:
     import transformers
 
     if "transformers.modeling_utils" not in sys.modules:
-        _import_losses()
+        with imports_not_collected():  # torch's compiler and its distributed part come with them
+            _import_losses()
+            import transformers.modeling_layers
     return getattr(transformers, name)
+
+
+def import_models() -> None:
+    """Import the package of all models by what `import transformers` has read of its files.
+
+    Each of the two reads all of them, some thousand, to know which file has which class: a quarter of a second.
+    """
+    import transformers
+    from transformers.utils import import_utils
+
+    reader = "create_import_structure_from_path"
+    if "transformers.models" in sys.modules or not hasattr(import_utils, reader):  # transformers promises no such name
+        return
+    known = getattr(import_utils, reader)(Path(transformers.__file__).parent / "models")
+    with _replaced(import_utils, reader, lambda path: known):
+        import transformers.models
 
 
 def _import_losses() -> None:

@@ -18,7 +18,7 @@ from finetuning.models.agreement import POSITIONS_AFTER_PADDING, fit_padding_tok
 from finetuning.models.dtypes import base_dtype
 from finetuning.models.errors import explain
 from finetuning.models.folder_check import check_folder, check_layers, check_length, check_pieces
-from finetuning.models.library import auto_class_of
+from finetuning.models.library import auto_class_of, import_models
 from finetuning.models.quantization import check_not_quantised_yet, keep_weights_as_loaded, quantization_config
 from finetuning.models.weights import check_finite, check_loaded
 from finetuning.tasks.base import Task
@@ -52,6 +52,7 @@ class ModelLoader:
 
     def config(self, name: str) -> PreTrainedConfig:
         """Load a model's config, without its weights."""
+        import_models()
         from transformers import AutoConfig
 
         with self.explaining("config.json", name):

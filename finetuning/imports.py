@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def imports_not_collected() -> Iterator[None]:
-    """Keep the garbage collector from searching what the block imports, which takes a second and finds nothing."""
+    """Keep the garbage collector from searching what the block imports, then and at exit: a second for nothing."""
     gc.disable()
     try:
         yield
