@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from exceptions import OutOfMemory
 from finetuning.config.ladder import remedies
 from finetuning.config.schema import Settings
-from finetuning.device.allocator import limit_gpu, map_large_blocks, trim_heap
+from finetuning.device.allocator import keep_freed_blocks, limit_gpu, map_large_blocks, trim_heap
 from finetuning.device.oom import out_of_memory
 from finetuning.device.peers import launches_several
 from finetuning.device.usage import gpu_limit_bytes, host_limit_bytes, peak_bytes, used_bytes
@@ -44,6 +44,7 @@ class MemoryManager:
         self.token_budget = settings.data.batch_size * max_length
         self.trains = False
         self.chosen: dict[str, Any] = {}
+        self._is_short = False
         self._gpu_limit: int | None = None
         if device.type == "cuda":
             self._gpu_limit = gpu_limit_bytes(device, settings.memory.max_gpu_memory_usage)
@@ -69,6 +70,11 @@ class MemoryManager:
         return f"{name} {self.used() / _GIB:.2f}/{self.limit() / _GIB:.1f} GiB (최대 {self.peak() / _GIB:.2f})"
 
     # --- clean-up ---
+
+    def keep_freed_blocks(self) -> None:
+        """Keep what a CPU's steps free for the next one, unless memory has run out or is what the settings save."""
+        if self.device.type == "cpu" and not (self._is_short or self.settings.memory.optimizer_in_backward):
+            keep_freed_blocks()
 
     def after_step(self, step: int) -> None:
         """Do the clean-up that is due after optimizer step `step` under the settings and the memory in use."""
@@ -104,6 +110,7 @@ class MemoryManager:
     def start_at(self, budget: int) -> None:
         """Lower the token budget to one that is known to fit on this machine, and keep a CPU's heap small."""
         self.token_budget = min(self.token_budget, budget)
+        self._is_short = True
         if self.device.type == "cpu":
             map_large_blocks()
 

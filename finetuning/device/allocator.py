@@ -12,8 +12,12 @@ from finetuning.config.schema import Settings
 if TYPE_CHECKING:
     import torch
 
-_MMAP_THRESHOLD_BYTES = 2**20
-_M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+# Sizes from which on glibc maps blocks separately: where memory is short, and else. A larger block, the gradient of a
+# vocabulary of 250,000 pieces, say, leaves a hole in the heap that is cut up: the peaks of gemma3-270m and of e5-small
+# rose by a tenth and more.
+_MAPPED_IF_SHORT, _MAPPED = 2**20, 2**27
+_KEPT_IF_SHORT, _KEPT = 2**26, 2**31 - 1  # free bytes at the heap's end above which glibc gives them back
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def prepare_allocator(settings: Settings) -> None:
@@ -58,8 +62,24 @@ def map_large_blocks() -> None:
     limited to 2.6 GB of address space ended with not one example fitting, and finished without those blocks. Mapping
     takes time.
     """
+    _set_heap(mapped=_MAPPED_IF_SHORT, kept=_KEPT_IF_SHORT)
+
+
+def keep_freed_blocks() -> None:
+    """Make glibc keep freed blocks in its heap for the next step, instead of giving their pages back.
+
+    A step allocates what the step before it has freed. Pages that went back meanwhile are mapped and zeroed anew: of
+    BERT-base's step on two cores they were 61,000, and with 6,000 it took a tenth to a seventh less time, for 1% more
+    memory at the peak.
+    """
+    _set_heap(mapped=_MAPPED, kept=_KEPT)
+
+
+def _set_heap(mapped: int, kept: int) -> None:
+    """Set from which size on glibc maps blocks, and how many free bytes it keeps at the heap's end."""
     if sys.platform == "linux" and (mallopt := _c_function("mallopt")) is not None:
-        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, mapped)
+        mallopt(_M_TRIM_THRESHOLD, kept)
 
 
 def _c_function(name: str) -> Callable[..., int] | None:

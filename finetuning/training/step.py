@@ -95,6 +95,7 @@ class OptimizerStep:
             self._idle = planner.idle()
             self._try_heaviest(planner)
             return
+        self.memory.keep_freed_blocks()
         if self.runtime.is_cuda:
             self.layers.append(SmallTables(self.model))
         self._compile_if_it_pays(planner)
