@@ -65,6 +65,7 @@ class DenseTokens:
         made: What that way has made of the maps, to make it once.
         groups: The maps of runs of rows of like length, in the order of the rows, each padded to its own longest, for
             attention on padded rows. Empty where all rows are one group.
+        embeds: Whether an encoder's embeddings are looked up for the dense row, too.
     """
 
     gather: torch.Tensor
@@ -77,6 +78,7 @@ class DenseTokens:
     is_filled: bool = False
     made: dict[Any, Any] = field(default_factory=dict, compare=False)
     groups: tuple[DenseTokens, ...] = ()
+    embeds: bool = False
 
     def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> DenseTokens:
         """Return a copy with `convert` applied to each tensor, such as a move to another device."""
@@ -85,7 +87,7 @@ class DenseTokens:
         repeated = None if self.repeated is None else (convert(self.repeated[0]), convert(self.repeated[1]))
         return DenseTokens(
             convert(self.gather), convert(self.spread), bounds, real, repeated, self.attend, self.multiple,
-            self.is_filled, groups=tuple(group.mapped(convert) for group in self.groups),
+            self.is_filled, groups=tuple(group.mapped(convert) for group in self.groups), embeds=self.embeds,
         )  # fmt: skip
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -17,6 +17,7 @@ from finetuning.device.oom import is_out_of_memory
 from finetuning.device.sharding import dtypes_of, is_sharded, run_in_parts
 from finetuning.ops.attention_ways import Attend
 from finetuning.ops.dense_attention import causal_tokens, dense_tokens, layers_of, without_padding
+from finetuning.types import DenseTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,10 +75,30 @@ def drops_padding(model: PreTrainedModel, attend: Attend | None = None) -> bool:
     Returns:
         Whether the trial passed.
     """
+    return _encodes_alike(model, lambda mask: dense_tokens(mask, attend))
+
+
+def embeds_without_padding(model: PreTrainedModel, attend: Attend | None = None) -> bool:
+    """Return whether an encoder that drops padding can look up its embeddings for real tokens alone, too.
+
+    Models cannot that compute more of a text's embeddings than a sum of look-ups token by token, and its norm.
+
+    Args:
+        model: The encoder, as for drops_padding.
+        attend: The way to compute attention; None for padded rows.
+
+    Returns:
+        Whether the trial passed.
+    """
+    return _encodes_alike(model, lambda mask: replace(dense_tokens(mask, attend), embeds=True))
+
+
+def _encodes_alike(model: PreTrainedModel, tokens_of: Callable[[torch.Tensor], DenseTokens]) -> bool:
+    """Return whether an encoder has the same hidden states on a dense row; tokens_of: makes the maps of a mask."""
     if not _has_plain_attention(model):
         return False
     if model.device.type == "meta":
-        return _claims_attention_backend(model) and layers_of(model) is not None
+        return _claims_attention_backend(model) and layers_of(model) is not None and _fits(model, tokens_of)
 
     def run() -> Trial:
         padding = model.config.get_text_config().pad_token_id or 0
@@ -93,10 +114,22 @@ def drops_padding(model: PreTrainedModel, attend: Attend | None = None) -> bool:
             return states[mask == 1]
 
         expected = hidden(ids)
-        with without_padding(model, dense_tokens(mask, attend)):
+        with without_padding(model, tokens_of(mask)):
             return Trial(expected, hidden(ids), hidden(others), first=4)
 
     return _succeeds(model, run)
+
+
+def _fits(model: PreTrainedModel, tokens_of: Callable[[torch.Tensor], DenseTokens]) -> bool:
+    """Return whether an encoder on the meta device takes a dense row by its shapes."""
+    mask = torch.ones(2, 3, dtype=torch.long)
+    mask[1, 2] = 0
+    try:
+        with torch.no_grad(), without_padding(model, tokens_of(mask).mapped(lambda tensor: tensor.to(model.device))):
+            model.base_model(input_ids=torch.zeros_like(mask, device=model.device))
+    except REFUSALS:
+        return False
+    return True
 
 
 def attends_within_sequences(model: PreTrainedModel, max_length: int, attend: Attend | None = None) -> bool:

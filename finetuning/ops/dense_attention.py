@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finetuning.ops.attention_ways import Attend, Call, padded
-from finetuning.ops.dense_rows import to_dense, to_padded
+from finetuning.ops.dense_rows import ids_to_dense, to_dense, to_padded
 from finetuning.types import DenseTokens
 
 if TYPE_CHECKING:
@@ -149,9 +149,9 @@ def without_padding(model: PreTrainedModel, tokens: DenseTokens | None) -> Itera
     """Restrict attention to each sequence while the layers compute one dense row of real tokens.
 
     A causal model's input is already that row, with position ids that restart at each sequence. An encoder's input
-    stays padded rows: hooks convert to the dense row before its first layer and back after its last one, so that the
-    embeddings, the pooler and the head run the model's own code. Run the backward pass inside the block as well:
-    gradient checkpointing runs the layers again in it.
+    stays padded rows: hooks convert to the dense row before its first layer, or before its embeddings look up, and back
+    after its last layer, so that the embeddings, the pooler and the head run the model's own code. Run the backward
+    pass inside the block as well: gradient checkpointing runs the layers again in it.
 
     Args:
         model: The model to run inside the block.
@@ -192,7 +192,7 @@ def _dense_layers(model: PreTrainedModel, tokens: DenseTokens) -> list[Removable
 
     def enter(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         rows = args[0] if args else kwargs["hidden_states"]
-        dense = to_dense(rows, tokens).unsqueeze(0)
+        dense = rows if tokens.embeds else to_dense(rows, tokens).unsqueeze(0)
         kwargs = {**kwargs, "sequences": tokens}
         return ((dense, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": dense})
 
@@ -200,7 +200,24 @@ def _dense_layers(model: PreTrainedModel, tokens: DenseTokens) -> list[Removable
         output.last_hidden_state = to_padded(output.last_hidden_state.squeeze(0), tokens)
         return output
 
-    return [encoder.register_forward_pre_hook(enter, with_kwargs=True), encoder.register_forward_hook(leave)]
+    def look_up(_module: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (ids_to_dense(args[0], tokens),)
+
+    tables = _tables_before(model, encoder) if tokens.embeds else []
+    return [
+        *(table.register_forward_pre_hook(look_up) for table in tables),
+        encoder.register_forward_pre_hook(enter, with_kwargs=True),
+        encoder.register_forward_hook(leave),
+    ]
+
+
+def _tables_before(model: PreTrainedModel, encoder: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return an encoder's embeddings but for those in its stack of layers."""
+    import torch
+
+    inside = set(encoder.modules())
+    tables = [module for module in model.base_model.modules() if isinstance(module, torch.nn.Embedding)]
+    return [table for table in tables if table not in inside]
 
 
 def layers_of(model: PreTrainedModel) -> torch.nn.Module | None:

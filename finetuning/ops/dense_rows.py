@@ -21,6 +21,15 @@ def to_dense(padded: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
     return gathered
 
 
+def ids_to_dense(ids: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
+    """Return what is looked up for real tokens: (rows or 1, tokens) int64 → (1, tokens.length), 0 where it is filled.
+
+    One row stands for all, as positions do.
+    """
+    flat = torch.nn.functional.pad(ids.expand(tokens.spread.shape).flatten(), (0, 1))  # one behind them, if is_filled
+    return torch.nn.functional.pad(flat[tokens.gather], (0, tokens.length - len(tokens.gather)))[None]
+
+
 def to_padded(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
     """Return real tokens as padded rows: (tokens.length, width) → (rows, tokens, width). Nothing may depend on padding.
 

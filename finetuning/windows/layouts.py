@@ -19,7 +19,7 @@ import numpy as np
 
 from finetuning.models.attention import AttentionWay
 from finetuning.models.attention_trial import usable_way
-from finetuning.models.probes import attends_within_sequences, drops_padding, isolates
+from finetuning.models.probes import attends_within_sequences, drops_padding, embeds_without_padding, isolates
 from finetuning.ops.attention_ways import Attend, flash
 from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens, filled_tokens, grouped_tokens
 from finetuning.tasks.base import Task
@@ -130,10 +130,11 @@ class Padded(Layout):
 
 @dataclass(frozen=True)
 class Dense(Padded):
-    """Padded rows for an encoder's embeddings and head; its layers compute one row of real tokens.
+    """Padded rows for an encoder's head; its layers, and where it can its embeddings, compute one row of real tokens.
 
     Attributes:
         multiple: The row's length is a multiple of it, so that lengths come back.
+        embeds: Whether the embeddings compute it, too.
     """
 
     label = "인코더의 층에서 패딩을 뺌"
@@ -141,14 +142,18 @@ class Dense(Padded):
     has_padding = False
 
     multiple: int = 1
+    embeds: bool = False
 
     def collate(self, task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, key: RandomKey | None) -> Batch:
         """Make padded tensors and the map of their real tokens; see `Layout.collate`."""
-        return self._with_maps(super().collate(task, rows, tokenizer, key))
+        batch = super().collate(task, rows, tokenizer, key)
+        return self._mapped(batch, self._maps(batch))
 
-    def _with_maps(self, batch: Batch) -> Batch:
-        dense = dense_tokens(batch.inputs["attention_mask"], self.attention.attend, self.multiple)
-        return dataclasses.replace(batch, dense=dense)
+    def _maps(self, batch: Batch) -> DenseTokens:
+        return dense_tokens(batch.inputs["attention_mask"], self.attention.attend, self.multiple)
+
+    def _mapped(self, batch: Batch, tokens: DenseTokens) -> Batch:
+        return dataclasses.replace(batch, dense=dataclasses.replace(tokens, embeds=self.embeds))
 
 
 class Grouped(Dense):
@@ -162,12 +167,10 @@ class Grouped(Dense):
         cuts = partition(indices, lengths, token_budget, self.fixed_cost, padded=_EMBEDDED)
         return [self.together(cut) for cut in cuts]
 
-    def _with_maps(self, batch: Batch) -> Batch:
+    def _maps(self, batch: Batch) -> DenseTokens:
         mask = batch.inputs["attention_mask"]
         groups = runs_of_like_length(mask.sum(1).numpy(), _real(COST_ON_CPU))
-        if len(groups) == 1:
-            return super()._with_maps(batch)
-        return dataclasses.replace(batch, dense=grouped_tokens(mask, groups, self.multiple))
+        return grouped_tokens(mask, groups, self.multiple) if len(groups) > 1 else super()._maps(batch)
 
 
 class Filled(Dense):
@@ -182,13 +185,13 @@ class Filled(Dense):
         """Make padded tensors and the map of their real tokens, both rounded up; see `Layout.collate`."""
         batch = Padded.collate(self, task, rows, tokenizer, key)
         if batch.scores_places:
-            return self._with_maps(batch)
+            return self._mapped(batch, self._maps(batch))
         longest = batch.inputs["input_ids"].shape[1]
         width = max(longest, min(_rounded(longest, _WIDTHS), self.max_length))
         batch = _widened(batch, width - longest, tokenizer.pad_token_id or 0)
         mask = batch.inputs["attention_mask"]
         multiple = max(self.multiple, 1 << max(0, int(mask.sum()).bit_length() - _FINENESS))
-        return dataclasses.replace(batch, dense=filled_tokens(mask, self.attention.attend, multiple))
+        return self._mapped(batch, filled_tokens(mask, self.attention.attend, multiple))
 
 
 def _rounded(number: int, multiple: int) -> int:
@@ -289,11 +292,12 @@ def choose_layout(
     if task.settings.data.packing is not False and drops_padding(model):
         multiple = _MULTIPLES.get(model.device.type, 1)
         way = usable_way(model, max_length, card, partial(drops_padding, model))
+        embeds = embeds_without_padding(model, way.attend)
         is_on_cpu = card.capability is None and cost in (COST_ON_CPU, FEWEST)  # groups were measured there alone
         if way.attend is None and is_on_cpu and not task.settings.training.torch_compile:  # compiled for one group
-            return Grouped(cost * _REAL_FOR_EMBEDDED, max_length, way, multiple)
+            return Grouped(cost * _REAL_FOR_EMBEDDED, max_length, way, multiple, embeds)
         kind = Filled if way.attend is flash else Dense
-        return kind(_real(cost), max_length, way, multiple)
+        return kind(_real(cost), max_length, way, multiple, embeds)
     return Padded(cost, max_length)
 
 

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from finetuning.models.probes import attends_within_sequences, drops_padding, isolates, trial_conditions
+from finetuning.config.schema import Settings
+from finetuning.models.probes import (
+    attends_within_sequences,
+    drops_padding,
+    embeds_without_padding,
+    isolates,
+    trial_conditions,
+)
+from finetuning.tasks.registry import find_task
+from finetuning.windows.layouts import Dense, choose_layout
 from tests.support.causal import causal_architectures
 from tests.support.encoders import config_of
 
@@ -163,6 +172,16 @@ def test_an_unsupported_architecture_stays_padded(kind: str) -> None:
     torch.manual_seed(0)
     model = transformers.AutoModel.from_config(config_of(kind))
     assert not drops_padding(model)
+
+
+def test_embeddings_that_are_no_look_up_keep_their_padded_rows() -> None:
+    """Here a text's embeddings share something, which one row of all texts would mix up."""
+    model = encoder()
+    assert embeds_without_padding(model)
+    model.embeddings.register_forward_hook(lambda _module, _inputs, out: out + out[:, :1])
+    assert drops_padding(model) and not embeds_without_padding(model)
+    layout = choose_layout(find_task(Settings()), model, 64)
+    assert isinstance(layout, Dense) and not layout.embeds
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from finetuning.config.schema import Settings
-from finetuning.models.probes import drops_padding
+from finetuning.models.probes import drops_padding, embeds_without_padding
 from finetuning.ops.dense_attention import dense_tokens, without_padding
 from finetuning.tasks.registry import find_task
 from finetuning.training.ahead import ReadyWindow, planned_ahead
@@ -51,32 +52,36 @@ def test_outputs_and_gradients_are_those_of_padded_rows(kind: str, head: str) ->
     model = getattr(transformers, head).from_config(config_of(kind)).train()
     inputs = inputs_of(pairs=kind in {"bert", "electra", "albert"})
     real = inputs["attention_mask"] == 1
-    found = []
-    for dense in (None, dense_tokens(inputs["attention_mask"])):
+    found, tokens = [], dense_tokens(inputs["attention_mask"], multiple=32)
+    looks_up = kind != "distilbert"  # its embeddings count positions by what was looked up
+    for dense in (None, tokens, *([replace(tokens, embeds=True)] if looks_up else [])):
         model.zero_grad()
         with without_padding(model, dense):
             logits = HEADS[head](model(**inputs), real)
             torch.manual_seed(3)
             (logits * torch.randn(logits.shape)).sum().backward()
         found.append([logits, *(p.grad for p in model.parameters() if p.grad is not None)])
-    assert len(found[0]) == len(found[1]) > 10
-    for padded, unpadded in zip(*found, strict=True):
+    assert len(found[0]) > 10
+    for padded, *unpadded in zip(*found, strict=True):
         scale = max(1.0, float(padded.detach().abs().max()))
-        assert float((padded - unpadded).abs().max()) <= 1e-5 * scale
-    assert drops_padding(model)
-    assert drops_padding(model.to("meta"))  # as `plan` and the estimate ask it
+        assert all(float((padded - other).detach().abs().max()) <= 1e-5 * scale for other in unpadded)
+    assert (drops_padding(model), embeds_without_padding(model)) == (True, looks_up)
+    model.to("meta")  # as `plan` and the estimate ask it
+    assert (drops_padding(model), embeds_without_padding(model)) == (True, looks_up)
 
 
-def test_the_layers_compute_no_padding() -> None:
+def test_layers_and_embeddings_compute_no_padding() -> None:
     from transformers import AutoModel
 
     model = AutoModel.from_config(config_of("bert"))
     inputs, seen = inputs_of(pairs=False), []
-    model.encoder.layer[0].intermediate.register_forward_hook(lambda _m, _i, out: seen.append(out.shape))
-    with without_padding(model, dense_tokens(inputs["attention_mask"])):
-        model(**inputs)
-    model(**inputs)  # and after it the model is as it was
-    assert seen == [(1, 46, 64), (5, 17, 64)]
+    for part in (model.embeddings.LayerNorm, model.encoder.layer[0].intermediate):
+        part.register_forward_hook(lambda _m, _i, out: seen.append(tuple(out.shape[:2])))
+    tokens = dense_tokens(inputs["attention_mask"])
+    for dense in (tokens, replace(tokens, embeds=True), None):  # and after each block the model is as it was
+        with without_padding(model, dense):
+            model(**inputs)
+    assert seen == [(5, 17), (1, 46), (1, 46), (1, 46), (5, 17), (5, 17)]
 
 
 def test_gradient_checkpointing_runs_without_padding_too() -> None:
