@@ -290,14 +290,22 @@ def _python() -> str:
 
 
 def similar_name(path: Path) -> str:
-    """Return a question that names the most similar file or folder beside a path that does not exist, or ""."""
+    """Return a sentence on the most similar file or folder beside a path that does not exist, or ""."""
     try:
         names = {
-            unicodedata.normalize("NFC", other.name): other.name for other in path.parent.iterdir() if other != path
+            unicodedata.normalize("NFC", other.name): other.name
+            for other in path.parent.iterdir()
+            if other != path and not other.name.startswith("~$")  # Excel's, beside a table that is open
         }
     except OSError:
         return ""
-    near = difflib.get_close_matches(unicodedata.normalize("NFC", path.name), names, n=1)
+    asked = unicodedata.normalize("NFC", path.name)
+    if asked in names:
+        return (
+            "같아 보이는 이름이 있지만, 한글의 자음과 모음이 나뉜 채로 저장된 이름입니다(macOS에서 만든 파일). "
+            "그 파일이나 폴더의 이름을 다시 입력해 바꾸세요. "
+        )
+    near = difflib.get_close_matches(asked, names, n=1)
     return f"혹시 {path.with_name(names[near[0]])}입니까? " if near else ""
 
 

@@ -209,6 +209,23 @@ def test_a_misspelled_file_is_shown_the_one_beside_it(manager: Make, tmp_path: P
     assert f"혹시 {tmp_path / nfd('리뷰 모음.csv')}입니까?" in error.value.remedy
 
 
+def test_a_name_that_a_mac_stored_in_other_letters_is_told_apart_from_the_one_that_looks_the_same(
+    manager: Make, tmp_path: Path
+) -> None:
+    (tmp_path / nfd("리뷰.csv")).write_text("text,label\n" + ROWS, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        manager({}, dataset_name=str(tmp_path / "리뷰.csv")).load_splits()
+    assert "자음과 모음이 나뉜" in error.value.remedy
+    assert "혹시" not in error.value.remedy
+
+
+def test_a_file_that_excel_keeps_while_a_table_is_open_is_no_misspelled_one(manager: Make, tmp_path: Path) -> None:
+    (tmp_path / "~$리뷰.xlsx").write_bytes(b"x")
+    with pytest.raises(DataError) as error:
+        manager({}, dataset_name=str(tmp_path / "리뷰.xlsx")).load_splits()
+    assert "혹시" not in error.value.remedy
+
+
 def test_a_folder_of_one_file_without_a_split_in_its_name_is_told_how_to_use_it(manager: Make, tmp_path: Path) -> None:
     data = manager({"리뷰 모음.csv": "text,label\n" + ROWS, "설명.md": ""})
     with pytest.raises(DataError) as error:

@@ -16,6 +16,7 @@ from finetuning.config.origins import Origins
 from finetuning.config.preset import Row, Trained, kept, method_of, preset_values, row_for, sources
 from finetuning.config.schema import Settings
 from finetuning.config.value_types import bare_value
+from finetuning.files import similar_name
 from finetuning.models.agreement import TokenRows, fit_special_ids
 from finetuning.models.quantization import check_device
 
@@ -257,6 +258,7 @@ def find_saved(session: Session, arguments: argparse.Namespace) -> None:
             raise ModelError(
                 "아직 저장된 모델이 없습니다.",
                 where=str(session.output_dir),
-                remedy="먼저 학습을 실행하거나, --output_dir 또는 --model_name으로 모델 폴더를 지정하세요."
+                remedy=("" if session.output_dir.exists() else similar_name(session.output_dir))
+                + "먼저 학습을 실행하거나, --output_dir 또는 --model_name으로 모델 폴더를 지정하세요."
                 + (" 이전 학습의 모델은 --model_name으로 그 폴더를 지정하면 쓸 수 있습니다." if is_numbered else ""),
             )

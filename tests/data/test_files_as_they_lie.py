@@ -183,6 +183,16 @@ SHAPES = {
         text("a.csv", "text,label,,\n좋다,1,,\n나쁘다,0,,메모\n"),
         refused=("이름이 빈 열에 값이 있습니다: 메모", "3번째 줄"),
     ),
+    "a title above the names": Shape(
+        text("a.csv", "2024년 고객 리뷰,,\n,,\n번호,리뷰,감정\n1,좋다,긍정\n"),
+        refused=("제목으로 보입니다: 2024년 고객 리뷰", "1번째 줄"),
+    ),
+    "a title without separators": Shape(
+        text("a.csv", "고객 리뷰\n\n리뷰,감정\n좋다,긍정\n나쁘다,부정\n"), refused=("제목으로 보입니다: 고객 리뷰",)
+    ),
+    "commas of one column that are not quoted": Shape(
+        text("a.csv", "text\n안녕, 반가워\n좋다\n"), refused=("열이 1개여야 하는데 2개입니다", "2번째 줄")
+    ),
     "separators at the end of rows": Shape(text("a.csv", csv_of(ROWS).replace("정\n", "정,\n")), {"train": ROWS}),
     "Excel's sep= line": Shape(text("a.csv", "sep=;\n" + csv_of(ROWS, ";")), {"train": ROWS}, ("sep=;", "1번째 줄")),
     "Excel's sep= line, tabs": Shape(

@@ -193,10 +193,22 @@ def test_a_sheet_s_cells_are_values_of_json_and_its_blank_rows_are_skipped(tmp_p
         ([["text", "text"], ["좋다", 1]], "여러 번"),
         ([["text", None, "label"], ["좋다", 1, 1]], "빈 열"),
         ([["text"], ["좋다"], ["나쁘다", 1]], "3번째 줄"),
+        ([["고객 리뷰 모음"], [], ["리뷰", "감정"], ["좋다", "긍정"]], "제목으로 보입니다: 고객 리뷰 모음"),
     ],
 )
 def test_a_sheet_that_is_not_a_table_is_reported(tmp_path: Path, table: list[list[Any]], said: str) -> None:
     assert said in refused(sheets(tmp_path / "a.xlsx", table))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_a_name_of_two_lines_is_a_name_that_can_be_typed(tmp_path: Path, suffix: str) -> None:
+    """Alt+Enter in a cell of Excel."""
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".xlsx":
+        sheets(path, [["리뷰", "감정\n(필수)"], ["좋다", "긍정"]])
+    else:
+        path.write_text('리뷰,"감정\n(필수)"\n좋다,긍정\n', encoding="utf-8")
+    assert rows_of(path) == [{"리뷰": "좋다", "감정 (필수)": "긍정"}]
 
 
 def test_a_file_that_is_not_a_spreadsheet_is_reported(tmp_path: Path) -> None:

@@ -144,9 +144,11 @@ def test_help_and_refusals_import_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_evaluate_before_training_says_so(cli: Cli, tmp_path: Path) -> None:
-    run = cli("evaluate", "--output_dir", tmp_path / "nothing")
+    (tmp_path / "첫 모델").mkdir()
+    run = cli("evaluate", "--output_dir", tmp_path / "첫모델")
     assert run.code == 4
     assert "아직 저장된 모델이 없습니다" in run.err
+    assert f"혹시 {tmp_path / '첫 모델'}입니까?" in run.err
 
 
 def hub_error(name: str) -> Exception:

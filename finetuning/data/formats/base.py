@@ -49,8 +49,8 @@ class TextFile:
 
 
 def clean_name(name: str) -> str:
-    """Return a column's name in NFC, which names made on a Mac are not in, and without surrounding white space."""
-    return unicodedata.normalize("NFC", name).strip()
+    """Return a column's name in NFC, which names made on a Mac are not in, on one line, without surrounding spaces."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def check_columns(columns: Sequence[str], where: str) -> None:
@@ -71,6 +71,16 @@ def check_columns(columns: Sequence[str], where: str) -> None:
             where=where,
             remedy="첫 줄에 열 이름을 서로 다르게 쓰세요. pandas에서는 to_csv(..., index=False)로 저장하세요.",
         )
+
+
+def titled(title: str, where: str) -> DataError:
+    """Return the error for a table with a title above the names of its columns; `where` is the title's line."""
+    return DataError(
+        f"첫 줄이 열 이름이 아니라 제목으로 보입니다: {title[:30]}",
+        where=where,
+        remedy="열 이름이 있는 줄이 맨 위에 오도록 그 위의 줄을 지우세요. "
+        "제목이 아니라 열 이름이면, 값이 있는 열마다 첫 줄에 이름을 쓰세요.",
+    )
 
 
 def with_clean_names(

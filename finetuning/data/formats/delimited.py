@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from exceptions import DataError
-from finetuning.data.formats.base import LONGEST_LINE, Source, TextFile, check_columns, clean_name, lines_of
+from finetuning.data.formats.base import LONGEST_LINE, Source, TextFile, check_columns, clean_name, lines_of, titled
 from finetuning.data.formats.quotes import are_of_a_writer
 
 Quoting = Literal[0, 1, 2, 3]
@@ -74,6 +74,8 @@ def _read(file: TextFile, dialect: _Dialect, notes: Sequence[str]) -> Source:
             remedy="첫 줄이 열 이름이고 그 아래에 데이터가 있는 파일을 지정하세요.",
         )
     named = _named_columns(names)
+    if named == 1 and _is_a_table(first):
+        raise titled(names[0], f"{path}, {line:,}번째 줄")
     columns = dict(enumerate(names[:named]))
     told = [*notes]
     if len(columns) > 1 and names[0] in _INDEX_NAMES and all(fields[0].strip().isdecimal() for fields in first):
@@ -83,6 +85,13 @@ def _read(file: TextFile, dialect: _Dialect, notes: Sequence[str]) -> Source:
         told.append(f"이름도 값도 없는 마지막 열 {unnamed}개를 뺐습니다.")
     check_columns(tuple(columns.values()), f"{path}, {line:,}번째 줄")
     return Source(path, tuple(columns.values()), _Records(path, file.encoding, dialect, columns), tuple(told))
+
+
+def _is_a_table(rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether rows have one width of two or more, and values in several columns, but for blank ones."""
+    filled = [fields for fields in rows if any(map(str.strip, fields))]
+    has_one_width = len(filled) > 1 and len({len(fields) for fields in filled}) == 1
+    return has_one_width and sum(bool(field.strip()) for field in filled[0]) > 1
 
 
 def _named_columns(names: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from exceptions import DataError, first_line_of
-from finetuning.data.formats.base import Source, check_columns, clean_name
+from finetuning.data.formats.base import Source, check_columns, clean_name, titled
 
 _WORKBOOK = "xl/workbook.xml"
 _LAST_ROW = 1_048_576  # of a sheet, as Excel has them
@@ -42,7 +43,11 @@ def read(path: Path) -> Source:
             raise DataError("빈 엑셀 파일입니다.", where=str(path), remedy="첫 줄에 열 이름이 있는 시트를 넣으세요.")
         title, (number, cells) = found[0]
         columns = tuple(clean_name(_as_text(cell)) for cell in _trimmed(cells))
-        check_columns(columns, f"{path}, {title} 시트 {number:,}번째 줄")
+        where = f"{path}, {title} 시트 {number:,}번째 줄"
+        below = next(itertools.islice(_rows(path, book[title]), 1, None), None)
+        if len(columns) == 1 and below is not None and sum(bool(_as_text(cell).strip()) for cell in below[1]) > 1:
+            raise titled(columns[0], where)
+        check_columns(columns, where)
         if next(_records(path, book[title], columns), None) is None:
             raise DataError(
                 "열 이름만 있고 데이터가 없습니다.",
