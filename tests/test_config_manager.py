@@ -134,6 +134,22 @@ def test_reasons_for_an_unreadable_file_are_distinguished(tmp_path: Path) -> Non
         ConfigManager.load(tmp_path / "cp949.yaml", {})
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model:\n\tname: a\n", "들여쓰기에 탭"),
+        ("data:\n  text_column: 리뷰: 내용\n", "콜론"),
+        ("data:\n  label_map: {가: 나\n", "닫는 괄호"),
+        ('data:\n  text_column: "리뷰\n', "닫는 따옴표"),
+    ],
+)
+def test_usual_mistakes_in_yaml_are_named_in_korean(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "my.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError) as error:
+        ConfigManager.load(tmp_path / "my.yaml", {})
+    assert said in error.value.what and "번째 줄" in str(error.value)
+
+
 def test_a_byte_order_mark_and_empty_sections_are_fine(tmp_path: Path) -> None:
     (tmp_path / "bom.yaml").write_text("training:\nmodel:\n", encoding="utf-8-sig")
     assert ConfigManager.load(tmp_path / "bom.yaml", {}) == Settings()

@@ -14,6 +14,15 @@ from finetuning.config.yaml_values import read_yaml
 from finetuning.files import similar_name
 
 _LONGEST = 1 << 20  # characters; the longest settings file has some hundred lines
+_MISTAKES = (  # how PyYAML's message begins, what it means
+    ("found character '\\t'", "들여쓰기에 탭이 있습니다. 탭을 공백으로 바꾸세요."),
+    ("found character", "특수 문자로 시작하는 값에 따옴표가 없습니다."),
+    ("found undefined alias", "특수 문자로 시작하는 값에 따옴표가 없습니다."),
+    ("mapping values are not allowed", "콜론(:)이 든 값에 따옴표가 없거나, 윗줄에 콜론이 없습니다."),
+    ("found unexpected end of stream", "닫는 따옴표가 없습니다."),
+    ("expected ',' or", "닫는 괄호나 쉼표가 없습니다."),
+    ("expected <block end>", "들여쓰기가 윗줄과 맞지 않거나, 따옴표로 감싼 값 뒤에 다른 글자가 있습니다."),
+)
 
 
 def read_sections(path: Path) -> dict[str, Any]:
@@ -35,7 +44,7 @@ def read_sections(path: Path) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         place = f"{path} {mark.line + 1}번째 줄 {mark.column + 1}번째 칸" if mark else str(path)
         raise SettingsError(
-            f"YAML 문법 오류입니다: {error.problem or error.context}",
+            f"YAML 문법 오류입니다: {_mistake(error.problem or error.context or '')}",
             where=place,
             remedy="그 줄과 바로 윗줄의 들여쓰기, 콜론(:), 따옴표를 확인하세요.",
         ) from None
@@ -46,6 +55,11 @@ def read_sections(path: Path) -> dict[str, Any]:
             remedy="config.yaml을 참고해 다시 쓰세요.",
         ) from None
     return _as_sections(loaded, path)
+
+
+def _mistake(problem: str) -> str:
+    """Return what PyYAML found, in Korean where it is a usual mistake."""
+    return next((said for start, said in _MISTAKES if problem.startswith(start)), problem)
 
 
 def _read_text(path: Path) -> str:

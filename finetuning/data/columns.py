@@ -113,6 +113,18 @@ def check_meaning(columns: Sequence[Column], task: Task, raw: Raw) -> None:
             raise DataError(f"'{column}' 열은 {task.name} 태스크가 읽지 않습니다.", where=raw.where, remedy=remedy)
 
 
+def check_label_apart(names: Mapping[str, str], raw: Raw) -> None:
+    """Refuse a label that is also what the model reads; `names` is role → column."""
+    same = next((role for role in names if role != "label" and names[role] == names.get("label")), None)
+    if same is not None:
+        both = f"{with_particle(ROLE_NAMES.get(same, same), '과/와')} {with_particle(ROLE_NAMES['label'], '이/가')}"
+        raise DataError(
+            f"{both} 같은 열입니다: {names[same]}",
+            where=raw.where,
+            remedy=f"모델이 정답을 그대로 읽게 됩니다. 있는 열: {_listed(raw.columns)}. 서로 다른 열을 고르세요.",
+        )
+
+
 def tell_unread(names: Mapping[str, str], raw: Raw) -> None:
     """Log the source's columns that have no role; `names` is role → column."""
     unread = [column for column in raw.columns if column not in names.values()]

@@ -13,6 +13,7 @@ from finetuning.config.schema import DataSettings, Settings
 from finetuning.data.cache import FORMAT, Cache, code_key, settings_key
 from finetuning.data.cleaning import Cleaner
 from finetuning.data.columns import (
+    check_label_apart,
     check_meaning,
     check_used,
     find_columns,
@@ -103,6 +104,7 @@ class SplitLoader:
             columns = (*columns, *group_column(data))
         names = find_columns(columns, raw)
         if split == "train":
+            check_label_apart(names, raw)
             tell_unread(names, raw)
         key = content_key(FORMAT, raw.key, json.dumps(names), str(limit), self.task.name, code_key(reads),
                           settings_key(self.task.settings, "rows"))  # fmt: skip

@@ -33,6 +33,7 @@ def write(folder: Path, **files: str) -> Path:
 GOOD = "text,label\n" + "".join(f"좋은 영화 {n},{n % 2}\n" for n in range(20))
 DATA: dict[str, tuple[dict[str, str], list[str], list[str]]] = {
     "a missing column": ({"train": GOOD}, ["--label_column", "감정"], ["'감정' 열이 없습니다", "text, label"]),
+    "a label that is the text": ({"train": GOOD}, ["--text_column", "label"], ["텍스트와 라벨이 같은 열", "label"]),
     "two columns that would fit": (
         {"train": "문장,리뷰,label\n" + "".join(f"제목 {n},좋은 영화 {n},{n % 2}\n" for n in range(20))},
         [],
