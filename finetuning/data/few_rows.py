@@ -27,7 +27,7 @@ def warn_of_few(splits: Mapping[str, Rows], share: float) -> None:
     count = len(splits["validation"])
     if count >= _FEW:
         return
-    larger = f"하거나, data.validation_split(지금 {share:g})를 늘리세요." if _is_held_out(splits) else "하세요."
+    larger = f"하거나, data.validation_split(지금 {share:g})을 늘리세요." if _is_held_out(splits) else "하세요."
     _log.warning(
         "검증 데이터가 %d행뿐입니다. 점수가 우연에 크게 좌우되므로 모델을 고르거나 성능을 판단하기 어렵습니다. "
         "예제를 더 모으거나 검증 파일을 따로 준비%s",

@@ -16,6 +16,17 @@ from finetuning.data.shapes.registry import flat_records
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_MISTAKES = (  # how the message of Python's reader begins, what it means
+    ("Expecting ':'", "키 뒤에 콜론(:)이 없습니다."),
+    ("Expecting ','", "쉼표나 닫는 괄호가 없습니다."),
+    ("Expecting property name", "키를 큰따옴표로 감싸지 않았거나, 마지막 값 뒤에 쉼표가 있습니다."),
+    ("Illegal trailing comma", "마지막 값 뒤에 쉼표가 있습니다."),
+    ("Expecting value", "값이 없거나, 문자열을 큰따옴표로 감싸지 않았습니다."),
+    ("Unterminated string", "큰따옴표가 닫히지 않았습니다."),
+    ("Extra data", "값이 끝난 뒤에 다른 글자가 있습니다(줄 끝의 쉼표 등)."),
+    ("Invalid control character", "문자열 안에 줄바꿈이나 탭이 그대로 있습니다. \\n, \\t로 쓰세요."),
+    ("Invalid \\", "잘못된 역슬래시(\\)가 있습니다. 역슬래시는 두 번(\\\\) 쓰세요."),
+)
 
 
 def read(file: TextFile) -> Source:
@@ -144,13 +155,11 @@ def _parse(text: str, where: str) -> Any:
             remedy="글자가 중간에 잘린 값인지 확인하고 고치세요.",
         ) from None
     except json.JSONDecodeError as error:
-        place = (
-            f"{where}, {error.lineno:,}번째 줄 {error.colno:,}번째 칸"
-            if "번째 줄" not in where
-            else f"{where} {error.colno:,}번째 칸"
-        )
+        is_line = "번째 줄" in where
+        column = min(error.pos, len(text.rstrip())) + 1 if is_line else error.colno
+        place = f"{where} {column:,}번째 칸" if is_line else f"{where}, {error.lineno:,}번째 줄 {column:,}번째 칸"
         raise DataError(
-            f"JSON 문법 오류입니다: {error.msg}", where=place, remedy="따옴표, 쉼표, 괄호의 짝을 확인하세요."
+            f"JSON 문법 오류입니다: {_mistake(error)}", where=place, remedy="따옴표, 쉼표, 괄호의 짝을 확인하세요."
         ) from None
     except (RecursionError, ValueError):
         raise DataError(
@@ -158,6 +167,13 @@ def _parse(text: str, where: str) -> Any:
             where=where,
             remedy="중첩되지 않은 객체의 목록으로 바꾸세요.",
         ) from None
+
+
+def _mistake(error: json.JSONDecodeError) -> str:
+    """Return what Python's reader of JSON found, in Korean where it is a usual mistake."""
+    if not error.doc[error.pos :].strip():
+        return "값이 끝나기 전에 끊겼습니다."
+    return next((said for start, said in _MISTAKES if error.msg.startswith(start)), error.msg)
 
 
 def _not_an_object(value: Any, where: str) -> DataError:
