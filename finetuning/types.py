@@ -66,6 +66,8 @@ class DenseTokens:
         groups: The maps of runs of rows of like length, in the order of the rows, each padded to its own longest, for
             attention on padded rows. Empty where all rows are one group.
         embeds: Whether an encoder's embeddings are looked up for the dense row, too.
+        firsts: Whether an encoder's last layer computes the first token of each sequence alone, since nothing reads the
+            others.
     """
 
     gather: torch.Tensor
@@ -79,6 +81,7 @@ class DenseTokens:
     made: dict[Any, Any] = field(default_factory=dict, compare=False)
     groups: tuple[DenseTokens, ...] = ()
     embeds: bool = False
+    firsts: bool = False
 
     def mapped(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> DenseTokens:
         """Return a copy with `convert` applied to each tensor, such as a move to another device."""
@@ -88,6 +91,7 @@ class DenseTokens:
         return DenseTokens(
             convert(self.gather), convert(self.spread), bounds, real, repeated, self.attend, self.multiple,
             self.is_filled, groups=tuple(group.mapped(convert) for group in self.groups), embeds=self.embeds,
+            firsts=self.firsts,
         )  # fmt: skip
 
     @property

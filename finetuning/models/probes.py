@@ -57,6 +57,8 @@ class Trial:
         Returns:
             Whether both hold.
         """
+        if self.found.shape != self.expected.shape:
+            return False
         if not torch.equal(self.found[self.first :], self.beside[self.first :]):
             return False
         error = (self.found - self.expected).float().norm()
@@ -93,43 +95,89 @@ def embeds_without_padding(model: PreTrainedModel, attend: Attend | None = None)
     return _encodes_alike(model, lambda mask: replace(dense_tokens(mask, attend), embeds=True))
 
 
-def _encodes_alike(model: PreTrainedModel, tokens_of: Callable[[torch.Tensor], DenseTokens]) -> bool:
-    """Return whether an encoder has the same hidden states on a dense row; tokens_of: makes the maps of a mask."""
+def reads_first_tokens(model: PreTrainedModel) -> bool:
+    """Return whether an encoder's head reads the first token of a text alone, so that its last layer need no other.
+
+    Heads of classifiers do. A layer cannot leave tokens out that normalises what it is given before attention.
+
+    Args:
+        model: The encoder with its head, as for drops_padding.
+
+    Returns:
+        Whether the trial passed.
+    """
     if not _has_plain_attention(model):
         return False
+
+    def logits(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        found: torch.Tensor = model(input_ids=ids, attention_mask=mask).logits
+        return found
+
+    def tokens_of(mask: torch.Tensor) -> DenseTokens:
+        return replace(dense_tokens(mask), firsts=True)
+
     if model.device.type == "meta":
-        return _claims_attention_backend(model) and layers_of(model) is not None and _fits(model, tokens_of)
+        return _claims_attention_backend(model) and layers_of(model) is not None and _fits(model, logits, tokens_of)
 
     def run() -> Trial:
-        padding = model.config.get_text_config().pad_token_id or 0
-        mask = torch.ones(3, 9, dtype=torch.long, device=model.device)
-        mask[0, 4:] = mask[2, 7:] = 0
-        ids = torch.arange(27, device=model.device).view(3, 9).remainder(model.config.get_text_config().vocab_size)
-        ids = torch.where(ids == padding, ids + 1, ids).masked_fill(mask == 0, padding)
-        others = ids.clone()
-        others[0, :4] = ids[0, :4].flip(0)
-
-        def hidden(ids: torch.Tensor) -> torch.Tensor:
-            states: torch.Tensor = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-            return states[mask == 1]
-
-        expected = hidden(ids)
+        ids, others, mask = _three_texts(model)
+        expected = logits(ids, mask)
         with without_padding(model, tokens_of(mask)):
-            return Trial(expected, hidden(ids), hidden(others), first=4)
+            return Trial(expected, logits(ids, mask), logits(others, mask), first=1)
 
     return _succeeds(model, run)
 
 
-def _fits(model: PreTrainedModel, tokens_of: Callable[[torch.Tensor], DenseTokens]) -> bool:
-    """Return whether an encoder on the meta device takes a dense row by its shapes."""
+def _encodes_alike(model: PreTrainedModel, tokens_of: Callable[[torch.Tensor], DenseTokens]) -> bool:
+    """Return whether an encoder has the same hidden states on a dense row; tokens_of: makes the maps of a mask."""
+    if not _has_plain_attention(model):
+        return False
+
+    def states(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        found: torch.Tensor = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return found
+
+    if model.device.type == "meta":
+        return _claims_attention_backend(model) and layers_of(model) is not None and _fits(model, states, tokens_of)
+
+    def run() -> Trial:
+        ids, others, mask = _three_texts(model)
+        expected = states(ids, mask)[mask == 1]
+        with without_padding(model, tokens_of(mask)):
+            found, beside = states(ids, mask)[mask == 1], states(others, mask)[mask == 1]
+        return Trial(expected, found, beside, first=int(mask[0].sum()))
+
+    return _succeeds(model, run)
+
+
+def _three_texts(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return ids of three texts, ids in which the first text is another, and their mask: (3, 9) each."""
+    padding = model.config.get_text_config().pad_token_id or 0
+    mask = torch.ones(3, 9, dtype=torch.long, device=model.device)
+    mask[0, 4:] = mask[2, 7:] = 0
+    ids = torch.arange(27, device=model.device).view(3, 9).remainder(model.config.get_text_config().vocab_size)
+    ids = torch.where(ids == padding, ids + 1, ids).masked_fill(mask == 0, padding)
+    others = ids.clone()
+    others[0, :4] = ids[0, :4].flip(0)
+    return ids, others, mask
+
+
+def _fits(
+    model: PreTrainedModel,
+    read: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor],
+    tokens_of: Callable[[torch.Tensor], DenseTokens],
+) -> bool:
+    """Return whether what is read of an encoder on the meta device has the same shape on a dense row."""
     mask = torch.ones(2, 3, dtype=torch.long)
-    mask[1, 2] = 0
+    tokens = tokens_of(mask).mapped(lambda tensor: tensor.to(model.device))
+    ids = torch.zeros_like(mask, device=model.device)
     try:
-        with torch.no_grad(), without_padding(model, tokens_of(mask).mapped(lambda tensor: tensor.to(model.device))):
-            model.base_model(input_ids=torch.zeros_like(mask, device=model.device))
+        with torch.no_grad():
+            expected = read(ids, None)
+            with without_padding(model, tokens):
+                return read(ids, None).shape == expected.shape
     except REFUSALS:
         return False
-    return True
 
 
 def attends_within_sequences(model: PreTrainedModel, max_length: int, attend: Attend | None = None) -> bool:

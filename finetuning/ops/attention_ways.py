@@ -28,7 +28,7 @@ class Call:
 
     Attributes:
         module: The attention module, for its number of queries' heads to a key's head.
-        query: Shape (real tokens, heads, width).
+        query: Shape (real tokens, heads, width), or (sequences, heads, width), of the first token of each.
         key, value: Shape (real tokens, heads of keys, width).
         sequences: Where the sequences are in the row. Without a mask of real tokens attention is causal.
         dropout: Probability that a weight is dropped.
@@ -45,6 +45,11 @@ class Call:
     dropout: float = 0.0
     scaling: float | None = None
     window: int | None = None
+
+    @property
+    def is_of_firsts(self) -> bool:
+        """Whether only the first tokens of sequences ask; where those are all tokens, it is the same."""
+        return len(self.query) != len(self.key)
 
     @property
     def is_causal(self) -> bool:
@@ -79,13 +84,17 @@ def padded(call: Call) -> torch.Tensor:
     if not groups:
         return _padded_alike(call)
     sizes = [group.length for group in groups]
-    sizes.append(call.sequences.length - sum(sizes))  # what fills the row up, which nothing reads
-    *parts, (filling, _, _) = zip(*(tensor.split(sizes) for tensor in (call.query, call.key, call.value)), strict=True)
+    asked = [len(group.spread) for group in groups] if call.is_of_firsts else sizes
+    queries, keys, values = (
+        tensor[: sum(lengths)].split(lengths)
+        for tensor, lengths in ((call.query, asked), (call.key, sizes), (call.value, sizes))
+    )
     attended = [
         _padded_alike(replace(call, query=query, key=key, value=value, sequences=group))
-        for group, (query, key, value) in zip(groups, parts, strict=True)
+        for query, key, value, group in zip(queries, keys, values, groups, strict=True)
     ]
-    return torch.cat([*attended, attended[0].new_zeros(filling.shape)])
+    filling = len(call.query) - sum(asked)  # what fills the row up, which nothing reads
+    return torch.cat([*attended, attended[0].new_zeros(filling, *attended[0].shape[1:])])
 
 
 def _padded_alike(call: Call) -> torch.Tensor:
@@ -102,7 +111,8 @@ def _padded_alike(call: Call) -> torch.Tensor:
         rows = to_padded(tensor.flatten(1), sequences)
         return rows.view(*rows.shape[:2], *tensor.shape[1:]).transpose(1, 2)
 
-    rows, mask = (spread(call.query), spread(call.key), spread(call.value)), sequences.real
+    query = call.query[:, :, None] if call.is_of_firsts else spread(call.query)
+    rows, mask = (query, spread(call.key), spread(call.value)), sequences.real
     if call.window is not None:
         mask, is_causal = _near(call.longest, call.window, sequences), False
     elif sequences.is_whole:
@@ -115,6 +125,8 @@ def _padded_alike(call: Call) -> torch.Tensor:
         attended, _weights = sdpa_attention_forward(
             call.module, *rows, mask, dropout=call.dropout, scaling=call.scaling, is_causal=is_causal
         )
+    if call.is_of_firsts:
+        return attended[:, 0]
     return to_dense(attended.flatten(2), sequences).view(-1, *attended.shape[2:])
 
 

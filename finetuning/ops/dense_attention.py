@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from finetuning.ops.attention_ways import Attend, Call, padded
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
+_KEYS_AND_VALUES = (
+    ("key", "value"),
+    ("k_lin", "v_lin"),
+    ("k_proj", "v_proj"),
+)  # names in encoders
 _ATTENTION = "within-sequences"  # key of _attend_within_sequences in transformers' AttentionInterface
 
 
@@ -197,7 +203,8 @@ def _dense_layers(model: PreTrainedModel, tokens: DenseTokens) -> list[Removable
         return ((dense, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": dense})
 
     def leave(_module: torch.nn.Module, _args: Any, output: Any) -> Any:
-        output.last_hidden_state = to_padded(output.last_hidden_state.squeeze(0), tokens)
+        states = output.last_hidden_state.squeeze(0)
+        output.last_hidden_state = states[:, None] if tokens.firsts else to_padded(states, tokens)
         return output
 
     def look_up(_module: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
@@ -205,6 +212,7 @@ def _dense_layers(model: PreTrainedModel, tokens: DenseTokens) -> list[Removable
 
     tables = _tables_before(model, encoder) if tokens.embeds else []
     return [
+        *(_first_tokens(encoder, tokens) if tokens.firsts else []),
         *(table.register_forward_pre_hook(look_up) for table in tables),
         encoder.register_forward_pre_hook(enter, with_kwargs=True),
         encoder.register_forward_hook(leave),
@@ -218,6 +226,46 @@ def _tables_before(model: PreTrainedModel, encoder: torch.nn.Module) -> list[tor
     inside = set(encoder.modules())
     tables = [module for module in model.base_model.modules() if isinstance(module, torch.nn.Embedding)]
     return [table for table in tables if table not in inside]
+
+
+def _first_tokens(encoder: torch.nn.Module, tokens: DenseTokens) -> list[RemovableHandle]:
+    """Hook an encoder's last layer so that it computes the first token of each sequence, by keys and values of all.
+
+    The layer shapes keys and values as it does what it is given. So it gets some of them in their place, and the
+    attention function the true ones, as its `read` argument. Gradient checkpointing may run the layer again without
+    the hook before it, which is why what that one has made is kept.
+    """
+    import torch
+
+    layer = next(child for child in encoder.children() if isinstance(child, torch.nn.ModuleList))[-1]
+    named = [(name.rsplit(".", 1)[-1], module) for name, module in layer.named_modules()]
+    found = [[module for name, module in named if name in pair] for pair in _KEYS_AND_VALUES]
+    parts = next((modules for modules in found if len(modules) == 2), None)
+    if parts is None:
+        raise TypeError("it is not known what computes this layer's keys and values")
+    firsts, given, read = tokens.spread[:, 0], dict[str, torch.Tensor](), dict[str, torch.Tensor]()
+
+    def enter(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given["all"] = args[0] if args else kwargs["hidden_states"]
+        if given["all"].shape[1] != tokens.length:
+            raise TypeError("this layer computes more than once")
+        given["first"] = given["all"][:, firsts]
+        kwargs = {**kwargs, "read": read}
+        return ((given["first"], *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": given["first"]})
+
+    def read_all(_module: torch.nn.Module, args: tuple[Any, ...]) -> Any:
+        if args[0] is not given["first"]:
+            raise TypeError("this layer's keys and values are not computed of what it is given")
+        return (given["all"],)
+
+    def keep(name: str, _module: torch.nn.Module, _args: Any, output: torch.Tensor) -> torch.Tensor:
+        read[name] = output[0]
+        return output[:, : len(firsts)]
+
+    hooks = [layer.register_forward_pre_hook(enter, with_kwargs=True)]
+    for kept, module in zip(("key", "value"), parts, strict=True):
+        hooks += [module.register_forward_pre_hook(read_all), module.register_forward_hook(partial(keep, kept))]
+    return hooks
 
 
 def layers_of(model: PreTrainedModel) -> torch.nn.Module | None:
@@ -235,14 +283,18 @@ def layers_of(model: PreTrainedModel) -> torch.nn.Module | None:
 def _attend_within_sequences(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None,
-    *, sequences: DenseTokens, sliding_window: int | None = None, **_: Any,
+    *, sequences: DenseTokens, sliding_window: int | None = None, read: dict[str, torch.Tensor] | None = None,
+    **_: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """Attend within each sequence, in its way. The signature is that of transformers' AttentionInterface.
 
-    Shapes: (1, heads, tokens, width) → (1, tokens, heads, width).
+    Shapes: (1, heads, tokens, width) → (1, tokens, heads, width); `read`: keys and values to take,
+    (tokens, width of all heads).
     """
     is_cut_short = _is_cut_short(module, sequences.spread.shape[1], sliding_window)
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if read is not None:  # see _first_tokens
+        key, value = (read.pop(name).unflatten(-1, (-1, query.shape[-1])) for name in ("key", "value"))
     window = sliding_window if is_cut_short else None
     call = Call(module, query, key, value, sequences, dropout, scaling, window)
     attend: Attend = sequences.attend or padded

@@ -19,7 +19,13 @@ import numpy as np
 
 from finetuning.models.attention import AttentionWay
 from finetuning.models.attention_trial import usable_way
-from finetuning.models.probes import attends_within_sequences, drops_padding, embeds_without_padding, isolates
+from finetuning.models.probes import (
+    attends_within_sequences,
+    drops_padding,
+    embeds_without_padding,
+    isolates,
+    reads_first_tokens,
+)
 from finetuning.ops.attention_ways import Attend, flash
 from finetuning.ops.dense_attention import branching_tokens, causal_tokens, dense_tokens, filled_tokens, grouped_tokens
 from finetuning.tasks.base import Task
@@ -156,11 +162,17 @@ class Dense(Padded):
         return dataclasses.replace(batch, dense=dataclasses.replace(tokens, embeds=self.embeds))
 
 
+@dataclass(frozen=True)
 class Grouped(Dense):
     """A dense row for which attention on padded rows pads groups of rows of like length.
 
     So texts of all lengths may share a micro-batch, in which products of matrices are larger.
+
+    Attributes:
+        firsts: Whether the last layer computes each text's first token alone, since the head reads no other.
     """
+
+    firsts: bool = False
 
     def cut(self, indices: np.ndarray, lengths: np.ndarray, token_budget: int) -> list[Cut]:
         """Cut examples into micro-batches within a budget of real tokens, and four times as many padded ones."""
@@ -170,7 +182,8 @@ class Grouped(Dense):
     def _maps(self, batch: Batch) -> DenseTokens:
         mask = batch.inputs["attention_mask"]
         groups = runs_of_like_length(mask.sum(1).numpy(), _real(COST_ON_CPU))
-        return grouped_tokens(mask, groups, self.multiple) if len(groups) > 1 else super()._maps(batch)
+        tokens = grouped_tokens(mask, groups, self.multiple) if len(groups) > 1 else super()._maps(batch)
+        return dataclasses.replace(tokens, firsts=self.firsts)
 
 
 class Filled(Dense):
@@ -295,7 +308,8 @@ def choose_layout(
         embeds = embeds_without_padding(model, way.attend)
         is_on_cpu = card.capability is None and cost in (COST_ON_CPU, FEWEST)  # groups were measured there alone
         if way.attend is None and is_on_cpu and not task.settings.training.torch_compile:  # compiled for one group
-            return Grouped(cost * _REAL_FOR_EMBEDDED, max_length, way, multiple, embeds)
+            firsts = reads_first_tokens(model)
+            return Grouped(cost * _REAL_FOR_EMBEDDED, max_length, way, multiple, embeds, firsts)
         kind = Filled if way.attend is flash else Dense
         return kind(_real(cost), max_length, way, multiple, embeds)
     return Padded(cost, max_length)

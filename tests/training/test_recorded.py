@@ -198,7 +198,7 @@ def test_a_run_whose_passes_are_recorded(
         return recorders[-1]
 
     flags = [*flags_for(task), "--set", "logging.log_steps=1"]
-    monkeypatch.setattr(layouts, "Grouped", layouts.Filled)
+    monkeypatch.setattr(layouts, "Grouped", lambda *settings: layouts.Filled(*settings[:-1]))  # as on a GPU
     monkeypatch.setattr(step, "CudaGraphs", recorder)
     monkeypatch.setattr(step, "are_recorded", lambda settings, *_: settings.training.cuda_graphs)
     run_train([*flags, "--output_dir", str(tmp_path / "plain"), "--set", "training.cuda_graphs=false"], StopAfter())

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from finetuning.config.schema import Settings
-from finetuning.models.probes import drops_padding, embeds_without_padding
+from finetuning.models.probes import drops_padding, embeds_without_padding, reads_first_tokens
 from finetuning.ops.dense_attention import dense_tokens, without_padding
 from finetuning.tasks.registry import find_task
 from finetuning.training.ahead import ReadyWindow, planned_ahead
@@ -54,7 +54,10 @@ def test_outputs_and_gradients_are_those_of_padded_rows(kind: str, head: str) ->
     real = inputs["attention_mask"] == 1
     found, tokens = [], dense_tokens(inputs["attention_mask"], multiple=32)
     looks_up = kind != "distilbert"  # its embeddings count positions by what was looked up
-    for dense in (None, tokens, *([replace(tokens, embeds=True)] if looks_up else [])):
+    reads_first = head == "AutoModelForSequenceClassification" and kind != "albert"  # whose layers are one
+    ways = [tokens, *([replace(tokens, embeds=True)] if looks_up else [])]
+    ways += [replace(ways[-1], firsts=True)] if reads_first else []
+    for dense in (None, *ways):
         model.zero_grad()
         with without_padding(model, dense):
             logits = HEADS[head](model(**inputs), real)
@@ -65,9 +68,10 @@ def test_outputs_and_gradients_are_those_of_padded_rows(kind: str, head: str) ->
     for padded, *unpadded in zip(*found, strict=True):
         scale = max(1.0, float(padded.detach().abs().max()))
         assert all(float((padded - other).detach().abs().max()) <= 1e-5 * scale for other in unpadded)
-    assert (drops_padding(model), embeds_without_padding(model)) == (True, looks_up)
+    trials = (drops_padding, embeds_without_padding, reads_first_tokens)
+    assert [trial(model) for trial in trials] == [True, looks_up, reads_first]
     model.to("meta")  # as `plan` and the estimate ask it
-    assert (drops_padding(model), embeds_without_padding(model)) == (True, looks_up)
+    assert [trial(model) for trial in trials] == [True, looks_up, reads_first]
 
 
 def test_layers_and_embeddings_compute_no_padding() -> None:
@@ -84,19 +88,44 @@ def test_layers_and_embeddings_compute_no_padding() -> None:
     assert seen == [(5, 17), (1, 46), (1, 46), (1, 46), (5, 17), (5, 17)]
 
 
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_the_last_layer_of_a_classifier_computes_first_tokens_alone(adapter: str) -> None:
+    """Its head reads no other; keys and values are those of all tokens, also where an adapter adds to them."""
+    from peft import LoraConfig, inject_adapter_in_model
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(0)
+    model: Any = AutoModelForSequenceClassification.from_config(config_of("bert")).eval()
+    inputs, seen = inputs_of(pairs=False), []
+    layers = model.bert.encoder.layer
+    if adapter == "lora":
+        parts = ["query", "key", "value", "dense"]
+        inject_adapter_in_model(LoraConfig(target_modules=parts, init_lora_weights=False), model)
+    layout = choose_layout(find_task(Settings()), model, 64)
+    assert isinstance(layout, Grouped) and layout.firsts
+    for layer in layers:
+        layer.intermediate.register_forward_hook(lambda _m, _i, out: seen.append(tuple(out.shape[:2])))
+    with without_padding(model, replace(dense_tokens(inputs["attention_mask"]), firsts=True)):
+        found = model(**inputs).logits
+    assert seen == [(1, 46), (1, 5)]
+    torch.testing.assert_close(found, model(**inputs).logits)
+
+
 def test_gradient_checkpointing_runs_without_padding_too() -> None:
     from transformers import AutoModelForSequenceClassification
 
     inputs, gradients = inputs_of(pairs=False), []
-    for checkpoints in (False, True):
+    tokens = dense_tokens(inputs["attention_mask"])
+    for checkpoints, dense in ((False, tokens), (True, tokens), (True, replace(tokens, embeds=True, firsts=True))):
         torch.manual_seed(0)
         model = AutoModelForSequenceClassification.from_config(config_of("bert")).train()
         if checkpoints:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        with without_padding(model, dense_tokens(inputs["attention_mask"])):
+        with without_padding(model, dense):
             model(**inputs).logits.sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    torch.testing.assert_close(*gradients)
+    for found in gradients[1:]:
+        torch.testing.assert_close(found, gradients[0])
 
 
 def test_texts_of_all_lengths_are_one_micro_batch_whose_attention_pads_those_of_like_length() -> None:
