@@ -141,6 +141,10 @@ def test_reasons_for_an_unreadable_file_are_distinguished(tmp_path: Path) -> Non
         ("data:\n  text_column: 리뷰: 내용\n", "콜론"),
         ("data:\n  label_map: {가: 나\n", "닫는 괄호"),
         ('data:\n  text_column: "리뷰\n', "닫는 따옴표"),
+        ('data:\n  sources: "C:\\리뷰"\n', "역슬래시"),
+        ("model:\n  name: a\n  adapter\n", "윗줄에 콜론(:)이 없습니다"),
+        ("data:\n  sources: [가, 나]]\n", "닫는 괄호가 더 있거나"),
+        (" data:\n  seed: 1\nmodel:\n  name: a\n", "첫 줄과 맞지 않습니다"),
     ],
 )
 def test_usual_mistakes_in_yaml_are_named_in_korean(tmp_path: Path, text: str, said: str) -> None:

@@ -16,12 +16,24 @@ from finetuning.files import similar_name
 _LONGEST = 1 << 20  # characters; the longest settings file has some hundred lines
 _MISTAKES = (  # how PyYAML's message begins, what it means
     ("found character '\\t'", "들여쓰기에 탭이 있습니다. 탭을 공백으로 바꾸세요."),
+    (
+        "found unknown escape character",
+        "큰따옴표 안에 역슬래시(\\)가 있습니다. 역슬래시를 두 번 쓰거나 작은따옴표로 감싸세요.",
+    ),
+    ("could not find expected ':'", "바로 윗줄에 콜론(:)이 없습니다."),
+    ("sequence entries are not allowed", "목록의 '-'가 키와 같은 줄에 있습니다. 다음 줄에 쓰세요."),
+    ("expected '<document start>'", "들여쓰기가 첫 줄과 맞지 않습니다."),
+    ("expected the node content", "값의 자리에 쉼표나 닫는 괄호가 있습니다."),
+    ("expected alphabetic or numeric character", "특수 문자로 시작하는 값에 따옴표가 없습니다."),
     ("found character", "특수 문자로 시작하는 값에 따옴표가 없습니다."),
     ("found undefined alias", "특수 문자로 시작하는 값에 따옴표가 없습니다."),
     ("mapping values are not allowed", "콜론(:)이 든 값에 따옴표가 없거나, 윗줄에 콜론이 없습니다."),
     ("found unexpected end of stream", "닫는 따옴표가 없습니다."),
     ("expected ',' or", "닫는 괄호나 쉼표가 없습니다."),
-    ("expected <block end>", "들여쓰기가 윗줄과 맞지 않거나, 따옴표로 감싼 값 뒤에 다른 글자가 있습니다."),
+    (
+        "expected <block end>",
+        "들여쓰기가 윗줄과 맞지 않거나, 닫는 괄호가 더 있거나, 따옴표로 감싼 값 뒤에 다른 글자가 있습니다.",
+    ),
 )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # vocabulary of 250,000 pieces, say, leaves a hole in the heap that is cut up: the peaks of gemma3-270m and of e5-small
 # rose by a tenth and more.
 _MAPPED_IF_SHORT, _MAPPED = 2**20, 2**27
+_MOST_MAPPED_OF_OLD = 2**25  # the most that glibc took before it took any
 _KEPT_IF_SHORT, _KEPT = 2**26, 2**31 - 1  # free bytes at the heap's end above which glibc gives them back
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
@@ -76,9 +77,14 @@ def keep_freed_blocks() -> None:
 
 
 def _set_heap(mapped: int, kept: int) -> None:
-    """Set from which size on glibc maps blocks, and how many free bytes it keeps at the heap's end."""
+    """Set from which size on glibc maps blocks, and how many free bytes it keeps at the heap's end.
+
+    Some versions refuse to keep blocks of more than 32 MiB in the heap. The second setting ends glibc's own search for
+    the first one, so that one is set in any case.
+    """
     if sys.platform == "linux" and (mallopt := _c_function("mallopt")) is not None:
-        mallopt(_M_MMAP_THRESHOLD, mapped)
+        if not mallopt(_M_MMAP_THRESHOLD, mapped):
+            mallopt(_M_MMAP_THRESHOLD, min(mapped, _MOST_MAPPED_OF_OLD))
         mallopt(_M_TRIM_THRESHOLD, kept)
 
 

@@ -33,8 +33,9 @@ def import_models() -> None:
     reader = "create_import_structure_from_path"
     if "transformers.models" in sys.modules or not hasattr(import_utils, reader):  # transformers promises no such name
         return
-    known = getattr(import_utils, reader)(Path(transformers.__file__).parent / "models")
-    with _replaced(import_utils, reader, lambda path: known):
+    read, folder = getattr(import_utils, reader), Path(transformers.__file__).parent / "models"
+    known = read(folder)
+    with _replaced(import_utils, reader, lambda path: known if Path(path) == folder else read(path)):
         import transformers.models
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # measured at 0.05, and wrong positions at 0.8.
 ROUNDING = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.2, torch.float16: 0.2}
 # Errors of a forward pass if an architecture does not support the method under trial.
-REFUSALS = (TypeError, ValueError, KeyError, AttributeError, RuntimeError)
+REFUSALS = (TypeError, ValueError, LookupError, AttributeError, RuntimeError)
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,7 @@ def _padded_alike(call: Call) -> torch.Tensor:
     rows, mask = (query, spread(call.key), spread(call.value)), sequences.real
     if call.window is not None:
         mask, is_causal = _near(call.longest, call.window, sequences), False
+        mask = mask[:, :, :1] if call.is_of_firsts else mask
     elif sequences.is_whole:
         mask = None
     if is_causal and _is_quicker_by_products(call):

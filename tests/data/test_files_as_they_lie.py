@@ -193,6 +193,9 @@ SHAPES = {
     "commas of one column that are not quoted": Shape(
         text("a.csv", "text\n안녕, 반가워\n좋다\n"), refused=("열이 1개여야 하는데 2개입니다", "2번째 줄")
     ),
+    "a comma in each row of one column": Shape(
+        text("a.csv", "text\n안녕, 반가워\n그래, 좋아\n"), refused=("그 값을 큰따옴표로 감싸세요", "1번째 줄")
+    ),
     "separators at the end of rows": Shape(text("a.csv", csv_of(ROWS).replace("정\n", "정,\n")), {"train": ROWS}),
     "Excel's sep= line": Shape(text("a.csv", "sep=;\n" + csv_of(ROWS, ";")), {"train": ROWS}, ("sep=;", "1번째 줄")),
     "Excel's sep= line, tabs": Shape(

@@ -19,7 +19,7 @@ memory = MemoryManager(settings, torch.device("cpu"), 128)
 exec(sys.argv[1])
 
 def step():
-    blocks = [torch.ones(2**20 * megabytes // 4) for megabytes in (2, 40, 3, 60)]
+    blocks = [torch.ones(2**20 * megabytes // 4) for megabytes in (2, 30, 3, 31, 30)]
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -34,7 +34,7 @@ print((faults() - before) * resource.getpagesize() / 10 / 2**20)
 
 
 def megabytes_mapped_anew(prepare: str) -> float:
-    """MiB a step whose pages the kernel made anew, of 105 that it allocates and frees, after `prepare`."""
+    """MiB a step whose pages the kernel made anew, of 96 that it allocates and frees, after `prepare`."""
     words = [sys.executable, "-c", CODE, prepare]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return float(done.stdout)
@@ -43,5 +43,5 @@ def megabytes_mapped_anew(prepare: str) -> float:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the heap's settings are glibc's")
 def test_a_step_allocates_what_the_last_one_freed_unless_memory_is_short() -> None:
     assert megabytes_mapped_anew("memory.keep_freed_blocks()") < 5
-    assert megabytes_mapped_anew("memory.shrink(64, 2); memory.keep_freed_blocks()") > 90
-    assert megabytes_mapped_anew("memory.keep_freed_blocks(); memory.shrink(64, 2)") > 90
+    assert megabytes_mapped_anew("memory.shrink(64, 2); memory.keep_freed_blocks()") > 80
+    assert megabytes_mapped_anew("memory.keep_freed_blocks(); memory.shrink(64, 2)") > 80

@@ -73,13 +73,22 @@ def check_columns(columns: Sequence[str], where: str) -> None:
         )
 
 
-def titled(title: str, where: str) -> DataError:
-    """Return the error for a table with a title above the names of its columns; `where` is the title's line."""
+def titled(title: str, where: str, remedy: str = "") -> DataError:
+    """Return the error for a table with a title above the names of its columns.
+
+    Args:
+        title: What the first line says.
+        where: That line, as messages name it.
+        remedy: What else may help in a file of this format.
+
+    Returns:
+        The error.
+    """
     return DataError(
         f"첫 줄이 열 이름이 아니라 제목으로 보입니다: {title[:30]}",
         where=where,
         remedy="열 이름이 있는 줄이 맨 위에 오도록 그 위의 줄을 지우세요. "
-        "제목이 아니라 열 이름이면, 값이 있는 열마다 첫 줄에 이름을 쓰세요.",
+        f"제목이 아니라 열 이름이면, 값이 있는 열마다 첫 줄에 이름을 쓰세요.{remedy}",
     )
 
 

@@ -75,7 +75,8 @@ def _read(file: TextFile, dialect: _Dialect, notes: Sequence[str]) -> Source:
         )
     named = _named_columns(names)
     if named == 1 and _is_a_table(first):
-        raise titled(names[0], f"{path}, {line:,}번째 줄")
+        quotes = " 열이 하나이고 값에 쉼표가 있으면, 그 값을 큰따옴표로 감싸세요." if dialect.delimiter == "," else ""
+        raise titled(names[0], f"{path}, {line:,}번째 줄", quotes)
     columns = dict(enumerate(names[:named]))
     told = [*notes]
     if len(columns) > 1 and names[0] in _INDEX_NAMES and all(fields[0].strip().isdecimal() for fields in first):

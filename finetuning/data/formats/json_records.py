@@ -18,10 +18,10 @@ SUFFIXES = (".json", ".jsonl", ".ndjson")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _MISTAKES = (  # how the message of Python's reader begins, what it means
     ("Expecting ':'", "키 뒤에 콜론(:)이 없습니다."),
-    ("Expecting ','", "쉼표나 닫는 괄호가 없습니다."),
+    ("Expecting ','", '쉼표나 닫는 괄호가 없거나, 문자열 안의 큰따옴표를 \\"로 쓰지 않았습니다.'),
     ("Expecting property name", "키를 큰따옴표로 감싸지 않았거나, 마지막 값 뒤에 쉼표가 있습니다."),
     ("Illegal trailing comma", "마지막 값 뒤에 쉼표가 있습니다."),
-    ("Expecting value", "값이 없거나, 문자열을 큰따옴표로 감싸지 않았습니다."),
+    ("Expecting value", '값이 없거나(마지막 값 뒤의 쉼표 등), 문자열을 곧은 큰따옴표(")로 감싸지 않았습니다.'),
     ("Unterminated string", "큰따옴표가 닫히지 않았습니다."),
     ("Extra data", "값이 끝난 뒤에 다른 글자가 있습니다(줄 끝의 쉼표 등)."),
     ("Invalid control character", "문자열 안에 줄바꿈이나 탭이 그대로 있습니다. \\n, \\t로 쓰세요."),
