@@ -23,7 +23,7 @@ _MISTAKES = (  # how PyYAML's message begins, what it means
     ("could not find expected ':'", "바로 윗줄에 콜론(:)이 없습니다."),
     ("sequence entries are not allowed", "목록의 '-'가 키와 같은 줄에 있습니다. 다음 줄에 쓰세요."),
     ("expected '<document start>'", "들여쓰기가 첫 줄과 맞지 않습니다."),
-    ("expected the node content", "값의 자리에 쉼표나 닫는 괄호가 있습니다."),
+    ("expected the node content", "값이 있어야 할 자리에 쉼표나 닫는 괄호가 있습니다."),
     ("expected alphabetic or numeric character", "특수 문자로 시작하는 값에 따옴표가 없습니다."),
     ("found character", "특수 문자로 시작하는 값에 따옴표가 없습니다."),
     ("found undefined alias", "특수 문자로 시작하는 값에 따옴표가 없습니다."),

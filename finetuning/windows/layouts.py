@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 # eighth of a real one there, so one more micro-batch, or one more group of rows within it, has to save eight times as
 # much padding. Measured on BERT-base in bfloat16 on a CPU.
 _REAL_FOR_PADDED = 8
-# An encoder's embeddings run on padded rows whatever its attention does. On BERT-base on a CPU, four places in five
+# Embeddings that are not looked up for the dense row run on padded rows. On BERT-base on a CPU, four places in five
 # padding took 2% of a step's time and no memory at its peak; on e5-small one long text among short ones took 5%.
 _REAL_FOR_EMBEDDED = 64
 _EMBEDDED = 4
