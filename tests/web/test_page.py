@@ -131,6 +131,7 @@ def trained(context: Any, board: Board) -> str:
     open_tab(page, "3. 학습")
     page.wait_for_selector("#train-command code")
     page.get_by_text("설정 바꾸기").click()
+    wait_for_settings(page)
     for key, value in (("training-epochs", "2"), ("data-batch_size", "8"), ("data-max_length", "32")):
         page.fill(f"#{key} :is(input, textarea)", value)
     page.fill("#train-key input", "model.adapter.method")
@@ -170,7 +171,7 @@ def test_runs_wait_their_turn_and_go_on_after_the_page_was_closed(page: Any, con
     open_tab(page, "2. 모델")
     page.get_by_label("klue/roberta-small").click()  # of the hub, which cannot be reached
     open_tab(page, "3. 학습")
-    page.wait_for_selector("#train-command code >> text=klue/roberta-small")
+    wait_for_command(page, "klue/roberta-small")
     page.click("#train-start")
     page.wait_for_selector("#train-live >> text=차례를 기다립니다")
     watch(page, "끝없는-학습")
@@ -202,6 +203,7 @@ def start_run(page: Any, name: str, epochs: str) -> None:
     open_tab(page, "3. 학습")
     page.uncheck("#train-preset input")
     page.get_by_text("설정 바꾸기").click()
+    wait_for_settings(page)
     page.fill("#training-epochs :is(input, textarea)", epochs)
     page.wait_for_selector("#train-command code:not(:has-text('training.preset'))")
     page.wait_for_selector(f"#train-command code >> text=--epochs {epochs}")
@@ -391,9 +393,10 @@ def test_the_whole_job_by_the_keyboard_while_answers_come_late(context: Any, boa
     page.wait_for_selector("#train-command code")
     retype(page, "#train-name :is(input, textarea)", "손으로-쓴-이름")
     press(page, "#train-settings > button")
+    wait_for_settings(page)
     retype(page, "#training-epochs :is(input, textarea)", "10000")
-    page.wait_for_selector("#train-command code >> text=--epochs 10000")
-    page.wait_for_selector("#train-command code >> text=손으로-쓴-이름")
+    wait_for_command(page, "--epochs 10000")
+    wait_for_command(page, "손으로-쓴-이름")
     press(page, "#train-start")
     page.wait_for_selector("#train-stop:not([disabled])", timeout=_LONG_MS)
     press(page, "#train-stop")
@@ -421,18 +424,33 @@ def test_what_is_chosen_stays_when_the_focus_passes_by(page: Any) -> None:
     page.wait_for_selector("#data-found table")
     open_tab(page, "3. 학습")
     page.get_by_text("설정 바꾸기").click()
+    wait_for_settings(page)
     page.fill("#train-name :is(input, textarea)", "내-이름")
     page.fill("#data-max_length :is(input, textarea)", "48")
-    page.wait_for_selector("#train-command code >> text=--max_length 48")
+    wait_for_command(page, "--max_length 48")
     open_tab(page, "1. 데이터")
     tab_to(page, "#next-1")  # past all lists
     page.keyboard.press("Enter")
     tab_to(page, "#next-2")
     page.keyboard.press("Enter")
     page.fill("#data-batch_size :is(input, textarea)", "4")  # is answered behind what the focus has asked for
-    page.wait_for_selector("#train-command code >> text=--batch_size 4")
+    wait_for_command(page, "--batch_size 4")
     command = page.inner_text("#train-command code")
     assert "--max_length 48" in command and "내-이름" in command
+
+
+def wait_for_settings(page: Any) -> None:
+    """Wait until the opened boxes stand still: a frame after they appeared Gradio empties them once more."""
+    page.click("#training-epochs label", trial=True)
+
+
+def wait_for_command(page: Any, words: str) -> None:
+    """Wait until the command that is shown has some words."""
+    try:
+        page.wait_for_selector(f"#train-command code >> text={words}")
+    except Exception as error:
+        boxes = page.eval_on_selector_all("#train-settings textarea", "all => all.map(one => one.value)")
+        raise AssertionError(f"not in {page.inner_text('#train-command')!r}; the boxes have {boxes}") from error
 
 
 def press(page: Any, selector: str) -> None:
@@ -514,13 +532,14 @@ def test_a_wrong_column_value_and_path_are_told_of_in_place(page: Any) -> None:
     open_tab(page, "3. 학습")
     page.wait_for_selector("#train-command code")
     page.get_by_text("설정 바꾸기").click()
+    wait_for_settings(page)
     epochs = page.locator("#training-epochs").locator("input, textarea")
     for wrong in ("x", "1.5", "-1"):
         epochs.fill(wrong)
         page.wait_for_selector(f"#train-command .problem >> text={wrong}")
         assert "training.epochs" in page.inner_text("#train-command")
     epochs.fill("2")
-    page.wait_for_selector("#train-command code >> text=--epochs 2")
+    wait_for_command(page, "--epochs 2")
     open_tab(page, "1. 데이터")
     page.get_by_text("다른 방법").click()
     path = page.locator("#data-path").locator("input, textarea")
