@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from exceptions import ModelError, ResourceError, SettingsError, StopRequested
 from finetuning.config.schema import TrainingSettings
 from finetuning.device.loss_scale import LossScale
 from finetuning.inference.evaluator import Evaluator
+from finetuning.ops import head_gradient
 from finetuning.training.best_model import BestModel
 from finetuning.training.results import StepResult, sums_and_norms
 from finetuning.training.schedules import schedule_of
@@ -38,6 +39,22 @@ def test_gradient_of_a_window_is_the_same_for_every_cut(
         cut = gradient_at(manager, window, budget)
         error = float((cut - whole).norm() / whole.norm())
         assert error <= tolerance
+
+
+@pytest.mark.parametrize("task_name", ["text-generation", "fill-mask"])
+def test_a_heads_gradient_that_is_computed_later_is_the_same_for_every_cut(
+    model_of: Callable[[str], Path], tmp_path: Path, task_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's weight is the embedding's, too."""
+    manager = make_manager(model_of(task_name), tmp_path, task_name, torch.float64)
+    manager.task.scores.fit_model(manager.model, manager.tokenizer)
+    window = Window(0, 0, np.arange(8))
+    expected = gradient_at(manager, window, 10**6)
+    monkeypatch.setattr(head_gradient, "_LARGE", 0)
+    manager.prepare()
+    assert any(isinstance(part, head_gradient.LaterGradient) for part in manager.stepper.late)
+    for budget in (1, 64, 10**6):
+        torch.testing.assert_close(gradient_at(manager, window, budget), expected, rtol=1e-7, atol=1e-9)
 
 
 def test_gradient_of_a_window_is_that_of_the_mean_loss(tiny_model: Path, tmp_path: Path) -> None:

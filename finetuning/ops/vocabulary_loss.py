@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from exceptions import first_line_of
+from finetuning.ops.head_gradient import LaterGradient, Tile, gradient_product
 
 _log = logging.getLogger(__name__)
 _BLOCK_BYTES = 2**27  # of a block's logits: enough to fill a GPU
@@ -76,8 +77,9 @@ def items_with_all_logits(device_type: str, vocabulary: int) -> int:
 
 
 def vocabulary_loss_sum(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor, smoothing: float = 0.0
-) -> torch.Tensor:
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor,
+    smoothing: float = 0.0, later: LaterGradient | None = None,
+) -> torch.Tensor:  # fmt: skip
     """Compute the cross-entropy summed over all items.
 
     Args:
@@ -86,12 +88,22 @@ def vocabulary_loss_sum(
         bias: Bias of the output layer, shape (vocabulary,), or None.
         labels: Token ids, int64, shape (items,).
         smoothing: Share of each target that is spread over the whole vocabulary, from 0 to 1.
+        later: Computes the weight's gradient once the backward pass has ended, if all items fit one block.
 
     Returns:
         A float32 scalar, or float64 if `hidden` is float64.
     """
-    loss: torch.Tensor = _LossSum.apply(hidden, weight, bias, labels, smoothing)
+    if later is not None and hidden.requires_grad and weight.requires_grad and _is_one_block(hidden, weight):
+        weight = weight.detach()
+    else:
+        later = None
+    loss: torch.Tensor = _LossSum.apply(hidden, weight, bias, labels, smoothing, later)
     return loss
+
+
+def _is_one_block(hidden: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Return whether the logits of all items are kept at once."""
+    return len(hidden) * len(weight) * _compute_dtype(hidden).itemsize <= _block_bytes(hidden.device.type)
 
 
 def vocabulary_losses(
@@ -169,7 +181,7 @@ class _LossSum(torch.autograd.Function):
     @staticmethod
     def forward(
         context: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor,
-        smoothing: float,
+        smoothing: float, later: LaterGradient | None,
     ) -> torch.Tensor:  # fmt: skip
         """Compute the loss and its gradients: products in autocast's dtype, accumulated in the weight's dtype.
 
@@ -177,7 +189,7 @@ class _LossSum(torch.autograd.Function):
         """
         dtype = _compute_dtype(hidden)
         total = hidden.new_zeros((), dtype=torch.promote_types(dtype, torch.float32))
-        made = _Gradients.of(weight, bias, context.needs_input_grad[1:3])
+        made = _Gradients.of(weight, bias, context.needs_input_grad[1:3], [] if later is not None else None)
         hidden_grads: list[torch.Tensor] = []
         with torch.autocast(hidden.device.type, enabled=False):
             head = _Head.of(weight, bias, dtype, len(hidden))
@@ -189,6 +201,7 @@ class _LossSum(torch.autograd.Function):
                 hidden_grad = block.backward(made, smoothing=smoothing)
                 hidden_grads.append(hidden_grad.to(torch.promote_types(hidden_grad.dtype, hidden.dtype)))
         context.gradients, context.dtype = (torch.cat(hidden_grads), made.weight, made.bias), hidden.dtype
+        context.later, context.tiles = later, made.tiles
         return total
 
     @staticmethod
@@ -196,27 +209,17 @@ class _LossSum(torch.autograd.Function):
         """Scale the gradients that the forward pass stored."""
         hidden, *others = context.gradients
         del context.gradients
+        if context.later is not None:
+            context.later.keep(context.tiles, upstream)
+            del context.tiles
         scaled = [part.mul_(upstream) if part is not None else None for part in others]
-        return hidden.mul_(upstream).to(context.dtype), *scaled, None, None
+        return hidden.mul_(upstream).to(context.dtype), *scaled, None, None, None
 
 
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
     """Return autocast's dtype if autocast is on, else the dtype of `hidden`."""
     kind = hidden.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-
-
-def _gradient_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return left @ right; of float16 factors in float32.
-
-    The loss scale acts on these gradients later, so it can keep them neither from overflowing nor from vanishing: a sum
-    over some thousand tokens exceeds float16's 65,504.
-    """
-    if left.dtype != torch.float16:
-        return left @ right
-    if left.device.type == "cuda":
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return left.float() @ right.float()  # other devices have no kernel with another dtype for the result
 
 
 @dataclass(frozen=True)
@@ -260,23 +263,31 @@ class _Gradients:
     Args:
         weight: The head's weight if it is trained, else None.
         bias: The same of its bias.
+        tiles: Where the weight's gradient is computed later: what it is computed from.
     """
 
-    def __init__(self, weight: torch.Tensor | None, bias: torch.Tensor | None) -> None:
+    def __init__(
+        self, weight: torch.Tensor | None, bias: torch.Tensor | None, tiles: list[Tile] | None = None
+    ) -> None:  # fmt: skip
+        self.tiles = tiles
         self.weight = torch.empty_like(weight) if weight is not None else None
         self.bias = torch.zeros_like(bias) if bias is not None else None
         self._blocks = 0
 
     @classmethod
-    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, needs: Sequence[bool]) -> _Gradients:
+    def of(
+        cls, weight: torch.Tensor, bias: torch.Tensor | None, needs: Sequence[bool], tiles: list[Tile] | None = None
+    ) -> _Gradients:
         """Build those that are needed."""
-        return cls(weight if needs[0] else None, bias if needs[1] else None)
+        return cls(weight if needs[0] else None, bias if needs[1] else None, tiles)
 
     def add(self, first: int, error: torch.Tensor, hidden: torch.Tensor) -> None:
         """Add those of a tile: its logits' gradients, (items, columns), and the items' hidden states."""
         pieces = slice(first, first + error.shape[1])
         if self.bias is not None:
             self.bias[pieces] += error.sum(0, dtype=torch.promote_types(error.dtype, torch.float32))
+        if self.tiles is not None:
+            self.tiles.append(Tile(first, error.to(hidden.dtype), hidden))
         if self.weight is None:
             return
         if self._adds_in_product(hidden):
@@ -286,7 +297,7 @@ class _Gradients:
                 self.weight.zero_()
             add_product(self.weight, error.to(hidden.dtype).t(), hidden)
             return
-        product = _gradient_product(error.to(hidden.dtype).t(), hidden)
+        product = gradient_product(error.to(hidden.dtype).t(), hidden)
         if not self._blocks:  # nothing is to be read, or filled with zeros first
             self.weight[pieces] = product
         elif product.device.type == "cpu":  # which adds another dtype at half the speed
@@ -366,7 +377,7 @@ class _Block:
             if weights is not None:
                 error *= weights.unsqueeze(1)
             made.add(first, error, self._hidden)
-            part = _gradient_product(error.to(self._head.dtype), weight)
+            part = gradient_product(error.to(self._head.dtype), weight)
             parts = [parts[0].to(self.chosen.dtype).add_(part)] if parts else [part]
         made.end_block()
         return parts[0]
@@ -412,7 +423,7 @@ class _BlockOfKernels:
         turn_into_gradients(error, self._wanted, self._sums.log_sums, weights, smoothing)
         made.add(0, error, self._hidden)
         made.end_block()
-        return _gradient_product(error, self._weight)
+        return gradient_product(error, self._weight)
 
 
 def _block_of(hidden: torch.Tensor, wanted: torch.Tensor, head: _Head) -> _Block | _BlockOfKernels:

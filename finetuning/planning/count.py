@@ -17,10 +17,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from finetuning.ops.dense_attention import without_padding
+from finetuning.ops.head_gradient import LaterGradient, is_worth_computing_later
 from finetuning.ops.hollow import Hollow, leaves_of, run_hollow
 from finetuning.ops.shared_casts import SharedCasts, linear_layers
 from finetuning.ops.weight_copies import WeightCopies
 from finetuning.planning.types import Count, Workload
+from finetuning.tasks.vocabulary import plain_head_of
 from finetuning.training.backward_step import after_each_gradient
 
 if TYPE_CHECKING:
@@ -56,18 +58,22 @@ def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, te
     is_copied = workload.device.type != "cpu" and not in_backward
     copies = WeightCopies(linear_layers(model) if is_copied else [])
     casts = SharedCasts(model, copies.of) if is_copied else None
+    head = plain_head_of(model) if workload.device.type == "cpu" and not in_backward else None
+    later = LaterGradient(head) if head is not None and is_worth_computing_later(head) else None
     with live:
         for counted in workload.steps:
             drops_gradients = in_backward and counted.is_window
             for parameter in trained if not counted.is_window else ():
                 parameter.grad = torch.empty_like(parameter)
             hooks = after_each_gradient(model, step_in_backward) if drops_gradients else nullcontext()
-            in_use = hooks, workload.autocast(), copies.in_use(), nullcontext() if casts is None else casts.in_use()
+            replaced = [part.in_use() for part in (copies, casts, later) if part is not None]
             with ExitStack() as stack:
-                for context in (*in_use, without_padding(model, counted.batch.dense)):
+                for context in (hooks, workload.autocast(), *replaced, without_padding(model, counted.batch.dense)):
                     stack.enter_context(context)
                 workload.task.scores.training_loss(model, counted.batch).backward()
-                copies.add()
+                for part in (copies, later):
+                    if part is not None:
+                        part.add()
             if not drops_gradients:
                 step(max(trained, key=lambda parameter: allocated[parameter]))
             model.zero_grad(set_to_none=True)

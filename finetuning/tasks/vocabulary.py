@@ -48,6 +48,7 @@ class VocabularyScorer(Scorer):
 
     def training_loss(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Return the loss, smoothed as the settings say, in chunks of the vocabulary loss if the head is plain."""
+        from finetuning.ops.head_gradient import later_gradient_of
         from finetuning.ops.vocabulary_loss import vocabulary_loss_sum
 
         head, smoothing, labels = plain_head_of(model), self.settings.training.label_smoothing, chosen_labels(batch)
@@ -55,7 +56,7 @@ class VocabularyScorer(Scorer):
             return _cross_entropy_sum(self.project(model, batch), batch, smoothing)
 
         def loss_sum(hidden: torch.Tensor) -> torch.Tensor:
-            return vocabulary_loss_sum(hidden, head.weight, head.bias, labels, smoothing)
+            return vocabulary_loss_sum(hidden, head.weight, head.bias, labels, smoothing, later_gradient_of(head))
 
         return self.from_hidden(model, batch, head, loss_sum)
 

@@ -19,9 +19,11 @@ from finetuning.inference.evaluator import Evaluator
 from finetuning.ops.dense_attention import without_padding
 from finetuning.ops.dropout import QuickDropout
 from finetuning.ops.embedding_gradient import RowGradients, SmallTables
+from finetuning.ops.head_gradient import LaterGradient, is_worth_computing_later
 from finetuning.ops.shared_casts import SharedCasts, linear_layers
 from finetuning.ops.weight_copies import WeightCopies
 from finetuning.reporting.profile import Profile
+from finetuning.tasks.vocabulary import plain_head_of
 from finetuning.training.ahead import ReadyWindow, WindowPlanner
 from finetuning.training.backward_step import HalfStep, measured_in_backward, stepped_in_backward
 from finetuning.training.chunked import ChunkedOptimizer
@@ -37,7 +39,8 @@ from finetuning.windows.order import Window
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _MORE_THAN_COMPILING = 0.1  # of the tokens: compiled layers take rows of one form, in which no beginning is shared
-InUse = CompiledLayers | QuickDropout | SharedCasts | RowGradients | SmallTables | WeightCopies
+LateGradients = LaterGradient | RowGradients | WeightCopies
+InUse = CompiledLayers | QuickDropout | SharedCasts | SmallTables | LateGradients
 
 
 class OptimizerStep:
@@ -67,7 +70,7 @@ class OptimizerStep:
         self.compiled: CompiledLayers | None = None
         self.recorded: RecordedPasses | None = None
         self.layers: list[InUse] = []  # in every pass
-        self.late: list[RowGradients | WeightCopies] = []  # what adds its gradients once a backward pass has ended
+        self.late: list[LateGradients] = []  # what adds its gradients once a backward pass has ended
         self._idle: Batch | None = None
         self._passes_left = 0
         # through `found_inf` a step is skipped without a sync; an optimizer without it needs the value on the host
@@ -110,9 +113,16 @@ class OptimizerStep:
         if self.compiled is None and are_recorded(self.settings, self.task, planner.layout, self.runtime):
             self.recorded = RecordedPasses(self.trained, self._passes, CudaGraphs(self.runtime.device))
         if self.runtime.is_cpu and self.stepped_in_backward is None:
-            rows = RowGradients(self.model)
-            self.layers.append(rows)
-            self.late.append(rows)
+            self._add_late_gradients()
+
+    def _add_late_gradients(self) -> None:
+        """Let the gradients of the vocabulary be added after each backward pass: the head's first, which is dense."""
+        head, late = plain_head_of(self.model), list[LateGradients]()
+        if head is not None and is_worth_computing_later(head):
+            late.append(LaterGradient(head, self.memory.trim_heap))
+        late.append(RowGradients(self.model))
+        self.layers += late
+        self.late += late
 
     def _compile_if_it_pays(self, planner: WindowPlanner) -> None:
         asked, epochs = self.settings.training.torch_compile, self.settings.training.epochs
@@ -267,6 +277,8 @@ class OptimizerStep:
         self._passes_left -= 1
         if self.shards is not None:
             self.shards.sum_gradients(is_last=self._passes_left == 0)
+        if self._passes_left == 0 and any(isinstance(part, LaterGradient) for part in self.late):
+            torch.clear_autocast_cache()  # casts of weights go as the backward pass goes, and not at the window's end
         self.loss_scale.scaled(loss).backward()
         for part in self.late:
             part.add()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from finetuning.config.ladder import Abilities, suggested_variants, with_changes
 from finetuning.config.schema import Settings
 from finetuning.models.adapters import choose_trained
 from finetuning.models.pissa import kept_bytes
+from finetuning.ops import head_gradient
 from finetuning.ops.dense_attention import without_padding
 from finetuning.planning import estimate
 from finetuning.planning.estimate import state_bytes, step_temporaries
@@ -72,6 +74,23 @@ def test_estimated_activations_match_those_of_a_real_model(
     # a backward pass has temporaries besides, and gradients of later layers beside activations of earlier ones
     assert 0.9 * kept < estimate.activations + estimate.logits + estimate.gradients
     assert estimate.activations + estimate.logits < 2 * kept
+
+
+def test_a_heads_gradient_that_is_computed_later_is_not_beside_the_activations(
+    tiny_causal: Path, flags_for: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = AutoConfig.from_pretrained(tiny_causal)
+    config.update({"hidden_size": 256, "vocab_size": 2**13})
+    wide = shutil.copytree(tiny_causal, tmp_path / "wide")
+    AutoModelForCausalLM.from_config(config).save_pretrained(wide)
+    flags = [*flags_for("text-generation"), "--model_name", str(wide), "--batch_size", "1", "--no-mixed_precision"]
+    fitting = fitting_of_prepared(*prepared_for(flags))
+    at_once = fitting.estimate(fitting.settings)
+    monkeypatch.setattr(head_gradient, "_LARGE", 0)
+    later = fitting.estimate(fitting.settings)
+    assert at_once.counted and later.counted
+    saved = at_once.activations + at_once.logits - later.activations - later.logits
+    assert saved > 0.5 * 4 * 256 * 2**13, (at_once, later)
 
 
 @pytest.mark.parametrize("task", ["token-classification", "text-generation"])
