@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from finetuning.ops.dense_rows import to_dense, to_padded
+from finetuning.ops.dense_rows import by_head, can_be_by_head, to_dense, to_padded
 from finetuning.ops.dropout import dropped
 from finetuning.types import DenseTokens
 
@@ -106,10 +106,14 @@ def _padded_alike(call: Call) -> torch.Tensor:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     sequences, is_causal = call.sequences, call.is_causal
+    by_products = call.window is None and _is_quicker_by_products(call)
+    is_by_head = by_products and can_be_by_head(sequences)
 
     def spread(tensor: torch.Tensor) -> torch.Tensor:
-        rows = to_padded(tensor.flatten(1), sequences)
-        return rows.view(*rows.shape[:2], *tensor.shape[1:]).transpose(1, 2)
+        heads, shape = tensor.shape[1], sequences.spread.shape
+        if is_by_head:
+            return to_padded(tensor.flatten(0, 1), by_head(sequences, heads)).view(shape[0], heads, shape[1], -1)
+        return to_padded(tensor.flatten(1), sequences).view(*shape, heads, -1).transpose(1, 2)
 
     query = call.query[:, :, None] if call.is_of_firsts else spread(call.query)
     rows, mask = (query, spread(call.key), spread(call.value)), sequences.real
@@ -118,9 +122,9 @@ def _padded_alike(call: Call) -> torch.Tensor:
         mask = mask[:, :, :1] if call.is_of_firsts else mask
     elif sequences.is_whole:
         mask = None
-    if is_causal and _is_quicker_by_products(call):
+    if is_causal and by_products:
         attended = _attend_by_products(*rows, _future(rows[1]), call)
-    elif not is_causal and call.window is None and _is_quicker_by_products(call):
+    elif not is_causal and by_products:
         attended = _attend_by_products(*rows, None if mask is None else _added(mask, call), call)
     else:
         attended, _weights = sdpa_attention_forward(
@@ -128,6 +132,9 @@ def _padded_alike(call: Call) -> torch.Tensor:
         )
     if call.is_of_firsts:
         return attended[:, 0]
+    if is_by_head:
+        by_heads = attended.transpose(1, 2).flatten(0, 1)
+        return to_dense(by_heads, by_head(sequences, attended.shape[2])).view(-1, *attended.shape[2:])
     return to_dense(attended.flatten(2), sequences).view(-1, *attended.shape[2:])
 
 

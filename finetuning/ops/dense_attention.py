@@ -259,7 +259,7 @@ def _first_tokens(encoder: torch.nn.Module, tokens: DenseTokens) -> list[Removab
         return (given["all"],)
 
     def keep(name: str, _module: torch.nn.Module, _args: Any, output: torch.Tensor) -> torch.Tensor:
-        read[name] = output[0]
+        read[name] = output.squeeze(0)
         return output[:, : len(firsts)]
 
     hooks = [layer.register_forward_pre_hook(enter, with_kwargs=True)]
@@ -292,7 +292,7 @@ def _attend_within_sequences(
     (tokens, width of all heads).
     """
     is_cut_short = _is_cut_short(module, sequences.spread.shape[1], sliding_window)
-    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    query, key, value = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))  # "[0]" copies gradients
     if read is not None:  # see _first_tokens
         key, value = (read.pop(name).unflatten(-1, (-1, query.shape[-1])) for name in ("key", "value"))
     window = sliding_window if is_cut_short else None

@@ -42,6 +42,36 @@ def to_padded(dense: torch.Tensor, tokens: DenseTokens) -> torch.Tensor:
     return spread
 
 
+def by_head(tokens: DenseTokens, heads: int) -> DenseTokens:
+    """Return the maps of rows of one head each: a token's heads are tokens, next to each other in the dense row.
+
+    Attention computes by heads. What these maps gather is in its order, and is not copied once more.
+
+    Args:
+        tokens: The maps; see can_be_by_head.
+        heads: Heads of a token.
+
+    Returns:
+        The maps between (tokens × heads, width) and (rows × heads, tokens of a row, width). Made once a micro-batch.
+    """
+    key = ("heads", heads)
+    if key not in tokens.made:
+        rows, longest = tokens.spread.shape
+        each = torch.arange(heads)
+        spread = tokens.spread[:, None] * heads + each[:, None]  # (rows, heads, tokens)
+        row, place = tokens.gather // longest, tokens.gather % longest
+        gather = (row[:, None] * heads + each) * longest + place[:, None]
+        tokens.made[key] = DenseTokens(gather.flatten(), spread.view(rows * heads, longest), None, None)
+    found: DenseTokens = tokens.made[key]
+    return found
+
+
+def can_be_by_head(tokens: DenseTokens) -> bool:
+    """Return whether there are such maps: of rows with padding on a CPU, whose dense row has their tokens alone."""
+    is_plain = tokens.repeated is None and tokens.multiple == 1
+    return is_plain and not tokens.is_whole and _on_cpu(tokens.gather, tokens)
+
+
 def _on_cpu(tensor: torch.Tensor, tokens: DenseTokens) -> bool:
     return tensor.device.type == "cpu" and not tokens.is_filled
 
