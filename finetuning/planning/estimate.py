@@ -14,7 +14,7 @@ from finetuning.models.dtypes import base_dtype, trained_dtype
 from finetuning.models.pissa import kept_bytes
 from finetuning.models.quantization import quantized_weights
 from finetuning.ops.recompute import recompute_activations
-from finetuning.ops.vocabulary_loss import loss_bytes
+from finetuning.ops.vocabulary_blocks import loss_bytes
 from finetuning.planning.count import count_evaluation, count_step
 from finetuning.planning.types import Count, Estimate, Workload
 from finetuning.training.chunked import stretch_of

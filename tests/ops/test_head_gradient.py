@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from finetuning.ops import vocabulary_loss
+from finetuning.ops import vocabulary_blocks
 from finetuning.ops.head_gradient import LaterGradient, is_worth_computing_later, later_gradient_of
 from finetuning.ops.vocabulary_loss import vocabulary_loss_sum
 
@@ -17,8 +17,8 @@ SMOOTHING = 0.25  # a number that float32 has
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of up to 37 items in float64, in tiles of some pieces."""
-    monkeypatch.setattr(vocabulary_loss, "_BLOCK_BYTES_ON_CPU", 37 * VOCABULARY * 8)
-    monkeypatch.setitem(vocabulary_loss._TILE_LOGITS, "cpu", 37 * 75)
+    monkeypatch.setattr(vocabulary_blocks, "_BLOCK_BYTES_ON_CPU", 37 * VOCABULARY * 8)
+    monkeypatch.setitem(vocabulary_blocks._TILE_LOGITS, "cpu", 37 * 75)
 
 
 def head_and_states(*items: int) -> tuple[torch.nn.Linear, list[torch.Tensor], list[torch.Tensor]]:

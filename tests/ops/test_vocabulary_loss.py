@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from finetuning.config.schema import Settings
-from finetuning.ops import vocabulary_loss
+from finetuning.ops import vocabulary_blocks
 from finetuning.ops.model_head import as_identity, plain_head
 from finetuning.ops.vocabulary_loss import vocabulary_loss_sum, vocabulary_losses
 from finetuning.tasks.registry import find_task
@@ -26,8 +26,8 @@ WIDE = {**SMALL, "intermediate_size": 64, "max_position_embeddings": 64}
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of five items in float32 and of two in float64, in tiles of 75 pieces and of 187."""
-    monkeypatch.setattr(vocabulary_loss, "_BLOCK_BYTES_ON_CPU", 5 * VOCABULARY * 4)
-    monkeypatch.setitem(vocabulary_loss._TILE_LOGITS, "cpu", 5 * 75)
+    monkeypatch.setattr(vocabulary_blocks, "_BLOCK_BYTES_ON_CPU", 5 * VOCABULARY * 4)
+    monkeypatch.setitem(vocabulary_blocks._TILE_LOGITS, "cpu", 5 * 75)
 
 
 def parts(dtype: torch.dtype, has_bias: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
