@@ -61,12 +61,13 @@ class BadRow(Exception):
     """A row that its task cannot use; the message is the reason in Korean, in a few words, to be counted by.
 
     found: what this very row has, where the reason alone does not show the mistake. is_fault: whether the row counts
-    as a bad one, of which a source may have few; else the task has no use for it.
+    as a bad one, of which a source may have few; else the task has no use for it. remedy: what to change in the data,
+    a Korean sentence or more, where that is known.
     """
 
-    def __init__(self, reason: str, found: str = "", is_fault: bool = True) -> None:
+    def __init__(self, reason: str, found: str = "", is_fault: bool = True, remedy: str = "") -> None:
         super().__init__(reason)
-        self.found, self.is_fault = found, is_fault
+        self.found, self.is_fault, self.remedy = found, is_fault, remedy
 
 
 class StopRequested(BaseException):

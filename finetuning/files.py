@@ -22,6 +22,8 @@ from typing import Any
 from exceptions import ResourceError
 
 _CHECK_DISK = "디스크의 남은 공간과 쓰기 권한을 확인하세요."
+_CHECK_PATH = "경로를 확인하거나 다른 경로를 지정하세요."
+_FAULTS_OF_PATHS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _REASONS = {
     errno.ENOSPC: "디스크가 가득 찼습니다.",
@@ -56,13 +58,13 @@ def on_windows() -> bool:
 
 
 @contextmanager
-def writing(what: str, where: Path | str, remedy: str = _CHECK_DISK, partial: Path | None = None) -> Iterator[None]:
+def writing(what: str, where: Path | str, remedy: str | None = None, partial: Path | None = None) -> Iterator[None]:
     """Re-raise a disk failure inside the block as ResourceError.
 
     Args:
         what: How the error's message begins, in Korean.
         where: The path or setting that the error names.
-        remedy: What the user can do about it.
+        remedy: What the user can do about it; None for what fits the failure.
         partial: A file or folder to remove after any error.
 
     Raises:
@@ -77,7 +79,9 @@ def writing(what: str, where: Path | str, remedy: str = _CHECK_DISK, partial: Pa
         reason = disk_reason(error)
         if reason is None:
             raise
-        raise ResourceError(f"{what}: {reason}", where=str(where), remedy=remedy) from error
+        is_of_path = isinstance(error, OSError) and error.errno in _FAULTS_OF_PATHS
+        usual = _CHECK_PATH if is_of_path else _CHECK_DISK
+        raise ResourceError(f"{what}: {reason}", where=str(where), remedy=remedy or usual) from error
 
 
 def disk_reason(error: BaseException) -> str | None:

@@ -54,6 +54,20 @@ def test_unknown_arguments_are_reported_in_korean() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["runs", "models", "--html", "page.html"], "--html은 값을 받지 않습니다. 뒤의 page.html을 지우세요."),
+        (["train", "--mixed_precision", "true"], "--mixed_precision은 값을 받지 않습니다. 뒤의 true를 지우세요."),
+        (["train", "--mixed_precision", "false"], "끄려면 --no-mixed_precision 플래그를 쓰세요."),
+    ],
+)
+def test_a_value_behind_a_flag_that_takes_none_is_not_said_to_lack_quotes(words: list[str], remedy: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        build_parser().parse_args(words)
+    assert remedy in error.value.remedy and "따옴표" not in error.value.remedy
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ["--epochs", "3", "--resume", "--checkpoint_path", "old/step-1"],

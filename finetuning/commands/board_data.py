@@ -153,7 +153,7 @@ def _clean(raw: Raw, split: str, task: Task) -> tuple[Rows, Sequence[str]]:
     names = find_columns(columns, raw)
     cleaner = Cleaner.to_train(task, data, columns, names, _MOST_ROWS)
     table = in_memory(row_tables(cleaner.clean(raw.rows, findings), cleaner.names))
-    findings.check(raw.where, names, data.max_bad_rows)
+    findings.check(raw.where, names, data.max_bad_rows, raw.notes)
     return Rows(raw.where, table, "", names), [line for _, line in findings.told(raw.notes)]
 
 

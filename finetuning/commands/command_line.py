@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -46,7 +46,9 @@ class _KoreanParser(argparse.ArgumentParser):
                 raise _unknown("플래그", flag, self._option_string_actions)
         arguments = super().parse_args(args, namespace)
         if arguments.command not in COMMANDS:
-            raise _unknown("명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command))
+            raise _unknown(
+                "명령", arguments.command, COMMANDS, _right_form(self._words, arguments.command, self._switches())
+            )
         if arguments.folder is not None and arguments.command not in ("runs", "board"):
             self.error(f"unrecognized arguments: {arguments.folder}")
         check_flags_of(arguments)
@@ -75,10 +77,15 @@ class _KoreanParser(argparse.ArgumentParser):
             what = f"{lacking[1]} 뒤에 값이 없습니다."
         elif surplus:
             what = f"알 수 없는 인자입니다: {surplus[1]}"
-            guess = next((form for word in surplus[1].split() if (form := _right_form(self._words, word))), "")
+            forms = (_right_form(self._words, word, self._switches()) for word in surplus[1].split())
+            guess = next(filter(None, forms), "")
         else:
             what = f"명령줄을 읽을 수 없습니다: {message}"
         raise SettingsError(what, where="명령줄", remedy=guess or SEE_HELP)
+
+    def _switches(self) -> set[str]:
+        """Return the flags that take no value."""
+        return {flag for flag, action in self._option_string_actions.items() if action.nargs == 0}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -172,12 +179,13 @@ def _unknown(kind: str, name: str, known: Iterable[str], form: str = "") -> Sett
     return SettingsError(f"'{name}' {with_particle(kind, '이/가')} 없습니다.", where="명령줄", remedy=remedy)
 
 
-def _right_form(words: Sequence[str], stray: str) -> str:
+def _right_form(words: Sequence[str], stray: str, switches: Collection[str]) -> str:
     """Return the likely mistake behind a word that belongs to no flag, and what to write; "" if there is no guess.
 
     Args:
         words: The command line.
         stray: The word.
+        switches: The flags that take no value.
 
     Returns:
         A Korean sentence, or "".
@@ -191,6 +199,11 @@ def _right_form(words: Sequence[str], stray: str) -> str:
     end = next((number for number in range(place, len(words)) if words[number].startswith("--")), len(words))
     flag, equals, first = words[start].partition("=")
     values = [*([first] if equals else []), *words[start + 1 : end]]
+    opposite = f"--no-{flag.removeprefix('--')}"
+    if opposite in switches and stray.casefold() in ("false", "no", "off", "0"):
+        return f"{with_particle(flag, '은/는')} 값을 받지 않습니다. 끄려면 {opposite} 플래그를 쓰세요."
+    if flag in switches:
+        return f"{with_particle(flag, '은/는')} 값을 받지 않습니다. 뒤의 {with_particle(stray, '을/를')} 지우세요."
     if flag == "--set" and "=" not in values[0]:
         return f"설정과 값은 =로 연결하세요: --set {typed(f'{values[0]}={chr(32).join(values[1:])}')}"
     return f"공백이 있는 값은 따옴표로 감싸세요: {flag} {typed(' '.join(values))}"

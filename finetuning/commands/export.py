@@ -45,12 +45,15 @@ def run(session: Session, arguments: argparse.Namespace) -> None:
     home = model if model.is_dir() else session.output_dir  # a model of the Hub has no folder
     folder = arguments.output.expanduser() if arguments.output else home / chosen.name
     check_export_folder(folder, model)
+    earlier = record_of(folder)
     written = _write(session, chosen, folder, home, arguments.license)
     sizes = sizes_in(folder)
     if arguments.adapters:
         parts = ", ".join(f"{share.folder} × {share.weight:g}" for share in arguments.adapters)
         _log.info("어댑터 %d개를 가중치를 곱해 더했습니다: %s", len(arguments.adapters), parts)
     _tell_what_was_written(chosen, folder, sizes, written)
+    if earlier:
+        _log.info("이 폴더에 이전에 내보낸 파일(%s 형식)은 이번에 만든 파일로 바꾸었습니다.", earlier.get("format"))
     if arguments.push is not None and arguments.dry_run:
         text = (folder / _CARD).read_text(encoding="utf-8")
         _log.info("\n".join(shown_push(arguments.push, sizes, text)))

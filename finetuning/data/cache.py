@@ -22,7 +22,7 @@ from finetuning.files import discard, discard_leftovers, mark_as_used, move, wri
 
 _log = logging.getLogger(__name__)
 
-FORMAT = "9"  # part of every key: change it whenever the data room's cleaning or encoding changes what it makes
+FORMAT = "10"  # part of every key: change it whenever the data room's cleaning or encoding changes what it makes
 _OURS = re.compile(
     r"(?:rows-[0-9a-f]{32}\.(?:arrow|json)|examples-[0-9a-f]{32}\.arrow|(?:vocabulary|references|suite)-[0-9a-f]{32}\.json)"
 )

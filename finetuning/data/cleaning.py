@@ -123,7 +123,7 @@ class Cleaner:
                 if role in _TEXTS:
                     check_is_text(role, cell)
         except BadRow as reason:
-            findings.skip(str(reason), number, reason.found, reason.is_fault)
+            findings.skip(str(reason), number, reason.found, reason.is_fault, reason.remedy)
             return None
         if "label" in prepared and prepared["label"] is None:
             findings.skip_empty("label", number)

@@ -29,6 +29,7 @@ class Findings:
         skipped: Reason → number of rows.
         skipped_rows: Reason → numbers of the first few rows.
         first_found: Reason → content of the first such row.
+        remedies: Reason → what to change in the data, for reasons where that is known.
         unread: Name of a field of nested cells that is not read → number of times.
         no_faults: Reasons for skipping rows that are as they should be, and of no use to the task.
         renamed: Label of `data.label_map` → number of times that it was renamed.
@@ -43,14 +44,17 @@ class Findings:
     skipped: dict[str, int] = field(default_factory=dict)
     skipped_rows: dict[str, list[int]] = field(default_factory=dict)
     first_found: dict[str, str] = field(default_factory=dict)
+    remedies: dict[str, str] = field(default_factory=dict)
     unread: dict[str, int] = field(default_factory=dict)
     renamed: dict[str, int] = field(default_factory=dict)
     personal: dict[str, int] = field(default_factory=dict)
     masked: bool = False
     no_faults: list[str] = field(default_factory=list)
 
-    def skip(self, reason: str, row: int, found: str = "", is_fault: bool = True) -> None:
-        """Count a skipped row; remember the first few row numbers and the content of the first row."""
+    def skip(self, reason: str, row: int, found: str = "", is_fault: bool = True, remedy: str = "") -> None:
+        """Count a skipped row; remember the first few row numbers, the content of the first row and the remedy."""
+        if remedy:
+            self.remedies.setdefault(reason, remedy)
         if not is_fault and reason not in self.no_faults:
             self.no_faults.append(reason)
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
@@ -87,13 +91,14 @@ class Findings:
         for kind, count in found.items():
             self.personal[kind] = self.personal.get(kind, 0) + count
 
-    def check(self, where: str, columns: Mapping[str, str], tolerated: float) -> None:
+    def check(self, where: str, columns: Mapping[str, str], tolerated: float, notes: Sequence[str] = ()) -> None:
         """Check that the source can be used.
 
         Args:
             where: The source, as messages name it.
             columns: Role → the source's column name.
             tolerated: Largest share of rows that may be skipped, 0 to 1.
+            notes: How the source was read, a sentence each.
 
         Raises:
             DataError: Nothing is left, too much was skipped, or the texts are numbers.
@@ -106,8 +111,8 @@ class Findings:
         if bad > tolerated * total or (self.kept == 0 and bad < skipped):
             raise DataError(
                 f"쓸 수 없는 행이 너무 많습니다. 전체 {total:,}행 가운데 {self._skipped_as_text()}",
-                where=where,
-                remedy="열 이름이 맞는지 확인하고 데이터를 고치세요. "
+                where=f"{where} ({' '.join(notes)})" if notes else where,
+                remedy=f"{self._what_to_change()} "
                 f"그 행들을 제외하고 계속하려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
             )
         role = next((role for role in ("text", "context") if role in columns), None)
@@ -158,6 +163,12 @@ class Findings:
             f"개인정보로 보이는 값이 있습니다: {shown}. 모델이 외워서 드러낼 수 있습니다. "
             "가리려면 --set data.mask_pii=true를 쓰세요."
         )
+
+    def _what_to_change(self) -> str:
+        """Return what to do about the reason for which most rows were skipped."""
+        faults = [reason for reason in self.skipped if reason not in self.no_faults] or list(self.skipped)
+        reason = max(faults, key=lambda reason: self.skipped[reason])
+        return self.remedies.get(reason, "열 이름이 맞는지 확인하고 데이터를 고치세요.")
 
     def _skipped_as_text(self) -> str:
         reasons = []

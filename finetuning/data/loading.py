@@ -113,7 +113,7 @@ class SplitLoader:
         if split != "train" and findings.all_lack(targets):
             _leave_out(raw, split, f"'{names[targets[0]]}' 열이 모두 비어")
             return rows
-        findings.check(raw.where, names, data.max_bad_rows)
+        findings.check(raw.where, names, data.max_bad_rows, raw.notes)
         findings.report(raw.where, raw.notes)
         return replace(rows, raw=raw, told=tuple(line for _, line in findings.told(raw.notes)))
 

@@ -65,7 +65,7 @@ class Unlabelled:
         findings = Findings()
         for _ in self.cleaner.clean(self.raw.rows, findings):
             pass
-        findings.check(self.raw.where, {}, tolerated=1.0)  # a text to predict may be a number
+        findings.check(self.raw.where, {}, 1.0, self.raw.notes)  # a text to predict may be a number
         findings.report(self.raw.where, self.raw.notes)
 
     def chunks(self) -> Iterator[tuple[Rows, list[dict[str, Any]]]]:

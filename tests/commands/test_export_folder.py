@@ -67,7 +67,8 @@ def test_export_keeps_a_base_and_may_be_repeated(cli: Cli, tiny_model: Path, rev
         assert refused.code == 2
         assert str(folder) in refused.err and "config.json" in refused.err
         assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
-    for _ in range(2):
+    for replaces in (False, True):
         exported = cli("export", "--model_name", adapter)
         assert exported.code == 0, exported.err
+        assert ("이전에 내보낸 파일(merged 형식)" in exported.out + exported.err) == replaces
     assert (adapter / "merged" / "model.safetensors").is_file()

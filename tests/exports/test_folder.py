@@ -28,6 +28,14 @@ def test_a_full_disk_leaves_nothing_of_a_new_folder_and_an_earlier_export_as_it_
     assert (folder / "model.gguf").read_bytes() == b"old"
 
 
+def test_a_file_in_the_place_of_a_folder_is_no_matter_of_free_space(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "out"
+    with pytest.raises(ResourceError, match="폴더가 있어야 할 곳에 파일") as error, staged(folder, {"format": "gguf"}):
+        pass
+    assert "경로" in error.value.remedy and "공간" not in error.value.remedy
+
+
 def test_files_that_an_export_wrote_before_are_replaced_and_those_of_the_user_stay(tmp_path: Path) -> None:
     with staged(tmp_path, {"format": "gguf", "model": ".."}) as place:
         (place / "model-f16.gguf").write_bytes(b"1234")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from data_manager import DataManager
-from exceptions import BadRow
+from exceptions import BadRow, DataError
 from finetuning.config.schema import Settings
 from finetuning.tasks.generation.chat.encoding import Encoded, encode_rendered, prompt_ids, prompt_of
 from finetuning.tasks.generation.chat.rendering import render
@@ -113,6 +113,49 @@ def test_every_shape_is_converted_to_messages(row: dict[str, Any], expected: lis
 def test_invalid_conversations_are_reported_with_a_reason(messages: Any, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
         to_messages({"messages": messages}, None)
+
+
+@pytest.mark.parametrize(
+    ("roles", "changes"),
+    [
+        (("고객", "상담사"), {"고객": "user", "상담사": "assistant"}),
+        (("상담사", "손님", "상담사"), {"상담사": "assistant", "손님": "user"}),
+        (("user1", "user2"), {"user1": "user", "user2": "assistant"}),
+        (("user", "상대방"), {"상대방": "assistant"}),
+        (("system", "A", "B"), {"A": "user", "B": "assistant"}),
+        (("A", "B", "C"), {}),
+    ],
+)
+def test_unknown_roles_are_all_named_with_what_to_write_instead(
+    roles: tuple[str, ...], changes: dict[str, str]
+) -> None:
+    messages = [{"from": role, "value": "말"} for role in roles]
+    with pytest.raises(BadRow, match="알 수 없는 role") as error:
+        read_conversation("messages", {"messages": messages}, None, False)
+    unknown = [role for role in dict.fromkeys(roles) if role not in ("user", "system")]
+    assert str(error.value) == f"알 수 없는 role {', '.join(map(repr, unknown))}"
+    for role, meant in changes.items():
+        assert f'"from": "{role}" → "from": "{meant}"' in error.value.remedy
+    assert error.value.remedy.count("→") == len(changes)
+
+
+def test_messages_without_a_role_are_said_to_lack_it_and_which_keys_they_have() -> None:
+    with pytest.raises(BadRow, match="role이 없는 메시지") as error:
+        read_conversation("messages", {"messages": [{"speaker": "고객", "text": "안녕"}]}, None, False)
+    assert "speaker, text" in error.value.found and '"role"' in error.value.remedy
+
+
+def test_the_error_of_a_file_shows_what_to_write_for_its_roles(tmp_path: Path) -> None:
+    turns = [{"role": "고객", "content": "문의합니다"}, {"role": "상담사", "content": "네"}]
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"messages": turns}) + "\n", encoding="utf-8")
+    settings = Settings.model_validate({
+        "model": {"task": "text-generation"},
+        "data": {"dataset_name": str(tmp_path / "talk.jsonl"), "dataset_cache_dir": str(tmp_path / "cache")},
+    })  # fmt: skip
+    with pytest.raises(DataError) as error:
+        DataManager(settings, find_task(settings)).load_splits()
+    assert "알 수 없는 role '고객', '상담사' 1행(1번째)" in error.value.what
+    assert '"role": "고객" → "role": "user"' in error.value.remedy and "열 이름" not in error.value.remedy
 
 
 @pytest.mark.parametrize("template", [CHATML, PLAIN_TEMPLATE])

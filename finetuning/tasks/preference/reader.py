@@ -107,7 +107,7 @@ class PreferenceReader(ConversationReader):
         """Read a prompt with an answer, or an answer that is the whole conversation."""
         options = self.settings.text_generation
         turns = listed(answer)
-        if turns is not None and read_messages(turns[:1])[0]["role"] != "assistant":
+        if turns is not None and read_messages(turns)[0]["role"] != "assistant":
             kept = {role: cell for role, cell in cells.items() if role in ("system", "tools")}
             whole = read_conversation("messages", {**kept, "messages": turns}, options.system_prompt, False)
             _check_asks(cells, whole.messages)

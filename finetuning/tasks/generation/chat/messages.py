@@ -12,23 +12,15 @@ from typing import Any
 
 from exceptions import BadRow
 from finetuning.cells import as_text, json_value, written_value
+from finetuning.tasks.generation.chat.roles import ROLE_FIELDS, check_roles, known_role, role_field
 
 Message = dict[str, Any]
 
-_ROLES = {
-    "system": "system", "developer": "system", "시스템": "system",
-    "user": "user", "human": "user", "prompter": "user", "사용자": "user",
-    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
-    "어시스턴트": "assistant",
-    "function_call": "call", "tool_call": "call",
-    "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool", "function_response": "tool",
-    "tool_response": "tool",
-}  # fmt: skip
-_ROLE_FIELDS, _CONTENT_FIELDS = ("role", "from"), ("content", "value")
+_CONTENT_FIELDS = ("content", "value")
 _THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 _TRAINED = ("train", "weight")
 _KEPT = ("name", "tool_call_id")
-_READ = frozenset((*_ROLE_FIELDS, *_CONTENT_FIELDS, *_THOUGHTS, *_TRAINED, *_KEPT, "tool_calls", "function_call"))
+_READ = frozenset((*ROLE_FIELDS, *_CONTENT_FIELDS, *_THOUGHTS, *_TRAINED, *_KEPT, "tool_calls", "function_call"))
 _REFUSED = {  # fields that would change what is trained
     "train_detail": "글자마다 학습 여부를 정한 메시지(train_detail)",
     "images": "그림이 든 메시지", "audio": "소리가 든 메시지", "videos": "영상이 든 메시지",
@@ -77,7 +69,7 @@ def listed(value: Any) -> list[Any] | None:
 
 
 def _is_message(item: Any) -> bool:
-    return isinstance(item, Mapping) and any(isinstance(item.get(name), str) for name in _ROLE_FIELDS)
+    return isinstance(item, Mapping) and any(isinstance(item.get(name), str) for name in ROLE_FIELDS)
 
 
 def read_messages(value: Any) -> list[Message]:
@@ -95,6 +87,7 @@ def read_messages(value: Any) -> list[Message]:
     value = as_list(value)
     if not (value and all(isinstance(message, Mapping) for message in value)):
         raise BadRow("메시지의 목록이 아닌 messages")
+    check_roles(value)
     return [_read(message) for message in value]
 
 
@@ -115,10 +108,7 @@ def leading_answer(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _read(source: Mapping[str, Any]) -> Message:
-    role = next((source[name] for name in _ROLE_FIELDS if source.get(name) is not None), None)
-    known = _ROLES.get(role.strip().casefold()) if isinstance(role, str) else None
-    if known is None:
-        raise BadRow(f"알 수 없는 role '{role}'")
+    known = str(known_role(source[role_field(source)]))
     for name, reason in _REFUSED.items():
         if source.get(name):
             raise BadRow(reason)
