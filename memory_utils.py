@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from exceptions import OutOfMemory
 from finetuning.config.ladder import remedies
 from finetuning.config.schema import Settings
-from finetuning.device.allocator import keep_freed_blocks, limit_gpu, map_large_blocks, trim_heap
+from finetuning.device.allocator import keep_freed_blocks, limit_gpu, map_large_blocks, return_freed_blocks, trim_heap
 from finetuning.device.oom import out_of_memory
 from finetuning.device.peers import launches_several
 from finetuning.device.usage import gpu_limit_bytes, host_limit_bytes, peak_bytes, used_bytes
@@ -73,7 +73,11 @@ class MemoryManager:
 
     def keep_freed_blocks(self) -> None:
         """Keep what a CPU's steps free for the next one, unless memory has run out or is what the settings save."""
-        if self.device.type == "cpu" and not (self._is_short or self.settings.memory.optimizer_in_backward):
+        if self.device.type != "cpu" or self._is_short:
+            return
+        if self.settings.memory.optimizer_in_backward:
+            return_freed_blocks()
+        else:
             keep_freed_blocks()
 
     def after_step(self, step: int) -> None:

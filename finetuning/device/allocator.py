@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # vocabulary of 250,000 pieces, say, leaves a hole in the heap that is cut up: the peaks of gemma3-270m and of e5-small
 # rose by a tenth and more.
 _MAPPED_IF_SHORT, _MAPPED = 2**20, 2**27
-_MOST_MAPPED_OF_OLD = 2**25  # the most that glibc took before it took any
+_MOST_MAPPED_OF_OLD = 2**25  # the most that glibc took before it took any, and the most that it chooses itself
 _KEPT_IF_SHORT, _KEPT = 2**26, 2**31 - 1  # free bytes at the heap's end above which glibc gives them back
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
@@ -74,6 +74,14 @@ def keep_freed_blocks() -> None:
     memory at the peak.
     """
     _set_heap(mapped=_MAPPED, kept=_KEPT)
+
+
+def return_freed_blocks() -> None:
+    """Make glibc give freed blocks back as it does by itself, after an earlier run of the process kept them.
+
+    glibc arrives at these sizes in a process that frees blocks of 32 MiB, so that a run pays nothing for them.
+    """
+    _set_heap(mapped=_MOST_MAPPED_OF_OLD, kept=_KEPT_IF_SHORT)
 
 
 def _set_heap(mapped: int, kept: int) -> None:

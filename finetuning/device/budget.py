@@ -33,7 +33,7 @@ class TokenBudget(Protocol):
         """Return the memory in use, the limit and the peak as one Korean phrase for the log."""
 
     def keep_freed_blocks(self) -> None:
-        """Keep what a CPU's steps free for the next one, where memory is not short."""
+        """Keep what a CPU's steps free for the next one where memory is not short; else give it back to the system."""
 
     def after_step(self, step: int) -> None:
         """Do the clean-up that is due after optimizer step number `step`."""
