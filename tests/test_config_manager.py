@@ -154,6 +154,24 @@ def test_usual_mistakes_in_yaml_are_named_in_korean(tmp_path: Path, text: str, s
     assert said in error.value.what and "번째 줄" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "mark"),
+    [
+        ("model:\n  name: 'it's'\n", "두 번('')"),
+        ("model: {name: 'it's'}\n", "두 번('')"),
+        ('model:\n  name: "a"b"\n', '\\"로'),
+        ("model:\n  name: 'a' b\n", "덧붙인 글자"),
+    ],
+)
+def test_a_mark_within_a_value_in_the_same_marks_is_told_how_to_be_written(
+    tmp_path: Path, text: str, mark: str
+) -> None:
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match="따옴표로 감싼 값 뒤에 다른 글자가 있습니다") as error:
+        ConfigManager.load(tmp_path / "a.yaml", {})
+    assert mark in error.value.remedy and "들여쓰기" not in str(error.value)
+
+
 def test_a_byte_order_mark_and_empty_sections_are_fine(tmp_path: Path) -> None:
     (tmp_path / "bom.yaml").write_text("training:\nmodel:\n", encoding="utf-8-sig")
     assert ConfigManager.load(tmp_path / "bom.yaml", {}) == Settings()

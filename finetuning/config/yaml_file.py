@@ -35,6 +35,10 @@ _MISTAKES = (  # how PyYAML's message begins, what it means
         "들여쓰기가 윗줄과 맞지 않거나, 닫는 괄호가 더 있거나, 따옴표로 감싼 값 뒤에 다른 글자가 있습니다.",
     ),
 )
+_QUOTED = {  # the mark that ended a value before more text, and what to write instead
+    "'": "값 안의 작은따옴표는 두 번('') 쓰거나, 값 전체를 큰따옴표로 감싸세요. 값 뒤에 덧붙인 글자면 지우세요.",
+    '"': '값 안의 큰따옴표는 \\"로 쓰거나, 값 전체를 작은따옴표로 감싸세요. 값 뒤에 덧붙인 글자면 지우세요.',
+}
 
 
 def read_sections(path: Path) -> dict[str, Any]:
@@ -55,11 +59,12 @@ def read_sections(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path} {mark.line + 1}번째 줄 {mark.column + 1}번째 칸" if mark else str(path)
-        raise SettingsError(
-            f"YAML 문법 오류입니다: {_mistake(error.problem or error.context or '')}",
-            where=place,
-            remedy="그 줄과 바로 윗줄의 들여쓰기, 콜론(:), 따옴표를 확인하세요.",
-        ) from None
+        said = _mistake(error.problem or error.context or "")
+        remedy = "그 줄과 바로 윗줄의 들여쓰기, 콜론(:), 따옴표를 확인하세요."
+        before = text[: error.problem_mark.index].rstrip(" ")[-1:] if error.problem_mark else ""
+        if before in _QUOTED and (error.problem or "").endswith("'<scalar>'"):
+            said, remedy = "따옴표로 감싼 값 뒤에 다른 글자가 있습니다.", _QUOTED[before]
+        raise SettingsError(f"YAML 문법 오류입니다: {said}", where=place, remedy=remedy) from None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise SettingsError(
             f"YAML로 읽을 수 없습니다: {first_line_of(error)}",

@@ -114,14 +114,19 @@ def check_meaning(columns: Sequence[Column], task: Task, raw: Raw) -> None:
 
 
 def check_label_apart(names: Mapping[str, str], raw: Raw) -> None:
-    """Refuse a label that is also what the model reads; `names` is role → column."""
+    """Refuse a label that is also what the model reads or what groups the rows; `names` is role → column."""
     same = next((role for role in names if role != "label" and names[role] == names.get("label")), None)
     if same is not None:
         both = f"{with_particle(ROLE_NAMES.get(same, same), '과/와')} {with_particle(ROLE_NAMES['label'], '이/가')}"
+        why = (
+            "같은 그룹의 행은 train이나 validation 가운데 한쪽에만 들어가므로, 검증할 라벨을 학습하지 못하게 됩니다."
+            if same == GROUP
+            else "모델이 정답을 그대로 읽게 됩니다."
+        )
         raise DataError(
             f"{both} 같은 열입니다: {names[same]}",
             where=raw.where,
-            remedy=f"모델이 정답을 그대로 읽게 됩니다. 있는 열: {_listed(raw.columns)}. 서로 다른 열을 고르세요.",
+            remedy=f"{why} 있는 열: {_listed(raw.columns)}. 서로 다른 열을 고르세요.",
         )
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_manager import DataManager
 from exceptions import DataError, SettingsError
 from finetuning.config.schema import Settings
 from finetuning.data.label_check import doubtful_labels
@@ -214,6 +215,26 @@ def test_groups_stay_together(manager: Make, shared: bool) -> None:
     assert len(splits["validation"]) == 20
     if shared:
         assert {int(name.split()[1]) // 2 for name in groups[0]}.isdisjoint(int(n.split()[1]) // 2 for n in groups[1])
+
+
+def test_a_label_that_is_the_group_too_is_refused_with_the_reason_of_groups(manager: Make) -> None:
+    with pytest.raises(DataError, match="라벨이 같은 열입니다: label") as error:
+        manager({"train.csv": labelled({"긍정": 20, "부정": 20})}, group_column="label").load_splits()
+    assert "그룹의 행은" in error.value.remedy and "모델이 정답을" not in error.value.remedy
+
+
+def test_labels_of_formulas_without_results_are_named_in_the_error(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for row in [["text", "label"], *(["좋다", f"=A{number}"] for number in range(2, 22))]:
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    data = {"dataset_name": str(tmp_path / "a.xlsx"), "dataset_cache_dir": str(tmp_path / "cache")}
+    settings = Settings.model_validate({"data": data})
+    with pytest.raises(DataError, match="빈 라벨 20행") as error:
+        DataManager(settings, find_task(settings)).load_splits()
+    assert "'label' 열의 칸이 수식" in error.value.where
 
 
 def test_a_missing_group_column_is_named(manager: Make) -> None:

@@ -7,6 +7,7 @@ import decimal
 import json
 import os
 import unicodedata
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,72 @@ def test_a_sheet_that_is_not_a_table_is_reported(tmp_path: Path, table: list[lis
     assert said in refused(sheets(tmp_path / "a.xlsx", table))
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        ([["좋다", "=A2"], ["나쁘다", "=A3"]], "'label'"),
+        ([["=B2", "긍정"], ["=B3", "=A1"]], "'text', 'label'"),
+    ],
+)
+def test_formulas_without_results_are_told_with_what_stores_them(
+    tmp_path: Path, rows: list[list[Any]], columns: str
+) -> None:
+    source = open_source(sheets(tmp_path / "a.xlsx", [["text", "label"], *rows]), None)
+    (note,) = source.notes
+    assert f"{columns} 열의 칸이 수식" in note and "값으로 붙여" in note
+
+
+def test_a_sheet_of_formulas_alone_is_not_said_to_be_empty(tmp_path: Path) -> None:
+    table = [["text", "label"], ["=C2", "=D2"]]
+    assert "수식" in refused(sheets(tmp_path / "a.xlsx", table))
+
+
+def test_a_formula_whose_result_is_an_empty_text_has_a_result(tmp_path: Path) -> None:
+    path = sheets(tmp_path / "a.xlsx", [["text", "label"], ["좋다", "=A2"], ["나쁘다", 1]])
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in parts if "worksheets/" in name)
+    assert b'<c r="B2"><f>' in parts[name]
+    parts[name] = parts[name].replace(b'<c r="B2"><f>', b'<c r="B2" t="str"><f>')
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, content in parts.items():
+            archive.writestr(part, content)
+    assert open_source(path, None).notes == ()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+def test_names_that_differ_by_spaces_alone_are_shown_as_they_are_written(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".xlsx":
+        sheets(path, [["고객 리뷰", "고객  리뷰"], ["좋다", "긍정"]])
+    else:
+        path.write_text("고객 리뷰,고객  리뷰\n좋다,긍정\n", encoding="utf-8")
+    said = refused(path)
+    assert "공백" in said and "'고객 리뷰', '고객  리뷰'" in said and "pandas" not in said
+    if suffix == ".csv":
+        path.write_text("Text,text\n좋다,긍정\n", encoding="utf-8")
+        assert rows_of(path) == [{"Text": "좋다", "text": "긍정"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", " \n \n", ["빈 파일"]),
+        ("a.jsonl", "\n \n", ["빈 파일"]),
+        ("a.json", '[{"text": "가\n나"}]', ["줄바꿈이 그대로", "\\n으로 쓰거나"]),
+        ("a.jsonl", '{"text": "가\t나"}\n', ["탭이 그대로", "\\t로 쓰거나"]),
+        ("a.json", '[{"text": "가\x1b나"}]', ["제어 문자(U+001B)가 그대로", "\\u001b"]),
+        ("a.json", '[{"text": "C:\\data"}]', ["잘못된 역슬래시", "두 번(\\\\)"]),
+    ],
+)
+def test_a_mistake_within_a_json_text_is_not_explained_by_pairs_of_marks(
+    tmp_path: Path, name: str, content: str, said: list[str]
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    told = refused(tmp_path / name)
+    assert all(part in told for part in said) and "괄호의 짝" not in told
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
 def test_a_name_of_two_lines_is_a_name_that_can_be_typed(tmp_path: Path, suffix: str) -> None:
     """Alt+Enter in a cell of Excel."""
@@ -235,7 +302,7 @@ def test_names_of_columns_are_composed_and_without_white_space(tmp_path: Path) -
         assert open_source(tmp_path / name, None).columns == ("text", "라벨")
         assert rows_of(tmp_path / name) == [{"text": " 좋다 ", "라벨": "1"}]
     (tmp_path / "a.csv").write_text("text, text\n좋다,1\n", encoding="utf-8")
-    assert "여러 번" in refused(tmp_path / "a.csv")
+    assert "'text', ' text'" in refused(tmp_path / "a.csv")
     (tmp_path / "a.jsonl").write_text('{"text": 1, " text": 2}\n', encoding="utf-8")
     assert rows_of(tmp_path / "a.jsonl") == [{"text": 1, " text": 2}]
 

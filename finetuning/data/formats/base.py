@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from exceptions import DataError
+from finetuning.korean.particles import with_particle
 
 LONGEST_LINE = 1 << 25  # characters of a line that are read into memory, of a file without line endings say
 
@@ -53,23 +54,38 @@ def clean_name(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
-def check_columns(columns: Sequence[str], where: str) -> None:
+def check_columns(columns: Sequence[str], where: str, written: Sequence[str] | None = None) -> None:
     """Check a header.
 
     Args:
         columns: Names of the columns.
         where: The source, as messages name it.
+        written: The names as they are in the source, where they were cleaned.
 
     Raises:
         DataError: A name occurs twice or is empty.
     """
-    repeated = {name for name, count in Counter(columns).items() if count > 1} - {""}
-    if repeated or "" in columns:
-        names = ", ".join(sorted(repeated))
+    repeated = [name for name, count in Counter(columns).items() if count > 1 and name]
+    if repeated:
+        forms = dict(zip(written or columns, columns, strict=True))
+        told = [form for form, name in forms.items() if name == repeated[0]]
+        if len(told) > 1:
+            raise DataError(
+                f"공백이나 한글의 저장 방식(NFC, NFD)만 다른 열 이름이 있습니다: {', '.join(map(repr, told))}",
+                where=where,
+                remedy=f"모두 {with_particle(repr(repeated[0]), '으로/로')} 읽혀 구별할 수 없습니다. 첫 줄의 이름을 "
+                "서로 다르게 쓰거나 열을 하나만 남기세요.",
+            )
         raise DataError(
-            f"같은 열 이름이 여러 번 있습니다: {names}" if repeated else "이름이 빈 열이 있습니다.",
+            f"같은 열 이름이 여러 번 있습니다: {', '.join(sorted(repeated))}",
             where=where,
-            remedy="첫 줄에 열 이름을 서로 다르게 쓰세요. pandas에서는 to_csv(..., index=False)로 저장하세요.",
+            remedy="첫 줄에 열 이름을 서로 다르게 쓰거나 열을 하나만 남기세요.",
+        )
+    if "" in columns:
+        raise DataError(
+            "이름이 빈 열이 있습니다.",
+            where=where,
+            remedy="첫 줄에 열 이름을 모두 쓰세요. pandas에서는 to_csv(..., index=False)로 저장하세요.",
         )
 
 

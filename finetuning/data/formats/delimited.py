@@ -84,7 +84,7 @@ def _read(file: TextFile, dialect: _Dialect, notes: Sequence[str]) -> Source:
         told.append("이름 없이 번호만 있는 첫 열(pandas의 index)을 뺐습니다.")
     if unnamed := len(names) - named:
         told.append(f"이름도 값도 없는 마지막 열 {unnamed}개를 뺐습니다.")
-    check_columns(tuple(columns.values()), f"{path}, {line:,}번째 줄")
+    check_columns(tuple(columns.values()), f"{path}, {line:,}번째 줄", [header[1][position] for position in columns])
     return Source(path, tuple(columns.values()), _Records(path, file.encoding, dialect, columns), tuple(told))
 
 

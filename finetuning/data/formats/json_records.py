@@ -13,9 +13,11 @@ from exceptions import DataError
 from finetuning.data.formats.base import LONGEST_LINE, Source, TextFile, lines_of
 from finetuning.data.shapes import record_path
 from finetuning.data.shapes.registry import flat_records
+from finetuning.korean.particles import with_particle
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_PAIRS = "따옴표, 쉼표, 괄호의 짝을 확인하세요."
 _MISTAKES = (  # how the message of Python's reader begins, what it means
     ("Expecting ':'", "키 뒤에 콜론(:)이 없습니다."),
     ("Expecting ','", '쉼표나 닫는 괄호가 없거나, 문자열 안의 큰따옴표를 \\"로 쓰지 않았습니다.'),
@@ -24,9 +26,8 @@ _MISTAKES = (  # how the message of Python's reader begins, what it means
     ("Expecting value", '값이 없거나(마지막 값 뒤의 쉼표 등), 문자열을 곧은 큰따옴표(")로 감싸지 않았습니다.'),
     ("Unterminated string", "큰따옴표가 닫히지 않았습니다."),
     ("Extra data", "값이 끝난 뒤에 다른 글자가 있습니다(줄 끝의 쉼표 등)."),
-    ("Invalid control character", "문자열 안에 줄바꿈이나 탭이 그대로 있습니다. \\n, \\t로 쓰세요."),
-    ("Invalid \\", "잘못된 역슬래시(\\)가 있습니다. 역슬래시는 두 번(\\\\) 쓰세요."),
 )
+_CONTROLS = {"\n": ("줄바꿈이", "\\n"), "\r": ("줄바꿈(CR)이", "\\r"), "\t": ("탭이", "\\t")}
 
 
 def read(file: TextFile) -> Source:
@@ -155,12 +156,13 @@ def _parse(text: str, where: str) -> Any:
             remedy="글자가 중간에 잘린 값인지 확인하고 고치세요.",
         ) from None
     except json.JSONDecodeError as error:
+        if not text.strip():
+            raise DataError("공백뿐인 빈 파일입니다.", where=where, remedy="내용이 있는 파일을 지정하세요.") from None
         is_line = "번째 줄" in where
         column = min(error.pos, len(text.rstrip())) + 1 if is_line else error.colno
         place = f"{where} {column:,}번째 칸" if is_line else f"{where}, {error.lineno:,}번째 줄 {column:,}번째 칸"
-        raise DataError(
-            f"JSON 문법 오류입니다: {_mistake(error)}", where=place, remedy="따옴표, 쉼표, 괄호의 짝을 확인하세요."
-        ) from None
+        said, remedy = _mistake(error)
+        raise DataError(f"JSON 문법 오류입니다: {said}", where=place, remedy=remedy) from None
     except (RecursionError, ValueError):
         raise DataError(
             "JSON의 중첩이 너무 깊거나 숫자가 너무 큽니다.",
@@ -169,11 +171,17 @@ def _parse(text: str, where: str) -> Any:
         ) from None
 
 
-def _mistake(error: json.JSONDecodeError) -> str:
-    """Return what Python's reader of JSON found, in Korean where it is a usual mistake."""
+def _mistake(error: json.JSONDecodeError) -> tuple[str, str]:
+    """Return what Python's reader of JSON found, in Korean where it is a usual mistake, and what to do about it."""
     if not error.doc[error.pos :].strip():
-        return "값이 끝나기 전에 끊겼습니다."
-    return next((said for start, said in _MISTAKES if error.msg.startswith(start)), error.msg)
+        return "값이 끝나기 전에 끊겼습니다.", _PAIRS
+    if error.msg.startswith("Invalid control character"):
+        found = error.doc[error.pos]
+        name, written = _CONTROLS.get(found, (f"제어 문자(U+{ord(found):04X})가", f"\\u{ord(found):04x}"))
+        return f"문자열 안에 {name} 그대로 있습니다.", f"{with_particle(written, '으로/로')} 쓰거나 지우세요."
+    if error.msg.startswith("Invalid \\"):
+        return "문자열 안에 잘못된 역슬래시(\\)가 있습니다.", "역슬래시를 글자로 쓰려면 두 번(\\\\) 쓰세요."
+    return next((said for start, said in _MISTAKES if error.msg.startswith(start)), error.msg), _PAIRS
 
 
 def _not_an_object(value: Any, where: str) -> DataError:

@@ -20,6 +20,8 @@ _LONGEST_CELL = 1 << 20  # bytes of its XML; Excel has at most 32,767 characters
 _MOST_UNPACKED, _HARMLESS = 4 << 30, 256 << 20  # bytes
 _HIGHEST_RATIO = 200  # of unpacked bytes to packed ones
 _CHUNK = 1 << 20
+_LOOKED_AT = 100  # rows; a program that stores no results stores none at all
+_STORE_RESULTS = "엑셀에서 파일을 열어 다시 저장하거나, 그 열을 복사해 값으로 붙여 넣으세요."
 
 
 def is_spreadsheet(path: Path, start: bytes) -> bool:
@@ -42,21 +44,63 @@ def read(path: Path) -> Source:
         if not found:
             raise DataError("빈 엑셀 파일입니다.", where=str(path), remedy="첫 줄에 열 이름이 있는 시트를 넣으세요.")
         title, (number, cells) = found[0]
-        columns = tuple(clean_name(_as_text(cell)) for cell in _trimmed(cells))
+        written = [_as_text(cell) for cell in _trimmed(cells)]
+        columns = tuple(map(clean_name, written))
         where = f"{path}, {title} 시트 {number:,}번째 줄"
         below = next(itertools.islice(_rows(path, book[title]), 1, None), None)
         if len(columns) == 1 and below is not None and sum(bool(_as_text(cell).strip()) for cell in below[1]) > 1:
             raise titled(columns[0], where)
-        check_columns(columns, where)
+        check_columns(columns, where, written)
+        formulas = _without_results(path, book[title], number, columns)
         if next(_records(path, book[title], columns), None) is None:
+            if formulas:
+                raise DataError(formulas, where=f"{path}, {title} 시트", remedy=_STORE_RESULTS)
             raise DataError(
                 "열 이름만 있고 데이터가 없습니다.",
                 where=f"{path}, {title} 시트",
                 remedy="첫 줄이 열 이름이고 그 아래에 데이터가 있는 시트를 맨 앞에 두세요.",
             )
     others = [other for other, _ in found[1:]]
-    note = f"시트 '{title}'만 읽었습니다(읽지 않은 시트: {', '.join(others)})." if others else ""
-    return Source(path, columns, _Records(path, title, columns), (note,) if note else ())
+    notes = [f"시트 '{title}'만 읽었습니다(읽지 않은 시트: {', '.join(others)})."] if others else []
+    notes += [f"{formulas} {_STORE_RESULTS}"] if formulas else []
+    return Source(path, columns, _Records(path, title, columns), tuple(notes))
+
+
+def _without_results(path: Path, sheet: Any, header: int, columns: tuple[str, ...]) -> str:
+    """Say which columns hold formulas whose results are not stored, as programs other than Excel write them; else "".
+
+    Args:
+        path: The workbook.
+        sheet: Its sheet, opened for results.
+        header: Number of the row of the names.
+        columns: The names.
+
+    Returns:
+        A Korean sentence, or "".
+    """
+    from openpyxl.cell.read_only import EMPTY_CELL
+
+    sheet.reset_dimensions()
+    looked_at = {"min_row": header + 1, "max_row": header + _LOOKED_AT, "max_col": len(columns)}
+    bare = {
+        (row, column)
+        for row, cells in enumerate(sheet.iter_rows(**looked_at))
+        for column, cell in enumerate(cells)
+        if cell is not EMPTY_CELL and cell.value is None and cell.data_type != "str"  # "": a result of Excel's
+    }
+    if not bare:
+        return ""
+    with _opened(path, data_only=False) as book:
+        book[sheet.title].reset_dimensions()
+        rows = enumerate(book[sheet.title].iter_rows(**looked_at))
+        found = {
+            column
+            for row, cells in rows
+            for column, cell in enumerate(cells)
+            if (row, column) in bare and cell.value is not None
+        }
+    names = ", ".join(f"'{columns[column]}'" for column in sorted(found))
+    return f"{names} 열의 칸이 수식인데, 그 결과가 파일에 저장되어 있지 않아 빈칸으로 읽힙니다." if names else ""
 
 
 class _Records:
@@ -71,14 +115,22 @@ class _Records:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a workbook to stream its rows; DataError where it is broken or locked by a password."""
+def _opened(path: Path, data_only: bool = True) -> Iterator[Any]:
+    """Open a workbook to stream its rows; DataError where it is broken or locked by a password.
+
+    Args:
+        path: The workbook.
+        data_only: Whether a formula's cell has its stored result, and not the formula.
+
+    Yields:
+        The workbook.
+    """
     import openpyxl
 
     with path.open("rb") as file:
         _check_size(path)
         try:
-            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            book = openpyxl.load_workbook(file, read_only=True, data_only=data_only)
         except Exception as error:  # openpyxl raises many kinds of errors over a broken file
             raise _broken(path, error) from None
         try:
