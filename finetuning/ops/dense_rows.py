@@ -67,8 +67,11 @@ def by_head(tokens: DenseTokens, heads: int) -> DenseTokens:
 
 
 def can_be_by_head(tokens: DenseTokens) -> bool:
-    """Return whether there are such maps: of rows with padding on a CPU, whose dense row has their tokens alone."""
-    is_plain = tokens.repeated is None and tokens.multiple == 1
+    """Return whether there are such maps: of rows with padding on a CPU, whose dense row has their tokens alone.
+
+    A compiler has none: to keep them is a side effect, and makes the first layer of a model unlike the others.
+    """
+    is_plain = tokens.repeated is None and tokens.multiple == 1 and not torch.compiler.is_compiling()
     return is_plain and not tokens.is_whole and _on_cpu(tokens.gather, tokens)
 
 

@@ -73,6 +73,7 @@ class OptimizerStep:
         self.late: list[LateGradients] = []  # what adds its gradients once a backward pass has ended
         self._idle: Batch | None = None
         self._passes_left = 0
+        self._drops_casts = False
         # through `found_inf` a step is skipped without a sync; an optimizer without it needs the value on the host
         self.skips_on_device = self.runtime.skips_steps_on_device and takes_found_inf(self.optimizer)
         if self.stepped_in_backward is not None:
@@ -120,6 +121,7 @@ class OptimizerStep:
         head, late = plain_head_of(self.model), list[LateGradients]()
         if head is not None and is_worth_computing_later(head):
             late.append(LaterGradient(head, self.memory.trim_heap))
+            self._drops_casts = not self.settings.memory.gradient_checkpointing  # which casts anew in the backward pass
         late.append(RowGradients(self.model))
         self.layers += late
         self.late += late
@@ -277,7 +279,7 @@ class OptimizerStep:
         self._passes_left -= 1
         if self.shards is not None:
             self.shards.sum_gradients(is_last=self._passes_left == 0)
-        if self._passes_left == 0 and any(isinstance(part, LaterGradient) for part in self.late):
+        if self._passes_left == 0 and self._drops_casts:
             torch.clear_autocast_cache()  # casts of weights go as the backward pass goes, and not at the window's end
         self.loss_scale.scaled(loss).backward()
         for part in self.late:
