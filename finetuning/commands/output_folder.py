@@ -71,11 +71,17 @@ def check_writable(output_dir: Path) -> None:
             remedy="링크를 다시 만들거나 --output_dir로 다른 폴더를 고르세요.",
         )
     nearest = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+    if not nearest.is_dir():
+        raise ResourceError(
+            f"폴더가 있어야 할 곳에 파일이 있습니다: {nearest}",
+            where=f"model.output_dir: {output_dir}",
+            remedy="그 파일을 옮기거나 --output_dir로 다른 폴더를 고르세요.",
+        )
+    if not os.access(nearest, os.W_OK):
         raise ResourceError(
             "output_dir에 쓸 수 없습니다.",
             where=f"model.output_dir: {output_dir}",
-            remedy=f"{nearest} 경로가 폴더인지, 쓰기 권한이 있는지 확인하거나 --output_dir로 다른 폴더를 고르세요.",
+            remedy=f"{nearest} 폴더에 쓰기 권한이 있는지 확인하거나 --output_dir로 다른 폴더를 고르세요.",
         )
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from exceptions import ResourceError
 from finetuning.files import discard, give_usual_mode, move, sync_file, sync_folder, write_json, writing
 
 EXPORTED = "export.json"  # what an export wrote: from which model, and which files, so that it may be written anew
@@ -41,7 +42,9 @@ def staged(folder: Path, record: Mapping[str, Any]) -> Iterator[Path]:
             files = sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
             write_json(partial / EXPORTED, {**record, "files": files})
             _put_in_place(partial, folder, [EXPORTED, *files])
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, ResourceError):  # the folder that the user named, and not the one that is gone
+            error.where = error.where.replace(str(partial), str(folder))
         if not was_there:
             with suppress(OSError):  # it stays if somebody wrote into it
                 folder.rmdir()

@@ -72,17 +72,18 @@ def check_output(path: Path | None, source: Path | None = None, others: Sequence
     """
     if path is None:
         return
+    if path.is_dir() or not path.parent.is_dir():
+        lacking = "폴더가 아니라 파일입니다" if path.parent.is_file() else "결과를 쓸 폴더가 없습니다"
+        raise SettingsError(
+            "파일이 아니라 폴더입니다." if path.is_dir() else f"{lacking}: {path.parent}",
+            where=f"--output {path}",
+            remedy="있는 폴더 안의 파일 이름을 쓰세요.",
+        )
     if path.suffix.lower() not in {".csv", ".jsonl", ".ndjson", *others}:
         raise SettingsError(
             f"예측 결과를 '{path.suffix or path.name}' 형식으로는 쓸 수 없습니다.",
             where=f"--output {path}",
             remedy=f"{', '.join(('.jsonl', *others))} 또는 .csv로 끝나는 이름을 쓰세요.",
-        )
-    if path.is_dir() or not path.parent.is_dir():
-        raise SettingsError(
-            "파일이 아니라 폴더입니다." if path.is_dir() else f"결과를 쓸 폴더가 없습니다: {path.parent}",
-            where=f"--output {path}",
-            remedy="있는 폴더 안의 파일 이름을 쓰세요.",
         )
     if path.exists():
         _check_may_be_replaced(path, source)

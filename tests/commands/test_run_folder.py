@@ -14,6 +14,7 @@ from exceptions import FinetuningError, ModelError, ResourceError, SettingsError
 from finetuning.commands.command_line import build_parser, resume_command
 from finetuning.commands.output_folder import check_writable
 from finetuning.commands.run_folder import RunFolder, check_not_its_own_base, folder_to_train, newest_run
+from finetuning.reporting.predictions import check_output
 from finetuning_app import read_settings
 from tests.support.cli import Cli
 
@@ -174,3 +175,22 @@ def test_a_group_that_is_started_again_goes_on_although_the_checkpoint_that_it_w
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     run = chosen(output_dir, checkpoint_path=dropped)
     assert (run.path.resolve(), run.checkpoint) == (output_dir.resolve(), None)
+
+
+@pytest.mark.parametrize("below", ["", "model"])
+def test_a_file_in_the_place_of_the_output_folder_is_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match="폴더가 있어야 할 곳에 파일이 있습니다") as error:
+        check_writable(tmp_path / "file" / below)
+    assert str(tmp_path / "file") in error.value.what and "권한" not in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [("folder", "파일이 아니라 폴더"), ("file/a.csv", "폴더가 아니라 파일"), ("no/a.csv", "폴더가 없습니다")],
+)
+def test_a_file_of_predictions_that_cannot_be_written_is_told_why(tmp_path: Path, output: str, said: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=said):
+        check_output(tmp_path / output, None)

@@ -9,6 +9,7 @@ import pytest
 
 from exceptions import ResourceError
 from finetuning.exports.folder import record_of, sizes_in, staged
+from finetuning.files import writing
 
 
 def test_a_full_disk_leaves_nothing_of_a_new_folder_and_an_earlier_export_as_it_was(tmp_path: Path) -> None:
@@ -34,6 +35,13 @@ def test_a_file_in_the_place_of_a_folder_is_no_matter_of_free_space(tmp_path: Pa
     with pytest.raises(ResourceError, match="폴더가 있어야 할 곳에 파일") as error, staged(folder, {"format": "gguf"}):
         pass
     assert "경로" in error.value.remedy and "공간" not in error.value.remedy
+
+
+def test_a_failure_deeper_down_names_the_folder_of_the_user(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with pytest.raises(ResourceError) as error, staged(folder, {"format": "gguf"}) as place, writing("쓰기", place):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.where == str(folder)
 
 
 def test_files_that_an_export_wrote_before_are_replaced_and_those_of_the_user_stay(tmp_path: Path) -> None:
