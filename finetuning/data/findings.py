@@ -109,11 +109,11 @@ class Findings:
             raise DataError("데이터가 비어 있습니다.", where=where, remedy="내용이 있는 파일인지 확인하세요.")
         bad = sum(count for reason, count in self.skipped.items() if reason not in self.no_faults)
         if bad > tolerated * total or (self.kept == 0 and bad < skipped):
+            leaving_out = f" 그 행들을 제외하고 계속하려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요."
             raise DataError(
                 f"쓸 수 없는 행이 너무 많습니다. 전체 {total:,}행 가운데 {self._skipped_as_text()}",
                 where=f"{where} ({' '.join(notes)})" if notes else where,
-                remedy=f"{self._what_to_change()} "
-                f"그 행들을 제외하고 계속하려면 data.max_bad_rows(지금 {tolerated:g})를 늘리세요.",
+                remedy=self._what_to_change() + (leaving_out if self.kept else ""),
             )
         role = next((role for role in ("text", "context") if role in columns), None)
         if role is not None and self.numeric > 0.9 * self.kept > 0:

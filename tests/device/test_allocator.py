@@ -53,5 +53,5 @@ def test_a_run_that_steps_in_the_backward_pass_gives_back_what_an_earlier_run_ke
     earlier = "memory.keep_freed_blocks()"
     later = "settings = Settings.model_validate({'memory': {'optimizer_in_backward': True}})"
     later += "; MemoryManager(settings, memory.device, 128).keep_freed_blocks()"
-    assert megabytes_mapped_anew(earlier, large) < 5
+    assert megabytes_mapped_anew(earlier, large) < 45  # the heap may grow once more in ten steps
     assert megabytes_mapped_anew(f"{earlier}; {later}", large) > 80

@@ -156,6 +156,7 @@ def test_the_error_of_a_file_shows_what_to_write_for_its_roles(tmp_path: Path) -
         DataManager(settings, find_task(settings)).load_splits()
     assert "알 수 없는 role '고객', '상담사' 1행(1번째)" in error.value.what
     assert '"role": "고객" → "role": "user"' in error.value.remedy and "열 이름" not in error.value.remedy
+    assert "max_bad_rows" not in error.value.remedy  # no row would be left
 
 
 @pytest.mark.parametrize("template", [CHATML, PLAIN_TEMPLATE])
