@@ -17,12 +17,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from finetuning.ops.dense_attention import without_padding
-from finetuning.ops.head_gradient import LaterGradient, is_worth_computing_later
+from finetuning.ops.head_gradient import LaterGradient
 from finetuning.ops.hollow import Hollow, leaves_of, run_hollow
 from finetuning.ops.shared_casts import SharedCasts, linear_layers
 from finetuning.ops.weight_copies import WeightCopies
 from finetuning.planning.types import Count, Workload
-from finetuning.tasks.vocabulary import plain_head_of
+from finetuning.tasks.vocabulary import late_head_of
 from finetuning.training.backward_step import after_each_gradient
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def count_step(model: PreTrainedModel, workload: Workload, in_backward: bool, te
     is_copied = workload.device.type != "cpu" and not in_backward
     copies = WeightCopies(linear_layers(model) if is_copied else [])
     casts = SharedCasts(model, copies.of) if is_copied else None
-    head = plain_head_of(model) if workload.device.type == "cpu" and not in_backward else None
-    later = LaterGradient(head) if head is not None and is_worth_computing_later(head) else None
+    head = late_head_of(model) if workload.device.type == "cpu" and not in_backward else None
+    later = LaterGradient(head) if head is not None else None
     with live:
         for counted in workload.steps:
             drops_gradients = in_backward and counted.is_window

@@ -134,6 +134,14 @@ def plain_head_of(model: PreTrainedModel) -> torch.nn.Linear | None:
     return model.get_output_embeddings() if getattr(model, "has_plain_head", False) else None
 
 
+def late_head_of(model: PreTrainedModel) -> torch.nn.Linear | None:
+    """Return the plain head whose gradient is worth computing once a CPU's backward pass has ended, or else None."""
+    from finetuning.ops.head_gradient import is_worth_computing_later
+
+    head = plain_head_of(model)
+    return head if head is not None and is_worth_computing_later(head) else None
+
+
 def losses_by_example(losses: torch.Tensor, batch: Batch) -> list[tuple[float, int]]:
     """Sum losses by example.
 

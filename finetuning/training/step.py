@@ -19,11 +19,11 @@ from finetuning.inference.evaluator import Evaluator
 from finetuning.ops.dense_attention import without_padding
 from finetuning.ops.dropout import QuickDropout
 from finetuning.ops.embedding_gradient import RowGradients, SmallTables
-from finetuning.ops.head_gradient import LaterGradient, is_worth_computing_later
+from finetuning.ops.head_gradient import LaterGradient
 from finetuning.ops.shared_casts import SharedCasts, linear_layers
 from finetuning.ops.weight_copies import WeightCopies
 from finetuning.reporting.profile import Profile
-from finetuning.tasks.vocabulary import plain_head_of
+from finetuning.tasks.vocabulary import late_head_of
 from finetuning.training.ahead import ReadyWindow, WindowPlanner
 from finetuning.training.backward_step import HalfStep, measured_in_backward, stepped_in_backward
 from finetuning.training.chunked import ChunkedOptimizer
@@ -118,8 +118,8 @@ class OptimizerStep:
 
     def _add_late_gradients(self) -> None:
         """Let the gradients of the vocabulary be added after each backward pass: the head's first, which is dense."""
-        head, late = plain_head_of(self.model), list[LateGradients]()
-        if head is not None and is_worth_computing_later(head):
+        head, late = late_head_of(self.model), list[LateGradients]()
+        if head is not None:
             late.append(LaterGradient(head, self.memory.trim_heap))
             self._drops_casts = not self.settings.memory.gradient_checkpointing  # which casts anew in the backward pass
         late.append(RowGradients(self.model))
